@@ -1,0 +1,75 @@
+"""The registry: one string names a backend everywhere (folder, extra, tox environment, `--backend`)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from alexnet_mf.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    from alexnet_mf.backends.base import Backend
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a backend is, and what installs its framework."""
+
+    module: str
+    framework: str
+    """The import name of the framework."""
+    install: str
+
+
+BACKENDS = {
+    "torch": Entry("alexnet_mf.backends.torch", "torch", "pip install torch torchvision"),
+    "tensorflow": Entry("alexnet_mf.backends.tensorflow", "tensorflow", "pip install tensorflow"),
+    "mxnet": Entry("alexnet_mf.backends.mxnet", "mxnet", "pip install 'mxnet==1.9.1' 'numpy<2'"),
+    "numpy": Entry("alexnet_mf.backends.numpy", "numpy", "pip install numpy"),
+}
+
+
+def is_installed(name: str) -> bool:
+    """Whether the backend's framework can be found; it is not imported."""
+    return importlib.util.find_spec(_entry(name).framework) is not None
+
+
+def installed() -> list[str]:
+    """The backends whose framework can be found, in the registry's order."""
+    return [name for name in BACKENDS if is_installed(name)]
+
+
+def framework_version(name: str) -> str:
+    """The version of the backend's framework by its package metadata, without importing it; empty if unknown."""
+    framework = _entry(name).framework
+    for distribution in importlib.metadata.packages_distributions().get(framework, []):
+        return importlib.metadata.version(distribution)
+    return ""
+
+
+def load(name: str) -> Backend:
+    """Import a backend, and with it its framework.
+
+    Raises:
+        BackendUnavailable: where the name is unknown, the framework is missing, or its import fails.
+    """
+    entry = _entry(name)
+    if not is_installed(name):
+        raise BackendUnavailable(f"backend {name}: {entry.framework} is not installed; {entry.install}")
+    try:
+        backend: Backend = importlib.import_module(entry.module).BACKEND
+    except (ImportError, AttributeError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise BackendUnavailable(
+            f"backend {name}: {entry.framework} is installed but its import failed ({reason}); {entry.install}"
+        ) from error
+    return backend
+
+
+def _entry(name: str) -> Entry:
+    if name not in BACKENDS:
+        raise BackendUnavailable(f"unknown backend {name!r}; known: {', '.join(BACKENDS)}")
+    return BACKENDS[name]

@@ -1,0 +1,204 @@
+"""The contract of a backend: all that shared code knows of a framework.
+
+A `Backend` builds a `Model`: one network, built natively, on one device. Everything crosses this border as NumPy arrays
+in canonical layout (NCHW activations, OIHW weights); native layouts stay behind it. Shared code computes numbers; a
+backend allocates and runs. A further framework is one folder with these two classes and one line in the registry.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf.errors import BackendUnavailable, DataError
+from alexnet_mf.parameters import Parameters
+from alexnet_mf.spec import Network, Shape
+
+PIXEL_SCALE = np.float32(1 / 255)
+"""Grey levels to [0, 1] by one float32 multiplication: frameworks and compilers divide differently."""
+
+
+@dataclass(frozen=True)
+class NativeLayer:
+    """One canonical row of the layer table, as measured on the native network with a batch of one."""
+
+    name: str
+    native: str
+    """The framework's own class or classes for this layer."""
+    shape: Shape
+    """Output shape in NCHW."""
+    native_shape: Shape
+    """Output shape as the framework has it (TensorFlow: NHWC)."""
+    parameters: int
+    """Weights and biases, counted on the native network."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that a backend can use: `cpu`, `cuda:0`, ..."""
+
+    name: str
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """Stochastic gradient descent: v = momentum v + g + weight_decay w; w = w - learning_rate v."""
+
+    learning_rate: float
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """What the steps since the last reading showed, one entry a step."""
+
+    losses: NDArray[np.float64]
+    """Mean cross entropy of the step's batch, dropout on, before its update."""
+    correct: NDArray[np.int64]
+    """Images of the batch whose largest logit was their label's."""
+
+
+Placed = TypeVar("Placed")
+"""A backend's own handle to images and labels on its device."""
+
+
+class Trainer(ABC, Generic[Placed]):
+    """Takes SGD steps on a model, in place, without waiting for the device."""
+
+    @abstractmethod
+    def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
+        """One step of mean softmax cross entropy on these rows of the data.
+
+        Args:
+            number: the step's number since the start of training; with the seed it decides the dropout masks.
+        """
+
+    @abstractmethod
+    def read(self) -> StepMetrics:
+        """The metrics of the steps since the last reading; waits for the device."""
+
+
+class Model(ABC, Generic[Placed]):
+    """A network built natively on a device."""
+
+    network: Network
+    device: str
+
+    @abstractmethod
+    def describe(self) -> list[NativeLayer]:
+        """Every layer's native class and measured output shape, by running a batch of one through the network."""
+
+    @abstractmethod
+    def export(self) -> Parameters:
+        """The parameters as they are now, in canonical layout."""
+
+    @abstractmethod
+    def place(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> Placed:
+        """Put images on the device, once.
+
+        Args:
+            inputs: uint8 grey levels (n, height, width), which stay small and are upsampled a batch at a time; or
+                float32 (n, channels, height, width), which the network takes as they are.
+        """
+
+    @abstractmethod
+    def pixels(self, data: Placed) -> NDArray[np.float32]:
+        """What the network is fed: upsampled, scaled to [0, 1], NCHW."""
+
+    @abstractmethod
+    def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
+        """Every layer's output after its activation, by layer name, in canonical layout.
+
+        Args:
+            dropout: (seed, step) of the masks to apply; without it dropout is off.
+        """
+
+    @abstractmethod
+    def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
+        """(n, classes), dropout off, `batch_size` images at a time."""
+
+    @abstractmethod
+    def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
+        """Mean cross entropy of the whole data, and its gradient in every parameter, dropout off."""
+
+    @abstractmethod
+    def trainer(self, sgd: Sgd, seed: int) -> Trainer[Placed]:
+        """A trainer whose dropout masks are a function of (seed, step number)."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until the device has done all that was asked of it."""
+
+
+class Backend(ABC):
+    """A framework."""
+
+    name: str
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """The framework's version, and those of the libraries it computes with."""
+
+    @abstractmethod
+    def devices(self) -> list[Device]:
+        """The devices that this installation can use, best first."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Precision switches and thread counts, read back from the framework."""
+
+    @abstractmethod
+    def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu") -> Model[Any]:
+        """Build the network on a device, holding a copy of these canonical parameters."""
+
+
+def find_device(backend: Backend, wanted: str) -> str:
+    """The device of that name; `auto` is the backend's best, `cuda` its first GPU.
+
+    Raises:
+        BackendUnavailable: where there is none; lists those that there are.
+    """
+    names = [device.name for device in backend.devices()]
+    name = {"auto": names[0], "cuda": "cuda:0"}.get(wanted, wanted)
+    if name not in names:
+        raise BackendUnavailable(f"backend {backend.name}: no device {wanted!r} here; there is {', '.join(names)}")
+    return name
+
+
+def dropout_seed(seed: int, step: int) -> int:
+    """The 32-bit seed of one step's dropout masks: a function of (seed, step), so that a run can go on where it stopped."""
+    return int(np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(1, np.uint32)[0])
+
+
+def upsampling_factor(image: tuple[int, ...], network: Network) -> int:
+    """How many times larger than a grey image (height, width) the network's input is, the same in height and width.
+
+    Raises:
+        DataError: unless it is 1, 2, 4 or 8: only then are the interpolated pixels exact in float32.
+    """
+    channels, height, width = network.input
+    factor = height // image[0]
+    if channels != 1 or (height, width) != (image[0] * factor, image[1] * factor) or factor not in (1, 2, 4, 8):
+        raise DataError(f"network {network.name} takes {channels}x{height}x{width}: {image[0]}x{image[1]} grey images "
+                        f"can be upsampled exactly by 1, 2, 4 or 8 only; give inputs of the network's own shape")
+    return factor
+
+
+def check_inputs(inputs: NDArray[Any], network: Network) -> None:
+    """Make sure that `inputs` are what `Model.place` takes.
+
+    Raises:
+        DataError: says what was given and what the network takes.
+    """
+    if inputs.ndim == 3 and inputs.dtype == np.uint8:
+        upsampling_factor(inputs.shape[1:], network)
+    elif inputs.dtype != np.float32 or inputs.shape[1:] != network.input:
+        raise DataError(f"network {network.name} takes float32 inputs (n, {', '.join(map(str, network.input))}) or uint8 "
+                        f"images (n, height, width), not {inputs.dtype} {inputs.shape}")

@@ -1,0 +1,108 @@
+"""MXNet behind the contract of `backends/base.py`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd, gluon
+from numpy.typing import NDArray
+
+from alexnet_mf.backends.base import Backend, Device, Model, NativeLayer, Sgd, dropout_seed, find_device
+from alexnet_mf.backends.mxnet import network as native
+from alexnet_mf.backends.mxnet import weights
+from alexnet_mf.backends.mxnet.training import MXNetTrainer, Placed, place, seed_dropout
+from alexnet_mf.parameters import Parameters
+from alexnet_mf.spec import Flatten, Network
+
+
+class MXNetModel(Model[Placed]):
+    """A Gluon `HybridSequential` on a device."""
+
+    def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str):
+        self.network = network
+        self.device = device
+        self.context = mx.gpu(int(device.split(":")[1])) if device != "cpu" else mx.cpu()
+        self.net = native.build(network)
+        self.net.initialize(mx.init.Zero(), ctx=self.context)
+        weights.load(self.net, parameters)
+
+    def describe(self) -> list[NativeLayer]:
+        outputs = self._run(mx.nd.zeros((1, *self.network.input), ctx=self.context))
+        rows = []
+        for layer in self.network.layers:
+            block = native.block(layer, self.net)
+            shape = outputs[layer.name].shape
+            rows.append(NativeLayer(
+                name=layer.name, native=type(block).__name__ if block is not None else "(flattened by Dense)",
+                shape=shape, native_shape=shape,
+                parameters=sum(p.data().size for p in block.collect_params().values()) if block is not None else 0))
+        return rows
+
+    def export(self) -> Parameters:
+        return weights.export(self.net)
+
+    def place(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> Placed:
+        return place(self.network, inputs, labels, self.context)
+
+    def pixels(self, data: Placed) -> NDArray[np.float32]:
+        return data.batch(slice(None))[0].asnumpy()
+
+    def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
+        if dropout is not None:
+            seed_dropout(dropout_seed(*dropout), self.context)
+        outputs = self._run(data.batch(slice(None))[0], training=dropout is not None)
+        return {name: value.asnumpy() for name, value in outputs.items()}
+
+    def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
+        return np.concatenate([self.net(data.batch(rows)[0]).asnumpy() for rows in data.batches(batch_size)])
+
+    def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
+        pixels, labels = data.batch(slice(None))
+        # Not record(train_mode=False): oneDNN's max pooling then keeps no workspace, and its gradients come out wrong.
+        with autograd.record():
+            for block in self.net:
+                with autograd.predict_mode() if isinstance(block, gluon.nn.Dropout) else nullcontext():
+                    pixels = block(pixels)
+            loss = gluon.loss.SoftmaxCrossEntropyLoss()(pixels, labels).mean()
+        loss.backward()
+        return float(loss.asscalar()), weights.export_gradients(self.net)
+
+    def trainer(self, sgd: Sgd, seed: int) -> MXNetTrainer:
+        return MXNetTrainer(self.net, sgd, seed, self.context)
+
+    def synchronize(self) -> None:
+        mx.nd.waitall()
+
+    def _run(self, x: mx.nd.NDArray, training: bool = False) -> dict[str, mx.nd.NDArray]:
+        """Every canonical layer's output."""
+        outputs = {}
+        with autograd.train_mode() if training else autograd.predict_mode():
+            for layer in self.network.layers:
+                block = native.block(layer, self.net)
+                x = x.flatten() if isinstance(layer, Flatten) else block(x)
+                outputs[layer.name] = x
+        return outputs
+
+
+class MXNetBackend(Backend):
+    """MXNet 1.9.1, imperative Gluon."""
+
+    name = "mxnet"
+
+    def versions(self) -> dict[str, str]:
+        return {"mxnet": mx.__version__}
+
+    def devices(self) -> list[Device]:
+        return [*(Device(f"cuda:{i}") for i in range(mx.context.num_gpus())), Device("cpu")]
+
+    def settings(self) -> dict[str, Any]:
+        features = mx.runtime.Features()
+        return {"threads": os.environ.get("MXNET_OMP_MAX_THREADS"), "onednn": features.is_enabled("MKLDNN")}
+
+    def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu") -> MXNetModel:
+        return MXNetModel(network, parameters, find_device(self, device))

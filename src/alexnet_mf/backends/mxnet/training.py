@@ -1,0 +1,90 @@
+"""Data that stays on the device, and the training step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd, gluon
+from mxnet.gluon import nn
+from numpy.typing import NDArray
+
+from alexnet_mf.backends.base import PIXEL_SCALE, Sgd, StepMetrics, Trainer, check_inputs, dropout_seed
+from alexnet_mf.spec import Network
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Images and labels on the device: uint8 grey levels, or float32 inputs ready for the network."""
+
+    inputs: mx.nd.NDArray
+    labels: mx.nd.NDArray
+    size: tuple[int, ...]
+    """The network's (height, width)."""
+
+    def batch(self, rows: mx.nd.NDArray | slice) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
+        """The network's input and the labels of some rows."""
+        if isinstance(rows, slice):
+            return upsample(self.inputs[rows], self.size), self.labels[rows]
+        return upsample(mx.nd.take(self.inputs, rows), self.size), mx.nd.take(self.labels, rows)
+
+    def batches(self, size: int) -> list[slice]:
+        """All rows in order, `size` at a time."""
+        count = len(self.labels)
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], context: mx.Context) -> Placed:
+    """Copy images and labels to the device, once."""
+    check_inputs(inputs, network)
+    return Placed(mx.nd.array(inputs, ctx=context, dtype=inputs.dtype),
+                  mx.nd.array(labels, ctx=context, dtype="int32"), network.input[1:])
+
+
+def upsample(images: mx.nd.NDArray, size: tuple[int, ...]) -> mx.nd.NDArray:
+    """Grey levels (n, h, w) to pixels (n, 1, *size): interpolated first, then scaled, to stay exact."""
+    if images.dtype != np.uint8:
+        return images
+    grey = images.expand_dims(1).astype("float32")
+    height, width = size
+    grey = mx.nd.contrib.BilinearResize2D(grey, height=height, width=width, align_corners=False)  # its default is True
+    return grey * float(PIXEL_SCALE)
+
+
+def seed_dropout(seed: int, context: mx.Context) -> None:
+    """Make the next masks a function of this 32-bit seed."""
+    mx.random.seed(seed & 0x7FFFFFFF, ctx=context)
+
+
+class MXNetTrainer(Trainer[Placed]):
+    """Eager Gluon steps."""
+
+    def __init__(self, net: nn.HybridSequential, sgd: Sgd, seed: int, context: mx.Context):
+        self.net = net
+        self.seed = seed
+        self.context = context
+        self.trainer = gluon.Trainer(net.collect_params(), "sgd", {
+            "learning_rate": sgd.learning_rate, "momentum": sgd.momentum, "wd": sgd.weight_decay})
+        self.loss = gluon.loss.SoftmaxCrossEntropyLoss()
+        self._losses: list[mx.nd.NDArray] = []
+        self._correct: list[mx.nd.NDArray] = []
+
+    def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
+        rows = mx.nd.array(indices, ctx=self.context, dtype="int32")
+        pixels, labels = data.batch(rows)
+        seed_dropout(dropout_seed(self.seed, number), self.context)
+        with autograd.record():
+            logits = self.net(pixels)
+            losses = self.loss(logits, labels)
+        losses.backward()
+        self.trainer.step(len(indices))  # one loss an image: the mean over the batch is taken here
+        self._losses.append(losses.mean())
+        self._correct.append((logits.argmax(axis=1).astype("int32") == labels).sum())
+
+    def read(self) -> StepMetrics:
+        losses = np.array([loss.asscalar() for loss in self._losses], np.float64)
+        correct = np.array([count.asscalar() for count in self._correct], np.int64)
+        self._losses, self._correct = [], []
+        return StepMetrics(losses, correct)

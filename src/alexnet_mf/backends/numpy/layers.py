@@ -1,0 +1,191 @@
+"""Forward and backward of every layer type, as pure functions of plain arrays.
+
+Names follow one rule. `gradient` is the derivative of the loss in a layer's output; each `..._backward` function turns
+it into the derivative in that layer's input or parameters, by the chain rule. Activations are (n, channels, height,
+width), convolution weights (out, in, kernel, kernel), dense weights (out, in). The dtype follows the arguments: in
+float64 this is the referee, and the same code in float32 measures what float32 costs.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+"""Floating-point numbers, all of one dtype."""
+
+
+def window_pixels(x: Array, kernel: int, stride: int) -> list[Array]:
+    """For each position in the sliding window, row by row, the pixel that every window has there.
+
+    A window moves over the last two axes of `x`, `stride` pixels at a time. Its pixel at (row, column) runs over
+    every `stride`-th pixel of `x`, beginning at (row, column): a plain slice. So all windows together are kernel x
+    kernel slices, and they are views: reading them gathers from `x`, adding to them scatters into `x`. Convolution
+    and pooling, forward and backward, rest on this one function.
+
+    Returns:
+        kernel * kernel views (..., output height, output width) of `x`.
+    """
+    height, width = ((size - kernel) // stride + 1 for size in x.shape[-2:])
+    return [x[..., row : row + stride * height : stride, column : column + stride * width : stride]
+            for row in range(kernel) for column in range(kernel)]
+
+
+def conv2d_forward(x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:
+    """Cross-correlation: every window's product with every filter, summed over channels and the window's pixels."""
+    kernel = weight.shape[-1]
+    # An image at a time, here and below: its patches take kernel^2 / stride^2 times the memory of its pixels.
+    maps = [np.tensordot(weight, _patches(image, kernel, stride), axes=3) for image in _pad(x, padding)]
+    return np.stack(maps) + bias[:, None, None]
+
+
+def conv2d_backward_parameters(gradient: Array, x: Array, kernel: int, stride: int, padding: int) -> tuple[Array, Array]:
+    """Gradients in the weight and the bias.
+
+    A weight is used once in every window: it multiplies one pixel there, and the product is added to one output. So
+    its gradient is the sum, over all windows, of that pixel times the gradient in that output. The bias multiplies 1.
+    """
+    channels = gradient.shape[1]
+    weight_gradient = np.zeros((channels, x.shape[1], kernel, kernel), gradient.dtype)
+    for image, image_gradient in zip(_pad(x, padding), gradient):
+        weight_gradient += np.tensordot(image_gradient, _patches(image, kernel, stride), axes=((1, 2), (3, 4)))
+    return weight_gradient, gradient.sum(axis=(0, 2, 3))
+
+
+def conv2d_backward_input(
+    gradient: Array, weight: Array, input_shape: tuple[int, ...], stride: int, padding: int
+) -> Array:
+    """Gradient in the input.
+
+    A pixel is used once for every window that covers it and every filter: it multiplies one weight there. So each
+    window hands the weights times its output's gradient back to its pixels, and where windows overlap, they add up.
+    """
+    kernel = weight.shape[-1]
+    images, channels, height, width = input_shape
+    padded = np.zeros((images, channels, height + 2 * padding, width + 2 * padding), gradient.dtype)
+    for image, image_gradient in zip(padded, gradient):
+        patches = np.tensordot(weight, image_gradient, axes=(0, 0))
+        positions = patches.reshape(channels, kernel * kernel, *patches.shape[-2:])
+        for position, pixels in enumerate(window_pixels(image, kernel, stride)):
+            pixels += positions[:, position]
+    return padded[:, :, padding : padding + height, padding : padding + width]
+
+
+def _pad(x: Array, padding: int) -> Array:
+    return np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+
+
+def _patches(image: Array, kernel: int, stride: int) -> Array:
+    """Every window of one padded image: (channels, kernel, kernel, output height, output width)."""
+    pixels = np.stack(window_pixels(image, kernel, stride), axis=1)
+    return pixels.reshape(len(image), kernel, kernel, *pixels.shape[-2:])
+
+
+def relu_forward(x: Array) -> Array:
+    """Positive values as they are, others zero."""
+    return np.maximum(x, 0)
+
+
+def relu_backward(gradient: Array, positive: NDArray[np.bool_]) -> Array:
+    """Passes the gradient where the output is `positive`; at exactly zero it passes nothing, as in every framework."""
+    return gradient * positive
+
+
+def sigmoid_forward(x: Array) -> Array:
+    """1 / (1 + exp(-x)), without overflow: only exponentials of negative numbers are taken."""
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, small) / (1 + small)
+
+
+def sigmoid_backward(gradient: Array, output: Array) -> Array:
+    """The derivative of the sigmoid, in terms of its output."""
+    return gradient * output * (1 - output)
+
+
+def max_pool_forward(x: Array, kernel: int, stride: int) -> Array:
+    """The largest value in each window; windows that do not fit are left out."""
+    return functools.reduce(np.maximum, window_pixels(x, kernel, stride))
+
+
+def max_pool_choice(x: Array, kernel: int, stride: int) -> NDArray[np.int64]:
+    """Which position in each window holds its largest value, counted row by row: (n, channels, height, width).
+
+    Exact ties are common (upsampled images have flat areas, ReLU gives zeros). The first of the tied positions, row by
+    row, is chosen. Tried on the CPU in 2026-11, torch 2.15.0, TensorFlow 2.21.0 (eager, tf.function, XLA) and mxnet
+    1.9.1 (imperative, hybridized) all do the same.
+    """
+    pixels = window_pixels(x, kernel, stride)
+    largest = pixels[0].copy()
+    choice = np.zeros(largest.shape, np.int64)
+    for position, candidate in enumerate(pixels):
+        larger = candidate > largest  # not >=: an equal value that comes later does not displace the first
+        np.copyto(largest, candidate, where=larger)
+        choice[larger] = position
+    return choice
+
+
+def max_pool_backward(
+    gradient: Array, choice: NDArray[np.int64], input_shape: tuple[int, ...], kernel: int, stride: int
+) -> Array:
+    """Hands each window's gradient to its chosen pixel; a pixel that several windows chose gets the sum."""
+    result = np.zeros(input_shape, gradient.dtype)
+    for position, pixels in enumerate(window_pixels(result, kernel, stride)):
+        np.add(pixels, gradient, out=pixels, where=choice == position)
+    return result
+
+
+def flatten_forward(x: Array) -> Array:
+    """(n, channels, height, width) to (n, features), in that order."""
+    return x.reshape(len(x), -1)
+
+
+def flatten_backward(gradient: Array, input_shape: tuple[int, ...]) -> Array:
+    """The same numbers, in the input's shape."""
+    return gradient.reshape(input_shape)
+
+
+def dense_forward(x: Array, weight: Array, bias: Array) -> Array:
+    """Every input's product with every unit's weights."""
+    return x @ weight.T + bias
+
+
+def dense_backward_parameters(gradient: Array, x: Array) -> tuple[Array, Array]:
+    """Gradients in the weight and the bias, summed over the batch."""
+    return gradient.T @ x, gradient.sum(axis=0)
+
+
+def dense_backward_input(gradient: Array, weight: Array) -> Array:
+    """Gradient in the input: every unit hands its weights times its gradient back."""
+    return gradient @ weight
+
+
+def dropout_kept(shape: tuple[int, ...], rate: float, seed: int, step: int, name: str) -> NDArray[np.bool_]:
+    """Which values of the layer called `name` stay at this step: a function of the arguments, and of nothing else."""
+    stream = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()), step))
+    return np.random.Generator(np.random.PCG64(stream)).random(shape) >= rate
+
+
+def dropout_forward(x: Array, kept: NDArray[np.bool_], rate: float) -> Array:
+    """Zeroes what is not kept and scales the rest, so that the expected value stays the same."""
+    return x * kept * (1 / (1 - rate))
+
+
+def dropout_backward(gradient: Array, kept: NDArray[np.bool_], rate: float) -> Array:
+    """The same factors once more: dropout is a multiplication by constants."""
+    return gradient * kept * (1 / (1 - rate))
+
+
+def softmax_cross_entropy(logits: Array, labels: NDArray[np.int64]) -> tuple[float, Array]:
+    """Mean over the batch of -log softmax(logits)[label], and its gradient in the logits: (softmax - one hot) / n."""
+    images = np.arange(len(logits))
+    shifted = logits - logits.max(axis=1, keepdims=True)  # changes no ratio, and exp cannot overflow
+    exponentials = np.exp(shifted)
+    sums = exponentials.sum(axis=1)
+    losses = np.log(sums) - shifted[images, labels]
+    gradient = exponentials / sums[:, None]
+    gradient[images, labels] -= 1
+    return float(losses.mean()), gradient / len(logits)

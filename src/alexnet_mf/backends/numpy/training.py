@@ -1,0 +1,131 @@
+"""Images to pixels, loss and gradients of a batch, and SGD steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf.backends.base import PIXEL_SCALE, Sgd, StepMetrics, Trainer, upsampling_factor
+from alexnet_mf.backends.numpy.layers import Array, softmax_cross_entropy
+from alexnet_mf.backends.numpy.network import NumpyNetwork
+from alexnet_mf.errors import DataError
+from alexnet_mf.spec import Network
+
+
+@dataclass(frozen=True)
+class PlacedData:
+    """Images as they came, uint8 or float32, and their labels."""
+
+    inputs: NDArray[Any]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def rows(self, indices: NDArray[np.int64] | slice) -> PlacedData:
+        """Some of the images."""
+        return PlacedData(self.inputs[indices], self.labels[indices])
+
+
+def place(inputs: NDArray[Any], labels: NDArray[np.int64], network: Network) -> PlacedData:
+    """Check images and labels against the network, and keep a copy of them.
+
+    Raises:
+        DataError: where they do not fit it, or each other.
+    """
+    if inputs.dtype == np.uint8 and inputs.ndim == 3:
+        upsampling_factor((inputs.shape[1], inputs.shape[2]), network)
+    elif inputs.dtype != np.float32 or inputs.shape[1:] != network.input:
+        raise DataError(f"network {network.name} takes uint8 (n, height, width) or float32 (n, "
+                        f"{', '.join(map(str, network.input))}), not {inputs.dtype} {inputs.shape}")
+    if labels.shape != inputs.shape[:1]:
+        raise DataError(f"{len(inputs)} images need as many labels, not {labels.shape}")
+    if labels.size and not 0 <= labels.min() <= labels.max() < network.classes:
+        raise DataError(f"labels must lie in 0..{network.classes - 1}, not {labels.min()}..{labels.max()}")
+    return PlacedData(inputs.copy(), labels.astype(np.int64))
+
+
+def pixels(data: PlacedData, network: Network) -> NDArray[np.float32]:
+    """What the network is fed: upsampled, scaled to [0, 1], NCHW.
+
+    Bilinear upsampling is linear in rows and in columns, so it is one matrix on each side of the image. The numbers
+    are exact in float32: weights are whole multiples of 1/16 (or coarser), the values of 1/256, below 256. Only the
+    scaling rounds, once.
+    """
+    if data.inputs.dtype != np.uint8:
+        return data.inputs
+    _, height, width = data.inputs.shape
+    factor = upsampling_factor((height, width), network)
+    grey = data.inputs.astype(np.float32)
+    upsampled = _upsampling_weights(height, factor) @ grey @ _upsampling_weights(width, factor).T
+    return upsampled[:, None] * PIXEL_SCALE
+
+
+def _upsampling_weights(size: int, factor: int) -> NDArray[np.float32]:
+    """(size * factor, size): each output pixel's share of each input pixel, half-pixel bilinear.
+
+    Output pixel i has its centre at (i + 1/2) / factor input pixels; input pixel j has it at j + 1/2. The two nearest
+    inputs share by distance, and beyond the first and the last centre the edge pixel is repeated.
+    """
+    position = (np.arange(size * factor) + 0.5) / factor - 0.5
+    below = np.floor(position).astype(np.int64)
+    share = position - below
+    rows = np.arange(size * factor)
+    weights = np.zeros((size * factor, size), np.float32)
+    np.add.at(weights, (rows, np.clip(below, 0, size - 1)), 1 - share)
+    np.add.at(weights, (rows, np.clip(below + 1, 0, size - 1)), share)
+    return weights
+
+
+def loss_and_gradients(
+    network: NumpyNetwork,
+    x: Array,
+    labels: NDArray[np.int64],
+    dropout: tuple[int, int] | None = None,
+    branch: Mapping[str, Array] | None = None,
+) -> tuple[float, Array, dict[str, Array]]:
+    """Mean cross entropy of a batch, its logits, and the gradient in every parameter."""
+    outputs = dict(network.forward(x, dropout))
+    logits = outputs[network.layers[-1].name]
+    loss, gradient = softmax_cross_entropy(logits, labels)
+    return loss, logits, network.backward(gradient, x, outputs, dropout, branch)
+
+
+class NumpyTrainer(Trainer[PlacedData]):
+    """SGD with momentum and weight decay, in place, in the dtype of the parameters."""
+
+    def __init__(self, spec: Network, network: NumpyNetwork, sgd: Sgd, seed: int) -> None:
+        self._spec = spec
+        self._network = network
+        self._sgd = sgd
+        self._seed = seed
+        self._velocity = {name: np.zeros_like(value) for name, value in network.parameters.items()}
+        self._losses: list[float] = []
+        self._correct: list[int] = []
+
+    def step(self, data: PlacedData, indices: NDArray[np.int64], number: int) -> None:
+        """One step of mean softmax cross entropy on these rows of the data."""
+        batch = data.rows(indices)
+        parameters = self._network.parameters
+        dtype = next(iter(parameters.values())).dtype
+        x = pixels(batch, self._spec).astype(dtype, copy=False)
+        loss, logits, gradients = loss_and_gradients(self._network, x, batch.labels, dropout=(self._seed, number))
+        self._losses.append(loss)
+        self._correct.append(int((logits.argmax(axis=1) == batch.labels).sum()))
+        for name, weight in parameters.items():
+            velocity = self._velocity[name]
+            velocity *= self._sgd.momentum
+            velocity += gradients[name]
+            if self._sgd.weight_decay:
+                velocity += self._sgd.weight_decay * weight
+            weight -= self._sgd.learning_rate * velocity
+
+    def read(self) -> StepMetrics:
+        """The metrics of the steps since the last reading."""
+        metrics = StepMetrics(np.array(self._losses, np.float64), np.array(self._correct, np.int64))
+        self._losses, self._correct = [], []
+        return metrics

@@ -1,0 +1,135 @@
+"""TensorFlow behind the contract of `backends/base.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from alexnet_mf import arithmetic
+from alexnet_mf.backends.base import Backend, Device, Model, NativeLayer, Sgd, dropout_seed, find_device
+from alexnet_mf.backends.tensorflow import network as native
+from alexnet_mf.backends.tensorflow import weights
+from alexnet_mf.backends.tensorflow.training import Placed, TensorFlowTrainer, mean_loss, place, seed_dropout
+from alexnet_mf.parameters import Parameters
+from alexnet_mf.spec import Flatten, Network
+
+
+class TensorFlowModel(Model[Placed]):
+    """A Keras `Sequential` on a device."""
+
+    def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str):
+        self.network = network
+        self.device = device
+        self._tf_device = device.replace("cuda", "GPU").upper()
+        with tf.device(self._tf_device):
+            self.net = native.build(network)
+            weights.load(self.net, network, parameters)
+        channels, height, width = network.input
+        self._logits = tf.function(lambda x: self.net(x, training=False),
+                                   input_signature=[tf.TensorSpec([None, height, width, channels], tf.float32)])
+
+    def describe(self) -> list[NativeLayer]:
+        channels, height, width = self.network.input
+        native_outputs = self._run(tf.zeros((1, height, width, channels)))
+        outputs = self._to_canonical(native_outputs)
+        rows = []
+        for layer in self.network.layers:
+            parts = native.parts(layer, self.net)
+            rows.append(NativeLayer(
+                name=layer.name, native=" + ".join(type(part).__name__ for part in parts),
+                shape=outputs[layer.name].shape, native_shape=tuple(native_outputs[layer.name].shape),
+                parameters=sum(part.count_params() for part in parts)))
+        return rows
+
+    def export(self) -> Parameters:
+        return weights.export(self.net, self.network)
+
+    def place(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> Placed:
+        return place(self.network, inputs, labels, self._tf_device)
+
+    def pixels(self, data: Placed) -> NDArray[np.float32]:
+        return np.ascontiguousarray(self._batch(data, slice(None))[0].numpy().transpose(0, 3, 1, 2))
+
+    def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
+        if dropout is not None:
+            seed_dropout(self.net, tf.constant(dropout_seed(*dropout), tf.uint32))
+        return self._to_canonical(self._run(self._batch(data, slice(None))[0], training=dropout is not None))
+
+    def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
+        return np.concatenate([self._logits(self._batch(data, rows)[0]).numpy() for rows in data.batches(batch_size)])
+
+    def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
+        pixels, labels = self._batch(data, slice(None))
+        variables = weights.variables(self.net)
+        with tf.device(self._tf_device), tf.GradientTape() as tape:
+            loss = mean_loss(self.net(pixels, training=False), labels)
+        gradients = tape.gradient(loss, [variable.value for variable in variables.values()])
+        return float(loss), weights.export_values(list(variables), gradients, self.network)
+
+    def trainer(self, sgd: Sgd, seed: int) -> TensorFlowTrainer:
+        return TensorFlowTrainer(self.net, self.network, sgd, seed, self._tf_device)
+
+    def synchronize(self) -> None:
+        tf.test.experimental.sync_devices()
+
+    def _batch(self, data: Placed, rows: slice) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.device(self._tf_device):
+            return data.batch(rows)
+
+    def _run(self, x: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
+        """Every canonical layer's native output."""
+        outputs = {}
+        with tf.device(self._tf_device):
+            for layer in self.network.layers:
+                for part in native.parts(layer, self.net):
+                    x = part(x, training=training) if isinstance(part, keras.layers.Dropout) else part(x)
+                outputs[layer.name] = x
+        return outputs
+
+    def _to_canonical(self, outputs: Mapping[str, tf.Tensor]) -> dict[str, NDArray[Any]]:
+        """Native outputs as NCHW; what is flat because of a Flatten layer is put in channel, height, width order."""
+        shapes, inputs = arithmetic.output_shapes(self.network), arithmetic.input_shapes(self.network)
+        result = {}
+        for layer in self.network.layers:
+            image = inputs[layer.name] if isinstance(layer, Flatten) else shapes[layer.name]
+            result[layer.name] = weights.activations_to_canonical(outputs[layer.name].numpy(), image)
+        return result
+
+
+class TensorFlowBackend(Backend):
+    """TensorFlow with Keras, training as a graph."""
+
+    name = "tensorflow"
+
+    def __init__(self) -> None:
+        for gpu in tf.config.list_physical_devices("GPU"):  # else it takes all of the GPU's memory at once
+            tf.config.experimental.set_memory_growth(gpu, True)
+
+    def versions(self) -> dict[str, str]:
+        versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
+        build = tf.sysconfig.get_build_info()
+        if tf.config.list_physical_devices("GPU"):
+            versions |= {"cuda": build.get("cuda_version", ""), "cudnn": build.get("cudnn_version", "")}
+        return versions
+
+    def devices(self) -> list[Device]:
+        gpus = tf.config.list_physical_devices("GPU")
+        return [*(Device(f"cuda:{i}", tf.config.experimental.get_device_details(gpu).get("device_name", ""))
+                  for i, gpu in enumerate(gpus)), Device("cpu")]
+
+    def settings(self) -> dict[str, Any]:
+        return {"intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+                "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+                "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled()}
+
+    def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]],
+              device: str = "cpu") -> TensorFlowModel:
+        device = find_device(self, device)
+        # float32 means IEEE float32: TF32 is TensorFlow's default on GPUs that have it.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        return TensorFlowModel(network, parameters, device)

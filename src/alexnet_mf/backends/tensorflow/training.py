@@ -1,0 +1,108 @@
+"""Data that stays on the device, and the training step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from alexnet_mf.backends.base import PIXEL_SCALE, Sgd, StepMetrics, Trainer, check_inputs, dropout_seed
+from alexnet_mf.backends.tensorflow import weights
+from alexnet_mf.spec import Network
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Images and labels on the device: uint8 grey levels, or float32 NHWC inputs ready for the network."""
+
+    inputs: tf.Tensor
+    labels: tf.Tensor
+    size: tuple[int, ...]
+    """The network's (height, width)."""
+
+    def batch(self, rows: slice) -> tuple[tf.Tensor, tf.Tensor]:
+        """The network's input and the labels of some rows."""
+        return upsample(self.inputs[rows], self.size), self.labels[rows]
+
+    def batches(self, size: int) -> list[slice]:
+        """All rows in order, `size` at a time."""
+        return [slice(start, start + size) for start in range(0, int(self.labels.shape[0]), size)]
+
+
+def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], device: str) -> Placed:
+    """Copy images and labels to the device, once."""
+    check_inputs(inputs, network)
+    if inputs.ndim == 4:
+        inputs = inputs.transpose(0, 2, 3, 1)
+    with tf.device(device):
+        return Placed(tf.identity(inputs), tf.identity(labels), network.input[1:])
+
+
+def upsample(images: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
+    """Grey levels (n, h, w) to pixels (n, *size, 1): interpolated first, then scaled, to stay exact."""
+    if images.dtype != tf.uint8:
+        return images
+    grey = tf.cast(images[..., tf.newaxis], tf.float32)
+    return tf.image.resize(grey, size, "bilinear") * PIXEL_SCALE  # half-pixel centres are its only convention
+
+
+def seed_dropout(net: keras.Sequential, seed: tf.Tensor) -> None:
+    """Make the next masks a function of this 32-bit seed; each layer gets a stream of its own."""
+    for number, layer in enumerate(net.layers):
+        if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
+            layer.seed_generator.state.assign(tf.stack([seed, tf.constant(number, seed.dtype)]))
+
+
+class TensorFlowTrainer(Trainer[Placed]):
+    """SGD steps as one graph (`tf.function`), traced once for any batch size."""
+
+    def __init__(self, net: keras.Sequential, network: Network, sgd: Sgd, seed: int, device: str):
+        self.net = net
+        self.size = network.input[1:]
+        self.seed = seed
+        self.device = device
+        self.sgd = sgd
+        self.optimizer = keras.optimizers.SGD(sgd.learning_rate, sgd.momentum)
+        self._losses: list[tf.Tensor] = []
+        self._correct: list[tf.Tensor] = []
+        self._graph: Any = None
+
+    def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
+        seed = tf.constant(dropout_seed(self.seed, number), tf.uint32)
+        with tf.device(self.device):
+            if self._graph is None:
+                self._graph = tf.function(self._one_step, input_signature=[
+                    tf.TensorSpec([None, *data.inputs.shape[1:]], data.inputs.dtype), tf.TensorSpec([None], tf.int64),
+                    tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.uint32)])
+            loss, correct = self._graph(data.inputs, data.labels, tf.constant(indices), seed)
+        self._losses.append(loss)
+        self._correct.append(correct)
+
+    def read(self) -> StepMetrics:
+        losses = np.array([float(loss) for loss in self._losses], np.float64)
+        correct = np.array([int(count) for count in self._correct], np.int64)
+        self._losses, self._correct = [], []
+        return StepMetrics(losses, correct)
+
+    def _one_step(self, images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor,
+                  seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        x, y = upsample(tf.gather(images, rows), self.size), tf.gather(labels, rows)
+        seed_dropout(self.net, seed)
+        with tf.GradientTape() as tape:
+            logits = self.net(x, training=True)
+            loss = mean_loss(logits, y)
+        variables = list(weights.variables(self.net).values())
+        gradients = tape.gradient(loss, [variable.value for variable in variables])
+        if self.sgd.weight_decay:  # Keras's own is decoupled: AdamW's, not the paper's
+            gradients = [g + self.sgd.weight_decay * w for g, w in zip(gradients, variables)]
+        self.optimizer.apply(gradients, variables)
+        return loss, tf.math.count_nonzero(tf.argmax(logits, 1) == y)
+
+
+def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Mean softmax cross entropy."""
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))

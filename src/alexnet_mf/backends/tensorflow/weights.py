@@ -1,0 +1,92 @@
+"""Canonical parameters to Keras's layout and back: HWIO convolutions, (in, out) dense, height-width-channel flattening."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from keras import Sequential
+from numpy.typing import NDArray
+
+from alexnet_mf import arithmetic
+from alexnet_mf.parameters import Parameters
+from alexnet_mf.spec import Dense, Flatten, Network, Shape
+
+
+def load(net: Sequential, network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> None:
+    """Copy canonical parameters into the network."""
+    for name, variable in variables(net).items():
+        variable.assign(to_native(parameters[name], flattened_shapes(network).get(name)))
+
+
+def export(net: Sequential, network: Network) -> Parameters:
+    """The network's parameters, copied to canonical arrays."""
+    return export_values(list(variables(net)), list(variables(net).values()), network)
+
+
+def export_values(names: Sequence[str], values: Sequence[Any], network: Network) -> Parameters:
+    """Native variables or gradients as canonical arrays."""
+    flattened = flattened_shapes(network)
+    return {name: np.ascontiguousarray(to_canonical(np.asarray(value), flattened.get(name)))
+            for name, value in zip(names, values)}
+
+
+def variables(net: Sequential) -> dict[str, Any]:
+    """The trainable variables under their canonical names, in the network's order."""
+    result = {}
+    for layer in net.layers:
+        if layer.trainable_variables:
+            result[f"{layer.name}.weight"] = layer.kernel
+            result[f"{layer.name}.bias"] = layer.bias
+    return result
+
+
+def flattened_shapes(network: Network) -> dict[str, Shape]:
+    """Of the dense weights whose input was flattened from an image: that image's (channels, height, width)."""
+    inputs = arithmetic.input_shapes(network)
+    result: dict[str, Shape] = {}
+    image: Shape | None = None
+    for layer in network.layers:
+        if isinstance(layer, Flatten):
+            image = inputs[layer.name]
+        elif isinstance(layer, Dense):
+            if image is not None:
+                result[f"{layer.name}.weight"] = image
+            image = None
+    return result
+
+
+def to_native(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:
+    """One canonical tensor in Keras's layout."""
+    if value.ndim == 4:
+        return value.transpose(2, 3, 1, 0)
+    if value.ndim == 2 and image is not None:
+        units = len(value)
+        return value.reshape(units, *image).transpose(2, 3, 1, 0).reshape(-1, units)
+    return value.T
+
+
+def to_canonical(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:
+    """One tensor of Keras's in canonical layout."""
+    if value.ndim == 4:
+        return value.transpose(3, 2, 0, 1)
+    if value.ndim == 2 and image is not None:
+        channels, height, width = image
+        units = value.shape[1]
+        return value.reshape(height, width, channels, units).transpose(3, 2, 0, 1).reshape(units, -1)
+    return value.T
+
+
+def activations_to_canonical(value: NDArray[Any], image: Shape) -> NDArray[Any]:
+    """One layer's output, NHWC or flattened from it, as NCHW or flattened in that order.
+
+    Args:
+        image: the (channels, height, width) that was flattened, or the output's own shape.
+    """
+    if value.ndim == 4:
+        return np.ascontiguousarray(value.transpose(0, 3, 1, 2))
+    if len(image) == 3:
+        channels, height, width = image
+        return value.reshape(-1, height, width, channels).transpose(0, 3, 1, 2).reshape(len(value), -1)
+    return value

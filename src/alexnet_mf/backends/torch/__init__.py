@@ -1,0 +1,5 @@
+"""The PyTorch backend."""
+
+from alexnet_mf.backends.torch.backend import TorchBackend
+
+BACKEND = TorchBackend()

@@ -1,0 +1,122 @@
+"""PyTorch behind the contract of `backends/base.py`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from alexnet_mf.backends.base import Backend, Device, Model, NativeLayer, Sgd, dropout_seed, find_device
+from alexnet_mf.backends.torch import network as native
+from alexnet_mf.backends.torch import weights
+from alexnet_mf.backends.torch.training import Placed, TorchTrainer, place
+from alexnet_mf.parameters import Parameters
+from alexnet_mf.spec import Network
+
+
+class TorchModel(Model[Placed]):
+    """A `nn.Sequential` on a device."""
+
+    def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str):
+        self.network = network
+        self.device = device
+        self.net = native.build(network).to(device)
+        weights.load(self.net, parameters)
+
+    def describe(self) -> list[NativeLayer]:
+        x = torch.zeros(1, *self.network.input, device=self.device)
+        outputs = self._run(x)
+        rows = []
+        for layer in self.network.layers:
+            modules = native.modules(layer, self.net)
+            shape = tuple(outputs[layer.name].shape)
+            rows.append(NativeLayer(
+                name=layer.name, native=" + ".join(type(module).__name__ for module in modules),
+                shape=shape, native_shape=shape,
+                parameters=sum(value.numel() for module in modules for value in module.parameters())))
+        return rows
+
+    def export(self) -> Parameters:
+        return weights.export(self.net)
+
+    def place(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> Placed:
+        return place(self.network, inputs, labels, torch.device(self.device))
+
+    def pixels(self, data: Placed) -> NDArray[np.float32]:
+        return data.batch(slice(None))[0].cpu().numpy()
+
+    def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
+        if dropout is not None:
+            torch.manual_seed(dropout_seed(*dropout))
+        outputs = self._run(data.batch(slice(None))[0], training=dropout is not None)
+        return {name: value.cpu().numpy() for name, value in outputs.items()}
+
+    def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
+        self.net.eval()
+        with torch.inference_mode():
+            return torch.cat([self.net(data.batch(rows)[0]) for rows in data.batches(batch_size)]).cpu().numpy()
+
+    def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
+        self.net.eval()
+        self.net.zero_grad()
+        pixels, labels = data.batch(slice(None))
+        loss = functional.cross_entropy(self.net(pixels), labels)
+        loss.backward()
+        return loss.item(), weights.export_gradients(self.net)
+
+    def trainer(self, sgd: Sgd, seed: int) -> TorchTrainer:
+        return TorchTrainer(self.net, sgd, seed)
+
+    def synchronize(self) -> None:
+        if self.device != "cpu":
+            torch.cuda.synchronize(self.device)
+
+    @torch.no_grad()
+    def _run(self, x: torch.Tensor, training: bool = False) -> dict[str, torch.Tensor]:
+        """Every canonical layer's output."""
+        self.net.train(training)
+        outputs = {}
+        for layer in self.network.layers:
+            for module in native.modules(layer, self.net):
+                x = module(x)
+            outputs[layer.name] = x
+        return outputs
+
+
+class TorchBackend(Backend):
+    """PyTorch, eager."""
+
+    name = "torch"
+
+    def versions(self) -> dict[str, str]:
+        versions = {"torch": torch.__version__}
+        try:
+            versions["torchvision"] = importlib.metadata.version("torchvision")
+        except importlib.metadata.PackageNotFoundError:
+            pass
+        if torch.cuda.is_available():
+            versions |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+        return versions
+
+    def devices(self) -> list[Device]:
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        gpus = [Device(f"cuda:{i}", torch.cuda.get_device_name(i)) for i in range(count)]
+        return [*gpus, Device("cpu", f"{torch.get_num_threads()} threads")]
+
+    def settings(self) -> dict[str, Any]:
+        return {"threads": torch.get_num_threads(),
+                "float32_matmul_precision": torch.get_float32_matmul_precision(),
+                "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
+                "cudnn_benchmark": torch.backends.cudnn.benchmark}
+
+    def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu") -> TorchModel:
+        device = find_device(self, device)
+        # float32 means IEEE float32: TF32 is on by default in cuDNN's convolutions.
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        return TorchModel(network, parameters, device)

@@ -1,0 +1,51 @@
+"""The network as PyTorch users write it: one flat `nn.Sequential`."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from alexnet_mf import arithmetic
+from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Network, Shape
+
+ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}
+
+
+def build(network: Network) -> nn.Sequential:
+    """The spec's layers, with PyTorch's own initial values; each module bears its layer's name."""
+    inputs = arithmetic.input_shapes(network)
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    for layer in network.layers:
+        modules[layer.name] = native(layer, inputs[layer.name])
+        if isinstance(layer, (Conv2d, Dense)) and layer.activation:
+            modules[activation_name(layer)] = ACTIVATIONS[layer.activation]()
+    return nn.Sequential(modules)
+
+
+def native(layer: Layer, inputs: Shape) -> nn.Module:
+    """PyTorch's module for one layer, its activation apart."""
+    match layer:
+        case Conv2d():
+            return nn.Conv2d(inputs[0], layer.channels, layer.kernel, layer.stride, layer.padding)
+        case MaxPool2d():
+            return nn.MaxPool2d(layer.kernel, layer.stride)
+        case Flatten():
+            return nn.Flatten()
+        case Dense():
+            return nn.Linear(inputs[0], layer.units)
+        case Dropout():
+            return nn.Dropout(layer.rate)
+
+
+def activation_name(layer: Conv2d | Dense) -> str:
+    """The name of the module that follows this layer's own."""
+    return f"{layer.name}_{layer.activation}"
+
+
+def modules(layer: Layer, net: nn.Sequential) -> list[nn.Module]:
+    """The modules of a built network that make up one canonical layer; the last one gives its output."""
+    result = [net.get_submodule(layer.name)]
+    if isinstance(layer, (Conv2d, Dense)) and layer.activation:
+        result.append(net.get_submodule(activation_name(layer)))
+    return result

@@ -1,0 +1,80 @@
+"""Data that stays on the device, and the training step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from alexnet_mf.backends.base import PIXEL_SCALE, Sgd, StepMetrics, Trainer, check_inputs, dropout_seed
+from alexnet_mf.spec import Network
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Images and labels on the device: uint8 grey levels, or float32 inputs ready for the network."""
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    size: tuple[int, ...]
+    """The network's (height, width)."""
+
+    def batch(self, rows: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """The network's input and the labels of some rows."""
+        return upsample(self.inputs[rows], self.size), self.labels[rows]
+
+    def batches(self, size: int) -> list[slice]:
+        """All rows in order, `size` at a time."""
+        return [slice(start, start + size) for start in range(0, len(self.labels), size)]
+
+
+def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], device: torch.device) -> Placed:
+    """Copy images and labels to the device, once."""
+    check_inputs(inputs, network)
+    return Placed(torch.tensor(inputs, device=device), torch.tensor(labels, device=device), network.input[1:])
+
+
+def upsample(images: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """Grey levels (n, h, w) to pixels (n, 1, *size): interpolated first, then scaled, to stay exact."""
+    if images.dtype != torch.uint8:
+        return images
+    grey = images.unsqueeze(1).float()
+    grey = functional.interpolate(grey, size, mode="bilinear", align_corners=False)
+    return grey * float(PIXEL_SCALE)
+
+
+class TorchTrainer(Trainer[Placed]):
+    """Eager SGD steps."""
+
+    def __init__(self, net: nn.Sequential, sgd: Sgd, seed: int):
+        self.net = net
+        self.seed = seed
+        self.optimizer = torch.optim.SGD(net.parameters(), lr=sgd.learning_rate, momentum=sgd.momentum,
+                                         weight_decay=sgd.weight_decay)
+        self._losses: list[torch.Tensor] = []
+        self._correct: list[torch.Tensor] = []
+
+    def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
+        pixels, labels = data.batch(torch.from_numpy(indices).to(data.labels.device, non_blocking=True))
+        self.net.train()
+        torch.manual_seed(dropout_seed(self.seed, number))  # nn.Dropout draws from the global stream alone
+        logits = self.net(pixels)
+        loss = functional.cross_entropy(logits, labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self._losses.append(loss.detach())
+        self._correct.append((logits.detach().argmax(1) == labels).sum())
+
+    def read(self) -> StepMetrics:
+        if not self._losses:
+            return StepMetrics(np.zeros(0), np.zeros(0, np.int64))
+        losses = torch.stack(self._losses).cpu().numpy().astype(np.float64)
+        correct = torch.stack(self._correct).cpu().numpy()
+        self._losses, self._correct = [], []
+        return StepMetrics(losses, correct)

@@ -1,0 +1,27 @@
+"""Canonical parameters to PyTorch and back. PyTorch's layout is the canonical one, and so are the names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from alexnet_mf.parameters import Parameters
+
+
+def load(net: nn.Sequential, parameters: Mapping[str, NDArray[np.float32]]) -> None:
+    """Copy canonical parameters into the network."""
+    net.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in parameters.items()})
+
+
+def export(net: nn.Sequential) -> Parameters:
+    """The network's parameters, copied to canonical arrays."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in net.named_parameters()}
+
+
+def export_gradients(net: nn.Sequential) -> Parameters:
+    """The gradients of the last backward pass, copied to canonical arrays."""
+    return {name: value.grad.cpu().numpy().copy() for name, value in net.named_parameters() if value.grad is not None}

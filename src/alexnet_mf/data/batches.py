@@ -1,0 +1,36 @@
+"""The order of the batches: NumPy's, from the seed, the same in every backend."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf.errors import DataError
+
+_STREAM = 0x0BDE5  # keeps these draws apart from all others of the same seed
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order in which an epoch visits the images: a permutation of 0 to n - 1, (n,).
+
+    It depends on the arguments alone, so a resumed run needs no stored state.
+
+    Args:
+        seed: any non-negative whole number.
+        epoch: counted from 0.
+    """
+    bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_STREAM, epoch)))
+    # Sorting raw words, not Generator.permutation: NumPy promises the stream of a bit generator for good, but may
+    # change what a Generator makes of it.
+    return np.argsort(bits.random_raw(n), kind="stable").astype(np.int64)
+
+
+def batches(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Cut the order into batches of `batch_size` images; the last one may be shorter, and is kept.
+
+    Raises:
+        DataError: where the batch size is below 1.
+    """
+    if batch_size < 1:
+        raise DataError(f"the batch size must be at least 1, not {batch_size}")
+    return [order[start:start + batch_size] for start in range(0, len(order), batch_size)]

@@ -1,0 +1,112 @@
+"""Reading idx files (the format of MNIST and its successors), packed by gzip or not.
+
+An idx file is a big-endian header - two zero bytes, the type of the values (8: unsigned byte), the number of dimensions,
+then each dimension in four bytes - and the values. Nothing in the header is believed before it is checked, and no more
+than it may rightly ask for is ever unpacked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf.data.images import LabelledImages
+from alexnet_mf.errors import DataError
+
+IMAGE_SIZE = (28, 28)
+CLASSES = 10
+MOST_ITEMS = 1_000_000  # 784 MB of images: ample, and a bound on what a damaged or hostile header can ask for
+
+REMEDY = "replace it, or point --data-dir at the four Fashion-MNIST files"
+
+_UNSIGNED_BYTE = 8
+_GZIP_MAGIC = b"\x1f\x8b"
+_CHUNK = 1 << 20
+
+
+class _Fault(Exception):
+    """What is wrong with the contents of a file, in words."""
+
+
+def _read_exactly(stream: BinaryIO, size: int) -> bytearray:
+    """Read in chunks: memory grows with what is there, not with what the header claims."""
+    content = bytearray()
+    while len(content) < size:
+        chunk = stream.read(min(_CHUNK, size - len(content)))
+        if not chunk:
+            raise _Fault(f"truncated: {len(content)} of {size} bytes are there")
+        content += chunk
+    return content
+
+
+def _parse(stream: BinaryIO, item: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The values of an idx stream, (n, *item)."""
+    dimensions = 1 + len(item)
+    (magic,) = struct.unpack(">I", _read_exactly(stream, 4))
+    expected = _UNSIGNED_BYTE << 8 | dimensions
+    if magic != expected:
+        raise _Fault(f"wrong magic number 0x{magic:08x}, not 0x{expected:08x}")
+    count, *sizes = struct.unpack(f">{dimensions}I", _read_exactly(stream, 4 * dimensions))
+    if tuple(sizes) != item:
+        raise _Fault(f"holds images of {'x'.join(map(str, sizes))}, not {'x'.join(map(str, item))}")
+    if not 1 <= count <= MOST_ITEMS:
+        raise _Fault(f"claims to hold {count:,} items, not 1 to {MOST_ITEMS:,}")
+    values = _read_exactly(stream, count * int(np.prod(item, dtype=int)))
+    if stream.read(1):  # reaching the end also makes gzip verify its checksum
+        raise _Fault("surplus bytes after the last item")
+    return np.frombuffer(values, np.uint8).reshape(count, *item)
+
+
+def _read(path: Path, item: tuple[int, ...], remedy: str) -> NDArray[np.uint8]:
+    try:
+        with path.open("rb") as file:
+            # Told by content, not by name: browsers unpack .gz files and keep the name, or the reverse.
+            if file.peek(2)[:2] == _GZIP_MAGIC:
+                with gzip.GzipFile(fileobj=file) as stream:
+                    return _parse(stream, item)  # type: ignore[arg-type]  # a BinaryIO in all but name
+            return _parse(file, item)
+    except _Fault as fault:
+        raise DataError(f"{path}: {fault}; {remedy}") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: truncated or damaged gzip ({error}); {remedy}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); {remedy}") from error
+
+
+def read_images(path: Path, remedy: str = REMEDY) -> NDArray[np.uint8]:
+    """Grey levels, (n, 28, 28), from an idx3 file, gzipped or not.
+
+    Args:
+        remedy: what the user can do about a bad file; ends the error's message.
+
+    Raises:
+        DataError: where the file cannot be read or is not exactly such a file; names it and the fault.
+    """
+    return _read(path, IMAGE_SIZE, remedy)
+
+
+def read_labels(path: Path, remedy: str = REMEDY) -> NDArray[np.int64]:
+    """Labels 0-9, (n,), from an idx1 file, gzipped or not; arguments and errors as for `read_images`."""
+    labels = _read(path, (), remedy)
+    if labels.max() >= CLASSES:
+        at = int(np.argmax(labels >= CLASSES))
+        raise DataError(f"{path}: label {at} is {labels[at]}, not 0-{CLASSES - 1}; {remedy}")
+    return labels.astype(np.int64)
+
+
+def read_pair(images: Path, labels: Path, remedy: str = REMEDY) -> LabelledImages:
+    """Images and their labels.
+
+    Raises:
+        DataError: as `read_images`; and where the files hold different numbers of items.
+    """
+    pair = LabelledImages(read_images(images, remedy), read_labels(labels, remedy))
+    if len(pair.images) != len(pair.labels):
+        raise DataError(f"{images}: {len(pair.images):,} images, but {len(pair.labels):,} labels in {labels.name}; {remedy}")
+    return pair

@@ -1,0 +1,33 @@
+"""Errors that a user can mend. Each message is one line that names the remedy."""
+
+
+class AlexnetMfError(Exception):
+    """A request that cannot be carried out as asked; the command line exits with 2."""
+
+    exit_code = 2
+
+
+class SpecError(AlexnetMfError, ValueError):
+    """A layer or network whose numbers make no sense; names the layer and the numbers."""
+
+
+class BackendUnavailable(AlexnetMfError, ImportError):
+    """A backend or a device that is not there; names the line that installs it."""
+
+
+class DataError(AlexnetMfError):
+    """A data set that is missing, incomplete or damaged; names the file."""
+
+
+class ParametersError(AlexnetMfError, ValueError):
+    """Parameters that do not fit the network; names the tensors."""
+
+
+class TraceError(AlexnetMfError, ValueError):
+    """A parity trace that cannot be read or compared; names the file."""
+
+
+class TrainingDiverged(AlexnetMfError, ArithmeticError):
+    """The loss became NaN or infinite; names the step and the learning rate."""
+
+    exit_code = 1
