@@ -124,7 +124,8 @@ class Network:
                 raise SpecError(f"network {self.name}: {name!r} cannot name a layer; use letters, digits and _")
         for name in names:
             if names.count(name) > 1:
-                raise SpecError(f"network {self.name}: {names.count(name)} layers are named {name!r}; names must differ")
+                raise SpecError(f"network {self.name}: {names.count(name)} layers are named {name!r}; "
+                                f"names must differ")
         shape: Shape = self.input
         for layer in self.layers:
             shape = output_shape(layer, shape)
@@ -149,7 +150,8 @@ def output_shape(layer: Layer, shape: Shape) -> Shape:
         return shape
     if isinstance(layer, Dense):
         if len(shape) != 1:
-            raise SpecError(f"layer {layer.name}: a Dense layer takes flat features, not {shape}; put a Flatten before it")
+            raise SpecError(f"layer {layer.name}: a Dense layer takes flat features, not {shape}; "
+                            f"put a Flatten before it")
         return (layer.units,)
     if len(shape) != 3:
         raise SpecError(f"layer {layer.name}: takes (channels, height, width), not the flat {shape}")

@@ -173,7 +173,11 @@ def find_device(backend: Backend, wanted: str) -> str:
 
 
 def dropout_seed(seed: int, step: int) -> int:
-    """The 32-bit seed of one step's dropout masks: a function of (seed, step), so that a run can go on where it stopped."""
+    """The 32-bit seed of one step's dropout masks.
+
+    A function of (seed, step), so that a run can go on where it stopped; and a hash, because MXNet's streams of seeds
+    that lie close together overlap (s + 1 shifts the mask of s by 127/1024 of the tensor).
+    """
     return int(np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(1, np.uint32)[0])
 
 
@@ -200,5 +204,5 @@ def check_inputs(inputs: NDArray[Any], network: Network) -> None:
     if inputs.ndim == 3 and inputs.dtype == np.uint8:
         upsampling_factor(inputs.shape[1:], network)
     elif inputs.dtype != np.float32 or inputs.shape[1:] != network.input:
-        raise DataError(f"network {network.name} takes float32 inputs (n, {', '.join(map(str, network.input))}) or uint8 "
-                        f"images (n, height, width), not {inputs.dtype} {inputs.shape}")
+        raise DataError(f"network {network.name} takes float32 inputs (n, {', '.join(map(str, network.input))}) or "
+                        f"uint8 images (n, height, width), not {inputs.dtype} {inputs.shape}")

@@ -21,22 +21,23 @@ def load(name: DatasetName, data_dir: Path | None = None, seed: int = 0,
          progress: fashion_mnist.Progress | None = None) -> tuple[Dataset, str | None]:
     """A data set, and a line to show the user where it is not the one hoped for.
 
-    `auto` is Fashion-MNIST where it can be had, else the synthetic set and a notice that says why. A folder that the user
-    named, by `data_dir` or ALEXNET_MF_DATA_DIR, is final: if Fashion-MNIST cannot be read from it, that is an error.
+    `auto` is Fashion-MNIST where it can be had, else the synthetic set and a notice that says why. A folder that the
+    user named, by `data_dir` or ALEXNET_MF_DATA_DIR, is final: if Fashion-MNIST cannot be read from it, that is an
+    error, and nothing falls back.
 
     Args:
         seed: of the synthetic set; any non-negative whole number.
         progress: shown during downloads; see `fashion_mnist.load`.
 
     Raises:
-        DataError: for an unknown name (lists the known ones); for a folder given to the synthetic set, which reads none;
-            and as `fashion_mnist.load`, except where `auto` falls back.
+        DataError: for an unknown name (lists the known ones); for a `data_dir` given to the synthetic set, which reads
+            none; and as `fashion_mnist.load`, except where `auto` falls back.
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
     if name == "synthetic":
         if data_dir is not None:
-            raise DataError(f"the synthetic set is drawn, not read from {data_dir}; leave out either of --data and --data-dir")
+            raise DataError(f"the synthetic set is drawn, not read from {data_dir}; leave out --data or --data-dir")
         return synthetic.load(seed), None
     try:
         return fashion_mnist.load(data_dir, progress), None

@@ -64,8 +64,8 @@ def explicit_folder(data_dir: Path | None = None) -> Path | None:
 def load(data_dir: Path | None = None, progress: Progress | None = None) -> Dataset:
     """Fashion-MNIST: 60,000 training and 10,000 test images.
 
-    A folder named by `data_dir`, or by ALEXNET_MF_DATA_DIR, is final: it must hold the four files, packed or not, of any
-    number of images, and nothing is downloaded. Otherwise the user's cache folder is used, and what is missing or
+    A folder named by `data_dir`, or by ALEXNET_MF_DATA_DIR, is final: it must hold the four files, packed or not, of
+    any number of images, and nothing is downloaded. Otherwise the user's cache folder is used, and what is missing or
     damaged there is downloaded into it.
 
     Args:
@@ -108,7 +108,8 @@ def _find(folder: Path) -> dict[str, Path]:
         raise DataError(f"{folder}: cannot be read ({error.strerror or error}); {remedy}") from error
     missing = [name for name, path in found.items() if path is None]
     if missing:
-        raise DataError(f"{folder}: lacks {'all four files' if len(missing) == len(MD5) else ', '.join(missing)}; {remedy}")
+        lacking = "all four files" if len(missing) == len(MD5) else ", ".join(missing)
+        raise DataError(f"{folder}: lacks {lacking}; {remedy}")
     return {name: path for name, path in found.items() if path is not None}
 
 
@@ -124,8 +125,8 @@ def _fetch(folder: Path, progress: Progress | None) -> dict[str, Path]:
             unpacked = present is not None and present.name != name
             paths[name] = present if present and unpacked else _fetch_file(folder, name, md5, mirrors, progress)
     except OSError as error:
-        raise DataError(f"{error.filename or folder}: cannot be used as the cache ({error.strerror or error}); point --data-dir at the four "
-                        f"Fashion-MNIST files, or use --data synthetic") from error
+        raise DataError(f"{error.filename or folder}: cannot be used as the cache ({error.strerror or error}); "
+                        f"point --data-dir at the four Fashion-MNIST files, or use --data synthetic") from error
     return paths
 
 

@@ -1,8 +1,8 @@
 """Reading idx files (the format of MNIST and its successors), packed by gzip or not.
 
-An idx file is a big-endian header - two zero bytes, the type of the values (8: unsigned byte), the number of dimensions,
-then each dimension in four bytes - and the values. Nothing in the header is believed before it is checked, and no more
-than it may rightly ask for is ever unpacked.
+An idx file is a big-endian header (two zero bytes, the type of the values, the number of dimensions, each dimension in
+four bytes) and then the values. Nothing in the header is believed before it is checked, and no more than it may rightly
+ask for is ever unpacked.
 """
 
 from __future__ import annotations
@@ -108,5 +108,6 @@ def read_pair(images: Path, labels: Path, remedy: str = REMEDY) -> LabelledImage
     """
     pair = LabelledImages(read_images(images, remedy), read_labels(labels, remedy))
     if len(pair.images) != len(pair.labels):
-        raise DataError(f"{images}: {len(pair.images):,} images, but {len(pair.labels):,} labels in {labels.name}; {remedy}")
+        raise DataError(f"{images}: {len(pair.images):,} images, but {len(pair.labels):,} labels in {labels.name}; "
+                        f"{remedy}")
     return pair

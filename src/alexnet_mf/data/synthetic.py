@@ -1,12 +1,12 @@
 """Ten classes of garments drawn by the program: a data set that needs no network and no files.
 
-Every image is drawn in its garment's own coordinates: u to the right and v down, both from -1 to 1 across the image, after
-that image's own shift, size, slant and mirroring. A garment is made of shapes; a shape is an array of how far inside it
-each pixel lies (negative outside), so that minimum and maximum are intersection and union.
+Every image is drawn in its garment's own coordinates: u to the right and v down, both from -1 to 1 across the image,
+after that image's own shift, size, slant and mirroring. A garment is made of shapes; a shape is an array of how far
+inside it each pixel lies (negative outside), so that minimum and maximum are intersection and union.
 
 The bits are the same on every machine and with every NumPy: random numbers come from raw words of PCG64, and arithmetic
-is limited to operations that IEEE 754 rounds in one way only (+ - * /, square root, comparison, floor), element by element,
-in float32. No sine, no exponential, no matrix product, no sum along an axis.
+is limited to operations that IEEE 754 rounds in one way only (+ - * /, square root, comparison, floor), element by
+element, in float32. No sine, no exponential, no matrix product, no sum along an axis.
 """
 
 from __future__ import annotations
@@ -23,12 +23,17 @@ from alexnet_mf.errors import DataError
 SIZE = 28
 
 _STREAM = 0x5F47  # keeps these draws apart from all others of the same seed
-_BLOCK = 128  # images drawn at once: their arrays stay in the processor's cache
+_BLOCK = 32  # images drawn at once: their arrays stay in the processor's cache, and below malloc's mmap threshold
 
 Field: TypeAlias = NDArray[np.float32]
 """A number for every pixel, (images, 28, 28); or for every image, (images, 1, 1)."""
 Number: TypeAlias = float | Field
 Mask: TypeAlias = NDArray[np.bool_]
+
+
+def _field(x: Number | NDArray[np.float32]) -> Field:
+    """One number an image, as an array: on float32 scalars, NumPy 1 and 2 round differently."""
+    return np.asarray(x, np.float32).reshape(-1, 1, 1)
 
 
 class _Draws:
@@ -41,7 +46,7 @@ class _Draws:
     def uniform(self, low: float, high: float) -> Field:
         words = self._bits.random_raw(self._images) >> np.uint64(40)  # 24 bits: exact in float32
         unit = words.astype(np.float32) * np.float32(2**-24)
-        return (np.float32(low) + unit * np.float32(high - low)).reshape(-1, 1, 1)
+        return _field(np.float32(low) + unit * np.float32(high - low))
 
     def chance(self, probability: float) -> Mask:
         return self.uniform(0, 1) < np.float32(probability)
@@ -50,7 +55,8 @@ class _Draws:
         """Of each pixel, from -1 to 1, most often near 0: the difference of two random bytes."""
         words = self._bits.random_raw(self._images * SIZE * SIZE // 4).astype("<u8")  # the same bytes on any machine
         octets = words.view(np.uint8).reshape(2, self._images, SIZE, SIZE).astype(np.float32)
-        return (octets[0] - octets[1]) * np.float32(1 / 255)
+        noise: Field = (octets[0] - octets[1]) / 255
+        return noise
 
 
 # Shapes
@@ -58,30 +64,34 @@ class _Draws:
 
 def _polygon(u: Field, v: Field, *corners: tuple[Number, Number]) -> Field:
     """A convex polygon, its corners clockwise as seen."""
-    inside: Field | None = None
-    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1]):
-        dx, dy = np.float32(1) * (x1 - x0), np.float32(1) * (y1 - y0)
-        edge = (dx * (v - y0) - dy * (u - x0)) / np.sqrt(dx * dx + dy * dy)
-        inside = edge if inside is None else np.minimum(inside, edge)
-    assert inside is not None
-    return inside
+    points = [(_field(x), _field(y)) for x, y in corners]
+    edges = []
+    for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
+        dx, dy = x1 - x0, y1 - y0
+        length = np.sqrt(dx * dx + dy * dy)
+        dx, dy = dx / length, dy / length
+        edges.append(dx * v - dy * u - (dx * y0 - dy * x0))
+    return _both(*edges)
 
 
 def _box(u: Field, v: Field, left: Number, top: Number, right: Number, bottom: Number) -> Field:
-    return np.minimum(np.minimum(u - left, right - u), np.minimum(v - top, bottom - v))
+    return _both(u - left, right - u, v - top, bottom - v)
 
 
 def _limb(u: Field, v: Field, start: tuple[Number, Number], end: tuple[Number, Number], radius: Number) -> Field:
     """A thick line with round ends."""
-    (x, y), dx, dy = start, np.float32(1) * (end[0] - start[0]), np.float32(1) * (end[1] - start[1])
-    along = np.clip(((u - x) * dx + (v - y) * dy) / (dx * dx + dy * dy), 0, 1)
-    off_u, off_v = u - x - along * dx, v - y - along * dy
-    return radius - np.sqrt(off_u * off_u + off_v * off_v)
+    (x, y), dx, dy = start, _field(end[0]) - start[0], _field(end[1]) - start[1]
+    from_u, from_v = u - x, v - y
+    along = np.clip((from_u * dx + from_v * dy) / (dx * dx + dy * dy), 0, 1)
+    off_u, off_v = from_u - along * dx, from_v - along * dy
+    inside: Field = radius - np.sqrt(off_u * off_u + off_v * off_v)
+    return inside
 
 
 def _ellipse(u: Field, v: Field, centre: tuple[Number, Number], radii: tuple[Number, Number]) -> Field:
-    across, down = (u - centre[0]) / radii[0], (v - centre[1]) / radii[1]
-    return (1 - np.sqrt(across * across + down * down)) * np.minimum(radii[0], radii[1])
+    wide, high = _field(radii[0]), _field(radii[1])
+    across, down = (u - centre[0]) / wide, (v - centre[1]) / high
+    return (1 - np.sqrt(across * across + down * down)) * np.minimum(wide, high)
 
 
 def _both(*shapes: Field) -> Field:
@@ -102,18 +112,24 @@ def _cut(shape: Field, hole: Field) -> Field:
     return np.minimum(shape, -hole)
 
 
+def _sometimes(draw: _Draws, probability: float, shape: Field) -> Field:
+    """The shape in some of the images, nowhere in the others."""
+    return np.where(draw.chance(probability), shape, np.float32(-9))
+
+
 def _covered(shape: Field) -> Field:
     """The share of each pixel that the shape covers, 0 to 1: its edge is a pixel wide."""
-    return np.clip(shape * np.float32(SIZE / 2) + np.float32(0.5), 0, 1)
+    return np.clip(shape * (SIZE / 2) + 0.5, 0, 1)
 
 
 def _where(mask: Mask, yes: Number, no: Number) -> Field:
-    return np.where(mask, np.float32(1) * yes, np.float32(1) * no)
+    return np.where(mask, np.asarray(yes, np.float32), np.asarray(no, np.float32))
 
 
 def _wave(x: Field) -> Field:
     """A triangle wave of period 1, from -1 to 1."""
-    return np.abs(x - np.floor(x) - np.float32(0.5)) * np.float32(4) - np.float32(1)
+    wave: Field = np.abs(x - np.floor(x) - 0.5) * 4 - 1
+    return wave
 
 
 # Garments: each gives its shape, and the shade of its parts relative to the cloth (1).
@@ -122,7 +138,7 @@ def _wave(x: Field) -> Field:
 def _torso(u: Field, v: Field, shoulder: Number, waist: Number, hem: Number, bottom: Number, neck: Number) -> Field:
     """From the shoulders down, with a round neck; symmetrical."""
     side = np.abs(u)
-    middle = bottom * np.float32(0.35)
+    middle = bottom * 0.35
     upper = _polygon(side, v, (-0.2, -0.78), (0.14, -0.78), (shoulder, -0.62), (waist, middle), (-0.2, middle))
     lower = _polygon(side, v, (-0.2, middle - 0.05), (waist, middle - 0.05), (hem, bottom), (-0.2, bottom))
     return _cut(_any(upper, lower), _ellipse(u, v, (0.0, -0.82), (0.17, neck)))
@@ -159,8 +175,8 @@ def _pullover(draw: _Draws, u: Field, v: Field) -> tuple[Field, Field]:
     torso = _torso(u, v, shoulder, body, body, bottom, draw.uniform(0.05, 0.14))
     reach, down = draw.uniform(0.56, 0.84), draw.uniform(0.3, 0.7)
     sleeves = _sleeves(u, v, shoulder, reach, down, draw.uniform(0.1, 0.15))
-    seam = _covered(_both(np.float32(0.035) - np.abs(np.abs(u) - body - 0.03), v + 0.15))
-    ribs = _covered(np.maximum(v - bottom + 0.12, np.float32(0.1) + _ellipse(u, v, (0.0, -0.82), (0.17, 0.14))))
+    seam = _covered(_both(0.035 - np.abs(np.abs(u) - body - 0.03), v + 0.15))
+    ribs = _covered(np.maximum(v - bottom + 0.12, 0.1 + _ellipse(u, v, (0.0, -0.82), (0.17, 0.14))))
     return _any(torso, sleeves), 1 - seam * 0.5 - ribs * draw.uniform(-0.1, 0.4)
 
 
@@ -168,18 +184,19 @@ def _dress(draw: _Draws, u: Field, v: Field) -> tuple[Field, Field]:
     shoulder, waist, hem = draw.uniform(0.2, 0.34), draw.uniform(0.16, 0.27), draw.uniform(0.24, 0.56)
     bottom = draw.uniform(0.8, 0.97)
     torso = _torso(u, v, shoulder, waist, hem, bottom, draw.uniform(0.08, 0.3))
-    sleeves = _sleeves(u, v, shoulder, shoulder + draw.uniform(0.05, 0.28), draw.uniform(-0.3, 0.25), draw.uniform(0.07, 0.12))
-    belt = _covered(np.float32(0.05) - np.abs(v - draw.uniform(-0.05, 0.3))) * draw.uniform(-0.4, 0.5)
-    return _any(torso, sleeves - _where(draw.chance(0.5), 0, 9)), 1 - belt  # half of them have no sleeves
+    reach, down = shoulder + draw.uniform(0.05, 0.28), draw.uniform(-0.3, 0.25)
+    sleeves = _sleeves(u, v, shoulder, reach, down, draw.uniform(0.07, 0.12))
+    belt = _covered(0.05 - np.abs(v - draw.uniform(-0.05, 0.3))) * draw.uniform(-0.4, 0.5)
+    return _any(torso, _sometimes(draw, 0.5, sleeves)), 1 - belt
 
 
 def _coat(draw: _Draws, u: Field, v: Field) -> tuple[Field, Field]:
     shoulder, body, bottom = draw.uniform(0.36, 0.48), draw.uniform(0.32, 0.44), draw.uniform(0.7, 0.96)
     torso = _torso(u, v, shoulder, body, body + draw.uniform(0.0, 0.1), bottom, draw.uniform(0.06, 0.16))
     sleeves = _sleeves(u, v, shoulder, draw.uniform(0.56, 0.8), draw.uniform(0.3, 0.7), draw.uniform(0.11, 0.16))
-    opening = _covered(np.float32(0.035) - np.abs(u - draw.uniform(-0.08, 0.08)))
+    opening = _covered(0.035 - np.abs(u - draw.uniform(-0.08, 0.08)))
     lapels = _covered(_polygon(np.abs(u), v, (-0.1, -0.8), (0.16, -0.8), (0.2, -0.55), (0.0, draw.uniform(-0.35, 0.1))))
-    seam = _covered(_both(np.float32(0.035) - np.abs(np.abs(u) - body - 0.03), v + 0.15))
+    seam = _covered(_both(0.035 - np.abs(np.abs(u) - body - 0.03), v + 0.15))
     shade = 1 - opening * draw.uniform(0.3, 0.9) - lapels * draw.uniform(-0.3, 0.45) - seam * 0.5
     return _any(torso, sleeves), shade
 
@@ -191,11 +208,11 @@ def _shirt(draw: _Draws, u: Field, v: Field) -> tuple[Field, Field]:
     reach = _where(short, draw.uniform(0.6, 0.78), draw.uniform(0.54, 0.82))
     down = _where(short, draw.uniform(-0.3, 0.0), draw.uniform(0.3, 0.7))
     sleeves = _sleeves(u, v, shoulder, reach, down, draw.uniform(0.09, 0.15))
-    placket = _both(np.float32(0.07) - np.abs(u), v + 0.6)
-    buttons = _covered(_both(placket, _wave(v * draw.uniform(3.2, 4.5)) * np.float32(0.1)))
-    collar = _covered(_any(_limb(np.abs(u), v, (0.03, -0.58), (0.2, -0.76), 0.06)))
-    shade = 1 + _covered(placket) * draw.uniform(0.0, 0.25) - buttons * draw.uniform(0.3, 0.7)
-    return _any(torso, sleeves), shade + collar * draw.uniform(-0.5, 0.5)
+    placket = _both(0.07 - np.abs(u), v + 0.6)
+    buttons = _covered(_both(placket, _wave(v * draw.uniform(3.2, 4.5)) * 0.1))
+    collar = _covered(_limb(np.abs(u), v, (0.03, -0.56), (0.2, -0.76), 0.07))
+    shade = 1 + _covered(placket) * draw.uniform(0.05, 0.35) - buttons * draw.uniform(0.4, 0.9)
+    return _any(torso, sleeves), shade - collar * draw.uniform(0.1, 0.6)
 
 
 def _sandal(draw: _Draws, u: Field, v: Field) -> tuple[Field, Field]:
@@ -203,14 +220,17 @@ def _sandal(draw: _Draws, u: Field, v: Field) -> tuple[Field, Field]:
     floor = draw.uniform(0.4, 0.6)
     arch = floor - heel
     sole = _any(_limb(u, v, (-0.85, floor), (-0.3, floor), thick), _limb(u, v, (-0.3, floor), (back, arch), thick))
-    post = _polygon(u, v, (back - 0.16, arch), (back + 0.04, arch), (back + 0.02, floor + thick), (back - 0.1, floor + thick))
-    toe = _limb(u, v, (-0.75, floor), (draw.uniform(-0.5, -0.25), floor - draw.uniform(0.25, 0.45)), draw.uniform(0.05, 0.1))
+    ground = floor + thick
+    post = _polygon(u, v, (back - 0.16, arch), (back + 0.04, arch), (back + 0.02, ground), (back - 0.1, ground))
+    rise = draw.uniform(0.25, 0.45)
+    toe = _limb(u, v, (-0.75, floor), (draw.uniform(-0.5, -0.25), floor - rise), draw.uniform(0.05, 0.1))
     over = _limb(u, v, (-0.15, floor - heel * 0.25), (-0.5, floor - 0.38), draw.uniform(0.04, 0.1))
     top = arch - draw.uniform(0.3, 0.55)
-    ankle = _any(_limb(u, v, (back, arch), (back - 0.02, top), 0.05), _limb(u, v, (back, top), (back - 0.45, top + 0.1), 0.05))
-    instep = _limb(u, v, (back - 0.45, top + 0.1), (-0.2, floor - 0.05), 0.05)
-    shape = _any(sole, post, toe, over - _where(draw.chance(0.7), 0, 9))
-    shape = _any(shape, ankle - _where(draw.chance(0.65), 0, 9), instep - _where(draw.chance(0.4), 0, 9))
+    buckle = (back - 0.45, top + 0.1)
+    ankle = _any(_limb(u, v, (back, arch), (back - 0.02, top), 0.05), _limb(u, v, (back, top), buckle, 0.05))
+    instep = _limb(u, v, buckle, (-0.2, floor - 0.05), 0.05)
+    shape = _any(sole, post, toe, _sometimes(draw, 0.7, over))
+    shape = _any(shape, _sometimes(draw, 0.65, ankle), _sometimes(draw, 0.4, instep))
     return shape, 1 - _covered(sole) * draw.uniform(-0.3, 0.5)
 
 
@@ -218,15 +238,17 @@ def _sneaker(draw: _Draws, u: Field, v: Field) -> tuple[Field, Field]:
     floor, top, thick = draw.uniform(0.36, 0.5), draw.uniform(-0.38, -0.1), draw.uniform(0.08, 0.18)
     tongue = draw.uniform(-0.02, 0.2)
     toe = _ellipse(u, v, (-0.5, floor), (0.42, draw.uniform(0.28, 0.4)))
-    upper = _polygon(u, v, (-0.6, floor - 0.26), (tongue, top), (tongue + 0.2, top - 0.02), (0.85, floor), (-0.8, floor))
-    heel = _polygon(u, v, (tongue + 0.1, top + 0.12), (0.78, top + draw.uniform(-0.06, 0.1)), (0.88, floor), (0.0, floor))
+    collar = tongue + 0.2
+    upper = _polygon(u, v, (-0.6, floor - 0.26), (tongue, top), (collar, top - 0.02), (0.85, floor), (-0.8, floor))
+    back = top + draw.uniform(-0.06, 0.1)
+    heel = _polygon(u, v, (tongue + 0.1, top + 0.12), (0.78, back), (0.88, floor), (0.0, floor))
     upper = _any(_both(toe, floor - v), upper, heel)
     sole = _box(u, v, -0.92, floor - 0.02, 0.9, floor + thick)
-    on_tongue = _both(_polygon(u, v, (-0.5, floor - 0.34), (tongue, top), (tongue + 0.05, top + 0.28), (-0.35, floor - 0.1)))
-    laces = _covered(_both(on_tongue, _wave(u * draw.uniform(4, 6)) * np.float32(0.1)))
+    front = _polygon(u, v, (-0.5, floor - 0.34), (tongue, top), (tongue + 0.05, top + 0.28), (-0.35, floor - 0.1))
+    laces = _covered(_both(front, _wave(u * draw.uniform(4, 6)) * 0.1))
     flash = _covered(_limb(u, v, (-0.2, floor - 0.1), (draw.uniform(0.3, 0.6), draw.uniform(0.0, 0.2)), 0.06))
-    shade = 1 - laces * draw.uniform(0.2, 0.7) + flash * draw.uniform(-0.5, 0.4) + _covered(sole) * draw.uniform(-0.5, 0.5)
-    return _any(upper, sole), shade
+    shade = 1 - laces * draw.uniform(0.2, 0.7) + flash * draw.uniform(-0.5, 0.4)
+    return _any(upper, sole), shade + _covered(sole) * draw.uniform(-0.5, 0.5)
 
 
 def _bag(draw: _Draws, u: Field, v: Field) -> tuple[Field, Field]:
@@ -235,9 +257,10 @@ def _bag(draw: _Draws, u: Field, v: Field) -> tuple[Field, Field]:
     body = _polygon(u, v, (-narrow, top), (narrow, top), (wide, bottom), (-wide, bottom))
     across, up, thick = narrow * draw.uniform(0.45, 0.95), draw.uniform(0.25, 0.6), draw.uniform(0.08, 0.13)
     handle = _cut(_ellipse(u, v, (0.0, top), (across, up)), _ellipse(u, v, (0.0, top), (across - thick, up - thick)))
-    handle = _both(handle, top - v) - _where(draw.chance(0.85), 0, 9)
+    handle = _sometimes(draw, 0.85, _both(handle, top - v))
     fold = top + (bottom - top) * draw.uniform(0.25, 0.6)
-    flap = _covered(_both(np.float32(0.04) - np.abs(v - fold), body)) * _where(draw.chance(0.6), draw.uniform(0.2, 0.7), 0)
+    edge = _sometimes(draw, 0.6, _both(0.04 - np.abs(v - fold), body))
+    flap = _covered(edge) * draw.uniform(0.2, 0.7)
     clasp = _covered(_box(u, v, -0.1, fold - 0.08, 0.1, fold + 0.08)) * draw.uniform(-0.6, 0.6)
     return _any(body, handle), 1 - flap + clasp
 
@@ -245,14 +268,16 @@ def _bag(draw: _Draws, u: Field, v: Field) -> tuple[Field, Field]:
 def _ankle_boot(draw: _Draws, u: Field, v: Field) -> tuple[Field, Field]:
     floor, heel, top = draw.uniform(0.55, 0.75), draw.uniform(0.06, 0.28), draw.uniform(-0.9, -0.45)
     front, back = draw.uniform(-0.15, 0.08), draw.uniform(0.6, 0.8)
-    shaft = _polygon(u, v, (front + 0.04, top), (back, top + draw.uniform(-0.05, 0.05)), (back, floor), (front - 0.12, floor))
-    foot = _any(_both(_ellipse(u, v, (-0.45, floor), (0.42, draw.uniform(0.26, 0.4))), floor - v),
-                _polygon(u, v, (-0.5, floor - 0.24), (front, floor - 0.55), (back, floor - 0.5), (back, floor), (-0.5, floor)))
+    tilt = draw.uniform(-0.05, 0.05)
+    shaft = _polygon(u, v, (front + 0.04, top), (back, top + tilt), (back, floor), (front - 0.12, floor))
+    toe = _both(_ellipse(u, v, (-0.45, floor), (0.42, draw.uniform(0.26, 0.4))), floor - v)
+    instep = (front, floor - 0.55)
+    vamp = _polygon(u, v, (-0.5, floor - 0.24), instep, (back, floor - 0.5), (back, floor), (-0.5, floor))
     sole = _box(u, v, -0.86, floor - 0.02, back, floor + 0.08)
     block = _box(u, v, back - draw.uniform(0.16, 0.36), floor, back + 0.02, floor + 0.04 + heel)
-    zip_ = _covered(_both(np.float32(0.035) - np.abs(u - (front + back) / 2), floor - 0.25 - v)) * draw.uniform(-0.2, 0.6)
-    shade = 1 - zip_ + _covered(_any(sole, block)) * draw.uniform(-0.6, 0.3)
-    return _any(shaft, foot, sole, block), shade
+    zipper = _covered(_both(0.035 - np.abs(u - (front + back) / 2), floor - 0.25 - v))
+    shade = 1 - zipper * draw.uniform(-0.2, 0.6) + _covered(_any(sole, block)) * draw.uniform(-0.6, 0.3)
+    return _any(shaft, toe, vamp, sole, block), shade
 
 
 _GARMENTS: tuple[Callable[[_Draws, Field, Field], tuple[Field, Field]], ...] = (
@@ -275,10 +300,11 @@ def _draw(label: int, images: int, bits: np.random.PCG64) -> NDArray[np.uint8]:
     turn = draw.uniform(0, 1)
     across = _where(draw.chance(0.5), turn * u + (1 - turn) * v, v)  # half of the patterns are level stripes
     stripes = _wave(across * draw.uniform(1.5, 5)) * _where(draw.chance(0.5), draw.uniform(0.1, 0.55), 0)
-    folds = _wave(u * draw.uniform(0.3, 0.9) + v * draw.uniform(-0.5, 0.5) + draw.uniform(0, 1)) * draw.uniform(0.0, 0.2)
-    cloth = draw.uniform(0.22, 1.0) * shade * (1 + stripes) * (1 + folds) + draw.noise() * draw.uniform(0.04, 0.22)
-    grey = _covered(shape) * np.clip(cloth, np.float32(0.03), 1)
-    return np.floor(grey * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    folds = _wave(u * draw.uniform(0.3, 0.9) + v * draw.uniform(-0.5, 0.5) + turn) * draw.uniform(0.0, 0.2)
+    cloth = draw.uniform(0.22, 1.0) * shade * (1 + stripes) * (1 + folds) + draw.noise() * draw.uniform(0.02, 0.2)
+    grey = _covered(shape) * np.clip(cloth, 0.03, 1)
+    levels: NDArray[np.uint8] = np.floor(grey * 255 + 0.5).astype(np.uint8)
+    return levels
 
 
 def _split(seed: int, split: int, count: int) -> LabelledImages:
@@ -308,7 +334,7 @@ def load(seed: int = 0, train: int = 12_800, test: int = 2_000) -> Dataset:
         DataError: for numbers out of range.
     """
     if seed < 0 or min(train, test) < 1:
-        raise DataError(f"the synthetic set needs a seed of at least 0 and at least 1 image in each part, not seed {seed}, "
-                        f"{train} for training and {test} for testing")
+        raise DataError(f"the synthetic set needs a seed of at least 0 and at least 1 image in each part, "
+                        f"not seed {seed}, {train} for training and {test} for testing")
     return Dataset("synthetic", _split(seed, 0, train), _split(seed, 1, test), FASHION_CLASSES,
                    f"synthetic garments drawn with seed {seed}")

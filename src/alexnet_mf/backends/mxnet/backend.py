@@ -83,8 +83,7 @@ class MXNetModel(Model[Placed]):
         outputs = {}
         with autograd.train_mode() if training else autograd.predict_mode():
             for layer in self.network.layers:
-                block = native.block(layer, self.net)
-                x = x.flatten() if isinstance(layer, Flatten) else block(x)
+                x = x.flatten() if isinstance(layer, Flatten) else native.block(layer, self.net)(x)
                 outputs[layer.name] = x
         return outputs
 

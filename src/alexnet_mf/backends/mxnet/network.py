@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mxnet.gluon import nn
 
-from alexnet_mf import arithmetic
-from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Network, Shape
+from alexnet_mf import arithmetic, spec
+from alexnet_mf.spec import Conv2d, Dense, Flatten, Layer, MaxPool2d, Network, Shape
+
+
+class Dropout(nn.Dropout):
+    """Gluon's own, without cuDNN: that keeps one random state for good, which no seed reaches (src/resource.cc)."""
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        return F.Dropout(x, p=self._rate, cudnn_off=True)
 
 
 def build(network: Network) -> nn.HybridSequential:
@@ -29,11 +38,11 @@ def native(layer: Layer, inputs: Shape) -> nn.HybridBlock:
             return nn.MaxPool2D(layer.kernel, layer.stride, prefix=prefix)
         case Dense():
             return nn.Dense(layer.units, in_units=inputs[0], activation=layer.activation, prefix=prefix)
-        case Dropout():
-            return nn.Dropout(layer.rate, prefix=prefix)
+        case spec.Dropout():
+            return Dropout(layer.rate, prefix=prefix)
     raise TypeError(f"{layer!r} has no block of its own")
 
 
-def block(layer: Layer, net: nn.HybridSequential) -> nn.HybridBlock | None:
+def block(layer: Layer, net: nn.HybridSequential) -> Any:
     """The block of a built network that is one canonical layer; none for Flatten."""
     return next((child for child in net if child.prefix == f"{layer.name}_"), None)

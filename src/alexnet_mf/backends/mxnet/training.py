@@ -55,7 +55,7 @@ def upsample(images: mx.nd.NDArray, size: tuple[int, ...]) -> mx.nd.NDArray:
 
 def seed_dropout(seed: int, context: mx.Context) -> None:
     """Make the next masks a function of this 32-bit seed."""
-    mx.random.seed(seed & 0x7FFFFFFF, ctx=context)
+    mx.random.seed(seed, ctx=context)
 
 
 class MXNetTrainer(Trainer[Placed]):

@@ -25,15 +25,14 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"
 class NumpyModel(Model[PlacedData]):
     """A network on the processor, in one dtype."""
 
-    def __init__(self, network: Network, native: NumpyNetwork, dtype: DTypeLike) -> None:
-        self.network = network
+    def __init__(self, native: NumpyNetwork) -> None:
+        self.network = native.spec
         self.device = "cpu"
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
         self._native = native
 
     def describe(self) -> list[NativeLayer]:
         """Every layer's functions and measured output shape."""
-        one_image = np.zeros((1, *self.network.input), self.dtype)
+        one_image = np.zeros((1, *self.network.input), self._native.dtype)
         counts = dict.fromkeys((layer.name for layer in self.network.layers), 0)
         for name, value in self._native.parameters.items():
             counts[name.rpartition(".")[0]] += value.size
@@ -54,16 +53,16 @@ class NumpyModel(Model[PlacedData]):
 
     def outputs(self, data: PlacedData, dropout: tuple[int, int] | None = None) -> dict[str, Array]:
         """Every layer's output after its activation, in the dtype of the computation."""
-        return dict(self._native.forward(self._inputs(data), dropout))
+        return dict(self._native.forward(training.network_input(data, self._native), dropout))
 
     def logits(self, data: PlacedData, batch_size: int) -> Array:
         """(n, classes), dropout off; of each batch only one layer's output is held at a time."""
-        result = np.empty((len(data), self.network.classes), self.dtype)
+        result = np.empty((len(data), self.network.classes), self._native.dtype)
         for start in range(0, len(data), batch_size):
             batch = slice(start, start + batch_size)
-            for _, output in self._native.forward(self._inputs(data.rows(batch))):
-                pass
-            result[batch] = output
+            for _, output in self._native.forward(training.network_input(data.rows(batch), self._native)):
+                logits = output  # once the loop ends, the last layer's
+            result[batch] = logits
         return result
 
     def gradients(
@@ -75,18 +74,15 @@ class NumpyModel(Model[PlacedData]):
             branch: layer outputs of another run on the same data, whose choices in ReLU and max pooling the gradient
                 follows; see `NumpyNetwork.backward`.
         """
-        loss, _, gradients = training.loss_and_gradients(self._native, self._inputs(data), data.labels, branch=branch)
+        loss, _, gradients = training.loss_and_gradients(self._native, data, branch=branch)
         return loss, gradients
 
     def trainer(self, sgd: Sgd, seed: int) -> NumpyTrainer:
         """A trainer whose dropout masks are a function of (seed, step number)."""
-        return NumpyTrainer(self.network, self._native, sgd, seed)
+        return NumpyTrainer(self._native, sgd, seed)
 
     def synchronize(self) -> None:
         """Nothing to wait for: NumPy returns when it is done."""
-
-    def _inputs(self, data: PlacedData) -> Array:
-        return self.pixels(data).astype(self.dtype, copy=False)
 
 
 class NumpyBackend(Backend):
@@ -96,12 +92,12 @@ class NumpyBackend(Backend):
 
     def versions(self) -> dict[str, str]:
         """NumPy's version, and its BLAS library's where NumPy tells (1.25 and later)."""
-        versions = {"numpy": np.__version__}
+        show_config: Any = np.show_config  # NumPy's annotations do not know that it can return something
         try:
-            blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[call-arg, index]
+            blas = show_config(mode="dicts")["Build Dependencies"]["blas"]
+            return {"numpy": np.__version__, str(blas["name"]): str(blas["version"])}
         except (TypeError, KeyError):
-            return versions
-        return versions | {str(blas["name"]): str(blas["version"])}
+            return {"numpy": np.__version__}
 
     def devices(self) -> list[Device]:
         """The processor."""
@@ -130,7 +126,7 @@ class NumpyBackend(Backend):
         if device != "cpu":
             raise BackendUnavailable(f"backend numpy: no device {device!r}; known: cpu")
         check(parameters, network)
-        return NumpyModel(network, build(network, weights.to_native(parameters, dtype)), dtype)
+        return NumpyModel(build(network, weights.to_native(parameters, dtype)))
 
 
 BACKEND = NumpyBackend()

@@ -39,11 +39,14 @@ def conv2d_forward(x: Array, weight: Array, bias: Array, stride: int, padding: i
     """Cross-correlation: every window's product with every filter, summed over channels and the window's pixels."""
     kernel = weight.shape[-1]
     # An image at a time, here and below: its patches take kernel^2 / stride^2 times the memory of its pixels.
-    maps = [np.tensordot(weight, _patches(image, kernel, stride), axes=3) for image in _pad(x, padding)]
-    return np.stack(maps) + bias[:, None, None]
+    products = [np.tensordot(weight, _patches(image, kernel, stride), axes=3) for image in _pad(x, padding)]
+    output: Array = np.stack(products) + bias[:, None, None]
+    return output
 
 
-def conv2d_backward_parameters(gradient: Array, x: Array, kernel: int, stride: int, padding: int) -> tuple[Array, Array]:
+def conv2d_backward_parameters(
+    gradient: Array, x: Array, kernel: int, stride: int, padding: int
+) -> tuple[Array, Array]:
     """Gradients in the weight and the bias.
 
     A weight is used once in every window: it multiplies one pixel there, and the product is added to one output. So
@@ -98,7 +101,8 @@ def relu_backward(gradient: Array, positive: NDArray[np.bool_]) -> Array:
 def sigmoid_forward(x: Array) -> Array:
     """1 / (1 + exp(-x)), without overflow: only exponentials of negative numbers are taken."""
     small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, small) / (1 + small)
+    output: Array = np.where(x >= 0, 1, small) / (1 + small)
+    return output
 
 
 def sigmoid_backward(gradient: Array, output: Array) -> Array:

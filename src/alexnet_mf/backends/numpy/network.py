@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +16,9 @@ class NumpyNetwork:
     """The layers of a spec, one after the other, and their parameters by canonical name."""
 
     def __init__(self, network: Network, parameters: dict[str, Array]) -> None:
-        self.layers = network.layers
+        self.spec = network
         self.parameters = parameters
+        self.dtype: np.dtype[Any] = next(iter(parameters.values())).dtype
 
     def forward(self, x: Array, dropout: tuple[int, int] | None = None) -> Iterator[tuple[str, Array]]:
         """Each layer's name and its output after its activation; `dict()` of it keeps them all, for `backward`.
@@ -24,7 +26,7 @@ class NumpyNetwork:
         Args:
             dropout: (seed, step) of the masks to apply; without it dropout is off.
         """
-        for layer in self.layers:
+        for layer in self.spec.layers:
             match layer:
                 case Conv2d():
                     x = layers.conv2d_forward(x, *self._weight_and_bias(layer), layer.stride, layer.padding)
@@ -66,7 +68,7 @@ class NumpyNetwork:
         chosen_before = dict(zip(outputs, [x, *(chosen[name] for name in outputs)]))
         gradients: dict[str, Array] = {}
 
-        for layer in reversed(self.layers):
+        for layer in reversed(self.spec.layers):
             name, input_shape = layer.name, before[layer.name].shape
             if isinstance(layer, (Conv2d, Dense)):
                 gradient = _deactivate(layer.activation, gradient, outputs[name], chosen[name])
@@ -127,7 +129,7 @@ def _deactivate(activation: Activation | None, gradient: Array, output: Array, c
     """Back through an activation: `output` is this run's, `chosen` is the output whose signs decide in a ReLU."""
     match activation:
         case "relu":
-            return layers.relu_backward(gradient, np.greater(chosen, 0))
+            return layers.relu_backward(gradient, chosen > 0)
         case "sigmoid":
             return layers.sigmoid_backward(gradient, output)
         case None:

@@ -81,25 +81,29 @@ def _upsampling_weights(size: int, factor: int) -> NDArray[np.float32]:
     return weights
 
 
+def network_input(data: PlacedData, network: NumpyNetwork) -> Array:
+    """The pixels, in the dtype of the computation."""
+    return pixels(data, network.spec).astype(network.dtype, copy=False)
+
+
 def loss_and_gradients(
     network: NumpyNetwork,
-    x: Array,
-    labels: NDArray[np.int64],
+    data: PlacedData,
     dropout: tuple[int, int] | None = None,
     branch: Mapping[str, Array] | None = None,
 ) -> tuple[float, Array, dict[str, Array]]:
     """Mean cross entropy of a batch, its logits, and the gradient in every parameter."""
+    x = network_input(data, network)
     outputs = dict(network.forward(x, dropout))
-    logits = outputs[network.layers[-1].name]
-    loss, gradient = softmax_cross_entropy(logits, labels)
+    logits = outputs[network.spec.layers[-1].name]
+    loss, gradient = softmax_cross_entropy(logits, data.labels)
     return loss, logits, network.backward(gradient, x, outputs, dropout, branch)
 
 
 class NumpyTrainer(Trainer[PlacedData]):
     """SGD with momentum and weight decay, in place, in the dtype of the parameters."""
 
-    def __init__(self, spec: Network, network: NumpyNetwork, sgd: Sgd, seed: int) -> None:
-        self._spec = spec
+    def __init__(self, network: NumpyNetwork, sgd: Sgd, seed: int) -> None:
         self._network = network
         self._sgd = sgd
         self._seed = seed
@@ -110,13 +114,10 @@ class NumpyTrainer(Trainer[PlacedData]):
     def step(self, data: PlacedData, indices: NDArray[np.int64], number: int) -> None:
         """One step of mean softmax cross entropy on these rows of the data."""
         batch = data.rows(indices)
-        parameters = self._network.parameters
-        dtype = next(iter(parameters.values())).dtype
-        x = pixels(batch, self._spec).astype(dtype, copy=False)
-        loss, logits, gradients = loss_and_gradients(self._network, x, batch.labels, dropout=(self._seed, number))
+        loss, logits, gradients = loss_and_gradients(self._network, batch, dropout=(self._seed, number))
         self._losses.append(loss)
         self._correct.append(int((logits.argmax(axis=1) == batch.labels).sum()))
-        for name, weight in parameters.items():
+        for name, weight in self._network.parameters.items():
             velocity = self._velocity[name]
             velocity *= self._sgd.momentum
             velocity += gradients[name]

@@ -1,4 +1,4 @@
-"""Canonical parameters to Keras's layout and back: HWIO convolutions, (in, out) dense, height-width-channel flattening."""
+"""Canonical parameters to Keras's layout and back: HWIO convolutions, (in, out) dense, flattened from HWC."""
 
 from __future__ import annotations
 

@@ -1,0 +1,59 @@
+"""The TensorFlow tab of section 8.1, as a reader would type it: every number a literal, compiled and fitted.
+
+A witness that the `alexnet-tab` network is built right, and the baseline of the benchmark. Nothing else uses it.
+"""
+
+from __future__ import annotations
+
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.layers import Conv2D, Dense, Dropout, Flatten, MaxPool2D
+from numpy.typing import NDArray
+
+
+def alexnet() -> keras.Sequential:
+    """The tab's 14 layers; conv1 is not padded. Keras's defaults are Xavier-uniform weights and zero biases."""
+    return keras.Sequential([
+        keras.Input((224, 224, 1)),
+        Conv2D(96, kernel_size=11, strides=4, activation="relu"), MaxPool2D(pool_size=3, strides=2),
+        Conv2D(256, kernel_size=5, padding="same", activation="relu"), MaxPool2D(pool_size=3, strides=2),
+        Conv2D(384, kernel_size=3, padding="same", activation="relu"),
+        Conv2D(384, kernel_size=3, padding="same", activation="relu"),
+        Conv2D(256, kernel_size=3, padding="same", activation="relu"), MaxPool2D(pool_size=3, strides=2),
+        Flatten(),
+        Dense(4096, activation="relu"), Dropout(0.5),
+        Dense(4096, activation="relu"), Dropout(0.5),
+        Dense(10),
+    ])
+
+
+def loader(images: NDArray[np.uint8], labels: NDArray[np.int64], shuffle: bool,
+           batch_size: int = 128) -> tf.data.Dataset:
+    """Batches of images scaled and enlarged on the host, one by one. The batches are shuffled, not the images."""
+    pairs = tf.data.Dataset.from_tensor_slices((images[..., np.newaxis], labels.astype(np.int32)))
+    pairs = pairs.map(lambda image, label: (
+        tf.image.resize_with_pad(tf.cast(image, tf.float32) / 255, 224, 224), label))
+    batches = pairs.batch(batch_size)
+    return batches.shuffle(len(images)) if shuffle else batches
+
+
+def train(net: keras.Sequential, train_batches: tf.data.Dataset, test_batches: tf.data.Dataset, epochs: int = 10,
+          lr: float = 0.01) -> tuple[float, float, float, float]:
+    """The tab's `fit`; the clock counts everything but evaluation.
+
+    Returns:
+        The last epoch's loss, train accuracy and test accuracy, and examples a second (the tab counts whole batches).
+    """
+    net.compile(keras.optimizers.SGD(learning_rate=lr), keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                metrics=["accuracy"])
+    seconds, batch_size = 0.0, next(iter(test_batches))[1].shape[0]
+    for _ in range(epochs):
+        start = time.perf_counter()
+        history = net.fit(train_batches, verbose=0).history
+        seconds += time.perf_counter() - start
+        test_accuracy = net.evaluate(test_batches, return_dict=True, verbose=0)["accuracy"]
+    examples = epochs * len(train_batches) * batch_size
+    return history["loss"][-1], history["accuracy"][-1], test_accuracy, examples / seconds

@@ -1,0 +1,77 @@
+"""The command line: the only place that prints or exits."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import alexnet_mf
+from alexnet_mf.cli import listing, shapes, train
+from alexnet_mf.errors import AlexnetMfError
+
+VERBS = {
+    "train": (train, "print the layer table, then train (what `alexnet-mf` alone does)"),
+    "shapes": (shapes, "measure every layer's output shape in one backend or all"),
+    "list": (listing, "list backends or networks"),
+}
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells wrong arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs and their flags."""
+    top = Parser(prog="alexnet-mf", description=alexnet_mf.__doc__, allow_abbrev=False,
+                 epilog="Without a verb: train. `alexnet-mf VERB --help` shows a verb's flags.")
+    top.add_argument("--version", action="version", version=f"alexnet-mf {alexnet_mf.__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    for name, (module, purpose) in VERBS.items():
+        verb = verbs.add_parser(name, help=purpose, description=purpose, allow_abbrev=False)
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 0 if it held, 1 if what it checks does not hold, 2 if it could not run as asked,
+    130 or 143 after Ctrl-C or SIGTERM."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
+        words.insert(0, "train")
+    options = parser().parse_args(words)
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except AlexnetMfError as error:
+        print(f"alexnet-mf: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nalexnet-mf: stopped by Ctrl-C", file=sys.stderr)
+        return 130
+    except Terminated:
+        print("alexnet-mf: stopped by SIGTERM", file=sys.stderr)
+        return 143
+    except BrokenPipeError:  # the reader of a pipe has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated

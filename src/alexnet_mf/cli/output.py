@@ -1,0 +1,153 @@
+"""How things look: tables, progress, closing lines. Nicely on a terminal, as plain lines in a pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from alexnet_mf.backends.base import NativeLayer
+from alexnet_mf.errors import AlexnetMfError
+from alexnet_mf.training import loop
+
+PLAIN_INTERVAL = 10.0
+"""Seconds between two plain progress lines."""
+
+
+def console() -> Console:
+    """Standard output; wide enough in a pipe that no line is folded."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
+
+
+def say(line: str = "") -> None:
+    """One line on standard output."""
+    print(line, flush=True)
+
+
+def notice(line: str) -> None:
+    """One line on standard error, for what the user should know but did not ask for."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), title: str = "") -> None:
+    """Columns of text; those in `right` are numbers."""
+    if not sys.stdout.isatty():
+        widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+        if title:
+            say(title)
+        for row in [columns, *rows]:
+            say("  ".join(cell.rjust(width) if i in right else cell.ljust(width)
+                          for i, (cell, width) in enumerate(zip(row, widths))).rstrip())
+        return
+    drawn = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        drawn.add_column(column, justify="right" if i in right else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    console().print(drawn)
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """1x96x54x54."""
+    return "x".join(map(str, shape))
+
+
+def count_text(count: int) -> str:
+    """46,764,746; nothing for none."""
+    return f"{count:,}" if count else ""
+
+
+def layer_table(rows: list[NativeLayer], title: str) -> None:
+    """The book's layer table: every layer's output shape, with its native class and parameters."""
+    body = [[row.name, row.native, shape_text(row.shape), count_text(row.parameters)] for row in rows]
+    body.append(["total", "", "", f"{sum(row.parameters for row in rows):,}"])
+    table(["layer", "native", "output shape", "parameters"], body, right=[3], title=title)
+
+
+def duration(seconds: float) -> str:
+    """3 h 42 min, 2 min 05 s, 8 s."""
+    if seconds != seconds:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def write_json(destination: str, value: Any) -> None:
+    """JSON to a file, or to standard output for `-`.
+
+    Raises:
+        AlexnetMfError: where the file cannot be written.
+    """
+    text = json.dumps(value, indent=2)
+    if destination == "-":
+        say(text)
+        return
+    try:
+        Path(destination).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise AlexnetMfError(f"{destination}: cannot be written ({error.strerror}); name another file") from error
+
+
+class TrainingDisplay:
+    """A bar on a terminal, a line now and then in a pipe, nothing when quiet."""
+
+    def __init__(self, quiet: bool):
+        self.quiet = quiet
+        self.bar: Progress | None = None
+        self._last_line = time.perf_counter()
+        if not quiet and sys.stdout.isatty():
+            self.bar = Progress(
+                TextColumn("epoch {task.fields[epoch]}"), BarColumn(bar_width=None),
+                TextColumn("{task.fields[figures]}"), expand=True)
+            self.task = self.bar.add_task("", total=1, epoch="1", figures="first step ...")
+
+    def __enter__(self) -> TrainingDisplay:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def progress(self, now: loop.Progress) -> None:
+        """Show where the training is."""
+        if self.quiet:
+            return
+        figures = f"loss {now.loss:.3f}, train acc {now.train_accuracy:.3f}, " \
+                  f"{now.images_per_second:.1f} images/s, {duration(now.seconds_left)} left"
+        if self.bar:
+            self.bar.update(self.task, completed=now.step, total=now.steps, epoch=f"{now.epoch}/{now.epochs}",
+                            figures=figures)
+        elif time.perf_counter() - self._last_line >= PLAIN_INTERVAL:
+            self._last_line = time.perf_counter()
+            say(f"epoch {now.epoch}/{now.epochs}, step {now.step}/{now.steps}: {figures}")
+
+    def epoch(self, done: loop.Epoch, epochs: int) -> None:
+        """A line that stays."""
+        if not self.quiet:
+            self.line(f"epoch {done.epoch}/{epochs}: {closing_figures(done)}")
+
+    def line(self, text: str) -> None:
+        """A line above the bar."""
+        if self.bar:
+            self.bar.console.print(text, highlight=False, markup=False)
+        else:
+            say(text)
+
+
+def closing_figures(epoch: loop.Epoch) -> str:
+    """The book's closing line."""
+    return f"loss {epoch.loss:.3f}, train acc {epoch.train_accuracy:.3f}, test acc {epoch.test_accuracy:.3f}"

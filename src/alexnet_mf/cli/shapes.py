@@ -1,0 +1,62 @@
+"""`shapes`: the layer tables of one or all backends, and whether they agree."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from alexnet_mf import backends, spec
+from alexnet_mf.backends.base import NativeLayer
+from alexnet_mf.cli import output
+from alexnet_mf.shapes import ShapeReport, shapes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--backend", required=True, choices=[*backends.BACKENDS, "all"], help="a framework, or all that are installed")
+    add("--net", default="alexnet", help=f"network: {', '.join(spec.NETWORKS)} (default: alexnet)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)")
+    add("--json", metavar="FILE", help="write the tables as JSON (- for standard output)")
+
+
+def run(options: argparse.Namespace) -> int:
+    names = backends.installed() if options.backend == "all" else [options.backend]
+    spec.get_network(options.net)
+    report = shapes(names, options.net, options.device)
+    if options.backend == "all":
+        for name in backends.BACKENDS.keys() - names:
+            output.notice(f"{name} is not installed: {backends.BACKENDS[name].install}")
+    if options.json != "-":
+        if len(names) == 1:
+            output.layer_table(report.tables[names[0]], f"{options.net} in {names[0]}")
+        else:
+            side_by_side(report, options.net)
+        verdict(report)
+    if options.json:
+        output.write_json(options.json, {name: [dataclasses.asdict(row) for row in rows]
+                                         for name, rows in report.tables.items()})
+    return 1 if report.disagreements else 0
+
+
+def side_by_side(report: ShapeReport, net: str) -> None:
+    """One row a layer: the output shape, the parameters, and each backend's own classes."""
+    names = list(report.tables)
+    first = report.tables[names[0]]
+
+    def cell(name: str, row: NativeLayer, mine: NativeLayer) -> str:
+        differs = (row.shape, row.parameters) != (mine.shape, mine.parameters)
+        return f"{mine.native} {output.shape_text(mine.shape)}, {mine.parameters:,} (!)" if differs else mine.native
+
+    rows = [[row.name, output.shape_text(row.shape), output.count_text(row.parameters),
+             *(cell(name, row, report.tables[name][i]) for name in names)] for i, row in enumerate(first)]
+    rows.append(["total", "", f"{sum(row.parameters for row in first):,}", *("" for name in names)])
+    output.table(["layer", "output shape", "parameters", *names], rows, right=[2], title=net)
+
+
+def verdict(report: ShapeReport) -> None:
+    """One line, and one for each disagreement."""
+    for line in report.disagreements:
+        output.say(line)
+    who = " and ".join(["the arithmetic", *report.tables]) if len(report.tables) == 1 else \
+        f"the arithmetic, {', '.join(list(report.tables)[:-1])} and {list(report.tables)[-1]}"
+    output.say(f"\n{who} {'do not agree' if report.disagreements else 'agree'}: shapes and parameter counts")

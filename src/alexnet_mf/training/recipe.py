@@ -1,0 +1,45 @@
+"""How long, on what and how fast to learn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from alexnet_mf.backends.base import Sgd
+from alexnet_mf.errors import AlexnetMfError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training: epochs over images in batches, with SGD on the mean softmax cross entropy."""
+
+    name: str
+    epochs: int
+    batch_size: int
+    sgd: Sgd
+    train_images: int | None = None
+    """The first so many training images; all without it."""
+    test_images: int | None = None
+
+    def __post_init__(self) -> None:
+        for field, value in (("epochs", self.epochs), ("batch size", self.batch_size),
+                             ("number of training images", self.train_images),
+                             ("number of test images", self.test_images)):
+            if value is not None and value < 1:
+                raise AlexnetMfError(f"the {field} must be at least 1, not {value}")
+        for field, number, least in (("learning rate", self.sgd.learning_rate, 0), ("momentum", self.sgd.momentum, 0),
+                                     ("weight decay", self.sgd.weight_decay, 0)):
+            if not math.isfinite(number) or number < least:
+                raise AlexnetMfError(f"the {field} must be a number of at least {least}, not {number}")
+        if self.sgd.momentum >= 1:
+            raise AlexnetMfError(f"the momentum must be below 1, not {self.sgd.momentum}")
+
+
+# Dive into Deep Learning, sections 8.1.3 and 7.6 (the trainer): all images, 10 epochs, batch 128, lr 0.01.
+BOOK = Recipe("book", epochs=10, batch_size=128, sgd=Sgd(learning_rate=0.01))
+
+# For two CPU cores, where BOOK takes hours.
+QUICK = Recipe("quick", epochs=1, batch_size=32, sgd=Sgd(learning_rate=0.01, momentum=0.9), train_images=5120,
+               test_images=1000)
+
+RECIPES = {recipe.name: recipe for recipe in (BOOK, QUICK)}

@@ -1,0 +1,71 @@
+"""Which backends a test runs on, and networks small enough to run everywhere.
+
+`--backends torch,mxnet` asks for backends: those run, one of them that is missing is a failure, and the others are
+skipped. Without it, every installed backend runs.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from alexnet_mf import backends
+from alexnet_mf.backends.base import Backend
+from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backends", default="", help="comma-separated backends that must run (default: all installed)")
+
+
+def asked(config: pytest.Config) -> list[str]:
+    names = [name for name in config.getoption("--backends").split(",") if name]
+    unknown = set(names) - set(backends.BACKENDS)
+    if unknown:
+        raise pytest.UsageError(f"--backends: unknown {', '.join(sorted(unknown))}")
+    return names
+
+
+@pytest.fixture(params=list(backends.BACKENDS))
+def backend_name(request: pytest.FixtureRequest) -> str:
+    """Each backend in turn."""
+    name: str = request.param
+    require(name, request.config)
+    return name
+
+
+def require(name: str, config: pytest.Config) -> None:
+    """Skip unless the backend was asked for; fail if it was and is missing."""
+    names = asked(config)
+    if names and name not in names:
+        pytest.skip(f"{name} was not asked for (--backends {','.join(names)})")
+    if not backends.is_installed(name):
+        if names:
+            pytest.fail(f"{name} was asked for and is not installed: {backends.BACKENDS[name].install}")
+        pytest.skip(f"{name} is not installed: {backends.BACKENDS[name].install}")
+
+
+@pytest.fixture
+def backend(backend_name: str) -> Backend:
+    """Each backend in turn, imported."""
+    return backends.load(backend_name)
+
+
+@pytest.fixture
+def small() -> Network:
+    """Every layer type, on 28x28 images, in well under a second a step."""
+    return Network("small", (1, 28, 28), (
+        Conv2d("conv1", channels=8, kernel=5, stride=2, padding=1), MaxPool2d("pool1", kernel=3, stride=2),
+        Conv2d("conv2", channels=12, kernel=3, padding=1), MaxPool2d("pool2", kernel=2, stride=2),
+        Flatten("flatten"), Dense("fc3", units=32, activation="relu"), Dropout("drop3", rate=0.5),
+        Dense("fc4", units=10)))
+
+
+@pytest.fixture(autouse=True)
+def own_data_dir(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Tests do not read the user's data set, except those marked `real_data`."""
+    if "real_data" not in request.keywords:
+        monkeypatch.delenv("ALEXNET_MF_DATA_DIR", raising=False)
+    elif not os.environ.get("ALEXNET_MF_DATA_DIR"):
+        pytest.skip("ALEXNET_MF_DATA_DIR is not set: no real Fashion-MNIST at hand")
