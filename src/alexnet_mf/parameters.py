@@ -108,9 +108,16 @@ def digest(parameters: Mapping[str, NDArray[np.generic]]) -> str:
 
 
 def save(path: Path, parameters: Parameters, metadata: Mapping[str, object] | None = None) -> None:
-    """Write safetensors in canonical layout, with `metadata` as JSON in the header."""
+    """Write safetensors in canonical layout, with `metadata` as JSON in the header.
+
+    Raises:
+        ParametersError: where the file cannot be written.
+    """
     tensors = {name: np.ascontiguousarray(value) for name, value in parameters.items()}
-    save_file(tensors, path, {"alexnet_mf": json.dumps(metadata or {})})
+    try:
+        save_file(tensors, path, {"alexnet_mf": json.dumps(metadata or {})})
+    except (OSError, SafetensorError) as error:
+        raise ParametersError(f"{path}: cannot be written ({error}); name another file") from error
 
 
 def load(path: Path, network: Network) -> Parameters:
@@ -122,7 +129,7 @@ def load(path: Path, network: Network) -> Parameters:
     try:
         with safe_open(path, framework="numpy") as file:
             parameters = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy lacks, such as bfloat16
         raise ParametersError(f"{path}: cannot be read as safetensors ({error}); give a file that this program or "
                               f"the safetensors library wrote") from error
     check(parameters, network, str(path))

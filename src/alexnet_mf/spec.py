@@ -22,6 +22,7 @@ Activation: TypeAlias = Literal["relu", "sigmoid"]
 ACTIVATIONS: tuple[Activation, ...] = ("relu", "sigmoid")
 
 BiasInitialisation: TypeAlias = Literal["zeros", "uniform_fan_in"]
+BIAS_INITIALISATIONS: tuple[BiasInitialisation, ...] = ("zeros", "uniform_fan_in")
 
 
 def _check_integer(layer: Layer, field: str, least: int) -> None:
@@ -96,6 +97,7 @@ class Dropout:
     def __post_init__(self) -> None:
         if not isinstance(self.rate, (int, float)) or not 0 <= self.rate < 1:
             raise SpecError(f"layer {self.name}: rate must be at least 0 and below 1, not {self.rate!r}")
+        object.__setattr__(self, "rate", float(self.rate))  # 0 and 0.0 are one rate, and must have one digest
 
 
 Layer: TypeAlias = Conv2d | MaxPool2d | Flatten | Dense | Dropout
@@ -118,6 +120,9 @@ class Network:
     def __post_init__(self) -> None:
         if len(self.input) != 3 or any(not isinstance(size, int) or size < 1 for size in self.input):
             raise SpecError(f"network {self.name}: input must be (channels, height, width), not {self.input!r}")
+        if self.bias_initialisation not in BIAS_INITIALISATIONS:
+            raise SpecError(f"network {self.name}: bias_initialisation must be one of "
+                            f"{', '.join(BIAS_INITIALISATIONS)}, not {self.bias_initialisation!r}")
         names = [layer.name for layer in self.layers]
         for name in names:
             if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
@@ -199,7 +204,9 @@ def from_dict(fields: dict[str, Any]) -> Network:
             layers.append(kinds[kind](**values))
         rest = {key: value for key, value in fields.items() if key not in ("layers", "input")}
         return Network(input=tuple(fields["input"]), layers=tuple(layers), **rest)
-    except (TypeError, KeyError, AttributeError) as error:
+    except SpecError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise SpecError(f"not a network description: {error}") from error
 
 
@@ -256,10 +263,12 @@ def get_network(name: str, backend: str = "torch") -> Network:
     """The network of that name; `alexnet-tab` differs from backend to backend.
 
     Raises:
-        SpecError: for an unknown name; lists the known ones.
+        SpecError: for an unknown name, or a backend whose tab is not known; lists the known ones.
     """
     if name == "alexnet":
         return ALEXNET
     if name == "alexnet-tab":
+        if backend not in TABS:
+            raise SpecError(f"network alexnet-tab: no tab is known for {backend!r}; known: {', '.join(TABS)}")
         return TABS[backend]
     raise SpecError(f"unknown network {name!r}; known: {', '.join(NETWORKS)}")

@@ -195,8 +195,8 @@ def upsampling_factor(image: tuple[int, ...], network: Network) -> int:
     return factor
 
 
-def check_inputs(inputs: NDArray[Any], network: Network) -> None:
-    """Make sure that `inputs` are what `Model.place` takes.
+def check_inputs(inputs: NDArray[Any], labels: NDArray[np.int64], network: Network) -> None:
+    """Make sure that these are what `Model.place` takes.
 
     Raises:
         DataError: says what was given and what the network takes.
@@ -206,3 +206,7 @@ def check_inputs(inputs: NDArray[Any], network: Network) -> None:
     elif inputs.dtype != np.float32 or inputs.shape[1:] != network.input:
         raise DataError(f"network {network.name} takes float32 inputs (n, {', '.join(map(str, network.input))}) or "
                         f"uint8 images (n, height, width), not {inputs.dtype} {inputs.shape}")
+    if labels.shape != inputs.shape[:1]:
+        raise DataError(f"{len(inputs)} images need as many labels, not {labels.shape}")
+    if labels.size and not 0 <= labels.min() <= labels.max() < network.classes:
+        raise DataError(f"labels must lie in 0..{network.classes - 1}, not {labels.min()}..{labels.max()}")

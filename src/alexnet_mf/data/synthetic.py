@@ -91,7 +91,8 @@ def _limb(u: Field, v: Field, start: tuple[Number, Number], end: tuple[Number, N
 def _ellipse(u: Field, v: Field, centre: tuple[Number, Number], radii: tuple[Number, Number]) -> Field:
     wide, high = _field(radii[0]), _field(radii[1])
     across, down = (u - centre[0]) / wide, (v - centre[1]) / high
-    return (1 - np.sqrt(across * across + down * down)) * np.minimum(wide, high)
+    inside: Field = (1 - np.sqrt(across * across + down * down)) * np.minimum(wide, high)
+    return inside
 
 
 def _both(*shapes: Field) -> Field:
@@ -119,7 +120,8 @@ def _sometimes(draw: _Draws, probability: float, shape: Field) -> Field:
 
 def _covered(shape: Field) -> Field:
     """The share of each pixel that the shape covers, 0 to 1: its edge is a pixel wide."""
-    return np.clip(shape * (SIZE / 2) + 0.5, 0, 1)
+    share: Field = np.clip(shape * (SIZE / 2) + 0.5, 0, 1)
+    return share
 
 
 def _where(mask: Mask, yes: Number, no: Number) -> Field:

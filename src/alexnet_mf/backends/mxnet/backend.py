@@ -13,9 +13,10 @@ from mxnet import autograd, gluon
 from numpy.typing import NDArray
 
 from alexnet_mf.backends.base import Backend, Device, Model, NativeLayer, Sgd, dropout_seed, find_device
+from alexnet_mf.backends.mxnet import compat, weights
 from alexnet_mf.backends.mxnet import network as native
-from alexnet_mf.backends.mxnet import weights
 from alexnet_mf.backends.mxnet.training import MXNetTrainer, Placed, place, seed_dropout
+from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Flatten, Network
 
@@ -97,11 +98,25 @@ class MXNetBackend(Backend):
         return {"mxnet": mx.__version__}
 
     def devices(self) -> list[Device]:
-        return [*(Device(f"cuda:{i}") for i in range(mx.context.num_gpus())), Device("cpu")]
+        gpus = [i for i in range(mx.context.num_gpus()) if self._without_code(i) is None]
+        return [*(Device(f"cuda:{i}") for i in gpus), Device("cpu", f"{os.environ.get(compat.THREADS)} threads")]
 
     def settings(self) -> dict[str, Any]:
         features = mx.runtime.Features()
-        return {"threads": os.environ.get("MXNET_OMP_MAX_THREADS"), "onednn": features.is_enabled("MKLDNN")}
+        return {"threads": os.environ.get(compat.THREADS), "onednn": features.is_enabled("MKLDNN")}
 
     def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu") -> MXNetModel:
+        if device.startswith("cuda"):
+            index = int(device.partition(":")[2] or 0)
+            refusal = self._without_code(index) if index < mx.context.num_gpus() else None
+            if refusal:
+                raise BackendUnavailable(f"backend mxnet: {refusal}; take --device cpu, or another backend")
         return MXNetModel(network, parameters, find_device(self, device))
+
+    @staticmethod
+    def _without_code(index: int) -> str | None:
+        """Why this MXNet cannot use a GPU that is there."""
+        capability = compat.cuda_capability(index)
+        if capability and capability > compat.NEWEST_CAPABILITY:
+            return f"this MXNet has no code for cuda:{index}, of compute capability {capability[0]}.{capability[1]}"
+        return None

@@ -38,7 +38,7 @@ class Placed:
 
 def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], context: mx.Context) -> Placed:
     """Copy images and labels to the device, once."""
-    check_inputs(inputs, network)
+    check_inputs(inputs, labels, network)
     return Placed(mx.nd.array(inputs, ctx=context, dtype=inputs.dtype),
                   mx.nd.array(labels, ctx=context, dtype="int32"), network.input[1:])
 

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from alexnet_mf.backends.base import Backend, Device, Model, NativeLayer, Sgd
+from alexnet_mf.backends.base import Backend, Device, Model, NativeLayer, Sgd, find_device
 from alexnet_mf.backends.numpy import training, weights
 from alexnet_mf.backends.numpy.layers import Array
 from alexnet_mf.backends.numpy.network import NumpyNetwork, build, native_name
 from alexnet_mf.backends.numpy.training import NumpyTrainer, PlacedData
-from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parameters import Parameters, check
 from alexnet_mf.spec import Network
 
@@ -30,13 +29,18 @@ class NumpyModel(Model[PlacedData]):
         self.device = "cpu"
         self._native = native
 
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """The parameters themselves, in the dtype of the computation: to be updated in place by one's own rule."""
+        return self._native.parameters
+
     def describe(self) -> list[NativeLayer]:
         """Every layer's functions and measured output shape."""
         one_image = np.zeros((1, *self.network.input), self._native.dtype)
         counts = dict.fromkeys((layer.name for layer in self.network.layers), 0)
         for name, value in self._native.parameters.items():
             counts[name.rpartition(".")[0]] += value.size
-        return [NativeLayer(layer.name, native_name(layer), output.shape[1:], output.shape[1:], counts[layer.name])
+        return [NativeLayer(layer.name, native_name(layer), output.shape, output.shape, counts[layer.name])
                 for layer, (_, output) in zip(self.network.layers, self._native.forward(one_image))]
 
     def export(self) -> Parameters:
@@ -123,8 +127,7 @@ class NumpyBackend(Backend):
             BackendUnavailable: for a device other than the processor.
             ParametersError: where the parameters are not this network's.
         """
-        if device != "cpu":
-            raise BackendUnavailable(f"backend numpy: no device {device!r}; known: cpu")
+        find_device(self, device)
         check(parameters, network)
         return NumpyModel(build(network, weights.to_native(parameters, dtype)))
 

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.base import PIXEL_SCALE, Sgd, StepMetrics, Trainer, upsampling_factor
+from alexnet_mf.backends.base import PIXEL_SCALE, Sgd, StepMetrics, Trainer, check_inputs, upsampling_factor
 from alexnet_mf.backends.numpy.layers import Array, softmax_cross_entropy
 from alexnet_mf.backends.numpy.network import NumpyNetwork
-from alexnet_mf.errors import DataError
 from alexnet_mf.spec import Network
 
 
@@ -37,15 +36,7 @@ def place(inputs: NDArray[Any], labels: NDArray[np.int64], network: Network) -> 
     Raises:
         DataError: where they do not fit it, or each other.
     """
-    if inputs.dtype == np.uint8 and inputs.ndim == 3:
-        upsampling_factor((inputs.shape[1], inputs.shape[2]), network)
-    elif inputs.dtype != np.float32 or inputs.shape[1:] != network.input:
-        raise DataError(f"network {network.name} takes uint8 (n, height, width) or float32 (n, "
-                        f"{', '.join(map(str, network.input))}), not {inputs.dtype} {inputs.shape}")
-    if labels.shape != inputs.shape[:1]:
-        raise DataError(f"{len(inputs)} images need as many labels, not {labels.shape}")
-    if labels.size and not 0 <= labels.min() <= labels.max() < network.classes:
-        raise DataError(f"labels must lie in 0..{network.classes - 1}, not {labels.min()}..{labels.max()}")
+    check_inputs(inputs, labels, network)
     return PlacedData(inputs.copy(), labels.astype(np.int64))
 
 

@@ -35,7 +35,7 @@ class Placed:
 
 def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], device: str) -> Placed:
     """Copy images and labels to the device, once."""
-    check_inputs(inputs, network)
+    check_inputs(inputs, labels, network)
     if inputs.ndim == 4:
         inputs = inputs.transpose(0, 2, 3, 1)
     with tf.device(device):

@@ -35,7 +35,7 @@ class Placed:
 
 def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], device: torch.device) -> Placed:
     """Copy images and labels to the device, once."""
-    check_inputs(inputs, network)
+    check_inputs(inputs, labels, network)
     return Placed(torch.tensor(inputs, device=device), torch.tensor(labels, device=device), network.input[1:])
 
 

@@ -1,0 +1,299 @@
+"""The ladder: ten rungs, each one function with a measured error, a stated tolerance and a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf import arithmetic, parameters, spec
+from alexnet_mf.errors import TraceError
+from alexnet_mf.parity.measure import COST_FACTOR, TIERS, Floors, ratio, relative_l2, relative_largest
+from alexnet_mf.parity.referee import Referee, branch_gradients, flips, sgd_rule, take_steps
+from alexnet_mf.parity.trace import Trace
+from alexnet_mf.spec import Dropout
+
+NEAR_TIE_IN_STEPS = 1e-4
+"""The widest gap, over the largest value of its layer, that counts as a near tie once the steps have begun."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One error beside its tolerance."""
+
+    where: str
+    """The layer, parameter or step."""
+    error: float
+    tolerance: float
+    what: str = ""
+    """The finding in words, where a number does not say it."""
+
+    @property
+    def holds(self) -> bool:
+        return self.error <= self.tolerance
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One rung's measurements for one backend."""
+
+    number: int
+    name: str
+    measurements: list[Measurement]
+    note: str = ""
+
+    @property
+    def holds(self) -> bool:
+        return all(measurement.holds for measurement in self.measurements)
+
+    @property
+    def worst(self) -> Measurement:
+        """The measurement nearest to its tolerance, or furthest beyond it; of equals the first."""
+        return max(self.measurements, key=lambda m: (not m.holds, ratio(m.error, m.tolerance)))
+
+    @property
+    def failures(self) -> list[Measurement]:
+        return [measurement for measurement in self.measurements if not measurement.holds]
+
+
+@dataclass
+class Comparison:
+    """One backend's trace against the referee's."""
+
+    subject: Trace
+    referee: Referee
+    floors: Floors = field(default_factory=lambda: TIERS["float32"])
+    origins: Mapping[str, Trace] = field(default_factory=dict)
+    """The traces at hand by the digest of their stepped parameters: what others may have gone on from."""
+
+    def tolerance(self, floor: float, name: str) -> float:
+        """The larger of the floor and a multiple of what float32 costs."""
+        return max(floor, COST_FACTOR * self.referee.cost.get(name, 0.0))
+
+    def climb(self) -> list[Rung]:
+        """All rungs, from the bottom."""
+        return [Rung(number, name, *rung(self)) for number, (name, rung) in enumerate(RUNGS.items(), 1)]
+
+
+Finding = tuple[list[Measurement], str]
+
+
+def spec_and_parameters(c: Comparison) -> Finding:
+    """Rung 1: the same network with the same parameters, bit for bit."""
+    mine, theirs = c.subject.meta["network"], spec.as_dict(c.referee.case.network)
+    found = [Measurement("spec", 1, 0, line) for line in spec_differences(mine, theirs)]
+    expected = arithmetic.parameter_counts(c.subject.case().network)
+    for row in c.subject.meta["layers"]:
+        if row["parameters"] != expected.get(row["name"]):
+            found.append(Measurement(row["name"], 1, 0, f"{row['name']}: {row['parameters']:,} parameters, not "
+                                                        f"{expected.get(row['name'], 0):,}"))
+    same = c.subject.meta["parameters_sha256"] == parameters.digest(c.referee.case.parameters())
+    found.append(Measurement("parameters", 0 if same else 1, 0, "" if same else
+                             "the parameters after loading are not those of the seed"))
+    return found, ""
+
+
+def spec_differences(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """A phrase for each field in which two networks differ; names and sources aside, and initial biases, which parity
+    draws for itself."""
+    if [layer["name"] for layer in mine["layers"]] != [layer["name"] for layer in theirs["layers"]]:
+        return ["its layers are not the referee's"]
+    lines = [] if mine["input"] == theirs["input"] else [f"input is {mine['input']}, the referee's is {theirs['input']}"]
+    for a, b in zip(mine["layers"], theirs["layers"]):
+        lines += [f"{a['name']}.{key} is {a.get(key)}, the referee's is {b.get(key)}"
+                  for key in {**a, **b} if a.get(key) != b.get(key)]
+    return lines
+
+
+def pixels(c: Comparison) -> Finding:
+    """Rung 2: what the network is fed, bit for bit."""
+    mine, theirs = c.subject.tensors["pixels"], c.referee.trace.tensors["pixels"]
+    if mine.shape != theirs.shape:
+        return [Measurement("pixels", math.inf, 0, f"pixels are {mine.shape}, not {theirs.shape}")], ""
+    different = int((mine.view(np.uint32) != theirs.view(np.uint32)).sum())
+    what = f"{different:,} of {mine.size:,} pixels differ" if different else ""
+    return [Measurement("pixels", different, 0, what)], ""
+
+
+def layer_shapes(c: Comparison) -> Finding:
+    """Rung 3: the output shape of each layer, measured."""
+    found = []
+    expected = arithmetic.output_shapes(c.referee.case.network)
+    for row in c.subject.meta["layers"]:
+        shape, wanted = tuple(row["shape"]), (1, *expected.get(row["name"], ()))
+        what = "" if shape == wanted else f"{row['name']} gives {shape}, not {wanted}"
+        found.append(Measurement(row["name"], 0 if shape == wanted else 1, 0, what))
+    return found, ""
+
+
+def layer_outputs(c: Comparison) -> Finding:
+    """Rung 4: the output of each layer after its activation."""
+    found = []
+    references = c.referee.trace.group("outputs")
+    for name, value in c.subject.group("outputs").items():
+        error, largest = relative_l2(value, references[name]), relative_largest(value, references[name])
+        found.append(Measurement(name, error, c.tolerance(c.floors.output, f"outputs/{name}")))
+        found.append(Measurement(name, largest, c.tolerance(c.floors.largest, f"largest/{name}"), f"{name}, largest"))
+    return found, ""
+
+
+def logits_and_loss(c: Comparison) -> Finding:
+    """Rung 5: the logits of every input, and the loss."""
+    mine, theirs = c.subject, c.referee.trace
+    last = c.referee.case.network.layers[-1].name
+    logits = relative_l2(mine.tensors["logits"], theirs.tensors["logits"])
+    loss = ratio(abs(mine.meta["loss"] - theirs.meta["loss"]), theirs.meta["loss"])
+    return [Measurement("logits", logits, c.tolerance(c.floors.output, f"outputs/{last}")),
+            Measurement("loss", loss, c.tolerance(c.floors.loss, "loss"))], ""
+
+
+def gradients(c: Comparison) -> Finding:
+    """Rung 6: the gradient of every parameter, near ties decided as the backend decided them."""
+    case, mine = c.referee.case, c.subject.group("gradients")
+    references, note = c.referee.trace.group("gradients"), ""
+    found = []
+    decided: dict[str, tuple[int, float]] = {}
+    if same_shapes(c):
+        decided = flips(case.network, c.subject.tensors["pixels"], c.subject.group("outputs"),
+                        c.referee.trace.group("outputs"))
+    if any(count for count, _ in decided.values()):
+        note = f"{sum(count for count, _ in decided.values())} near ties decided otherwise"
+        # Only what was nearly tied may fall the other way: a wide gap is a fault, not a choice.
+        found = [Measurement(f"{name}, near ties", gap, c.tolerance(c.floors.largest, f"largest/{name}"))
+                 for name, (count, gap) in decided.items() if count]
+        if all(measurement.holds for measurement in found):
+            references = branch_gradients(case, c.subject)
+    # From the loss downwards, as gradients flow: the first that is wrong is nearest to the cause.
+    return [*(Measurement(name, relative_l2(mine[name], references[name]),
+                          c.tolerance(c.floors.gradient, f"gradients/{name}")) for name in reversed(mine)), *found], note
+
+
+def same_shapes(c: Comparison) -> bool:
+    """Whether every layer's output has the referee's shape."""
+    references = c.referee.trace.group("outputs")
+    return all(value.shape == references[name].shape for name, value in c.subject.group("outputs").items())
+
+
+def steps(c: Comparison) -> Finding:
+    """Rung 7: what the SGD steps changed in every parameter, and the loss of each step."""
+    case, theirs = c.referee.case, c.referee.trace
+    found = step_errors(c, theirs.group("stepped"), theirs.meta["step_losses"])
+    note = f"{case.steps} steps"
+    if all(measurement.holds for measurement in found) or not same_shapes(c):
+        return found, note
+    # One near tie decided otherwise moves a small batch's gradient by up to 1 %, and the steps that follow take it
+    # further. So the referee takes the steps once more, deciding near ties as the backend did.
+    branches = [c.subject.group(f"stepwise/{step}") for step in range(case.steps)]
+    run = take_steps(case, case.parameters(), sgd_rule(case.sgd), branches=branches)
+    if run.gap > NEAR_TIE_IN_STEPS:
+        return found, note
+    return step_errors(c, run.parameters, run.losses), f"{note}, {run.flips} near ties decided otherwise"
+
+
+def step_errors(c: Comparison, parameters: Mapping[str, NDArray[Any]], losses: list[float]) -> list[Measurement]:
+    """The errors of the losses, and of what changed in every parameter."""
+    found = [Measurement(f"loss of step {i}", ratio(abs(a - b), abs(b)), c.tolerance(c.floors.step_loss, "step_losses"))
+             for i, (a, b) in enumerate(zip(c.subject.meta["step_losses"], losses), 1)]
+    mine = c.subject.group("stepped")
+    for name, start in c.referee.case.parameters().items():
+        error = relative_l2(mine[name] - start, parameters[name] - start)
+        found.append(Measurement(name, error, c.tolerance(c.floors.update, f"stepped/{name}")))
+    return found
+
+
+def modes(c: Comparison) -> Finding:
+    """Rung 8: dropout is off in evaluation; in training it drops the stated share, rescales, and follows the step."""
+    case = c.referee.case
+    found = [Measurement("evaluation", 0 if c.subject.meta["evaluates_the_same_twice"] else 1, 0,
+                         "" if c.subject.meta["evaluates_the_same_twice"] else "two evaluations differ")]
+    outputs = c.subject.group("outputs")
+    before = dict(zip(outputs, [None, *outputs.values()]))
+    dropped = c.subject.group("dropped")
+    for layer in case.network.layers:
+        if not isinstance(layer, Dropout):
+            continue
+        source = before[layer.name]
+        if source is not None:
+            changed = not np.array_equal(outputs[layer.name], source)
+            found.append(Measurement(layer.name, float(changed), 0,
+                                     f"{layer.name} changes its input in evaluation" if changed else ""))
+        found += list(dropout_activity(layer, dropped))
+    return found, ""
+
+
+def dropout_activity(layer: Dropout, dropped: dict[str, NDArray[Any]]) -> Iterator[Measurement]:
+    """What one dropout layer did in training."""
+    first, source = dropped[f"{layer.name}/first/out"], dropped[f"{layer.name}/first/in"]
+    active = source != 0
+    kept = active & (first != 0)
+    count = int(active.sum())
+    share = 1 - kept.sum() / max(count, 1)
+    spread = 5 * math.sqrt(layer.rate * (1 - layer.rate) / max(count, 1))  # five sigma of a fair draw
+    yield Measurement(layer.name, abs(share - layer.rate), spread,
+                      f"{layer.name} drops {share:.3f}, not {layer.rate}" if abs(share - layer.rate) > spread else "")
+    scale = relative_l2(first[kept], source[kept] / (1 - layer.rate))
+    yield Measurement(layer.name, scale, 1e-6, f"{layer.name} does not rescale by 1/(1 - rate)" if scale > 1e-6 else "")
+    again, second = dropped[f"{layer.name}/again/out"], dropped[f"{layer.name}/second/out"]
+    same = np.array_equal(first != 0, again != 0)
+    yield Measurement(layer.name, 0 if same else 1, 0, "" if same else f"{layer.name}: the same step has other masks")
+    if layer.rate and count > 100:
+        stuck = np.array_equal(first != 0, second != 0)
+        yield Measurement(layer.name, float(stuck), 0, f"{layer.name}: another step has the same masks" if stuck else "")
+
+
+def predictions(c: Comparison) -> Finding:
+    """Rung 9: the same class for every input, wherever the referee's margin exceeds the tolerance."""
+    mine, theirs = c.subject.tensors["logits"], c.referee.trace.tensors["logits"]
+    if mine.shape != theirs.shape:
+        return [Measurement("logits", math.inf, 0, f"logits are {mine.shape}, not {theirs.shape}")], ""
+    last = c.referee.case.network.layers[-1].name
+    ranked = np.sort(theirs, axis=1)
+    margin = ranked[:, -1] - ranked[:, -2] if theirs.shape[1] > 1 else np.inf
+    needed = 2 * c.tolerance(c.floors.largest, f"largest/{last}") * np.abs(theirs).max()
+    clear = np.broadcast_to(margin > needed, len(theirs))
+    wrong = int((clear & (mine.argmax(1) != theirs.argmax(1))).sum())
+    return [Measurement("classes", wrong, 0, f"{wrong} of {int(clear.sum())} classes differ" if wrong else "")], \
+        f"{int(clear.sum())} of {len(clear)} images have a clear class"
+
+
+def weights(c: Comparison) -> Finding:
+    """Rung 10: parameters come back as they went in, and a training begun elsewhere goes on as the referee's would."""
+    case, meta = c.referee.case, c.subject.meta
+    same = meta["parameters_sha256"] == parameters.digest(case.parameters())
+    found = [Measurement("export", 0 if same else 1, 0, "" if same else "export(load(w)) is not w")]
+    origin = c.origins.get(meta["continued_from_sha256"])
+    if origin is None:
+        return found, "the weights that it went on from are not among these traces"
+    run = take_steps(case, origin.group("stepped"), sgd_rule(case.sgd), case.steps, case.continued)
+    tolerance = c.tolerance(c.floors.step_loss, "continued_losses")
+    found += [Measurement(f"loss of continued step {i}", ratio(abs(a - b), abs(b)), tolerance)
+              for i, (a, b) in enumerate(zip(meta["continued_losses"], run.losses), 1)]
+    return found, f"went on from {origin.backend}'s weights"
+
+
+RUNGS: dict[str, Callable[[Comparison], Finding]] = {
+    "spec and parameters": spec_and_parameters, "pixels": pixels, "shapes": layer_shapes, "layer outputs": layer_outputs,
+    "logits and loss": logits_and_loss, "gradients": gradients, "SGD steps": steps, "dropout modes": modes,
+    "predictions": predictions, "weights": weights,
+}
+
+
+def check_comparable(traces: list[Trace]) -> None:
+    """Make sure that the traces answer the same case.
+
+    Raises:
+        TraceError: says what differs.
+    """
+    first = traces[0]
+    for other in traces[1:]:
+        for key, what in (("seed", "seed"), ("data", "data set"), ("plan", "plan of steps"), ("case_sha256", "inputs")):
+            if other.meta[key] != first.meta[key]:
+                values = "" if key == "case_sha256" else f" ({first.meta[key]} and {other.meta[key]})"
+                raise TraceError(f"the traces of {first.backend} and {other.backend} are of another {what}{values}: "
+                                 f"make both with the same flags of: parity trace")
+        if other.meta["network"]["input"] != first.meta["network"]["input"]:
+            raise TraceError(f"the traces of {first.backend} and {other.backend} are of networks with another input")

@@ -1,0 +1,61 @@
+"""Errors between two arrays, and the tolerances they are held to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+COST_FACTOR = 10
+"""A tolerance is at least this many times what float32 costs the referee itself on the same batch."""
+
+
+@dataclass(frozen=True)
+class Floors:
+    """The least tolerance of each kind of error, all relative. What was measured stands in the README."""
+
+    output: float
+    """Of a layer's output: relative L2."""
+    largest: float
+    """Of a layer's output: the largest difference over the largest value."""
+    loss: float
+    gradient: float
+    """Of a parameter's gradient, near ties decided as the backend decided them: relative L2."""
+    update: float
+    """Of what the SGD steps changed in a parameter: relative L2."""
+    step_loss: float
+
+
+TIERS = {
+    # Measured over seeds and batches (README, "Tolerances"): outputs up to 1e-6, gradients 2e-6, updates 1e-3.
+    "float32": Floors(output=2e-6, largest=1e-5, loss=5e-6, gradient=1e-5, update=1e-3, step_loss=2e-5),
+    # 10 bits of mantissa in the products' factors.
+    "tf32": Floors(output=2e-3, largest=1e-2, loss=2e-3, gradient=1e-2, update=5e-2, step_loss=5e-3),
+    # 7 bits.
+    "bfloat16": Floors(output=2e-2, largest=1e-1, loss=2e-2, gradient=1e-1, update=3e-1, step_loss=5e-2),
+}
+
+
+def relative_l2(value: NDArray[Any], reference: NDArray[Any]) -> float:
+    """|value - reference| / |reference| in the Euclidean norm; infinite where the shapes differ."""
+    if value.shape != reference.shape:
+        return float("inf")
+    difference = float(np.linalg.norm(np.subtract(value, reference, dtype=np.float64)))
+    return ratio(difference, float(np.linalg.norm(reference.astype(np.float64, copy=False))))
+
+
+def relative_largest(value: NDArray[Any], reference: NDArray[Any]) -> float:
+    """The largest difference over the largest reference value; infinite where the shapes differ."""
+    if value.shape != reference.shape:
+        return float("inf")
+    difference = float(np.abs(np.subtract(value, reference, dtype=np.float64)).max(initial=0))
+    return ratio(difference, float(np.abs(reference).max(initial=0)))
+
+
+def ratio(difference: float, scale: float) -> float:
+    """difference / scale; 0 where both are, infinite where only the scale is."""
+    if difference == 0:
+        return 0.0
+    return difference / scale if scale else float("inf")

@@ -1,0 +1,147 @@
+"""The float64 answers, what float32 costs the referee itself, and how near ties fall."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf import spec
+from alexnet_mf.backends import load
+from alexnet_mf.backends.base import Sgd
+from alexnet_mf.backends.numpy.layers import max_pool_choice, window_pixels
+from alexnet_mf.parity.case import Case
+from alexnet_mf.parity.measure import ratio, relative_l2, relative_largest
+from alexnet_mf.parity.trace import Trace, trace
+from alexnet_mf.spec import Conv2d, Dense, MaxPool2d
+
+Array: TypeAlias = NDArray[Any]
+
+Rule: TypeAlias = Callable[[Array, Array, dict[str, Array], int], None]
+"""Updates a weight in place from its gradient, its own state, and the step's number, counted from 0."""
+
+
+@dataclass
+class Referee:
+    """The float64 answers, and what float32 costs the referee itself on the same batch."""
+
+    case: Case
+    trace: Trace
+    cost: dict[str, float]
+    """Relative errors of the referee in float32, named like tensors (`outputs/conv1`); `largest/conv1`, `loss`,
+    `step_losses` and `continued_losses` beside them."""
+
+
+def make_referee(case: Case) -> Referee:
+    """Run the referee in float64, and once more in float32 to see what that costs."""
+    backend: Any = load("numpy")
+    exact = trace(backend, case)
+
+    def build(*arguments: Any) -> Any:
+        return backend.build(*arguments, dtype=np.float32)
+
+    return Referee(case, exact, float32_cost(case, trace(backend, case, build=build), exact))
+
+
+def float32_cost(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
+    """The errors of the referee in float32."""
+    cost = {}
+    references = exact.group("outputs")
+    for name, value in single.group("outputs").items():
+        cost[f"outputs/{name}"] = relative_l2(value, references[name])
+        cost[f"largest/{name}"] = relative_largest(value, references[name])
+    references = branch_gradients(case, single)
+    cost |= {f"gradients/{name}": relative_l2(value, references[name])
+             for name, value in single.group("gradients").items()}
+    cost["loss"] = ratio(abs(single.meta["loss"] - exact.meta["loss"]), exact.meta["loss"])
+    return cost
+
+
+def branch_gradients(case: Case, subject: Trace) -> dict[str, Array]:
+    """The referee's float64 gradients where ReLU and max pooling decide near ties as the subject's outputs show."""
+    model: Any = load("numpy").build(case.network, case.parameters())
+    batch = model.place(case.inputs[:case.batch], case.labels[:case.batch])
+    gradients: dict[str, Array] = model.gradients(batch, branch=subject.group("outputs"))[1]
+    return gradients
+
+
+def flips(network: spec.Network, pixels: Array, mine: Mapping[str, Array],
+          theirs: Mapping[str, Array]) -> dict[str, tuple[int, float]]:
+    """The decisions that a run took otherwise than the referee: ReLU's signs, max pooling's choices.
+
+    Args:
+        pixels: what both were fed.
+        mine, theirs: outputs of each layer, the run's and the referee's.
+
+    Returns:
+        For each layer that decides, how many, and the widest gap among them: between the referee's values of the two
+        choices, or from zero, over the largest value there.
+    """
+    result = {}
+    x = y = pixels
+    for layer in network.layers:
+        if isinstance(layer, (Conv2d, Dense)) and layer.activation == "relu":
+            a, b = mine[layer.name], theirs[layer.name]
+            other = (a > 0) != (b > 0)
+            gaps = np.maximum(a[other], b[other])
+            result[layer.name] = int(other.sum()), ratio(float(gaps.max(initial=0)), float(b.max()))
+        elif isinstance(layer, MaxPool2d):
+            choices = [max_pool_choice(values, layer.kernel, layer.stride) for values in (x, y)]
+            other = choices[0] != choices[1]
+            windows = np.stack(window_pixels(y, layer.kernel, layer.stride))
+            chosen = np.take_along_axis(windows, choices[0][np.newaxis], 0)[0]
+            gaps = (theirs[layer.name] - chosen)[other]
+            result[layer.name] = int(other.sum()), ratio(float(gaps.max(initial=0)), float(np.abs(y).max()))
+        x, y = mine[layer.name], theirs[layer.name]
+    return result
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Where the referee's SGD steps led."""
+
+    parameters: dict[str, Array]
+    """Float64."""
+    losses: list[float]
+    flips: int
+    """Near ties decided as another run decided them, and otherwise than the referee would have."""
+    gap: float
+    """The widest gap among these, as in `flips`."""
+
+
+def sgd_rule(sgd: Sgd) -> Rule:
+    """The stated update: v = momentum v + g + weight_decay w; w = w - learning_rate v."""
+
+    def update(weight: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
+        state["v"] = sgd.momentum * state.get("v", 0) + gradient + sgd.weight_decay * weight
+        weight -= sgd.learning_rate * state["v"]
+
+    return update
+
+
+def take_steps(case: Case, start: Mapping[str, Array], update: Rule, first: int = 0, count: int | None = None,
+               branches: Sequence[Mapping[str, Array]] | None = None) -> Steps:
+    """The referee's SGD steps without dropout, from any parameters, by any rule.
+
+    Args:
+        branches: for each step the layer outputs of another run, whose decisions on near ties are followed.
+    """
+    model: Any = load("numpy").build(spec.with_dropout(case.network, 0), start)
+    states: dict[str, dict[str, Array]] = {name: {} for name in start}
+    losses, count_flips, widest = [], 0, 0.0
+    with np.errstate(all="ignore"):  # a wrong rule may diverge
+        for step in range(case.steps if count is None else count):
+            rows = case.rows(first + step)
+            batch = model.place(case.inputs[rows], case.labels[rows])
+            branch = branches[step] if branches else None
+            if branch is not None:
+                for number, gap in flips(case.network, model.pixels(batch), branch, model.outputs(batch)).values():
+                    count_flips, widest = count_flips + number, max(widest, gap)
+            loss, gradients = model.gradients(batch, branch=branch)
+            losses.append(loss)
+            for name, weight in model.parameters.items():
+                update(weight, gradients[name], states[name], step)
+    return Steps({name: np.nan_to_num(value) for name, value in model.parameters.items()}, losses, count_flips, widest)

@@ -1,0 +1,191 @@
+"""What one backend computed for a case: the file that travels between environments, machines and days."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from alexnet_mf import parameters, spec
+from alexnet_mf.backends.base import Backend, Model, Sgd
+from alexnet_mf.errors import TraceError
+from alexnet_mf.parameters import Parameters
+from alexnet_mf.parity.case import Case
+
+FORMAT = 1
+KEY = "alexnet_mf_trace"
+
+
+@dataclass
+class Trace:
+    """A backend's answers. Tensors are named by group and layer or parameter: `outputs/conv1`, `gradients/fc6.bias`.
+
+    Groups: `inputs` and `labels` of the case; `pixels` as the network is fed them; `outputs` of each layer; `gradients`
+    of each parameter; `stepped`, each parameter after the SGD steps; `stepwise`, the outputs before each of these;
+    `logits` of every input; `dropped`, what goes into and comes out of the dropout layers in training.
+    """
+
+    meta: dict[str, Any]
+    tensors: dict[str, NDArray[Any]]
+
+    @property
+    def backend(self) -> str:
+        return str(self.meta["backend"])
+
+    def group(self, name: str) -> dict[str, NDArray[Any]]:
+        """One group's tensors by layer or parameter name."""
+        return {key.partition("/")[2]: value for key, value in self.tensors.items() if key.startswith(name + "/")}
+
+    def case(self) -> Case:
+        """The case that was answered."""
+        plan = dict(self.meta["plan"])
+        return Case(spec.from_dict(self.meta["network"]), self.meta["seed"], self.tensors["inputs"],
+                    self.tensors["labels"], self.meta["data"], **{**plan, "sgd": Sgd(**plan["sgd"])})
+
+
+def trace(backend: Backend, case: Case, device: str = "cpu", continue_from: Parameters | None = None,
+          build: Callable[..., Model[Any]] | None = None) -> Trace:
+    """Ask a backend everything that the ladder compares.
+
+    Args:
+        continue_from: parameters that another backend had after the case's SGD steps; this one takes the further steps
+            from there. Without them it goes on from its own.
+        build: instead of the backend's own `build`: for a model that is wrong on purpose, or of another precision.
+    """
+    build = build or backend.build
+    start = case.parameters()
+    model = build(case.network, start, device)
+    exported = model.export()
+    batch = model.place(case.inputs[:case.batch], case.labels[:case.batch])
+    outputs = model.outputs(batch)
+    loss, gradients = model.gradients(batch)
+    last = case.network.layers[-1].name
+    same_twice = bool(np.array_equal(model.outputs(batch)[last], outputs[last]))
+    everything = model.place(case.inputs, case.labels)
+    trained, losses, stepwise = run_steps(build, case, start, device, 0, case.steps)
+    _, continued, _ = run_steps(build, case, continue_from or trained, device, case.steps, case.continued)
+    meta = {
+        "format": FORMAT, "backend": backend.name, "versions": backend.versions(), "settings": backend.settings(),
+        "device": model.device, "network": spec.as_dict(case.network), "seed": case.seed, "data": case.origin,
+        "plan": {"batch": case.batch, "steps": case.steps, "continued": case.continued,
+                 "sgd": dataclasses.asdict(case.sgd)},
+        "case_sha256": case.digest(), "layers": [dataclasses.asdict(row) for row in model.describe()],
+        "parameters_sha256": parameters.digest(exported), "loss": loss, "step_losses": losses,
+        "continued_losses": continued, "continued_from_sha256": parameters.digest(continue_from or trained),
+        "evaluates_the_same_twice": same_twice,
+    }
+    tensors: dict[str, NDArray[Any]] = {"inputs": case.inputs, "labels": case.labels, "pixels": model.pixels(batch),
+                                        "logits": model.logits(everything, case.batch)}
+    for group, values in (("outputs", outputs), ("gradients", gradients), ("stepped", trained), ("stepwise", stepwise),
+                          ("dropped", dropout_activity(model, case, batch))):
+        tensors |= {f"{group}/{name}": value for name, value in values.items()}
+    return Trace(meta, tensors)
+
+
+def run_steps(build: Callable[..., Model[Any]], case: Case, start: Parameters, device: str, first: int,
+              count: int) -> tuple[Parameters, list[float], dict[str, NDArray[Any]]]:
+    """Parameters after some SGD steps without dropout, the loss of each, and every layer's outputs before each."""
+    model = build(spec.with_dropout(case.network, 0), start, device)
+    everything = model.place(case.inputs, case.labels)
+    trainer = model.trainer(case.sgd, case.seed)
+    stepwise = {}
+    for step in range(first, first + count):
+        rows = case.rows(step)
+        for name, value in model.outputs(model.place(case.inputs[rows], case.labels[rows])).items():
+            stepwise[f"{step}/{name}"] = value
+        trainer.step(everything, rows, step)
+    losses = trainer.read().losses.tolist()
+    return model.export(), losses, stepwise
+
+
+def dropout_activity(model: Model[Any], case: Case, batch: Any) -> dict[str, NDArray[Any]]:
+    """What goes into each dropout layer and what comes out, in training, at two steps and at the first one again."""
+    result: dict[str, NDArray[Any]] = {}
+    for label, step in (("first", 0), ("second", 1), ("again", 0)):
+        outputs = model.outputs(batch, dropout=(case.seed, step))
+        before = dict(zip(outputs, [model.pixels(batch), *outputs.values()]))
+        for layer in case.network.layers:
+            if isinstance(layer, spec.Dropout):
+                result[f"{layer.name}/{label}/out"] = outputs[layer.name]
+                result[f"{layer.name}/{label}/in"] = before[layer.name]
+    return result
+
+
+def save(path: Path, answer: Trace) -> None:
+    """Write one safetensors file, the answers that are no tensors as JSON in its header. All is float32 but the
+    referee's layer outputs, whose near ties only float64 can tell.
+
+    Raises:
+        TraceError: where the file cannot be written.
+    """
+    tensors = {}
+    for name, value in answer.tensors.items():
+        keep = value.dtype.kind in "iu" or (answer.backend == "numpy" and name.startswith(("outputs/", "logits")))
+        tensors[name] = np.ascontiguousarray(value if keep else value.astype(np.float32, copy=False))
+    try:
+        save_file(tensors, path, {KEY: json.dumps(answer.meta)})
+    except (OSError, SafetensorError) as error:
+        raise TraceError(f"{path}: cannot be written ({error}); name another file for --out") from error
+
+
+def load(path: Path) -> Trace:
+    """Read a trace, and make sure that it is whole.
+
+    Raises:
+        TraceError: where the file is missing, truncated, no trace, of another format, or holds NaN or infinity.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = (file.metadata() or {}).get(KEY)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise TraceError(f"{path}: cannot be read as a trace ({error}); make it with: parity trace") from error
+    try:
+        if header is None:
+            raise KeyError(KEY)
+        answer = Trace(json.loads(header), tensors)
+        if answer.meta["format"] != FORMAT:
+            raise TraceError(f"{path}: a trace of format {answer.meta['format']}, and this version reads {FORMAT}; "
+                             f"make it anew with: parity trace")
+        case = answer.case()
+        check_whole(path, answer, case)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, TraceError):
+            raise
+        raise TraceError(f"{path}: not a trace ({type(error).__name__} {error}); make one: parity trace") from error
+    return answer
+
+
+def check_whole(path: Path, answer: Trace, case: Case) -> None:
+    """Make sure that a trace holds every tensor of its network, finite and in its shape, and nothing else.
+
+    Raises:
+        TraceError: names the tensors.
+    """
+    if case.digest() != answer.meta["case_sha256"]:
+        raise TraceError(f"{path}: its inputs are not those that its header names; make it anew with: parity trace")
+    expected = {f"{group}/{name}": shape for group in ("gradients", "stepped")
+                for name, shape in parameters.shapes(case.network).items()}
+    faults = [f"missing {name}" for name in expected if name not in answer.tensors]
+    faults += [f"missing outputs/{layer.name}" for layer in case.network.layers
+               if f"outputs/{layer.name}" not in answer.tensors]
+    faults += [f"missing {name}" for name in ("pixels", "logits") if name not in answer.tensors]
+    for name, value in answer.tensors.items():
+        if name.startswith(("gradients/", "stepped/")) and name not in expected:
+            faults.append(f"surplus {name}")
+        elif name in expected and value.shape != expected[name]:
+            faults.append(f"{name} is {value.shape}, not {expected[name]}")
+        elif value.dtype.kind == "f" and not np.isfinite(value).all():
+            faults.append(f"{name} holds NaN or infinity")
+        elif name not in ("inputs", "labels") and value.dtype not in (np.float32, np.float64):
+            faults.append(f"{name} is {value.dtype}, not float32")
+    if faults:
+        raise TraceError(f"{path}: {'; '.join(faults)}")

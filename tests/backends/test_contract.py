@@ -1,0 +1,567 @@
+"""What `backends/base.py` promises, asked of every backend alike."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from alexnet_mf import arithmetic, backends, parameters
+from alexnet_mf.backends.base import Backend, Model, Sgd
+from alexnet_mf.errors import BackendUnavailable, DataError
+from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, get_network, with_dropout
+
+FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
+
+
+@functools.lru_cache(maxsize=1)
+def canonical(network: Network) -> parameters.Parameters:
+    """One network's parameters, biases included, kept for the next test."""
+    return parameters.initialise(network, 0, random_biases=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_parameters():
+    yield
+    canonical.cache_clear()
+
+
+def build(backend: Backend, network: Network) -> Model[Any]:
+    return backend.build(network, canonical(network), "cpu")
+
+
+def some_data(network: Network, images: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return generator.random((images, *network.input), np.float32), generator.integers(0, network.classes, images)
+
+
+def relative_l2(value: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(value - expected) / np.linalg.norm(expected))
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The mean over a batch, in float64, written out."""
+    logits = logits.astype(np.float64)
+    return float(np.mean([math.log(sum(np.exp(row - row.max()))) - (row[label] - row.max())
+                          for row, label in zip(logits, labels)]))
+
+
+# Parameters
+
+
+def test_export_gives_the_canonical_parameters_bit_for_bit(backend, small):
+    exported = build(backend, small).export()
+    assert {name: (value.shape, value.dtype) for name, value in exported.items()} == \
+        {name: (shape, np.float32) for name, shape in parameters.shapes(small).items()}
+    assert parameters.digest(exported) == parameters.digest(canonical(small))
+
+
+def test_the_model_keeps_a_copy_and_export_gives_one(backend, small):
+    given = parameters.initialise(small, 0, random_biases=True)
+    model = backend.build(small, given, "cpu")
+    data = model.place(*some_data(small, 3))
+    before = model.logits(data, 3)
+    exported = model.export()
+    for value in (*given.values(), *exported.values()):
+        value[:] = 0
+    assert_array_equal(model.logits(data, 3), before)
+    exported = model.export()
+    model.trainer(Sgd(0.1), 0).step(data, np.arange(3), 0)
+    assert parameters.digest(model.export()) != parameters.digest(canonical(small))
+    assert parameters.digest(exported) == parameters.digest(canonical(small)), "a later step changed the export"
+
+
+def test_place_takes_a_copy(backend, small):
+    model = build(backend, small)
+    inputs, labels = some_data(small, 3)
+    data = model.place(inputs, labels)
+    before = model.logits(data, 3)
+    inputs[:] = 0
+    assert_array_equal(model.logits(data, 3), before)
+
+
+def test_two_models_are_independent(backend, small):
+    one, other = build(backend, small), build(backend, small)
+    one.trainer(Sgd(0.1), 0).step(one.place(*some_data(small, 4)), np.arange(4), 0)
+    assert parameters.digest(one.export()) != parameters.digest(canonical(small))
+    assert parameters.digest(other.export()) == parameters.digest(canonical(small))
+
+
+# The layer table
+
+
+def assert_rows_agree_with_the_arithmetic(rows, network: Network, channels_last: bool) -> None:
+    shapes = arithmetic.output_shapes(network)
+    assert [row.name for row in rows] == [layer.name for layer in network.layers]
+    assert {row.name: row.shape for row in rows} == {name: (1, *shape) for name, shape in shapes.items()}
+    assert {row.name: row.parameters for row in rows} == arithmetic.parameter_counts(network)
+    for row in rows:
+        native = row.shape
+        if channels_last and len(native) == 4:
+            native = (native[0], native[2], native[3], native[1])
+        assert row.native_shape == native, row.name
+        assert row.native
+
+
+def test_describe_agrees_with_the_arithmetic(backend, small):
+    assert_rows_agree_with_the_arithmetic(build(backend, small).describe(), small, backend.name == "tensorflow")
+
+
+def test_describe_tells_height_from_width(backend):
+    oblong = Network("oblong", (2, 12, 20), (
+        Conv2d("conv1", channels=3, kernel=3, padding=1), MaxPool2d("pool1", kernel=3, stride=2), Flatten("flatten"),
+        Dense("fc2", units=4)))
+    assert_rows_agree_with_the_arithmetic(build(backend, oblong).describe(), oblong, backend.name == "tensorflow")
+
+
+@pytest.mark.parametrize("name", ["alexnet", "alexnet-tab"])
+def test_alexnet_itself(backend, name):
+    """The chapter's table, measured; and its parameters in and out, through this backend's own layout."""
+    network = get_network(name, backend.name)
+    model = build(backend, network)
+    rows = model.describe()
+    assert [row.name for row in rows] == [
+        "conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "flatten", "fc6", "drop6", "fc7",
+        "drop7", "fc8"]
+    assert sum(row.parameters for row in rows) == 46_764_746
+    assert rows[7].shape == (1, 256, 5, 5)
+    assert rows[7].native_shape == ((1, 5, 5, 256) if backend.name == "tensorflow" else (1, 256, 5, 5))
+    assert_rows_agree_with_the_arithmetic(rows, network, backend.name == "tensorflow")
+    assert parameters.digest(model.export()) == parameters.digest(canonical(network))
+
+
+def test_the_layer_table_knows_the_native_classes(backend, small):
+    rows = {row.name: row.native for row in build(backend, small).describe()}
+    assert (rows["conv1"], rows["pool1"], rows["flatten"], rows["fc4"]) == {
+        "torch": ("Conv2d + ReLU", "MaxPool2d", "Flatten", "Linear"),
+        "tensorflow": ("ZeroPadding2D + Conv2D", "MaxPooling2D", "Flatten", "Dense"),
+        "mxnet": ("Conv2D", "MaxPool2D", "(flattened by Dense)", "Dense"),
+        "numpy": ("conv2d + relu", "max_pool", "flatten", "dense"),
+    }[backend.name]
+
+
+# Pixels
+
+
+def exact_pixels(images: np.ndarray, factor: int) -> np.ndarray:
+    """Half-pixel bilinear upsampling in whole numbers, then one float32 multiplication by float32(1/255).
+
+    The centre of output pixel i lies (2 i + 1 - factor) / (2 factor) input pixels from the centre of input pixel 0. In
+    units of 1 / (2 factor) all weights are whole, and so are the sums in units of their square; float32 holds them.
+    """
+    def weights(size: int) -> np.ndarray:
+        matrix = np.zeros((size * factor, size), np.int64)
+        for i in range(size * factor):
+            below, share = divmod(2 * i + 1 - factor, 2 * factor)
+            matrix[i, min(max(below, 0), size - 1)] += 2 * factor - share
+            matrix[i, min(max(below + 1, 0), size - 1)] += share
+        return matrix
+
+    total = np.stack([weights(image.shape[0]) @ image.astype(np.int64) @ weights(image.shape[1]).T for image in images])
+    assert total.max() < 2**24
+    grey = total.astype(np.float32) / np.float32(4 * factor**2)  # a power of two: exact
+    return grey[:, np.newaxis] * np.float32(1 / 255)
+
+
+def test_the_exact_pixels_by_hand():
+    """Twice as large: the outer pixels repeat the edge, the others share 3 to 1."""
+    image = np.array([[[0, 64], [128, 192]]], np.uint8)
+    rows = np.array([0, (3 * 0 + 64) / 4, (0 + 3 * 64) / 4, 64])
+    expected = np.stack([rows + 128 * share for share in (0, 1 / 4, 3 / 4, 1)]).astype(np.float32)
+    assert_array_equal(exact_pixels(image, 2)[0, 0], expected * np.float32(1 / 255))
+
+
+def grey_images(seed: int, size: int = 28) -> np.ndarray:
+    """Noise, the extremes, a chessboard of them, and a ramp over all grey levels."""
+    noise = np.random.default_rng(seed).integers(0, 256, (4, size, size), np.uint8)
+    chessboard = (np.indices((size, size)).sum(0) % 2 * 255).astype(np.uint8)
+    ramp = (np.arange(size * size) % 256).astype(np.uint8).reshape(size, size)
+    plain = [np.full((size, size), level, np.uint8) for level in (0, 1, 254, 255)]
+    return np.concatenate([noise, np.stack([chessboard, ramp, *plain])])
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_pixels_are_bit_identical_to_the_exact_fraction(backend, factor):
+    size = 28 * factor
+    network = Network(f"x{factor}", (1, size, size), (
+        MaxPool2d("pool1", kernel=size // 4, stride=size // 4), Flatten("flatten"), Dense("fc2", units=10)))
+    images = grey_images(factor)
+    model = build(backend, network)
+    pixels = model.pixels(model.place(images, np.zeros(len(images), np.int64)))
+    assert pixels.shape == (len(images), 1, size, size)
+    assert pixels.dtype == np.float32
+    assert_array_equal(pixels.view(np.uint32), exact_pixels(images, factor).view(np.uint32))
+    assert pixels.min() == 0
+    assert pixels.max() == np.float32(255) * np.float32(1 / 255)
+
+
+def test_the_network_is_fed_these_pixels(backend, small):
+    """Images and their exact pixels give the same logits, and the same loss in training."""
+    images, labels = grey_images(3), np.arange(10)
+    model, other = build(backend, small), build(backend, small)
+    as_images, as_pixels = model.place(images, labels), other.place(exact_pixels(images, 1), labels)
+    assert_array_equal(model.logits(as_images, 4), other.logits(as_pixels, 4))
+    losses = []
+    for network, data in ((model, as_images), (other, as_pixels)):
+        trainer = network.trainer(Sgd(0.1), 0)
+        trainer.step(data, np.array([3, 9, 4]), 0)
+        losses.append(trainer.read().losses[0])
+    assert losses[0] == losses[1]
+
+
+def test_float32_inputs_are_taken_as_they_are(backend, small):
+    inputs, labels = some_data(small, 3)
+    inputs = inputs * 1000 - 300  # neither scaled nor clipped
+    model = build(backend, small)
+    assert_array_equal(model.pixels(model.place(inputs, labels)), inputs)
+
+
+WRONG = {
+    "float64": lambda inputs, labels: (inputs.astype(np.float64), labels),
+    "int64": lambda inputs, labels: (inputs.astype(np.int64), labels),
+    "channels last": lambda inputs, labels: (inputs.transpose(0, 2, 3, 1), labels),
+    "float32 without channels": lambda inputs, labels: (inputs[:, 0], labels),
+    "another size": lambda inputs, labels: (inputs[..., :27, :27], labels),
+    "images of another size": lambda inputs, labels: (np.zeros((3, 27, 27), np.uint8), labels),
+    "a factor of 1/2": lambda inputs, labels: (np.zeros((3, 56, 56), np.uint8), labels),
+    "a factor of 14/3": lambda inputs, labels: (np.zeros((3, 6, 6), np.uint8), labels),
+    "a factor of 7": lambda inputs, labels: (np.zeros((3, 4, 4), np.uint8), labels),
+    "images with channels": lambda inputs, labels: (np.zeros((3, 1, 28, 28), np.uint8), labels),
+    "oblong images": lambda inputs, labels: (np.zeros((3, 28, 14), np.uint8), labels),
+    "fewer labels": lambda inputs, labels: (inputs, labels[:2]),
+    "labels in a matrix": lambda inputs, labels: (inputs, labels[:, np.newaxis]),
+    "a label of 10": lambda inputs, labels: (inputs, np.array([0, 10, 1])),
+    "a label of -1": lambda inputs, labels: (inputs, np.array([0, -1, 1])),
+}
+
+
+@pytest.mark.parametrize("spoil", WRONG.values(), ids=WRONG)
+def test_wrong_inputs_are_refused(backend, small, spoil):
+    with pytest.raises(DataError):
+        build(backend, small).place(*spoil(*some_data(small, 3)))
+
+
+# Outputs
+
+
+def test_outputs_name_every_layer_in_canonical_shape(backend, small):
+    outputs = build(backend, small).outputs(build(backend, small).place(*some_data(small, 3)))
+    assert {name: value.shape for name, value in outputs.items()} == \
+        {name: (3, *shape) for name, shape in arithmetic.output_shapes(small).items()}
+    assert list(outputs) == [layer.name for layer in small.layers]
+
+
+@pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)
+def test_every_output_is_the_referees(backend, small):
+    """So the flattened order is canonical too, and every activation belongs to its layer."""
+    inputs = some_data(small, 4)
+    expected = build(backends.load("numpy"), small)
+    expected = expected.outputs(expected.place(*inputs))
+    model = build(backend, small)
+    outputs = model.outputs(model.place(*inputs))
+    for name, value in outputs.items():
+        assert relative_l2(value, expected[name]) < 2e-6, name
+
+
+@pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)
+@pytest.mark.parametrize("layer", [
+    Conv2d("conv1", channels=4, kernel=3, stride=2, padding=1), Conv2d("conv1", channels=4, kernel=5, padding=2),
+    Conv2d("conv1", channels=4, kernel=4, padding=2), Conv2d("conv1", channels=4, kernel=3, padding=2),
+    Conv2d("conv1", channels=4, kernel=1, stride=2), Conv2d("conv1", channels=4, kernel=3, activation="sigmoid"),
+    Conv2d("conv1", channels=4, kernel=3, padding=1, activation=None)], ids=str)
+def test_convolutions_of_every_kind_are_the_referees(backend, layer):
+    """Where `same` is written for a padding, it must be that padding; on an odd and oblong image it often is not."""
+    network = Network("kinds", (2, 12, 9), (
+        layer, MaxPool2d("pool1", kernel=2, stride=1), Flatten("flatten"), Dense("fc2", units=5, activation="sigmoid"),
+        Dense("fc3", units=4)))
+    inputs = some_data(network, 3)
+    referee, model = build(backends.load("numpy"), network), build(backend, network)
+    expected, outputs = (m.outputs(m.place(*inputs)) for m in (referee, model))
+    for name, value in outputs.items():
+        assert value.shape == expected[name].shape, name
+        assert relative_l2(value, expected[name]) < 2e-6, name
+    (loss, gradients), (expected_loss, expected_gradients) = (m.gradients(m.place(*inputs)) for m in (model, referee))
+    assert loss == pytest.approx(expected_loss, rel=5e-6)
+    for name, value in gradients.items():
+        assert relative_l2(value, expected_gradients[name]) < 1e-5, name
+
+
+def test_logits_do_not_depend_on_the_batch_size(backend, small):
+    """And are the last layer's output."""
+    model = build(backend, small)
+    data = model.place(*some_data(small, 7))
+    expected = model.outputs(data)["fc4"]
+    for batch_size in (1, 3, 7, 100):
+        logits = model.logits(data, batch_size)
+        assert logits.shape == (7, 10)
+        assert relative_l2(logits, expected) < 1e-6
+
+
+def test_dropout_is_off_in_outputs_logits_and_gradients(backend, small):
+    """They repeat themselves, and a network without dropout has the same."""
+    bare = with_dropout(small, 0)
+    model, without = build(backend, small), backend.build(bare, canonical(small), "cpu")
+    data, data_without = (m.place(*some_data(small, 5)) for m in (model, without))
+    outputs = model.outputs(data)
+    assert_array_equal(outputs["drop3"], outputs["fc3"])
+    assert_array_equal(model.logits(data, 5), without.logits(data_without, 5))
+    loss, gradients = model.gradients(data)
+    loss_without, gradients_without = without.gradients(data_without)
+    assert loss == loss_without
+    for name, value in gradients.items():
+        assert_array_equal(value, gradients_without[name], err_msg=name)
+
+
+def test_dropout_stays_off_after_training_steps(backend, small):
+    """A step turns dropout on for itself alone."""
+    model = build(backend, small)
+    data = model.place(*some_data(small, 5))
+    model.trainer(Sgd(0.01), 0).step(data, np.arange(5), 0)
+    outputs = model.outputs(data)
+    assert_array_equal(outputs["drop3"], outputs["fc3"])
+    assert relative_l2(model.logits(data, 5), outputs["fc4"]) < 1e-6
+    assert model.gradients(data)[0] == pytest.approx(cross_entropy(outputs["fc4"], some_data(small, 5)[1]), rel=1e-5)
+
+
+# Dropout masks
+
+DROPS = Network("drops", (1, 28, 28), (
+    Flatten("flatten"), Dropout("drop1", rate=0.5), Dropout("drop2", rate=0.2), Dense("fc3", units=10)))
+
+
+@pytest.fixture
+def drops(backend) -> tuple[Model[Any], Any]:
+    """Dropout of 50 images' pixels, none of which is zero: the masks show in the outputs."""
+    model = build(backend, DROPS)
+    inputs, labels = some_data(DROPS, 50)
+    return model, model.place(inputs + np.float32(0.5), labels)
+
+
+def masks(drops, seed: int, step: int) -> dict[str, np.ndarray]:
+    model, data = drops
+    return {name: value != 0 for name, value in model.outputs(data, dropout=(seed, step)).items() if "drop" in name}
+
+
+def test_dropout_zeroes_its_share_and_scales_the_rest(drops):
+    model, data = drops
+    outputs = model.outputs(data, dropout=(0, 0))
+    before = outputs["flatten"]
+    kept = outputs["drop1"] != 0
+    assert abs(kept.mean() - 0.5) < 5 * math.sqrt(0.5 * 0.5 / kept.size)
+    assert_allclose(outputs["drop1"][kept], before[kept] / (1 - 0.5), rtol=1e-6)
+    both = outputs["drop2"] != 0
+    assert abs(both.sum() / kept.sum() - 0.8) < 5 * math.sqrt(0.8 * 0.2 / kept.sum())
+    assert_allclose(outputs["drop2"][both], before[both] / (1 - 0.5) / (1 - 0.2), rtol=1e-6)
+    assert not (both & ~kept).any()
+
+
+def test_masks_are_a_function_of_seed_and_step(backend, drops):
+    """Other steps, other seeds and training in between change nothing; nor does a new model."""
+    model, data = drops
+    first = masks(drops, 7, 3)
+    masks(drops, 7, 4)
+    masks(drops, 8, 3)
+    model.trainer(Sgd(0.0), 5).step(data, np.arange(50), 11)
+    again = masks(drops, 7, 3)
+    fresh = build(backend, DROPS)
+    anew = {name: value != 0 for name, value in
+            fresh.outputs(fresh.place(*some_data(DROPS, 50)), dropout=(7, 3)).items()}
+    for name, mask in first.items():
+        assert_array_equal(again[name], mask)
+        assert_array_equal(anew[name], mask)
+
+
+@pytest.mark.parametrize("seed, step", [(7, 4), (8, 3), (3, 7), (7, 2**31)])
+def test_masks_of_another_step_or_seed_have_nothing_in_common(drops, seed, step):
+    """They agree where chance has it, no more, and not after a shift either (MXNet's streams of close seeds do)."""
+    one, other = masks(drops, 7, 3)["drop1"], masks(drops, seed, step)["drop1"]
+    for shift in range(200):
+        shifted = np.roll(other.ravel(), shift * other.size // 200)
+        assert abs((one.ravel() == shifted).mean() - 0.5) < 6 * math.sqrt(0.25 / one.size), shift
+
+
+def test_two_dropout_layers_have_masks_of_their_own(backend):
+    """Of one shape and rate, in one step: of what the first keeps, the second keeps half."""
+    twins = Network("twins", (1, 28, 28), (
+        Flatten("flatten"), Dropout("drop1", rate=0.5), Dropout("drop2", rate=0.5), Dense("fc3", units=10)))
+    model = build(backend, twins)
+    inputs, labels = some_data(twins, 50)
+    outputs = model.outputs(model.place(inputs + np.float32(0.5), labels), dropout=(0, 0))
+    first, both = outputs["drop1"] != 0, outputs["drop2"] != 0
+    assert abs(both.sum() / first.sum() - 0.5) < 5 * math.sqrt(0.25 / first.sum())
+
+
+def test_images_of_one_batch_have_masks_of_their_own(drops):
+    mask = masks(drops, 0, 0)["drop1"]
+    assert len({row.tobytes() for row in mask}) == len(mask)
+
+
+def test_a_training_step_uses_the_masks_of_its_seed_and_number(backend, small):
+    """Its loss is that of the outputs with these masks, and of no others."""
+    model = build(backend, small)
+    inputs, labels = some_data(small, 16)
+    data = model.place(inputs, labels)
+    expected = {step: cross_entropy(model.outputs(data, dropout=(3, step))["fc4"], labels) for step in (0, 5, 6)}
+    trainer = model.trainer(Sgd(0.0), 3)
+    for step in (5, 0, 6):
+        trainer.step(data, np.arange(16), step)
+    assert_allclose(trainer.read().losses, [expected[5], expected[0], expected[6]], rtol=1e-5)
+    assert len({round(loss, 4) for loss in expected.values()}) == 3
+
+
+# Gradients and steps
+
+
+@pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)
+def test_gradients_are_the_referees(backend, small):
+    inputs = some_data(small, 8)
+    referee, model = build(backends.load("numpy"), small), build(backend, small)
+    expected_loss, expected = referee.gradients(referee.place(*inputs))
+    loss, gradients = model.gradients(model.place(*inputs))
+    assert loss == pytest.approx(expected_loss, rel=5e-6)
+    assert list(gradients) == list(parameters.shapes(small))
+    for name, value in gradients.items():
+        assert value.shape == expected[name].shape
+        assert relative_l2(value, expected[name]) < 1e-5, name
+
+
+def test_gradients_are_those_of_the_mean_loss(backend, small):
+    """Not of the sum: two copies of the data have the same. And the parameters stay as they were."""
+    model = build(backend, small)
+    inputs, labels = some_data(small, 4)
+    loss, gradients = model.gradients(model.place(inputs, labels))
+    doubled_loss, doubled = model.gradients(model.place(np.repeat(inputs, 2, axis=0), np.repeat(labels, 2)))
+    assert doubled_loss == pytest.approx(loss, rel=5e-6)
+    for name, value in gradients.items():
+        assert relative_l2(doubled[name], value) < 1e-5, name
+    assert parameters.digest(model.export()) == parameters.digest(canonical(small))
+
+
+def assert_same_update(model: Model[Any], before: parameters.Parameters, update: dict[str, np.ndarray]) -> None:
+    """The parameters moved by this much; float32 holds a weight of 0.3 to 2e-8."""
+    for name, value in model.export().items():
+        assert np.abs(update[name]).max() > 1e-4, f"{name} hardly moves: the test would show nothing"
+        assert_allclose(value.astype(np.float64) - before[name], update[name], rtol=1e-4, atol=1e-7, err_msg=name)
+
+
+def test_a_step_is_the_gradient_times_the_learning_rate(backend, small):
+    network = with_dropout(small, 0)
+    model = backend.build(network, canonical(small), "cpu")
+    inputs, labels = some_data(network, 6)
+    data = model.place(inputs, labels)
+    loss, gradients = model.gradients(data)
+    before = model.export()
+    trainer = model.trainer(Sgd(learning_rate=0.25), 0)
+    trainer.step(data, np.arange(6), 0)
+    assert_same_update(model, before, {name: -0.25 * value.astype(np.float64) for name, value in gradients.items()})
+    metrics = trainer.read()
+    assert metrics.losses == pytest.approx([loss], rel=5e-6)
+    assert metrics.correct.tolist() == [(build(backend, small).logits(data, 6).argmax(1) == labels).sum()]
+
+
+def test_a_short_batch_counts_its_own_images(backend, small):
+    """Three of eight images, out of order: the mean of these three, not the last batch's size."""
+    network = with_dropout(small, 0)
+    model = backend.build(network, canonical(small), "cpu")
+    inputs, labels = some_data(network, 8)
+    trainer = model.trainer(Sgd(learning_rate=0.25), 0)
+    data = model.place(inputs, labels)
+    trainer.step(data, np.arange(8), 0)
+    rows = np.array([6, 0, 3])
+    loss, gradients = model.gradients(model.place(inputs[rows], labels[rows]))
+    before = model.export()
+    trainer.step(data, rows, 1)
+    assert_same_update(model, before, {name: -0.25 * value.astype(np.float64) for name, value in gradients.items()})
+    assert trainer.read().losses[1] == pytest.approx(loss, rel=5e-6)
+
+
+@pytest.mark.parametrize("sgd", [Sgd(0.1, momentum=0.9), Sgd(0.1, weight_decay=0.05),
+                                 Sgd(0.1, momentum=0.8, weight_decay=0.05)], ids=str)
+def test_momentum_and_weight_decay_follow_their_definition(backend, small, sgd):
+    """v = momentum v + g + weight_decay w; w = w - learning_rate v; three steps, biases included."""
+    network = with_dropout(small, 0)
+    model = backend.build(network, canonical(small), "cpu")
+    data = model.place(*some_data(network, 6))
+    trainer = model.trainer(sgd, 0)
+    velocity = {name: np.zeros(shape) for name, shape in parameters.shapes(network).items()}
+    for step in range(3):
+        before = model.export()
+        _, gradients = model.gradients(data)
+        velocity = {name: sgd.momentum * value + gradients[name].astype(np.float64)
+                    + sgd.weight_decay * before[name].astype(np.float64) for name, value in velocity.items()}
+        trainer.step(data, np.arange(6), step)
+        assert_same_update(model, before, {name: -sgd.learning_rate * value for name, value in velocity.items()})
+
+
+def test_read_gives_one_entry_a_step_and_then_empties(backend, small):
+    model = build(backend, small)
+    data = model.place(*some_data(small, 12))
+    trainer = model.trainer(Sgd(0.01), 0)
+    assert (len(trainer.read().losses), len(trainer.read().correct)) == (0, 0)
+    for step in range(3):
+        trainer.step(data, np.arange(4 * step, 4 * step + 4), step)
+    metrics = trainer.read()
+    assert metrics.losses.shape == metrics.correct.shape == (3,)
+    assert (metrics.losses.dtype, metrics.correct.dtype) == (np.float64, np.int64)
+    assert ((0 <= metrics.correct) & (metrics.correct <= 4)).all()
+    assert len(trainer.read().losses) == 0
+    trainer.step(data, np.arange(5), 3)
+    assert len(trainer.read().losses) == 1
+
+
+def losses_of(backend: Backend, network: Network, seed: int) -> list[float]:
+    model = backend.build(network, parameters.initialise(network, 0), "cpu")
+    data = model.place(grey_images(0), np.arange(10))
+    trainer = model.trainer(Sgd(0.05, momentum=0.9), seed)
+    for step in range(5):
+        trainer.step(data, np.array([(3 * step + i) % 10 for i in range(7)]), step)
+    return trainer.read().losses.tolist()
+
+
+def test_the_same_seed_gives_the_same_losses_bit_for_bit(backend, small):
+    first = losses_of(backend, small, 4)
+    assert losses_of(backend, small, 4) == first
+    assert losses_of(backend, small, 5)[0] != first[0], "dropout is on, and another seed has other masks"
+
+
+@pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)
+def test_alexnet_itself_repeats_bit_for_bit(backend):
+    """At its size the processor's cores share every sum."""
+    network = get_network("alexnet")
+    images, labels = np.random.default_rng(0).integers(0, 256, (24, 28, 28), np.uint8), np.arange(24) % 10
+
+    def losses() -> list[float]:
+        model = build(backend, network)
+        data, trainer = model.place(images, labels), model.trainer(Sgd(0.01, momentum=0.9), 0)
+        for step in range(3):
+            trainer.step(data, np.arange(8 * step, 8 * step + 8), step)
+        return trainer.read().losses.tolist()
+
+    assert losses() == losses()
+
+
+# Devices
+
+
+def test_every_backend_has_a_cpu_and_auto_takes_the_best(backend, small):
+    names = [device.name for device in backend.devices()]
+    assert "cpu" in names
+    assert backend.build(small, canonical(small), "cpu").device == "cpu"
+    assert backend.build(small, canonical(small), "auto").device == names[0]
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "CPU", ""])
+def test_an_unknown_device_lists_those_that_there_are(backend, small, device):
+    with pytest.raises(BackendUnavailable, match=f"{backend.name}: no device '{device}'.*cpu"):
+        backend.build(small, canonical(small), device)
+
+
+def test_versions_and_settings_say_what_ran(backend):
+    framework = backends.BACKENDS[backend.name].framework
+    assert backend.versions()[framework].split("+")[0] == backends.framework_version(backend.name).split("+")[0]
+    assert all(isinstance(version, str) for version in backend.versions().values())
+    assert backend.settings()

@@ -1,0 +1,39 @@
+"""All the frameworks in one process: they bring the same libraries, and the order of their imports matters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from alexnet_mf import backends
+
+SCRIPT = """
+import sys
+import numpy as np
+from alexnet_mf import backends, parameters
+from alexnet_mf.backends.base import Sgd
+from alexnet_mf.spec import Dense, Flatten, Network
+
+network = Network("tiny", (1, 4, 4), (Flatten("flatten"), Dense("fc1", units=3)))
+loaded = [backends.load(name) for name in sys.argv[1:]]
+for backend in loaded:
+    model = backend.build(network, parameters.initialise(network, 0), "cpu")
+    trainer = model.trainer(Sgd(0.1), 0)
+    trainer.step(model.place(np.zeros((2, 1, 4, 4), np.float32), np.array([0, 1])), np.arange(2), 0)
+    print(backend.name, len(trainer.read().losses))
+"""
+
+
+@pytest.mark.parametrize("order", [["tensorflow", "torch", "mxnet"], ["mxnet", "tensorflow", "torch"],
+                                   ["torch", "mxnet", "tensorflow"]], ids="-".join)
+def test_frameworks_train_side_by_side_in_any_order(order, request):
+    """TensorFlow first and then PyTorch's first optimizer was a crash: tensorflow/tensorflow issue 124205."""
+    asked = [name for name in request.config.getoption("--backends").split(",") if name] or order
+    names = [name for name in order if name in asked and backends.is_installed(name)]
+    if len(names) < 2:
+        pytest.skip("fewer than two frameworks here")
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *names], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-2000:]}"
+    assert done.stdout.splitlines() == [f"{name} 1" for name in names]

@@ -1,0 +1,193 @@
+"""Who imports whom: no framework before it is asked for, and the directions of the design."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import alexnet_mf
+from alexnet_mf import backends
+
+SOURCE = Path(alexnet_mf.__file__).parent
+FRAMEWORKS = {entry.framework for entry in backends.BACKENDS.values()} - {"numpy"}
+FRAMEWORK_FAMILY = FRAMEWORKS | {"keras", "torchvision", "jax"}
+
+
+def modules_after(statement: str) -> set[str]:
+    """The top-level modules of a fresh process after a statement."""
+    script = f"import json, sys\n{statement}\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("module", ["alexnet_mf", "alexnet_mf.spec", "alexnet_mf.cli"])
+def test_importing_the_package_imports_no_framework(module):
+    assert not modules_after(f"import {module}") & FRAMEWORK_FAMILY
+
+
+@pytest.mark.parametrize("module", ["alexnet_mf", "alexnet_mf.spec", "alexnet_mf.errors"])
+def test_package_and_spec_do_not_even_import_numpy(module):
+    """A spec can be read where nothing is installed."""
+    assert "numpy" not in modules_after(f"import {module}")
+
+
+def test_asking_what_is_installed_imports_no_framework():
+    statement = "from alexnet_mf import backends\nfor name in backends.BACKENDS: " \
+                "backends.is_installed(name), backends.framework_version(name)"
+    assert not modules_after(statement) & FRAMEWORK_FAMILY
+
+
+def test_help_imports_no_framework():
+    statement = "from alexnet_mf.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass"
+    assert not modules_after(statement) & FRAMEWORK_FAMILY
+
+
+def test_a_backend_imports_its_own_framework_alone(backend_name):
+    imported = modules_after(f"from alexnet_mf import backends\nbackends.load({backend_name!r})")
+    own = backends.BACKENDS[backend_name].framework
+    assert own in imported
+    assert not imported & (FRAMEWORKS - {own})
+
+
+# The source, as it stands
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> dict[str, bool]:
+    """Every module that a file imports, anywhere in it, and whether only for the type checker.
+
+    `from package import name` is an import of package.name where that is a module.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = {id(node) for block in ast.walk(tree)
+                   if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+                   for line in block.body for node in ast.walk(line)}
+    found: dict[str, bool] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            found[name] = found.get(name, True) and id(node) in typing_only
+    return found
+
+
+FILES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
+IMPORTS = {name: imports(path) for name, path in FILES.items()}
+
+
+def package_imports(name: str) -> set[str]:
+    """The modules of this package that one of them imports when it runs."""
+    return {imported for imported, typing_only in IMPORTS[name].items() if imported in FILES and not typing_only}
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def test_the_check_sees_the_source():
+    assert len(FILES) > 30
+    assert "alexnet_mf.spec" in package_imports("alexnet_mf.arithmetic")
+    assert "alexnet_mf.backends.torch.weights" in package_imports("alexnet_mf.backends.torch.backend")
+    assert IMPORTS["alexnet_mf.backends"]["alexnet_mf.backends.base"] is True
+
+
+# Each module and all that it may import of this package: spec <- arithmetic <- parameters <- base <- backends.
+DIRECTIONS = {
+    "alexnet_mf": set(),
+    "alexnet_mf.errors": set(),
+    "alexnet_mf.spec": {"errors"},
+    "alexnet_mf.arithmetic": {"spec"},
+    "alexnet_mf.parameters": {"errors", "spec", "arithmetic"},
+    "alexnet_mf.backends": {"errors"},
+    "alexnet_mf.backends.base": {"errors", "spec", "arithmetic", "parameters"},
+}
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_the_foundations_import_only_what_lies_below(name):
+    allowed = {f"alexnet_mf.{below}" for below in DIRECTIONS[name]} | {"alexnet_mf"}
+    assert package_imports(name) <= allowed
+
+
+@pytest.mark.parametrize("backend", backends.BACKENDS)
+def test_a_backend_imports_itself_and_what_lies_below_base(backend):
+    """No other backend, and nothing above base: not cli, data, training, parity or bench."""
+    package = f"alexnet_mf.backends.{backend}"
+    own = [name for name in FILES if within(name, package)]
+    assert own
+    below = {f"alexnet_mf.{name}" for name in ("errors", "spec", "arithmetic", "parameters", "backends.base")}
+    for name in own:
+        foreign = {imported for imported in package_imports(name) - below - {"alexnet_mf", "alexnet_mf.backends"}
+                   if not within(imported, package)}
+        assert not foreign, f"{name} imports {foreign}"
+
+
+@pytest.mark.parametrize("backend", [name for name in backends.BACKENDS if name != "numpy"])
+def test_only_a_backend_names_its_framework(backend):
+    """Shared code reaches a framework through the registry alone, even in a function. NumPy is everyone's."""
+    entry = backends.BACKENDS[backend]
+    users = {name for name, imported in IMPORTS.items()
+             if any(module.split(".")[0] == entry.framework for module in imported)}
+    assert users
+    assert {name for name in users if not within(name, entry.module)} == set()
+
+
+def test_shared_code_reaches_backends_by_name_alone():
+    """Outside a backend's own folder, nobody imports its modules; but parity may use its referee's."""
+    for backend, entry in backends.BACKENDS.items():
+        for name in FILES:
+            if not within(name, entry.module) and not (backend == "numpy" and within(name, "alexnet_mf.parity")):
+                assert not [imported for imported in IMPORTS[name] if within(imported, entry.module)], name
+
+
+def test_training_and_data_know_no_backend_but_the_contract():
+    for name in FILES:
+        if within(name, "alexnet_mf.training"):
+            reached = {module for module in package_imports(name) if within(module, "alexnet_mf.backends")}
+            assert reached <= {"alexnet_mf.backends", "alexnet_mf.backends.base"}, name
+        if within(name, "alexnet_mf.data"):
+            assert not [module for module in package_imports(name)
+                        if not within(module, "alexnet_mf.data") and module not in ("alexnet_mf", "alexnet_mf.errors")]
+
+
+def test_nothing_below_imports_the_command_line():
+    for name in FILES:
+        if not within(name, "alexnet_mf.cli") and name != "alexnet_mf.__main__":
+            assert not [module for module in package_imports(name) if within(module, "alexnet_mf.cli")], name
+
+
+def test_nothing_imports_tests_or_benchmarks():
+    for name, imported in IMPORTS.items():
+        assert not [module for module in imported
+                    if module.split(".")[0] in ("tests", "benchmarks", "conftest", "pytest", "hypothesis")], name
+
+
+def test_only_the_command_line_prints_or_exits():
+    for name, path in FILES.items():
+        if within(name, "alexnet_mf.cli") or name == "alexnet_mf.__main__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in ("print", "sys.exit", "exit", "quit", "os._exit"), name
+
+
+@pytest.mark.parametrize("backend", backends.BACKENDS)
+def test_the_registry_names_a_folder_that_exists(backend):
+    entry = backends.BACKENDS[backend]
+    assert entry.module == f"alexnet_mf.backends.{backend}"
+    assert importlib.util.find_spec(entry.module) is not None

@@ -1,0 +1,277 @@
+"""Canonical parameters: their names, their distribution, their seed, and files that are not theirs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from numpy.testing import assert_array_equal
+from safetensors import safe_open
+
+from alexnet_mf import parameters
+from alexnet_mf.errors import ParametersError
+from alexnet_mf.spec import ALEXNET, TABS, Conv2d, Dense, Flatten, Network, with_dropout
+
+
+@pytest.fixture(scope="module")
+def alexnet() -> parameters.Parameters:
+    return parameters.initialise(ALEXNET, 0)
+
+
+# Names and shapes
+
+
+def test_canonical_names_and_shapes():
+    """(out, in, height, width) and (out, in), weight before bias, in the network's order."""
+    assert list(parameters.shapes(ALEXNET).items()) == [
+        ("conv1.weight", (96, 1, 11, 11)), ("conv1.bias", (96,)),
+        ("conv2.weight", (256, 96, 5, 5)), ("conv2.bias", (256,)),
+        ("conv3.weight", (384, 256, 3, 3)), ("conv3.bias", (384,)),
+        ("conv4.weight", (384, 384, 3, 3)), ("conv4.bias", (384,)),
+        ("conv5.weight", (256, 384, 3, 3)), ("conv5.bias", (256,)),
+        ("fc6.weight", (4096, 6400)), ("fc6.bias", (4096,)),
+        ("fc7.weight", (4096, 4096)), ("fc7.bias", (4096,)),
+        ("fc8.weight", (10, 4096)), ("fc8.bias", (10,))]
+
+
+def test_initialise_gives_these_names_and_shapes_in_float32(alexnet):
+    assert {name: value.shape for name, value in alexnet.items()} == parameters.shapes(ALEXNET)
+    assert list(alexnet) == list(parameters.shapes(ALEXNET))
+    assert {value.dtype for value in alexnet.values()} == {np.dtype(np.float32)}
+    assert sum(value.size for value in alexnet.values()) == 46_764_746
+
+
+# Distributions
+
+
+@pytest.mark.parametrize("layer, fan_in, fan_out", [
+    ("conv1", 1 * 11 * 11, 96 * 11 * 11), ("conv2", 96 * 5 * 5, 256 * 5 * 5), ("conv3", 256 * 9, 384 * 9),
+    ("conv4", 384 * 9, 384 * 9), ("conv5", 384 * 9, 256 * 9), ("fc6", 6400, 4096), ("fc7", 4096, 4096),
+    ("fc8", 4096, 10)])
+def test_weights_are_xavier_uniform(alexnet, layer, fan_in, fan_out):
+    """Uniform on +-sqrt(6 / (fan_in + fan_out)): within it, out to its ends, and of variance bound^2 / 3."""
+    weight = alexnet[f"{layer}.weight"].astype(np.float64)
+    assert_uniform(weight, math.sqrt(6 / (fan_in + fan_out)))
+
+
+def assert_uniform(values: np.ndarray, bound: float) -> None:
+    """Moments within five standard errors; no value beyond the bound, and the largest near it."""
+    assert np.abs(values).max() <= bound * (1 + 1e-6)
+    assert np.abs(values).max() > bound * (1 - 10 / values.size)
+    assert abs(values.mean()) < 5 * bound / math.sqrt(3 * values.size)
+    variance_error = bound**2 * math.sqrt((1 / 5 - 1 / 9) / values.size)  # of x^2 for x uniform on +-bound
+    assert abs((values**2).mean() - bound**2 / 3) < 5 * variance_error
+
+
+def test_biases_are_zero_where_the_network_says_so(alexnet):
+    biases = [value for name, value in alexnet.items() if name.endswith(".bias")]
+    assert len(biases) == 8
+    assert not any(bias.any() for bias in biases)
+
+
+def test_biases_are_uniform_by_fan_in_in_the_pytorch_tab(alexnet):
+    tab = parameters.initialise(TABS["torch"], 0)
+    assert_uniform(tab["fc6.bias"].astype(np.float64), 1 / math.sqrt(6400))
+    assert_uniform(tab["fc7.bias"].astype(np.float64), 1 / math.sqrt(4096))
+    assert_uniform(tab["conv2.bias"].astype(np.float64), 1 / math.sqrt(96 * 5 * 5))
+    assert tab["fc8.bias"].all()
+    assert_array_equal(tab["fc6.weight"], alexnet["fc6.weight"])
+
+
+@pytest.mark.parametrize("initialisation", ["zeros", "uniform_fan_in"])
+def test_random_biases_are_a_tenth_whatever_the_network_says(small, initialisation):
+    wide = Network("wide", (1, 4, 4), (Flatten("flatten"), Dense("fc", units=4096)), bias_initialisation=initialisation)
+    assert_uniform(parameters.initialise(wide, 0, random_biases=True)["fc.bias"].astype(np.float64), 0.1)
+    plain, random = parameters.initialise(small, 0), parameters.initialise(small, 0, random_biases=True)
+    for name in plain:
+        assert np.array_equal(plain[name], random[name]) == name.endswith(".weight"), name
+
+
+# Seeds
+
+
+def test_the_same_seed_gives_the_same_bits(small):
+    assert parameters.digest(parameters.initialise(small, 5)) == parameters.digest(parameters.initialise(small, 5))
+
+
+def test_another_seed_changes_every_weight(small):
+    one, other = (parameters.initialise(small, seed, random_biases=True) for seed in (5, 6))
+    for name in one:
+        assert not (one[name] == other[name]).any(), name
+
+
+def test_any_non_negative_seed_will_do(small):
+    large = [parameters.digest(parameters.initialise(small, seed)) for seed in (0, 2**32, 2**64, 10**30)]
+    assert len(set(large)) == 4
+
+
+def test_tensors_of_one_shape_differ(small):
+    twins = Network("twins", (1, 8, 8), (Flatten("flatten"), Dense("fc1", units=64), Dense("fc2", units=64)))
+    drawn = parameters.initialise(twins, 0)
+    assert not (drawn["fc1.weight"] == drawn["fc2.weight"]).any()
+
+
+def test_a_tensor_does_not_depend_on_other_layers(small):
+    """Layers are dropped, inserted and resized before and after conv2, which keeps its bits."""
+    conv2 = next(layer for layer in small.layers if layer.name == "conv2")
+    other = Network("other", (8, 10, 10), (conv2, Conv2d("conv9", channels=3, kernel=3), Flatten("flatten"),
+                                           Dense("fc4", units=3)))
+    small_drawn, other_drawn = parameters.initialise(small, 0), parameters.initialise(other, 0)
+    assert_array_equal(small_drawn["conv2.weight"], other_drawn["conv2.weight"])
+
+
+def test_the_bits_of_seed_0_are_pinned(alexnet):
+    """What every result of this package starts from; a change here changes them all."""
+    assert parameters.digest(alexnet) == \
+        "3ac4e86d69bcb9776b78086caeeb617e093deb1f30f7eb577c75a12f924c1fbb"
+
+
+# Digests
+
+
+def test_digest_sees_names_shapes_dtypes_and_every_bit(small):
+    given = parameters.initialise(small, 0)
+    digest = parameters.digest(given)
+    assert digest == parameters.digest(dict(reversed(given.items()))), "the order of the mapping does not count"
+    nudged = given["fc4.bias"].copy()
+    nudged[9] = np.nextafter(nudged[9], np.float32(1))
+    negative = -given["fc4.bias"]
+    for changed in ({"fc4.bias": nudged}, {"fc4.bias": negative}, {"fc4.bias": given["fc4.bias"].reshape(1, 10)},
+                    {"fc4.bias": given["fc4.bias"].astype(np.float64)}, {"fc5.bias": given["fc4.bias"]}):
+        assert parameters.digest(given | changed) != digest
+    assert parameters.digest({name: np.asfortranarray(value) for name, value in given.items()}) == digest
+
+
+# Files
+
+
+def test_save_and_load_bit_for_bit(small, tmp_path):
+    given = parameters.initialise(small, 3, random_biases=True)
+    parameters.save(tmp_path / "w.safetensors", given, {"seed": 3, "note": "ä"})
+    loaded = parameters.load(tmp_path / "w.safetensors", small)
+    assert parameters.digest(loaded) == parameters.digest(given)
+    with safe_open(tmp_path / "w.safetensors", "numpy") as file:
+        assert json.loads(file.metadata()["alexnet_mf"]) == {"seed": 3, "note": "ä"}
+
+
+def test_save_writes_canonical_order_whatever_the_memory_layout(small, tmp_path):
+    given = parameters.initialise(small, 0)
+    parameters.save(tmp_path / "w", {name: np.asfortranarray(value) for name, value in given.items()})
+    assert parameters.digest(parameters.load(tmp_path / "w", small)) == parameters.digest(given)
+
+
+def test_a_file_of_another_program_is_read(small, tmp_path):
+    """No metadata of ours is needed."""
+    given = parameters.initialise(small, 0)
+    safetensors.numpy.save_file(given, tmp_path / "w")
+    assert parameters.digest(parameters.load(tmp_path / "w", small)) == parameters.digest(given)
+
+
+def test_a_place_that_cannot_be_written_is_told(small, tmp_path):
+    with pytest.raises(ParametersError, match="missing/w"):
+        parameters.save(tmp_path / "missing" / "w", parameters.initialise(small, 0))
+
+
+@pytest.mark.parametrize("content", [
+    None, b"", b"weights", b"these are not the weights you are looking for\n" * 100, b"\x80\x04\x95" + bytes(100),
+    struct.pack("<Q", 2**60) + b"{}", struct.pack("<Q", 2) + b"[]"],
+    ids=["missing", "empty", "short text", "text", "binary", "huge header", "array header"])
+def test_a_file_that_is_not_safetensors_is_refused(small, tmp_path, content):
+    path = tmp_path / "w.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ParametersError, match=r"w\.safetensors: cannot be read as safetensors"):
+        parameters.load(path, small)
+
+
+def test_a_folder_is_refused(small, tmp_path):
+    with pytest.raises(ParametersError, match="cannot be read"):
+        parameters.load(tmp_path, small)
+
+
+def test_a_truncated_file_is_refused(small, tmp_path):
+    path = tmp_path / "w"
+    parameters.save(path, parameters.initialise(small, 0))
+    whole = path.read_bytes()
+    for length in (len(whole) - 1, len(whole) // 2, 100, 4):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ParametersError, match="cannot be read"):
+            parameters.load(path, small)
+
+
+class Trap:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_is_refused_and_not_loaded(small, tmp_path):
+    sprung = tmp_path / "sprung"
+    (tmp_path / "w.pt").write_bytes(pickle.dumps(Trap(sprung)))
+    with pytest.raises(ParametersError, match="cannot be read as safetensors"):
+        parameters.load(tmp_path / "w.pt", small)
+    assert not sprung.exists()
+    pickle.loads((tmp_path / "w.pt").read_bytes())
+    assert sprung.exists(), "the trap must work, or the test shows nothing"
+
+
+def with_value(name: str, value: np.ndarray):
+    return lambda given: given | {name: value}
+
+
+def without(name: str):
+    return lambda given: {key: value for key, value in given.items() if key != name}
+
+
+FAULTS = {
+    "missing": (without("conv2.bias"), ["missing conv2.bias"]),
+    "surplus": (with_value("conv9.weight", np.zeros(3, np.float32)), ["surplus conv9.weight"]),
+    "mis-shaped": (with_value("fc3.bias", np.zeros(31, np.float32)), ["fc3.bias is (31,), not (32,)"]),
+    "other layout": (with_value("conv1.weight", np.zeros((5, 5, 1, 8), np.float32)),
+                     ["conv1.weight is (5, 5, 1, 8), not (8, 1, 5, 5)"]),
+    "float64": (with_value("fc3.bias", np.zeros(32)), ["fc3.bias is float64, not float32"]),
+    "float16": (with_value("fc3.bias", np.zeros(32, np.float16)), ["fc3.bias is float16"]),
+    "int32": (with_value("fc3.bias", np.zeros(32, np.int32)), ["fc3.bias is int32"]),
+    "NaN": (with_value("fc3.bias", np.full(32, np.nan, np.float32)), ["fc3.bias holds NaN or infinity"]),
+    "infinity": (with_value("fc3.bias", np.full(32, -np.inf, np.float32)), ["fc3.bias holds NaN or infinity"]),
+    "nothing": (lambda given: {}, ["missing conv1.weight", "missing fc4.bias"]),
+    "several": (lambda given: without("conv2.bias")(given) | {"fc3.bias": np.zeros(32), "x": np.zeros(1, np.float32)},
+                ["missing conv2.bias", "fc3.bias is float64", "surplus x"]),
+}
+
+
+@pytest.mark.parametrize("change, named", FAULTS.values(), ids=FAULTS)
+def test_parameters_of_another_network_are_refused(small, tmp_path, change, named):
+    """By `check`, and with the file's name by `load`."""
+    given = change(parameters.initialise(small, 0))
+    with pytest.raises(ParametersError) as caught:
+        parameters.check(given, small)
+    assert all(words in str(caught.value) for words in ["small", *named]), str(caught.value)
+    safetensors.numpy.save_file(given, tmp_path / "w.safetensors")
+    with pytest.raises(ParametersError) as caught:
+        parameters.load(tmp_path / "w.safetensors", small)
+    assert all(words in str(caught.value) for words in ["w.safetensors", "small", *named]), str(caught.value)
+
+
+def test_bfloat16_is_refused(small, tmp_path):
+    """A type that NumPy does not have; other programs write it."""
+    header = json.dumps({"conv1.weight": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "w").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(ParametersError, match="w: "):
+        parameters.load(tmp_path / "w", small)
+
+
+def test_good_parameters_pass(small):
+    parameters.check(parameters.initialise(small, 0), small)
+    parameters.check(parameters.initialise(small, 0), with_dropout(dataclasses.replace(small, name="renamed"), 0))
