@@ -175,7 +175,7 @@ def test_the_tab_trains(backend, book):
     grey = images.test.images[:, np.newaxis].repeat(8, axis=2).repeat(8, axis=3) / 255
     assert np.abs(x - grey).mean() < 0.05, "enlarged, and neither turned nor mirrored"
     assert len(batch(backend.name, train_batches)[1]) == 16
-    loss, train_accuracy, test_accuracy, rate = book.train(book.alexnet(), train_batches, test_batches, epochs=1, lr=0.01)
+    loss, train_accuracy, test_accuracy, rate = book.train(book.alexnet(), train_batches, test_batches, epochs=1)
     assert loss == pytest.approx(math.log(10), abs=0.7)
     assert train_accuracy * 32 == pytest.approx(round(train_accuracy * 32), abs=1e-4)
     assert test_accuracy * 16 == pytest.approx(round(test_accuracy * 16), abs=1e-4)

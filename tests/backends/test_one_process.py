@@ -26,8 +26,7 @@ for backend in loaded:
 """
 
 
-@pytest.mark.parametrize("order", [["tensorflow", "torch", "mxnet"], ["mxnet", "tensorflow", "torch"],
-                                   ["torch", "mxnet", "tensorflow"]], ids="-".join)
+@pytest.mark.parametrize("order", [["tensorflow", "torch", "mxnet"], ["torch", "mxnet", "tensorflow"]], ids="-".join)
 def test_frameworks_train_side_by_side_in_any_order(order, request):
     """TensorFlow first and then PyTorch's first optimizer was a crash: tensorflow/tensorflow issue 124205."""
     asked = [name for name in request.config.getoption("--backends").split(",") if name] or order

@@ -11,12 +11,13 @@ from types import FrameType
 from typing import NoReturn
 
 import alexnet_mf
-from alexnet_mf.cli import listing, shapes, train
+from alexnet_mf.cli import listing, parity, shapes, train
 from alexnet_mf.errors import AlexnetMfError
 
 VERBS = {
     "train": (train, "print the layer table, then train (what `alexnet-mf` alone does)"),
     "shapes": (shapes, "measure every layer's output shape in one backend or all"),
+    "parity": (parity, "prove that backends compute the same function, or name the layer where they part"),
     "list": (listing, "list backends or networks"),
 }
 

@@ -7,12 +7,13 @@ from typing import Any
 
 from alexnet_mf import arithmetic, backends, spec
 from alexnet_mf.cli import output
+from alexnet_mf.cli.arguments import add_json
 from alexnet_mf.errors import BackendUnavailable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["backends", "networks"], help="what to list")
-    parser.add_argument("--json", metavar="FILE", help="write the list as JSON (- for standard output)")
+    add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,15 +8,15 @@ import dataclasses
 from alexnet_mf import backends, spec
 from alexnet_mf.backends.base import NativeLayer
 from alexnet_mf.cli import output
+from alexnet_mf.cli.arguments import add_json, add_network
 from alexnet_mf.shapes import ShapeReport, shapes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--backend", required=True, choices=[*backends.BACKENDS, "all"], help="a framework, or all that are installed")
-    add("--net", default="alexnet", help=f"network: {', '.join(spec.NETWORKS)} (default: alexnet)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)")
-    add("--json", metavar="FILE", help="write the tables as JSON (- for standard output)")
+    parser.add_argument("--backend", required=True, choices=[*backends.BACKENDS, "all"],
+                        help="a framework, or all that are installed")
+    add_network(parser)
+    add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:

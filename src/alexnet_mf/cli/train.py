@@ -10,7 +10,8 @@ from typing import Any
 from alexnet_mf import backends, parameters, spec
 from alexnet_mf.backends.base import Backend
 from alexnet_mf.cli import output
-from alexnet_mf.data import DATASETS, Dataset, load
+from alexnet_mf.cli.arguments import add_json, add_network, add_source
+from alexnet_mf.data import Dataset, load
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.training import loop
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe
@@ -22,8 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--backend", choices=list(backends.BACKENDS), help="framework (default: the first installed of "
         f"{', '.join(FRAMEWORKS)})")
-    add("--net", default="alexnet", help=f"network: {', '.join(spec.NETWORKS)} (default: alexnet)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)")
+    add_network(parser)
     add("--recipe", choices=list(RECIPES), help=f"book: {describe(BOOK)}; quick: {describe(QUICK)} "
         "(default: book on a GPU, quick on a CPU)")
     add("--epochs", type=int, help="passes over the training images (default: the recipe's)")
@@ -33,25 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weight-decay", type=float, help="L2 penalty, added to the gradient (default: the recipe's, 0)")
     add("--dropout", type=float,
         help="rate of every dropout layer, 0 up to but not including 1 (default: the network's, 0.5)")
-    add("--seed", type=seed, default=0, help="seeds initial weights, batch order and dropout (default: 0)")
-    add("--data", choices=list(DATASETS), default="auto",
-        help="auto takes Fashion-MNIST where it can, else the synthetic set (default: auto)")
-    add("--data-dir", type=Path, help="folder with the four Fashion-MNIST files, .gz or unpacked (default: "
-        "$ALEXNET_MF_DATA_DIR, else the user's cache, downloaded if need be)")
+    add_source(parser)
     add("--limit-train", type=int, metavar="N", help="the first N training images only (default: the recipe's)")
     add("--limit-test", type=int, metavar="N", help="the first N test images only (default: the recipe's)")
     add("--weights", type=Path, metavar="FILE",
         help="start from these canonical weights, safetensors (default: drawn by seed)")
     add("--save-weights", type=Path, metavar="FILE", help="write the trained weights as canonical safetensors")
-    add("--json", metavar="FILE", help="write settings, epochs and throughput as JSON (- for standard output)")
+    add_json(parser)
     add("--quiet", action="store_true", help="the two closing lines only")
-
-
-def seed(text: str) -> int:
-    """A seed from the command line."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, not {text!r}")
-    return int(text)
 
 
 def describe(recipe: Recipe) -> str:

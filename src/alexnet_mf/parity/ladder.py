@@ -17,7 +17,7 @@ from alexnet_mf.parity.referee import Referee, branch_gradients, flips, sgd_rule
 from alexnet_mf.parity.trace import Trace
 from alexnet_mf.spec import Dropout
 
-NEAR_TIE_IN_STEPS = 1e-4
+NEAR_TIE_IN_STEPS = 1e-5
 """The widest gap, over the largest value of its layer, that counts as a near tie once the steps have begun."""
 
 
@@ -102,7 +102,9 @@ def spec_differences(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     draws for itself."""
     if [layer["name"] for layer in mine["layers"]] != [layer["name"] for layer in theirs["layers"]]:
         return ["its layers are not the referee's"]
-    lines = [] if mine["input"] == theirs["input"] else [f"input is {mine['input']}, the referee's is {theirs['input']}"]
+    lines = []
+    if mine["input"] != theirs["input"]:
+        lines = [f"input is {mine['input']}, the referee's is {theirs['input']}"]
     for a, b in zip(mine["layers"], theirs["layers"]):
         lines += [f"{a['name']}.{key} is {a.get(key)}, the referee's is {b.get(key)}"
                   for key in {**a, **b} if a.get(key) != b.get(key)]
@@ -133,8 +135,9 @@ def layer_shapes(c: Comparison) -> Finding:
 def layer_outputs(c: Comparison) -> Finding:
     """Rung 4: the output of each layer after its activation."""
     found = []
-    references = c.referee.trace.group("outputs")
-    for name, value in c.subject.group("outputs").items():
+    values, references = c.subject.group("outputs"), c.referee.trace.group("outputs")
+    for layer in c.referee.case.network.layers:
+        name, value = layer.name, values[layer.name]
         error, largest = relative_l2(value, references[name]), relative_largest(value, references[name])
         found.append(Measurement(name, error, c.tolerance(c.floors.output, f"outputs/{name}")))
         found.append(Measurement(name, largest, c.tolerance(c.floors.largest, f"largest/{name}"), f"{name}, largest"))
@@ -158,8 +161,8 @@ def gradients(c: Comparison) -> Finding:
     found = []
     decided: dict[str, tuple[int, float]] = {}
     if same_shapes(c):
-        decided = flips(case.network, c.subject.tensors["pixels"], c.subject.group("outputs"),
-                        c.referee.trace.group("outputs"))
+        decided = flips(case.network, c.subject.tensors["pixels"], c.subject.group("training"),
+                        c.referee.trace.group("training"))
     if any(count for count, _ in decided.values()):
         note = f"{sum(count for count, _ in decided.values())} near ties decided otherwise"
         # Only what was nearly tied may fall the other way: a wide gap is a fault, not a choice.
@@ -168,14 +171,16 @@ def gradients(c: Comparison) -> Finding:
         if all(measurement.holds for measurement in found):
             references = branch_gradients(case, c.subject)
     # From the loss downwards, as gradients flow: the first that is wrong is nearest to the cause.
-    return [*(Measurement(name, relative_l2(mine[name], references[name]),
-                          c.tolerance(c.floors.gradient, f"gradients/{name}")) for name in reversed(mine)), *found], note
+    downwards = reversed(parameters.shapes(case.network))
+    errors = [Measurement(name, relative_l2(mine[name], references[name]),
+                          c.tolerance(c.floors.gradient, f"gradients/{name}")) for name in downwards]
+    return [*errors, *found], note
 
 
 def same_shapes(c: Comparison) -> bool:
     """Whether every layer's output has the referee's shape."""
-    references = c.referee.trace.group("outputs")
-    return all(value.shape == references[name].shape for name, value in c.subject.group("outputs").items())
+    references = c.referee.trace.group("training")
+    return all(value.shape == references[name].shape for name, value in c.subject.group("training").items())
 
 
 def steps(c: Comparison) -> Finding:
@@ -211,17 +216,15 @@ def modes(c: Comparison) -> Finding:
     found = [Measurement("evaluation", 0 if c.subject.meta["evaluates_the_same_twice"] else 1, 0,
                          "" if c.subject.meta["evaluates_the_same_twice"] else "two evaluations differ")]
     outputs = c.subject.group("outputs")
-    before = dict(zip(outputs, [None, *outputs.values()]))
     dropped = c.subject.group("dropped")
+    source = c.subject.tensors["pixels"]
     for layer in case.network.layers:
-        if not isinstance(layer, Dropout):
-            continue
-        source = before[layer.name]
-        if source is not None:
+        if isinstance(layer, Dropout):
             changed = not np.array_equal(outputs[layer.name], source)
             found.append(Measurement(layer.name, float(changed), 0,
                                      f"{layer.name} changes its input in evaluation" if changed else ""))
-        found += list(dropout_activity(layer, dropped))
+            found += list(dropout_activity(layer, dropped))
+        source = outputs[layer.name]
     return found, ""
 
 
@@ -242,7 +245,8 @@ def dropout_activity(layer: Dropout, dropped: dict[str, NDArray[Any]]) -> Iterat
     yield Measurement(layer.name, 0 if same else 1, 0, "" if same else f"{layer.name}: the same step has other masks")
     if layer.rate and count > 100:
         stuck = np.array_equal(first != 0, second != 0)
-        yield Measurement(layer.name, float(stuck), 0, f"{layer.name}: another step has the same masks" if stuck else "")
+        what = f"{layer.name}: another step has the same masks" if stuck else ""
+        yield Measurement(layer.name, float(stuck), 0, what)
 
 
 def predictions(c: Comparison) -> Finding:
@@ -276,9 +280,16 @@ def weights(c: Comparison) -> Finding:
 
 
 RUNGS: dict[str, Callable[[Comparison], Finding]] = {
-    "spec and parameters": spec_and_parameters, "pixels": pixels, "shapes": layer_shapes, "layer outputs": layer_outputs,
-    "logits and loss": logits_and_loss, "gradients": gradients, "SGD steps": steps, "dropout modes": modes,
-    "predictions": predictions, "weights": weights,
+    "spec and parameters": spec_and_parameters,
+    "pixels": pixels,
+    "shapes": layer_shapes,
+    "layer outputs": layer_outputs,
+    "logits and loss": logits_and_loss,
+    "gradients": gradients,
+    "SGD steps": steps,
+    "dropout modes": modes,
+    "predictions": predictions,
+    "weights": weights,
 }
 
 

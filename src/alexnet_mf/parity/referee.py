@@ -61,10 +61,10 @@ def float32_cost(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
 
 
 def branch_gradients(case: Case, subject: Trace) -> dict[str, Array]:
-    """The referee's float64 gradients where ReLU and max pooling decide near ties as the subject's outputs show."""
+    """The referee's float64 gradients where ReLU and max pooling decide near ties as the subject did in training."""
     model: Any = load("numpy").build(case.network, case.parameters())
     batch = model.place(case.inputs[:case.batch], case.labels[:case.batch])
-    gradients: dict[str, Array] = model.gradients(batch, branch=subject.group("outputs"))[1]
+    gradients: dict[str, Array] = model.gradients(batch, branch=subject.group("training"))[1]
     return gradients
 
 

@@ -28,9 +28,10 @@ KEY = "alexnet_mf_trace"
 class Trace:
     """A backend's answers. Tensors are named by group and layer or parameter: `outputs/conv1`, `gradients/fc6.bias`.
 
-    Groups: `inputs` and `labels` of the case; `pixels` as the network is fed them; `outputs` of each layer; `gradients`
-    of each parameter; `stepped`, each parameter after the SGD steps; `stepwise`, the outputs before each of these;
-    `logits` of every input; `dropped`, what goes into and comes out of the dropout layers in training.
+    Groups: `inputs` and `labels` of the case; `pixels` as the network is fed them; `outputs` of each layer, and in
+    `training` mode without dropout; `gradients` of each parameter; `stepped`, each parameter after the SGD steps;
+    `stepwise`, the outputs in training mode before each of these; `logits` of every input; `dropped`, what goes into
+    the dropout layers in training and what comes out.
     """
 
     meta: dict[str, Any]
@@ -42,7 +43,7 @@ class Trace:
 
     def group(self, name: str) -> dict[str, NDArray[Any]]:
         """One group's tensors by layer or parameter name."""
-        return {key.partition("/")[2]: value for key, value in self.tensors.items() if key.startswith(name + "/")}
+        return {key[len(name) + 1:]: value for key, value in self.tensors.items() if key.startswith(name + "/")}
 
     def case(self) -> Case:
         """The case that was answered."""
@@ -66,12 +67,17 @@ def trace(backend: Backend, case: Case, device: str = "cpu", continue_from: Para
     exported = model.export()
     batch = model.place(case.inputs[:case.batch], case.labels[:case.batch])
     outputs = model.outputs(batch)
-    loss, gradients = model.gradients(batch)
+    plain = build(spec.with_dropout(case.network, 0), start, device)
+    # A framework may compute another way in training than in evaluation (MXNet's convolutions do), and decide near ties
+    # otherwise: the outputs that went with the gradients are taken too.
+    training_outputs = plain.outputs(batch, dropout=(case.seed, 0))
+    loss, gradients = plain.gradients(batch)
     last = case.network.layers[-1].name
     same_twice = bool(np.array_equal(model.outputs(batch)[last], outputs[last]))
     everything = model.place(case.inputs, case.labels)
-    trained, losses, stepwise = run_steps(build, case, start, device, 0, case.steps)
-    _, continued, _ = run_steps(build, case, continue_from or trained, device, case.steps, case.continued)
+    trained, losses, stepwise = run_steps(plain, case, 0, case.steps)
+    further = build(spec.with_dropout(case.network, 0), continue_from or trained, device)
+    _, continued, _ = run_steps(further, case, case.steps, case.continued)
     meta = {
         "format": FORMAT, "backend": backend.name, "versions": backend.versions(), "settings": backend.settings(),
         "device": model.device, "network": spec.as_dict(case.network), "seed": case.seed, "data": case.origin,
@@ -84,22 +90,23 @@ def trace(backend: Backend, case: Case, device: str = "cpu", continue_from: Para
     }
     tensors: dict[str, NDArray[Any]] = {"inputs": case.inputs, "labels": case.labels, "pixels": model.pixels(batch),
                                         "logits": model.logits(everything, case.batch)}
-    for group, values in (("outputs", outputs), ("gradients", gradients), ("stepped", trained), ("stepwise", stepwise),
-                          ("dropped", dropout_activity(model, case, batch))):
+    groups = {"outputs": outputs, "training": training_outputs, "gradients": gradients, "stepped": trained,
+              "stepwise": stepwise, "dropped": dropout_activity(model, case, batch)}
+    for group, values in groups.items():
         tensors |= {f"{group}/{name}": value for name, value in values.items()}
     return Trace(meta, tensors)
 
 
-def run_steps(build: Callable[..., Model[Any]], case: Case, start: Parameters, device: str, first: int,
+def run_steps(model: Model[Any], case: Case, first: int,
               count: int) -> tuple[Parameters, list[float], dict[str, NDArray[Any]]]:
-    """Parameters after some SGD steps without dropout, the loss of each, and every layer's outputs before each."""
-    model = build(spec.with_dropout(case.network, 0), start, device)
+    """Parameters after some SGD steps, the loss of each, and every layer's outputs before each."""
     everything = model.place(case.inputs, case.labels)
     trainer = model.trainer(case.sgd, case.seed)
     stepwise = {}
     for step in range(first, first + count):
         rows = case.rows(step)
-        for name, value in model.outputs(model.place(case.inputs[rows], case.labels[rows])).items():
+        batch = model.place(case.inputs[rows], case.labels[rows])
+        for name, value in model.outputs(batch, dropout=(case.seed, step)).items():
             stepwise[f"{step}/{name}"] = value
         trainer.step(everything, rows, step)
     losses = trainer.read().losses.tolist()
@@ -128,7 +135,8 @@ def save(path: Path, answer: Trace) -> None:
     """
     tensors = {}
     for name, value in answer.tensors.items():
-        keep = value.dtype.kind in "iu" or (answer.backend == "numpy" and name.startswith(("outputs/", "logits")))
+        exact = answer.backend == "numpy" and name.startswith(("outputs/", "training/", "logits"))
+        keep = exact or value.dtype.kind in "iu"
         tensors[name] = np.ascontiguousarray(value if keep else value.astype(np.float32, copy=False))
     try:
         save_file(tensors, path, {KEY: json.dumps(answer.meta)})
@@ -175,8 +183,9 @@ def check_whole(path: Path, answer: Trace, case: Case) -> None:
     expected = {f"{group}/{name}": shape for group in ("gradients", "stepped")
                 for name, shape in parameters.shapes(case.network).items()}
     faults = [f"missing {name}" for name in expected if name not in answer.tensors]
-    faults += [f"missing outputs/{layer.name}" for layer in case.network.layers
-               if f"outputs/{layer.name}" not in answer.tensors]
+    steps = [f"stepwise/{step}" for step in range(case.steps)]
+    faults += [f"missing {group}/{layer.name}" for group in ("outputs", "training", *steps)
+               for layer in case.network.layers if f"{group}/{layer.name}" not in answer.tensors]
     faults += [f"missing {name}" for name in ("pixels", "logits") if name not in answer.tensors]
     for name, value in answer.tensors.items():
         if name.startswith(("gradients/", "stepped/")) and name not in expected:

@@ -98,7 +98,7 @@ def _has(package: str) -> bool:
 
 
 def _load_cuda() -> None:
-    """Load the libraries that the GPU build links to from the packages that hold them: it does not look there itself."""
+    """Load the libraries that the GPU build links to from the packages that hold them, where it does not look."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError as error:

@@ -9,8 +9,8 @@ from alexnet_mf.backends.tensorflow.quiet import quiet_import
 # Keras would take another framework where the user's configuration names one.
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
-# TensorFlow 2.20 and later lends its LLVM to whatever is loaded after it, and triton, which PyTorch loads with its first
-# optimizer, crashes with that: where triton is installed, it goes first. github.com/tensorflow/tensorflow/issues/124205
+# TensorFlow 2.20 and later lends its LLVM to whatever is loaded after it, and triton, which PyTorch loads with its
+# first optimizer, crashes with that: where triton is installed, it goes first. tensorflow/tensorflow issue 124205
 with contextlib.suppress(ImportError):
     importlib.import_module("triton")
 

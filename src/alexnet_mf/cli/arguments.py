@@ -1,0 +1,49 @@
+"""Flags that mean the same in every verb."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from alexnet_mf import backends, spec
+from alexnet_mf.data import DATASETS
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """--net and --device."""
+    parser.add_argument("--net", default="alexnet", help=f"network: {', '.join(spec.NETWORKS)} (default: alexnet)")
+    parser.add_argument("--device", default="auto",
+                        help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)")
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """--data, --data-dir and --seed."""
+    parser.add_argument("--data", choices=list(DATASETS), default="auto",
+                        help="auto takes Fashion-MNIST where it can, else the synthetic set (default: auto)")
+    parser.add_argument("--data-dir", type=Path, metavar="FOLDER",
+                        help="folder with the four Fashion-MNIST files, .gz or unpacked (default: "
+                             "$ALEXNET_MF_DATA_DIR, else the user's cache, downloaded if need be)")
+    parser.add_argument("--seed", type=seed, default=0,
+                        help="of initial weights, order of images and dropout (default: 0)")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """--json."""
+    parser.add_argument("--json", metavar="FILE",
+                        help="write the result as JSON (- for standard output, and nothing else)")
+
+
+def seed(text: str) -> int:
+    """A seed from the command line."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, not {text!r}")
+    return int(text)
+
+
+def backend_list(text: str) -> list[str]:
+    """Comma-separated backends from the command line."""
+    names = text.split(",")
+    for name in names:
+        if name not in backends.BACKENDS:
+            raise argparse.ArgumentTypeError(f"unknown backend {name!r}; known: {', '.join(backends.BACKENDS)}")
+    return list(dict.fromkeys(names))

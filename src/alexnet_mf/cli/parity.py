@@ -1,0 +1,185 @@
+"""`parity`: whether backends compute the same function; `parity trace` and `parity compare`, its two halves."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from alexnet_mf import backends, spec
+from alexnet_mf.cli import output
+from alexnet_mf.cli.arguments import add_json, add_network, add_source, backend_list
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
+from alexnet_mf.parity.measure import TIERS
+
+TIER_HELP = f"tolerances: {', '.join(TIERS)} (default: float32; the other two are for computations in those precisions)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The whole ladder's flags, and the two halves as verbs of their own."""
+    halves = parser.add_subparsers(dest="half", metavar="{trace,compare}", parser_class=type(parser))
+    trace = halves.add_parser("trace", help="write what one backend computes",
+                              description="Write what one backend computes.")
+    add_network(trace)
+    add_source(trace)
+    trace.add_argument("--backend", required=True, choices=list(backends.BACKENDS), help="the backend to ask")
+    trace.add_argument("--out", required=True, type=Path, metavar="FILE",
+                       help="the trace, safetensors with a JSON header")
+    trace.add_argument("--continue-from", type=Path, metavar="TRACE",
+                       help="another backend's trace: take the last steps from the weights that it had reached "
+                            "(default: from one's own)")
+    trace.set_defaults(run=run_trace)
+    compare = halves.add_parser("compare", help="the ladder over traces from anywhere",
+                                description="The ladder over traces from anywhere.")
+    compare.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help="files of `parity trace`; the referee "
+                         "(numpy) is computed if its trace is not among them")
+    compare.add_argument("--tier", choices=list(TIERS), default="float32", help=TIER_HELP)
+    add_json(compare)
+    compare.set_defaults(run=run_compare)
+    parser.add_argument("--backends", type=backend_list, metavar="NAMES",
+                        help="comma-separated backends (default: all that are installed)")
+    add_network(parser)
+    add_source(parser)
+    parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH",
+                        help="the interpreter of a backend that lives in another environment (repeatable)")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER",
+                        help="keep the traces there (default: they are temporary)")
+    parser.add_argument("--tier", choices=list(TIERS), default="float32", help=TIER_HELP)
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """The whole ladder."""
+    from alexnet_mf.parity.run import parity
+
+    names = options.backends or backends.installed()
+    spec.get_network(options.net)
+    pythons = interpreters(options.python)
+    for name in names:
+        if name not in pythons and not backends.is_installed(name):
+            raise BackendUnavailable(f"backend {name}: not installed here; {backends.BACKENDS[name].install}, or name "
+                                     f"an interpreter that has it: --python {name}=PATH")
+    flags = ["--net", options.net, "--device", options.device, "--seed", str(options.seed), "--data", options.data]
+    if options.data_dir:
+        flags += ["--data-dir", str(options.data_dir)]
+
+    def tell(name: str) -> None:
+        if options.json != "-" and sys.stdout.isatty():
+            output.notice(f"{name} ..." if name == "comparing" else f"tracing {name} ...")
+
+    return show(parity(names, flags, pythons, options.tier, options.keep, tell), options)
+
+
+def interpreters(texts: list[str]) -> dict[str, str]:
+    """NAME=PATH pairs."""
+    pairs = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or name not in backends.BACKENDS or not path:
+            raise AlexnetMfError(f"--python takes NAME=PATH with a backend's name ({', '.join(backends.BACKENDS)}), "
+                                 f"not {text!r}")
+        pairs[name] = path
+    return pairs
+
+
+def run_trace(options: argparse.Namespace) -> int:
+    """What one backend computes."""
+    from alexnet_mf.parity import trace as traces
+    from alexnet_mf.parity.case import make_case
+    from alexnet_mf.parity.run import answer
+
+    backend = backends.load(options.backend)
+    case, why = make_case(spec.get_network(options.net, options.backend), options.seed, options.data, options.data_dir)
+    if why:
+        output.notice(why)
+    origin = traces.load(options.continue_from).group("stepped") if options.continue_from else None
+    result = answer(backend, case, device=options.device, continue_from=origin)
+    traces.save(options.out, result)
+    output.say(f"{options.out}: {options.backend} on {result.meta['device']}, {case.origin}, seed {case.seed}")
+    return 0
+
+
+def run_compare(options: argparse.Namespace) -> int:
+    """The ladder over traces from anywhere."""
+    from alexnet_mf.parity import trace as traces
+    from alexnet_mf.parity.run import compare
+
+    return show(compare([traces.load(path) for path in options.traces], options.tier), options)
+
+
+def show(report: Any, options: argparse.Namespace) -> int:
+    """Rungs by backends, the pairs, what is wrong, and the verdict in one line."""
+    if options.json != "-":
+        names = list(report.rungs)
+        rows = [[str(rungs[0].number), rungs[0].name, *(cell(rung) for rung in rungs)]
+                for rungs in zip(*report.rungs.values())]
+        case = report.referee.case
+        output.table(["", "rung", *names], rows, right=[0],
+                     title=f"{case.network.name}, {case.origin}, seed {case.seed}: the error nearest to its tolerance")
+        output.say()
+        notes(report)
+        if report.pairs:
+            output.table(["pair", "pixels", "outputs", "gradients"], [
+                [f"{p.first} - {p.second}", "equal" if p.pixels_equal else "differ", f"{p.output:.1e} ({p.layer})",
+                 f"{p.gradient:.1e} ({p.parameter})"] for p in report.pairs])
+            output.say()
+        for name, sentences in report.diagnoses.items():
+            for sentence in sentences:
+                output.say(f"{name}: {sentence}")
+        output.say(verdict(report))
+    if options.json:
+        output.write_json(options.json, as_json(report))
+    return 0 if report.holds else 1
+
+
+def cell(rung: Any) -> str:
+    """A rung's nearest or furthest measurement: `4.1e-07 < 2e-06 conv1`, or with RED before it."""
+    worst = rung.worst
+    if worst.tolerance == 0:
+        return "equal" if rung.holds else f"RED {worst.where}"
+    figures = f"{worst.error:.1e} of {worst.tolerance:.0e}"
+    return figures if rung.holds else f"RED {figures} {rung.failures[0].where}"
+
+
+def notes(report: Any) -> None:
+    """What the rungs have to say beside their numbers, once for each saying."""
+    said: dict[str, list[str]] = {}
+    for name, rungs in report.rungs.items():
+        for rung in rungs:
+            if rung.note:
+                said.setdefault(f"{rung.name}: {rung.note}", []).append(name)
+    for note, names in said.items():
+        output.say(f"{note} ({', '.join(names)})")
+    output.say()
+
+
+def verdict(report: Any) -> str:
+    """One line."""
+    names = [name for name in report.rungs if name != "numpy"]
+    red = [name for name in report.rungs if not all(rung.holds for rung in report.rungs[name])]
+    if not red:
+        who = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else (names or ["numpy"])[0]
+        return f"parity holds: same function, same training steps as the float64 referee in {who}"
+    lowest = {name: next(rung.name for rung in report.rungs[name] if not rung.holds) for name in red}
+    return f"parity does not hold: {'; '.join(f'{name} from rung {rung!r} on' for name, rung in lowest.items())}"
+
+
+def as_json(report: Any) -> dict[str, Any]:
+    """The report with its conditions."""
+    case = report.referee.case
+    return {
+        "holds": report.holds, "network": spec.as_dict(case.network), "spec_sha256": spec.digest(case.network),
+        "data": case.origin, "seed": case.seed, "batch": case.batch, "steps": case.steps,
+        "sgd": dataclasses.asdict(case.sgd), "float32_cost": report.referee.cost,
+        "backends": {name: {
+            **{key: subject.meta[key] for key in ("versions", "settings", "device")},
+            "rungs": [{"number": rung.number, "name": rung.name, "holds": rung.holds, "note": rung.note,
+                       "measurements": [{**dataclasses.asdict(m), "error": m.error if math.isfinite(m.error) else None,
+                                         "holds": m.holds} for m in rung.measurements]} for rung in report.rungs[name]],
+            "diagnosis": report.diagnoses[name]}
+            for name, subject in zip(report.rungs, report.subjects)},
+        "pairs": [dataclasses.asdict(pair) for pair in report.pairs],
+    }

@@ -1,0 +1,763 @@
+"""The command line: exit codes, one line for each error, and what goes to a terminal, a pipe and a file.
+
+Most tests call `main` in this process, with a network of 28x28 images in AlexNet's place and the NumPy backend: they
+are about the commands, not about the arithmetic. Signals, pipes and terminals get a process of their own; and one
+AlexNet is trained for real.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import alexnet_mf
+from alexnet_mf import backends, cli, data, parameters, spec
+from alexnet_mf.backends.numpy import NumpyModel
+from alexnet_mf.cli import output, train
+from alexnet_mf.errors import DataError
+from alexnet_mf.training.loop import Progress
+from alexnet_mf.training.recipe import BOOK, QUICK
+
+FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
+CLOSING = re.compile(r"loss (\d+\.\d{3}), train acc ([01]\.\d{3}), test acc ([01]\.\d{3})\n"
+                     r"(\d+\.\d) examples/sec on (cpu|cuda:\d+)\n\Z")
+TRAIN = ["train", "--backend", "numpy", "--data", "synthetic"]
+TINY = ["--limit-train", "8", "--limit-test", "8", "--batch-size", "4", "--epochs", "1"]
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]):
+    """Run a command in this process."""
+    def run(*words: str) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = cli.main(list(words))
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        return Outcome(code, *capsys.readouterr())
+    return run
+
+
+@pytest.fixture
+def small_alexnet(small, monkeypatch):
+    """A small network under AlexNet's name, and a small synthetic set."""
+    network = dataclasses.replace(small, name="alexnet")
+    known = spec.get_network
+
+    def get_network(name: str, backend: str = "torch") -> spec.Network:
+        known(name, backend)
+        return network
+
+    monkeypatch.setattr(spec, "get_network", get_network)
+    monkeypatch.setattr("alexnet_mf.shapes.get_network", get_network)
+    draw = data.synthetic.load
+    monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=64, test=32))
+    return network
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Make believe that only these frameworks are installed."""
+    def install(*names: str) -> None:
+        for name in FRAMEWORKS:
+            if name not in names:
+                monkeypatch.setitem(sys.modules, name, None)  # as Python marks what must not be imported
+    return install
+
+
+def assert_one_line(outcome: Outcome, *fragments: str, code: int = 2) -> None:
+    """An exit code and exactly one line on standard error, with these words."""
+    assert outcome.code == code
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert outcome.err.startswith("alexnet-mf")
+    assert outcome.err.endswith("\n")
+    for fragment in fragments:
+        assert fragment in outcome.err
+
+
+# Help and version
+
+
+def parsers() -> list[tuple[str, argparse.ArgumentParser]]:
+    """The parser of every verb, and of the verbs below it."""
+    found, queue = [], [((), cli.parser())]
+    for path, parser in queue:
+        found.append((" ".join(path), parser))
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                queue += [((*path, name), below) for name, below in action.choices.items()]
+    return found
+
+
+@pytest.mark.parametrize("verb", [name for name, _ in parsers()])
+def test_help_explains_every_flag(command, verb):
+    outcome = command(*verb.split(), "--help")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    for action in dict(parsers())[verb]._actions:
+        for flag in action.option_strings:
+            assert flag in outcome.out
+
+
+@pytest.mark.parametrize("verb, parser", [pair for pair in parsers() if pair[0]], ids=lambda x: x if isinstance(x, str)
+                         else "")
+def test_every_flag_that_takes_a_value_states_its_default(verb, parser):
+    """But for those that must be given, and files that are only written when asked for."""
+    for action in parser._actions:
+        takes_value = action.option_strings and action.nargs != 0 and not action.required
+        assert action.help or isinstance(action, argparse._SubParsersAction), action
+        if takes_value and action.dest not in ("json", "save_weights", "plot", "python"):
+            assert "(default: " in action.help, f"{verb} {action.option_strings[0]}"
+
+
+def test_the_stated_defaults_are_those_that_hold():
+    options = cli.parser().parse_args(["train"])
+    assert (options.net, options.device, options.seed, options.data) == ("alexnet", "auto", 0, "auto")
+    assert (options.backend, options.recipe, options.epochs, options.lr, options.dropout) == (None,) * 5
+    assert train.choose_recipe(None, "cpu") is QUICK
+    assert train.choose_recipe(None, "cuda:0") is BOOK
+    assert train.choose_recipe("book", "cpu") is BOOK
+    assert train.choose_recipe("quick", "cuda:0") is QUICK
+
+
+def test_version(command):
+    outcome = command("--version")
+    assert (outcome.code, outcome.out) == (0, f"alexnet-mf {alexnet_mf.__version__}\n")
+
+
+def test_both_ways_in_lead_to_main():
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="alexnet-mf")
+    assert script.load() is cli.main
+    done = subprocess.run([sys.executable, "-m", "alexnet_mf", "--version"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"alexnet-mf {alexnet_mf.__version__}\n")
+
+
+# What cannot be run as asked
+
+
+@pytest.mark.parametrize("words, fragments", [
+    (["fly"], ["fly", "train", "shapes", "list"]),
+    (["train", "--nope"], ["--nope", "--help"]),
+    (["train", "--epoch", "3"], ["--epoch"]),  # no abbreviations: `--data` must never mean `--data-dir`
+    (["train", "extra"], ["extra"]),
+    (["train", "--backend", "jax"], ["jax", "torch", "tensorflow", "mxnet", "numpy"]),
+    (["train", "--recipe", "slow"], ["slow", "book", "quick"]),
+    (["train", "--data", "mnist"], ["mnist", "fashion-mnist", "synthetic"]),
+    (["train", "--epochs", "two"], ["--epochs", "two"]),
+    (["train", "--epochs", "1.5"], ["--epochs", "1.5"]),
+    (["train", "--epochs"], ["--epochs"]),
+    (["train", "--lr", "fast"], ["--lr", "fast"]),
+    (["train", "--seed", "-1"], ["--seed", "-1"]),
+    (["train", "--seed", "x"], ["--seed", "'x'"]),
+    ([*TRAIN, "--epochs", "0"], ["epochs", "at least 1", "0"]),
+    ([*TRAIN, "--epochs", "-3"], ["epochs", "-3"]),
+    ([*TRAIN, "--batch-size", "0"], ["batch size", "0"]),
+    ([*TRAIN, "--limit-train", "0"], ["training images", "0"]),
+    ([*TRAIN, "--limit-test", "-1"], ["test images", "-1"]),
+    ([*TRAIN, "--lr", "nan"], ["learning rate", "nan"]),
+    ([*TRAIN, "--lr", "inf"], ["learning rate", "inf"]),
+    ([*TRAIN, "--lr", "-0.1"], ["learning rate", "-0.1"]),
+    ([*TRAIN, "--momentum", "1"], ["momentum", "below 1"]),
+    ([*TRAIN, "--weight-decay", "-1"], ["weight decay", "-1"]),
+    ([*TRAIN, "--dropout", "1"], ["drop6", "rate", "1.0"]),
+    ([*TRAIN, "--net", "lenet"], ["lenet", "alexnet, alexnet-tab"]),
+    ([*TRAIN, "--weights", "/nowhere/w.safetensors"], ["/nowhere/w.safetensors", "cannot be read"]),
+    ([*TRAIN, "--save-weights", "/nowhere/w.safetensors"], ["/nowhere/w.safetensors", "cannot be written"]),
+    ([*TRAIN, "--json", "/nowhere/r.json"], ["/nowhere/r.json", "cannot be written"]),
+    ([*TRAIN, "--json", "/"], ["/", "cannot be written"]),
+    ([*TRAIN, "--data-dir", "/nowhere"], ["/nowhere", "--data"]),
+    (["shapes"], ["--backend"]),
+    (["shapes", "--backend", "numpy", "--net", "lenet"], ["lenet", "alexnet, alexnet-tab"]),
+    (["shapes", "--backend", "numpy", "--json", "/nowhere/s.json"], ["/nowhere/s.json"]),
+    (["list"], ["what"]),
+    (["list", "layers"], ["layers", "backends", "networks"]),
+    (["list", "networks", "--json", "/nowhere/n.json"], ["/nowhere/n.json", "cannot be written"]),
+], ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].islower() else "")
+def test_wrong_words_are_told_in_one_line(command, words, fragments):
+    assert_one_line(command(*words), *fragments)
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "tpu"])
+def test_an_unknown_device_is_told_in_one_line(command, small_alexnet, device):
+    assert_one_line(command(*TRAIN, "--device", device), device, "cpu")
+
+
+@pytest.mark.parametrize("words", [["--save-weights", "/nowhere/w"], ["--json", "/nowhere/r.json"]])
+def test_a_place_that_cannot_be_written_is_told_before_the_training(command, small_alexnet, words):
+    outcome = command(*TRAIN, *words)
+    assert_one_line(outcome, "/nowhere/")
+    assert outcome.out == ""
+
+
+def test_weights_of_another_network_are_told_in_one_line(command, small_alexnet, tmp_path):
+    given = parameters.initialise(small_alexnet, 0)
+    del given["conv2.bias"]
+    parameters.save(tmp_path / "w", given)
+    assert_one_line(command(*TRAIN, "--weights", str(tmp_path / "w")), str(tmp_path / "w"), "missing conv2.bias")
+
+
+# Backends that are not there
+
+
+def test_a_missing_backend_says_how_to_install_it(command, only):
+    only("torch")
+    assert_one_line(command("train", "--backend", "mxnet"), "mxnet is not installed", "pip install 'mxnet==1.9.1'")
+
+
+def test_no_framework_at_all_says_how_to_get_one(command, only):
+    only()
+    assert_one_line(command("train"), "none of torch, tensorflow and mxnet", "pip install torch", "--backend numpy")
+
+
+@pytest.mark.parametrize("installed, taken", [(["torch", "tensorflow", "mxnet"], "torch"),
+                                              (["tensorflow", "mxnet"], "tensorflow"), (["mxnet"], "mxnet")])
+def test_without_a_backend_the_first_installed_is_taken_and_named(command, small_alexnet, monkeypatch, installed, taken):
+    numpy_backend, asked = backends.load("numpy"), []
+    monkeypatch.setattr(backends, "is_installed", lambda name: name in installed)
+    monkeypatch.setattr(backends, "load", lambda name: asked.append(name) or numpy_backend)
+    outcome = command("--data", "synthetic", *TINY)
+    assert outcome.code == 0
+    assert asked == [taken]
+    assert outcome.err == f"taking --backend {taken}, the first installed of torch, tensorflow, mxnet\n"
+
+
+BREAKAGES = {
+    "ImportError": "raise ImportError('libc10.so: cannot open shared object file')",
+    "OSError": "raise OSError('libc10.so: cannot open shared object file')",
+    "RuntimeError": "raise RuntimeError('a first line\\nlibc10.so: cannot open shared object file')",
+    "ValueError": "raise ValueError('numpy.dtype size changed: libc10.so: cannot open shared object file')",
+    "AttributeError": "raise AttributeError('libc10.so: cannot open shared object file')",
+    "SyntaxError": "libc10.so: cannot open shared object file",
+    "an empty folder": "",
+}
+
+
+def broken_torch(folder: Path, content: str) -> dict[str, str]:
+    """An environment whose torch cannot be imported."""
+    (folder / "torch").mkdir()
+    (folder / "torch" / "__init__.py").write_text(content + "\n", encoding="utf-8")
+    return os.environ | {"PYTHONPATH": str(folder)}
+
+
+@pytest.mark.parametrize("content", BREAKAGES.values(), ids=BREAKAGES)
+def test_a_broken_framework_is_told_in_one_line(tmp_path, content):
+    done = subprocess.run([sys.executable, "-m", "alexnet_mf", "train", "--backend", "torch"], capture_output=True,
+                          text=True, timeout=60, env=broken_torch(tmp_path, content))
+    outcome = Outcome(done.returncode, done.stdout, done.stderr)
+    assert_one_line(outcome, "torch is installed but its import failed", "pip install torch")
+    if content.startswith("raise"):
+        assert "libc10.so: cannot open shared object file" in outcome.err
+
+
+def test_list_backends_goes_on_after_a_broken_and_a_missing_one(tmp_path):
+    script = "import sys; sys.modules['mxnet'] = sys.modules['tensorflow'] = None\n" \
+             "from alexnet_mf.cli import main\nsys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", script, "list", "backends"], capture_output=True, text=True, timeout=60,
+                          env=broken_torch(tmp_path, BREAKAGES["RuntimeError"]))
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()[1:]}
+    assert "broken" in rows["torch"]
+    assert "libc10.so" in rows["torch"]
+    assert "not installed" in rows["tensorflow"]
+    assert "pip install 'mxnet==1.9.1'" in rows["mxnet"]
+    assert re.search(r"installed +[\d.]+ +cpu", rows["numpy"])
+
+
+# list
+
+
+def test_list_networks(command):
+    outcome = command("list", "networks")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.lines[0].split() == ["network", "input", "parameters", "multiply", "accumulates", "source"]
+    assert [line.split()[0] for line in outcome.lines[1:]] == ["alexnet", "alexnet-tab"]
+    for line in outcome.lines[1:]:
+        assert line.split()[1:4] == ["1x224x224", "46,764,746", "938,146,176"]
+        assert "Dive into Deep Learning, section 8.1" in line
+
+
+def test_list_networks_as_json(command):
+    outcome = command("list", "networks", "--json", "-")
+    entries = json.loads(outcome.out)
+    assert [entry["network"] for entry in entries] == ["alexnet", "alexnet-tab"]
+    assert {(entry["parameters"], entry["multiply_accumulates"]) for entry in entries} == {(46_764_746, 938_146_176)}
+
+
+def test_list_backends(command, only, tmp_path):
+    """One that is there, three that are not; as a table and in a file."""
+    only()
+    outcome = command("list", "backends", "--json", str(tmp_path / "b.json"))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert [line.split()[0] for line in outcome.lines] == ["backend", "torch", "tensorflow", "mxnet", "numpy"]
+    entries = {entry["backend"]: entry for entry in json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))}
+    assert entries["numpy"]["state"] == "installed"
+    assert entries["numpy"]["version"] == np.__version__
+    assert entries["numpy"]["devices"][0].startswith("cpu")
+    for name in FRAMEWORKS:
+        assert (entries[name]["state"], entries[name]["devices"]) == ("not installed", [])
+        assert entries[name]["install"].startswith("pip install ")
+
+
+def test_list_backends_knows_what_is_installed(command, backend):
+    entries = {entry["backend"]: entry for entry in json.loads(command("list", "backends", "--json", "-").out)}
+    assert entries[backend.name]["state"] == "installed"
+    assert entries[backend.name]["version"]
+    assert any(device.startswith("cpu") for device in entries[backend.name]["devices"])
+
+
+# shapes
+
+ROWS = ["conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "flatten", "fc6", "drop6", "fc7",
+        "drop7", "fc8"]
+
+
+def test_shapes_of_alexnet_in_numpy(command):
+    outcome = command("shapes", "--backend", "numpy")
+    assert (outcome.code, outcome.err) == (0, "")
+    table = {line.split()[0]: line for line in outcome.lines if line}
+    assert list(table)[2:-2] == ROWS
+    assert re.fullmatch(r"conv1 +conv2d \+ relu +1x96x54x54 +11,712", table["conv1"])
+    assert re.fullmatch(r"pool5 +max_pool +1x256x5x5", table["pool5"])
+    assert re.fullmatch(r"total +46,764,746", table["total"])
+    assert outcome.lines[-1] == "the arithmetic and numpy agree: shapes and parameter counts"
+
+
+def test_shapes_of_alexnet_in_all_backends(command, monkeypatch, request):
+    """The JSON of the issue: backend name to rows of name, native, shape (NCHW), native_shape, parameters."""
+    asked = [name for name in request.config.getoption("--backends").split(",") if name] or list(backends.BACKENDS)
+    names = [name for name in backends.BACKENDS if name in asked and backends.is_installed(name)]
+    monkeypatch.setattr(backends, "is_installed", lambda name: name in names)
+    outcome = command("shapes", "--backend", "all", "--json", "-")
+    assert outcome.code == 0
+    assert outcome.err.splitlines() == [f"{name} is not installed: {backends.BACKENDS[name].install}"
+                                        for name in backends.BACKENDS if name not in names]
+    tables = json.loads(outcome.out)
+    assert list(tables) == names
+    for name, rows in tables.items():
+        assert [row["name"] for row in rows] == ROWS
+        assert {tuple(row) for row in rows} == {("name", "native", "shape", "native_shape", "parameters")}
+        assert [row["shape"] for row in rows][:2] == [[1, 96, 54, 54], [1, 96, 26, 26]]
+        assert rows[0]["native_shape"] == ([1, 54, 54, 96] if name == "tensorflow" else [1, 96, 54, 54])
+        assert sum(row["parameters"] for row in rows) == 46_764_746
+
+
+def test_shapes_side_by_side(command, small_alexnet, monkeypatch, request):
+    if any(not backends.is_installed(name) for name in FRAMEWORKS) or request.config.getoption("--backends") == "numpy":
+        pytest.skip("not all the frameworks are here")
+    outcome = command("shapes", "--backend", "all")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.lines[1].split() == ["layer", "output", "shape", "parameters", *FRAMEWORKS, "numpy"]
+    conv1 = re.split(r"  +", outcome.lines[2])
+    assert conv1 == ["conv1", "1x8x13x13", "208", "Conv2d + ReLU", "ZeroPadding2D + Conv2D", "Conv2D", "conv2d + relu"]
+    assert outcome.lines[-1] == \
+        "the arithmetic, torch, tensorflow, mxnet and numpy agree: shapes and parameter counts"
+
+
+def test_shapes_all_names_the_missing_in_order(command, small_alexnet, only):
+    only()
+    outcome = command("shapes", "--backend", "all")
+    assert outcome.code == 0
+    assert [line.split()[0] for line in outcome.err.splitlines()] == FRAMEWORKS
+    assert outcome.lines[-1] == "the arithmetic and numpy agree: shapes and parameter counts"
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    """Make the NumPy backend describe itself wrongly."""
+    describe = NumpyModel.describe
+    monkeypatch.setattr(NumpyModel, "describe", lambda model: change(describe(model)))
+
+
+@pytest.mark.parametrize("change, fragments", [
+    (lambda rows: [dataclasses.replace(rows[0], shape=(1, 8, 12, 12)), *rows[1:]],
+     ["conv1: numpy has 1x8x12x12 and 208 parameters, the arithmetic has 1x8x13x13 and 208 parameters"]),
+    (lambda rows: [dataclasses.replace(rows[0], parameters=209), *rows[1:]], ["conv1: numpy has", "209 parameters"]),
+    (lambda rows: rows[1:], ["numpy has the layers pool1, conv2", "the arithmetic has conv1, pool1"]),
+    (lambda rows: [dataclasses.replace(rows[0], name="conv9"), *rows[1:]], ["conv9", "the arithmetic has conv1"]),
+], ids=["shape", "parameters", "missing row", "name"])
+@pytest.mark.parametrize("everywhere", [False, True], ids=["alone", "all"])
+def test_shapes_exits_with_1_where_a_backend_disagrees(command, small_alexnet, monkeypatch, change, fragments,
+                                                       everywhere):
+    spoil(monkeypatch, change)
+    if everywhere:  # a second NumPy under another name: this one is right, and comes first
+        right = backends.load("numpy")
+        rows = right.build(small_alexnet, parameters.initialise(small_alexnet, 0), "cpu")
+        rows = NumpyModel.describe.__closure__[1].cell_contents(rows)
+        other = SimpleNamespace(build=lambda *arguments: SimpleNamespace(describe=lambda: rows))
+        monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
+        monkeypatch.setattr(backends, "load", lambda name: other if name == "torch" else right)
+    outcome = command("shapes", "--backend", "all" if everywhere else "numpy")
+    assert outcome.code == 1
+    for fragment in fragments:
+        assert fragment in outcome.out
+    assert outcome.lines[-1].endswith("do not agree: shapes and parameter counts")
+    assert "Traceback" not in outcome.err
+
+
+# train
+
+
+def test_the_last_two_lines_are_the_book_s(command, small_alexnet):
+    outcome = command(*TRAIN, *TINY)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert CLOSING.search(outcome.out)
+    assert outcome.lines[0].startswith("alexnet in numpy ")
+    assert any(line.startswith("total") for line in outcome.lines)
+    assert any(line.startswith("synthetic garments") for line in outcome.lines)
+    assert "\x1b" not in outcome.out
+
+
+def test_quiet_prints_only_these_two(command, small_alexnet):
+    outcome = command(*TRAIN, *TINY, "--quiet")
+    assert (outcome.code, outcome.err, len(outcome.lines)) == (0, "", 2)
+    assert CLOSING.match(outcome.out)
+
+
+def test_train_is_what_happens_without_a_verb(command, small_alexnet):
+    outcome = command("--backend", "numpy", "--data", "synthetic", *TINY, "--quiet")
+    assert outcome.code == 0
+    assert CLOSING.match(outcome.out)
+
+
+def test_the_quick_recipe_is_announced_with_the_time_of_the_book_s(command, small_alexnet):
+    outcome = command(*TRAIN, "--batch-size", "8")
+    assert any(line.startswith("no GPU here: taking --recipe quick") for line in outcome.lines)
+    assert any(re.fullmatch(r"at \d+\.\d images/s, --recipe book would take about .* here, evaluation left out", line)
+               for line in outcome.lines)
+    asked = command(*TRAIN, "--batch-size", "8", "--recipe", "quick")
+    assert "taking --recipe" not in asked.out
+    assert "would take" not in asked.out
+
+
+def test_every_epoch_has_its_line(command, small_alexnet):
+    outcome = command(*TRAIN, *TINY, "--epochs", "3")
+    assert [line[:9] for line in outcome.lines if line.startswith("epoch")] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    last = next(line for line in outcome.lines if line.startswith("epoch 3/3: "))
+    assert last.removeprefix("epoch 3/3: ") == outcome.lines[-2]
+
+
+def test_json_tells_the_conditions_and_the_figures(command, small_alexnet, tmp_path):
+    path = tmp_path / "run.json"
+    outcome = command(*TRAIN, "--json", str(path), "--epochs", "2", "--batch-size", "5", "--lr", "0.02", "--momentum",
+                      "0.5", "--weight-decay", "0.001", "--dropout", "0.25", "--seed", "9", "--limit-train", "12",
+                      "--limit-test", "7", "--recipe", "book")
+    report = json.loads(path.read_text(encoding="utf-8"))
+    network = spec.with_dropout(small_alexnet, 0.25)
+    assert report["backend"] == "numpy"
+    assert report["device"] == "cpu"
+    assert report["versions"]["numpy"] == np.__version__
+    assert report["settings"]
+    assert report["seed"] == 9
+    assert "synthetic" in report["data"]
+    assert spec.from_dict(report["network"]) == network
+    assert report["spec_sha256"] == spec.digest(network)
+    assert report["recipe"] == {"name": "book", "epochs": 2, "batch_size": 5, "train_images": 12, "test_images": 7,
+                                "sgd": {"learning_rate": 0.02, "momentum": 0.5, "weight_decay": 0.001}}
+    assert len(report["losses"]) == 2 * 3
+    assert [epoch["epoch"] for epoch in report["epochs"]] == [1, 2]
+    assert report["images_timed"] == 2 * 12 - 5
+    assert report["images_per_second"] == pytest.approx(report["images_timed"] / report["seconds"])
+    last = report["epochs"][-1]
+    assert CLOSING.search(outcome.out).groups() == (
+        f"{last['loss']:.3f}", f"{last['train_accuracy']:.3f}", f"{last['test_accuracy']:.3f}",
+        f"{report['images_per_second']:.1f}", "cpu")
+
+
+def losses(command, *words: str) -> list[float]:
+    """JSON on standard output, and nothing else there."""
+    outcome = command(*TRAIN, *TINY, "--json", "-", *words)
+    assert (outcome.code, outcome.err) == (0, "")
+    return json.loads(outcome.out)["losses"]
+
+
+def test_the_seed_and_only_the_seed_decides(command, small_alexnet):
+    assert losses(command) == losses(command, "--seed", "0")
+    assert losses(command, "--seed", "1") != losses(command)
+    assert losses(command, "--dropout", "0") != losses(command)
+
+
+def test_weights_out_and_in_again(command, small_alexnet, tmp_path):
+    """What is saved is what was trained; loaded and not trained further, it is saved the same."""
+    first, second = str(tmp_path / "1.safetensors"), str(tmp_path / "2.safetensors")
+    command(*TRAIN, *TINY, "--save-weights", first)
+    trained = parameters.load(Path(first), small_alexnet)
+    assert parameters.digest(trained) != parameters.digest(parameters.initialise(small_alexnet, 0))
+    outcome = command(*TRAIN, *TINY, "--weights", first, "--save-weights", second, "--lr", "0", "--momentum", "0")
+    assert outcome.code == 0
+    assert parameters.digest(parameters.load(Path(second), small_alexnet)) == parameters.digest(trained)
+
+
+def test_a_loss_that_is_not_finite_exits_with_1(backend_name, command, small_alexnet):
+    outcome = command("train", "--backend", backend_name, "--data", "synthetic", *TINY, "--lr", "1e30", "--epochs", "9")
+    assert_one_line(outcome, "step ", "learning rate is 1e+30", "--lr", code=1)
+    assert re.search(r"the loss is (nan|inf) in step \d+;", outcome.err)
+    assert "examples/sec" not in outcome.out
+
+
+# Data
+
+
+@pytest.mark.parametrize("words", [[], ["--data", "fashion-mnist"], ["--data", "auto"]])
+def test_a_folder_without_the_data_is_told_in_one_line(command, small_alexnet, tmp_path, words):
+    """A named folder is final: nothing falls back to the synthetic set."""
+    outcome = command("train", "--backend", "numpy", "--quiet", "--data-dir", str(tmp_path), *words)
+    assert_one_line(outcome, str(tmp_path), "train-images-idx3-ubyte.gz")
+    assert outcome.out == ""
+
+
+def test_a_file_in_the_place_of_a_folder_is_told_in_one_line(command, small_alexnet, tmp_path):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    assert_one_line(command("train", "--backend", "numpy", "--quiet", "--data-dir", str(tmp_path / "file")),
+                    str(tmp_path / "file"), "not a folder")
+
+
+def test_the_environment_names_a_folder_too(command, small_alexnet, tmp_path, monkeypatch):
+    monkeypatch.setenv("ALEXNET_MF_DATA_DIR", str(tmp_path))
+    assert_one_line(command("train", "--backend", "numpy", "--quiet"), str(tmp_path), "ALEXNET_MF_DATA_DIR")
+
+
+def test_a_folder_for_the_synthetic_set_is_an_error(command, small_alexnet, tmp_path):
+    assert_one_line(command(*TRAIN, "--quiet", "--data-dir", str(tmp_path)), "synthetic", "--data-dir")
+
+
+def no_mirror(*arguments: Any) -> None:
+    raise DataError("no mirror could deliver it")
+
+
+def test_auto_falls_back_to_the_synthetic_set_and_says_why(command, small_alexnet, monkeypatch):
+    monkeypatch.setattr(data.fashion_mnist, "load", no_mirror)
+    outcome = command("train", "--backend", "numpy", *TINY)
+    assert outcome.code == 0
+    assert outcome.err == "using the synthetic set: no mirror could deliver it\n"
+    assert CLOSING.search(outcome.out)
+
+
+def test_fashion_mnist_does_not_fall_back(command, small_alexnet, monkeypatch):
+    monkeypatch.setattr(data.fashion_mnist, "load", no_mirror)
+    assert_one_line(command("train", "--backend", "numpy", "--data", "fashion-mnist", *TINY), "no mirror")
+
+
+# Progress
+
+
+def progress(step: int, rate: float = 10.0) -> Progress:
+    return Progress(1, 2, step, 100, 2.0, 0.25, rate, (200 - step) / rate)
+
+
+def test_plain_progress_is_a_line_now_and_then(capsys, monkeypatch):
+    """In a pipe: not at every reading, but every ten seconds."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(output, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    with output.TrainingDisplay(quiet=False) as display:
+        for step in range(1, 26):
+            clock.now += 1.0
+            display.progress(progress(step))
+    assert capsys.readouterr().out.splitlines() == [
+        "epoch 1/2, step 10/100: loss 2.000, train acc 0.250, 10.0 images/s, 19 s left",
+        "epoch 1/2, step 20/100: loss 2.000, train acc 0.250, 10.0 images/s, 18 s left"]
+
+
+def test_a_rate_that_is_not_known_is_not_shown(capsys, monkeypatch):
+    """After the first step, which may be a long one."""
+    monkeypatch.setattr(output, "PLAIN_INTERVAL", 0.0)
+    output.TrainingDisplay(quiet=False).progress(progress(1, rate=float("nan")))
+    assert capsys.readouterr().out == "epoch 1/2, step 1/100: loss 2.000, train acc 0.250\n"
+
+
+@pytest.mark.parametrize("seconds, text", [(0.4, "0 s"), (8, "8 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"),
+                                           (13_320, "3 h 42 min"), (float("nan"), "?")])
+def test_durations_read_well(seconds, text):
+    assert output.duration(seconds) == text
+
+
+# Signals, pipes and terminals: in a process of its own, with the small network
+
+DRIVER = """
+import json, signal, sys
+from alexnet_mf import spec
+network = spec.from_dict(json.loads({network!r}))
+spec.get_network = lambda name, backend="torch": network
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
+from alexnet_mf.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def words(small):
+    """The words that start a training of the small network in a process."""
+    driver = DRIVER.format(network=json.dumps(spec.as_dict(dataclasses.replace(small, name="alexnet"))))
+    return lambda *more, backend="numpy": [sys.executable, "-c", driver, "--backend", backend, "--data", "synthetic",
+                                           "--limit-train", "64", "--limit-test", "8", "--batch-size", "8", *more]
+
+
+def stop_by(number: int, words: list[str]) -> Outcome:
+    """Send a signal as soon as the first epoch is over."""
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            seen = ""
+            for line in process.stdout:
+                seen += line
+                if line.startswith("epoch 1/"):
+                    break
+            else:
+                pytest.fail(f"no epoch was trained: {process.stderr.read()}")
+            process.send_signal(number)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    return Outcome(process.returncode, seen + out, err)
+
+
+def test_ctrl_c_ends_with_130_and_one_line(words, backend_name):
+    outcome = stop_by(signal.SIGINT, words("--epochs", "100000", backend=backend_name))
+    assert outcome.code == 130, outcome.err
+    assert outcome.err.strip() == "alexnet-mf: stopped by Ctrl-C"
+    assert "examples/sec" not in outcome.out
+
+
+def test_sigterm_ends_with_143_and_one_line(words):
+    outcome = stop_by(signal.SIGTERM, words("--epochs", "100000"))
+    assert (outcome.code, outcome.err) == (143, "alexnet-mf: stopped by SIGTERM\n")
+
+
+def test_main_leaves_the_signal_handlers_as_they_were(command):
+    before = signal.getsignal(signal.SIGTERM)
+    command("list", "networks")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_reader_that_leaves_early_is_no_error(words):
+    """As `head -1` does."""
+    with subprocess.Popen(words("--epochs", "300"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait(timeout=120) == 0
+    assert err == ""
+
+
+def test_a_pipe_gets_plain_lines(words):
+    done = subprocess.run(words("--epochs", "1"), capture_output=True, text=True, timeout=60,
+                          env=os.environ | {"FORCE_COLOR": "1", "TERM": "xterm-256color"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b" not in done.stdout
+    assert "\r" not in done.stdout
+    assert CLOSING.search(done.stdout)
+
+
+def on_a_terminal(words: list[str], columns: int, **environment: str) -> Outcome:
+    """Run with standard output on a terminal of so many columns."""
+    main, secondary = pty.openpty()
+    fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "FORCE_COLOR")}
+    with subprocess.Popen(words, stdout=secondary, stderr=subprocess.PIPE, text=True,
+                          env=clean | {"TERM": "xterm-256color", "PYTHONUTF8": "1"} | environment) as process:
+        os.close(secondary)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(main, 65536)
+            except OSError:  # the other side is closed
+                break
+            if not piece:
+                break
+            shown += piece
+        err = process.stderr.read()
+        code = process.wait(timeout=60)
+    os.close(main)
+    return Outcome(code, shown.decode().replace("\r\n", "\n"), err)
+
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-9]|4[0-9]|9[0-7])(;[0-9;]*)?m")
+
+
+def test_a_terminal_gets_a_bar_and_the_same_last_lines(words):
+    outcome = on_a_terminal(words("--epochs", "2"), columns=120)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert COLOUR.search(outcome.out)
+    assert "━━━━━" in outcome.out
+    assert "epoch 2/2" in outcome.out
+    assert "images/s" in outcome.out
+    assert CLOSING.search(outcome.out)
+
+
+@pytest.mark.parametrize("columns, environment", [(120, {"NO_COLOR": "1"}), (40, {}), (1, {}), (80, {"TERM": "dumb"})],
+                         ids=["no colour", "narrow", "one column", "dumb"])
+def test_other_terminals(words, columns, environment):
+    outcome = on_a_terminal(words("--epochs", "1"), columns, **environment)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert CLOSING.search(outcome.out)
+    assert bool(COLOUR.search(outcome.out)) == (environment == {})
+
+
+def test_quiet_on_a_terminal_is_two_lines(words):
+    outcome = on_a_terminal(words("--epochs", "1", "--quiet"), columns=80)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert CLOSING.match(outcome.out)
+
+
+def test_ctrl_c_gives_the_terminal_back(words):
+    """The cursor that a bar hides is shown again."""
+    outcome = on_a_terminal(["timeout", "--foreground", "-s", "INT", "4", *words("--epochs", "100000")], columns=80)
+    assert outcome.err.strip() == "alexnet-mf: stopped by Ctrl-C"
+    assert outcome.out.rindex("\x1b[?25h") > outcome.out.rindex("\x1b[?25l")
+
+
+# AlexNet itself, once, in the first framework that is asked for
+
+
+@pytest.fixture
+def framework(request) -> str:
+    asked = [name for name in request.config.getoption("--backends").split(",") if name] or FRAMEWORKS
+    names = [name for name in FRAMEWORKS if name in asked and backends.is_installed(name)]
+    if not names:
+        pytest.skip("no framework here")
+    return names[0]
+
+
+def test_the_main_job(framework, tmp_path):
+    """As a user would run it, on eight images."""
+    report_file, weights_file = tmp_path / "run.json", tmp_path / "weights.safetensors"
+    done = subprocess.run([sys.executable, "-m", "alexnet_mf", "--backend", framework, "--data", "synthetic", *TINY,
+                           "--json", str(report_file), "--save-weights", str(weights_file)],
+                          capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert CLOSING.search(done.stdout)
+    assert "46,764,746" in done.stdout
+    assert "\x1b" not in done.stdout
+    report = json.loads(report_file.read_text(encoding="utf-8"))
+    assert report["spec_sha256"] == spec.digest(spec.ALEXNET)
+    assert report["versions"][framework]
+    assert len(report["losses"]) == 2
+    trained = parameters.load(weights_file, spec.ALEXNET)
+    assert parameters.digest(trained) != parameters.digest(parameters.initialise(spec.ALEXNET, 0))

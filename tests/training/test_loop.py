@@ -1,0 +1,373 @@
+"""The training loop: on a device that the test plays, and then for real in every backend."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from alexnet_mf import data, parameters
+from alexnet_mf.backends.base import Model, Sgd, StepMetrics, Trainer
+from alexnet_mf.data import LabelledImages, epoch_order
+from alexnet_mf.errors import AlexnetMfError, TrainingDiverged
+from alexnet_mf.training import loop
+from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe
+
+# A device that runs behind the program, as GPUs do, and a clock that both live by. Times are binary fractions: exact.
+
+
+class Clock:
+    """Seconds that pass only when somebody works or waits."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.device_free = 100.0
+        """When the device will have done all that it was given."""
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def give_device(self, seconds: float) -> None:
+        self.device_free = max(self.now, self.device_free) + seconds
+
+    def wait_for_device(self) -> None:
+        self.now = max(self.now, self.device_free)
+
+
+class FakeTrainer(Trainer[LabelledImages]):
+    """Records its steps; each takes the host and then the device some time."""
+
+    def __init__(self, model: FakeModel):
+        self.model = model
+        self.steps: list[tuple[LabelledImages, list[int], int]] = []
+        self.readings: list[int] = []
+        """The steps that each reading told of."""
+        self.unread = 0
+
+    def step(self, data: LabelledImages, indices: np.ndarray, number: int) -> None:
+        first = not self.steps
+        self.steps.append((data, indices.tolist(), number))
+        self.unread += 1
+        self.model.clock.now += self.model.host_seconds
+        self.model.clock.give_device(self.model.first_seconds if first else self.model.device_seconds)
+
+    def read(self) -> StepMetrics:
+        self.model.clock.wait_for_device()
+        self.readings.append(self.unread)
+        read = self.steps[len(self.steps) - self.unread:]
+        self.unread = 0
+        losses = [self.model.losses.get(number, 1.0 + number) for _, _, number in read]
+        return StepMetrics(np.array(losses), np.array([min(number, len(rows)) for _, rows, number in read], np.int64))
+
+
+class FakeModel(Model[LabelledImages]):
+    """Logits that are right for all test images but every fourth."""
+
+    device = "fake:0"
+    describe = export = pixels = outputs = gradients = None  # type: ignore[assignment]  # the loop has no use for them
+
+    def __init__(self, clock: Clock):
+        self.clock = clock
+        self.host_seconds = 0.0
+        self.device_seconds = 0.25
+        self.first_seconds = 32.0
+        self.evaluation_seconds = 1000.0
+        self.losses: dict[int, float] = {}
+        self.evaluations: list[tuple[LabelledImages, int]] = []
+        self.trainers: list[tuple[FakeTrainer, Sgd, int]] = []
+
+    def place(self, inputs: np.ndarray, labels: np.ndarray) -> LabelledImages:
+        return LabelledImages(inputs, labels)
+
+    def logits(self, data: LabelledImages, batch_size: int) -> np.ndarray:
+        self.evaluations.append((data, batch_size))
+        self.clock.now += self.evaluation_seconds
+        labels = np.where(np.arange(len(data)) % 4 == 3, (data.labels + 1) % 10, data.labels)
+        return np.float32(math.log(9)) * (np.arange(10) == labels[:, np.newaxis]).astype(np.float32)
+
+    def trainer(self, sgd: Sgd, seed: int) -> FakeTrainer:
+        self.trainers.append((FakeTrainer(self), sgd, seed))
+        return self.trainers[-1][0]
+
+    def synchronize(self) -> None:
+        self.clock.wait_for_device()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=clock.perf_counter))
+    return clock
+
+
+@pytest.fixture
+def model(clock: Clock) -> FakeModel:
+    return FakeModel(clock)
+
+
+def images(count: int) -> LabelledImages:
+    return LabelledImages(np.arange(count, dtype=np.uint8)[:, np.newaxis, np.newaxis], np.arange(count) % 10)
+
+
+SGD = Sgd(learning_rate=0.125, momentum=0.5)
+RECIPE = Recipe("test", epochs=3, batch_size=4, sgd=SGD)
+
+
+def run(model: FakeModel, recipe: Recipe = RECIPE, train: int = 10, test: int = 8, seed: int = 7,
+        **callbacks: Any) -> tuple[loop.Result, FakeTrainer]:
+    result = loop.train(model, images(train), images(test), recipe, seed, **callbacks)
+    ((trainer, sgd, trainer_seed),) = model.trainers
+    assert (sgd, trainer_seed) == (recipe.sgd, seed)
+    return result, trainer
+
+
+def test_every_epoch_visits_its_order_and_uses_the_short_batch(model):
+    _, trainer = run(model)
+    for epoch in range(3):
+        batches = [rows for _, rows, _ in trainer.steps[3 * epoch:3 * epoch + 3]]
+        assert [len(rows) for rows in batches] == [4, 4, 2]
+        assert list(itertools.chain(*batches)) == epoch_order(10, 7, epoch).tolist()
+    assert len(trainer.steps) == 9
+    assert trainer.steps[0][1] != trainer.steps[3][1], "each epoch has an order of its own"
+
+
+def test_step_numbers_count_across_epochs(model):
+    """They decide the dropout masks: no two steps of a training share one."""
+    _, trainer = run(model)
+    assert [number for _, _, number in trainer.steps] == list(range(9))
+
+
+def test_limits_take_the_first_images(model):
+    recipe = dataclasses.replace(RECIPE, train_images=6, test_images=3)
+    result, trainer = run(model, recipe)
+    assert {len(placed) for placed, _, _ in trainer.steps} == {6}
+    assert_array_equal(trainer.steps[0][0].images, images(10).images[:6])
+    assert sorted(itertools.chain(*(rows for _, rows, _ in trainer.steps[:2]))) == list(range(6))
+    assert [len(placed) for placed, _ in model.evaluations] == [3, 3, 3]
+    assert_array_equal(model.evaluations[0][0].labels, [0, 1, 2])
+    assert result.epochs[0].test_accuracy == 1.0
+
+
+def test_limits_beyond_the_set_take_all_of_it(model):
+    result, trainer = run(model, dataclasses.replace(RECIPE, train_images=1000, test_images=1000))
+    assert len(trainer.steps) == 9
+    assert result.epochs[0].test_accuracy == 6 / 8
+
+
+def test_epochs_report_means_over_their_images(model):
+    """Step n has loss 1 + n and min(n, batch) correct; the batches hold 4, 4 and 2 images."""
+    seen: list[loop.Epoch] = []
+    result, _ = run(model, on_epoch=seen.append)
+    assert seen == result.epochs
+    assert [epoch.epoch for epoch in seen] == [1, 2, 3]
+    assert seen[0].loss == pytest.approx((4 * 1 + 4 * 2 + 2 * 3) / 10)
+    assert seen[0].train_accuracy == pytest.approx((0 + 1 + 2) / 10)
+    assert seen[1].loss == pytest.approx((4 * 4 + 4 * 5 + 2 * 6) / 10)
+    assert seen[1].train_accuracy == pytest.approx((3 + 4 + 2) / 10)
+    assert result.losses == [1.0 + number for number in range(9)]
+
+
+def test_evaluation_is_accuracy_and_mean_cross_entropy(model):
+    """A logit of log 9 against nine of 0: probability 1/2 for the one, 1/18 for each other. 6 of 8 are right."""
+    result, _ = run(model)
+    assert result.epochs[0].test_accuracy == 6 / 8
+    assert result.epochs[0].test_loss == pytest.approx((6 * math.log(2) + 2 * math.log(18)) / 8, rel=1e-6)
+
+
+def test_evaluation_does_not_overflow(model, monkeypatch):
+    huge = np.float32([[3e38, -3e38], [0, 1e30]])
+    monkeypatch.setattr(model, "logits", lambda placed, batch_size: huge)
+    loss, accuracy = loop.evaluate(model, None, np.array([0, 1]))
+    assert (loss, accuracy) == (0.0, 1.0)
+
+
+# The clock
+
+
+def test_the_time_is_the_device_s_without_first_step_and_evaluations(model, clock):
+    """8 of 9 steps of 1/4 s; the first takes 32 s, each evaluation 1000 s. Its images do not count either."""
+    result, _ = run(model)
+    assert result.seconds == 8 * 0.25
+    assert result.images == 30 - 4
+    assert result.images_per_second == 26 / 2
+    assert clock.now == 100 + 32 + 8 * 0.25 + 3 * 1000, "the fake clock ran as told"
+
+
+def test_the_time_includes_the_host_s(model):
+    """A host slower than its device: input and launches are counted."""
+    model.host_seconds, model.device_seconds = 0.25, 0.125
+    result, _ = run(model)
+    # After the last of an epoch's steps the device has 1/8 s to go.
+    assert result.seconds == (2 * 0.25 + 0.125) + 2 * (3 * 0.25 + 0.125)
+
+
+def test_the_device_is_waited_for_before_the_clock_stops(model, monkeypatch):
+    """A reading that tells of losses while the last update is still under way."""
+    trainer_of = model.trainer
+
+    def trainer(sgd: Sgd, seed: int) -> FakeTrainer:
+        made = trainer_of(sgd, seed)
+        read = made.read
+
+        def read_and_go_on() -> StepMetrics:
+            metrics = read()
+            model.clock.give_device(0.125)
+            return metrics
+
+        monkeypatch.setattr(made, "read", read_and_go_on)
+        return made
+
+    monkeypatch.setattr(model, "trainer", trainer)
+    result, trainer = run(model)
+    assert result.seconds == 8 * 0.25 + 0.125 * len(trainer.readings)
+
+
+def test_what_was_asked_of_the_device_before_is_not_counted(model):
+    """Evaluation that leaves the device busy: the next epoch's clock waits for it first."""
+    logits = model.logits
+
+    def lazy(placed: LabelledImages, batch_size: int) -> np.ndarray:
+        model.clock.give_device(500)
+        return logits(placed, batch_size)
+
+    model.logits = lazy
+    model.evaluation_seconds = 0.0
+    result, _ = run(model)
+    assert result.seconds == 8 * 0.25
+
+
+def test_one_step_in_all_is_counted_since_there_is_no_other(model):
+    result, _ = run(model, Recipe("one", epochs=1, batch_size=10, sgd=SGD))
+    assert (result.images, result.seconds) == (10, 32.0)
+
+
+def test_one_step_an_epoch_leaves_the_first_out(model):
+    result, _ = run(model, Recipe("few", epochs=3, batch_size=10, sgd=SGD))
+    assert (result.images, result.seconds) == (20, 0.5)
+
+
+def test_no_reading_in_each_step(model):
+    """Only at an epoch's end while less than a second passes: a reading waits for the device."""
+    model.first_seconds = 0.25
+    _, trainer = run(model, train=100)
+    assert trainer.readings == [25, 25, 25]
+
+
+def test_readings_come_about_once_a_second(model):
+    """With 3/8 s a step on the host, after every third."""
+    model.host_seconds, model.first_seconds = 0.375, 0.0
+    seen: list[loop.Progress] = []
+    _, trainer = run(model, dataclasses.replace(RECIPE, epochs=1), train=32, on_progress=seen.append)
+    assert trainer.readings == [3, 3, 2]
+    assert [now.step for now in seen] == [3, 6, 8]
+
+
+def test_progress_tells_means_rate_and_time_left(model):
+    """Two epochs of 8 steps, each of 2 images and 1 s."""
+    model.host_seconds, model.device_seconds, model.first_seconds = 1.0, 0.0, 0.0
+    seen: list[loop.Progress] = []
+    run(model, Recipe("slow", epochs=2, batch_size=2, sgd=SGD), train=16, on_progress=seen.append)
+    assert [(now.epoch, now.step) for now in seen] == [(epoch, step) for epoch in (1, 2) for step in range(1, 9)]
+    assert {(now.epochs, now.steps) for now in seen} == {(2, 8)}
+    assert seen[2].loss == pytest.approx((1 + 2 + 3) / 3)
+    assert seen[8 + 2].loss == pytest.approx((9 + 10 + 11) / 3), "each epoch begins its means anew"
+    assert seen[8 + 2].train_accuracy == pytest.approx(1.0)
+    middle = seen[8 + 3]
+    assert middle.images_per_second == 2.0
+    assert middle.seconds_left == 4.0
+    assert seen[-1].seconds_left == 0
+    assert math.isnan(seen[0].images_per_second), "nothing has been measured after the first step"
+
+
+# Divergence
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 5, 8])
+def test_a_loss_that_is_not_finite_stops_and_names_step_and_rate(model, number, bad):
+    model.losses[number] = bad
+    message = rf"the loss is {bad} in step {number + 1}; the learning rate is 0\.125"
+    with pytest.raises(TrainingDiverged, match=message) as caught:
+        run(model)
+    assert caught.value.exit_code == 1
+    assert len(model.evaluations) == number // 3, "no evaluation after a broken epoch"
+
+
+def test_the_first_bad_step_is_named(model):
+    model.losses |= {4: math.inf, 5: math.nan}
+    with pytest.raises(TrainingDiverged, match="inf in step 5;"):
+        run(model)
+
+
+def test_a_bad_loss_is_seen_within_an_epoch(model):
+    """At the next reading, not at the end: step 5 of 25 is told when step 6 is read."""
+    model.host_seconds, model.first_seconds = 0.5, 0.0
+    model.losses[4] = math.nan
+    with pytest.raises(TrainingDiverged, match="nan in step 5;"):
+        run(model, train=100)
+    ((trainer, _, _),) = model.trainers
+    assert len(trainer.steps) == 6
+
+
+# Recipes
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"epochs": 0}, "epochs must be at least 1, not 0"), ({"batch_size": 0}, "batch size must be at least 1, not 0"),
+    ({"batch_size": -5}, "batch size.*-5"), ({"train_images": 0}, "training images must be at least 1, not 0"),
+    ({"test_images": 0}, "test images must be at least 1, not 0"), ({"sgd": Sgd(-0.1)}, "learning rate.*-0.1"),
+    ({"sgd": Sgd(math.nan)}, "learning rate.*nan"), ({"sgd": Sgd(math.inf)}, "learning rate.*inf"),
+    ({"sgd": Sgd(0.1, momentum=-0.5)}, "momentum.*-0.5"), ({"sgd": Sgd(0.1, momentum=1.0)}, "momentum.*below 1"),
+    ({"sgd": Sgd(0.1, momentum=math.nan)}, "momentum.*nan"),
+    ({"sgd": Sgd(0.1, weight_decay=-1e-9)}, "weight decay.*-1e-09"),
+    ({"sgd": Sgd(0.1, weight_decay=math.inf)}, "weight decay.*inf")])
+def test_a_recipe_that_makes_no_sense_is_refused(change, message):
+    with pytest.raises(AlexnetMfError, match=message) as caught:
+        dataclasses.replace(RECIPE, **change)
+    assert caught.value.exit_code == 2
+
+
+def test_the_book_s_recipe_is_the_book_s():
+    assert BOOK == Recipe("book", epochs=10, batch_size=128, sgd=Sgd(0.01, momentum=0.0, weight_decay=0.0),
+                          train_images=None, test_images=None)
+    assert RECIPES == {"book": BOOK, "quick": QUICK}
+
+
+# For real
+
+
+@pytest.fixture(scope="module")
+def garments() -> data.Dataset:
+    return data.synthetic.load(0, train=3000, test=500)
+
+
+def learn(backend, network, garments, epochs: int, train_images: int, seed: int) -> loop.Result:
+    recipe = Recipe("test", epochs, batch_size=32, sgd=Sgd(0.03, momentum=0.9), train_images=train_images)
+    model = backend.build(network, parameters.initialise(network, seed), "cpu")
+    return loop.train(model, garments.train, garments.test, recipe, seed)
+
+
+def test_training_learns(backend, small, garments):
+    """Four epochs on 3,000 images: 70 to 79 % over sixteen runs; chance is 10 %."""
+    result = learn(backend, small, garments, epochs=4, train_images=3000, seed=0)
+    assert result.epochs[-1].test_accuracy > 0.6
+    assert result.epochs[-1].train_accuracy > 0.4
+    assert result.epochs[-1].loss < result.epochs[0].loss
+    assert result.epochs[-1].test_loss < 1.5
+    assert len(result.losses) == 4 * 94
+    assert result.images == 4 * 3000 - 32
+    assert result.images_per_second > 100
+
+
+def test_the_same_seed_gives_the_same_training_and_another_seed_another(backend, small, garments):
+    first, again, other = (learn(backend, small, garments, epochs=2, train_images=200, seed=seed) for seed in (3, 3, 4))
+    assert again.losses == first.losses
+    assert again.epochs == first.epochs
+    assert len(first.losses) == 2 * 7
+    assert not set(other.losses) & set(first.losses)
