@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,17 @@ class Entry:
     install: str
 
 
+def _install_mxnet() -> str:
+    if sys.version_info >= (3, 13):
+        return "MXNet 1.9.1 needs numpy<2, which has no build for this Python: take Python 3.10, 3.11 or 3.12"
+    setuptools = " 'setuptools>=69.5.1'" if sys.version_info >= (3, 12) else ""  # brings distutils back
+    return f"pip install 'mxnet==1.9.1' 'numpy<2'{setuptools}"
+
+
 BACKENDS = {
     "torch": Entry("alexnet_mf.backends.torch", "torch", "pip install torch torchvision"),
     "tensorflow": Entry("alexnet_mf.backends.tensorflow", "tensorflow", "pip install tensorflow"),
-    "mxnet": Entry("alexnet_mf.backends.mxnet", "mxnet", "pip install 'mxnet==1.9.1' 'numpy<2'"),
+    "mxnet": Entry("alexnet_mf.backends.mxnet", "mxnet", _install_mxnet()),
     "numpy": Entry("alexnet_mf.backends.numpy", "numpy", "pip install numpy"),
 }
 

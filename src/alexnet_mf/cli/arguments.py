@@ -40,6 +40,13 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def at_least_one(text: str) -> int:
+    """A count from the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
 def backend_list(text: str) -> list[str]:
     """Comma-separated backends from the command line."""
     names = text.split(",")

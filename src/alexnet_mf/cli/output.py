@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from alexnet_mf.backends.base import NativeLayer
@@ -97,6 +97,47 @@ def write_json(destination: str, value: Any) -> None:
         Path(destination).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise AlexnetMfError(f"{destination}: cannot be written ({error.strerror}); name another file") from error
+
+
+class DownloadDisplay:
+    """What pooch shows a download's progress to: a bar on a terminal, a line at the start of each file elsewhere."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.bar: Progress | None = None
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes of the file."""
+        return self._total
+
+    @total.setter
+    def total(self, size: int) -> None:
+        self._total = size
+        if not sys.stderr.isatty():
+            notice(f"downloading {self.name}: {size / 1e6:.1f} MB")
+            return
+        self.bar = Progress(TextColumn(f"downloading {self.name}"), BarColumn(bar_width=None), DownloadColumn(),
+                            TransferSpeedColumn(), console=Console(stderr=True), transient=True)
+        self.task = self.bar.add_task("", total=size)
+        self.bar.start()
+
+    def update(self, size: int) -> None:
+        """So many bytes more have come."""
+        if self.bar:
+            self.bar.update(self.task, advance=size)
+
+    def reset(self) -> None:
+        """Back to the start."""
+        if self.bar:
+            self.bar.reset(self.task)
+
+    def close(self) -> None:
+        """The file is there."""
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
 
 
 class TrainingDisplay:

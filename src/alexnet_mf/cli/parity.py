@@ -11,7 +11,7 @@ from typing import Any
 
 from alexnet_mf import backends, spec
 from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_json, add_network, add_source, backend_list
+from alexnet_mf.cli.arguments import add_json, add_network, add_source, at_least_one, backend_list
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
 from alexnet_mf.parity.measure import TIERS
 
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                               description="Write what one backend computes.")
     add_network(trace)
     add_source(trace)
+    add_plan(trace)
     trace.add_argument("--backend", required=True, choices=list(backends.BACKENDS), help="the backend to ask")
     trace.add_argument("--out", required=True, type=Path, metavar="FILE",
                        help="the trace, safetensors with a JSON header")
@@ -43,12 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="comma-separated backends (default: all that are installed)")
     add_network(parser)
     add_source(parser)
+    add_plan(parser)
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH",
                         help="the interpreter of a backend that lives in another environment (repeatable)")
     parser.add_argument("--keep", type=Path, metavar="FOLDER",
                         help="keep the traces there (default: they are temporary)")
     parser.add_argument("--tier", choices=list(TIERS), default="float32", help=TIER_HELP)
     add_json(parser)
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """--batch-size, --steps and --images."""
+    for flag, default, what in (("--batch-size", 4, "images through every layer and back, and in each SGD step"),
+                                ("--steps", 6, "SGD steps to compare"), ("--images", 64, "test images to classify")):
+        parser.add_argument(flag, type=at_least_one, default=default, metavar="N", help=f"{what} (default: {default})")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,7 +71,8 @@ def run(options: argparse.Namespace) -> int:
         if name not in pythons and not backends.is_installed(name):
             raise BackendUnavailable(f"backend {name}: not installed here; {backends.BACKENDS[name].install}, or name "
                                      f"an interpreter that has it: --python {name}=PATH")
-    flags = ["--net", options.net, "--device", options.device, "--seed", str(options.seed), "--data", options.data]
+    flags = ["--net", options.net, "--device", options.device, "--seed", str(options.seed), "--data", options.data,
+             "--batch-size", str(options.batch_size), "--steps", str(options.steps), "--images", str(options.images)]
     if options.data_dir:
         flags += ["--data-dir", str(options.data_dir)]
 
@@ -92,7 +102,8 @@ def run_trace(options: argparse.Namespace) -> int:
     from alexnet_mf.parity.run import answer
 
     backend = backends.load(options.backend)
-    case, why = make_case(spec.get_network(options.net, options.backend), options.seed, options.data, options.data_dir)
+    case, why = make_case(spec.get_network(options.net, options.backend), options.seed, options.data, options.data_dir,
+                          options.images, batch=options.batch_size, steps=options.steps)
     if why:
         output.notice(why)
     origin = traces.load(options.continue_from).group("stepped") if options.continue_from else None

@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         versions = " ".join(f"{library} {version}" for library, version in backend.versions().items())
         output.layer_table(model.describe(), f"{network.name} in {versions} on {model.device}")
         output.say()
-    data, why = load(options.data, options.data_dir)
+    data, why = load(options.data, options.data_dir, progress=output.DownloadDisplay("Fashion-MNIST"))
     if why:
         output.notice(why)
     result = train(model, data, recipe, options)

@@ -40,7 +40,8 @@ class Case:
     def __post_init__(self) -> None:
         needed = self.batch * (1 + self.steps + self.continued)
         if len(self.inputs) < needed:
-            raise DataError(f"parity needs {needed} images, and there are {len(self.inputs)}: give a larger set")
+            raise DataError(f"batches of {self.batch} for {self.steps} steps take {needed} images, and there are "
+                            f"{len(self.inputs)}: take more images (--images), or a smaller --batch-size or --steps")
 
     def parameters(self) -> Parameters:
         """The parameters that every backend starts from; no bias is zero, so that none can be lost unseen."""
@@ -60,19 +61,23 @@ class Case:
 
 
 def make_case(network: Network, seed: int, data_name: data.DatasetName = "auto", data_dir: Path | None = None,
-              count: int = 64) -> tuple[Case, str | None]:
+              count: int = 64, **options: Any) -> tuple[Case, str | None]:
     """A case of `count` test images, and a line to show where they are not those hoped for.
 
     Which images is NumPy's choice, by the seed. A network that 28x28 images cannot be upsampled to gets seeded normal
     float32 inputs instead.
+
+    Args:
+        options: fields of `Case`.
     """
     try:
         upsampling_factor((28, 28), network)
     except DataError:
-        return random_case(network, seed, count), None
+        return random_case(network, seed, count, **options), None
     dataset, notice = data.load(data_name, data_dir)
     chosen = data.epoch_order(len(dataset.test), seed, 0)[:count]
-    return Case(network, seed, dataset.test.images[chosen], dataset.test.labels[chosen], dataset.name), notice
+    images, labels = dataset.test.images[chosen], dataset.test.labels[chosen]
+    return Case(network, seed, images, labels, dataset.name, **options), notice
 
 
 def random_case(network: Network, seed: int, count: int = 64, **options: Any) -> Case:

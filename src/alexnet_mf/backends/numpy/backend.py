@@ -1,0 +1,132 @@
+"""NumPy behind the contract of `backends/base.py`."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from alexnet_mf.backends.base import Backend, Device, Model, NativeLayer, Sgd, find_device
+from alexnet_mf.backends.numpy import training, weights
+from alexnet_mf.backends.numpy.layers import Array
+from alexnet_mf.backends.numpy.network import NumpyNetwork, build, native_name
+from alexnet_mf.backends.numpy.training import NumpyTrainer, PlacedData
+from alexnet_mf.parameters import Parameters, check
+from alexnet_mf.spec import Network
+
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+class NumpyModel(Model[PlacedData]):
+    """A network on the processor, in one dtype."""
+
+    def __init__(self, native: NumpyNetwork) -> None:
+        self.network = native.spec
+        self.device = "cpu"
+        self._native = native
+
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """The parameters themselves, in the dtype of the computation: to be updated in place by one's own rule."""
+        return self._native.parameters
+
+    def describe(self) -> list[NativeLayer]:
+        """Every layer's functions and measured output shape."""
+        one_image = np.zeros((1, *self.network.input), self._native.dtype)
+        counts = dict.fromkeys((layer.name for layer in self.network.layers), 0)
+        for name, value in self._native.parameters.items():
+            counts[name.rpartition(".")[0]] += value.size
+        return [NativeLayer(layer.name, native_name(layer), output.shape, output.shape, counts[layer.name])
+                for layer, (_, output) in zip(self.network.layers, self._native.forward(one_image))]
+
+    def export(self) -> Parameters:
+        """The parameters as they are now, in float32."""
+        return weights.to_canonical(self._native.parameters)
+
+    def place(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> PlacedData:
+        """Keep a copy of the images: uint8 is upsampled a batch at a time."""
+        return training.place(inputs, labels, self.network)
+
+    def pixels(self, data: PlacedData) -> NDArray[np.float32]:
+        """What the network is fed, before it is cast to the dtype of the computation."""
+        return training.pixels(data, self.network)
+
+    def outputs(self, data: PlacedData, dropout: tuple[int, int] | None = None) -> dict[str, Array]:
+        """Every layer's output after its activation, in the dtype of the computation."""
+        return dict(self._native.forward(training.network_input(data, self._native), dropout))
+
+    def logits(self, data: PlacedData, batch_size: int) -> Array:
+        """(n, classes), dropout off; of each batch only one layer's output is held at a time."""
+        result = np.empty((len(data), self.network.classes), self._native.dtype)
+        for start in range(0, len(data), batch_size):
+            batch = slice(start, start + batch_size)
+            for _, output in self._native.forward(training.network_input(data.rows(batch), self._native)):
+                logits = output  # once the loop ends, the last layer's
+            result[batch] = logits
+        return result
+
+    def gradients(
+        self, data: PlacedData, branch: Mapping[str, Array] | None = None
+    ) -> tuple[float, dict[str, Array]]:
+        """Mean cross entropy of the whole data, and its gradient in every parameter, dropout off.
+
+        Args:
+            branch: layer outputs of another run on the same data, whose choices in ReLU and max pooling the gradient
+                follows; see `NumpyNetwork.backward`.
+        """
+        loss, _, gradients = training.loss_and_gradients(self._native, data, branch=branch)
+        return loss, gradients
+
+    def trainer(self, sgd: Sgd, seed: int) -> NumpyTrainer:
+        """A trainer whose dropout masks are a function of (seed, step number)."""
+        return NumpyTrainer(self._native, sgd, seed)
+
+    def synchronize(self) -> None:
+        """Nothing to wait for: NumPy returns when it is done."""
+
+
+class NumpyBackend(Backend):
+    """NumPy, with whatever BLAS it was built on."""
+
+    name = "numpy"
+
+    def versions(self) -> dict[str, str]:
+        """NumPy's version, and its BLAS library's where NumPy tells (1.25 and later)."""
+        show_config: Any = np.show_config  # NumPy's annotations do not know that it can return something
+        try:
+            blas = show_config(mode="dicts")["Build Dependencies"]["blas"]
+            return {"numpy": np.__version__, str(blas["name"]): str(blas["version"])}
+        except (TypeError, KeyError):
+            return {"numpy": np.__version__}
+
+    def devices(self) -> list[Device]:
+        """The processor."""
+        return [Device("cpu", f"{platform.machine()}, {os.cpu_count()} cores")]
+
+    def settings(self) -> dict[str, Any]:
+        """The thread limits that NumPy's BLAS reads when it is loaded; none set means one thread per core."""
+        return {variable: os.environ.get(variable) for variable in THREAD_VARIABLES}
+
+    def build(
+        self,
+        network: Network,
+        parameters: Mapping[str, NDArray[np.float32]],
+        device: str = "cpu",
+        dtype: DTypeLike = np.float64,
+    ) -> NumpyModel:
+        """Build the network, holding a copy of these canonical parameters.
+
+        Args:
+            dtype: what to compute in: float64 for the referee; float32 shows what float32 costs it.
+
+        Raises:
+            BackendUnavailable: for a device other than the processor.
+            ParametersError: where the parameters are not this network's.
+        """
+        find_device(self, device)
+        check(parameters, network)
+        return NumpyModel(build(network, weights.to_native(parameters, dtype)))
