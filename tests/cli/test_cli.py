@@ -29,7 +29,7 @@ import pytest
 
 import alexnet_mf
 from alexnet_mf import backends, cli, data, parameters, spec
-from alexnet_mf.backends.numpy import NumpyModel
+from alexnet_mf.backends.numpy.backend import NumpyModel
 from alexnet_mf.cli import output, train
 from alexnet_mf.errors import DataError
 from alexnet_mf.training.loop import Progress

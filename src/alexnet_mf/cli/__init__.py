@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 import alexnet_mf
-from alexnet_mf.cli import listing, parity, shapes, train
+from alexnet_mf.cli import listing, output, parity, shapes, train
 from alexnet_mf.errors import AlexnetMfError
 
 VERBS = {
@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(words)
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
+        for destination in ("json", "save_weights", "out"):
+            if getattr(options, destination, None):
+                output.check_writable(getattr(options, destination))
         code: int = options.run(options)
         sys.stdout.flush()
         return code

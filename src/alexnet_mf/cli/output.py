@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -81,6 +82,21 @@ def duration(seconds: float) -> str:
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def check_writable(destination: str | Path) -> None:
+    """Make sure, before the work, that its result can be written.
+
+    Raises:
+        AlexnetMfError: where the folder is missing, or file or folder cannot be written to.
+    """
+    path = Path(destination)
+    if str(destination) == "-":
+        return
+    if not path.parent.is_dir():
+        raise AlexnetMfError(f"{path}: cannot be written: no folder {path.parent}; make it or name another file")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise AlexnetMfError(f"{path}: cannot be written; name another file")
 
 
 def write_json(destination: str, value: Any) -> None:
