@@ -315,6 +315,15 @@ def test_a_bad_loss_is_seen_within_an_epoch(model):
     assert len(trainer.steps) == 6
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_last_update_that_breaks_the_weights_is_seen_in_evaluation(model, bad):
+    """No loss of a step shows it, for there is no further step."""
+    model.logits = lambda placed, batch_size: np.full((8, 10), bad, np.float32)
+    message = r"the loss on the test images is nan after step 3; the learning rate is 0\.125"
+    with pytest.raises(TrainingDiverged, match=message):
+        run(model, dataclasses.replace(RECIPE, epochs=1))
+
+
 # Recipes
 
 
@@ -324,7 +333,7 @@ def test_a_bad_loss_is_seen_within_an_epoch(model):
     ({"test_images": 0}, "test images must be at least 1, not 0"), ({"sgd": Sgd(-0.1)}, "learning rate.*-0.1"),
     ({"sgd": Sgd(math.nan)}, "learning rate.*nan"), ({"sgd": Sgd(math.inf)}, "learning rate.*inf"),
     ({"sgd": Sgd(0.1, momentum=-0.5)}, "momentum.*-0.5"), ({"sgd": Sgd(0.1, momentum=1.0)}, "momentum.*below 1"),
-    ({"sgd": Sgd(0.1, momentum=math.nan)}, "momentum.*nan"),
+    ({"sgd": Sgd(1e39)}, r"learning rate.*1e\+39"), ({"sgd": Sgd(0.1, momentum=math.nan)}, "momentum.*nan"),
     ({"sgd": Sgd(0.1, weight_decay=-1e-9)}, "weight decay.*-1e-09"),
     ({"sgd": Sgd(0.1, weight_decay=math.inf)}, "weight decay.*inf")])
 def test_a_recipe_that_makes_no_sense_is_refused(change, message):

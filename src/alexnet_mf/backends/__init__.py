@@ -69,7 +69,9 @@ def load(name: str) -> Backend:
         raise BackendUnavailable(f"backend {name}: {entry.framework} is not installed; {entry.install}")
     try:
         backend: Backend = importlib.import_module(entry.module).BACKEND
-    except (ImportError, AttributeError, OSError) as error:
+    except BackendUnavailable:
+        raise
+    except Exception as error:  # whatever a broken installation raises: OSError, ValueError (another NumPy's ABI), ...
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise BackendUnavailable(
             f"backend {name}: {entry.framework} is installed but its import failed ({reason}); {entry.install}"

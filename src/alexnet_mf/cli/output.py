@@ -183,8 +183,9 @@ class TrainingDisplay:
         """Show where the training is."""
         if self.quiet:
             return
-        figures = f"loss {now.loss:.3f}, train acc {now.train_accuracy:.3f}, " \
-                  f"{now.images_per_second:.1f} images/s, {duration(now.seconds_left)} left"
+        figures = f"loss {now.loss:.3f}, train acc {now.train_accuracy:.3f}"
+        if now.images_per_second > 0:  # not a number until the second step
+            figures += f", {now.images_per_second:.1f} images/s, {duration(now.seconds_left)} left"
         if self.bar:
             self.bar.update(self.task, completed=now.step, total=now.steps, epoch=f"{now.epoch}/{now.epochs}",
                             figures=figures)

@@ -24,8 +24,9 @@ def run(options: argparse.Namespace) -> int:
     spec.get_network(options.net)
     report = shapes(names, options.net, options.device)
     if options.backend == "all":
-        for name in backends.BACKENDS.keys() - names:
-            output.notice(f"{name} is not installed: {backends.BACKENDS[name].install}")
+        for name, entry in backends.BACKENDS.items():
+            if name not in names:
+                output.notice(f"{name} is not installed: {entry.install}")
     if options.json != "-":
         if len(names) == 1:
             output.layer_table(report.tables[names[0]], f"{options.net} in {names[0]}")
@@ -42,13 +43,16 @@ def side_by_side(report: ShapeReport, net: str) -> None:
     """One row a layer: the output shape, the parameters, and each backend's own classes."""
     names = list(report.tables)
     first = report.tables[names[0]]
+    by_name = {name: {row.name: row for row in rows} for name, rows in report.tables.items()}
 
-    def cell(name: str, row: NativeLayer, mine: NativeLayer) -> str:
+    def cell(row: NativeLayer, mine: NativeLayer | None) -> str:
+        if mine is None:
+            return "(!)"
         differs = (row.shape, row.parameters) != (mine.shape, mine.parameters)
         return f"{mine.native} {output.shape_text(mine.shape)}, {mine.parameters:,} (!)" if differs else mine.native
 
     rows = [[row.name, output.shape_text(row.shape), output.count_text(row.parameters),
-             *(cell(name, row, report.tables[name][i]) for name in names)] for i, row in enumerate(first)]
+             *(cell(row, by_name[name].get(row.name)) for name in names)] for row in first]
     rows.append(["total", "", f"{sum(row.parameters for row in first):,}", *("" for name in names)])
     output.table(["layer", "output shape", "parameters", *names], rows, right=[2], title=net)
 

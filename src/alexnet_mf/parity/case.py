@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,7 @@ class Case:
 
     def parameters(self) -> Parameters:
         """The parameters that every backend starts from; no bias is zero, so that none can be lost unseen."""
-        return parameters.initialise(self.network, self.seed, random_biases=True)
+        return dict(_parameters(self.network, self.seed))
 
     def rows(self, step: int) -> NDArray[np.int64]:
         """The inputs of one SGD step, counted from 0."""
@@ -58,6 +59,14 @@ class Case:
             total.update(f"{array.dtype.str} {array.shape}".encode())
             total.update(np.ascontiguousarray(array).data)
         return total.hexdigest()
+
+
+@functools.lru_cache(maxsize=1)  # asked for a dozen times in a comparison, and half a second to draw
+def _parameters(network: Network, seed: int) -> Parameters:
+    drawn = parameters.initialise(network, seed, random_biases=True)
+    for value in drawn.values():
+        value.setflags(write=False)
+    return drawn
 
 
 def make_case(network: Network, seed: int, data_name: data.DatasetName = "auto", data_dir: Path | None = None,

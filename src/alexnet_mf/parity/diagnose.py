@@ -1,7 +1,8 @@
 """Why a rung is red: the first divergent layer, and which of the usual causes reproduces what the backend computed.
 
 A cause is never guessed. Each one is computed with the referee's functions from the backend's own input to the layer,
-and named only if the result is what the backend gave, to well below the difference that it explains.
+and named only if the result is what the backend gave, to well below the difference that it explains. Where several
+causes give the same numbers, all are named.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from alexnet_mf import arithmetic
 from alexnet_mf.backends.base import Sgd
 from alexnet_mf.backends.numpy import layers
-from alexnet_mf.parity.ladder import Comparison, Rung
+from alexnet_mf.parameters import digest
+from alexnet_mf.parity.ladder import Comparison, Rung, same_shapes
 from alexnet_mf.parity.measure import relative_l2
-from alexnet_mf.parity.referee import Rule, take_steps
+from alexnet_mf.parity.referee import Rule, branch_gradients, take_steps
 from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d
 
 Array: TypeAlias = NDArray[Any]
@@ -25,17 +27,29 @@ Cause: TypeAlias = tuple[str, Array]
 """A cause in words, and what the layer would give if it were so."""
 
 REPRODUCES = 1e-4
-"""A cause reproduces a result within this relative L2 error; also at most a hundredth of the error that it explains."""
+"""A cause reproduces a result within this relative L2 error; also within a hundredth of the error that it explains."""
+LAST_BITS = 3e-7
+"""Pixels that differ by less, relative L2, differ by rounding alone."""
+ROUNDING = 2e-6
+"""That hundredth need not be less than this, what float32 costs; but then a tenth."""
 
 
 def diagnose(comparison: Comparison, rungs: list[Rung]) -> list[str]:
-    """Sentences for the lowest red rung and what stands above it; none if all hold."""
+    """Sentences for the lowest red rung; none if all hold."""
     red = {rung.name: rung for rung in rungs if not rung.holds}
-    sentences = [f"{failure.what}" for failure in (red["spec and parameters"].failures
-                                                   if "spec and parameters" in red else [])]
+    sentences = []
+    if "spec and parameters" in red:
+        wrong = comparison.subject.meta["exported_sha256"]
+        failures = red["spec and parameters"].failures
+        sentences = [failure.what for failure in failures if failure.where not in wrong]
+        tensors = [failure.where for failure in failures if failure.where in wrong]
+        if tensors:
+            sentences.append(_parameters(comparison, tensors))
+            red = {name: red[name] for name in ("pixels", "layer outputs", "shapes") if name in red}
     finders: dict[str, Callable[[Comparison, Rung], str]] = {
         "pixels": _pixels, "layer outputs": _forward, "shapes": _forward, "logits and loss": _loss,
-        "gradients": _gradients, "SGD steps": _steps, "dropout modes": _modes, "weights": _continued}
+        "gradients": _gradients, "SGD steps": _steps, "dropout modes": _words, "predictions": _words,
+        "weights": _continued}
     for name, find in finders.items():
         if name in red:
             return [*sentences, find(comparison, red[name])]
@@ -47,12 +61,47 @@ def _verdict(where: str, reproduced: str | None) -> str:
 
 
 def reproduce(result: Array, reference: Array, causes: Iterator[Cause]) -> str | None:
-    """The first cause that gives `result`, which differs from `reference`."""
-    bound = min(REPRODUCES, relative_l2(result, reference) / 100 if result.shape == reference.shape else REPRODUCES)
-    for cause, candidate in causes:
-        if candidate.shape == result.shape and relative_l2(candidate, result) <= max(bound, 2e-6):
-            return cause
-    return None
+    """The causes that give `result`, which differs from `reference`."""
+    difference = relative_l2(result, reference)
+    bound = max(min(REPRODUCES, difference / 100), min(ROUNDING, difference / 10))
+    with np.errstate(all="ignore"):
+        found = [cause for cause, candidate in causes if relative_l2(candidate, result) <= bound]
+    return " or ".join(found) or None
+
+
+def _first(names: list[str], count: int = 4) -> str:
+    return ", ".join(names[:count]) + (" ..." if len(names) > count else "")
+
+
+# Parameters
+
+
+def _parameters(c: Comparison, names: list[str]) -> str:
+    """What was loaded, or exported, in place of the seed's parameters. Only digests travel in a trace."""
+    mine, start = c.subject.meta["exported_sha256"], c.referee.case.parameters()
+    explained = [[cause for cause, value in parameter_causes(start[name])
+                  if mine[name] == digest({name: np.ascontiguousarray(value)})] if name in start else []
+                 for name in names]
+    common = [cause for cause in explained[0] if all(cause in causes for causes in explained)]
+    return _verdict(f"parameters after loading and exporting, {_first(names)}", " or ".join(common) or None)
+
+
+def parameter_causes(value: Array) -> Iterator[Cause]:
+    """What can become of one tensor on its way in or out."""
+    yield "zero", np.zeros_like(value)
+    yield "in float64", value.astype(np.float64)
+    yield "rounded to half precision", value.astype(np.float16).astype(np.float32)
+    yield "cut to bfloat16", (value.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    if value.ndim == 2:
+        yield "transposed", value.T
+        yield "its numbers read in another layout (in, out)", value.reshape(value.shape[::-1]).T
+    if value.ndim == 4:
+        out, inputs, height, width = value.shape
+        yield "height and width swapped", value.swapaxes(2, 3)
+        yield "input and output channels swapped", value.swapaxes(0, 1)
+        yield "flipped", value[:, :, ::-1, ::-1]
+        yield "its numbers read in another layout (height, width, in, out)", \
+            value.reshape(height, width, inputs, out).transpose(3, 2, 0, 1)
 
 
 # Pixels
@@ -60,6 +109,11 @@ def reproduce(result: Array, reference: Array, causes: Iterator[Cause]) -> str |
 
 def _pixels(c: Comparison, rung: Rung) -> str:
     mine, theirs = c.subject.tensors["pixels"], c.referee.trace.tensors["pixels"]
+    if mine.shape == theirs.shape and relative_l2(mine, theirs) < LAST_BITS:
+        grey = np.round(theirs.astype(np.float64) * 255 * 256) / 256  # exact, as `data` in the design says
+        divided = np.array_equal(mine, grey.astype(np.float32) / np.float32(255))
+        return "pixels: " + ("a division by 255 instead of a multiplication by float32(1/255)" if divided else
+                             "only the last bits differ: scaled or interpolated in another order")
     return _verdict("pixels", reproduce(mine, theirs, pixel_causes(c.referee.case.inputs[:len(theirs)], theirs)))
 
 
@@ -78,12 +132,12 @@ def pixel_causes(images: Array, pixels: Array) -> Iterator[Cause]:
     for name, positions in (("aligned corners instead of half-pixel centres", _aligned),
                             ("pixel corners (no half-pixel shift) instead of half-pixel centres", _asymmetric)):
         yield f"bilinear with {name}", _bilinear(grey, pixels.shape[2:], positions) / 255
-    rounded = np.round(pixels.astype(np.float64) * 255) / 255
-    yield "rounded to whole grey levels (resized as uint8)", rounded
-    yield "rounded down to whole grey levels", np.floor(pixels.astype(np.float64) * 255 + 1e-6) / 255
+    levels = np.round(pixels.astype(np.float64) * 255 * 256) / 256  # exact in 1/256
+    yield "rounded to whole grey levels, halves up (resized as uint8)", np.floor(levels + 0.5) / 255
+    yield "rounded to whole grey levels, halves to even (resized as uint8)", np.round(levels) / 255
+    yield "rounded down to whole grey levels (resized as uint8)", np.floor(levels) / 255
     for mean, deviation in ((0.5, 0.5), (0.2860, 0.3530), (0.1307, 0.3081)):
         yield f"normalised by mean {mean} and deviation {deviation}", (pixels - mean) / deviation
-    yield "scaled by division, or in another order: the last bit differs", pixels.astype(np.float64)
 
 
 def _aligned(size: int, larger: int) -> Array:
@@ -118,7 +172,10 @@ def _forward(c: Comparison, rung: Rung) -> str:
         if layer.name in failing or result.shape != references[layer.name].shape:
             reference = references[layer.name]
             causes = layer_causes(layer, x, case.parameters(), reference, case)
-            return _verdict(f"first divergent layer: {layer.name}", reproduce(result, reference, causes))
+            cause = reproduce(result, reference, causes)
+            if cause is None and isinstance(layer, Dropout):
+                cause = _dropout_left_on(x, result)
+            return _verdict(f"first divergent layer: {layer.name}", cause)
         x = result
     return "the measured shapes differ, the outputs of the batch do not"
 
@@ -195,9 +252,16 @@ def _conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterato
             yield f"padding {q} instead of {p}", _activate(layer, give(sides=(q, q, q, q)))
     for before in range(2 * p + 1):
         after = 2 * p - before
-        if before != after:
+        unread = before < p and shape == tuple((size + 2 * before - layer.kernel) // layer.stride + 1
+                                               for size in x.shape[2:])  # then it is padding `before`, said above
+        if before != after and not unread:
             yield f"asymmetric padding: {before} at the top and left, {after} at the bottom and right", \
                 _activate(layer, give(sides=(before, after, before, after)))
+    same = [max((-(-size // layer.stride) - 1) * layer.stride + layer.kernel - size, 0) for size in x.shape[2:]]
+    if any(total % 2 for total in same):
+        (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in same)
+        yield f"padding as TensorFlow's `same` has it: {top}, {bottom}, {left}, {right} at the top, bottom, left, right", \
+            _activate(layer, give(sides=(top, bottom, left, right)))
     sums = give()
     planes = bias[:, None, None]
     yield from _biases(layer, sums, planes)
@@ -221,13 +285,15 @@ def _conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterato
 def _pool_causes(layer: MaxPool2d, x: Array, reference: Array) -> Iterator[Cause]:
     k, s = layer.kernel, layer.stride
     yield "average instead of maximum", np.mean(layers.window_pixels(x, k, s), axis=0)
-    for kernel, stride in ((k - 1, s), (k + 1, s), (k, s - 1), (k, s + 1), (k, k), (s, s)):
+    for kernel, stride in dict.fromkeys(((k - 1, s), (k + 1, s), (k, s - 1), (k, s + 1), (k, k), (s, s))):
         if (kernel, stride) != (k, s) and 1 <= kernel <= min(x.shape[2:]) and stride >= 1:
             yield f"kernel {kernel} and stride {stride} instead of {k} and {s}", \
                 layers.max_pool_forward(x, kernel, stride)
     for rounding, before, after in (("rounded up instead of down", 0, s - 1), ("padding 1 instead of 0", 1, 1),
                                     ("asymmetric padding: 0 at the top and left, 1 at the bottom and right", 0, 1),
                                     ("asymmetric padding: 1 at the top and left, 0 at the bottom and right", 1, 0)):
+        if s == 2 and (before, after) == (0, 1) and rounding.startswith("asymmetric"):
+            continue  # that is rounding up
         padded = np.pad(x, ((0, 0), (0, 0), (before, after), (before, after)), constant_values=-np.inf)
         yield rounding, layers.max_pool_forward(padded, k, s)
     if min(reference.shape[2:]) > 1:
@@ -255,9 +321,22 @@ def _dense_causes(layer: Dense, x: Array, weight: Array, bias: Array, image: tup
             yield f"the weight expects its input flattened as {order}", \
                 _activate(layer, layers.dense_forward(x, columns, bias))
             inverse = np.argsort(np.arange(weight.shape[1]).reshape(image).transpose([a - 1 for a in axes[1:]]).ravel())
-            yield f"the weight was stored as if its input were flattened as {order}", \
-                _activate(layer, layers.dense_forward(x, weight[:, inverse], bias))
+            if not np.array_equal(weight[:, inverse], columns):
+                yield f"the weight is read as if its input were flattened as {order}", \
+                    _activate(layer, layers.dense_forward(x, weight[:, inverse], bias))
     yield "the output units are in reverse order", _activate(layer, sums[:, ::-1])
+
+
+def _dropout_left_on(x: Array, result: Array) -> str | None:
+    """Dropout's own mark: some values are zero, and all others are larger by one factor."""
+    active = x != 0
+    kept = active & (result != 0)
+    if not kept.any() or kept.sum() == active.sum():
+        return None
+    scale = float((result[kept] * x[kept]).sum() / (x[kept] ** 2).sum())
+    if relative_l2(result[kept], scale * x[kept]) > ROUNDING:
+        return None
+    return f"dropout is on in evaluation: it drops {1 - kept.sum() / active.sum():.2f} and scales by {scale:.4g}"
 
 
 def _dropout_causes(layer: Dropout, x: Array) -> Iterator[Cause]:
@@ -269,93 +348,127 @@ def _dropout_causes(layer: Dropout, x: Array) -> Iterator[Cause]:
 
 
 def _loss(c: Comparison, rung: Rung) -> str:
-    case, mine, theirs = c.referee.case, c.subject.meta["loss"], c.referee.trace.meta["loss"]
+    case, mine = c.referee.case, c.subject.meta["loss"]
+    last = c.subject.group("outputs")[case.network.layers[-1].name].astype(np.float64)
     if not any(failure.where == "loss" for failure in rung.failures):
-        return _verdict("logits of all inputs", "the first batch's agree: another batch size or order changes them")
-    last = c.referee.trace.group("outputs")[case.network.layers[-1].name].astype(np.float64)
-    labels = case.labels[:case.batch]
-    exponentials = np.exp(last - last.max(axis=1, keepdims=True))
+        return f"logits: {_logits(c.subject.tensors['logits'], c.referee.trace.tensors['logits'], last)}"
+    theirs = c.referee.trace.meta["loss"]
+    bound = min(1e-5, abs(mine / theirs - 1) / 10)
+    found = [cause for cause, value in loss_causes(last, case.labels[:case.batch], theirs)
+             if abs(mine - value) <= bound * abs(value)]
+    return _verdict("loss", " or ".join(found) or None)
+
+
+def _logits(mine: Array, theirs: Array, first: Array) -> str:
+    """The first batch's last layer is right, and some logits, computed in other batches, are not."""
+    wrong = [i for i, (a, b) in enumerate(zip(mine, theirs)) if relative_l2(a, b) > REPRODUCES]
+    if relative_l2(mine[:len(first)], first) > ROUNDING:
+        return "the first batch's, taken alone, are right, so another batch size or order changes them"
+    return f"the first batch's are right, those of {len(wrong)} later images are not (from image {min(wrong, default=0)})"
+
+
+def loss_causes(logits: Array, labels: NDArray[np.int64], right: float) -> Iterator[tuple[str, float]]:
+    """What the loss is under each of the usual faults."""
+    rows, classes = np.arange(len(labels)), logits.shape[1]
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     softmax = exponentials / exponentials.sum(axis=1, keepdims=True)
-    chosen = softmax[np.arange(len(labels)), labels]
-    one_hot = np.eye(case.network.classes)[labels]
-    candidates = {
-        "summed over the batch instead of averaged": theirs * case.batch,
-        "averaged over the batch twice": theirs / case.batch,
-        "softmax applied twice": layers.softmax_cross_entropy(softmax, labels)[0],
-        "averaged over the classes too": theirs / case.network.classes,
-        "the softmax is missing": float(-last[np.arange(len(labels)), labels].mean()),
-        "mean squared error instead of cross entropy": float(((softmax - one_hot) ** 2).mean()),
-        "in bits (logarithm to base 2) instead of nats": theirs / float(np.log(2)),
-        "label smoothing of 0.1": float((-np.log(chosen) * 0.9 - 0.1 * np.log(softmax).mean(axis=1)).mean()),
-    }
-    found = next((cause for cause, value in candidates.items() if abs(mine - value) <= 1e-4 * abs(value)), None)
-    return _verdict("loss", found)
+    chosen = softmax[rows, labels]
+    yield "summed over the batch instead of averaged", right * len(labels)
+    yield "averaged over the batch twice", right / len(labels)
+    yield "softmax applied twice", layers.softmax_cross_entropy(softmax, labels)[0]
+    yield "averaged over the classes too", right / classes
+    yield "the softmax is missing", float(-logits[rows, labels].mean())
+    yield "the logarithm is missing", float(-chosen.mean())
+    yield "mean squared error instead of cross entropy", float(((softmax - np.eye(classes)[labels]) ** 2).mean())
+    yield "in bits (logarithm to base 2) instead of nats", right / float(np.log(2))
+    yield "label smoothing of 0.1", float((-np.log(chosen) * 0.9 - 0.1 * np.log(softmax).mean(axis=1)).mean())
+    for shift in (1, -1):
+        moved = layers.softmax_cross_entropy(logits, (labels + shift) % classes)[0]
+        yield f"the labels are shifted by one ({shift:+d})", moved
+    yield "the labels are in reverse order", layers.softmax_cross_entropy(logits, labels[::-1])[0]
 
 
 def _gradients(c: Comparison, rung: Rung) -> str:
     """One factor for all, or the first wrong tensor in the direction in which gradients flow."""
-    mine, theirs = c.subject.group("gradients"), c.referee.trace.group("gradients")
+    first = rung.failures[0].where
+    mine, theirs = c.subject.group("gradients"), branch_gradients(c.referee.case, c.subject.group("training"))
+    where = f"first divergent gradient, from the loss downwards: {first}"
+    if first.endswith("near ties"):
+        return f"gradients: {first}: a wide gap was decided otherwise, though the layer's outputs in evaluation agree"
+    if first not in mine or not mine[first].any():
+        return f"{where}: no gradient reaches it: frozen or detached"
     factors = {}
     for name, value in mine.items():
-        reference = theirs[name].astype(np.float64)
-        factor = float((value * reference).sum() / max(float((reference**2).sum()), 1e-300))
-        if relative_l2(value, factor * reference) < 1e-3 * max(abs(factor), 1e-30):
+        factor = float((value * theirs[name]).sum() / max(float((theirs[name] ** 2).sum()), 1e-300))
+        if relative_l2(value, factor * theirs[name]) < REPRODUCES:
             factors[name] = factor
-    batch = c.referee.case.batch
-    first = rung.failures[0].where
-    if len(factors) == len(mine) and max(factors.values()) - min(factors.values()) < 1e-3 * abs(factors[first]):
-        factor = factors[first]
+    if len(factors) == len(theirs) and max(factors.values()) - min(factors.values()) < 1e-3 * abs(factors[first]):
+        batch, factor = c.referee.case.batch, factors[first]
         cause = next((text for text, value in (("the loss is summed over the batch instead of averaged", batch),
                                                ("the loss is averaged over the batch twice", 1 / batch),
-                                               ("the sign is wrong", -1)) if abs(factor / value - 1) < 1e-3), None)
+                                               ("the sign is wrong", -1)) if abs(factor / value - 1) < REPRODUCES), None)
         return f"all gradients: scaled by {factor:.4g}" + (f" ({cause})" if cause else "")
-    value, reference = mine[first], theirs[first]
-    cause = None
-    if not value.any():
-        cause = "no gradient reaches it (zero): frozen or detached"
-    elif first in factors:
-        cause = f"scaled by {factors[first]:.4g}"
-    elif value.ndim == 2 and value.shape[0] == value.shape[1] and relative_l2(value.T, reference) < REPRODUCES:
-        cause = "transposed"
-    elif value.ndim == 4 and relative_l2(value.swapaxes(2, 3), reference) < REPRODUCES:
-        cause = "height and width are swapped"
-    else:
-        decayed = reference + c.referee.case.sgd.weight_decay * c.referee.case.parameters()[first]
-        if relative_l2(value, decayed) < REPRODUCES:
-            cause = "the weight decay is in it already"
-    return _verdict(f"first divergent gradient, from the loss downwards: {first}", cause)
+    if first in factors:
+        return f"{where}: scaled by {factors[first]:.4g}"
+    return _verdict(where, reproduce(mine[first], theirs[first], gradient_causes(c, first, theirs[first])))
+
+
+def gradient_causes(c: Comparison, name: str, right: Array) -> Iterator[Cause]:
+    """What one parameter's gradient is under each of the usual faults."""
+    case = c.referee.case
+    if right.ndim == 2:
+        yield "transposed", right.T
+    if right.ndim == 4:
+        yield "height and width are swapped", right.swapaxes(2, 3)
+        yield "the kernel is flipped", right[:, :, ::-1, ::-1]
+    yield "the weight decay is in it already", right + case.sgd.weight_decay * case.parameters()[name]
+    layer = name.rpartition(".")[0]
+    if any(other.name == layer and getattr(other, "activation", None) == "relu" for other in case.network.layers):
+        training = c.subject.group("training")
+        open_relu = {**training, layer: training[layer].astype(np.float64) + 1}  # all positive, the order kept
+        yield "its ReLU passes the gradient where its output is zero", branch_gradients(case, open_relu)[name]
 
 
 def _steps(c: Comparison, rung: Rung) -> str:
     """Which other rule of SGD gives the backend's parameters, by taking the steps with it."""
-    mine = c.subject.group("stepped")
-    theirs = c.referee.trace.group("stepped")
-    start = c.referee.case.parameters()
-    measure = {name: relative_l2(mine[name] - start[name], theirs[name] - start[name]) for name in start}
-    worst = max(measure, key=lambda name: measure[name])
-    for rule, update in sgd_rules(c.referee.case.sgd, c.referee.case.batch).items():
-        stepped = take_steps(c.referee.case, start, update).parameters
-        errors = [relative_l2(mine[name] - start[name], stepped[name] - start[name]) for name in start]
-        if max(errors) <= max(c.floors.update, measure[worst] / 10):
-            return f"SGD steps: {rule}"
-    wrong = [name for name in measure if measure[name] > c.floors.update]
+    case, mine, theirs = c.referee.case, c.subject.group("stepped"), c.referee.trace.group("stepped")
+    start = case.parameters()
+    errors = {name: relative_l2(mine[name] - start[name], theirs[name] - start[name]) for name in start}
+    wrong = [name for name, error in errors.items() if error > c.floors.update]
     frozen = [name for name in wrong if np.array_equal(mine[name], start[name])]
     if frozen:
         return f"SGD steps: {', '.join(frozen)} never changed"
-    return _verdict(f"SGD steps: {', '.join(wrong[:4])}{' ...' if len(wrong) > 4 else ''}", None)
+    bound = min(c.floors.update, max(errors.values()) / 10)
+    branches = [c.subject.group(f"stepwise/{step}") for step in range(case.steps)] if same_shapes(c) else None
+    found = [rule for rule, update in sgd_rules(case.sgd, case.batch).items()
+             if _follows(c, take_steps(case, start, update, count=min(3, case.steps), branches=branches).losses)
+             and max(relative_l2(mine[name] - start[name], value - start[name]) for name, value in
+                     take_steps(case, start, update, branches=branches).parameters.items()) <= bound]
+    return f"SGD steps: {' or '.join(found)}" if found else _verdict(f"SGD steps: {_first(wrong)}", None)
+
+
+def _follows(c: Comparison, losses: list[float]) -> bool:
+    """Whether a rule's first losses are the backend's: most wrong rules are told by them, without the other steps.
+    Losses that are wrong from the first one on tell nothing."""
+    mine, theirs = c.subject.meta["step_losses"], c.referee.trace.meta["step_losses"]
+    if abs(mine[0] - theirs[0]) > c.floors.step_loss * abs(theirs[0]):
+        return True
+    return all(abs(a - b) <= 10 * c.floors.step_loss * abs(b) for a, b in zip(mine, losses))
 
 
 def sgd_rules(sgd: Sgd, batch: int) -> dict[str, Rule]:
     """SGD by other rules than the stated one, each in words."""
 
     def rule(rate: float = sgd.learning_rate, momentum: float = sgd.momentum, decay: float = sgd.weight_decay,
-             scale: float = 1.0, dampening: float = 0.0, nesterov: bool = False, decoupled: bool = False) -> Rule:
+             scale: float = 1.0, dampening: float = 0.0, nesterov: bool = False, decoupled: bool = False,
+             bias_rate: float = 1.0, bias_decay: float = 1.0) -> Rule:
         def update(weight: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
-            g = scale * gradient + (0 if decoupled else decay * weight)
+            own_rate, own_decay = (rate * bias_rate, decay * bias_decay) if weight.ndim == 1 else (rate, decay)
+            g = scale * gradient + (0 if decoupled else own_decay * weight)
             v = state["v"] = momentum * state.get("v", 0) + (1 - dampening if step else 1) * g
             if decoupled:
-                weight -= rate * decay * weight
-            weight -= rate * (g + momentum * v if nesterov else v)
+                weight -= own_rate * own_decay * weight
+            weight -= own_rate * (g + momentum * v if nesterov else v)
         return update
 
     def accumulated(weight: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
@@ -374,6 +487,8 @@ def sgd_rules(sgd: Sgd, batch: int) -> dict[str, Rule]:
         "the momentum is dampened (1 - momentum)": rule(dampening=sgd.momentum),
         "the weight decay is decoupled from the gradient": rule(decoupled=True),
         "the weight decay is doubled": rule(decay=2 * sgd.weight_decay),
+        "the weight decay leaves out the biases": rule(bias_decay=0),
+        "the biases learn at twice the rate": rule(bias_rate=2),
         "the gradients are not cleared between steps": accumulated,
         "the learning rate is 10 times too large": rule(rate=10 * sgd.learning_rate),
         "the learning rate is 10 times too small": rule(rate=sgd.learning_rate / 10),
@@ -384,10 +499,16 @@ def sgd_rules(sgd: Sgd, batch: int) -> dict[str, Rule]:
     return rules
 
 
-def _modes(c: Comparison, rung: Rung) -> str:
-    return "; ".join(dict.fromkeys(failure.what for failure in rung.failures if failure.what)) or "dropout modes differ"
+def _words(c: Comparison, rung: Rung) -> str:
+    """The findings themselves say what is wrong."""
+    return "; ".join(dict.fromkeys(failure.what for failure in rung.failures if failure.what))
 
 
 def _continued(c: Comparison, rung: Rung) -> str:
-    found = [failure.what for failure in rung.failures if failure.what]
-    return "; ".join(found) or "a training that goes on from another backend's weights takes other steps"
+    """Whether the training that goes on began where it should."""
+    failures = [failure.where for failure in rung.failures]
+    if "export" in failures:
+        return _words(c, rung)
+    if "loss of continued step 1" in failures:
+        return "continued steps: does not start from these weights, the first loss differs already"
+    return "continued steps: starts from these weights, then takes other steps"

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf import arithmetic, parameters, spec
+from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.errors import TraceError
 from alexnet_mf.parity.measure import COST_FACTOR, TIERS, Floors, ratio, relative_l2, relative_largest
 from alexnet_mf.parity.referee import Referee, branch_gradients, flips, sgd_rule, take_steps
-from alexnet_mf.parity.trace import Trace
+from alexnet_mf.parity.trace import Trace, digests
 from alexnet_mf.spec import Dropout
 
 NEAR_TIE_IN_STEPS = 1e-5
@@ -91,9 +92,10 @@ def spec_and_parameters(c: Comparison) -> Finding:
         if row["parameters"] != expected.get(row["name"]):
             found.append(Measurement(row["name"], 1, 0, f"{row['name']}: {row['parameters']:,} parameters, not "
                                                         f"{expected.get(row['name'], 0):,}"))
-    same = c.subject.meta["parameters_sha256"] == parameters.digest(c.referee.case.parameters())
-    found.append(Measurement("parameters", 0 if same else 1, 0, "" if same else
-                             "the parameters after loading are not those of the seed"))
+    mine, theirs = c.subject.meta["exported_sha256"], digests(c.referee.case.parameters())
+    for name in {**theirs, **mine}:
+        same = mine.get(name) == theirs.get(name)
+        found.append(Measurement(name, 0 if same else 1, 0, "" if same else f"{name} is not the seed's"))
     return found, ""
 
 
@@ -116,6 +118,8 @@ def pixels(c: Comparison) -> Finding:
     mine, theirs = c.subject.tensors["pixels"], c.referee.trace.tensors["pixels"]
     if mine.shape != theirs.shape:
         return [Measurement("pixels", math.inf, 0, f"pixels are {mine.shape}, not {theirs.shape}")], ""
+    if mine.dtype != theirs.dtype:
+        return [Measurement("pixels", math.inf, 0, f"pixels are {mine.dtype}, not {theirs.dtype}")], ""
     different = int((mine.view(np.uint32) != theirs.view(np.uint32)).sum())
     what = f"{different:,} of {mine.size:,} pixels differ" if different else ""
     return [Measurement("pixels", different, 0, what)], ""
@@ -157,24 +161,21 @@ def logits_and_loss(c: Comparison) -> Finding:
 def gradients(c: Comparison) -> Finding:
     """Rung 6: the gradient of every parameter, near ties decided as the backend decided them."""
     case, mine = c.referee.case, c.subject.group("gradients")
-    references, note = c.referee.trace.group("gradients"), ""
-    found = []
     decided: dict[str, tuple[int, float]] = {}
     if same_shapes(c):
         decided = flips(case.network, c.subject.tensors["pixels"], c.subject.group("training"),
                         c.referee.trace.group("training"))
-    if any(count for count, _ in decided.values()):
-        note = f"{sum(count for count, _ in decided.values())} near ties decided otherwise"
-        # Only what was nearly tied may fall the other way: a wide gap is a fault, not a choice.
-        found = [Measurement(f"{name}, near ties", gap, c.tolerance(c.floors.largest, f"largest/{name}"))
-                 for name, (count, gap) in decided.items() if count]
-        if all(measurement.holds for measurement in found):
-            references = branch_gradients(case, c.subject)
+    # Only what was nearly tied may fall the other way: a wide gap is a fault, not a choice.
+    ties = [Measurement(f"{name}, near ties", gap, c.tolerance(c.floors.largest, f"largest/{name}"))
+            for name, (count, gap) in decided.items() if count]
+    followed = bool(ties) and all(tie.holds for tie in ties)
+    references = branch_gradients(case, c.subject.group("training")) if followed else c.referee.trace.group("gradients")
     # From the loss downwards, as gradients flow: the first that is wrong is nearest to the cause.
-    downwards = reversed(parameters.shapes(case.network))
-    errors = [Measurement(name, relative_l2(mine[name], references[name]),
-                          c.tolerance(c.floors.gradient, f"gradients/{name}")) for name in downwards]
-    return [*errors, *found], note
+    errors = [Measurement(name, relative_l2(mine[name], references[name]) if name in mine else math.inf,
+                          c.tolerance(c.floors.gradient, f"gradients/{name}"))
+              for name in reversed(parameters.shapes(case.network))]
+    note = f"{sum(count for count, _ in decided.values())} near ties decided otherwise" if ties else ""
+    return [*errors, *ties], note
 
 
 def same_shapes(c: Comparison) -> bool:
@@ -213,8 +214,8 @@ def step_errors(c: Comparison, parameters: Mapping[str, NDArray[Any]], losses: l
 def modes(c: Comparison) -> Finding:
     """Rung 8: dropout is off in evaluation; in training it drops the stated share, rescales, and follows the step."""
     case = c.referee.case
-    found = [Measurement("evaluation", 0 if c.subject.meta["evaluates_the_same_twice"] else 1, 0,
-                         "" if c.subject.meta["evaluates_the_same_twice"] else "two evaluations differ")]
+    same = c.subject.meta["evaluates_the_same_twice"]
+    found = [Measurement("evaluation", 0 if same else 1, 0, "" if same else "two evaluations differ")]
     outputs = c.subject.group("outputs")
     dropped = c.subject.group("dropped")
     source = c.subject.tensors["pixels"]
@@ -225,7 +226,20 @@ def modes(c: Comparison) -> Finding:
                                      f"{layer.name} changes its input in evaluation" if changed else ""))
             found += list(dropout_activity(layer, dropped))
         source = outputs[layer.name]
+    if "logits" in dropped:
+        found.append(dropout_step(c, dropped["logits"]))
     return found, ""
+
+
+def dropout_step(c: Comparison, logits: NDArray[Any]) -> Measurement:
+    """Whether an SGD step has the masks that the layers show at its seed and number."""
+    labels, loss = c.referee.case.labels[:len(logits)], c.subject.meta["dropout_step_loss"]
+    expected, without = (softmax_cross_entropy(values.astype(np.float64), labels)[0]
+                         for values in (logits, c.subject.group("outputs")[c.referee.case.network.layers[-1].name]))
+    error, tolerance = ratio(abs(loss - expected), expected), c.tolerance(c.floors.step_loss, "step_losses")
+    off = ratio(abs(loss - without), without) <= tolerance
+    what = "the dropout of the training step is off" if off else "the training step has other masks than the layers show"
+    return Measurement("training step", error, tolerance, "" if error <= tolerance else what)
 
 
 def dropout_activity(layer: Dropout, dropped: dict[str, NDArray[Any]]) -> Iterator[Measurement]:

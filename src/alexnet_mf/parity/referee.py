@@ -53,18 +53,18 @@ def float32_cost(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
     for name, value in single.group("outputs").items():
         cost[f"outputs/{name}"] = relative_l2(value, references[name])
         cost[f"largest/{name}"] = relative_largest(value, references[name])
-    references = branch_gradients(case, single)
+    references = branch_gradients(case, single.group("training"))
     cost |= {f"gradients/{name}": relative_l2(value, references[name])
              for name, value in single.group("gradients").items()}
     cost["loss"] = ratio(abs(single.meta["loss"] - exact.meta["loss"]), exact.meta["loss"])
     return cost
 
 
-def branch_gradients(case: Case, subject: Trace) -> dict[str, Array]:
-    """The referee's float64 gradients where ReLU and max pooling decide near ties as the subject did in training."""
+def branch_gradients(case: Case, branch: Mapping[str, Array]) -> dict[str, Array]:
+    """The referee's float64 gradients where ReLU and max pooling decide near ties as in another run's layer outputs."""
     model: Any = load("numpy").build(case.network, case.parameters())
     batch = model.place(case.inputs[:case.batch], case.labels[:case.batch])
-    gradients: dict[str, Array] = model.gradients(batch, branch=subject.group("training"))[1]
+    gradients: dict[str, Array] = model.gradients(batch, branch=branch)[1]
     return gradients
 
 

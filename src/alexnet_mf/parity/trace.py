@@ -31,7 +31,7 @@ class Trace:
     Groups: `inputs` and `labels` of the case; `pixels` as the network is fed them; `outputs` of each layer, and in
     `training` mode without dropout; `gradients` of each parameter; `stepped`, each parameter after the SGD steps;
     `stepwise`, the outputs in training mode before each of these; `logits` of every input; `dropped`, what goes into
-    the dropout layers in training and what comes out.
+    the dropout layers in training and what comes out, and the logits that follow from it.
     """
 
     meta: dict[str, Any]
@@ -75,7 +75,10 @@ def trace(backend: Backend, case: Case, device: str = "cpu", continue_from: Para
     last = case.network.layers[-1].name
     same_twice = bool(np.array_equal(model.outputs(batch)[last], outputs[last]))
     everything = model.place(case.inputs, case.labels)
-    trained, losses, stepwise = run_steps(plain, case, 0, case.steps)
+    logits = model.logits(everything, 2 * case.batch + 1)  # whole batches of another size, and a shorter last one
+    dropped = dropout_activity(model, case, batch)
+    begun = build(spec.with_dropout(case.network, 0), start, device)
+    trained, losses, stepwise = run_steps(begun, case, 0, case.steps)
     further = build(spec.with_dropout(case.network, 0), continue_from or trained, device)
     _, continued, _ = run_steps(further, case, case.steps, case.continued)
     meta = {
@@ -84,14 +87,15 @@ def trace(backend: Backend, case: Case, device: str = "cpu", continue_from: Para
         "plan": {"batch": case.batch, "steps": case.steps, "continued": case.continued,
                  "sgd": dataclasses.asdict(case.sgd)},
         "case_sha256": case.digest(), "layers": [dataclasses.asdict(row) for row in model.describe()],
-        "parameters_sha256": parameters.digest(exported), "loss": loss, "step_losses": losses,
-        "continued_losses": continued, "continued_from_sha256": parameters.digest(continue_from or trained),
-        "evaluates_the_same_twice": same_twice,
+        "parameters_sha256": parameters.digest(exported), "exported_sha256": digests(exported),
+        "loss": loss, "step_losses": losses, "continued_losses": continued,
+        "continued_from_sha256": parameters.digest(continue_from or trained),
+        "evaluates_the_same_twice": same_twice, "dropout_step_loss": dropout_step_loss(model, case, batch),
     }
     tensors: dict[str, NDArray[Any]] = {"inputs": case.inputs, "labels": case.labels, "pixels": model.pixels(batch),
-                                        "logits": model.logits(everything, case.batch)}
+                                        "logits": logits}
     groups = {"outputs": outputs, "training": training_outputs, "gradients": gradients, "stepped": trained,
-              "stepwise": stepwise, "dropped": dropout_activity(model, case, batch)}
+              "stepwise": stepwise, "dropped": dropped}
     for group, values in groups.items():
         tensors |= {f"{group}/{name}": value for name, value in values.items()}
     return Trace(meta, tensors)
@@ -114,7 +118,8 @@ def run_steps(model: Model[Any], case: Case, first: int,
 
 
 def dropout_activity(model: Model[Any], case: Case, batch: Any) -> dict[str, NDArray[Any]]:
-    """What goes into each dropout layer and what comes out, in training, at two steps and at the first one again."""
+    """What goes into each dropout layer and what comes out, in training, at two steps and at the first one again; and
+    the logits of the first one."""
     result: dict[str, NDArray[Any]] = {}
     for label, step in (("first", 0), ("second", 1), ("again", 0)):
         outputs = model.outputs(batch, dropout=(case.seed, step))
@@ -123,7 +128,22 @@ def dropout_activity(model: Model[Any], case: Case, batch: Any) -> dict[str, NDA
             if isinstance(layer, spec.Dropout):
                 result[f"{layer.name}/{label}/out"] = outputs[layer.name]
                 result[f"{layer.name}/{label}/in"] = before[layer.name]
+                result.setdefault("logits", outputs[case.network.layers[-1].name])
     return result
+
+
+def dropout_step_loss(model: Model[Any], case: Case, batch: Any) -> float | None:
+    """The loss of one SGD step with dropout, on the first batch; none where the network has no dropout."""
+    if not any(isinstance(layer, spec.Dropout) for layer in case.network.layers):
+        return None
+    trainer = model.trainer(case.sgd, case.seed)
+    trainer.step(batch, np.arange(case.batch), 0)
+    return float(trainer.read().losses[0])
+
+
+def digests(values: Parameters) -> dict[str, str]:
+    """SHA-256 of each parameter by itself."""
+    return {name: parameters.digest({name: value}) for name, value in values.items()}
 
 
 def save(path: Path, answer: Trace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -114,7 +115,7 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
     The order of the batches is NumPy's, from the seed, the same in every backend; the last, short batch is used.
 
     Raises:
-        TrainingDiverged: as soon as a reading shows a loss that is NaN or infinite; names the step.
+        TrainingDiverged: as soon as a reading or an evaluation shows a loss that is NaN or infinite; names the step.
     """
     training_set, test_set = training_set.first(recipe.train_images), test_set.first(recipe.test_images)
     placed, placed_test = (model.place(part.images, part.labels) for part in (training_set, test_set))
@@ -150,6 +151,8 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
                                      means.correct / means.images, rate, (all_images - trained) / rate))
         clock.stop()
         test_loss, test_accuracy = evaluate(model, placed_test, test_set.labels)
+        if not math.isfinite(test_loss):
+            raise _diverged(f"the loss on the test images is {test_loss} after step {number}", recipe)
         losses += means.losses
         epochs.append(Epoch(epoch, means.loss / means.images, means.correct / means.images, test_loss, test_accuracy))
         on_epoch(epochs[-1])
@@ -159,7 +162,8 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
 def evaluate(model: Model[Any], placed: Any, labels: np.ndarray) -> tuple[float, float]:
     """Mean cross entropy and top-1 accuracy, dropout off."""
     logits = model.logits(placed, EVALUATION_BATCH).astype(np.float64)
-    shifted = logits - logits.max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # of an infinite logit the loss is not a number, and no warning is needed
+        shifted = logits - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     loss = -log_probabilities[np.arange(len(labels)), labels].mean()
     return float(loss), float((logits.argmax(axis=1) == labels).mean())
@@ -168,5 +172,8 @@ def evaluate(model: Model[Any], placed: Any, labels: np.ndarray) -> tuple[float,
 def _check_finite(losses: np.ndarray, first: int, recipe: Recipe) -> None:
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad):
-        raise TrainingDiverged(f"the loss is {losses[bad[0]]} in step {first + bad[0] + 1}; the learning rate is "
-                               f"{recipe.sgd.learning_rate:g}: try a smaller one (--lr)")
+        raise _diverged(f"the loss is {losses[bad[0]]} in step {first + bad[0] + 1}", recipe)
+
+
+def _diverged(what: str, recipe: Recipe) -> TrainingDiverged:
+    return TrainingDiverged(f"{what}; the learning rate is {recipe.sgd.learning_rate:g}: try a smaller one (--lr)")

@@ -16,12 +16,12 @@ def quiet_import() -> Iterator[None]:
     """Hold back what is written to standard error, and show it only if the import fails.
 
     The first lines come from before TensorFlow reads its log level, so that setting alone does not silence them. A user
-    who sets TF_CPP_MIN_LOG_LEVEL, to 0 say, sees everything.
+    who sets TF_CPP_MIN_LOG_LEVEL, to 0 say, sees everything; 3 is what this sets, and what processes started from here
+    inherit.
     """
-    if LEVEL in os.environ:
+    if os.environ.setdefault(LEVEL, "3") != "3":
         yield
         return
-    os.environ[LEVEL] = "3"
     sys.stderr.flush()
     standard_error = os.dup(2)
     with tempfile.TemporaryFile() as held:

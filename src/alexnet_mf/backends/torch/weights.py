@@ -14,7 +14,7 @@ from alexnet_mf.parameters import Parameters
 
 def load(net: nn.Sequential, parameters: Mapping[str, NDArray[np.float32]]) -> None:
     """Copy canonical parameters into the network."""
-    net.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in parameters.items()})
+    net.load_state_dict({name: torch.tensor(value) for name, value in parameters.items()})
 
 
 def export(net: nn.Sequential) -> Parameters:
