@@ -121,15 +121,15 @@ def train(model: Any, data: Dataset, recipe: Recipe, options: argparse.Namespace
         if not quiet:
             display.line(f"{data.origin}: {describe(recipe)}")
             if unasked:
-                display.line("no GPU here: taking --recipe quick, made for a CPU (--recipe book for the chapter's own)")
+                display.line("on a CPU, so taking --recipe quick (the chapter's own, made for a GPU: --recipe book)")
 
         def on_progress(now: loop.Progress) -> None:
             nonlocal told
             if not told and now.step >= 4:
                 told = True
                 images = BOOK.epochs * len(data.train)
-                display.line(f"at {now.images_per_second:.1f} images/s, --recipe book would take about "
-                             f"{output.duration(images / now.images_per_second)} here, evaluation left out")
+                display.line(f"at {now.images_per_second:.1f} images/s, as these steps show, --recipe book would take "
+                             f"about {output.duration(images / now.images_per_second)} here, evaluation left out")
             display.progress(now)
 
         return loop.train(model, data.train, data.test, recipe, options.seed,

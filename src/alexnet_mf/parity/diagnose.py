@@ -94,7 +94,8 @@ def parameter_causes(value: Array) -> Iterator[Cause]:
     yield "cut to bfloat16", (value.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
     if value.ndim == 2:
         yield "transposed", value.T
-        yield "its numbers read in another layout (in, out)", value.reshape(value.shape[::-1]).T
+        if value.shape[0] != value.shape[1]:
+            yield "its numbers read in another layout (in, out)", value.reshape(value.shape[::-1]).T
     if value.ndim == 4:
         out, inputs, height, width = value.shape
         yield "height and width swapped", value.swapaxes(2, 3)
@@ -136,8 +137,15 @@ def pixel_causes(images: Array, pixels: Array) -> Iterator[Cause]:
     yield "rounded to whole grey levels, halves up (resized as uint8)", np.floor(levels + 0.5) / 255
     yield "rounded to whole grey levels, halves to even (resized as uint8)", np.round(levels) / 255
     yield "rounded down to whole grey levels (resized as uint8)", np.floor(levels) / 255
+    wide = np.floor(_bilinear(grey, (grey.shape[2], pixels.shape[3]), _half_pixel) + 0.5)
+    yield "rounded to whole grey levels in each direction (resized as uint8)", \
+        np.floor(_bilinear(wide, pixels.shape[2:], _half_pixel) + 0.5) / 255
     for mean, deviation in ((0.5, 0.5), (0.2860, 0.3530), (0.1307, 0.3081)):
         yield f"normalised by mean {mean} and deviation {deviation}", (pixels - mean) / deviation
+
+
+def _half_pixel(size: int, larger: int) -> Array:
+    return (np.arange(larger) + 0.5) * size / larger - 0.5
 
 
 def _aligned(size: int, larger: int) -> Array:
@@ -260,7 +268,7 @@ def _conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterato
     same = [max((-(-size // layer.stride) - 1) * layer.stride + layer.kernel - size, 0) for size in x.shape[2:]]
     if any(total % 2 for total in same):
         (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in same)
-        yield f"padding as TensorFlow's `same` has it: {top}, {bottom}, {left}, {right} at the top, bottom, left, right", \
+        yield f"padding as TensorFlow's `same` has it ({top} top, {bottom} bottom, {left} left, {right} right)", \
             _activate(layer, give(sides=(top, bottom, left, right)))
     sums = give()
     planes = bias[:, None, None]
@@ -312,8 +320,9 @@ def _dense_causes(layer: Dense, x: Array, weight: Array, bias: Array, image: tup
     yield from _activations(layer, sums)
     if weight.shape[0] == weight.shape[1]:
         yield "the weight is transposed", _activate(layer, layers.dense_forward(x, weight.T, bias))
-    yield "the weight's numbers are read in another layout (in, out)", \
-        _activate(layer, layers.dense_forward(x, weight.reshape(weight.shape[::-1]).T, bias))
+    else:
+        yield "the weight's numbers are read in another layout (in, out)", \
+            _activate(layer, layers.dense_forward(x, weight.reshape(weight.shape[::-1]).T, bias))
     if image is not None and np.prod(image) == weight.shape[1]:
         for order, axes in (("height, width, channel", (0, 2, 3, 1)), ("channel, width, height", (0, 1, 3, 2)),
                             ("width, height, channel", (0, 3, 2, 1))):
@@ -361,10 +370,10 @@ def _loss(c: Comparison, rung: Rung) -> str:
 
 def _logits(mine: Array, theirs: Array, first: Array) -> str:
     """The first batch's last layer is right, and some logits, computed in other batches, are not."""
-    wrong = [i for i, (a, b) in enumerate(zip(mine, theirs)) if relative_l2(a, b) > REPRODUCES]
     if relative_l2(mine[:len(first)], first) > ROUNDING:
         return "the first batch's, taken alone, are right, so another batch size or order changes them"
-    return f"the first batch's are right, those of {len(wrong)} later images are not (from image {min(wrong, default=0)})"
+    wrong = [i for i, (a, b) in enumerate(zip(mine, theirs)) if relative_l2(a, b) > REPRODUCES]
+    return f"the first batch's are right, those of {len(wrong)} later images are not"
 
 
 def loss_causes(logits: Array, labels: NDArray[np.int64], right: float) -> Iterator[tuple[str, float]]:
@@ -404,9 +413,9 @@ def _gradients(c: Comparison, rung: Rung) -> str:
             factors[name] = factor
     if len(factors) == len(theirs) and max(factors.values()) - min(factors.values()) < 1e-3 * abs(factors[first]):
         batch, factor = c.referee.case.batch, factors[first]
-        cause = next((text for text, value in (("the loss is summed over the batch instead of averaged", batch),
-                                               ("the loss is averaged over the batch twice", 1 / batch),
-                                               ("the sign is wrong", -1)) if abs(factor / value - 1) < REPRODUCES), None)
+        known = (("the loss is summed over the batch instead of averaged", batch),
+                 ("the loss is averaged over the batch twice", 1 / batch), ("the sign is wrong", -1))
+        cause = next((text for text, value in known if abs(factor / value - 1) < REPRODUCES), None)
         return f"all gradients: scaled by {factor:.4g}" + (f" ({cause})" if cause else "")
     if first in factors:
         return f"{where}: scaled by {factors[first]:.4g}"

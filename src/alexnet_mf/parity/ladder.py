@@ -238,8 +238,8 @@ def dropout_step(c: Comparison, logits: NDArray[Any]) -> Measurement:
                          for values in (logits, c.subject.group("outputs")[c.referee.case.network.layers[-1].name]))
     error, tolerance = ratio(abs(loss - expected), expected), c.tolerance(c.floors.step_loss, "step_losses")
     off = ratio(abs(loss - without), without) <= tolerance
-    what = "the dropout of the training step is off" if off else "the training step has other masks than the layers show"
-    return Measurement("training step", error, tolerance, "" if error <= tolerance else what)
+    wrong = "the dropout of the training step is off" if off else "a training step has other masks than the layers show"
+    return Measurement("training step", error, tolerance, "" if error <= tolerance else wrong)
 
 
 def dropout_activity(layer: Dropout, dropped: dict[str, NDArray[Any]]) -> Iterator[Measurement]:
@@ -252,8 +252,10 @@ def dropout_activity(layer: Dropout, dropped: dict[str, NDArray[Any]]) -> Iterat
     spread = 5 * math.sqrt(layer.rate * (1 - layer.rate) / max(count, 1))  # five sigma of a fair draw
     yield Measurement(layer.name, abs(share - layer.rate), spread,
                       f"{layer.name} drops {share:.3f}, not {layer.rate}" if abs(share - layer.rate) > spread else "")
-    scale = relative_l2(first[kept], source[kept] / (1 - layer.rate))
-    yield Measurement(layer.name, scale, 1e-6, f"{layer.name} does not rescale by 1/(1 - rate)" if scale > 1e-6 else "")
+    scaled = relative_l2(first[kept], source[kept] / (1 - layer.rate))
+    factor = float(first[kept].sum() / source[kept].sum()) if kept.any() else 0
+    yield Measurement(layer.name, scaled, 1e-6, f"{layer.name} scales what stays by {factor:.4g}, not by 1/(1 - rate), "
+                                                f"{1 / (1 - layer.rate):.4g}" if scaled > 1e-6 else "")
     again, second = dropped[f"{layer.name}/again/out"], dropped[f"{layer.name}/second/out"]
     same = np.array_equal(first != 0, again != 0)
     yield Measurement(layer.name, 0 if same else 1, 0, "" if same else f"{layer.name}: the same step has other masks")
