@@ -451,9 +451,9 @@ def test_train_is_what_happens_without_a_verb(command, small_alexnet):
 
 def test_the_quick_recipe_is_announced_with_the_time_of_the_book_s(command, small_alexnet):
     outcome = command(*TRAIN, "--batch-size", "8")
-    assert any(line.startswith("no GPU here: taking --recipe quick") for line in outcome.lines)
-    assert any(re.fullmatch(r"at \d+\.\d images/s, --recipe book would take about .* here, evaluation left out", line)
-               for line in outcome.lines)
+    assert any(line.startswith("on a CPU, so taking --recipe quick") for line in outcome.lines)
+    said = r"at \d+\.\d images/s, as these steps show, --recipe book would take about .* here, evaluation left out"
+    assert any(re.fullmatch(said, line) for line in outcome.lines)
     asked = command(*TRAIN, "--batch-size", "8", "--recipe", "quick")
     assert "taking --recipe" not in asked.out
     assert "would take" not in asked.out
