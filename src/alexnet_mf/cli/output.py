@@ -166,7 +166,7 @@ class TrainingDisplay:
         if not quiet and sys.stdout.isatty():
             self.bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}"), BarColumn(bar_width=None),
-                TextColumn("{task.fields[figures]}"), expand=True)
+                TextColumn("{task.fields[figures]}"), expand=True, transient=True)
             self.task = self.bar.add_task("", total=1, epoch="1", figures="first step ...")
 
     def __enter__(self) -> TrainingDisplay:
