@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import backends, spec
+from alexnet_mf import backends, parameters, spec
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json, add_network, add_source, at_least_one, backend_list
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(compare)
     compare.set_defaults(run=run_compare)
     parser.add_argument("--backends", type=backend_list, metavar="NAMES",
-                        help="comma-separated backends (default: all that are installed)")
+                        help="comma-separated backends (default: all that are installed here or named by --python)")
     add_network(parser)
     add_source(parser)
     add_plan(parser)
@@ -64,9 +64,9 @@ def run(options: argparse.Namespace) -> int:
     """The whole ladder."""
     from alexnet_mf.parity.run import parity
 
-    names = options.backends or backends.installed()
     spec.get_network(options.net)
     pythons = interpreters(options.python)
+    names = options.backends or [name for name in backends.BACKENDS if name in pythons or backends.is_installed(name)]
     for name in names:
         if name not in pythons and not backends.is_installed(name):
             raise BackendUnavailable(f"backend {name}: not installed here; {backends.BACKENDS[name].install}, or name "
@@ -107,6 +107,8 @@ def run_trace(options: argparse.Namespace) -> int:
     if why:
         output.notice(why)
     origin = traces.load(options.continue_from).group("stepped") if options.continue_from else None
+    if origin is not None:
+        parameters.check(origin, case.network, str(options.continue_from))
     result = answer(backend, case, device=options.device, continue_from=origin)
     traces.save(options.out, result)
     output.say(f"{options.out}: {options.backend} on {result.meta['device']}, {case.origin}, seed {case.seed}")
@@ -188,9 +190,15 @@ def as_json(report: Any) -> dict[str, Any]:
         "backends": {name: {
             **{key: subject.meta[key] for key in ("versions", "settings", "device")},
             "rungs": [{"number": rung.number, "name": rung.name, "holds": rung.holds, "note": rung.note,
-                       "measurements": [{**dataclasses.asdict(m), "error": m.error if math.isfinite(m.error) else None,
-                                         "holds": m.holds} for m in rung.measurements]} for rung in report.rungs[name]],
+                       "measurements": [{**figures(m), "holds": m.holds} for m in rung.measurements]}
+                      for rung in report.rungs[name]],
             "diagnosis": report.diagnoses[name]}
             for name, subject in zip(report.rungs, report.subjects)},
-        "pairs": [dataclasses.asdict(pair) for pair in report.pairs],
+        "pairs": [figures(pair) for pair in report.pairs],
     }
+
+
+def figures(found: Any) -> dict[str, Any]:
+    """A measurement or a pair; null for infinity, which JSON has no number for."""
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in dataclasses.asdict(found).items()}

@@ -35,7 +35,7 @@ class Measurement:
 
     @property
     def holds(self) -> bool:
-        return self.error <= self.tolerance
+        return bool(self.error <= self.tolerance)  # of NumPy's numbers it is NumPy's bool, which JSON does not take
 
 
 @dataclass(frozen=True)
@@ -128,11 +128,12 @@ def pixels(c: Comparison) -> Finding:
 def layer_shapes(c: Comparison) -> Finding:
     """Rung 3: the output shape of each layer, measured."""
     found = []
-    expected = arithmetic.output_shapes(c.referee.case.network)
-    for row in c.subject.meta["layers"]:
-        shape, wanted = tuple(row["shape"]), (1, *expected.get(row["name"], ()))
-        what = "" if shape == wanted else f"{row['name']} gives {shape}, not {wanted}"
-        found.append(Measurement(row["name"], 0 if shape == wanted else 1, 0, what))
+    rows = {row["name"]: tuple(row["shape"]) for row in c.subject.meta["layers"]}
+    expected = {name: (1, *shape) for name, shape in arithmetic.output_shapes(c.referee.case.network).items()}
+    for name in {**expected, **rows}:
+        shape, wanted = rows.get(name), expected.get(name)
+        what = "" if shape == wanted else f"{name} gives {shape}, not {wanted}"
+        found.append(Measurement(name, 0 if shape == wanted else 1, 0, what))
     return found, ""
 
 
@@ -174,7 +175,7 @@ def gradients(c: Comparison) -> Finding:
     errors = [Measurement(name, relative_l2(mine[name], references[name]) if name in mine else math.inf,
                           c.tolerance(c.floors.gradient, f"gradients/{name}"))
               for name in reversed(parameters.shapes(case.network))]
-    note = f"{sum(count for count, _ in decided.values())} near ties decided otherwise" if ties else ""
+    note = f"{sum(count for count, _ in decided.values())} near ties decided otherwise" if followed else ""
     return [*errors, *ties], note
 
 
@@ -322,5 +323,12 @@ def check_comparable(traces: list[Trace]) -> None:
                 values = "" if key == "case_sha256" else f" ({first.meta[key]} and {other.meta[key]})"
                 raise TraceError(f"the traces of {first.backend} and {other.backend} are of another {what}{values}: "
                                  f"make both with the same flags of: parity trace")
-        if other.meta["network"]["input"] != first.meta["network"]["input"]:
-            raise TraceError(f"the traces of {first.backend} and {other.backend} are of networks with another input")
+        mine, theirs = (spec.from_dict(each.meta["network"]) for each in (first, other))
+        if parts(mine) != parts(theirs):
+            raise TraceError(f"the traces of {first.backend} and {other.backend} are of networks with other inputs, "
+                             f"layers or parameters ({mine.name} and {theirs.name}): make both with the same --net")
+
+
+def parts(network: spec.Network) -> tuple[Any, ...]:
+    """What two networks must share to be compared layer by layer: padding or dropout may differ, and be found."""
+    return network.input, [(layer.name, type(layer)) for layer in network.layers], parameters.shapes(network)

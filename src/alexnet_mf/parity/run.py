@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import parameters, spec
-from alexnet_mf.errors import BackendUnavailable
+from alexnet_mf.backends import BACKENDS
+from alexnet_mf.errors import BackendUnavailable, TraceError
 from alexnet_mf.parity import trace as traces
 from alexnet_mf.parity.diagnose import diagnose
 from alexnet_mf.parity.ladder import Comparison, Rung, check_comparable
 from alexnet_mf.parity.measure import TIERS, relative_l2
 from alexnet_mf.parity.referee import Referee, make_referee
 from alexnet_mf.parity.trace import Trace
+
+PREFIX = "alexnet-mf: error: "
+"""How the command line begins the line that says why it failed."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ def compare(answers: Sequence[Trace], tier: str = "float32", referee: Referee | 
         if case.network.name in spec.NETWORKS:  # `alexnet-tab` is another network for each backend
             case = type(case)(**{**vars(case), "network": spec.get_network(case.network.name, "numpy")})
         referee = make_referee(case)
+    check_comparable([referee.trace, *answers])
     labels = label(answers)
     origins = {parameters.digest(answer.group("stepped")): answer for answer in [*answers, referee.trace]}
     rungs: dict[str, list[Rung]] = {}
@@ -130,7 +135,10 @@ def parity(names: Sequence[str], flags: Sequence[str] = (), pythons: Mapping[str
     ordered = ["numpy", *(name for name in names if name != "numpy")]
     with tempfile.TemporaryDirectory(prefix="alexnet_mf-parity-") as temporary:
         folder = keep or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TraceError(f"{folder}: no folder for traces ({error.strerror}); name another one: --keep") from error
         before: Path | None = None
         answers = []
         for name in ordered:
@@ -152,8 +160,11 @@ def run_trace(name: str, path: Path, flags: Sequence[str], python: str) -> None:
     except OSError as error:
         raise BackendUnavailable(f"backend {name}: {python} cannot be run ({error.strerror}); see --python") from error
     if process.returncode:
-        lines = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
-        raise BackendUnavailable(f"backend {name}: {lines[-1].removeprefix('alexnet-mf: error: ')}")
+        reason = (process.stderr.strip().splitlines() or ["nothing said"])[-1]
+        if not reason.startswith(PREFIX):  # not an answer of this program: it is not there, or it crashed
+            reason = f"{python} failed with exit code {process.returncode} ({reason}); it needs alexnet_mf and " \
+                     f"{BACKENDS[name].framework}, or name another interpreter: --python {name}=PATH"
+        raise BackendUnavailable(f"backend {name}: {reason.removeprefix(PREFIX).removeprefix(f'backend {name}: ')}")
 
 
 def answer(backend: Any, case: Any, **options: Any) -> Trace:

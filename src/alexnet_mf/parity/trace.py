@@ -22,6 +22,11 @@ from alexnet_mf.parity.case import Case
 
 FORMAT = 1
 KEY = "alexnet_mf_trace"
+HEADER = ("backend", "versions", "settings", "device", "layers", "parameters_sha256", "exported_sha256", "loss",
+          "step_losses", "continued_losses", "continued_from_sha256", "evaluates_the_same_twice", "dropout_step_loss")
+"""What the ladder takes from the header, beside the case."""
+DROPOUT_STEPS = {"first": 0, "second": 1, "again": 0}
+"""The steps whose dropout is shown, one of them twice."""
 
 
 @dataclass
@@ -121,7 +126,7 @@ def dropout_activity(model: Model[Any], case: Case, batch: Any) -> dict[str, NDA
     """What goes into each dropout layer and what comes out, in training, at two steps and at the first one again; and
     the logits of the first one."""
     result: dict[str, NDArray[Any]] = {}
-    for label, step in (("first", 0), ("second", 1), ("again", 0)):
+    for label, step in DROPOUT_STEPS.items():
         outputs = model.outputs(batch, dropout=(case.seed, step))
         before = dict(zip(outputs, [model.pixels(batch), *outputs.values()]))
         for layer in case.network.layers:
@@ -174,7 +179,7 @@ def load(path: Path) -> Trace:
         with safe_open(path, framework="numpy") as file:
             header = (file.metadata() or {}).get(KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy lacks, such as bfloat16
         raise TraceError(f"{path}: cannot be read as a trace ({error}); make it with: parity trace") from error
     try:
         if header is None:
@@ -202,11 +207,18 @@ def check_whole(path: Path, answer: Trace, case: Case) -> None:
         raise TraceError(f"{path}: its inputs are not those that its header names; make it anew with: parity trace")
     expected = {f"{group}/{name}": shape for group in ("gradients", "stepped")
                 for name, shape in parameters.shapes(case.network).items()}
-    faults = [f"missing {name}" for name in expected if name not in answer.tensors]
+    faults = [f"missing {name} in its header" for name in HEADER if name not in answer.meta]
+    for name, count in (("step_losses", case.steps), ("continued_losses", case.continued)):
+        if name in answer.meta and len(answer.meta[name]) != count:
+            faults.append(f"{len(answer.meta[name])} {name}, not {count}")
+    faults += [f"missing {name}" for name in expected if name not in answer.tensors]
     steps = [f"stepwise/{step}" for step in range(case.steps)]
     faults += [f"missing {group}/{layer.name}" for group in ("outputs", "training", *steps)
                for layer in case.network.layers if f"{group}/{layer.name}" not in answer.tensors]
-    faults += [f"missing {name}" for name in ("pixels", "logits") if name not in answer.tensors]
+    dropped = [f"dropped/{layer.name}/{call}/{side}" for layer in case.network.layers
+               if isinstance(layer, spec.Dropout) for call in DROPOUT_STEPS for side in ("in", "out")]
+    faults += [f"missing {name}" for name in ("pixels", "logits", *dropped, *(["dropped/logits"] if dropped else []))
+               if name not in answer.tensors]
     for name, value in answer.tensors.items():
         if name.startswith(("gradients/", "stepped/")) and name not in expected:
             faults.append(f"surplus {name}")

@@ -1,0 +1,783 @@
+"""`parity`, `parity trace` and `parity compare`: verdicts, exit codes, files that are no traces, other interpreters.
+
+Most tests call `main` in this process, on traces of a small network. The whole ladder gets processes of its own, by
+interpreters that put the small network in AlexNet's place; and AlexNet itself is asked once, or twice with `-m slow`.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import os
+import pickle
+import re
+import shlex
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from alexnet_mf import backends, cli, data, parameters, spec
+from alexnet_mf.cli import output
+from alexnet_mf.parity import run, trace
+from alexnet_mf.parity.case import Case
+from alexnet_mf.parity.ladder import RUNGS
+from alexnet_mf.parity.trace import Trace
+from alexnet_mf.spec import Network
+
+FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
+DRAWN = data.synthetic.load(0, train=1, test=12)
+PLAN = ["--data", "synthetic", "--images", "12", "--batch-size", "2", "--steps", "2"]
+
+
+def chosen(config: pytest.Config) -> list[str]:
+    """The frameworks that are here and were asked for."""
+    asked = [name for name in config.getoption("--backends").split(",") if name] or FRAMEWORKS
+    return [name for name in FRAMEWORKS if name in asked and backends.is_installed(name)]
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]):
+    """Run a command in this process."""
+    def start(*words: str | Path) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = cli.main(["parity", *map(str, words)])
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        return Outcome(code, *capsys.readouterr())
+    return start
+
+
+def assert_one_line(outcome: Outcome, *fragments: str) -> None:
+    """Exit code 2, nothing on standard output, and one line on standard error, with these words."""
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert outcome.err.startswith("alexnet-mf")
+    assert outcome.err.endswith("\n")
+    for fragment in fragments:
+        assert fragment in outcome.err, outcome.err
+
+
+def ask(network: Network, name: str = "torch", build: Any = None, continue_from: Any = None, **options: Any) -> Trace:
+    """A trace of the referee, or of its layers in float32 under a framework's name."""
+    numpy: Any = backends.load("numpy")
+    images = DRAWN.test
+    case = Case(network, **{"seed": 0, "inputs": images.images, "labels": images.labels, "origin": "synthetic",
+                            "batch": 2, "steps": 2, "continued": 1, **options})
+    if name == "numpy":
+        return run.answer(numpy, case)
+    answer = trace.trace(numpy, case, continue_from=continue_from,
+                         build=lambda *arguments: numpy.build(*arguments, dtype=np.float32))
+    answer.meta["backend"] = name
+    return answer
+
+
+@dataclasses.dataclass
+class Files:
+    """A good trace of the referee and one of a framework, and a place for bad ones."""
+
+    folder: Path
+    network: Network
+    right: Trace
+
+    def __post_init__(self) -> None:
+        self.numpy = self.save(ask(self.network, "numpy"), "numpy")
+        self.torch = self.save(self.right, "torch")
+
+    def save(self, answer: Trace, name: str = "other") -> Path:
+        path = self.folder / f"{name}.safetensors"
+        trace.save(path, answer)
+        return path
+
+    def spoil(self, *changes: Callable[[Trace], None], name: str = "bad") -> Path:
+        """The framework's trace with some changes, written as it is."""
+        answer = Trace(copy.deepcopy(self.right.meta), {key: value.copy() for key, value in self.right.tensors.items()})
+        for change in changes:
+            change(answer)
+        path = self.folder / f"{name}.safetensors"
+        tensors = {key: np.ascontiguousarray(value) for key, value in answer.tensors.items()}
+        save_file(tensors, path, {trace.KEY: json.dumps(answer.meta)})
+        return path
+
+
+@pytest.fixture
+def files(small, tmp_path) -> Files:
+    return Files(tmp_path, small, ask(small))
+
+
+def scale(tensor: str, factor: float) -> Callable[[Trace], None]:
+    def change(answer: Trace) -> None:
+        answer.tensors[tensor] *= np.float32(factor)
+    return change
+
+
+def wider(network: Network) -> Network:
+    """Another padding: conv1 is 14x14 instead of 13x13, and the pooling after it makes the same of both."""
+    return dataclasses.replace(network, layers=(dataclasses.replace(network.layers[0], padding=2), *network.layers[1:]))
+
+
+# The verdict
+
+
+def test_green_is_0(command, files):
+    outcome = command("compare", files.numpy, files.torch)
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = outcome.out.splitlines()
+    assert lines[0].startswith("small, synthetic, seed 0")
+    assert [line[4:].split("  ")[0] for line in lines[2:12]] == list(RUNGS)
+    assert lines[-1] == "parity holds: same function, same training steps as the float64 referee in torch"
+    assert "RED" not in outcome.out
+    assert "\x1b" not in outcome.out
+
+
+def test_red_is_1_and_names_rung_and_cause(command, files):
+    outcome = command("compare", files.numpy, files.torch, files.spoil(scale("gradients/fc3.weight", 1.01)))
+    assert (outcome.code, outcome.err) == (1, "")
+    assert re.search(r"^ 6 +gradients .* RED 1\.0e-02 of \S+ fc3\.weight$", outcome.out, re.MULTILINE)
+    assert outcome.out.count("RED") == 1
+    lines = outcome.out.splitlines()
+    assert lines[-2] == "torch#2: first divergent gradient, from the loss downwards: fc3.weight: scaled by 1.01"
+    assert lines[-1] == "parity does not hold: torch#2 from rung 'gradients' on"
+
+
+def test_without_the_referees_trace_it_is_computed(command, files):
+    """The verdict is the same, and the order of the files does not count."""
+    with_it, before, alone = (command("compare", *paths) for paths in (
+        (files.numpy, files.torch), (files.torch, files.numpy), (files.torch,)))
+    assert {outcome.code for outcome in (with_it, before, alone)} == {0}
+    assert len({outcome.out.splitlines()[-1] for outcome in (with_it, before, alone)}) == 1
+    red = files.spoil(scale("outputs/conv2", 1.01))
+    assert [command("compare", *paths).code for paths in ((files.numpy, red), (red, files.numpy), (red,))] == [1, 1, 1]
+
+
+def test_the_referee_alone_holds(command, files):
+    outcome = command("compare", files.numpy)
+    assert outcome.code == 0
+    assert outcome.out.endswith("float64 referee in numpy\n")
+
+
+def test_one_backend_twice_is_numbered(command, files):
+    outcome = command("compare", files.torch, files.numpy, files.torch)
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[1].split() == ["rung", "torch#1", "numpy", "torch#2"]
+    assert re.search(r"^torch#1 - torch#2 +equal +0\.0e\+00 .* +0\.0e\+00", outcome.out, re.MULTILINE)
+    assert outcome.out.endswith("in torch#1 and torch#2\n")
+
+
+def test_another_tier_holds_what_float32_does_not(command, files):
+    path = files.spoil(scale("outputs/conv1", 1 + 1e-3))
+    codes = [command("compare", files.numpy, path, *tier).code for tier in ((), ("--tier", "float32"),
+                                                                            ("--tier", "tf32"))]
+    assert codes == [1, 1, 0]
+    assert_one_line(command("compare", files.numpy, "--tier", "float16"), "float16", "tf32")
+
+
+def test_another_padding_is_red_and_named(command, files):
+    outcome = command("compare", files.numpy, files.save(ask(wider(files.network))))
+    assert (outcome.code, outcome.err) == (1, "")
+    assert outcome.out.splitlines()[-3:] == [
+        "torch: conv1.padding is 2, the referee's is 1",
+        "torch: first divergent layer: conv1: padding 2 instead of 1",
+        "parity does not hold: torch from rung 'spec and parameters' on"]
+
+
+# Traces that answer another question
+
+
+@pytest.mark.parametrize("options, said", [
+    ({"seed": 1}, ["another seed (0 and 1)", "same flags"]),
+    ({"origin": "fashion-mnist"}, ["another data set (synthetic and fashion-mnist)", "same flags"]),
+    ({"steps": 1}, ["another plan of steps", "same flags"]),
+    ({"batch": 1}, ["another plan of steps", "same flags"]),
+    ({"inputs": np.zeros((12, 28, 28), np.uint8)}, ["another inputs", "same flags"]),
+    ({"labels": np.zeros(12, np.int64)}, ["another inputs", "same flags"]),
+], ids=["seed", "data", "steps", "batch", "images", "labels"])
+def test_traces_of_other_questions_are_told_in_one_line(command, files, options, said):
+    other = files.save(ask(files.network, **options))
+    assert_one_line(command("compare", files.numpy, other), "numpy and torch", *said)
+    assert_one_line(command("compare", other, files.numpy), "torch and numpy", "another")
+
+
+def test_traces_of_other_networks_are_told_in_one_line(command, files):
+    *rest, last = files.network.layers
+    for layers in ([*rest, dataclasses.replace(last, units=11)], [*rest, dataclasses.replace(last, name="fc5")],
+                   [layer for layer in files.network.layers if layer.name != "drop3"]):
+        other = files.save(ask(dataclasses.replace(files.network, name="other", layers=tuple(layers))))
+        assert_one_line(command("compare", files.numpy, other), "numpy and torch", "small and other", "--net")
+        assert_one_line(command("compare", other, files.numpy), "torch and numpy", "other and small", "--net")
+
+
+def test_a_network_that_only_calls_itself_alexnet_is_told_in_one_line(command, files, monkeypatch):
+    """The referee computes AlexNet, here another small network."""
+    *rest, last = files.network.layers
+    real = dataclasses.replace(files.network, name="alexnet", layers=(*rest, dataclasses.replace(last, units=11)))
+    monkeypatch.setattr(spec, "get_network", lambda name, backend="torch": real)
+    assert command("compare", files.save(ask(real))).code == 0
+    path = files.save(ask(dataclasses.replace(files.network, name="alexnet")))
+    assert_one_line(command("compare", path), "numpy and torch", "layers or parameters")
+
+
+# Files that are no traces
+
+
+class Trap:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+BFLOAT16 = json.dumps({"logits": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+NO_TRACES: dict[str, bytes] = {
+    "empty": b"", "text": b"hello, this is no trace\n" * 9, "zeros": bytes(1000), "ones": b"\xff" * 1000,
+    "PNG": b"\x89PNG\r\n\x1a\n" + bytes(100), "broken header": struct.pack("<Q", 9) + b"{not json" + bytes(9),
+    "bfloat16": struct.pack("<Q", len(BFLOAT16)) + BFLOAT16 + bytes(4)}
+
+
+@pytest.mark.parametrize("content", NO_TRACES.values(), ids=NO_TRACES)
+def test_a_file_that_is_no_trace_is_told_in_one_line(command, files, tmp_path, content):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert_one_line(command("compare", files.numpy, path), str(path), "cannot be read as a trace", "parity trace")
+    assert_one_line(command("compare", path), str(path))
+
+
+def test_a_pickle_is_refused_and_not_loaded(command, tmp_path):
+    sprung, path = tmp_path / "sprung", tmp_path / "trace.pt"
+    path.write_bytes(pickle.dumps(Trap(sprung)))
+    assert_one_line(command("compare", path), str(path), "parity trace")
+    assert not sprung.exists()
+    pickle.loads(path.read_bytes())
+    assert sprung.exists(), "the trap must work, or the test shows nothing"
+
+
+@pytest.mark.parametrize("cut", [1, 1000, 0.5, 0.99])
+def test_a_truncated_trace_is_told_in_one_line(command, files, cut):
+    whole = files.torch.read_bytes()
+    files.torch.write_bytes(whole[:-cut] if cut >= 1 else whole[:int(len(whole) * (1 - cut))])
+    assert_one_line(command("compare", files.numpy, files.torch), str(files.torch), "cannot be read as a trace")
+
+
+def test_a_missing_file_and_a_folder_are_told_in_one_line(command, files, tmp_path):
+    assert_one_line(command("compare", files.numpy, tmp_path / "nowhere"), str(tmp_path / "nowhere"), "No such file")
+    assert_one_line(command("compare", tmp_path), str(tmp_path), "cannot be read as a trace")
+
+
+def test_safetensors_of_another_kind_are_told_in_one_line(command, files, tmp_path):
+    weights, foreign = tmp_path / "weights", tmp_path / "foreign"
+    parameters.save(weights, parameters.initialise(files.network, 0))
+    save_file({"logits": np.zeros((12, 10), np.float32)}, foreign)
+    for path in (weights, foreign):
+        assert_one_line(command("compare", files.numpy, path), str(path), "not a trace", "parity trace")
+
+
+@pytest.mark.parametrize("header", ["", "text", "[]", "{}", "null", '{"format": 1}', '{"format": 1, "network": []}'])
+def test_a_header_that_is_none_of_ours_is_told_in_one_line(command, tmp_path, header):
+    save_file({"logits": np.zeros((12, 10), np.float32)}, tmp_path / "file", {trace.KEY: header})
+    assert_one_line(command("compare", tmp_path / "file"), str(tmp_path / "file"), "not a trace", "parity trace")
+
+
+def test_a_trace_of_another_format_is_told_in_one_line(command, files):
+    path = files.spoil(lambda answer: answer.meta.update(format=99))
+    assert_one_line(command("compare", path), str(path), "format 99", "make it anew")
+
+
+def without(key: str) -> Callable[[Trace], None]:
+    def change(answer: Trace) -> None:
+        (answer.meta if key in answer.meta else answer.tensors).pop(key)
+    return change
+
+
+def put(key: str, change: Callable[[Any], Any]) -> Callable[[Trace], None]:
+    def apply(answer: Trace) -> None:
+        place = answer.meta if key in answer.meta else answer.tensors
+        place[key] = change(place.get(key))
+    return apply
+
+
+def no_number(key: str, value: float) -> Callable[[Trace], None]:
+    def change(answer: Trace) -> None:
+        answer.tensors[key].ravel()[3] = value
+    return change
+
+
+DAMAGED: dict[str, tuple[Callable[[Trace], None], str]] = {
+    "other images": (put("inputs", lambda x: x ^ 1), "its inputs are not those that its header names"),
+    "another plan": (put("plan", lambda plan: plan | {"batch": 3}), "its inputs are not those"),
+    "too few images": (put("plan", lambda plan: plan | {"steps": 99}), "12"),
+    "surplus gradient": (put("gradients/fc9.bias", lambda _: np.zeros(3, np.float32)), "surplus gradients/fc9.bias"),
+    "surplus stepped": (put("stepped/fc9.bias", lambda _: np.zeros(3, np.float32)), "surplus stepped/fc9.bias"),
+    "stepped of another shape": (put("stepped/fc3.bias", lambda x: x[1:]), "stepped/fc3.bias is (31,), not (32,)"),
+    "gradient transposed": (put("gradients/fc3.weight", lambda x: x.T), "gradients/fc3.weight is (108, 32), not (32, "),
+    "stepped in float16": (put("stepped/fc3.bias", lambda x: x.astype(np.float16)), "stepped/fc3.bias is float16"),
+    "stepped in integers": (put("stepped/fc3.bias", lambda x: x.astype(np.int32)), "stepped/fc3.bias is int32"),
+    "losses too few": (put("step_losses", lambda losses: losses[:1]), "1 step_losses, not 2"),
+    "continued losses too few": (put("continued_losses", lambda losses: []), "0 continued_losses, not 1"),
+    "several": (lambda answer: [without("stepped/fc3.bias")(answer), without("outputs/fc4")(answer)],
+                "missing stepped/fc3.bias; missing outputs/fc4"),
+}
+for _key in ("stepped/conv2.bias", "gradients/fc4.weight", "outputs/pool1", "training/conv1", "stepwise/1/fc4",
+             "inputs", "pixels", "logits", "labels", "dropped/drop3/first/in", "dropped/drop3/again/out",
+             "dropped/logits", "format", "backend", "versions", "settings", "device", "network", "seed", "data", "plan",
+             "case_sha256", "layers", "parameters_sha256", "exported_sha256", "loss", "step_losses", "continued_losses",
+             "continued_from_sha256", "evaluates_the_same_twice", "dropout_step_loss"):
+    DAMAGED[f"no {_key}"] = without(_key), _key
+for _key in ("stepped/conv1.weight", "gradients/fc3.weight", "outputs/conv1", "training/fc3", "stepwise/0/fc4",
+             "pixels", "logits", "dropped/drop3/second/out"):
+    DAMAGED[f"NaN in {_key}"] = no_number(_key, np.nan), f"{_key} holds NaN or infinity"
+DAMAGED["infinity in logits"] = no_number("logits", -np.inf), "logits holds NaN or infinity"
+
+
+@pytest.mark.parametrize("change, said", DAMAGED.values(), ids=DAMAGED)
+def test_a_trace_that_is_not_whole_is_told_in_one_line(command, files, change, said):
+    path = files.spoil(change)
+    outcome = command("compare", files.numpy, path)
+    if said == "12":  # the case itself says how many images there are
+        assert_one_line(outcome, "there are 12")
+    else:
+        assert_one_line(outcome, str(path), said)
+
+
+def test_what_is_written_as_it_is_reads_well(command, files):
+    """Or the tests of damaged traces would show nothing."""
+    assert command("compare", files.numpy, files.spoil()).code == 0
+
+
+# JSON
+
+
+def read_json(text: str) -> Any:
+    """Strictly: Python's own reader takes infinities, others do not."""
+    def refuse(name: str) -> Any:
+        raise AssertionError(f"{name} is no JSON")
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_json_tells_the_conditions_and_every_measurement(command, files, tmp_path):
+    path = tmp_path / "report.json"
+    outcome = command("compare", files.numpy, files.torch, files.torch, "--json", path)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == command("compare", files.numpy, files.torch, files.torch).out
+    report = read_json(path.read_text(encoding="utf-8"))
+    assert set(report) == {"holds", "network", "spec_sha256", "data", "seed", "batch", "steps", "sgd", "float32_cost",
+                           "backends", "pairs"}
+    assert report["holds"] is True
+    assert spec.from_dict(report["network"]) == files.network
+    assert report["spec_sha256"] == spec.digest(files.network)
+    assert (report["data"], report["seed"], report["batch"], report["steps"]) == ("synthetic", 0, 2, 2)
+    assert report["sgd"] == {"learning_rate": 0.01, "momentum": 0.9, "weight_decay": 0.01}
+    assert report["float32_cost"]["gradients/conv1.weight"] > 0
+    assert list(report["backends"]) == ["numpy", "torch#1", "torch#2"]
+    for answer in report["backends"].values():
+        assert set(answer) == {"versions", "settings", "device", "rungs", "diagnosis"}
+        assert answer["device"] == "cpu"
+        assert answer["versions"]["numpy"] == np.__version__
+        assert [(rung["number"], rung["name"]) for rung in answer["rungs"]] == list(enumerate(RUNGS, 1))
+        for rung in answer["rungs"]:
+            assert set(rung) == {"number", "name", "holds", "note", "measurements"}
+            for measurement in rung["measurements"]:
+                assert set(measurement) == {"where", "error", "tolerance", "what", "holds"}
+                assert measurement["holds"] is True
+                assert measurement["error"] <= measurement["tolerance"]
+    (pair,) = report["pairs"]
+    assert pair == {"first": "torch#1", "second": "torch#2", "pixels_equal": True, "output": 0, "layer": "conv1",
+                    "gradient": 0, "parameter": "conv1.bias"} | {key: pair[key] for key in ("layer", "parameter")}
+
+
+def test_json_on_standard_output_is_alone_there(command, files, tmp_path):
+    for path, code in ((files.torch, 0), (files.spoil(scale("logits", 1.01)), 1)):
+        outcome = command("compare", files.numpy, path, "--json", "-")
+        assert (outcome.code, outcome.err) == (code, "")
+        report = read_json(outcome.out)
+        assert report["holds"] is (code == 0)
+        assert command("compare", files.numpy, path, "--json", tmp_path / "r.json").code == code
+        assert read_json((tmp_path / "r.json").read_text(encoding="utf-8")) == report
+
+
+def test_json_has_no_infinities(command, files):
+    """Shapes that differ are infinitely far apart."""
+    outcome = command("compare", files.numpy, files.torch, files.save(ask(wider(files.network))), "--json", "-")
+    assert outcome.code == 1
+    report = read_json(outcome.out)
+    outputs = report["backends"]["torch#2"]["rungs"][3]["measurements"]
+    assert {"where": "conv1", "error": None, "holds": False}.items() <= outputs[0].items()
+    assert report["pairs"][0]["output"] is None
+    assert report["pairs"][0]["layer"] == "conv1"
+    assert report["backends"]["torch#2"]["diagnosis"][-1].endswith("padding 2 instead of 1")
+
+
+def test_json_of_a_loss_that_is_no_number(command, files):
+    outcome = command("compare", files.numpy, files.spoil(put("loss", lambda loss: np.nan)), "--json", "-")
+    assert (outcome.code, outcome.err) == (1, "")
+    assert read_json(outcome.out)["backends"]["torch"]["rungs"][4]["measurements"][1]["error"] is None
+
+
+def must_not_start(*arguments: Any, **options: Any) -> Any:
+    raise AssertionError("the work has begun")
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_comparison(command, files, monkeypatch, tmp_path):
+    monkeypatch.setattr(trace, "load", must_not_start)
+    monkeypatch.setattr(run, "run_trace", must_not_start)
+    for words in (["compare", files.numpy], PLAN):
+        assert_one_line(command(*words, "--json", tmp_path / "no" / "r.json"), str(tmp_path / "no"), "make it")
+        assert_one_line(command(*words, "--json", tmp_path), str(tmp_path), "cannot be written")
+
+
+# parity trace
+
+
+@pytest.fixture
+def small_alexnet(small, monkeypatch):
+    """A small network in AlexNet's place, and a small synthetic set."""
+    known = spec.get_network
+    monkeypatch.setattr(spec, "get_network", lambda name, backend="torch": known(name, backend) and small)
+    draw = data.synthetic.load
+    monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=16, test=32))
+    return small
+
+
+def test_the_two_halves_of_every_backend(command, small_alexnet, tmp_path, backend_name):
+    paths = [tmp_path / f"{name}.safetensors" for name in ("numpy", backend_name)]
+    for name, path in zip(("numpy", backend_name), paths):
+        outcome = command("trace", "--backend", name, "--out", path, "--device", "cpu", "--seed", "3", *PLAN)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert outcome.out == f"{path}: {name} on cpu, synthetic, seed 3\n"
+    answer = trace.load(paths[1])
+    case = answer.case()
+    assert (case.network, case.seed, case.batch, case.steps, len(case.inputs)) == (small_alexnet, 3, 2, 2, 12)
+    assert answer.backend == backend_name
+    outcome = command("compare", *dict.fromkeys(paths))
+    assert outcome.code == 0, outcome.out
+    assert outcome.out.endswith(f"float64 referee in {backend_name}\n")
+
+
+def test_the_same_trace_twice_is_the_same_file(command, small_alexnet, tmp_path):
+    words = ["trace", "--backend", "numpy", *PLAN, "--out"]
+    for name in ("1", "2"):
+        assert command(*words, tmp_path / name).code == 0
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+    command(*words, tmp_path / "3", "--seed", "1")
+    assert_one_line(command("compare", tmp_path / "1", tmp_path / "3"), "seed (0 and 1)")
+
+
+def test_a_trace_that_cannot_be_written_is_told_before_the_work(command, small_alexnet, monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "answer", must_not_start)
+    words = ["trace", "--backend", "numpy", *PLAN, "--out"]
+    assert_one_line(command(*words, tmp_path / "no" / "t"), str(tmp_path / "no" / "t"), "no folder", "make it")
+    assert_one_line(command(*words, tmp_path), str(tmp_path), "name another file")
+    (tmp_path / "old").write_bytes(b"")
+    for path in (tmp_path / "old", tmp_path / "new"):
+        monkeypatch.setattr(output.os, "access", lambda asked, mode: False)
+        assert_one_line(command(*words, path), str(path), "name another file")
+
+
+def test_a_disk_that_is_full_is_told_in_one_line(command, small_alexnet, monkeypatch, tmp_path):
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(trace, "save_file", full)
+    assert_one_line(command("trace", "--backend", "numpy", *PLAN, "--out", tmp_path / "t"), str(tmp_path / "t"),
+                    "No space left", "--out")
+
+
+@pytest.mark.parametrize("words, fragments", [
+    (["trace", "--out", "t"], ["--backend"]),
+    (["trace", "--backend", "numpy"], ["--out"]),
+    (["trace", "--backend", "jax", "--out", "t"], ["jax", "torch"]),
+    (["trace", "--backend", "numpy", "--out", "t", "--net", "lenet"], ["lenet", "alexnet, alexnet-tab"]),
+    (["compare"], ["TRACE"]),
+    (["--backends", "torch,jax"], ["jax", "torch"]),
+    (["--backends", ""], ["''", "torch"]),
+    (["--net", "lenet"], ["lenet", "alexnet, alexnet-tab"]),
+    (["--steps", "0"], ["--steps", "at least 1"]),
+    (["--batch-size", "x"], ["--batch-size", "'x'"]),
+    (["--images", "-1"], ["--images", "-1"]),
+    (["--seed", "-1"], ["--seed", "-1"]),
+    (["--tier", "half"], ["half", "bfloat16"]),
+    (["--python", "torch"], ["--python", "NAME=PATH", "'torch'"]),
+    (["--python", "torch="], ["NAME=PATH", "'torch='"]),
+    (["--python", "=/bin/sh"], ["NAME=PATH", "'=/bin/sh'"]),
+    (["--python", "jax=/bin/sh"], ["NAME=PATH", "jax", "torch, tensorflow, mxnet"]),
+    (["--json", "/nowhere/r.json"], ["/nowhere/r.json", "make it"]),
+], ids=" ".join)
+def test_wrong_words_are_told_in_one_line(command, monkeypatch, tmp_path, words, fragments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "run_trace", must_not_start)
+    assert_one_line(command(*words), *fragments)
+
+
+def test_too_few_images_say_what_to_change(command, small_alexnet, tmp_path):
+    """2 for the layers, 2 for each of two steps, and 2 for each of the two after those."""
+    words = ["trace", "--backend", "numpy", "--data", "synthetic", "--batch-size", "2", "--steps", "2", "--out",
+             tmp_path / "t", "--images"]
+    assert_one_line(command(*words, "9"), "batches of 2 for 2 steps take 10 images, and there are 9", "--images",
+                    "--batch-size", "--steps")
+    assert command(*words, "10").code == 0
+    assert_one_line(command("trace", "--backend", "numpy", "--data", "synthetic", "--out", tmp_path / "t", "--images",
+                            "64"), "take 36 images, and there are 32")  # as many as the set has
+
+
+# Going on from another backend's weights
+
+
+def test_steps_go_on_from_another_backends_weights(command, small_alexnet, tmp_path, backend_name):
+    before, after = tmp_path / "before", tmp_path / "after"
+    assert command("trace", "--backend", "numpy", "--out", before, *PLAN).code == 0
+    assert command("trace", "--backend", backend_name, "--out", after, "--device", "cpu", *PLAN, "--continue-from",
+                   before).code == 0
+    outcome = command("compare", before, after)
+    assert outcome.code == 0
+    assert re.search(rf"^weights: went on from numpy's weights \(.*{backend_name}.*\)$", outcome.out, re.MULTILINE)
+
+
+def test_weights_that_are_not_among_the_traces_are_told(command, files):
+    start = {name: value * np.float32(0.5) for name, value in files.right.group("stepped").items()}
+    outcome = command("compare", files.numpy, files.save(ask(files.network, continue_from=start)))
+    assert outcome.code == 0
+    assert "weights: the weights that it went on from are not among these traces (torch)" in outcome.out
+
+
+def test_a_bad_trace_to_go_on_from_is_told_in_one_line(command, files, small_alexnet, monkeypatch, tmp_path):
+    monkeypatch.setattr(run, "answer", must_not_start)
+    whole = files.torch.read_bytes()
+    (tmp_path / "cut").write_bytes(whole[:-4])
+    parameters.save(tmp_path / "weights", parameters.initialise(files.network, 0))
+    nan = files.spoil(no_number("stepped/conv1.weight", np.nan))
+    for path, said in ((tmp_path / "cut", "cannot be read"), (tmp_path / "weights", "not a trace"),
+                       (tmp_path / "nowhere", "No such file"), (nan, "NaN or infinity")):
+        assert_one_line(command("trace", "--backend", "numpy", *PLAN, "--out", tmp_path / "t", "--continue-from", path),
+                        str(path), said)
+    assert not (tmp_path / "t").exists()
+
+
+def test_weights_of_another_network_to_go_on_from_are_told_in_one_line(command, files, small_alexnet, tmp_path,
+                                                                       backend_name):
+    *rest, last = files.network.layers
+    other = files.save(ask(dataclasses.replace(files.network, layers=(*rest, dataclasses.replace(last, units=11)))))
+    assert_one_line(command("trace", "--backend", backend_name, *PLAN, "--device", "cpu", "--out", tmp_path / "t",
+                            "--continue-from", other), "fc4.weight is (11, 32), not (10, 32)")
+
+
+# Backends that are not here
+
+
+def test_a_missing_backend_is_told_before_the_work(command, monkeypatch):
+    known = backends.is_installed
+    monkeypatch.setattr(backends, "is_installed", lambda name: name != "mxnet" and known(name))
+    monkeypatch.setattr(run, "run_trace", must_not_start)
+    assert_one_line(command("--backends", "numpy,mxnet"), "mxnet", "not installed", backends.BACKENDS["mxnet"].install,
+                    "--python mxnet=PATH")
+    assert_one_line(command("trace", "--backend", "mxnet", "--out", os.devnull), "mxnet", "not installed",
+                    backends.BACKENDS["mxnet"].install)
+
+
+@pytest.fixture
+def asked(monkeypatch, small):
+    """Who is asked with which interpreter and flags; each answers at once."""
+    calls: list[tuple[str, str, list[str]]] = []
+
+    def answer(name: str, path: Path, flags: list[str], python: str) -> None:
+        calls.append((name, python, list(flags)))
+        trace.save(path, ask(small, name))
+    monkeypatch.setattr(run, "run_trace", answer)
+    return calls
+
+
+@pytest.mark.parametrize("words, names", [
+    ([], ["numpy", "torch"]), (["--python", "mxnet=/other/python"], ["numpy", "torch", "mxnet"]),
+    (["--backends", "torch,numpy"], ["numpy", "torch"]), (["--backends", "numpy"], ["numpy"]),
+    (["--backends", "mxnet,mxnet", "--python", "mxnet=/other/python"], ["numpy", "mxnet"])],
+    ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "")
+def test_who_is_asked(command, asked, monkeypatch, words, names):
+    """What is installed here or named by --python, if not said otherwise; the referee first, and each once."""
+    monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
+    outcome = command(*words)
+    assert outcome.code == 0
+    assert [(name, python) for name, python, _ in asked] == [
+        (name, "/other/python" if name == "mxnet" else sys.executable) for name in names]
+    assert outcome.err == "", "nothing to be seen but on a terminal"
+
+
+def test_everyone_is_asked_the_same_and_goes_on_from_the_one_before(command, asked, monkeypatch, tmp_path):
+    monkeypatch.setattr(backends, "is_installed", lambda name: True)
+    assert command("--keep", tmp_path, "--net", "alexnet-tab", "--device", "cpu", "--seed", "5", "--data", "synthetic",
+                   "--batch-size", "3", "--steps", "4", "--images", "50", "--data-dir", tmp_path).code == 0
+    flags = ["--net", "alexnet-tab", "--device", "cpu", "--seed", "5", "--data", "synthetic", "--batch-size", "3",
+             "--steps", "4", "--images", "50", "--data-dir", str(tmp_path)]
+    names = ["numpy", *FRAMEWORKS]
+    assert [name for name, _, _ in asked] == names
+    assert asked[0][2] == flags
+    for before, (_, _, given) in zip(names, asked[1:]):
+        assert given == [*flags, "--continue-from", str(tmp_path / f"{before}.safetensors")]
+
+
+# The whole ladder, each backend in a process
+
+DRIVER = """
+import dataclasses, json, sys
+from alexnet_mf import data, spec
+network, draw = spec.from_dict(json.loads({network!r})), data.synthetic.load
+first, *rest = network.layers
+tab = dataclasses.replace(network, layers=(dataclasses.replace(first, padding=2), *rest))  # TensorFlow's, say
+spec.get_network = lambda name, backend="torch": tab if (name, backend) == ("alexnet-tab", "tensorflow") else network
+data.synthetic.load = lambda seed: draw(seed, train=16, test=32)
+from alexnet_mf.cli import main
+sys.exit(main(sys.argv[3:]))  # after -m alexnet_mf
+"""
+
+
+def script(path: Path, *lines: str) -> Path:
+    """A program in the place of Python."""
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]), encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def interpreter(small, tmp_path) -> Path:
+    """A Python whose AlexNet is the small network; it notes that it was taken, and for which backend."""
+    driver = tmp_path / "driver.py"
+    driver.write_text(DRIVER.format(network=json.dumps(spec.as_dict(small))), encoding="utf-8")
+    return script(tmp_path / "python with spaces", f'echo "$6" >> {shlex.quote(str(tmp_path / "taken"))}',
+                  f'exec {shlex.quote(sys.executable)} {shlex.quote(str(driver))} "$@"')
+
+
+def by(interpreter: Path, *names: str) -> list[str]:
+    return [word for name in ("numpy", *names) for word in ("--python", f"{name}={interpreter}")]
+
+
+def test_the_whole_ladder_by_other_interpreters_and_what_it_keeps(command, interpreter, request, tmp_path):
+    """The kept traces give the same verdict by themselves."""
+    backend_name = [*chosen(request.config), "numpy"][0]
+    kept = tmp_path / "a" / "folder"
+    outcome = command("--backends", backend_name, *PLAN, "--device", "cpu", *by(interpreter, backend_name), "--keep",
+                      kept, "--json", tmp_path / "report.json")
+    assert (outcome.code, outcome.err) == (0, ""), outcome.out
+    names = list(dict.fromkeys(["numpy", backend_name]))
+    assert (tmp_path / "taken").read_text(encoding="utf-8").split() == names
+    assert sorted(path.name for path in kept.iterdir()) == sorted(f"{name}.safetensors" for name in names)
+    if backend_name != "numpy":
+        assert "went on from numpy's weights" in outcome.out
+    again = command("compare", *(kept / f"{name}.safetensors" for name in names), "--json", tmp_path / "again.json")
+    assert (again.code, again.out) == (outcome.code, outcome.out)
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "report.json").read_bytes()
+
+
+def test_a_tab_that_differs_from_the_referees_is_red_and_named(command, interpreter, request):
+    if "tensorflow" not in chosen(request.config):
+        pytest.skip("takes tensorflow")
+    outcome = command("--net", "alexnet-tab", "--backends", "tensorflow", *PLAN, "--device", "cpu",
+                      *by(interpreter, "tensorflow"))
+    assert (outcome.code, outcome.err) == (1, "")
+    assert outcome.out.splitlines()[-3:] == [
+        "tensorflow: conv1.padding is 2, the referee's is 1",
+        "tensorflow: first divergent layer: conv1: padding 2 instead of 1",
+        "parity does not hold: tensorflow from rung 'spec and parameters' on"]
+
+
+def test_a_backend_that_cannot_do_it_says_why_once(command, interpreter):
+    """The line is the backend's own, without the program's name twice."""
+    outcome = command("--backends", "numpy", "--data", "synthetic", "--images", "9", *by(interpreter))
+    assert_one_line(outcome, "backend numpy: batches of 4 for 6 steps take 36 images, and there are 9", "--images")
+    assert outcome.err.count("error") == 1
+
+
+@pytest.mark.parametrize("lines, said", [
+    (["echo a warning >&2", "echo 'No module named alexnet_mf' >&2", "exit 1"], ["No module named alexnet_mf"]),
+    ([f'exec {shlex.quote(sys.executable)} -I -S "$@"'], ["exit code 1"]),
+    (["exit 3"], ["exit code 3"]),
+    (["kill -9 $$"], ["exit code -9"]),
+    (["echo 'Segmentation fault' >&2", "exit 139"], ["exit code 139", "Segmentation fault"]),
+], ids=["no package", "an empty Python", "silent", "killed", "crashed"])
+def test_an_interpreter_that_fails_is_told_in_one_line(command, tmp_path, lines, said):
+    """With what to do."""
+    python = script(tmp_path / "python", *lines)
+    assert_one_line(command("--backends", "numpy", *PLAN, "--python", f"numpy={python}"), "backend numpy", str(python),
+                    "alexnet_mf and numpy", "--python numpy=PATH", *said)
+
+
+@pytest.mark.parametrize("content", [None, "no program", "folder"])
+def test_an_interpreter_that_is_none_is_told_in_one_line(command, tmp_path, content):
+    path = tmp_path / "python"
+    if content == "folder":
+        path.mkdir()
+    elif content:
+        path.write_text(content, encoding="utf-8")
+    assert_one_line(command("--backends", "numpy", *PLAN, "--python", f"numpy={path}"), "backend numpy", str(path),
+                    "cannot be run", "--python")
+
+
+def test_an_interpreter_that_writes_no_trace_is_told_in_one_line(command, tmp_path):
+    silent = script(tmp_path / "silent", "exit 0")
+    assert_one_line(command("--backends", "numpy", *PLAN, "--python", f"numpy={silent}"), "numpy.safetensors",
+                    "cannot be read as a trace")
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below"])
+def test_a_folder_for_traces_that_cannot_be_made_is_told_before_the_work(command, monkeypatch, tmp_path, folder):
+    monkeypatch.setattr(run, "run_trace", must_not_start)
+    (tmp_path / "file").write_bytes(b"")
+    assert_one_line(command("--backends", "numpy", "--keep", tmp_path / folder), str(tmp_path / folder), "--keep")
+
+
+def test_traces_that_are_not_kept_are_gone(command, interpreter, monkeypatch, tmp_path):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    assert command("--backends", "numpy", *PLAN, *by(interpreter)).code == 0
+    assert command("--backends", "numpy", "--images", "1", *by(interpreter)).code == 2
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+# AlexNet itself
+
+SHORT = ["--data", "synthetic", "--device", "cpu", "--images", "4", "--steps", "1", "--batch-size", "1"]
+
+
+def alexnet(*words: str) -> Outcome:
+    done = subprocess.run([sys.executable, "-m", "alexnet_mf", "parity", *SHORT, *words], capture_output=True,
+                          text=True, timeout=600)
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def test_parity_of_alexnet(request):
+    """As a user would ask, in one framework."""
+    names = chosen(request.config)
+    if not names:
+        pytest.skip("no framework here")
+    outcome = alexnet("--backends", names[-1], "--python", f"{names[-1]}={sys.executable}")
+    assert (outcome.code, outcome.err) == (0, ""), outcome.out
+    assert outcome.out.endswith(f"float64 referee in {names[-1]}\n")
+
+
+@pytest.mark.slow
+def test_parity_of_the_tabs_finds_conv1(request):
+    if not {"torch", "tensorflow"} <= set(chosen(request.config)):
+        pytest.skip("takes torch and tensorflow")
+    outcome = alexnet("--net", "alexnet-tab", "--backends", "tensorflow,torch", "--json", "-")
+    assert (outcome.code, outcome.err) == (1, "")
+    report = read_json(outcome.out)
+    assert report["holds"] is False
+    assert report["backends"]["tensorflow"]["diagnosis"] == [
+        "conv1.padding is 0, the referee's is 1", "first divergent layer: conv1: padding 0 instead of 1"]
+    assert all(rung["holds"] for rung in report["backends"]["torch"]["rungs"])
+    assert report["backends"]["torch"]["diagnosis"] == []

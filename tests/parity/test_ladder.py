@@ -1,0 +1,606 @@
+"""The ladder's rungs: each holds on what was computed right and fails on the least that is wrong, and on nothing else.
+
+The referee's own layers in float32 stand for a framework. Its answers are spoiled one number at a time.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alexnet_mf import arithmetic, backends, data, parameters, spec
+from alexnet_mf.errors import TraceError
+from alexnet_mf.parity import ladder
+from alexnet_mf.parity.case import Case, random_case
+from alexnet_mf.parity.ladder import RUNGS, Comparison, Measurement, Rung
+from alexnet_mf.parity.measure import TIERS, ratio, relative_l2, relative_largest
+from alexnet_mf.parity.referee import Referee, branch_gradients, make_referee, sgd_rule, take_steps
+from alexnet_mf.parity.run import Report, compare
+from alexnet_mf.parity.trace import Trace, trace
+from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network
+
+# Images are enlarged; conv1 gives 18x18 with padding 0 as with padding 1, so that both have the same parameters.
+NETWORK = Network("small", (1, 56, 56), (
+    Conv2d("conv1", channels=8, kernel=5, stride=3, padding=1), MaxPool2d("pool1", kernel=3, stride=2),
+    Conv2d("conv2", channels=8, kernel=3, padding=1), MaxPool2d("pool2", kernel=2, stride=2),
+    Flatten("flatten"), Dense("fc3", units=96, activation="relu"), Dropout("drop3", rate=0.5),
+    Dense("fc4", units=96, activation="sigmoid"), Dropout("drop4", rate=0.2), Dense("fc5", units=10)))
+LAYERS = [layer.name for layer in NETWORK.layers]
+PARAMETERS = list(parameters.shapes(NETWORK))
+
+
+def ask(network: Network = NETWORK, name: str = "torch", continue_from: Any = None, **options: Any) -> Trace:
+    """The answers of a backend that is right."""
+    numpy: Any = backends.load("numpy")
+    images = data.synthetic.load(0, train=1, test=24).test
+    case = Case(network, **{"seed": 0, "inputs": images.images, "labels": images.labels, "origin": "synthetic",
+                            "batch": 4, "steps": 3, "continued": 2, **options})
+    answer = trace(numpy, case, continue_from=continue_from,
+                   build=lambda *arguments: numpy.build(*arguments, dtype=np.float32))
+    answer.meta["backend"] = name
+    return answer
+
+
+@functools.cache
+def right() -> Trace:
+    return ask()
+
+
+@functools.cache
+def referee() -> Referee:
+    return make_referee(right().case())
+
+
+def spoiled(*changes: Callable[[Trace], None]) -> Trace:
+    """The right answers with some changes; these may write into the arrays."""
+    answer = Trace(copy.deepcopy(right().meta), {name: value.copy() for name, value in right().tensors.items()})
+    for change in changes:
+        change(answer)
+    return answer
+
+
+def climb(answer: Trace, tier: str = "float32") -> Report:
+    return compare([answer], tier, referee())
+
+
+def red(report: Report, name: str = "torch") -> list[str]:
+    return [rung.name for rung in report.rungs[name] if not rung.holds]
+
+
+def rung(report: Report, name: str) -> Rung:
+    return next(rung for rung in report.rungs["torch"] if rung.name == name)
+
+
+# What is right
+
+
+def test_every_rung_holds_on_right_answers():
+    report = climb(right())
+    assert [(rung.number, rung.name) for rung in report.rungs["torch"]] == list(enumerate(RUNGS, 1))
+    assert len(RUNGS) == 10
+    assert red(report) == []
+    assert report.holds
+    assert report.diagnoses == {"torch": []}
+
+
+def test_no_rung_holds_for_want_of_something_to_measure():
+    """Every layer, parameter and step is measured where it should be."""
+    where = {rung.name: [m.where for m in rung.measurements] for rung in climb(right()).rungs["torch"]}
+    steps = ["loss of step 1", "loss of step 2", "loss of step 3"]
+    assert sorted(where["spec and parameters"]) == sorted(PARAMETERS)
+    assert where["pixels"] == ["pixels"]
+    assert where["shapes"] == LAYERS
+    assert where["layer outputs"] == [name for name in LAYERS for _ in ("L2", "largest")]
+    assert where["logits and loss"] == ["logits", "loss"]
+    assert [name for name in where["gradients"] if "tie" not in name] == PARAMETERS[::-1]
+    assert where["SGD steps"] == steps + PARAMETERS
+    assert set(where["dropout modes"]) == {"evaluation", "drop3", "drop4", "training step"}
+    assert where["predictions"] == ["classes"]
+    assert where["weights"] == ["export", "loss of continued step 1", "loss of continued step 2"]
+
+
+def test_the_referee_holds_against_itself_exactly():
+    answer = referee().trace
+    report = compare([answer])
+    assert report.holds
+    for name in ("layer outputs", "logits and loss", "gradients", "SGD steps"):
+        found = next(rung for rung in report.rungs["numpy"] if rung.name == name)
+        assert {m.error for m in found.measurements} == {0}, name
+
+
+def test_a_referee_is_computed_where_none_is_given():
+    alone, given = compare([right()]), climb(right())
+    assert [rung.measurements for rung in alone.rungs["torch"]] == [rung.measurements for rung in given.rungs["torch"]]
+
+
+# What is wrong, by the least that must show
+
+
+def scale(tensor: str, factor: float) -> Callable[[Trace], None]:
+    def change(answer: Trace) -> None:
+        answer.tensors[tensor] = answer.tensors[tensor] * np.float32(factor)
+    return change
+
+
+def head(key: str, change: Callable[[Any], Any]) -> Callable[[Trace], None]:
+    """Change what stands in the header."""
+    def apply(answer: Trace) -> None:
+        answer.meta[key] = change(answer.meta[key])
+    return apply
+
+
+def put(tensor: str, change: Callable[[Any], Any]) -> Callable[[Trace], None]:
+    def apply(answer: Trace) -> None:
+        answer.tensors[tensor] = change(answer.tensors[tensor])
+    return apply
+
+
+def last_bit(values: Any) -> Any:
+    values.view(np.uint32)[1, 0, 30, 30] ^= 1
+    return values
+
+
+def another_padding(network: dict[str, Any]) -> dict[str, Any]:
+    network["layers"][0]["padding"] = 0
+    return network
+
+
+def row(name: str, key: str, value: Any) -> Callable[[Trace], None]:
+    """Change one layer's row in the backend's own table."""
+    def apply(answer: Trace) -> None:
+        next(row for row in answer.meta["layers"] if row["name"] == name)[key] = value
+    return apply
+
+
+def one_value_off(values: Any) -> Any:
+    """By too little for the tensor's norm, and too much for one value."""
+    i = np.unravel_index(values.argmax(), values.shape)
+    values[i] *= 1 + 3e-5
+    return values
+
+
+def update_scaled(name: str, factor: float) -> Callable[[Trace], None]:
+    """What the steps changed in a parameter, scaled."""
+    def apply(answer: Trace) -> None:
+        start, key = right().case().parameters()[name], f"stepped/{name}"
+        answer.tensors[key] = (start + factor * (answer.tensors[key].astype(np.float64) - start)).astype(np.float32)
+    return apply
+
+
+def swap_classes(logits: Any) -> Any:
+    """The two best of one image."""
+    best, second = np.argsort(-logits[7])[:2]
+    logits[7, [best, second]] = logits[7, [second, best]]
+    return logits
+
+
+def drop_one_more(values: Any) -> Any:
+    values.ravel()[np.flatnonzero(values)[0]] = 0
+    return values
+
+
+def keep_all(answer: Trace) -> None:
+    for step in ("first", "again"):
+        answer.tensors[f"dropped/drop4/{step}/out"] = answer.tensors[f"dropped/drop4/{step}/in"] / np.float32(0.8)
+
+
+def masks_stuck(answer: Trace) -> None:
+    answer.tensors["dropped/drop3/second/out"] = answer.tensors["dropped/drop3/first/out"]
+
+
+def nth(index: int, factor: float) -> Callable[[list[float]], list[float]]:
+    return lambda losses: [loss * factor if i == index else loss for i, loss in enumerate(losses)]
+
+
+OTHER = "0" * 64
+SPOILED: dict[str, tuple[Callable[[Trace], None], list[str]]] = {
+    "another padding in the spec": (head("network", another_padding), ["spec and parameters"]),
+    "a digest of one exported parameter": (head("exported_sha256", lambda d: d | {"fc4.bias": OTHER}),
+                                           ["spec and parameters"]),
+    "a parameter never exported": (head("exported_sha256", lambda d: {k: v for k, v in d.items() if k != "fc4.bias"}),
+                                   ["spec and parameters"]),
+    "a parameter too many": (head("exported_sha256", lambda d: d | {"fc6.bias": OTHER}), ["spec and parameters"]),
+    "a parameter count": (row("conv2", "parameters", 585), ["spec and parameters"]),
+    "a pixel's last bit": (put("pixels", last_bit), ["pixels"]),
+    "pixels in float64": (put("pixels", lambda x: x.astype(np.float64)), ["pixels"]),
+    "pixels with the channel last": (put("pixels", lambda x: x.transpose(0, 2, 3, 1)), ["pixels"]),
+    "a shape": (row("pool1", "shape", (1, 8, 9, 9)), ["shapes"]),
+    "a shape with the channel last": (row("conv1", "shape", (1, 18, 18, 8)), ["shapes"]),
+    "a layer missing from the table": (head("layers", lambda rows: rows[1:]), ["shapes"]),
+    "one value of a layer": (put("outputs/conv1", one_value_off), ["layer outputs"]),
+    "an output of another shape": (put("outputs/conv2", lambda x: x[:, :, :-1]), ["layer outputs"]),
+    "logits": (scale("logits", 1 + 1e-5), ["logits and loss"]),
+    "the loss": (head("loss", lambda loss: loss * (1 + 1e-5)), ["logits and loss"]),
+    "a loss that is no number": (head("loss", lambda loss: math.nan), ["logits and loss"]),
+    "an update that is missing": (update_scaled("fc4.bias", 0), ["SGD steps"]),
+    "two evaluations that differ": (head("evaluates_the_same_twice", lambda same: False), ["dropout modes"]),
+    "a mask that is not repeated": (put("dropped/drop3/again/out", drop_one_more), ["dropout modes"]),
+    "masks that do not change": (masks_stuck, ["dropout modes"]),
+    "what stays is not rescaled enough": (scale("dropped/drop3/first/out", 1 - 1e-5), ["dropout modes"]),
+    "nothing is dropped": (keep_all, ["dropout modes"]),
+    "the loss of a step with dropout": (head("dropout_step_loss", lambda loss: loss * (1 + 1e-4)), ["dropout modes"]),
+    "dropout in evaluation": (put("outputs/drop3", drop_one_more), ["layer outputs", "dropout modes"]),
+    "a class": (put("logits", swap_classes), ["logits and loss", "predictions"]),
+    "logits of another shape": (put("logits", lambda x: x[:, :9]), ["logits and loss", "predictions"]),
+    "the digest of all parameters": (head("parameters_sha256", lambda digest: OTHER), ["weights"]),
+}
+for _i in range(3):
+    SPOILED[f"the loss of step {_i + 1}"] = head("step_losses", nth(_i, 1 + 1e-4)), ["SGD steps"]
+for _i in range(2):
+    SPOILED[f"the loss of continued step {_i + 1}"] = head("continued_losses", nth(_i, 1 - 1e-4)), ["weights"]
+for _name in LAYERS:
+    # Dropout's input and output in evaluation are no longer the same numbers.
+    _also = ["dropout modes"] if _name in ("fc3", "drop3", "fc4", "drop4") else []
+    SPOILED[f"the output of {_name}"] = scale(f"outputs/{_name}", 1 + 1e-5), ["layer outputs", *_also]
+for _name in PARAMETERS:
+    SPOILED[f"the gradient of {_name}"] = scale(f"gradients/{_name}", 1 + 1e-4), ["gradients"]
+    SPOILED[f"the update of {_name}"] = update_scaled(_name, 1.003), ["SGD steps"]
+
+
+@pytest.mark.parametrize("change, rungs", SPOILED.values(), ids=SPOILED)
+def test_a_rung_is_red_for_what_is_wrong_and_no_other(change, rungs):
+    report = climb(spoiled(change))
+    assert red(report) == rungs
+    assert not report.holds
+    assert report.diagnoses["torch"], "the lowest red rung has something to say"
+
+
+@pytest.mark.parametrize("kind, name", [("gradients", name) for name in PARAMETERS]
+                         + [("outputs", name) for name in LAYERS])
+def test_what_is_wrong_is_named(kind, name):
+    """And nothing else is."""
+    failures = rung(climb(spoiled(scale(f"{kind}/{name}", 1.01))),
+                    "gradients" if kind == "gradients" else "layer outputs").failures
+    assert {failure.where for failure in failures} == {name}
+    assert failures[0].error == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_shape_that_is_only_told_wrong_is_no_divergent_layer():
+    said = climb(spoiled(row("pool1", "shape", (1, 8, 9, 9)))).diagnoses["torch"]
+    assert said == ["the measured shapes differ, the outputs of the batch do not"]
+
+
+def test_a_step_in_evaluation_mode_is_told_from_other_masks():
+    without = right().meta["loss"]  # that of the same batch without dropout
+    off, other = (climb(spoiled(head("dropout_step_loss", lambda _, value=value: value))).diagnoses["torch"]
+                  for value in (without, without * 1.5))
+    assert off == ["the dropout of the training step is off"]
+    assert other == ["a training step has other masks than the layers show"]
+
+
+@pytest.mark.parametrize("group", ["pixels", "outputs/conv1", "outputs/fc5", "gradients/fc3.weight",
+                                   "stepped/conv1.bias", "logits", "dropped/drop3/first/out", "dropped/logits"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_what_is_no_number_is_red_and_breaks_nothing(group, value):
+    def change(answer: Trace) -> None:
+        values = answer.tensors[group]
+        values[np.unravel_index(values.argmax(), values.shape)] = value
+    report = climb(spoiled(change))
+    assert red(report)
+    assert report.diagnoses["torch"]
+
+
+def test_classes_that_are_too_near_to_tell_may_differ():
+    """The margin of one image is made smaller than the tolerance, in the referee too; another image's is not."""
+    exact = referee()
+    logits = exact.trace.tensors["logits"].copy()
+    best, second = np.argsort(-logits[7])[:2]
+    logits[7, second] = logits[7, best] * (1 - 1e-9)
+    near = replace(exact, trace=Trace(exact.trace.meta, exact.trace.tensors | {"logits": logits}))
+    answer = spoiled(put("logits", lambda _: swap_classes(logits.astype(np.float32))))
+    assert answer.tensors["logits"][7].argmax() in (best, second)
+    answer.tensors["logits"][7, second] *= np.float32(1 + 1e-6)  # decided otherwise, and not tied
+    found = next(r for r in compare([answer], referee=near).rungs["torch"] if r.name == "predictions")
+    assert answer.tensors["logits"][7].argmax() != logits[7].argmax()
+    assert found.holds
+    assert found.note == "23 of 24 images have a clear class"
+
+
+# Near ties and wide gaps
+
+
+def smallest(values: Any) -> tuple[int, ...]:
+    """Where the smallest positive value is."""
+    return tuple(np.unravel_index(np.where(values > 0, values, np.inf).argmin(), values.shape))
+
+
+def decided_otherwise(values: Any) -> Any:
+    """The ReLU that was nearest to closing is closed."""
+    values[smallest(values)] = 0
+    return values
+
+
+def relu_gap(references: Any) -> float:
+    """Of that ReLU, over the largest value of its layer."""
+    return float(references[smallest(references)] / references.max())
+
+
+def along_its_own_decisions(answer: Trace) -> None:
+    """Gradients that follow the layer outputs in the answer."""
+    for name, value in branch_gradients(right().case(), answer.group("training")).items():
+        answer.tensors[f"gradients/{name}"] = value.astype(np.float32)
+
+
+def test_gradients_follow_the_backends_own_near_ties_up_to_a_gap():
+    """The gap that is allowed, and not the gradient, decides."""
+    answer = spoiled(put("training/fc3", decided_otherwise), along_its_own_decisions)
+    gap = relu_gap(referee().trace.tensors["training/fc3"])
+    assert gap > 1e-4, "or it would be a near tie by any measure"
+    allowed = {factor: Comparison(answer, referee(), replace(TIERS["float32"], largest=gap * factor))
+               for factor in (0.99, 1.01)}
+    rungs = {factor: {rung.name: rung for rung in comparison.climb()} for factor, comparison in allowed.items()}
+    assert rungs[1.01]["gradients"].holds
+    assert rungs[1.01]["gradients"].note == "1 near ties decided otherwise"
+    assert not rungs[0.99]["gradients"].holds
+    ties = [failure for failure in rungs[0.99]["gradients"].failures if failure.where == "fc3, near ties"]
+    assert ties[0].error == pytest.approx(gap, rel=1e-5)
+
+
+def test_gradients_of_other_decisions_than_the_shown_ones_are_red():
+    """However near the tie was."""
+    answer = spoiled(put("training/fc3", decided_otherwise), along_its_own_decisions)
+    answer.tensors["training/fc3"] = right().tensors["training/fc3"]
+    loose = Comparison(answer, referee(), replace(TIERS["float32"], largest=1.0))
+    found = {rung.name: rung for rung in loose.climb()}["gradients"]
+    assert "fc3.bias" in {failure.where for failure in found.failures}
+
+
+def other_pool_choice(values: Any) -> Any:
+    """In conv1's output the pixel beside the largest one of all outgrows it; no ReLU decides otherwise."""
+    image, channel, i, j = np.unravel_index(values[:, :, 2:-2, 2:-2].argmax(), values[:, :, 2:-2, 2:-2].shape)
+    values[image, channel, i + 2, j + 3] = 1.5 * values[image, channel, i + 2, j + 2]
+    return values
+
+
+def close_the_widest(values: Any) -> Any:
+    values[np.unravel_index(values.argmax(), values.shape)] = 0
+    return values
+
+
+@pytest.mark.parametrize("layer, tie, change", [("conv1", "conv1", close_the_widest), ("fc3", "fc3", close_the_widest),
+                                                ("conv1", "pool1", other_pool_choice)])
+@pytest.mark.parametrize("gradients", [lambda answer: None, along_its_own_decisions], ids=["the referee's", "its own"])
+def test_a_wide_gap_is_red_and_no_tie(layer, tie, change, gradients):
+    report = climb(spoiled(put(f"training/{layer}", change), gradients))
+    assert red(report) == ["gradients"]
+    assert f"{tie}, near ties" in {failure.where for failure in rung(report, "gradients").failures}
+    assert rung(report, "gradients").note == "", "nothing is called a near tie"
+
+
+def test_equal_values_may_be_chosen_either_way():
+    """A window of pool1 whose two largest values are equal in the referee."""
+    exact = referee()
+    values = exact.trace.tensors["training/conv1"].copy()
+    image, channel, i, j = np.unravel_index(values[:, :, 2:-2, 2:-2].argmax(), values[:, :, 2:-2, 2:-2].shape)
+    here, beside = (image, channel, i + 2, j + 2), (image, channel, i + 2, j + 3)
+    values[beside] = values[here]
+    tied = replace(exact, trace=Trace(exact.trace.meta, exact.trace.tensors | {"training/conv1": values}))
+    mine = values.astype(np.float32)
+    mine[beside] = np.nextafter(mine[here], np.float32(np.inf))  # else the first of both is chosen
+    answer = spoiled(put("training/conv1", lambda _: mine), along_its_own_decisions)
+    found = next(r for r in compare([answer], referee=tied).rungs["torch"] if r.name == "gradients")
+    assert found.holds
+    assert found.note.endswith("near ties decided otherwise")
+
+
+def step_otherwise(change: Callable[[Any], Any]) -> Callable[[Trace], None]:
+    """Steps that follow another decision in fc3 at the first one, and tell of it."""
+    def apply(answer: Trace) -> None:
+        case = right().case()
+        answer.tensors["stepwise/0/fc3"] = change(answer.tensors["stepwise/0/fc3"])
+        branches = [answer.group(f"stepwise/{step}") for step in range(case.steps)]
+        run = take_steps(case, case.parameters(), sgd_rule(case.sgd), branches=branches)
+        answer.meta["step_losses"] = run.losses
+        for name, value in run.parameters.items():
+            answer.tensors[f"stepped/{name}"] = value.astype(np.float32)
+    return apply
+
+
+def test_steps_follow_the_backends_own_near_ties_up_to_a_gap(monkeypatch):
+    answer = spoiled(step_otherwise(decided_otherwise))
+    case = right().case()
+    run = take_steps(case, case.parameters(), sgd_rule(case.sgd),
+                     branches=[answer.group(f"stepwise/{step}") for step in range(case.steps)])
+    assert red(climb(answer)) == ["SGD steps"], "the gap is wider than any rounding"
+    monkeypatch.setattr(ladder, "NEAR_TIE_IN_STEPS", run.gap * 0.99)
+    assert red(climb(answer)) == ["SGD steps"]
+    monkeypatch.setattr(ladder, "NEAR_TIE_IN_STEPS", run.gap * 1.01)
+    report = climb(answer)
+    assert red(report) == []
+    assert rung(report, "SGD steps").note == f"3 steps, {run.flips} near ties decided otherwise"
+    assert run.flips > 0
+    answer.tensors["stepwise/0/fc3"] = right().tensors["stepwise/0/fc3"]
+    assert red(climb(answer)) == ["SGD steps"], "only what is told is followed"
+
+
+@pytest.mark.parametrize("change", [close_the_widest, lambda values: values * 0], ids=["one", "all"])
+def test_a_wide_gap_in_the_steps_is_red_and_no_tie(change):
+    report = climb(spoiled(step_otherwise(change)))
+    assert red(report) == ["SGD steps"]
+    assert "tie" not in rung(report, "SGD steps").note
+
+
+# Tolerances
+
+
+@pytest.mark.parametrize("floor, cost, tolerance", [(2e-6, 0, 2e-6), (2e-6, 1e-7, 2e-6), (2e-6, 1e-6, 1e-5),
+                                                    (0, 0, 0), (1e-3, 1e-4, 1e-3)])
+def test_a_tolerance_is_the_larger_of_the_floor_and_ten_times_the_cost(floor, cost, tolerance):
+    comparison = Comparison(right(), replace(referee(), cost={"outputs/conv1": cost}))
+    assert comparison.tolerance(floor, "outputs/conv1") == pytest.approx(tolerance)
+    assert comparison.tolerance(floor, "outputs/conv2") == floor, "without a cost: the floor"
+
+
+@pytest.mark.parametrize("tensor, cost, name", [
+    ("outputs/conv2", ["outputs/conv2", "largest/conv2"], "layer outputs"),
+    ("gradients/fc3.weight", ["gradients/fc3.weight"], "gradients"), ("logits", ["outputs/fc5"], "logits and loss")])
+def test_a_measured_cost_widens_its_own_tolerance(tensor, cost, name):
+    dear = replace(referee(), cost=dict.fromkeys(cost, 1e-4))
+    within, beyond, cheap = (
+        next(r for r in compare([spoiled(scale(tensor, factor))], referee=by).rungs["torch"] if r.name == name)
+        for factor, by in ((1 + 9e-4, dear), (1 + 1.1e-3, dear), (1 + 9e-4, replace(dear, cost={}))))
+    assert (within.holds, beyond.holds, cheap.holds) == (True, False, False)
+
+
+def test_the_referee_measures_what_float32_costs():
+    """Of the order of its rounding, for every layer and every gradient, and of nothing by chance."""
+    cost = referee().cost
+    named = {*(f"{kind}/{name}" for kind in ("outputs", "largest") for name in LAYERS),
+             *(f"gradients/{name}" for name in PARAMETERS), "loss"}
+    assert named <= set(cost)
+    assert all(0 <= value < 1e-5 for value in cost.values()), cost
+    assert cost["outputs/conv1"] > 1e-8
+
+
+def test_floors_hold_where_float32_costs_nothing():
+    """Without any cost the floors alone are enough for what is right."""
+    assert compare([right()], referee=replace(referee(), cost={})).holds
+
+
+@pytest.mark.parametrize("error, tiers", [(1e-3, {"tf32", "bfloat16"}), (1.5e-2, {"bfloat16"}), (0.5, set())])
+def test_tiers_are_wider_one_after_the_other(error, tiers):
+    answer = spoiled(scale("outputs/conv1", 1 + error), scale("gradients/conv1.bias", 1 + error))
+    assert {tier for tier in TIERS if climb(answer, tier).holds} == tiers
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("change", ["a pixel's last bit", "a digest of one exported parameter", "a shape",
+                                    "a mask that is not repeated"])
+def test_what_must_be_equal_must_be_equal_in_every_tier(tier, change):
+    apply, rungs = SPOILED[change]
+    assert red(climb(spoiled(apply), tier)) == rungs
+
+
+def test_the_worst_is_the_first_beyond_its_tolerance_or_the_nearest_to_it():
+    near, far, beyond = Measurement("near", 9.0, 10.0), Measurement("far", 1.0, 10.0), Measurement("beyond", 2.0, 1.0)
+    exact = Measurement("exact", 0, 0)
+    assert Rung(1, "", [far, near, exact]).worst is near
+    assert Rung(1, "", [near, beyond, far]).worst is beyond
+    assert Rung(1, "", [near, beyond, far]).failures == [beyond]
+    assert Rung(1, "", [exact, Measurement("other", 1, 0)]).worst.where == "other"
+    assert Measurement("at its tolerance", 1.0, 1.0).holds
+    assert not Measurement("no number", math.nan, 1.0).holds
+
+
+def test_errors_between_arrays():
+    three = np.array([3.0, 4.0])
+    assert relative_l2(three, three) == 0
+    assert relative_l2(np.array([3.0, 4.5]), three) == pytest.approx(0.1)
+    assert relative_largest(np.array([3.0, 4.5]), three) == pytest.approx(0.125)
+    for error in (relative_l2, relative_largest):
+        assert error(np.zeros(3), np.zeros(2)) == math.inf
+        assert error(np.zeros(2), np.zeros(2)) == 0
+        assert error(three, np.zeros(2)) == math.inf
+        assert error(np.array([math.nan, 4.0]), three) == math.inf
+        assert error(np.zeros(0), np.zeros(0)) == 0
+    long = np.ones(100_000)  # longer than one piece
+    changed = long.copy()
+    changed[-1] = 2
+    assert relative_l2(changed, long) == pytest.approx(1 / math.sqrt(100_000))
+    assert relative_largest(changed, long) == 1
+    assert ratio(0, 0) == 0
+    assert ratio(1, 0) == math.inf
+
+
+# Several traces
+
+
+def test_traces_are_labelled_by_backend_and_numbered_where_there_are_several():
+    others = [spoiled(head("backend", lambda _, name=name: name)) for name in ("mxnet", "torch", "mxnet", "mxnet")]
+    report = compare([*others, referee().trace], referee=referee())
+    assert list(report.rungs) == ["mxnet#1", "torch", "mxnet#2", "mxnet#3", "numpy"]
+    assert report.holds
+    pairs = [(pair.first, pair.second) for pair in report.pairs]
+    assert len(pairs) == 6
+    assert ("mxnet#1", "torch") in pairs
+    assert all("numpy" not in pair for pair in pairs)
+
+
+def test_one_wrong_trace_of_two_is_named():
+    report = compare([right(), spoiled(scale("gradients/fc3.bias", 1.01))], referee=referee())
+    assert red(report, "torch#1") == []
+    assert red(report, "torch#2") == ["gradients"]
+    assert not report.holds
+    assert report.diagnoses["torch#1"] == []
+    assert "fc3.bias: scaled by 1.01" in report.diagnoses["torch#2"][0]
+    (pair,) = report.pairs
+    assert (pair.pixels_equal, pair.output, pair.parameter) == (True, 0, "fc3.bias")
+    assert pair.gradient == pytest.approx(0.01, rel=1e-2)
+
+
+def test_where_the_last_steps_went_on_from():
+    before = referee().trace.group("stepped")
+    other = ask(name="mxnet", continue_from={name: value * np.float32(0.5) for name, value in before.items()})
+    follower = ask(name="mxnet", continue_from=before)
+    notes = {name: rungs[-1].note for name, rungs in
+             compare([follower, other], referee=referee()).rungs.items()}
+    assert notes == {"mxnet#1": "went on from numpy's weights",
+                     "mxnet#2": "the weights that it went on from are not among these traces"}
+    follower.meta["continued_losses"] = other.meta["continued_losses"]  # it did not take them, and says that it did
+    report = compare([follower], referee=referee())
+    assert red(report, "mxnet") == ["weights"]
+    assert "does not start from these weights" in report.diagnoses["mxnet"][0]
+
+
+def another(layers: tuple[Any, ...]) -> Trace:
+    return ask(replace(NETWORK, layers=layers))
+
+
+UNCOMPARABLE: dict[str, tuple[Callable[[], Trace], str]] = {
+    "seed": (lambda: ask(seed=1), r"another seed \(0 and 1\)"),
+    "data set": (lambda: ask(origin="fashion-mnist"), "another data set"),
+    "steps": (lambda: ask(steps=2), "another plan"),
+    "batch": (lambda: ask(batch=3), "another plan"),
+    "images": (lambda: ask(inputs=right().tensors["inputs"] ^ 1), "another inputs"),
+    "labels": (lambda: ask(labels=(right().tensors["labels"] + 1) % 10), "another inputs"),
+    "units": (lambda: another((*NETWORK.layers[:-1], Dense("fc5", units=11))), "other inputs, layers or parameters"),
+    "kernel": (lambda: another((replace(NETWORK.layers[0], kernel=6), *NETWORK.layers[1:])), "layers or parameters"),
+    "names": (lambda: another((replace(NETWORK.layers[0], name="first"), *NETWORK.layers[1:])), "layers or parameters"),
+    "fewer layers": (lambda: another((*NETWORK.layers[:-2], NETWORK.layers[-1])), "layers or parameters"),
+}
+
+
+@pytest.mark.parametrize("make, said", UNCOMPARABLE.values(), ids=UNCOMPARABLE)
+def test_answers_to_another_question_are_not_compared(make, said):
+    with pytest.raises(TraceError, match=said) as caught:
+        compare([right(), make()])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(TraceError, match="numpy and torch"):
+        compare([make()], referee=referee())
+
+
+def test_networks_of_the_same_layers_and_parameters_are_compared():
+    """Other padding, dropout and activation are what the ladder is for."""
+    layers = [replace(layer, padding=0) if layer.name == "conv1" else layer for layer in NETWORK.layers]
+    answer = another(tuple(layers))
+    assert arithmetic.parameter_counts(answer.case().network) == arithmetic.parameter_counts(NETWORK)
+    report = climb(answer)
+    assert red(report)[0] == "spec and parameters"
+    assert report.diagnoses["torch"] == ["conv1.padding is 0, the referee's is 1",
+                                         "first divergent layer: conv1: padding 0 instead of 1"]
+
+
+def test_names_and_sources_of_networks_do_not_count():
+    renamed = replace(NETWORK, name="renamed", source="elsewhere")
+    assert spec.digest(renamed) == spec.digest(NETWORK)
+    assert climb(ask(renamed)).holds
+
+
+def test_a_network_without_dropout_has_nothing_to_drop():
+    """And inputs that are no images."""
+    network = Network("plain", (3, 9, 7), (Conv2d("conv1", channels=4, kernel=3), Flatten("flatten"),
+                                           Dense("fc1", units=3)))
+    case = random_case(network, 0, 12, batch=2, steps=2, continued=1)
+    answer = ask(network, inputs=case.inputs, labels=case.labels, origin="random", batch=2, steps=2, continued=1)
+    report = compare([answer])
+    assert report.holds
+    modes = next(rung for rung in report.rungs["torch"] if rung.name == "dropout modes")
+    assert [measurement.where for measurement in modes.measurements] == ["evaluation"]
