@@ -154,9 +154,14 @@ def logits_and_loss(c: Comparison) -> Finding:
     mine, theirs = c.subject, c.referee.trace
     last = c.referee.case.network.layers[-1].name
     logits = relative_l2(mine.tensors["logits"], theirs.tensors["logits"])
-    loss = ratio(abs(mine.meta["loss"] - theirs.meta["loss"]), theirs.meta["loss"])
+    loss = loss_error(mine.meta["loss"], theirs.meta["loss"], theirs.tensors[f"outputs/{last}"])
     return [Measurement("logits", logits, c.tolerance(c.floors.output, f"outputs/{last}")),
             Measurement("loss", loss, c.tolerance(c.floors.loss, "loss"))], ""
+
+
+def loss_error(loss: float, reference: float, logits: NDArray[Any]) -> float:
+    """The error of a loss, over itself or the largest logit: a small loss is a difference of larger numbers."""
+    return ratio(abs(loss - reference), max(abs(reference), float(np.abs(logits).max())))
 
 
 def gradients(c: Comparison) -> Finding:
@@ -173,7 +178,8 @@ def gradients(c: Comparison) -> Finding:
     references = branch_gradients(case, c.subject.group("training")) if followed else c.referee.trace.group("gradients")
     # From the loss downwards, as gradients flow: the first that is wrong is nearest to the cause.
     errors = [Measurement(name, relative_l2(mine[name], references[name]) if name in mine else math.inf,
-                          c.tolerance(c.floors.gradient, f"gradients/{name}"))
+                          max(c.tolerance(c.floors.gradient, f"gradients/{name}"),
+                              c.referee.cost.get(f"softmax/{name}", 0.0)))
               for name in reversed(parameters.shapes(case.network))]
     note = f"{sum(count for count, _ in decided.values())} near ties decided otherwise" if followed else ""
     return [*errors, *ties], note
@@ -203,13 +209,19 @@ def steps(c: Comparison) -> Finding:
 
 def step_errors(c: Comparison, parameters: Mapping[str, NDArray[Any]], losses: list[float]) -> list[Measurement]:
     """The errors of the losses, and of what changed in every parameter."""
-    found = [Measurement(f"loss of step {i}", ratio(abs(a - b), abs(b)), c.tolerance(c.floors.step_loss, "step_losses"))
+    found = [Measurement(f"loss of step {i}", loss_error(a, b, step_logits(c, i)), c.floors.step_loss)
              for i, (a, b) in enumerate(zip(c.subject.meta["step_losses"], losses), 1)]
     mine = c.subject.group("stepped")
     for name, start in c.referee.case.parameters().items():
         error = relative_l2(mine[name] - start, parameters[name] - start)
-        found.append(Measurement(name, error, c.tolerance(c.floors.update, f"stepped/{name}")))
+        found.append(Measurement(name, error, c.floors.update))
     return found
+
+
+def step_logits(c: Comparison, step: int) -> NDArray[Any]:
+    """The referee's logits in one of the steps, counted from 1."""
+    logits: NDArray[Any] = c.referee.trace.tensors[f"stepwise/{step - 1}/{c.referee.case.network.layers[-1].name}"]
+    return logits
 
 
 def modes(c: Comparison) -> Finding:
@@ -237,7 +249,7 @@ def dropout_step(c: Comparison, logits: NDArray[Any]) -> Measurement:
     labels, loss = c.referee.case.labels[:len(logits)], c.subject.meta["dropout_step_loss"]
     expected, without = (softmax_cross_entropy(values.astype(np.float64), labels)[0]
                          for values in (logits, c.subject.group("outputs")[c.referee.case.network.layers[-1].name]))
-    error, tolerance = ratio(abs(loss - expected), expected), c.tolerance(c.floors.step_loss, "step_losses")
+    error, tolerance = ratio(abs(loss - expected), expected), c.floors.step_loss
     off = ratio(abs(loss - without), without) <= tolerance
     wrong = "the dropout of the training step is off" if off else "a training step has other masks than the layers show"
     return Measurement("training step", error, tolerance, "" if error <= tolerance else wrong)
@@ -290,8 +302,8 @@ def weights(c: Comparison) -> Finding:
     if origin is None:
         return found, "the weights that it went on from are not among these traces"
     run = take_steps(case, origin.group("stepped"), sgd_rule(case.sgd), case.steps, case.continued)
-    tolerance = c.tolerance(c.floors.step_loss, "continued_losses")
-    found += [Measurement(f"loss of continued step {i}", ratio(abs(a - b), abs(b)), tolerance)
+    logits = step_logits(c, case.steps)
+    found += [Measurement(f"loss of continued step {i}", loss_error(a, b, logits), c.floors.step_loss)
               for i, (a, b) in enumerate(zip(meta["continued_losses"], run.losses), 1)]
     return found, f"went on from {origin.backend}'s weights"
 

@@ -19,7 +19,11 @@ PIECE = 1 << 15
 
 @dataclass(frozen=True)
 class Floors:
-    """The least tolerance of each kind of error, all relative. What was measured stands in the README."""
+    """The least tolerance of each kind of error, all relative. What was measured stands in the README.
+
+    Of updates and of the losses of later steps it is the only one: what float32 costs there is mostly the rounding of
+    weights that are large beside their update, the same in every framework.
+    """
 
     output: float
     """Of a layer's output: relative L2."""

@@ -20,6 +20,9 @@ from alexnet_mf.spec import Conv2d, Dense, MaxPool2d
 
 Array: TypeAlias = NDArray[Any]
 
+SOFTMAX_ERROR = 2.0**-18
+"""The largest relative error of a probability that correct code shows: MXNet's exponential is a fast one."""
+
 Rule: TypeAlias = Callable[[Array, Array, dict[str, Array], int], None]
 """Updates a weight in place from its gradient, its own state, and the step's number, counted from 0."""
 
@@ -31,8 +34,8 @@ class Referee:
     case: Case
     trace: Trace
     cost: dict[str, float]
-    """Relative errors of the referee in float32, named like tensors (`outputs/conv1`); `largest/conv1`, `loss`,
-    `step_losses` and `continued_losses` beside them."""
+    """Relative errors of the referee in float32, named like tensors (`outputs/conv1`, `gradients/fc6.bias`);
+    `largest/conv1` and `loss` beside them. `softmax/conv1.bias` is what the least exact softmax does to a gradient."""
 
 
 def make_referee(case: Case) -> Referee:
@@ -56,7 +59,27 @@ def float32_cost(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
     references = branch_gradients(case, single.group("training"))
     cost |= {f"gradients/{name}": relative_l2(value, references[name])
              for name, value in single.group("gradients").items()}
-    cost["loss"] = ratio(abs(single.meta["loss"] - exact.meta["loss"]), exact.meta["loss"])
+    cost |= {f"softmax/{name}": error for name, error in softmax_cost(case, exact).items()}
+    last = exact.tensors[f"outputs/{case.network.layers[-1].name}"]
+    cost["loss"] = ratio(abs(single.meta["loss"] - exact.meta["loss"]), max(exact.meta["loss"], np.abs(last).max()))
+    return cost
+
+
+def softmax_cost(case: Case, exact: Trace) -> dict[str, float]:
+    """What `SOFTMAX_ERROR` in the probabilities, all one way or at random, does to each gradient: much where a batch's
+    images or a plane's pixels nearly cancel out, as they may in a bias."""
+    logits = exact.tensors[f"outputs/{case.network.layers[-1].name}"]
+    probabilities = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    signs = np.random.default_rng(case.seed).choice([-1.0, 1.0], logits.shape)
+    model: Any = load("numpy").build(case.network, case.parameters())
+    batch = model.place(case.inputs[:case.batch], case.labels[:case.batch])
+    cost: dict[str, float] = {}
+    for pattern in (1.0, signs):
+        moved = model.pull_back(batch, SOFTMAX_ERROR * probabilities * pattern / case.batch)
+        for name, gradient in exact.group("gradients").items():
+            error = ratio(float(np.linalg.norm(moved[name])), float(np.linalg.norm(gradient)))
+            cost[name] = max(cost.get(name, 0.0), error)
     return cost
 
 

@@ -40,8 +40,8 @@ class Recipe:
 # Dive into Deep Learning, sections 8.1.3 and 7.6 (the trainer): all images, 10 epochs, batch 128, lr 0.01.
 BOOK = Recipe("book", epochs=10, batch_size=128, sgd=Sgd(learning_rate=0.01))
 
-# For two CPU cores, where BOOK takes hours. What counts in so short a training is the number of steps: batches of 16 learn
-# more from as many images than batches of 32. Momentum ends the plateau at the start within some 60 steps.
+# For two CPU cores, where BOOK takes hours. What counts in so short a training is the number of steps: batches of 16
+# learn more from as many images than batches of 32. Momentum ends the plateau at the start within some 60 steps.
 QUICK = Recipe("quick", epochs=1, batch_size=16, sgd=Sgd(learning_rate=0.015, momentum=0.9), train_images=4000,
                test_images=1000)
 

@@ -81,6 +81,11 @@ class NumpyModel(Model[PlacedData]):
         loss, _, gradients = training.loss_and_gradients(self._native, data, branch=branch)
         return loss, gradients
 
+    def pull_back(self, data: PlacedData, gradient: Array) -> dict[str, Array]:
+        """What any gradient at the logits (n, classes) is in every parameter, dropout off."""
+        x = training.network_input(data, self._native)
+        return self._native.backward(gradient, x, dict(self._native.forward(x)))
+
     def trainer(self, sgd: Sgd, seed: int) -> NumpyTrainer:
         """A trainer whose dropout masks are a function of (seed, step number)."""
         return NumpyTrainer(self._native, sgd, seed)
