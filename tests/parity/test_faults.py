@@ -80,18 +80,18 @@ def broken_module(name: str, backend: str, rung: str, where: str, cause: str, ne
 
 
 @functools.cache
-def question(network: str) -> Case:
+def question(network: str, seed: int = 0) -> Case:
     """The case of one of the networks."""
     if network == "colour":
-        return random_case(COLOUR, 0, 40)
-    images = data.synthetic.load(0, train=1, test=48).test
-    return Case(NETWORKS[network], 0, images.images, images.labels, "synthetic")
+        return random_case(COLOUR, seed, 40)
+    images = data.synthetic.load(seed, train=1, test=48).test
+    return Case(NETWORKS[network], seed, images.images, images.labels, "synthetic")
 
 
 @functools.cache
-def referee(network: str) -> Referee:
+def referee(network: str, seed: int = 0) -> Referee:
     """Its referee, once."""
-    return make_referee(question(network))
+    return make_referee(question(network, seed))
 
 
 @pytest.fixture(scope="module")
@@ -717,9 +717,11 @@ def test_a_fault_is_found(backend_name: str, fault: Fault, monkeypatch: pytest.M
     assert not report.holds
 
 
+@pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("network", list(NETWORKS))
-def test_without_a_fault_all_is_green(backend_name: str, network: str) -> None:
-    report = compare([trace(backends.load(backend_name), question(network))], referee=referee(network))
+def test_without_a_fault_all_is_green(backend_name: str, network: str, seed: int) -> None:
+    right = referee(network, seed)
+    report = compare([trace(backends.load(backend_name), right.case)], referee=right)
     failures = [(rung.name, rung.failures) for rung in report.rungs[backend_name] if not rung.holds]
     assert not failures
     assert report.diagnoses == {backend_name: []}

@@ -1,0 +1,122 @@
+"""Golden numbers: what seed 0 gives, written down once, so that each backend alone, in its own environment, is held to
+the same numbers, and so that no later change moves them unseen.
+
+`python tests/parity/test_golden.py` writes `golden/*.json` anew, from the referee; look at the difference before you
+commit it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alexnet_mf import backends, data, parameters, spec
+from alexnet_mf.backends.base import Backend
+from alexnet_mf.parity.case import Case, make_case
+from alexnet_mf.parity.measure import TIERS
+from alexnet_mf.spec import Network
+
+FOLDER = Path(__file__).parent / "golden"
+NETWORKS = {"alexnet": ("alexnet", "torch"), "alexnet-tab-torch": ("alexnet-tab", "torch"),
+            "alexnet-tab-tensorflow": ("alexnet-tab", "tensorflow"), "alexnet-tab-mxnet": ("alexnet-tab", "mxnet")}
+BATCH = 2
+EPSILON = 1e-10
+"""For the referee itself: float64 sums in another order, on another processor."""
+
+
+@functools.cache
+def question(network: Network) -> Case:
+    """Two synthetic images."""
+    return make_case(network, 0, "synthetic", count=BATCH, batch=BATCH, steps=0, continued=0)[0]
+
+
+def digest(array: np.ndarray) -> str:
+    """SHA-256 of an array's values, in an order and a dtype of their own."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def norms(model: Any, case: Case) -> dict[str, float]:
+    """The loss, and the L2 norm of each layer's output and each gradient."""
+    batch = model.place(case.inputs, case.labels)
+    loss, gradients = model.gradients(batch)
+    named = {**{f"outputs/{name}": value for name, value in model.outputs(batch).items()},
+             **{f"gradients/{name}": value for name, value in gradients.items()}}
+    return {"loss": float(loss),
+            **{name: float(np.linalg.norm(value.astype(np.float64))) for name, value in named.items()}}
+
+
+@functools.cache
+def measured(name: str, backend_name: str) -> dict[str, Any]:
+    """All golden numbers of one network, as one backend computes them."""
+    network = spec.get_network(*NETWORKS[name])
+    case = question(network)
+    start = case.parameters()
+    model = backends.load(backend_name).build(network, start)
+    return {"spec": spec.digest(network), "parameters": parameters.digest(parameters.initialise(network, 0)),
+            "parameters_with_biases": parameters.digest(model.export()),
+            "images": digest(case.inputs), "labels": digest(case.labels.astype("<i8")),
+            "pixels": digest(model.pixels(model.place(case.inputs, case.labels)).astype("<f4")),
+            "norms": norms(model, case)}
+
+
+def golden(name: str) -> dict[str, Any]:
+    """The numbers in the repository."""
+    numbers: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return numbers
+
+
+def orders() -> dict[str, str]:
+    """The batch order of the first epochs, by the number of images and the epoch."""
+    return {f"{count} images, epoch {epoch}": digest(data.epoch_order(count, 0, epoch).astype("<i8"))
+            for count in (100, 60_000) for epoch in (0, 1)}
+
+
+def test_the_batch_order() -> None:
+    assert orders() == golden("batch-order")
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_the_referee(name: str) -> None:
+    mine, theirs = measured(name, "numpy"), golden(name)
+    assert {key: value for key, value in mine.items() if key != "norms"} == {
+        key: value for key, value in theirs.items() if key != "norms"}
+    assert mine["norms"] == pytest.approx(theirs["norms"], rel=EPSILON)
+
+
+def own_networks(backend: Backend) -> Iterator[str]:
+    """The default network, and the backend's own tab."""
+    return (name for name, (_, tab) in NETWORKS.items() if name == "alexnet" or tab == backend.name)
+
+
+def test_each_backend(backend: Backend) -> None:
+    """Bit for bit where that is promised; a norm is no further off than the tensor may be, near ties apart."""
+    if backend.name == "numpy":
+        pytest.skip("the referee has a test of its own")
+    one_tie = 5e-3  # what one near tie, decided otherwise, may move a gradient of so small a batch
+    tolerances = {"outputs": TIERS["float32"].output, "loss": TIERS["float32"].loss, "gradients": one_tie}
+    for name in own_networks(backend):
+        mine, theirs = measured(name, backend.name), golden(name)
+        for key in ("spec", "parameters", "parameters_with_biases", "images", "labels", "pixels"):
+            assert mine[key] == theirs[key], (name, key)
+        assert list(mine["norms"]) == list(theirs["norms"])
+        for key, value in theirs["norms"].items():
+            assert mine["norms"][key] == pytest.approx(value, rel=tolerances[key.partition("/")[0]]), (name, key)
+
+
+def write() -> None:
+    """Write the golden numbers."""
+    FOLDER.mkdir(exist_ok=True)
+    numbers = {"batch-order": orders(), **{name: measured(name, "numpy") for name in NETWORKS}}
+    for name, values in numbers.items():
+        (FOLDER / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
