@@ -127,6 +127,24 @@ def run(model: FakeModel, recipe: Recipe = RECIPE, train: int = 10, test: int = 
     return result, trainer
 
 
+def test_the_last_part_of_an_annealed_training_takes_a_smaller_rate(model: FakeModel) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=2, batch_size=2, annealed=0.3)  # 2 x 5 steps
+    result = loop.train(model, images(10), images(8), recipe, 7)
+    (first, sgd, seed), (last, slower, same_seed) = model.trainers
+    assert slower == dataclasses.replace(sgd, learning_rate=sgd.learning_rate / 5)
+    assert seed == same_seed
+    assert [number for _, _, number in first.steps] == list(range(7))
+    assert [number for _, _, number in last.steps] == [7, 8, 9]
+    assert (first.unread, last.unread) == (0, 0)  # no metrics are lost
+    assert result.losses == [1.0 + number for number in range(10)]
+
+
+def test_the_book_s_rate_is_constant(model: FakeModel) -> None:
+    run(model, dataclasses.replace(BOOK, epochs=2, batch_size=2))
+    assert len(model.trainers) == 1
+    assert BOOK.annealed == 0 < QUICK.annealed
+
+
 def test_every_epoch_visits_its_order_and_uses_the_short_batch(model):
     _, trainer = run(model)
     for epoch in range(3):

@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--backend", choices=list(backends.BACKENDS), help="framework (default: the first installed of "
         f"{', '.join(FRAMEWORKS)})")
     add_network(parser)
-    add("--recipe", choices=list(RECIPES), help=f"book: {describe(BOOK)}; quick: {describe(QUICK)} "
-        "(default: book on a GPU, quick on a CPU)")
+    recipes = f"book: {describe(BOOK)}; quick: {describe(QUICK)}".replace("%", "%%")
+    add("--recipe", choices=list(RECIPES), help=f"{recipes} (default: book on a GPU, quick on a CPU)")
     add("--epochs", type=int, help="passes over the training images (default: the recipe's)")
     add("--batch-size", type=int, help="images a step (default: the recipe's)")
     add("--lr", type=float, help="learning rate of SGD (default: the recipe's)")
@@ -48,7 +48,10 @@ def describe(recipe: Recipe) -> str:
     epochs = f"{recipe.epochs} epoch{'s' * (recipe.epochs > 1)}"
     images = f"{recipe.train_images:,}" if recipe.train_images else "all"
     momentum = f", momentum {recipe.sgd.momentum:g}" if recipe.sgd.momentum else ""
-    return f"{epochs} of {images} images, batch {recipe.batch_size}, lr {recipe.sgd.learning_rate:g}{momentum}"
+    annealed = (f" ({recipe.annealed_sgd.learning_rate:g} in the last {recipe.annealed:.0%} of the steps)"
+                if recipe.annealed else "")
+    rate = f"lr {recipe.sgd.learning_rate:g}{annealed}"
+    return f"{epochs} of {images} images, batch {recipe.batch_size}, {rate}{momentum}"
 
 
 def run(options: argparse.Namespace) -> int:

@@ -123,6 +123,7 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
     clock = _Clock(model)
     steps = -(-len(training_set) // recipe.batch_size)
     all_images = recipe.epochs * len(training_set)
+    anneal_after = recipe.epochs * steps - int(recipe.annealed * recipe.epochs * steps)
     epochs: list[Epoch] = []
     losses: list[float] = []
     trained = number = 0
@@ -141,7 +142,7 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
             clock.count(len(indices))
             if number == 1 and clock.images == 0:
                 clock.start()  # the first step compiles and allocates
-            if step == steps or time.perf_counter() - last_reading >= READING_INTERVAL:
+            if step == steps or number == anneal_after or time.perf_counter() - last_reading >= READING_INTERVAL:
                 metrics = trainer.read()
                 _check_finite(metrics.losses, number - step + read, recipe)
                 means.add(metrics.losses, metrics.correct, sizes[read:step])
@@ -149,6 +150,8 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
                 rate = clock.images / clock.elapsed() if clock.images else float("nan")
                 on_progress(Progress(epoch, recipe.epochs, step, steps, means.loss / means.images,
                                      means.correct / means.images, rate, (all_images - trained) / rate))
+            if number == anneal_after and trained < all_images:
+                trainer = model.trainer(recipe.annealed_sgd, seed)
         clock.stop()
         test_loss, test_accuracy = evaluate(model, placed_test, test_set.labels)
         if not math.isfinite(test_loss):
