@@ -53,8 +53,11 @@ def installed() -> list[str]:
 def framework_version(name: str) -> str:
     """The version of the backend's framework by its package metadata, without importing it; empty if unknown."""
     framework = _entry(name).framework
-    for distribution in importlib.metadata.packages_distributions().get(framework, []):
-        return importlib.metadata.version(distribution)
+    try:
+        return importlib.metadata.version(framework)  # Python 3.10 does not find torch and numpy in the other way
+    except importlib.metadata.PackageNotFoundError:
+        for distribution in importlib.metadata.packages_distributions().get(framework, []):  # mxnet-cu112
+            return importlib.metadata.version(distribution)
     return ""
 
 
