@@ -520,6 +520,7 @@ def test_a_disk_that_is_full_is_told_in_one_line(command, small_alexnet, monkeyp
     (["--seed", "-1"], ["--seed", "-1"]),
     (["--tier", "half"], ["half", "bfloat16"]),
     (["--python", "torch"], ["--python", "NAME=PATH", "'torch'"]),
+    (["--backends", "torch", "--python", "mxnet=/bin/sh"], ["mxnet", "--backends torch"]),
     (["--python", "torch="], ["NAME=PATH", "'torch='"]),
     (["--python", "=/bin/sh"], ["NAME=PATH", "'=/bin/sh'"]),
     (["--python", "jax=/bin/sh"], ["NAME=PATH", "jax", "torch, tensorflow, mxnet"]),
@@ -609,9 +610,9 @@ def asked(monkeypatch, small):
 
 
 @pytest.mark.parametrize("words, names", [
-    ([], ["numpy", "torch"]), (["--python", "mxnet=/other/python"], ["numpy", "torch", "mxnet"]),
+    ([], ["numpy", "torch"]), (["--python", "mxnet=/bin/sh"], ["numpy", "torch", "mxnet"]),
     (["--backends", "torch,numpy"], ["numpy", "torch"]), (["--backends", "numpy"], ["numpy"]),
-    (["--backends", "mxnet,mxnet", "--python", "mxnet=/other/python"], ["numpy", "mxnet"])],
+    (["--backends", "mxnet,mxnet", "--python", "mxnet=/bin/sh"], ["numpy", "mxnet"])],
     ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "")
 def test_who_is_asked(command, asked, monkeypatch, words, names):
     """What is installed here or named by --python, if not said otherwise; the referee first, and each once."""
@@ -619,7 +620,7 @@ def test_who_is_asked(command, asked, monkeypatch, words, names):
     outcome = command(*words)
     assert outcome.code == 0
     assert [(name, python) for name, python, _ in asked] == [
-        (name, "/other/python" if name == "mxnet" else sys.executable) for name in names]
+        (name, "/bin/sh" if name == "mxnet" else sys.executable) for name in names]
     assert outcome.err == "", "nothing to be seen but on a terminal"
 
 

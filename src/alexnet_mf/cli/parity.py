@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,11 @@ def run(options: argparse.Namespace) -> int:
     spec.get_network(options.net)
     pythons = interpreters(options.python)
     names = options.backends or [name for name in backends.BACKENDS if name in pythons or backends.is_installed(name)]
+    for name, path in pythons.items():
+        if name not in names:
+            raise AlexnetMfError(f"--python {name}={path}: {name} is not one of --backends {','.join(names)}")
+        if shutil.which(path) is None:
+            raise BackendUnavailable(f"backend {name}: {path} cannot be run (no such program); see --python")
     for name in names:
         if name not in pythons and not backends.is_installed(name):
             raise BackendUnavailable(f"backend {name}: not installed here; {backends.BACKENDS[name].install}, or name "
