@@ -137,7 +137,7 @@ def show(report: Any, options: argparse.Namespace) -> int:
                 for rungs in zip(*report.rungs.values())]
         case = report.referee.case
         output.table(["", "rung", *names], rows, right=[0],
-                     title=f"{case.network.name}, {case.origin}, seed {case.seed}: the error nearest to its tolerance")
+                     title=f"{case.network.name}, {case.origin}, seed {case.seed}: the error nearest to its tolerance, or the first beyond it")
         output.say()
         notes(report)
         if report.pairs:
@@ -155,12 +155,13 @@ def show(report: Any, options: argparse.Namespace) -> int:
 
 
 def cell(rung: Any) -> str:
-    """A rung's nearest or furthest measurement: `4.1e-07 < 2e-06 conv1`, or with RED before it."""
-    worst = rung.worst
-    if worst.tolerance == 0:
-        return "equal" if rung.holds else f"RED {worst.where}"
-    figures = f"{worst.error:.1e} of {worst.tolerance:.0e}"
-    return figures if rung.holds else f"RED {figures} {rung.failures[0].where}"
+    """The measurement nearest to its tolerance, `4.1e-07 of 2e-06`, or the first that failed: `RED 5.0e-02 of 2e-06
+    conv1`."""
+    shown = rung.worst if rung.holds else rung.failures[0]
+    if shown.tolerance == 0:
+        return "equal" if rung.holds else f"RED {shown.where}"
+    figures = f"{shown.error:.1e} of {shown.tolerance:.0e}"
+    return figures if rung.holds else f"RED {figures} {shown.where}"
 
 
 def notes(report: Any) -> None:
