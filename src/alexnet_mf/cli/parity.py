@@ -137,7 +137,7 @@ def show(report: Any, options: argparse.Namespace) -> int:
                 for rungs in zip(*report.rungs.values())]
         case = report.referee.case
         output.table(["", "rung", *names], rows, right=[0],
-                     title=f"{case.network.name}, {case.origin}, seed {case.seed}: the error nearest to its tolerance, or the first beyond it")
+                     title=f"{case.network.name}, {case.origin}, seed {case.seed}: the error nearest to its tolerance")
         output.say()
         notes(report)
         if report.pairs:
