@@ -2,7 +2,7 @@
 the same numbers, and so that no later change moves them unseen.
 
 `python tests/parity/test_golden.py` writes `golden/*.json` anew, from the referee; look at the difference before you
-commit it.
+commit it. The file of the real images is written only where `ALEXNET_MF_DATA_DIR` names them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,9 @@ EPSILON = 1e-10
 
 
 @functools.cache
-def question(network: Network) -> Case:
-    """Two synthetic images."""
-    return make_case(network, 0, "synthetic", count=BATCH, batch=BATCH, steps=0, continued=0)[0]
+def question(network: Network, source: data.DatasetName = "synthetic") -> Case:
+    """Two images."""
+    return make_case(network, 0, source, count=BATCH, batch=BATCH, steps=0, continued=0)[0]
 
 
 def digest(array: np.ndarray) -> str:
@@ -57,13 +58,24 @@ def measured(name: str, backend_name: str) -> dict[str, Any]:
     """All golden numbers of one network, as one backend computes them."""
     network = spec.get_network(*NETWORKS[name])
     case = question(network)
-    start = case.parameters()
-    model = backends.load(backend_name).build(network, start)
-    return {"spec": spec.digest(network), "parameters": parameters.digest(parameters.initialise(network, 0)),
-            "parameters_with_biases": parameters.digest(model.export()),
-            "images": digest(case.inputs), "labels": digest(case.labels.astype("<i8")),
-            "pixels": digest(model.pixels(model.place(case.inputs, case.labels)).astype("<f4")),
+    build = backends.load(backend_name).build
+    exported = parameters.digest(build(network, parameters.initialise(network, 0)).export())
+    model = build(network, case.parameters())
+    return {"spec": spec.digest(network), "parameters": exported,
+            "parameters_with_biases": parameters.digest(model.export()), **images(model, case),
             "norms": norms(model, case)}
+
+
+def images(model: Any, case: Case) -> dict[str, str]:
+    """Digests of the images, their labels, and what the network is fed."""
+    return {"images": digest(case.inputs), "labels": digest(case.labels.astype("<i8")),
+            "pixels": digest(model.pixels(model.place(case.inputs, case.labels)).astype("<f4"))}
+
+
+def real_images(backend_name: str) -> dict[str, str]:
+    """Fashion-MNIST's; every network here takes them in the same size."""
+    case = question(spec.ALEXNET, "fashion-mnist")
+    return images(backends.load(backend_name).build(spec.ALEXNET, case.parameters()), case)
 
 
 def golden(name: str) -> dict[str, Any]:
@@ -90,6 +102,12 @@ def test_the_referee(name: str) -> None:
     assert mine["norms"] == pytest.approx(theirs["norms"], rel=EPSILON)
 
 
+@pytest.mark.real_data
+def test_real_images(backend_name: str) -> None:
+    """Bit for bit, from the file to what the network is fed."""
+    assert real_images(backend_name) == golden("real-images")
+
+
 def own_networks(backend: Backend) -> Iterator[str]:
     """The default network, and the backend's own tab."""
     return (name for name, (_, tab) in NETWORKS.items() if name == "alexnet" or tab == backend.name)
@@ -114,6 +132,8 @@ def write() -> None:
     """Write the golden numbers."""
     FOLDER.mkdir(exist_ok=True)
     numbers = {"batch-order": orders(), **{name: measured(name, "numpy") for name in NETWORKS}}
+    if os.environ.get("ALEXNET_MF_DATA_DIR"):
+        numbers["real-images"] = real_images("numpy")
     for name, values in numbers.items():
         (FOLDER / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 

@@ -1,0 +1,59 @@
+"""Correct networks stay green, whatever the seed: AlexNet made narrower and smaller, on synthetic and on real images.
+
+Layer by layer it is AlexNet: the same kernels, strides, paddings, poolings and dropout. Upsampled images give it the
+same flat areas, and so the same near ties, which random inputs never have.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+
+import pytest
+
+from alexnet_mf import backends, data
+from alexnet_mf.parity.case import Case, make_case
+from alexnet_mf.parity.referee import Referee, make_referee
+from alexnet_mf.parity.run import compare
+from alexnet_mf.parity.trace import trace
+from alexnet_mf.spec import ALEXNET, Conv2d, Dense, Layer
+
+COUNT = 48
+"""Images in a case: nine batches of four, and some more to classify."""
+
+
+def narrower(layer: Layer) -> Layer:
+    """A sixteenth of the channels or units; the classes stay."""
+    if isinstance(layer, Conv2d):
+        return replace(layer, channels=layer.channels // 16)
+    if isinstance(layer, Dense) and layer != ALEXNET.layers[-1]:
+        return replace(layer, units=layer.units // 16)
+    return layer
+
+
+NARROW = replace(ALEXNET, name="narrow", input=(1, 112, 112), layers=tuple(map(narrower, ALEXNET.layers)))
+
+
+def question(source: data.DatasetName, seed: int) -> Case:
+    """Test images, others for each seed."""
+    if source == "synthetic":  # drawn here, because `make_case` would draw the whole set
+        drawn = data.synthetic.load(seed, train=1, test=COUNT).test
+        return Case(NARROW, seed, drawn.images, drawn.labels, source)
+    return make_case(NARROW, seed, source, count=COUNT)[0]
+
+
+@functools.cache  # the next backend is asked the same
+def referee(source: data.DatasetName, seed: int) -> Referee:
+    """The right answers."""
+    return make_referee(question(source, seed))
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("source", ["synthetic", pytest.param("fashion-mnist", marks=pytest.mark.real_data)])
+def test_every_seed_is_green(backend_name: str, source: data.DatasetName, seed: int) -> None:
+    right = referee(source, seed)
+    assert right.case.origin == source
+    report = compare([trace(backends.load(backend_name), right.case)], referee=right)
+    failures = [(rung.name, rung.note, rung.failures) for rung in report.rungs[backend_name] if not rung.holds]
+    assert not failures, report.diagnoses
+    assert report.diagnoses == {backend_name: []}
