@@ -520,7 +520,6 @@ def test_a_disk_that_is_full_is_told_in_one_line(command, small_alexnet, monkeyp
     (["--seed", "-1"], ["--seed", "-1"]),
     (["--tier", "half"], ["half", "bfloat16"]),
     (["--python", "torch"], ["--python", "NAME=PATH", "'torch'"]),
-    (["--backends", "torch", "--python", "mxnet=/bin/sh"], ["mxnet", "--backends torch"]),
     (["--python", "torch="], ["NAME=PATH", "'torch='"]),
     (["--python", "=/bin/sh"], ["NAME=PATH", "'=/bin/sh'"]),
     (["--python", "jax=/bin/sh"], ["NAME=PATH", "jax", "torch, tensorflow, mxnet"]),

@@ -20,11 +20,13 @@ from alexnet_mf.parity.trace import trace
 from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, output_shape
 
 ACTIVATIONS = st.sampled_from([None, "relu", "relu", "sigmoid"])
+RATES = st.sampled_from([0, 0.1, 0.25, 0.5, 0.8])
 
 
 @st.composite
 def networks(draw: Any) -> Network:
-    """Up to four convolutions and poolings in any order, then up to two hidden dense layers; odd and oblong inputs."""
+    """Up to four convolutions and poolings in any order, then up to two hidden dense layers, and dropout after any of
+    them; odd and oblong inputs."""
     image = (draw(st.integers(1, 3)), draw(st.integers(5, 24)), draw(st.integers(5, 24)))
     shape: Any = image
     layers: list[Any] = []
@@ -39,11 +41,15 @@ def networks(draw: Any) -> Network:
         except SpecError:  # its kernel is larger than what is left
             continue
         layers.append(layer)
+        if draw(st.integers(0, 3)) == 3:
+            layers.append(Dropout(f"drop_{layer.name}", rate=draw(RATES)))
     layers.append(Flatten("flatten"))
+    if draw(st.integers(0, 3)) == 3:
+        layers.append(Dropout("drop_flatten", rate=draw(RATES)))
     for number in range(1, draw(st.integers(0, 2)) + 1):
         layers.append(Dense(f"hidden{number}", units=draw(st.integers(2, 12)), activation=draw(ACTIVATIONS)))
         if draw(st.booleans()):
-            layers.append(Dropout(f"drop{number}", rate=draw(st.sampled_from([0, 0.1, 0.25, 0.5, 0.8]))))
+            layers.append(Dropout(f"drop_hidden{number}", rate=draw(RATES)))
     layers.append(Dense("last", units=draw(st.integers(2, 6))))
     return Network("random", image, tuple(layers))
 
@@ -106,4 +112,6 @@ def test_the_networks_are_of_all_kinds() -> None:
     assert any(layer.padding > layer.kernel // 2 for layer in convolutions)
     assert any(layer.stride > layer.kernel for layer in convolutions)
     assert any(layer.stride < layer.kernel for layer in poolings)
-    assert any(isinstance(layer, Dropout) for layer in layers)
+    behind = {type(before) for network in drawn for before, layer in zip(network.layers, network.layers[1:])
+              if isinstance(layer, Dropout)}
+    assert behind == {Conv2d, MaxPool2d, Flatten, Dense}

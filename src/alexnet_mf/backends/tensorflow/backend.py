@@ -16,7 +16,7 @@ from alexnet_mf.backends.tensorflow import network as native
 from alexnet_mf.backends.tensorflow import weights
 from alexnet_mf.backends.tensorflow.training import Placed, TensorFlowTrainer, mean_loss, place, seed_dropout
 from alexnet_mf.parameters import Parameters
-from alexnet_mf.spec import Flatten, Network
+from alexnet_mf.spec import Dense, Flatten, Network, Shape
 
 
 class TensorFlowModel(Model[Placed]):
@@ -95,8 +95,13 @@ class TensorFlowModel(Model[Placed]):
         """Native outputs as NCHW; what is flat because of a Flatten layer is put in channel, height, width order."""
         shapes, inputs = arithmetic.output_shapes(self.network), arithmetic.input_shapes(self.network)
         result = {}
+        flattened: Shape | None = None  # the image behind the flat values, also behind a Dropout, up to a Dense
         for layer in self.network.layers:
-            image = inputs[layer.name] if isinstance(layer, Flatten) else shapes[layer.name]
+            if isinstance(layer, Flatten):
+                flattened = inputs[layer.name]
+            elif isinstance(layer, Dense):
+                flattened = None
+            image = flattened or shapes[layer.name]
             result[layer.name] = weights.activations_to_canonical(outputs[layer.name].numpy(), image)
         return result
 
