@@ -7,6 +7,7 @@ import gc
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from alexnet_mf import backends
 from alexnet_mf.errors import SpecError
 from alexnet_mf.parity.case import random_case
-from alexnet_mf.parity.referee import Referee, make_referee
+from alexnet_mf.parity.referee import SOFTMAX_ERROR, Referee, make_referee
 from alexnet_mf.parity.run import compare
 from alexnet_mf.parity.trace import trace
 from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, output_shape
@@ -115,3 +116,46 @@ def test_the_networks_are_of_all_kinds() -> None:
     behind = {type(before) for network in drawn for before, layer in zip(network.layers, network.layers[1:])
               if isinstance(layer, Dropout)}
     assert behind == {Conv2d, MaxPool2d, Flatten, Dense}
+
+
+# What the random specs brought to light: a gradient whose images nearly cancel shows how exact the softmax is.
+
+CANCELLING = Network("cancelling", (1, 22, 11), (
+    Conv2d("conv1", channels=2, kernel=3, stride=3, padding=3), Conv2d("conv2", channels=5, kernel=5, stride=3,
+                                                                       activation=None),
+    Flatten("flatten"), Dense("hidden", units=4, activation="relu"), Dense("last", units=5)))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 4.0])
+def test_no_softmax_is_less_exact_than_the_ladder_takes_it_to_be(backend_name: str, scale: float) -> None:
+    """Of one image, the gradient in the last bias is the probabilities, less one at the label."""
+    network = Network("softmax", (1, 4, 4), (Flatten("flatten"), Dense("last", units=16)))
+    case = random_case(network, seed=0, count=48, batch=1, steps=0, continued=0)
+    values = {name: value * np.float32(scale) for name, value in case.parameters().items()}
+    model, right = (backends.load(name).build(network, values) for name in (backend_name, "numpy"))
+    for image in range(len(case.inputs)):
+        rows = slice(image, image + 1)
+        mine, theirs = (each.gradients(each.place(case.inputs[rows], case.labels[rows]))[1]["last.bias"]
+                        for each in (model, right))
+        others = np.arange(16) != case.labels[image]
+        assert mine[others] == pytest.approx(theirs[others], rel=SOFTMAX_ERROR, abs=0)
+
+
+def test_what_a_softmax_does_to_a_gradient_has_a_bound() -> None:
+    """Whatever the error of each image's probabilities, up to the largest; and the bound is no larger than it must."""
+    right = referee(CANCELLING)
+    case, exact = right.case, right.trace.group("gradients")
+    model: Any = backends.load("numpy").build(CANCELLING, case.parameters())
+    batch = model.place(case.inputs[:case.batch], case.labels[:case.batch])
+    logits = right.trace.tensors["outputs/last"]
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    largest = dict.fromkeys(exact, 0.0)
+    for corner in range(2 ** case.batch):
+        signs = [[1.0 if corner >> image & 1 else -1.0] for image in range(case.batch)]
+        moved = model.pull_back(batch, SOFTMAX_ERROR * probabilities * np.array(signs) / case.batch)
+        for name, gradient in exact.items():
+            error = float(np.linalg.norm(moved[name]) / np.linalg.norm(gradient))
+            assert error <= right.cost[f"softmax/{name}"] * (1 + 1e-9), name
+            largest[name] = max(largest[name], error)
+    for name, error in largest.items():
+        assert right.cost[f"softmax/{name}"] < 3 * error, name

@@ -156,7 +156,8 @@ def logits_and_loss(c: Comparison) -> Finding:
     logits = relative_l2(mine.tensors["logits"], theirs.tensors["logits"])
     loss = loss_error(mine.meta["loss"], theirs.meta["loss"], theirs.tensors[f"outputs/{last}"])
     return [Measurement("logits", logits, c.tolerance(c.floors.output, f"outputs/{last}")),
-            Measurement("loss", loss, c.tolerance(c.floors.loss, "loss"))], ""
+            Measurement("loss", loss, max(c.tolerance(c.floors.loss, "loss"),
+                                          c.referee.cost.get("softmax/loss", 0.0)))], ""
 
 
 def loss_error(loss: float, reference: float, logits: NDArray[Any]) -> float:
