@@ -350,6 +350,15 @@ for _key in ("stepped/conv2.bias", "gradients/fc4.weight", "outputs/pool1", "tra
 for _key in ("stepped/conv1.weight", "gradients/fc3.weight", "outputs/conv1", "training/fc3", "stepwise/0/fc4",
              "pixels", "logits", "dropped/drop3/second/out"):
     DAMAGED[f"NaN in {_key}"] = no_number(_key, np.nan), f"{_key} holds NaN or infinity"
+def header(key: str, value: Any) -> Callable[[Trace], None]:
+    return lambda answer: answer.meta.update({key: value})
+
+
+for _key, _value in (("backend", 3), ("layers", "none"), ("layers", [1]), ("exported_sha256", []), ("loss", "3"),
+                     ("step_losses", ["3", "2"]), ("evaluates_the_same_twice", 1), ("float32_cost", [1e-6]),
+                     ("float32_cost", {"loss": "small"})):
+    DAMAGED[f"{_key} is {_value}"] = header(_key, _value), f"{_key} in its header is of another type"
+DAMAGED["layers without shapes"] = header("layers", [{"name": "conv1", "parameters": 9}]), "layers.shape in its header"
 DAMAGED["infinity in logits"] = no_number("logits", -np.inf), "logits holds NaN or infinity"
 
 
@@ -553,6 +562,13 @@ def test_steps_go_on_from_another_backends_weights(command, small_alexnet, tmp_p
     outcome = command("compare", before, after)
     assert outcome.code == 0
     assert re.search(rf"^weights: went on from numpy's weights \(.*{backend_name}.*\)$", outcome.out, re.MULTILINE)
+
+
+def test_the_referee_goes_on_from_them_too(command, files, small_alexnet, tmp_path):
+    words = ["trace", "--backend", "numpy", "--out", tmp_path / "after", *PLAN, "--continue-from", files.torch]
+    assert command(*words).code == 0
+    begun = trace.load(files.torch).group("stepped")
+    assert trace.load(tmp_path / "after").meta["continued_from_sha256"] == parameters.digest(begun)
 
 
 def test_weights_that_are_not_among_the_traces_are_told(command, files):

@@ -450,19 +450,39 @@ def test_a_measured_cost_widens_its_own_tolerance(tensor, cost, name):
     assert (within.holds, beyond.holds, cheap.holds) == (True, False, False)
 
 
+@pytest.mark.parametrize("cost, factor, holds", [(1e-4, 9e-4, True), (1e-4, 1.1e-3, False), (0.0, 9e-4, False)])
+def test_an_update_is_held_to_its_own_cost(cost, factor, holds):
+    """The referee's own updates, one of them a little longer."""
+    answer = Trace(referee().trace.meta | {"backend": "torch"}, dict(referee().trace.tensors))
+    start, end = right().case().parameters()["fc3.weight"], answer.tensors["stepped/fc3.weight"]
+    answer.tensors["stepped/fc3.weight"] = end + factor * (end - start)
+    by = replace(referee(), cost=referee().cost | {"updates/fc3.weight": cost})
+    failures = [failure.where for failure in rung(compare([answer], referee=by), "SGD steps").failures]
+    assert failures == ([] if holds else ["fc3.weight"])
+
+
 def test_the_referee_measures_what_float32_costs():
-    """Of the order of its rounding, for every layer and every gradient, and of nothing by chance."""
+    """Of the order of its rounding, for every layer, gradient and update, and of nothing by chance. An update also has
+    the rounding of a weight that is larger than it."""
     cost = referee().cost
     named = {*(f"{kind}/{name}" for kind in ("outputs", "largest") for name in LAYERS),
-             *(f"gradients/{name}" for name in PARAMETERS), "loss"}
+             *(f"{kind}/{name}" for kind in ("gradients", "updates") for name in PARAMETERS), "loss", "step_loss"}
     assert named <= set(cost)
-    assert all(0 <= value < 1e-5 for value in cost.values()), cost
+    assert all(0 <= value < (1e-3 if name.startswith("updates/") else 1e-5) for name, value in cost.items()), cost
     assert cost["outputs/conv1"] > 1e-8
+    case = right().case()
+    start = case.parameters()["fc3.weight"]
+    end = take_steps(case, case.parameters(), sgd_rule(case.sgd)).parameters["fc3.weight"]
+    rounding = relative_l2(end.astype(np.float32) - start, end - start)
+    assert rounding < cost["updates/fc3.weight"] < 4 * rounding
 
 
 def test_floors_hold_where_float32_costs_nothing():
-    """Without any cost the floors alone are enough for what is right."""
-    assert compare([right()], referee=replace(referee(), cost={})).holds
+    """Without any cost the floors alone are enough for what is right; but not for updates, where weights are rounded
+    that are large beside them."""
+    assert red(compare([right()], referee=replace(referee(), cost={}))) == ["SGD steps"]
+    updates = {name: value for name, value in referee().cost.items() if name.startswith("updates/")}
+    assert compare([right()], referee=replace(referee(), cost=updates)).holds
 
 
 @pytest.mark.parametrize("error, tiers", [(1e-3, {"tf32", "bfloat16"}), (1.5e-2, {"bfloat16"}), (0.5, set())])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import math
 import sys
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from alexnet_mf import backends
+from alexnet_mf.backends.numpy import layers, training
 from alexnet_mf.errors import SpecError
 from alexnet_mf.parity.case import random_case
 from alexnet_mf.parity.referee import SOFTMAX_ERROR, Referee, make_referee
@@ -159,3 +161,26 @@ def test_what_a_softmax_does_to_a_gradient_has_a_bound() -> None:
             largest[name] = max(largest[name], error)
     for name, error in largest.items():
         assert right.cost[f"softmax/{name}"] < 3 * error, name
+
+
+@pytest.mark.parametrize("times, holds", [(0.9, True), (10, False)])
+def test_what_a_softmax_does_to_updates_has_a_bound(monkeypatch: pytest.MonkeyPatch, times: float, holds: bool) -> None:
+    """A softmax that is wrong in each image, one way or the other."""
+    right = referee(CANCELLING)
+    numpy: Any = backends.load("numpy")
+    exact = layers.softmax_cross_entropy
+
+    def inexact(logits: Any, labels: Any) -> Any:
+        loss, gradient = exact(logits, labels)
+        probabilities = gradient * len(labels) + (np.arange(logits.shape[1]) == labels[:, None])
+        signs = np.array([[1.0], [-1.0], [1.0]])
+        return loss, gradient + times * SOFTMAX_ERROR * signs * probabilities / len(labels)
+
+    monkeypatch.setattr(training, "softmax_cross_entropy", inexact)
+    answer = trace(numpy, right.case)
+    monkeypatch.undo()
+    answer.meta["backend"] = "torch"
+    report = compare([answer], referee=right)
+    steps = next(rung for rung in report.rungs["torch"] if rung.name == "SGD steps")
+    assert steps.holds is holds
+    assert max(m.error / right.softmax_updates.get(m.where, math.inf) for m in steps.measurements) > 0.3 * times

@@ -28,6 +28,8 @@ Cause: TypeAlias = tuple[str, Array]
 
 REPRODUCES = 1e-4
 """A cause reproduces a result within this relative L2 error; also within a hundredth of the error that it explains."""
+SAME_STEPS = 1e-3
+"""A rule of SGD is the backend's if it gives the same updates within this; also within a tenth of the difference."""
 LAST_BITS = 3e-7
 """Pixels that differ by less, relative L2, differ by rounding alone."""
 ROUNDING = 2e-6
@@ -444,11 +446,11 @@ def _steps(c: Comparison, rung: Rung) -> str:
     case, mine, theirs = c.referee.case, c.subject.group("stepped"), c.referee.trace.group("stepped")
     start = case.parameters()
     errors = {name: relative_l2(mine[name] - start[name], theirs[name] - start[name]) for name in start}
-    wrong = [name for name, error in errors.items() if error > c.floors.update]
-    frozen = [name for name in wrong if np.array_equal(mine[name], start[name])]
+    wrong = [failure.where for failure in rung.failures]
+    frozen = [name for name in wrong if name in start and np.array_equal(mine[name], start[name])]
     if frozen:
         return f"SGD steps: {', '.join(frozen)} never changed"
-    bound = min(c.floors.update, max(errors.values()) / 10)
+    bound = min(max(SAME_STEPS, c.floors.update), max(errors.values()) / 10)
     branches = [c.subject.group(f"stepwise/{step}") for step in range(case.steps)] if same_shapes(c) else None
     found = [rule for rule, update in sgd_rules(case.sgd, case.batch).items()
              if _follows(c, take_steps(case, start, update, count=min(3, case.steps), branches=branches).losses)

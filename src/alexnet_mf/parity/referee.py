@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,6 +14,7 @@ from alexnet_mf import spec
 from alexnet_mf.backends import load
 from alexnet_mf.backends.base import Sgd
 from alexnet_mf.backends.numpy.layers import max_pool_choice, window_pixels
+from alexnet_mf.parameters import Parameters
 from alexnet_mf.parity.case import Case
 from alexnet_mf.parity.measure import ratio, relative_l2, relative_largest
 from alexnet_mf.parity.trace import Trace, trace
@@ -36,14 +38,33 @@ class Referee:
     trace: Trace
     cost: dict[str, float]
     """Relative errors of the referee in float32, named like tensors (`outputs/conv1`, `gradients/fc6.bias`);
-    `largest/conv1` and `loss` beside them. `softmax/conv1.bias` is what the least exact softmax does to a gradient,
-    `softmax/loss` what it does to the loss."""
+    `largest/conv1`, `updates/conv1.bias`, `loss` and `step_loss` beside them. `softmax/conv1.bias` is what the least
+    exact softmax does to a gradient, `softmax/loss` what it does to the loss."""
+
+    @functools.cached_property
+    def softmax_updates(self) -> dict[str, float]:
+        """What the least exact softmax does to the change of each parameter in the SGD steps. It takes the steps again,
+        image by image, and is asked for only where an update is beyond what else is allowed."""
+        case, start = self.case, self.case.parameters()
+        velocity, total = dict.fromkeys(start, 0.0), dict.fromkeys(start, 0.0)
+
+        def add_up(model: Any, batch: Any) -> None:
+            for name, moved in softmax_moves(model, batch, case.seed).items():
+                velocity[name] = case.sgd.momentum * velocity[name] + moved
+                total[name] += case.sgd.learning_rate * velocity[name]
+
+        run = take_steps(case, start, sgd_rule(case.sgd), watch=add_up)
+        return {name: ratio(total[name], float(np.linalg.norm(run.parameters[name] - start[name]))) for name in start}
 
 
-def make_referee(case: Case) -> Referee:
-    """Run the referee in float64, and once more in float32 to see what that costs."""
+def make_referee(case: Case, continue_from: Parameters | None = None) -> Referee:
+    """Run the referee in float64, and once more in float32 to see what that costs.
+
+    Args:
+        continue_from: as for a trace of any backend.
+    """
     backend: Any = load("numpy")
-    exact = trace(backend, case)
+    exact = trace(backend, case, continue_from=continue_from)
 
     def build(*arguments: Any) -> Any:
         return backend.build(*arguments, dtype=np.float32)
@@ -61,36 +82,49 @@ def float32_cost(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
     references = branch_gradients(case, single.group("training"))
     cost |= {f"gradients/{name}": relative_l2(value, references[name])
              for name, value in single.group("gradients").items()}
-    cost |= {f"softmax/{name}": error for name, error in softmax_cost(case, exact).items()}
-    last = exact.tensors[f"outputs/{case.network.layers[-1].name}"]
-    scale = max(exact.meta["loss"], float(np.abs(last).max()))
-    cost["loss"] = ratio(abs(single.meta["loss"] - exact.meta["loss"]), scale)
-    cost["softmax/loss"] = ratio(SOFTMAX_ERROR, scale)  # an error of a probability is the same in its logarithm
+    start = case.parameters()
+    branches = [single.group(f"stepwise/{step}") for step in range(case.steps)]
+    run = take_steps(case, start, sgd_rule(case.sgd), branches=branches)
+    cost |= {f"updates/{name}": relative_l2(value - start[name], run.parameters[name] - start[name])
+             for name, value in single.group("stepped").items()}
+    last = case.network.layers[-1].name
+    losses = zip(single.meta["step_losses"], run.losses, branches)
+    cost["step_loss"] = max((loss_error(a, b, branch[last]) for a, b, branch in losses), default=0.0)
+    logits = exact.tensors[f"outputs/{last}"]
+    cost["loss"] = loss_error(single.meta["loss"], exact.meta["loss"], logits)
+    cost["softmax/loss"] = loss_error(exact.meta["loss"] + SOFTMAX_ERROR, exact.meta["loss"], logits)
+    model: Any = load("numpy").build(case.network, start)
+    moves = softmax_moves(model, model.place(case.inputs[:case.batch], case.labels[:case.batch]), case.seed)
+    cost |= {f"softmax/{name}": ratio(moves[name], float(np.linalg.norm(gradient)))
+             for name, gradient in exact.group("gradients").items()}
     return cost
 
 
-def softmax_cost(case: Case, exact: Trace) -> dict[str, float]:
-    """What `SOFTMAX_ERROR` in the probabilities can do to each gradient: much where a batch's images or a plane's
-    pixels nearly cancel out, as they may in a bias.
+def loss_error(loss: float, reference: float, logits: Array) -> float:
+    """The error of a loss, over itself or the largest logit: a small loss is a difference of larger numbers."""
+    return ratio(abs(loss - reference), max(abs(reference), float(np.abs(logits).max())))
+
+
+def softmax_moves(model: Any, batch: Any, seed: int) -> dict[str, float]:
+    """How far `SOFTMAX_ERROR` in the probabilities can move each gradient, as a Euclidean norm: far, against the
+    gradient, where a batch's images or a plane's pixels nearly cancel out, as they may in a bias.
 
     Each image has an error of its own, and these need not cancel as the gradients do: what they do is added up, image
     by image. Within an image they are taken as all one way and as random, whichever does more.
     """
-    logits = exact.tensors[f"outputs/{case.network.layers[-1].name}"]
-    probabilities = np.exp(logits - logits.max(1, keepdims=True))
-    probabilities /= probabilities.sum(1, keepdims=True)
-    signs = np.random.default_rng(case.seed).choice([-1.0, 1.0], logits.shape)
-    model: Any = load("numpy").build(case.network, case.parameters())
-    moved = dict.fromkeys(exact.group("gradients"), 0.0)
-    for image in range(case.batch):
-        row = slice(image, image + 1)
-        data = model.place(case.inputs[row], case.labels[row])
-        one, other = (model.pull_back(data, SOFTMAX_ERROR * probabilities[row] * pattern / case.batch)
-                      for pattern in (1.0, signs[row]))
-        for name in moved:
-            moved[name] += max(float(np.linalg.norm(one[name])), float(np.linalg.norm(other[name])))
-    return {name: ratio(moved[name], float(np.linalg.norm(gradient)))
-            for name, gradient in exact.group("gradients").items()}
+    moved: dict[str, float] = {}
+    stream = np.random.default_rng(seed)
+    for image in range(len(batch)):
+        row = batch.rows(slice(image, image + 1))
+        logits = model.logits(row, 1)
+        powers = np.exp(logits - logits.max())
+        errors = SOFTMAX_ERROR * powers / powers.sum() / len(batch)
+        one, other = (model.pull_back(row, pattern)
+                      for pattern in (errors, errors * stream.choice([-1.0, 1.0], logits.shape)))
+        for name in one:
+            worse = max(float(np.linalg.norm(one[name])), float(np.linalg.norm(other[name])))
+            moved[name] = moved.get(name, 0.0) + worse
+    return moved
 
 
 def branch_gradients(case: Case, branch: Mapping[str, Array]) -> dict[str, Array]:
@@ -156,11 +190,13 @@ def sgd_rule(sgd: Sgd) -> Rule:
 
 
 def take_steps(case: Case, start: Mapping[str, Array], update: Rule, first: int = 0, count: int | None = None,
-               branches: Sequence[Mapping[str, Array]] | None = None) -> Steps:
+               branches: Sequence[Mapping[str, Array]] | None = None,
+               watch: Callable[[Any, Any], None] | None = None) -> Steps:
     """The referee's SGD steps without dropout, from any parameters, by any rule.
 
     Args:
         branches: for each step the layer outputs of another run, whose decisions on near ties are followed.
+        watch: is shown the model and the batch before each step.
     """
     model: Any = load("numpy").build(spec.with_dropout(case.network, 0), start)
     states: dict[str, dict[str, Array]] = {name: {} for name in start}
@@ -170,6 +206,8 @@ def take_steps(case: Case, start: Mapping[str, Array], update: Rule, first: int 
             rows = case.rows(first + step)
             batch = model.place(case.inputs[rows], case.labels[rows])
             branch = branches[step] if branches else None
+            if watch:
+                watch(model, batch)
             if branch is not None:
                 for number, gap in flips(case.network, model.pixels(batch), branch, model.outputs(batch)).values():
                     count_flips, widest = count_flips + number, max(widest, gap)

@@ -167,10 +167,10 @@ def run_trace(name: str, path: Path, flags: Sequence[str], python: str) -> None:
         raise BackendUnavailable(f"backend {name}: {reason.removeprefix(PREFIX).removeprefix(f'backend {name}: ')}")
 
 
-def answer(backend: Any, case: Any, **options: Any) -> Trace:
-    """A backend's trace; the referee's holds what float32 costs it."""
+def answer(backend: Any, case: Any, device: str = "cpu", continue_from: parameters.Parameters | None = None) -> Trace:
+    """A backend's trace; the referee's holds what float32 costs it, and is on the CPU wherever the others are."""
     if backend.name != "numpy":
-        return traces.trace(backend, case, **options)
-    referee = make_referee(case)
+        return traces.trace(backend, case, device, continue_from)
+    referee = make_referee(case, continue_from)
     referee.trace.meta["float32_cost"] = referee.cost
     return referee.trace

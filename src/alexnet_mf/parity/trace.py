@@ -22,9 +22,14 @@ from alexnet_mf.parity.case import Case
 
 FORMAT = 1
 KEY = "alexnet_mf_trace"
-HEADER = ("backend", "versions", "settings", "device", "layers", "parameters_sha256", "exported_sha256", "loss",
-          "step_losses", "continued_losses", "continued_from_sha256", "evaluates_the_same_twice", "dropout_step_loss")
-"""What the ladder takes from the header, beside the case."""
+NUMBER = (int, float)
+HEADER: dict[str, type | tuple[type, ...]] = {
+    "backend": str, "versions": dict, "settings": dict, "device": str, "layers": list, "parameters_sha256": str,
+    "exported_sha256": dict, "loss": NUMBER, "step_losses": list, "continued_losses": list,
+    "continued_from_sha256": str, "evaluates_the_same_twice": bool, "dropout_step_loss": (*NUMBER, type(None))}
+"""What the ladder takes from the header, beside the case, and of which type."""
+ROW: dict[str, type] = {"name": str, "shape": list, "parameters": int}
+"""The same of each of its layers."""
 DROPOUT_STEPS = {"first": 0, "second": 1, "again": 0}
 """The steps whose dropout is shown, one of them twice."""
 
@@ -207,9 +212,9 @@ def check_whole(path: Path, answer: Trace, case: Case) -> None:
         raise TraceError(f"{path}: its inputs are not those that its header names; make it anew with: parity trace")
     expected = {f"{group}/{name}": shape for group in ("gradients", "stepped")
                 for name, shape in parameters.shapes(case.network).items()}
-    faults = [f"missing {name} in its header" for name in HEADER if name not in answer.meta]
+    faults = header_faults(answer.meta)
     for name, count in (("step_losses", case.steps), ("continued_losses", case.continued)):
-        if name in answer.meta and len(answer.meta[name]) != count:
+        if isinstance(answer.meta.get(name), list) and len(answer.meta[name]) != count:
             faults.append(f"{len(answer.meta[name])} {name}, not {count}")
     faults += [f"missing {name}" for name in expected if name not in answer.tensors]
     steps = [f"stepwise/{step}" for step in range(case.steps)]
@@ -230,3 +235,19 @@ def check_whole(path: Path, answer: Trace, case: Case) -> None:
             faults.append(f"{name} is {value.dtype}, not float32")
     if faults:
         raise TraceError(f"{path}: {'; '.join(faults)}")
+
+
+def header_faults(meta: dict[str, Any]) -> list[str]:
+    """What is missing in a header, or of another type than the ladder takes."""
+    faults = [f"missing {name} in its header" for name in HEADER if name not in meta]
+    wrong = [name for name, kind in HEADER.items() if name in meta and not isinstance(meta[name], kind)]
+    for name, kind in (("step_losses", NUMBER), ("continued_losses", NUMBER), ("layers", dict)):
+        if isinstance(meta.get(name), list) and not all(isinstance(value, kind) for value in meta[name]):
+            wrong.append(name)
+    if "layers" in meta and "layers" not in wrong:
+        wrong += [f"layers.{key}" for key, kind in ROW.items()
+                  if not all(isinstance(row.get(key), kind) for row in meta["layers"])]
+    cost = meta.get("float32_cost", {})  # the referee's alone
+    if not isinstance(cost, dict) or not all(isinstance(value, NUMBER) for value in cost.values()):
+        wrong.append("float32_cost")
+    return [*faults, *(f"{name} in its header is of another type" for name in wrong)]
