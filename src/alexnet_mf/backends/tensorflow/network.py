@@ -4,29 +4,36 @@ from __future__ import annotations
 
 from keras import Sequential, layers
 
-from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Network
+from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Network, Shape, output_shape
 
 
 def build(network: Network) -> Sequential:
     """The spec's layers, with Keras's own initial values; each layer bears its name."""
     channels, height, width = network.input
     net = Sequential([layers.Input((height, width, channels))], name=network.name.replace("-", "_"))
+    shape: Shape = network.input
     for layer in network.layers:
-        for part in native(layer):
+        for part in native(layer, shape):
             net.add(part)
+        shape = output_shape(layer, shape)
     return net
 
 
-def native(layer: Layer) -> list[layers.Layer]:
-    """Keras's layer or layers for one layer."""
+def native(layer: Layer, shape: Shape) -> list[layers.Layer]:
+    """Keras's layer or layers for one layer that takes `shape`, without the batch."""
     match layer:
         case Conv2d():
-            padding, keras_padding = [], "valid"
+            before, keras_padding = [], "valid"
             if layer.padding and layer.stride == 1 and layer.kernel == 2 * layer.padding + 1:
                 keras_padding = "same"  # provably the same zeros on every side
             elif layer.padding:
-                padding = [layers.ZeroPadding2D(layer.padding, name=padding_name(layer))]
-            return [*padding, layers.Conv2D(layer.channels, layer.kernel, layer.stride, keras_padding,
+                before = [layers.ZeroPadding2D(layer.padding, name=f"{layer.name}_padding")]
+            rest = [(size + 2 * layer.padding - layer.kernel) % layer.stride for size in shape[1:]]
+            if layer.kernel == 1 and any(rest):
+                # In TensorFlow 2.21 the weight gradient of a 1x1 convolution of stride 2 on even sizes corrupts the
+                # heap (oneDNN, AVX-512). What no window reaches is cut off, and the sizes are odd.
+                before.append(layers.Cropping2D([(0, size) for size in rest], name=f"{layer.name}_cropping"))
+            return [*before, layers.Conv2D(layer.channels, layer.kernel, layer.stride, keras_padding,
                                             activation=layer.activation, name=layer.name)]
         case MaxPool2d():
             return [layers.MaxPool2D(layer.kernel, layer.stride, name=layer.name)]
@@ -38,12 +45,8 @@ def native(layer: Layer) -> list[layers.Layer]:
             return [layers.Dropout(layer.rate, seed=0, name=layer.name)]  # every step sets the seed anew
 
 
-def padding_name(layer: Conv2d) -> str:
-    """The name of the padding layer that stands before a convolution."""
-    return f"{layer.name}_padding"
-
-
 def parts(layer: Layer, net: Sequential) -> list[layers.Layer]:
     """The Keras layers of a built network that make up one canonical layer; the last one gives its output."""
-    names = [layer.name] if not isinstance(layer, Conv2d) else [padding_name(layer), layer.name]
+    names = [layer.name] if not isinstance(layer, Conv2d) else \
+        [f"{layer.name}_padding", f"{layer.name}_cropping", layer.name]
     return [part for part in net.layers if part.name in names]
