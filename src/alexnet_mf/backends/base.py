@@ -55,6 +55,41 @@ class Sgd:
     weight_decay: float = 0.0
 
 
+PRECISIONS = ("float32", "tf32", "bfloat16")
+SPEED_SETTINGS = ("allocator", "channels_last", "compile", "fused")
+"""The names in the backends' own tables of what makes them fast."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a backend computes, beside what it computes."""
+
+    precision: str | None = None
+    """Of the factors in convolutions and matrix products: float32 (IEEE's, without TF32), tf32 or bfloat16. Without it
+    the backend's own: float32, and the referee's float64."""
+    without: frozenset[str] = frozenset()
+    """Settings of the backend's own table of what makes it fast that are left out, by name."""
+
+    def settings(self, backend: str, table: Mapping[str, Mapping[str, str]], device: str) -> frozenset[str]:
+        """What is switched on.
+
+        Args:
+            table: for each kind of device (`cpu`, `cuda`) the settings by name, each with the reason for it.
+
+        Raises:
+            BackendUnavailable: where one to be left out is not in the table; lists those that are.
+        """
+        known = table[device.partition(":")[0]]
+        for name in sorted(self.without - set(known)):
+            raise BackendUnavailable(f"backend {backend}: no setting {name!r} to leave out on {device}; "
+                                     f"there is {', '.join(known) or 'none'}")
+        return frozenset(known) - self.without
+
+
+AS_IT_COMES = Execution()
+"""In the backend's own precision, with everything that makes it fast."""
+
+
 @dataclass(frozen=True)
 class StepMetrics:
     """What the steps since the last reading showed, one entry a step."""
@@ -155,8 +190,17 @@ class Backend(ABC):
         """Precision switches and thread counts, read back from the framework."""
 
     @abstractmethod
-    def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu") -> Model[Any]:
-        """Build the network on a device, holding a copy of these canonical parameters."""
+    def precisions(self, device: str) -> list[str]:
+        """How this device can compute; the first is the default."""
+
+    @abstractmethod
+    def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu",
+              execution: Execution = AS_IT_COMES) -> Model[Any]:
+        """Build the network on a device, holding a copy of these canonical parameters.
+
+        Raises:
+            BackendUnavailable: where the device is not there, or cannot compute like that.
+        """
 
 
 def find_device(backend: Backend, wanted: str) -> str:
@@ -170,6 +214,21 @@ def find_device(backend: Backend, wanted: str) -> str:
     if name not in names:
         raise BackendUnavailable(f"backend {backend.name}: no device {wanted!r} here; there is {', '.join(names)}")
     return name
+
+
+def find_precision(backend: Backend, device: str, wanted: str | None) -> str:
+    """The precision asked for, or the backend's own.
+
+    Raises:
+        BackendUnavailable: where the device cannot compute so; lists what it can.
+    """
+    names = backend.precisions(device)
+    if wanted is None:
+        return names[0]
+    if wanted not in names:
+        raise BackendUnavailable(f"backend {backend.name}: no precision {wanted} on {device}; there is "
+                                 f"{', '.join(names)} (--precision)")
+    return wanted
 
 
 def dropout_seed(seed: int, step: int) -> int:

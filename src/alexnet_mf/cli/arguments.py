@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from alexnet_mf import backends, spec
+from alexnet_mf.backends.base import PRECISIONS, SPEED_SETTINGS, Execution
 from alexnet_mf.data import DATASETS
 
 
@@ -14,6 +15,28 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--net", default="alexnet", help=f"network: {', '.join(spec.NETWORKS)} (default: alexnet)")
     parser.add_argument("--device", default="auto",
                         help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)")
+
+
+def add_execution(parser: argparse.ArgumentParser) -> None:
+    """--precision, and a flag for each speed setting that leaves it out."""
+    parser.add_argument("--precision", choices=PRECISIONS,
+                        help="of the factors in convolutions and matrix products; weights stay float32, and float32 is "
+                             "IEEE's, without TF32 (default: float32; in numpy float64)")
+    for name in SPEED_SETTINGS:
+        parser.add_argument(f"--no-{name.replace('_', '-')}", dest="without", action="append_const", const=name,
+                            help=f"without the backend's speed setting {name} (default: with all that it has for the "
+                                 f"device: backends/NAME/speed.py)")
+
+
+def execution(options: argparse.Namespace) -> Execution:
+    """What those flags say."""
+    return Execution(options.precision, frozenset(options.without or ()))
+
+
+def execution_flags(options: argparse.Namespace) -> list[str]:
+    """The same as words for another process."""
+    precision = ["--precision", options.precision] if options.precision else []
+    return [*precision, *(f"--no-{name.replace('_', '-')}" for name in options.without or ())]
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,16 @@ from typing import Any
 
 from alexnet_mf import backends, parameters, spec
 from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_json, add_network, add_source, at_least_one, backend_list
+from alexnet_mf.cli.arguments import (
+    add_execution,
+    add_json,
+    add_network,
+    add_source,
+    at_least_one,
+    backend_list,
+    execution,
+    execution_flags,
+)
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
 from alexnet_mf.parity.measure import TIERS
 
@@ -25,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     trace = halves.add_parser("trace", help="write what one backend computes",
                               description="Write what one backend computes.")
     add_network(trace)
+    add_execution(trace)
     add_source(trace)
     add_plan(trace)
     trace.add_argument("--backend", required=True, choices=list(backends.BACKENDS), help="the backend to ask")
@@ -44,13 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backends", type=backend_list, metavar="NAMES",
                         help="comma-separated backends (default: all that are installed here or named by --python)")
     add_network(parser)
+    add_execution(parser)
     add_source(parser)
     add_plan(parser)
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH",
                         help="the interpreter of a backend that lives in another environment (repeatable)")
     parser.add_argument("--keep", type=Path, metavar="FOLDER",
                         help="keep the traces there (default: they are temporary)")
-    parser.add_argument("--tier", choices=list(TIERS), default="float32", help=TIER_HELP)
+    parser.add_argument("--tier", choices=list(TIERS), help="tolerances (default: those of --precision)")
     add_json(parser)
 
 
@@ -77,6 +88,7 @@ def run(options: argparse.Namespace) -> int:
                                      f"an interpreter that has it: --python {name}=PATH")
     flags = ["--net", options.net, "--device", options.device, "--seed", str(options.seed), "--data", options.data,
              "--batch-size", str(options.batch_size), "--steps", str(options.steps), "--images", str(options.images)]
+    flags += execution_flags(options)
     if options.data_dir:
         flags += ["--data-dir", str(options.data_dir)]
 
@@ -84,7 +96,8 @@ def run(options: argparse.Namespace) -> int:
         if options.json != "-" and sys.stdout.isatty():
             output.notice(f"{name} ..." if name == "comparing" else f"tracing {name} ...")
 
-    return show(parity(names, flags, pythons, options.tier, options.keep, tell), options)
+    tier = options.tier or options.precision or "float32"
+    return show(parity(names, flags, pythons, tier, options.keep, tell), options)
 
 
 def interpreters(texts: list[str]) -> dict[str, str]:
@@ -113,7 +126,7 @@ def run_trace(options: argparse.Namespace) -> int:
     origin = traces.load(options.continue_from).group("stepped") if options.continue_from else None
     if origin is not None:
         parameters.check(origin, case.network, str(options.continue_from))
-    result = answer(backend, case, device=options.device, continue_from=origin)
+    result = answer(backend, case, options.device, origin, execution(options))
     traces.save(options.out, result)
     output.say(f"{options.out}: {options.backend} on {result.meta['device']}, {case.origin}, seed {case.seed}")
     return 0

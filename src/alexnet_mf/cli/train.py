@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import backends, parameters, spec
-from alexnet_mf.backends.base import Backend
+from alexnet_mf.backends.base import Backend, find_precision
 from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_json, add_network, add_source
+from alexnet_mf.cli.arguments import add_execution, add_json, add_network, add_source, execution
 from alexnet_mf.data import Dataset, load
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.training import loop
@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--backend", choices=list(backends.BACKENDS), help="framework (default: the first installed of "
         f"{', '.join(FRAMEWORKS)})")
     add_network(parser)
+    add_execution(parser)
     recipes = f"book: {describe(BOOK)}; quick: {describe(QUICK)}".replace("%", "%%")
     add("--recipe", choices=list(RECIPES), help=f"{recipes} (default: book on a GPU, quick on a CPU)")
     add("--epochs", type=int, help="passes over the training images (default: the recipe's)")
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         network = spec.with_dropout(network, options.dropout)
     start = (parameters.load(options.weights, network) if options.weights
              else parameters.initialise(network, options.seed))
-    model = backend.build(network, start, options.device)
+    model = backend.build(network, start, options.device, execution(options))
     recipe = with_options(choose_recipe(options.recipe, model.device), options)
     if not options.quiet and options.json != "-":
         versions = " ".join(f"{library} {version}" for library, version in backend.versions().items())
@@ -144,6 +145,7 @@ def report(backend: Backend, device: str, network: spec.Network, data: Dataset, 
            options: argparse.Namespace) -> dict[str, Any]:
     """The training as JSON values."""
     return {"backend": backend.name, "versions": backend.versions(), "settings": backend.settings(), "device": device,
+            "precision": find_precision(backend, device, options.precision), "without": options.without or [],
             "network": spec.as_dict(network), "spec_sha256": spec.digest(network), "data": data.origin,
             "seed": options.seed, "recipe": dataclasses.asdict(recipe),
             "epochs": [dataclasses.asdict(epoch) for epoch in result.epochs], "losses": result.losses,

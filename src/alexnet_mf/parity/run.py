@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 from alexnet_mf import parameters, spec
 from alexnet_mf.backends import BACKENDS
+from alexnet_mf.backends.base import AS_IT_COMES, Execution, find_precision
 from alexnet_mf.errors import BackendUnavailable, TraceError
 from alexnet_mf.parity import trace as traces
 from alexnet_mf.parity.diagnose import diagnose
@@ -167,10 +169,16 @@ def run_trace(name: str, path: Path, flags: Sequence[str], python: str) -> None:
         raise BackendUnavailable(f"backend {name}: {reason.removeprefix(PREFIX).removeprefix(f'backend {name}: ')}")
 
 
-def answer(backend: Any, case: Any, device: str = "cpu", continue_from: parameters.Parameters | None = None) -> Trace:
-    """A backend's trace; the referee's holds what float32 costs it, and is on the CPU wherever the others are."""
+def answer(backend: Any, case: Any, device: str = "cpu", continue_from: parameters.Parameters | None = None,
+           execution: Execution = AS_IT_COMES) -> Trace:
+    """A backend's trace. The referee's holds what float32 costs it; it computes on the CPU, in float64, wherever and
+    however the others do."""
     if backend.name != "numpy":
-        return traces.trace(backend, case, device, continue_from)
+        found = traces.trace(backend, case, device, continue_from,
+                             build=functools.partial(backend.build, execution=execution))
+        found.meta["settings"] |= {"precision": find_precision(backend, found.meta["device"], execution.precision),
+                                   "without": sorted(execution.without)}
+        return found
     referee = make_referee(case, continue_from)
     referee.trace.meta["float32_cost"] = referee.cost
     return referee.trace

@@ -12,9 +12,21 @@ import numpy as np
 from mxnet import autograd, gluon
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.base import Backend, Device, Model, NativeLayer, Sgd, dropout_seed, find_device
+from alexnet_mf.backends.base import (
+    AS_IT_COMES,
+    Backend,
+    Device,
+    Execution,
+    Model,
+    NativeLayer,
+    Sgd,
+    dropout_seed,
+    find_device,
+    find_precision,
+)
 from alexnet_mf.backends.mxnet import compat, weights
 from alexnet_mf.backends.mxnet import network as native
+from alexnet_mf.backends.mxnet.speed import SPEED
 from alexnet_mf.backends.mxnet.training import MXNetTrainer, Placed, place, seed_dropout
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parameters import Parameters
@@ -24,13 +36,16 @@ from alexnet_mf.spec import Flatten, Network
 class MXNetModel(Model[Placed]):
     """A Gluon `HybridSequential` on a device."""
 
-    def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str):
+    def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str,
+                 speed: frozenset[str] = frozenset()):
         self.network = network
         self.device = device
         self.context = mx.gpu(int(device.split(":")[1])) if device != "cpu" else mx.cpu()
         self.net = native.build(network)
         self.net.initialize(mx.init.Zero(), ctx=self.context)
         weights.load(self.net, parameters)
+        if "compile" in speed:
+            self.net.hybridize(static_alloc=True, static_shape=True)
 
     def describe(self) -> list[NativeLayer]:
         outputs = self._run(mx.nd.zeros((1, *self.network.input), ctx=self.context))
@@ -90,7 +105,7 @@ class MXNetModel(Model[Placed]):
 
 
 class MXNetBackend(Backend):
-    """MXNet 1.9.1, imperative Gluon."""
+    """MXNet 1.9.1, Gluon."""
 
     name = "mxnet"
 
@@ -105,13 +120,19 @@ class MXNetBackend(Backend):
         features = mx.runtime.Features()
         return {"threads": os.environ.get(compat.THREADS), "onednn": features.is_enabled("MKLDNN")}
 
-    def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu") -> MXNetModel:
+    def precisions(self, device: str) -> list[str]:
+        return ["float32"]
+
+    def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu",
+              execution: Execution = AS_IT_COMES) -> MXNetModel:
         if device.startswith("cuda"):
             index = int(device.partition(":")[2] or 0)
             refusal = self._without_code(index) if index < mx.context.num_gpus() else None
             if refusal:
                 raise BackendUnavailable(f"backend mxnet: {refusal}; take --device cpu, or another backend")
-        return MXNetModel(network, parameters, find_device(self, device))
+        device = find_device(self, device)
+        find_precision(self, device, execution.precision)
+        return MXNetModel(network, parameters, device, execution.settings(self.name, SPEED, device))
 
     @staticmethod
     def _without_code(index: int) -> str | None:

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from alexnet_mf.backends.base import Backend, Device, Model, NativeLayer, Sgd, find_device
+from alexnet_mf.backends.base import (
+    AS_IT_COMES,
+    Backend,
+    Device,
+    Execution,
+    Model,
+    NativeLayer,
+    Sgd,
+    find_device,
+    find_precision,
+)
 from alexnet_mf.backends.numpy import training, weights
 from alexnet_mf.backends.numpy.layers import Array
 from alexnet_mf.backends.numpy.network import NumpyNetwork, build, native_name
@@ -116,11 +126,16 @@ class NumpyBackend(Backend):
         """The thread limits that NumPy's BLAS reads when it is loaded; none set means one thread per core."""
         return {variable: os.environ.get(variable) for variable in THREAD_VARIABLES}
 
+    def precisions(self, device: str) -> list[str]:
+        """The referee's own alone."""
+        return ["float64"]
+
     def build(
         self,
         network: Network,
         parameters: Mapping[str, NDArray[np.float32]],
         device: str = "cpu",
+        execution: Execution = AS_IT_COMES,
         dtype: DTypeLike = np.float64,
     ) -> NumpyModel:
         """Build the network, holding a copy of these canonical parameters.
@@ -129,9 +144,10 @@ class NumpyBackend(Backend):
             dtype: what to compute in: float64 for the referee; float32 shows what float32 costs it.
 
         Raises:
-            BackendUnavailable: for a device other than the processor.
+            BackendUnavailable: for a device other than the processor, another precision, or a setting to leave out.
             ParametersError: where the parameters are not this network's.
         """
-        find_device(self, device)
+        find_precision(self, find_device(self, device), execution.precision)
+        execution.settings(self.name, {"cpu": {}}, "cpu")
         check(parameters, network)
         return NumpyModel(build(network, weights.to_native(parameters, dtype)))

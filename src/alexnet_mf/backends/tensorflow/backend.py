@@ -11,9 +11,21 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from alexnet_mf import arithmetic
-from alexnet_mf.backends.base import Backend, Device, Model, NativeLayer, Sgd, dropout_seed, find_device
+from alexnet_mf.backends.base import (
+    AS_IT_COMES,
+    Backend,
+    Device,
+    Execution,
+    Model,
+    NativeLayer,
+    Sgd,
+    dropout_seed,
+    find_device,
+    find_precision,
+)
 from alexnet_mf.backends.tensorflow import network as native
 from alexnet_mf.backends.tensorflow import weights
+from alexnet_mf.backends.tensorflow.speed import SPEED
 from alexnet_mf.backends.tensorflow.training import Placed, TensorFlowTrainer, mean_loss, place, seed_dropout
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Dense, Flatten, Network, Shape
@@ -22,16 +34,20 @@ from alexnet_mf.spec import Dense, Flatten, Network, Shape
 class TensorFlowModel(Model[Placed]):
     """A Keras `Sequential` on a device."""
 
-    def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str):
+    def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str,
+                 speed: frozenset[str] = frozenset(), precision: str = "float32"):
         self.network = network
         self.device = device
+        self.speed = speed
         self._tf_device = device.replace("cuda", "GPU").upper()
         with tf.device(self._tf_device):
-            self.net = native.build(network)
+            self.net = native.build(network, "mixed_bfloat16" if precision == "bfloat16" else "float32")
             weights.load(self.net, network, parameters)
         channels, height, width = network.input
-        self._logits = tf.function(lambda x: self.net(x, training=False),
-                                   input_signature=[tf.TensorSpec([None, height, width, channels], tf.float32)])
+        self._logits: Any = lambda x: self.net(x, training=False)
+        if "compile" in speed:
+            shape = [None, height, width, channels]
+            self._logits = tf.function(self._logits, input_signature=[tf.TensorSpec(shape, tf.float32)])
 
     def describe(self) -> list[NativeLayer]:
         channels, height, width = self.network.input
@@ -61,7 +77,8 @@ class TensorFlowModel(Model[Placed]):
         return self._to_canonical(self._run(self._batch(data, slice(None))[0], training=dropout is not None))
 
     def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
-        return np.concatenate([self._logits(self._batch(data, rows)[0]).numpy() for rows in data.batches(batch_size)])
+        return np.concatenate([tf.cast(self._logits(self._batch(data, rows)[0]), tf.float32).numpy()
+                               for rows in data.batches(batch_size)])
 
     def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
         pixels, labels = self._batch(data, slice(None))
@@ -72,7 +89,7 @@ class TensorFlowModel(Model[Placed]):
         return float(loss), weights.export_values(list(variables), gradients, self.network)
 
     def trainer(self, sgd: Sgd, seed: int) -> TensorFlowTrainer:
-        return TensorFlowTrainer(self.net, self.network, sgd, seed, self._tf_device)
+        return TensorFlowTrainer(self.net, self.network, sgd, seed, self._tf_device, "compile" in self.speed)
 
     def synchronize(self) -> None:
         tf.test.experimental.sync_devices()
@@ -102,7 +119,8 @@ class TensorFlowModel(Model[Placed]):
             elif isinstance(layer, Dense):
                 flattened = None
             image = flattened or shapes[layer.name]
-            result[layer.name] = weights.activations_to_canonical(outputs[layer.name].numpy(), image)
+            result[layer.name] = weights.activations_to_canonical(
+                tf.cast(outputs[layer.name], tf.float32).numpy(), image)
         return result
 
 
@@ -132,9 +150,14 @@ class TensorFlowBackend(Backend):
                 "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
                 "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled()}
 
-    def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]],
-              device: str = "cpu") -> TensorFlowModel:
+    def precisions(self, device: str) -> list[str]:
+        return ["float32", "bfloat16"] if device == "cpu" else ["float32", "tf32", "bfloat16"]
+
+    def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu",
+              execution: Execution = AS_IT_COMES) -> TensorFlowModel:
         device = find_device(self, device)
-        # float32 means IEEE float32: TF32 is TensorFlow's default on GPUs that have it.
-        tf.config.experimental.enable_tensor_float_32_execution(False)
-        return TensorFlowModel(network, parameters, device)
+        precision = find_precision(self, device, execution.precision)
+        speed = execution.settings(self.name, SPEED, device)
+        # float32 means IEEE float32: TF32 is TensorFlow's default on GPUs that have it. The switch is the process's.
+        tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+        return TensorFlowModel(network, parameters, device, speed, precision)

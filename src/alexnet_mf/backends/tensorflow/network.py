@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from keras import Sequential, layers
+from keras import DTypePolicy, Sequential, layers
 
 from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Network, Shape, output_shape
 
 
-def build(network: Network) -> Sequential:
-    """The spec's layers, with Keras's own initial values; each layer bears its name."""
+def build(network: Network, dtype: str = "float32") -> Sequential:
+    """The spec's layers, with Keras's own initial values; each layer bears its name.
+
+    Args:
+        dtype: Keras's policy: `float32`, or `mixed_bfloat16`, which computes in bfloat16 with weights in float32.
+    """
     channels, height, width = network.input
     net = Sequential([layers.Input((height, width, channels))], name=network.name.replace("-", "_"))
     shape: Shape = network.input
     for layer in network.layers:
         for part in native(layer, shape):
+            part.dtype_policy = DTypePolicy(dtype)
             net.add(part)
         shape = output_shape(layer, shape)
     return net

@@ -58,9 +58,10 @@ def seed_dropout(net: keras.Sequential, seed: tf.Tensor) -> None:
 
 
 class TensorFlowTrainer(Trainer[Placed]):
-    """SGD steps as one graph (`tf.function`), traced once for any batch size."""
+    """SGD steps as one graph (`tf.function`), traced once for any batch size; or eagerly, if not compiled."""
 
-    def __init__(self, net: keras.Sequential, network: Network, sgd: Sgd, seed: int, device: str):
+    def __init__(self, net: keras.Sequential, network: Network, sgd: Sgd, seed: int, device: str,
+                 compiled: bool = True):
         self.net = net
         self.size = network.input[1:]
         self.seed = seed
@@ -69,7 +70,7 @@ class TensorFlowTrainer(Trainer[Placed]):
         self.optimizer = keras.optimizers.SGD(sgd.learning_rate, sgd.momentum)
         self._losses: list[tf.Tensor] = []
         self._correct: list[tf.Tensor] = []
-        self._graph: Any = None
+        self._graph: Any = None if compiled else self._one_step
 
     def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
         seed = tf.constant(dropout_seed(self.seed, number), tf.uint32)
@@ -105,4 +106,4 @@ class TensorFlowTrainer(Trainer[Placed]):
 
 def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Mean softmax cross entropy."""
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32)))

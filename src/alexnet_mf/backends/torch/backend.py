@@ -11,10 +11,23 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from alexnet_mf.backends.base import Backend, Device, Model, NativeLayer, Sgd, dropout_seed, find_device
+from alexnet_mf.backends.allocator import keep_large_blocks
+from alexnet_mf.backends.base import (
+    AS_IT_COMES,
+    Backend,
+    Device,
+    Execution,
+    Model,
+    NativeLayer,
+    Sgd,
+    dropout_seed,
+    find_device,
+    find_precision,
+)
 from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch import weights
-from alexnet_mf.backends.torch.training import Placed, TorchTrainer, place
+from alexnet_mf.backends.torch.speed import SPEED
+from alexnet_mf.backends.torch.training import Placed, TorchTrainer, autocast, place
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
 
@@ -22,10 +35,15 @@ from alexnet_mf.spec import Network
 class TorchModel(Model[Placed]):
     """A `nn.Sequential` on a device."""
 
-    def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str):
+    def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str,
+                 speed: frozenset[str] = frozenset(), precision: str = "float32"):
         self.network = network
         self.device = device
+        self.speed = speed
+        self.precision = precision
         self.net = native.build(network).to(device)
+        if "channels_last" in speed:
+            self.net.to(memory_format=torch.channels_last)
         weights.load(self.net, parameters)
 
     def describe(self) -> list[NativeLayer]:
@@ -54,23 +72,25 @@ class TorchModel(Model[Placed]):
         if dropout is not None:
             torch.manual_seed(dropout_seed(*dropout))
         outputs = self._run(data.batch(slice(None))[0], training=dropout is not None)
-        return {name: value.cpu().numpy() for name, value in outputs.items()}
+        return {name: value.float().cpu().numpy() for name, value in outputs.items()}
 
     def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
         self.net.eval()
-        with torch.inference_mode():
-            return torch.cat([self.net(data.batch(rows)[0]) for rows in data.batches(batch_size)]).cpu().numpy()
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            logits = [self.net(data.batch(rows)[0]) for rows in data.batches(batch_size)]
+        return torch.cat(logits).float().cpu().numpy()
 
     def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
         self.net.eval()
         self.net.zero_grad()
         pixels, labels = data.batch(slice(None))
-        loss = functional.cross_entropy(self.net(pixels), labels)
+        with autocast(self.device, self.precision):
+            loss = functional.cross_entropy(self.net(pixels), labels)
         loss.backward()
         return loss.item(), weights.export_gradients(self.net)
 
     def trainer(self, sgd: Sgd, seed: int) -> TorchTrainer:
-        return TorchTrainer(self.net, sgd, seed)
+        return TorchTrainer(self.net, sgd, seed, "fused" in self.speed, self.precision)
 
     def synchronize(self) -> None:
         if self.device != "cpu":
@@ -81,10 +101,11 @@ class TorchModel(Model[Placed]):
         """Every canonical layer's output."""
         self.net.train(training)
         outputs = {}
-        for layer in self.network.layers:
-            for module in native.modules(layer, self.net):
-                x = module(x)
-            outputs[layer.name] = x
+        with autocast(self.device, self.precision):
+            for layer in self.network.layers:
+                for module in native.modules(layer, self.net):
+                    x = module(x)
+                outputs[layer.name] = x
         return outputs
 
 
@@ -114,9 +135,21 @@ class TorchBackend(Backend):
                 "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
                 "cudnn_benchmark": torch.backends.cudnn.benchmark}
 
-    def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu") -> TorchModel:
+    def precisions(self, device: str) -> list[str]:
+        if device == "cpu":
+            return ["float32", "bfloat16"]
+        tensor_cores = torch.cuda.get_device_capability(device) >= (8, 0)
+        return ["float32", "tf32", "bfloat16"] if tensor_cores else ["float32"]
+
+    def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu",
+              execution: Execution = AS_IT_COMES) -> TorchModel:
         device = find_device(self, device)
-        # float32 means IEEE float32: TF32 is on by default in cuDNN's convolutions.
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False
-        return TorchModel(network, parameters, device)
+        precision = find_precision(self, device, execution.precision)
+        speed = execution.settings(self.name, SPEED, device)
+        # float32 means IEEE float32: TF32 is on by default in cuDNN's convolutions. The switches are the process's.
+        tf32 = precision == "tf32"
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
+        if "allocator" in speed:
+            keep_large_blocks()
+        return TorchModel(network, parameters, device, speed, precision)

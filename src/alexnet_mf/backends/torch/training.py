@@ -48,14 +48,20 @@ def upsample(images: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     return grey * float(PIXEL_SCALE)
 
 
+def autocast(device: str, precision: str) -> torch.autocast:
+    """Where convolutions and matrix products take bfloat16; weights, their gradients and the loss stay float32."""
+    return torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=precision == "bfloat16")
+
+
 class TorchTrainer(Trainer[Placed]):
     """Eager SGD steps."""
 
-    def __init__(self, net: nn.Sequential, sgd: Sgd, seed: int):
+    def __init__(self, net: nn.Sequential, sgd: Sgd, seed: int, fused: bool = False, precision: str = "float32"):
         self.net = net
         self.seed = seed
+        self.precision = precision
         self.optimizer = torch.optim.SGD(net.parameters(), lr=sgd.learning_rate, momentum=sgd.momentum,
-                                         weight_decay=sgd.weight_decay)
+                                         weight_decay=sgd.weight_decay, fused=fused)
         self._losses: list[torch.Tensor] = []
         self._correct: list[torch.Tensor] = []
 
@@ -63,8 +69,9 @@ class TorchTrainer(Trainer[Placed]):
         pixels, labels = data.batch(torch.from_numpy(indices).to(data.labels.device, non_blocking=True))
         self.net.train()
         torch.manual_seed(dropout_seed(self.seed, number))  # nn.Dropout draws from the global stream alone
-        logits = self.net(pixels)
-        loss = functional.cross_entropy(logits, labels)
+        with autocast(pixels.device.type, self.precision):
+            logits = self.net(pixels)
+            loss = functional.cross_entropy(logits, labels)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
