@@ -8,7 +8,7 @@ backend allocates and runs. A further framework is one folder with these two cla
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -44,6 +44,16 @@ class Device:
 
     name: str
     description: str = ""
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """Something that a device does as fast as it can, to hold other work against."""
+
+    call: Callable[[], Any]
+    """Does it once, without waiting for the device."""
+    amount: float
+    """What one call does: floating-point operations of a matrix product; of a copy, bytes read and bytes written."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +178,16 @@ class Model(ABC, Generic[Placed]):
         """A trainer whose dropout masks are a function of (seed, step number)."""
 
     @abstractmethod
+    def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
+        """The parts of a training step on these rows of the data, each to be timed alone.
+
+        `input` (gather, upsample, scale), `forward` (inference on pixels that are ready), `forward_backward`
+        (likewise), `optimizer` (one update from gradients that are there) and `step` (`Trainer.step`, input included).
+        None of them waits for the device. The argument is the number of the call; with the seed it decides the dropout
+        masks.
+        """
+
+    @abstractmethod
     def synchronize(self) -> None:
         """Wait until the device has done all that was asked of it."""
 
@@ -201,6 +221,22 @@ class Backend(ABC):
         Raises:
             BackendUnavailable: where the device is not there, or cannot compute like that.
         """
+
+    @abstractmethod
+    def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
+        """The device's own limits: a large `matrix product` in this precision, and a large `copy`."""
+
+    @abstractmethod
+    def book(self, device: str, batch_size: int) -> dict[str, Callable[[], Any]]:
+        """The book's own code (`book.py`) on one batch that is ready: `forward` and `step`; {} where there is none."""
+
+    @abstractmethod
+    def synchronize(self, device: str) -> None:
+        """Wait until the device has done all that was asked of it, be it a model's work or not."""
+
+    @abstractmethod
+    def peak_memory(self, device: str) -> int | None:
+        """The most bytes of the device's memory that this process has held; None on a CPU."""
 
 
 def find_device(backend: Backend, wanted: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from alexnet_mf.backends.base import (
     AS_IT_COMES,
     Backend,
+    Ceiling,
     Device,
     Execution,
     Model,
@@ -32,6 +33,8 @@ from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Flatten, Network
 
+COPIED_BYTES = 2**28
+
 
 class MXNetModel(Model[Placed]):
     """A Gluon `HybridSequential` on a device."""
@@ -40,7 +43,7 @@ class MXNetModel(Model[Placed]):
                  speed: frozenset[str] = frozenset()):
         self.network = network
         self.device = device
-        self.context = mx.gpu(int(device.split(":")[1])) if device != "cpu" else mx.cpu()
+        self.context = context_of(device)
         self.net = native.build(network)
         self.net.initialize(mx.init.Zero(), ctx=self.context)
         weights.load(self.net, parameters)
@@ -91,6 +94,16 @@ class MXNetModel(Model[Placed]):
     def trainer(self, sgd: Sgd, seed: int) -> MXNetTrainer:
         return MXNetTrainer(self.net, sgd, seed, self.context)
 
+    def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
+        trainer = self.trainer(sgd, seed)
+        rows = mx.nd.array(indices, ctx=self.context, dtype="int32")
+        pixels, labels = data.batch(rows)
+        trainer.forward_backward(pixels, labels, 0)
+        return {"input": lambda number: data.batch(rows), "forward": lambda number: self.net(pixels),
+                "forward_backward": lambda number: trainer.forward_backward(pixels, labels, number),
+                "optimizer": lambda number: trainer.trainer.step(len(indices), ignore_stale_grad=True),
+                "step": lambda number: trainer.step(data, indices, number)}
+
     def synchronize(self) -> None:
         mx.nd.waitall()
 
@@ -134,6 +147,24 @@ class MXNetBackend(Backend):
         find_precision(self, device, execution.precision)
         return MXNetModel(network, parameters, device, execution.settings(self.name, SPEED, device))
 
+    def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
+        size, context = (2048, mx.cpu()) if device == "cpu" else (8192, context_of(device))
+        a, b, product = (mx.nd.ones((size, size), ctx=context) for _ in range(3))
+        source, target = (mx.nd.ones((COPIED_BYTES,), ctx=context, dtype="uint8") for _ in range(2))
+        return {"matrix product": Ceiling(lambda: mx.nd.dot(a, b, out=product), 2.0 * size**3),
+                "copy": Ceiling(lambda: source.copyto(target), 2.0 * COPIED_BYTES)}
+
+    def book(self, device: str, batch_size: int) -> dict[str, Callable[[], Any]]:
+        from alexnet_mf.backends.mxnet import book
+
+        return book.calls(batch_size, context_of(device))
+
+    def synchronize(self, device: str) -> None:
+        mx.nd.waitall()
+
+    def peak_memory(self, device: str) -> int | None:
+        return None  # MXNet tells what is free on a GPU, not the most that it held
+
     @staticmethod
     def _without_code(index: int) -> str | None:
         """Why this MXNet cannot use a GPU that is there."""
@@ -141,3 +172,8 @@ class MXNetBackend(Backend):
         if capability and capability > compat.NEWEST_CAPABILITY:
             return f"this MXNet has no code for cuda:{index}, of compute capability {capability[0]}.{capability[1]}"
         return None
+
+
+def context_of(device: str) -> mx.Context:
+    """MXNet's name for it."""
+    return mx.gpu(int(device.split(":")[1])) if device != "cpu" else mx.cpu()

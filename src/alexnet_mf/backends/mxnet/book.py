@@ -6,7 +6,7 @@ A witness that the `alexnet-tab` network is built right, and the baseline of the
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import mxnet as mx
@@ -62,19 +62,26 @@ def train(net: nn.Sequential, train_batches: Iterable[Any], test_batches: Iterab
         loss_sum, correct, count = 0.0, 0, 0
         for x, y in train_batches:
             start = time.perf_counter()
-            x, y = x.as_in_context(context), y.as_in_context(context)
-            with autograd.record():
-                logits = net(x)
-                losses = loss_of(logits, y)
-            losses.backward()
-            trainer.step(len(y))
-            loss_sum += float(losses.sum().asscalar())
-            correct += int((logits.argmax(axis=1).astype("int32") == y).sum().asscalar())
+            batch_loss, batch_correct = train_batch(net, trainer, loss_of, x, y, context)
+            loss_sum += batch_loss
+            correct += batch_correct
             count += len(y)
             seconds += time.perf_counter() - start
         seen += count
         test_accuracy = evaluate(net, test_batches, context)
     return loss_sum / count, correct / count, test_accuracy, seen / seconds
+
+
+def train_batch(net: nn.Sequential, trainer: gluon.Trainer, loss_of: gluon.loss.Loss, x: mx.nd.NDArray,
+                y: mx.nd.NDArray, context: mx.Context) -> tuple[float, int]:
+    """What the clock counts; the summed loss of the batch, and how many were right."""
+    x, y = x.as_in_context(context), y.as_in_context(context)
+    with autograd.record():
+        logits = net(x)
+        losses = loss_of(logits, y)
+    losses.backward()
+    trainer.step(len(y))
+    return float(losses.sum().asscalar()), int((logits.argmax(axis=1).astype("int32") == y).sum().asscalar())
 
 
 def evaluate(net: nn.Sequential, batches: Iterable[Any], context: mx.Context) -> float:
@@ -85,3 +92,15 @@ def evaluate(net: nn.Sequential, batches: Iterable[Any], context: mx.Context) ->
         correct += int((logits.argmax(axis=1).astype("int32") == y.as_in_context(context)).sum().asscalar())
         count += len(y)
     return correct / count
+
+
+def calls(batch_size: int, context: mx.Context) -> dict[str, Callable[[], Any]]:
+    """For the benchmark: `train` and `evaluate` on one batch that is ready on the host."""
+    net = alexnet()
+    initialise(net, context)
+    trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01})
+    loss_of = gluon.loss.SoftmaxCrossEntropyLoss()
+    x = mx.nd.random.uniform(shape=(batch_size, 1, 224, 224))
+    y = mx.nd.random.randint(0, 10, shape=(batch_size,), dtype="int32")
+    return {"forward": lambda: evaluate(net, [(x, y)], context),
+            "step": lambda: train_batch(net, trainer, loss_of, x, y, context)}

@@ -74,14 +74,20 @@ class MXNetTrainer(Trainer[Placed]):
     def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
         rows = mx.nd.array(indices, ctx=self.context, dtype="int32")
         pixels, labels = data.batch(rows)
+        losses, logits = self.forward_backward(pixels, labels, number)
+        self.trainer.step(len(indices))  # one loss an image: the mean over the batch is taken here
+        self._losses.append(losses.mean())
+        self._correct.append((logits.argmax(axis=1).astype("int32") == labels).sum())
+
+    def forward_backward(self, pixels: mx.nd.NDArray, labels: mx.nd.NDArray,
+                         number: int) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
+        """Gradients in place, summed over the batch; the loss of each image and the logits."""
         seed_dropout(dropout_seed(self.seed, number), self.context)
         with autograd.record():
             logits = self.net(pixels)
             losses = self.loss(logits, labels)
         losses.backward()
-        self.trainer.step(len(indices))  # one loss an image: the mean over the batch is taken here
-        self._losses.append(losses.mean())
-        self._correct.append((logits.argmax(axis=1).astype("int32") == labels).sum())
+        return losses, logits
 
     def read(self) -> StepMetrics:
         losses = np.array([loss.asscalar() for loss in self._losses], np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ from alexnet_mf import arithmetic
 from alexnet_mf.backends.base import (
     AS_IT_COMES,
     Backend,
+    Ceiling,
     Device,
     Execution,
     Model,
@@ -30,6 +31,8 @@ from alexnet_mf.backends.tensorflow.training import Placed, TensorFlowTrainer, m
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Dense, Flatten, Network, Shape
 
+COPIED_BYTES = 2**28
+
 
 class TensorFlowModel(Model[Placed]):
     """A Keras `Sequential` on a device."""
@@ -39,7 +42,7 @@ class TensorFlowModel(Model[Placed]):
         self.network = network
         self.device = device
         self.speed = speed
-        self._tf_device = device.replace("cuda", "GPU").upper()
+        self._tf_device = native_name(device)
         with tf.device(self._tf_device):
             self.net = native.build(network, "mixed_bfloat16" if precision == "bfloat16" else "float32")
             weights.load(self.net, network, parameters)
@@ -90,6 +93,31 @@ class TensorFlowModel(Model[Placed]):
 
     def trainer(self, sgd: Sgd, seed: int) -> TensorFlowTrainer:
         return TensorFlowTrainer(self.net, self.network, sgd, seed, self._tf_device, "compile" in self.speed)
+
+    def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
+        trainer = self.trainer(sgd, seed)
+        rows = tf.constant(indices)
+        enlarge, forward_backward, update = trainer.gather, trainer.forward_backward, trainer.update
+        if "compile" in self.speed:
+            enlarge, forward_backward, update = (tf.function(call) for call in (enlarge, forward_backward, update))
+        with tf.device(self._tf_device):
+            pixels, labels = enlarge(data.inputs, data.labels, rows)
+            gradients = forward_backward(pixels, labels, tf.constant(0, tf.uint32))[2]
+
+        def on_device(call: Callable[[int], Any]) -> Callable[[int], Any]:
+            def placed(number: int) -> Any:
+                with tf.device(self._tf_device):
+                    return call(number)
+            return placed
+
+        def seed_of(number: int) -> tf.Tensor:
+            return tf.constant(dropout_seed(seed, number), tf.uint32)
+
+        return {"input": on_device(lambda number: enlarge(data.inputs, data.labels, rows)),
+                "forward": on_device(lambda number: self._logits(pixels)),
+                "forward_backward": on_device(lambda number: forward_backward(pixels, labels, seed_of(number))),
+                "optimizer": on_device(lambda number: update(gradients)),
+                "step": lambda number: trainer.step(data, indices, number)}
 
     def synchronize(self) -> None:
         tf.test.experimental.sync_devices()
@@ -161,3 +189,36 @@ class TensorFlowBackend(Backend):
         # float32 means IEEE float32: TF32 is TensorFlow's default on GPUs that have it. The switch is the process's.
         tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
         return TensorFlowModel(network, parameters, device, speed, precision)
+
+    def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
+        size = 2048 if device == "cpu" else 8192
+        with tf.device(native_name(device)):
+            a, b = (tf.ones((size, size), tf.bfloat16 if execution.precision == "bfloat16" else tf.float32) for _ in range(2))
+            source = tf.ones(COPIED_BYTES, tf.uint8)
+
+        def multiply() -> Any:
+            with tf.device(native_name(device)):
+                return tf.matmul(a, b)
+
+        def copy() -> Any:
+            with tf.device(native_name(device)):
+                return tf.raw_ops.DeepCopy(x=source)
+
+        return {"matrix product": Ceiling(multiply, 2.0 * size**3), "copy": Ceiling(copy, 2.0 * COPIED_BYTES)}
+
+    def book(self, device: str, batch_size: int) -> dict[str, Callable[[], Any]]:
+        from alexnet_mf.backends.tensorflow import book
+
+        with tf.device(native_name(device)):
+            return book.calls(batch_size)
+
+    def synchronize(self, device: str) -> None:
+        tf.test.experimental.sync_devices()
+
+    def peak_memory(self, device: str) -> int | None:
+        return None if device == "cpu" else tf.config.experimental.get_memory_info(native_name(device))["peak"]
+
+
+def native_name(device: str) -> str:
+    """TensorFlow's name for it."""
+    return device.replace("cuda", "GPU").upper()

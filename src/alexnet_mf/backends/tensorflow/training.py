@@ -91,17 +91,31 @@ class TensorFlowTrainer(Trainer[Placed]):
 
     def _one_step(self, images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor,
                   seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        x, y = upsample(tf.gather(images, rows), self.size), tf.gather(labels, rows)
+        x, y = self.gather(images, labels, rows)
+        loss, logits, gradients = self.forward_backward(x, y, seed)
+        self.update(gradients)
+        return loss, tf.math.count_nonzero(tf.argmax(logits, 1) == y)
+
+    def gather(self, images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The network's input and the labels of some rows."""
+        return upsample(tf.gather(images, rows), self.size), tf.gather(labels, rows)
+
+    def forward_backward(self, x: tf.Tensor, y: tf.Tensor,
+                         seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """The loss, the logits, and the gradient of each variable."""
         seed_dropout(self.net, seed)
         with tf.GradientTape() as tape:
             logits = self.net(x, training=True)
             loss = mean_loss(logits, y)
+        variables = weights.variables(self.net).values()
+        return loss, logits, tape.gradient(loss, [variable.value for variable in variables])
+
+    def update(self, gradients: list[tf.Tensor]) -> None:
+        """One update of the variables."""
         variables = list(weights.variables(self.net).values())
-        gradients = tape.gradient(loss, [variable.value for variable in variables])
         if self.sgd.weight_decay:  # Keras's own is decoupled: AdamW's, not the paper's
             gradients = [g + self.sgd.weight_decay * w for g, w in zip(gradients, variables)]
         self.optimizer.apply(gradients, variables)
-        return loss, tf.math.count_nonzero(tf.argmax(logits, 1) == y)
 
 
 def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from alexnet_mf.backends.allocator import keep_large_blocks
 from alexnet_mf.backends.base import (
     AS_IT_COMES,
     Backend,
+    Ceiling,
     Device,
     Execution,
     Model,
@@ -30,6 +31,8 @@ from alexnet_mf.backends.torch.speed import SPEED
 from alexnet_mf.backends.torch.training import Placed, TorchTrainer, autocast, place
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
+
+COPIED_BYTES = 2**28
 
 
 class TorchModel(Model[Placed]):
@@ -75,9 +78,7 @@ class TorchModel(Model[Placed]):
         return {name: value.float().cpu().numpy() for name, value in outputs.items()}
 
     def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
-        self.net.eval()
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            logits = [self.net(data.batch(rows)[0]) for rows in data.batches(batch_size)]
+        logits = [self._infer(data.batch(rows)[0]) for rows in data.batches(batch_size)]
         return torch.cat(logits).float().cpu().numpy()
 
     def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
@@ -92,9 +93,24 @@ class TorchModel(Model[Placed]):
     def trainer(self, sgd: Sgd, seed: int) -> TorchTrainer:
         return TorchTrainer(self.net, sgd, seed, "fused" in self.speed, self.precision)
 
+    def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
+        trainer = self.trainer(sgd, seed)
+        rows = torch.from_numpy(indices).to(self.device)
+        pixels, labels = data.batch(rows)
+        trainer.forward_backward(pixels, labels, 0)
+        return {"input": lambda number: data.batch(rows), "forward": lambda number: self._infer(pixels),
+                "forward_backward": lambda number: trainer.forward_backward(pixels, labels, number),
+                "optimizer": lambda number: trainer.optimizer.step(),
+                "step": lambda number: trainer.step(data, indices, number)}
+
     def synchronize(self) -> None:
-        if self.device != "cpu":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
+
+    def _infer(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Logits, dropout off."""
+        self.net.eval()
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            return self.net(pixels)
 
     @torch.no_grad()
     def _run(self, x: torch.Tensor, training: bool = False) -> dict[str, torch.Tensor]:
@@ -153,3 +169,28 @@ class TorchBackend(Backend):
         if "allocator" in speed:
             keep_large_blocks()
         return TorchModel(network, parameters, device, speed, precision)
+
+    def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
+        size = 2048 if device == "cpu" else 8192
+        dtype = torch.bfloat16 if execution.precision == "bfloat16" else torch.float32
+        a, b, product = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(3))
+        source, target = (torch.ones(COPIED_BYTES, dtype=torch.uint8, device=device) for _ in range(2))
+        return {"matrix product": Ceiling(lambda: torch.mm(a, b, out=product), 2.0 * size**3),
+                "copy": Ceiling(lambda: target.copy_(source), 2.0 * COPIED_BYTES)}
+
+    def book(self, device: str, batch_size: int) -> dict[str, Callable[[], Any]]:
+        from alexnet_mf.backends.torch import book
+
+        return book.calls(batch_size, device)
+
+    def synchronize(self, device: str) -> None:
+        synchronize(device)
+
+    def peak_memory(self, device: str) -> int | None:
+        return None if device == "cpu" else torch.cuda.max_memory_allocated(device)
+
+
+def synchronize(device: str) -> None:
+    """Wait for the device."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)

@@ -6,6 +6,7 @@ A witness that the `alexnet-tab` network is built right, and the baseline of the
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -76,23 +77,30 @@ def train(net: nn.Sequential, train_batches: DataLoader[Any], test_batches: Data
         net.train()
         for x, y in train_batches:
             start = time.perf_counter()
-            optimizer.zero_grad()
-            x, y = x.to(device), y.to(device)
-            logits = net(x)
-            loss = loss_of(logits, y)
-            loss.backward()
-            optimizer.step()
-            with torch.no_grad():
-                loss_sum += float(loss) * len(y)
-                correct += int((logits.argmax(1) == y).sum())
-                count += len(y)
+            batch_loss, batch_correct = train_batch(net, optimizer, loss_of, x, y, device)
+            loss_sum += batch_loss
+            correct += batch_correct
+            count += len(y)
             seconds += time.perf_counter() - start
         seen += count
         test_accuracy = evaluate(net, test_batches, device)
     return loss_sum / count, correct / count, test_accuracy, seen / seconds
 
 
-def evaluate(net: nn.Sequential, batches: DataLoader[Any], device: str) -> float:
+def train_batch(net: nn.Sequential, optimizer: torch.optim.Optimizer, loss_of: nn.Module, x: torch.Tensor,
+                y: torch.Tensor, device: str) -> tuple[float, int]:
+    """What the clock counts; the summed loss of the batch, and how many were right."""
+    optimizer.zero_grad()
+    x, y = x.to(device), y.to(device)
+    logits = net(x)
+    loss = loss_of(logits, y)
+    loss.backward()
+    optimizer.step()
+    with torch.no_grad():
+        return float(loss) * len(y), int((logits.argmax(1) == y).sum())
+
+
+def evaluate(net: nn.Sequential, batches: Iterable[Any], device: str) -> float:
     """Top-1 accuracy."""
     net.eval()
     correct, count = 0, 0
@@ -101,3 +109,18 @@ def evaluate(net: nn.Sequential, batches: DataLoader[Any], device: str) -> float
             correct += int((net(x.to(device)).argmax(1) == y.to(device)).sum())
             count += len(y)
     return correct / count
+
+
+def calls(batch_size: int, device: str) -> dict[str, Callable[[], Any]]:
+    """For the benchmark: `train` and `evaluate` on one batch that is ready on the host."""
+    net = alexnet()
+    initialise(net)
+    net.to(device)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    x, y = torch.rand(batch_size, 1, 224, 224), torch.randint(10, (batch_size,))
+
+    def step() -> None:
+        net.train()
+        train_batch(net, optimizer, nn.CrossEntropyLoss(), x, y, device)
+
+    return {"forward": lambda: evaluate(net, [(x, y)], device), "step": step}

@@ -67,6 +67,14 @@ class TorchTrainer(Trainer[Placed]):
 
     def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
         pixels, labels = data.batch(torch.from_numpy(indices).to(data.labels.device, non_blocking=True))
+        loss, logits = self.forward_backward(pixels, labels, number)
+        self.optimizer.step()
+        self._losses.append(loss)
+        self._correct.append((logits.argmax(1) == labels).sum())
+
+    def forward_backward(self, pixels: torch.Tensor, labels: torch.Tensor,
+                         number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gradients in place; the loss and the logits."""
         self.net.train()
         torch.manual_seed(dropout_seed(self.seed, number))  # nn.Dropout draws from the global stream alone
         with autocast(pixels.device.type, self.precision):
@@ -74,9 +82,7 @@ class TorchTrainer(Trainer[Placed]):
             loss = functional.cross_entropy(logits, labels)
         self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
-        self._losses.append(loss.detach())
-        self._correct.append((logits.detach().argmax(1) == labels).sum())
+        return loss.detach(), logits.detach()
 
     def read(self) -> StepMetrics:
         if not self._losses:
