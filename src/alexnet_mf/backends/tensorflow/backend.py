@@ -192,8 +192,9 @@ class TensorFlowBackend(Backend):
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size = 2048 if device == "cpu" else 8192
+        dtype = tf.bfloat16 if execution.precision == "bfloat16" else tf.float32
         with tf.device(native_name(device)):
-            a, b = (tf.ones((size, size), tf.bfloat16 if execution.precision == "bfloat16" else tf.float32) for _ in range(2))
+            a, b = (tf.ones((size, size), dtype) for _ in range(2))
             source = tf.ones(COPIED_BYTES, tf.uint8)
 
         def multiply() -> Any:
