@@ -32,6 +32,8 @@ COSTS = {  # how the report names what float32 costs the referee in that kind of
     "a layer's output, largest difference over largest value": "largest/",
     "loss": "loss",
     "a gradient, relative L2": "gradients/",
+    "loss of an SGD step": "step_loss",
+    "what the steps changed in a parameter, relative L2": "updates/",
 }
 
 
@@ -80,7 +82,7 @@ def table(reports: list[dict[str, Any]]) -> str:
             over = [errors[name][backend] for errors, _ in found if backend in errors[name]]
             cells.append(f"{statistics.median(over):.1e} / {max(over):.1e}" if over else "none")
         costs = [cost for report in reports for key, cost in report["float32_cost"].items()
-                 if name in COSTS and key.startswith(COSTS[name])]
+                 if name in COSTS and key.startswith(COSTS[name])]  # "loss" is no beginning of "step_loss"
         held = [tolerance for _, tolerances in found for tolerance in tolerances[name]]
         low, high = (f"{bound(held, default=0.0):.0e}" for bound in (min, max))
         lines.append(f"| {name} | {' | '.join(cells)} | {f'{max(costs):.1e}' if costs else ''} | "
