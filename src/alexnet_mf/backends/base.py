@@ -7,8 +7,9 @@ backend allocates and runs. A further framework is one folder with these two cla
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +22,9 @@ from alexnet_mf.spec import Network, Shape
 
 PIXEL_SCALE = np.float32(1 / 255)
 """Grey levels to [0, 1] by one float32 multiplication: frameworks and compilers divide differently."""
+
+LEFT_OUT = "ALEXNET_MF_WITHOUT"
+"""The environment variable that `left_out` reads."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,30 @@ class Device:
 
     name: str
     description: str = ""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a backend computes: its precision, and which of its speed settings are left out."""
+
+    precision: str = "float32"
+    """float32 (IEEE), tf32, bfloat16 or float16; the referee's is float64."""
+    without: frozenset[str] = frozenset()
+    """Names from the backend's own table of settings."""
+
+
+STANDARD = Execution()
+"""What every backend but the referee does unless asked for something else."""
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """Something that a device does as fast as it can, to hold other work against."""
+
+    call: Callable[[], None]
+    """Does it once, without waiting for the device."""
+    amount: float
+    """What one call does: floating-point operations of a matrix product; of a copy, bytes read and bytes written."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +160,15 @@ class Model(ABC, Generic[Placed]):
     def trainer(self, sgd: Sgd, seed: int) -> Trainer[Placed]:
         """A trainer whose dropout masks are a function of (seed, step number)."""
 
+    def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], None]]:
+        """The parts of a training step on these rows of the data, each to be timed alone.
+
+        `input` (gather, upsample, scale), `forward` (inference on pixels that are ready), `forward_backward` (as well),
+        `optimizer` (one update from gradients that are there), `step` (`Trainer.step`, input included). None of
+        them waits for the device. The argument is the number of the call; with the seed it decides the dropout masks.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be measured yet: it has no phases")
+
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until the device has done all that was asked of it."""
@@ -155,8 +192,42 @@ class Backend(ABC):
         """Precision switches and thread counts, read back from the framework."""
 
     @abstractmethod
-    def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu") -> Model[Any]:
-        """Build the network on a device, holding a copy of these canonical parameters."""
+    def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu",
+              execution: Execution = STANDARD) -> Model[Any]:
+        """Build the network on a device, holding a copy of these canonical parameters.
+
+        Raises:
+            BackendUnavailable: where the device cannot be had, or the precision not on it; names those that can.
+        """
+
+    def precisions(self, device: str) -> list[str]:
+        """The precisions that it computes in on this device."""
+        raise NotImplementedError(f"backend {self.name} does not tell its precisions yet")
+
+    def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
+        """The device's own limits: a large `matrix product` in this precision, and a large `copy`."""
+        raise NotImplementedError(f"backend {self.name} has no ceilings yet")
+
+    def book(self, device: str, batch_size: int) -> dict[str, Callable[[], None]]:
+        """The book's own code (`book.py`) on one batch that is ready: `forward` and `step`; nothing where it has none.
+
+        In a process of its own, with `all` left out (see `left_out`): the framework as it is shipped.
+        """
+        raise NotImplementedError(f"backend {self.name} does not run its book.py yet")
+
+    def synchronize(self, device: str) -> None:
+        """Wait until the device has done all that was asked of it, be it a model's work or not."""
+        raise NotImplementedError(f"backend {self.name} cannot be waited for without a model yet")
+
+    def peak_memory(self, device: str) -> int | None:
+        """The most bytes of the device's memory that this process has held; None on a CPU."""
+        raise NotImplementedError(f"backend {self.name} does not tell its peak memory yet")
+
+
+def left_out() -> frozenset[str]:
+    """Settings that this process leaves out from the start, for those that must be decided before a framework is
+    imported (threads, the allocator): comma-separated names in $ALEXNET_MF_WITHOUT; `all` is every one of them."""
+    return frozenset(name for name in os.environ.get(LEFT_OUT, "").split(",") if name)
 
 
 def find_device(backend: Backend, wanted: str) -> str:

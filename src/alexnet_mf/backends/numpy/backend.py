@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from alexnet_mf.backends.base import Backend, Device, Model, NativeLayer, Sgd, find_device
+from alexnet_mf.backends.base import Backend, Ceiling, Device, Execution, Model, NativeLayer, Sgd, find_device
 from alexnet_mf.backends.numpy import training, weights
 from alexnet_mf.backends.numpy.layers import Array
 from alexnet_mf.backends.numpy.network import NumpyNetwork, build, native_name
 from alexnet_mf.backends.numpy.training import NumpyTrainer, PlacedData
+from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parameters import Parameters, check
 from alexnet_mf.spec import Network
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+FLOAT64 = Execution(precision="float64")
+MATRIX_SIZE = 1536
+"""Rows and columns of the matrices whose product is the ceiling: 57 MB in all, more than caches hold."""
+COPIED_BYTES = 2**26
 
 
 class NumpyModel(Model[PlacedData]):
@@ -90,6 +95,12 @@ class NumpyModel(Model[PlacedData]):
         """A trainer whose dropout masks are a function of (seed, step number)."""
         return NumpyTrainer(self._native, sgd, seed)
 
+    def phases(
+        self, data: PlacedData, indices: NDArray[np.int64], sgd: Sgd, seed: int
+    ) -> dict[str, Callable[[int], None]]:
+        """The parts of a training step, each to be timed alone."""
+        return training.phases(self._native, data, indices, sgd, seed)
+
     def synchronize(self) -> None:
         """Nothing to wait for: NumPy returns when it is done."""
 
@@ -121,17 +132,56 @@ class NumpyBackend(Backend):
         network: Network,
         parameters: Mapping[str, NDArray[np.float32]],
         device: str = "cpu",
+        execution: Execution = FLOAT64,
         dtype: DTypeLike = np.float64,
     ) -> NumpyModel:
         """Build the network, holding a copy of these canonical parameters.
 
         Args:
+            execution: the referee has one precision, and no settings to leave out.
             dtype: what to compute in: float64 for the referee; float32 shows what float32 costs it.
 
         Raises:
-            BackendUnavailable: for a device other than the processor.
+            BackendUnavailable: for a device other than the processor, or another execution.
             ParametersError: where the parameters are not this network's.
         """
         find_device(self, device)
+        _check_execution(execution)
         check(parameters, network)
         return NumpyModel(build(network, weights.to_native(parameters, dtype)))
+
+    def precisions(self, device: str) -> list[str]:
+        """float64 alone: the referee is there to be exact, not to be fast."""
+        return [FLOAT64.precision]
+
+    def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
+        """A product of two large matrices, and a copy of 64 MB."""
+        _check_execution(execution)
+        a, b, product = (np.full((MATRIX_SIZE, MATRIX_SIZE), value) for value in (0.5, 0.25, 0.0))
+        source, target = (np.full(COPIED_BYTES, value, np.uint8) for value in (1, 0))
+
+        def multiply() -> None:
+            np.dot(a, b, out=product)
+
+        return {"matrix product": Ceiling(multiply, 2.0 * MATRIX_SIZE**3),
+                "copy": Ceiling(lambda: np.copyto(target, source), 2.0 * COPIED_BYTES)}
+
+    def book(self, device: str, batch_size: int) -> dict[str, Callable[[], None]]:
+        """Nothing: the chapter has no NumPy tab."""
+        return {}
+
+    def synchronize(self, device: str) -> None:
+        """Nothing to wait for."""
+
+    def peak_memory(self, device: str) -> int | None:
+        """None: the processor's memory is the process's own."""
+        return None
+
+
+def _check_execution(execution: Execution) -> None:
+    if execution.precision != FLOAT64.precision:
+        raise BackendUnavailable(f"backend numpy: it computes in float64 alone, not in {execution.precision}; "
+                                 f"take --precision float64, or another backend")
+    if execution.without:
+        raise BackendUnavailable(f"backend numpy: it has no settings, and so none to leave out "
+                                 f"({', '.join(sorted(execution.without))})")
