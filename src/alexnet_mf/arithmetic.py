@@ -52,3 +52,19 @@ def macs(network: Network) -> dict[str, int]:
     return {layer.name: math.prod(weight_shape(layer, inputs[layer.name])) * math.prod(outputs[layer.name][1:])
             if isinstance(layer, (Conv2d, Dense)) else 0
             for layer in network.layers}
+
+
+def training_macs(network: Network) -> dict[str, int]:
+    """Multiply-accumulates of each layer in a training step, an image: forward, and backward to weights and to inputs.
+
+    Each of the three takes as many as the forward pass. The first layer with weights needs no gradient in its inputs:
+    nothing below it learns.
+    """
+    forward = macs(network)
+    first = next(layer.name for layer in network.layers if isinstance(layer, (Conv2d, Dense)))
+    return {name: count * (2 if name == first else 3) for name, count in forward.items()}
+
+
+def input_values(network: Network) -> int:
+    """Pixels of all channels of one image, as the network is fed it."""
+    return math.prod(network.input)

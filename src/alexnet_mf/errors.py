@@ -31,3 +31,15 @@ class TrainingDiverged(AlexnetMfError, ArithmeticError):
     """The loss became NaN or infinite; names the step and the learning rate."""
 
     exit_code = 1
+
+
+class BenchError(AlexnetMfError):
+    """A benchmark that cannot be run, or a record of one that cannot be read; names the remedy or the file."""
+
+
+class NotComparable(BenchError, ValueError):
+    """Results that must not be ranked against each other; names what differs."""
+
+
+class MeasurementRefused(BenchError):
+    """A time that cannot be one of the work: the device was not waited for."""

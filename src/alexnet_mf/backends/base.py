@@ -7,6 +7,7 @@ backend allocates and runs. A further framework is one folder with these two cla
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -64,6 +65,9 @@ class Sgd:
     momentum: float = 0.0
     weight_decay: float = 0.0
 
+
+AS_SHIPPED = "ALEXNET_MF_AS_SHIPPED"
+"""The environment variable of `as_shipped`; to be set before a backend is imported."""
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 SPEED_SETTINGS = ("allocator", "channels_last", "compile", "fused")
@@ -228,7 +232,10 @@ class Backend(ABC):
 
     @abstractmethod
     def book(self, device: str, batch_size: int) -> dict[str, Callable[[], Any]]:
-        """The book's own code (`book.py`) on one batch that is ready: `forward` and `step`; {} where there is none."""
+        """The book's own code (`book.py`) on one batch that is ready: `forward` and `step`; {} where there is none.
+
+        For a process of its own, in which `as_shipped`.
+        """
 
     @abstractmethod
     def synchronize(self, device: str) -> None:
@@ -237,6 +244,11 @@ class Backend(ABC):
     @abstractmethod
     def peak_memory(self, device: str) -> int | None:
         """The most bytes of the device's memory that this process has held; None on a CPU."""
+
+
+def as_shipped() -> bool:
+    """Whether this process leaves the frameworks as they come: no threads set, no allocator told. For `book`."""
+    return bool(os.environ.get(AS_SHIPPED))
 
 
 def find_device(backend: Backend, wanted: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from alexnet_mf.backends.base import (
     AS_IT_COMES,
     Backend,
+    Ceiling,
     Device,
     Execution,
     Model,
@@ -29,6 +30,9 @@ from alexnet_mf.parameters import Parameters, check
 from alexnet_mf.spec import Network
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+MATRIX_SIZE = 1536
+"""Rows and columns of the matrices whose product is the ceiling: 57 MB in all, more than caches hold."""
+COPIED_BYTES = 2**26
 
 
 class NumpyModel(Model[PlacedData]):
@@ -100,6 +104,12 @@ class NumpyModel(Model[PlacedData]):
         """A trainer whose dropout masks are a function of (seed, step number)."""
         return NumpyTrainer(self._native, sgd, seed)
 
+    def phases(
+        self, data: PlacedData, indices: NDArray[np.int64], sgd: Sgd, seed: int
+    ) -> dict[str, Callable[[int], None]]:
+        """The parts of a training step, each to be timed alone."""
+        return training.phases(self._native, data, indices, sgd, seed)
+
     def synchronize(self) -> None:
         """Nothing to wait for: NumPy returns when it is done."""
 
@@ -151,3 +161,25 @@ class NumpyBackend(Backend):
         execution.settings(self.name, {"cpu": {}}, "cpu")
         check(parameters, network)
         return NumpyModel(build(network, weights.to_native(parameters, dtype)))
+
+    def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
+        """A product of two large matrices, and a copy of 64 MB."""
+        a, b, product = (np.full((MATRIX_SIZE, MATRIX_SIZE), value) for value in (0.5, 0.25, 0.0))
+        source, target = (np.full(COPIED_BYTES, value, np.uint8) for value in (1, 0))
+
+        def multiply() -> None:
+            np.dot(a, b, out=product)
+
+        return {"matrix product": Ceiling(multiply, 2.0 * MATRIX_SIZE**3),
+                "copy": Ceiling(lambda: np.copyto(target, source), 2.0 * COPIED_BYTES)}
+
+    def book(self, device: str, batch_size: int) -> dict[str, Callable[[], None]]:
+        """Nothing: the chapter has no NumPy tab."""
+        return {}
+
+    def synchronize(self, device: str) -> None:
+        """Nothing to wait for."""
+
+    def peak_memory(self, device: str) -> int | None:
+        """None: the processor's memory is the process's own."""
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,10 @@ class NumpyTrainer(Trainer[PlacedData]):
         loss, logits, gradients = loss_and_gradients(self._network, batch, dropout=(self._seed, number))
         self._losses.append(loss)
         self._correct.append(int((logits.argmax(axis=1) == batch.labels).sum()))
+        self.update(gradients)
+
+    def update(self, gradients: Mapping[str, Array]) -> None:
+        """One update of the parameters, in place."""
         for name, weight in self._network.parameters.items():
             velocity = self._velocity[name]
             velocity *= self._sgd.momentum
@@ -121,3 +125,32 @@ class NumpyTrainer(Trainer[PlacedData]):
         metrics = StepMetrics(np.array(self._losses, np.float64), np.array(self._correct, np.int64))
         self._losses, self._correct = [], []
         return metrics
+
+
+def phases(
+    network: NumpyNetwork, data: PlacedData, indices: NDArray[np.int64], sgd: Sgd, seed: int
+) -> dict[str, Callable[[int], None]]:
+    """The parts of a training step, each to be timed alone; see `Model.phases`."""
+    trainer = NumpyTrainer(network, sgd, seed)
+    rows = data.rows(indices)
+    ready = PlacedData(network_input(rows, network), rows.labels)
+    _, _, gradients = loss_and_gradients(network, ready)
+
+    def enlarge(number: int) -> None:
+        network_input(data.rows(indices), network)
+
+    def forward(number: int) -> None:
+        for _ in network.forward(ready.inputs):
+            pass
+
+    def forward_backward(number: int) -> None:
+        loss_and_gradients(network, ready, dropout=(seed, number))
+
+    def optimizer(number: int) -> None:
+        trainer.update(gradients)
+
+    def step(number: int) -> None:
+        trainer.step(data, indices, number)
+
+    return {"input": enlarge, "forward": forward, "forward_backward": forward_backward, "optimizer": optimizer,
+            "step": step}
