@@ -197,6 +197,9 @@ def test_both_ways_in_lead_to_main():
     ([*TRAIN, "--json", "/nowhere/r.json"], ["/nowhere/r.json", "cannot be written"]),
     ([*TRAIN, "--json", "/"], ["/", "cannot be written"]),
     ([*TRAIN, "--data-dir", "/nowhere"], ["/nowhere", "--data"]),
+    ([*TRAIN, "--precision", "float8"], ["float8", "bfloat16"]),
+    ([*TRAIN, "--precision", "bfloat16"], ["no precision bfloat16 on cpu", "float64"]),
+    ([*TRAIN, "--no-compile"], ["no setting 'compile' to leave out on cpu", "none"]),
     (["shapes"], ["--backend"]),
     (["shapes", "--backend", "numpy", "--net", "lenet"], ["lenet", "alexnet, alexnet-tab"]),
     (["shapes", "--backend", "numpy", "--json", "/nowhere/s.json"], ["/nowhere/s.json"]),
@@ -481,6 +484,7 @@ def test_json_tells_the_conditions_and_the_figures(command, small_alexnet, tmp_p
     assert "synthetic" in report["data"]
     assert spec.from_dict(report["network"]) == network
     assert report["spec_sha256"] == spec.digest(network)
+    assert (report["precision"], report["without"]) == ("float64", [])
     assert report["recipe"] == {"name": "book", "epochs": 2, "batch_size": 5, "train_images": 12, "test_images": 7,
                                 "annealed": 0, "sgd": {"learning_rate": 0.02, "momentum": 0.5, "weight_decay": 0.001}}
     assert len(report["losses"]) == 2 * 3
@@ -491,6 +495,25 @@ def test_json_tells_the_conditions_and_the_figures(command, small_alexnet, tmp_p
     assert CLOSING.search(outcome.out).groups() == (
         f"{last['loss']:.3f}", f"{last['train_accuracy']:.3f}", f"{last['test_accuracy']:.3f}",
         f"{report['images_per_second']:.1f}", "cpu")
+
+
+def test_training_in_another_precision_and_without_a_speed_setting(command, small_alexnet, backend_name):
+    """The same numbers without a setting, up to rounding, and other ones in another precision."""
+    if backend_name == "numpy":
+        pytest.skip("the referee has neither")
+    words = ["--backend", backend_name, "--data", "synthetic", "--device", "cpu", *TINY, "--json", "-"]
+    plain, slow = (json.loads(command("train", *words, *more).out) for more in ([], ["--no-compile"] if backend_name
+                   != "torch" else ["--no-channels-last", "--no-fused", "--no-allocator"]))
+    assert slow["losses"] == pytest.approx(plain["losses"], rel=1e-4)
+    assert (plain["precision"], plain["without"]) == ("float32", [])
+    assert slow["without"]
+    if backend_name == "mxnet":
+        assert_one_line(command("train", *words, "--precision", "bfloat16"), "no precision bfloat16 on cpu", "float32")
+    else:
+        other = json.loads(command("train", *words, "--precision", "bfloat16").out)
+        assert other["precision"] == "bfloat16"
+        assert other["losses"] != plain["losses"]
+        assert other["losses"] == pytest.approx(plain["losses"], rel=0.2)
 
 
 def losses(command, *words: str) -> list[float]:

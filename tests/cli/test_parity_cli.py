@@ -551,6 +551,28 @@ def test_too_few_images_say_what_to_change(command, small_alexnet, tmp_path):
                             "64"), "take 36 images, and there are 32")  # as many as the set has
 
 
+# Other precisions, and without speed settings
+
+
+@pytest.mark.parametrize("name", ["torch", "tensorflow"])
+def test_a_trace_in_bfloat16_needs_its_tier(command, small_alexnet, tmp_path, request, name):
+    if name not in chosen(request.config):
+        pytest.skip(f"takes {name}")
+    path = tmp_path / "t"
+    words = ["trace", "--backend", name, "--device", "cpu", "--out", path, *PLAN, "--precision", "bfloat16"]
+    assert command(*words).code == 0
+    assert trace.load(path).meta["settings"]["precision"] == "bfloat16"
+    assert command("compare", path).code == 1
+    assert command("compare", path, "--tier", "bfloat16").code == 0
+
+
+def test_a_precision_that_is_not_there_is_told_in_one_line(command, small_alexnet, tmp_path, backend_name):
+    if backend_name == "numpy":
+        pytest.skip("the referee's trace is float64, whatever the others are")
+    assert_one_line(command("trace", "--backend", backend_name, "--device", "cpu", "--out", tmp_path / "t", *PLAN,
+                            "--precision", "tf32"), f"backend {backend_name}", "no precision tf32 on cpu", "float32")
+
+
 # Going on from another backend's weights
 
 

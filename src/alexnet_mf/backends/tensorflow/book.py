@@ -75,7 +75,8 @@ def calls(batch_size: int) -> dict[str, Callable[[], Any]]:
     net = alexnet()
     compile_net(net, 0.01)
     x = tf.random.uniform((batch_size, 224, 224, 1))
-    batches = iter(tf.data.Dataset.from_tensors((x, tf.zeros(batch_size, tf.int32))).repeat())
-    fit_one = net.make_train_function()
+    batches = tf.data.Dataset.from_tensors((x, tf.zeros(batch_size, tf.int32))).repeat()
+    net.fit(batches, steps_per_epoch=1, verbose=0)  # makes the function
+    iterator = iter(batches)
     return {"forward": lambda: net.predict(x, batch_size, verbose=0),
-            "step": lambda: {name: float(value) for name, value in fit_one(batches).items()}}
+            "step": lambda: {name: float(value) for name, value in net.train_function(iterator).items()}}
