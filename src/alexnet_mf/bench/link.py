@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from alexnet_mf.backends.base import LEFT_OUT
@@ -59,13 +58,17 @@ class Link:
             WorkerFailed: with the worker's own line.
             WorkerGone: with the last line that it wrote.
         """
-        self._signal(signal.SIGCONT)
+        assert self.process.stdin
+        if CAN_PAUSE:
+            self._signal(signal.SIGCONT)
         try:
-            os.write(self._stdin(), (json.dumps(command) + "\n").encode())
-            answer = self._answer(time.monotonic() + ANSWER_SECONDS)
+            self.process.stdin.write((json.dumps(command) + "\n").encode())
+            self.process.stdin.flush()
         except BrokenPipeError:
             raise self._gone() from None
-        self._signal(signal.SIGSTOP)
+        answer = self._answer(time.monotonic() + ANSWER_SECONDS)
+        if CAN_PAUSE:
+            self._signal(signal.SIGSTOP)
         if "error" in answer:
             raise WorkerFailed(answer["error"])
         return answer
@@ -91,38 +94,32 @@ class Link:
 
     def _gone(self) -> WorkerGone:
         """What a process that has ended left behind."""
-        code = self.process.wait()
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass  # it closed its output and lives on; `close` ends it
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()
         self.close()
-        killed = {-signal.SIGKILL: " (killed; perhaps for its memory: take a smaller --batch-size)"}.get(code, "")
-        return WorkerGone(f"{Path(self.python).name} ended with exit code {code}{killed}: "
-                          f"{said[-1] if said else 'nothing said'}")
-
-    def _stdin(self) -> int:
-        if not self.process.stdin or self.process.stdin.closed:
-            raise BrokenPipeError
-        return self.process.stdin.fileno()
+        code = self.process.returncode
+        killed = "; was it killed for its memory? take a smaller --batch-size" if code == -signal.SIGKILL else ""
+        return WorkerGone(f"{self.python} ended with exit code {code} ({said[-1] if said else 'nothing said'}{killed})")
 
     def _signal(self, number: signal.Signals) -> None:
-        if CAN_PAUSE and self.process.poll() is None:
+        try:
             os.killpg(self.process.pid, number)
+        except (ProcessLookupError, PermissionError):  # it has ended
+            pass
 
     def close(self) -> None:
-        """End the process and whatever it started."""
-        self._signal(signal.SIGCONT)
-        if self.process.poll() is None:
-            if self.process.stdin:
-                self.process.stdin.close()
-            try:
-                self.process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)  # what it left behind
-        except (ProcessLookupError, PermissionError):
-            pass
+        """End the process and whatever it started; it has nothing to lose."""
+        if self._errors.closed:
+            return
+        self._signal(signal.SIGKILL)
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self._errors):
             if stream:
-                stream.close()
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    pass

@@ -126,7 +126,7 @@ class Bench:
                 runner.alive = False
                 self._fail(contestant, "start", "another version of alexnet_mf lives there; install this one")
                 return
-            runner.entry |= {key: value for key, value in answer.items() if key not in ("phases", "pid")}
+            runner.entry |= {key: value for key, value in answer.items() if key != "phases"}
             wanted = [*self.plan.phases, *CEILINGS]
             for phase in answer["phases"]:
                 if phase in wanted:
@@ -175,8 +175,11 @@ class Bench:
         try:
             answer = runner.channel.ask(command)
         except WorkerFailed as error:
-            runner.alive = runner.alive and not isinstance(error, WorkerGone)
-            self._fail(runner.contestant, what, str(error))
+            gone = isinstance(error, WorkerGone)
+            runner.alive = runner.alive and not gone
+            hint = (f"; it needs alexnet_mf and {runner.contestant.backend}, or name another interpreter: "
+                    f"--python {runner.contestant.backend}=PATH" if gone and what == "start" else "")
+            self._fail(runner.contestant, what, f"{error}{hint}")
             return False
         then(answer)
         return True

@@ -10,12 +10,23 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import platform
 import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import IO, Any
+
+from alexnet_mf import backends, parameters, spec
+from alexnet_mf.backends.base import Ceiling, Execution, Sgd, find_device
+from alexnet_mf.bench import measure
+from alexnet_mf.bench.measure import Timer
+from alexnet_mf.bench.plan import CEILINGS, OURS, work
+from alexnet_mf.data import epoch_order, synthetic
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
+from alexnet_mf.training import loop
+from alexnet_mf.training.recipe import Recipe
 
 PREFIX = "alexnet_mf.bench "
 """At the start of every answer: what a Python prints before it comes to this file is no answer."""
@@ -31,10 +42,11 @@ class Worker:
         self.clock = clock
         self.backend: Any = None
         self.model: Any = None
-        self.device = ""
-        self.timers: dict[str, Any] = {}
-        self.calls: dict[str, int] = {}
+        """In our style; the book's has none."""
         self.read_back: Callable[[], object] | None = None
+        self.timers: dict[str, Timer] = {}
+        self.calls: dict[str, int] = {}
+        """That make up a sample, of each phase that was prepared."""
 
     def handle(self, command: dict[str, Any]) -> dict[str, Any]:
         """Carry out `start`, `prepare`, `sample` or `finish`."""
@@ -46,108 +58,83 @@ class Worker:
     def start(self, backend: str, style: str, network: dict[str, Any], device: str, precision: str, without: list[str],
               batch_size: int, epoch_batches: int, sample_seconds: float, seed: int) -> dict[str, Any]:
         """Import the framework and build what is to be measured; the answer says what can be prepared."""
-        import platform
-
-        from alexnet_mf import backends, spec
-        from alexnet_mf.backends.base import find_device
-        from alexnet_mf.bench.plan import OURS
-
         began = self.clock()
         self.backend = backends.load(backend)
         imported = self.clock()
         self.device = find_device(self.backend, device)
         self.network = spec.from_dict(network)
-        self.precision, self.batch_size, self.sample_seconds, self.seed = precision, batch_size, sample_seconds, seed
-        self.images = epoch_batches * batch_size
-        calls = self._ours(without) if style == OURS else self._book()
-        from alexnet_mf.bench.measure import Timer
-
-        synchronize = self.model.synchronize if self.model else lambda: self.backend.synchronize(self.device)
-        self.timers = {name: Timer(call, synchronize, self.clock) for name, call in calls.items()}
+        self.batch_size, self.sample_seconds, self.seed = batch_size, sample_seconds, seed
+        self.execution = Execution(precision, frozenset(without))
+        if style == OURS:
+            self._build(epoch_batches * batch_size)
+            phases = [*self.timers, "epoch", *CEILINGS]
+        else:
+            self._time({name: _ignoring_number(call)
+                        for name, call in self.backend.book(self.device, batch_size).items()})
+            phases = list(self.timers)
         described = {entry.name: entry.description for entry in self.backend.devices()}
-        return {"protocol": PROTOCOL, "phases": [*self.timers, *(["epoch"] if self.model else [])],
-                "device": self.device, "description": described.get(self.device, ""),
-                "versions": self.backend.versions(), "python": platform.python_version(), "pid": os.getpid(),
+        return {"protocol": PROTOCOL, "phases": phases, "device": self.device,
+                "description": described.get(self.device, ""), "versions": self.backend.versions(),
+                "settings": self.backend.settings(), "python": platform.python_version(),
                 "import_seconds": imported - began, "build_seconds": self.clock() - imported}
 
-    def _ours(self, without: list[str]) -> dict[str, Callable[[int], None]]:
-        import numpy as np
-
-        from alexnet_mf import parameters
-        from alexnet_mf.backends.base import Execution, Sgd
-        from alexnet_mf.data import synthetic
-        from alexnet_mf.errors import BackendUnavailable
-
+    def _build(self, images: int) -> None:
+        """The model, and data for one epoch of so many images."""
         able = self.backend.precisions(self.device)
-        if self.precision not in able:
-            raise BackendUnavailable(f"backend {self.backend.name}: no {self.precision} on {self.device}; "
+        if self.execution.precision not in able:
+            raise BackendUnavailable(f"backend {self.backend.name}: no {self.execution.precision} on {self.device}; "
                                      f"take --precision {' or '.join(able)}")
-        execution = Execution(self.precision, frozenset(without))
         self.model = self.backend.build(self.network, parameters.initialise(self.network, self.seed), self.device,
-                                        execution)
-        self.data = synthetic.load(self.seed, train=self.images, test=1)
-        self.sgd = Sgd(LEARNING_RATE)
-        placed = self.model.place(self.data.train.images, self.data.train.labels)
-        some = self.data.train.first(self.batch_size)
-        batch = self.model.place(some.images, some.labels)
+                                        self.execution)
+        self.data = synthetic.load(self.seed, train=images, test=1)
+        train, some = self.data.train, self.data.train.first(self.batch_size)
+        placed, batch = (self.model.place(part.images, part.labels) for part in (train, some))
         self.read_back = lambda: self.model.logits(batch, self.batch_size)
-        rows = np.arange(self.images, dtype=np.int64).reshape(-1, self.batch_size)[-1]
-        calls = dict(self.model.phases(placed, rows, self.sgd, self.seed))
-        self.ceilings = self.backend.ceilings(self.device, execution)
-        return calls | {name: _ignoring_number(ceiling.call) for name, ceiling in self.ceilings.items()}
+        rows = epoch_order(images, self.seed, 0)[:self.batch_size]
+        self._time(self.model.phases(placed, rows, Sgd(LEARNING_RATE), self.seed))
 
-    def _book(self) -> dict[str, Callable[[int], None]]:
-        self.ceilings = {}
-        return {name: _ignoring_number(call)
-                for name, call in self.backend.book(self.device, self.batch_size).items()}
+    def _time(self, calls: dict[str, Callable[[int], None]]) -> None:
+        wait = self.model.synchronize if self.model else lambda: self.backend.synchronize(self.device)
+        self.timers |= {name: Timer(call, wait, self.clock) for name, call in calls.items()}
 
     def prepare(self, phase: str) -> dict[str, Any]:
         """Warm a phase up; the answer is what went before the samples that count."""
-        from alexnet_mf.bench import measure
-
         if phase == "epoch":
             seconds, images = self._epoch()
-            warmed = measure.WarmUp(seconds, 1, [], True)  # all is warm: the loop takes the steps that were prepared
-            work = self._work(phase, images)
+            warmed = measure.WarmUp(seconds, 1, [], True)  # its steps have been warmed up
+            does = asdict(work(phase, self.network, self.execution.precision, self._grey_pixels(), images))
+        elif phase in CEILINGS:  # built this late: until now the process's peak memory is that of the network alone
+            ceiling: Ceiling = self.backend.ceilings(self.device, self.execution)[phase]
+            self._time({phase: _ignoring_number(ceiling.call)})
+            warmed = measure.warm_up(self.timers[phase], self.sample_seconds)
+            measure.check_synchronised(self.timers[phase], warmed.calls)
+            flops, moved = (0.0, ceiling.amount) if phase == "copy" else (ceiling.amount, 0.0)
+            does = {"images": 0, "flops": flops, "bytes": moved}
         else:
-            timer = self.timers[phase]
-            warmed = measure.warm_up(timer, self.sample_seconds)
-            measure.check_synchronised(timer, warmed.calls, None if phase in self.ceilings else self.read_back)
-            work = self._work(phase, self.batch_size)
+            warmed = measure.warm_up(self.timers[phase], self.sample_seconds)
+            measure.check_synchronised(self.timers[phase], warmed.calls, self.read_back)
+            does = asdict(work(phase, self.network, self.execution.precision, self._grey_pixels(), self.batch_size))
         self.calls[phase] = warmed.calls
-        return {"work": work, "first_call_seconds": warmed.first_call_seconds, "calls_per_sample": warmed.calls,
+        return {"work": does, "first_call_seconds": warmed.first_call_seconds, "calls_per_sample": warmed.calls,
                 "warm_up_seconds": warmed.seconds, "steady": warmed.steady, "expected_seconds": measure.typical(warmed),
                 "peak_memory_bytes": peak_memory(),
                 "peak_device_memory_bytes": self.backend.peak_memory(self.device)}
 
-    def _work(self, phase: str, images: int) -> dict[str, float]:
-        from alexnet_mf.bench.plan import work
-
-        if phase in self.ceilings:
-            amount = self.ceilings[phase].amount
-            return {"images": 0, "flops": 0 if phase == "copy" else amount, "bytes": amount if phase == "copy" else 0}
-        grey = self.data.train.images[0].size if self.model else 0
-        return asdict(work(phase, self.network, self.precision, grey, images))
+    def _grey_pixels(self) -> int:
+        return self.data.train.images[0].size if self.model else 0
 
     def sample(self, phase: str) -> dict[str, Any]:
         """One sample."""
         calls = self.calls[phase]
-        if phase == "epoch":
-            busy = time.process_time()
-            seconds, _ = self._epoch()
-        else:
-            if calls > 1:
-                self.timers[phase](1)  # others have been at work: brings the caches back
-            busy = time.process_time()
-            seconds = self.timers[phase](calls)
+        if calls > 1:
+            self.timers[phase]()  # others have been at work: brings the caches back
+        busy = time.process_time()
+        seconds = self._epoch()[0] if phase == "epoch" else self.timers[phase](calls)
         return {"seconds": seconds, "calls": calls, "cpu_seconds": time.process_time() - busy}
 
     def _epoch(self) -> tuple[float, int]:
         """Seconds and images of one training, as its loop counts them: all but the first step."""
-        from alexnet_mf.training import loop
-        from alexnet_mf.training.recipe import Recipe
-
-        recipe = Recipe("bench", epochs=1, batch_size=self.batch_size, sgd=self.sgd)
+        recipe = Recipe("bench", epochs=1, batch_size=self.batch_size, sgd=Sgd(LEARNING_RATE))
         result = loop.train(self.model, self.data.train, self.data.test, recipe, self.seed)
         return result.seconds, result.images
 
@@ -188,8 +175,6 @@ def die_with_parent() -> None:
 
 def reason(error: BaseException) -> str:
     """An error in one line."""
-    from alexnet_mf.errors import AlexnetMfError
-
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, (AlexnetMfError, NotImplementedError)) and lines:
         return lines[0]
