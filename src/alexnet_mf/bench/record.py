@@ -70,14 +70,14 @@ def problem(value: Any, rules: dict[str, Any], where: str = "") -> str | None:
     if "$ref" in rules:
         return problem(value, schema()["$defs"][rules["$ref"].removeprefix("#/$defs/")], where)
     place = where.lstrip(".") or "the whole"
-    if "const" in rules and value != rules["const"]:
-        return f"{place}: {_short(value)} instead of {rules['const']!r}"
-    if "enum" in rules and value not in rules["enum"]:
-        return f"{place}: {_short(value)} is none of {', '.join(map(str, rules['enum']))}"
     if "type" in rules:
         allowed = rules["type"] if isinstance(rules["type"], list) else [rules["type"]]
         if not any(_is(value, name) for name in allowed):
             return f"{place}: {_short(value)} is no {' or '.join(allowed)}"
+    if "const" in rules and value != rules["const"]:
+        return f"{place}: {_short(value)} instead of {rules['const']!r}"
+    if "enum" in rules and value not in rules["enum"]:
+        return f"{place}: {_short(value)} is none of {', '.join(map(str, rules['enum']))}"
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if value != value or value in (float("inf"), float("-inf")):
             return f"{place}: {value} is no number in JSON"
