@@ -151,6 +151,15 @@ def test_a_worker_that_dies_keeps_its_samples_and_the_others_go_on(bench_with, f
     assert all(worker.closed for worker in made)
 
 
+def test_a_worker_that_dies_while_it_warms_up_is_not_waited_for(bench_with, find):
+    bench, _ = bench_with(lambda command: (command["do"], command.get("phase")) == ("prepare", "input"),
+                          WorkerGone("python ended with exit code -6"))
+    record = bench.run()
+    assert failures(record) == [("torch", "alexnet_mf", "input", "python ended with exit code -6")]
+    assert rounds_of(find(record, "torch", "forward")) == []
+    assert rounds_of(find(record, "mxnet", "input")) == [0, 1, 2]
+
+
 def test_a_phase_that_fails_once_is_not_asked_again(bench_with, find):
     bench, _ = bench_with(lambda command: (command["do"], command.get("phase")) == ("sample", "input"),
                           WorkerFailed("it went wrong"))

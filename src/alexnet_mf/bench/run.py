@@ -80,11 +80,16 @@ class Bench:
             self._close()
             self.record["conditions"]["load_after"] = conditions.load()
             self.record["conditions"]["seconds"] = time.monotonic() - self._began
-        if not self.record["results"]:
+        if not self.measured:
             failures = "; ".join(f"{entry['backend']}: {entry['reason']}" for entry in self.record["failures"])
             raise BenchError(f"nothing was measured: {failures or 'the book has no code for these phases'}")
         self.record["complete"] = True
         return self.record
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is any sample."""
+        return any(result["samples"] for result in self.record["results"])
 
     def _group(self, batch_size: int) -> None:
         """All contestants at one batch size, alive together."""
@@ -93,7 +98,7 @@ class Bench:
         for runner in self._runners:
             self._prepare(runner)
         tasks = [(phase, runner) for phase in (*PHASES, *CEILINGS) for runner in self._runners
-                 if phase in runner.results]
+                 if runner.alive and phase in runner.results]
         expected = sum(runner.results[phase]["expected_seconds"] for phase, runner in tasks)
         draw = random.Random(f"{self.plan.seed}/{batch_size}")
         for number in range(self.plan.rounds):

@@ -35,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="comma-separated: " + "; ".join(f"{name}, {what}" for name, what in PHASES.items()) + " (default: all)")
     add("--rounds", type=at_least_one, default=DEFAULTS.rounds, metavar="N",
         help=f"samples of each phase; intervals take 6 (default: {DEFAULTS.rounds})")
+    add("--sample-seconds", type=positive, default=DEFAULTS.sample_seconds, metavar="S",
+        help="the least length of a sample in seconds; as many calls as that takes make one, and at least one "
+             f"(default: {DEFAULTS.sample_seconds})")
     add("--epoch-batches", type=at_least_one, default=DEFAULTS.epoch_batches, metavar="N",
         help=f"batches in the phase epoch, the first of which is not timed (default: {DEFAULTS.epoch_batches})")
     add("--seed", type=seed, default=DEFAULTS.seed,
@@ -63,6 +66,17 @@ def names(text: str) -> tuple[str, ...]:
 def sizes(text: str) -> tuple[int, ...]:
     """Comma-separated batch sizes from the command line."""
     return tuple(dict.fromkeys(at_least_one(word.strip()) for word in text.split(",")))
+
+
+def positive(text: str) -> float:
+    """A length of time from the command line."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return value
 
 
 def run(options: argparse.Namespace) -> int:
@@ -95,7 +109,7 @@ def measure(options: argparse.Namespace) -> int:
     try:
         record = bench.run()
     except BaseException:
-        if options.json and bench.record["results"]:
+        if options.json and bench.measured:
             output.write_json(options.json, bench.record)
         raise
     if options.json:
@@ -120,7 +134,7 @@ def plan(options: argparse.Namespace, pythons: dict[str, str]) -> Plan:
                                      f"an interpreter that has it: --python {name}=PATH")
     return Plan(tuple(chosen), options.net, options.device, options.batch_size, options.precision, options.phases,
                 options.rounds, not options.no_book, options.without, options.ablate,
-                epoch_batches=options.epoch_batches, seed=options.seed)
+                sample_seconds=options.sample_seconds, epoch_batches=options.epoch_batches, seed=options.seed)
 
 
 def tell(line: str) -> None:
