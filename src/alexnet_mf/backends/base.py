@@ -66,11 +66,11 @@ class Sgd:
     weight_decay: float = 0.0
 
 
-AS_SHIPPED = "ALEXNET_MF_AS_SHIPPED"
-"""The environment variable of `as_shipped`; to be set before a backend is imported."""
+LEFT_OUT = "ALEXNET_MF_WITHOUT"
+"""The environment variable that `left_out` reads."""
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
-SPEED_SETTINGS = ("allocator", "channels_last", "compile", "fused")
+SPEED_SETTINGS = ("allocator", "channels_last", "compile", "fused", "threads")
 """The names in the backends' own tables of what makes them fast."""
 
 
@@ -234,7 +234,7 @@ class Backend(ABC):
     def book(self, device: str, batch_size: int) -> dict[str, Callable[[], Any]]:
         """The book's own code (`book.py`) on one batch that is ready: `forward` and `step`; {} where there is none.
 
-        For a process of its own, in which `as_shipped`.
+        For a process of its own, with `all` left out (see `left_out`): the framework as it is shipped.
         """
 
     @abstractmethod
@@ -246,9 +246,10 @@ class Backend(ABC):
         """The most bytes of the device's memory that this process has held; None on a CPU."""
 
 
-def as_shipped() -> bool:
-    """Whether this process leaves the frameworks as they come: no threads set, no allocator told. For `book`."""
-    return bool(os.environ.get(AS_SHIPPED))
+def left_out() -> frozenset[str]:
+    """Settings that this process leaves out from the start, for those that must be decided before a framework is
+    imported (threads): comma-separated names in $ALEXNET_MF_WITHOUT; `all` is every one of them."""
+    return frozenset(name for name in os.environ.get(LEFT_OUT, "").split(",") if name)
 
 
 def find_device(backend: Backend, wanted: str) -> str:

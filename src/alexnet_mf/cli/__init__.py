@@ -11,13 +11,14 @@ from types import FrameType
 from typing import NoReturn
 
 import alexnet_mf
-from alexnet_mf.cli import listing, output, parity, shapes, train
+from alexnet_mf.cli import bench, listing, output, parity, shapes, train
 from alexnet_mf.errors import AlexnetMfError
 
 VERBS = {
     "train": (train, "print the layer table, then train (what `alexnet-mf` alone does)"),
     "shapes": (shapes, "measure every layer's output shape in one backend or all"),
     "parity": (parity, "prove that backends compute the same function, or name the layer where they part"),
+    "bench": (bench, "measure how fast backends are, each beside the device's limits and the book's style"),
     "list": (listing, "list backends or networks"),
 }
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(words)
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        for destination in ("json", "save_weights", "out"):
+        for destination in ("json", "save_weights", "out", "plot", "markdown"):
             if getattr(options, destination, None):
                 output.check_writable(getattr(options, destination))
         code: int = options.run(options)

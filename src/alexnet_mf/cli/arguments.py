@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from alexnet_mf import backends, spec
-from alexnet_mf.backends.base import PRECISIONS, SPEED_SETTINGS, Execution
+from alexnet_mf.backends.base import LEFT_OUT, PRECISIONS, SPEED_SETTINGS, Execution, left_out
 from alexnet_mf.data import DATASETS
 
 
@@ -29,7 +30,9 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
 
 
 def execution(options: argparse.Namespace) -> Execution:
-    """What those flags say."""
+    """What those flags say. To be asked before a backend is loaded: some settings are decided then."""
+    if options.without:
+        os.environ[LEFT_OUT] = ",".join(sorted({*left_out(), *options.without}))
     return Execution(options.precision, frozenset(options.without or ()))
 
 

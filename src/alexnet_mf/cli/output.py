@@ -109,8 +109,17 @@ def write_json(destination: str, value: Any) -> None:
     if destination == "-":
         say(text)
         return
+    write_text(destination, text + "\n")
+
+
+def write_text(destination: str, text: str) -> None:
+    """Text to a file.
+
+    Raises:
+        AlexnetMfError: where the file cannot be written.
+    """
     try:
-        Path(destination).write_text(text + "\n", encoding="utf-8")
+        Path(destination).write_text(text, encoding="utf-8")
     except OSError as error:
         raise AlexnetMfError(f"{destination}: cannot be written ({error.strerror}); name another file") from error
 

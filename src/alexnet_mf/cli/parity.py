@@ -118,6 +118,7 @@ def run_trace(options: argparse.Namespace) -> int:
     from alexnet_mf.parity.case import make_case
     from alexnet_mf.parity.run import answer
 
+    how = execution(options)
     backend = backends.load(options.backend)
     case, why = make_case(spec.get_network(options.net, options.backend), options.seed, options.data, options.data_dir,
                           options.images, batch=options.batch_size, steps=options.steps)
@@ -126,7 +127,7 @@ def run_trace(options: argparse.Namespace) -> int:
     origin = traces.load(options.continue_from).group("stepped") if options.continue_from else None
     if origin is not None:
         parameters.check(origin, case.network, str(options.continue_from))
-    result = answer(backend, case, options.device, origin, execution(options))
+    result = answer(backend, case, options.device, origin, how)
     traces.save(options.out, result)
     output.say(f"{options.out}: {options.backend} on {result.meta['device']}, {case.origin}, seed {case.seed}")
     return 0

@@ -58,13 +58,14 @@ def describe(recipe: Recipe) -> str:
 def run(options: argparse.Namespace) -> int:
     name = options.backend or first_installed()
     recipe = with_options(BOOK, options)  # wrong numbers are told before anything slow
+    how = execution(options)
     backend = backends.load(name)
     network = spec.get_network(options.net, name)
     if options.dropout is not None:
         network = spec.with_dropout(network, options.dropout)
     start = (parameters.load(options.weights, network) if options.weights
              else parameters.initialise(network, options.seed))
-    model = backend.build(network, start, options.device, execution(options))
+    model = backend.build(network, start, options.device, how)
     recipe = with_options(choose_recipe(options.recipe, model.device), options)
     if not options.quiet and options.json != "-":
         versions = " ".join(f"{library} {version}" for library, version in backend.versions().items())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_mf.backends.base import as_shipped
+from alexnet_mf.backends.base import left_out
 from alexnet_mf.errors import BackendUnavailable
 
 THREADS = "MXNET_OMP_MAX_THREADS"
@@ -68,7 +68,9 @@ def _mend_numpy() -> None:
 
 def _mend_threads() -> None:
     """MXNet takes half of the processors, and takes the other half from torch; told a number, it does neither."""
-    if not as_shipped() and THREADS not in os.environ and "OMP_NUM_THREADS" not in os.environ:
+    if left_out() & {"all", "threads"}:
+        return
+    if THREADS not in os.environ and "OMP_NUM_THREADS" not in os.environ:
         os.environ[THREADS] = str(_physical_cores())
 
 

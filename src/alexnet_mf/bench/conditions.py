@@ -1,0 +1,109 @@
+"""The circumstances of a run: machine, system, revision. Nothing here fails: what cannot be read is None or missing."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import alexnet_mf
+
+GPU_FIELDS = ("name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit",
+              "persistence_mode", "temperature.gpu")
+VARIABLES = re.compile(
+    r"(OMP|GOMP|KMP|MKL|OPENBLAS|DNNL|ONEDNN|MXNET|CUDNN|CUBLAS|MALLOC)_\w+|TF_(ENABLE_ONEDNN_OPTS|XLA_FLAGS|NUM_\w+|"
+    r"FORCE_\w+|GPU_\w+|CUDNN_\w+)|XLA_FLAGS|PYTORCH_\w*ALLOC_CONF|NVIDIA_TF32_OVERRIDE|CUDA_VISIBLE_DEVICES|"
+    r"CUDA_DEVICE_MAX_CONNECTIONS|TORCH_ALLOW_TF32_CUBLAS_OVERRIDE|TORCHINDUCTOR_\w+|GLIBC_TUNABLES|LD_PRELOAD")
+"""Environment variables that decide how fast a framework is."""
+
+
+def conditions(command: Sequence[str]) -> dict[str, Any]:
+    """All that is known here, as JSON values.
+
+    Args:
+        command: the words that started the program.
+    """
+    model, logical, physical, megahertz = cpu()
+    return {
+        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": list(command), "alexnet_mf": alexnet_mf.__version__, "git_revision": revision(),
+        "python": platform.python_version(), "platform": platform.platform(), "cpu": model, "logical_cores": logical,
+        "physical_cores": physical, "usable_cores": usable_cores(), "cpu_megahertz": megahertz,
+        "memory_bytes": memory_bytes(), "load_before": load(), "gpus": gpus(),
+        "environment": {name: value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)},
+    }
+
+
+def cpu() -> tuple[str, int | None, int | None, float | None]:
+    """Model, logical cores, physical cores, and the mean of their clocks in MHz at this moment."""
+    logical = os.cpu_count()
+    text = _read("/proc/cpuinfo")
+    fields = [dict(re.findall(r"^([^\t\n]+?)\s*:[ \t]*(.*)$", block, re.M)) for block in text.split("\n\n") if block]
+    cores = {(entry.get("physical id"), entry["core id"]) for entry in fields if "core id" in entry}
+    clocks = [float(entry["cpu MHz"]) for entry in fields if "cpu MHz" in entry]
+    model = next((entry["model name"] for entry in fields if "model name" in entry), "")
+    if not model and sys.platform == "darwin":
+        model = _output(["sysctl", "-n", "machdep.cpu.brand_string"])
+    return (model or platform.processor() or platform.machine(), logical, len(cores) or None,
+            sum(clocks) / len(clocks) if clocks else None)
+
+
+def usable_cores() -> int | None:
+    """Logical cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def memory_bytes() -> int | None:
+    """Of the machine."""
+    found = re.search(r"^MemTotal:\s+(\d+) kB", _read("/proc/meminfo"), re.M)
+    return int(found[1]) * 1024 if found else None
+
+
+def load() -> list[float] | None:
+    """Runnable processes, the mean of the last 1, 5 and 15 minutes: what else the machine was doing."""
+    try:
+        return list(os.getloadavg())
+    except (AttributeError, OSError):
+        return None
+
+
+def gpus() -> list[dict[str, str]]:
+    """What nvidia-smi tells of each GPU: model, driver, memory, clocks."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    lines = _output(["nvidia-smi", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader"]).splitlines()
+    rows = [[cell.strip() for cell in line.split(",")] for line in lines]
+    return [dict(zip(GPU_FIELDS, row)) for row in rows if len(row) == len(GPU_FIELDS)]
+
+
+def revision() -> str | None:
+    """The commit of this source, with `+changes` where it is not all committed; None outside its own repository."""
+    package = Path(alexnet_mf.__file__).parent
+    git = ["git", "-C", str(package)]
+    if not _output([*git, "ls-files", "--", "__init__.py"]):  # some other repository, with an installed copy inside
+        return None
+    commit = _output([*git, "rev-parse", "HEAD"])
+    return f"{commit}{'+changes' if _output([*git, 'status', '--porcelain', '--', '.']) else ''}" if commit else None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _output(command: Sequence[str]) -> str:
+    """What a program prints; nothing where it is missing, fails or takes too long."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,139 @@
+"""Timing calls that do not wait for the device.
+
+Every time is taken between two synchronisations: the first, so that earlier work is not counted; the second, so that
+this work is. The clock is an argument, and tests bring their own.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from alexnet_mf.bench.statistics import median
+from alexnet_mf.errors import MeasurementRefused
+
+SAMPLE_SECONDS = 0.2
+"""The least length of a sample: a million times what a clock resolves, and long beside a scheduler's interruptions."""
+MOST_CALLS = 100_000
+"""In a sample."""
+STEADY = 0.02
+"""A sample that is faster than all before it by more than this share shows that the warm-up is not over."""
+PATIENCE = 2
+"""So many samples in a row must not be faster."""
+WARM_UP_SECONDS = 30.0
+WARM_UP_SAMPLES = 20
+ATTEMPTS = 5
+"""To show that the device is waited for."""
+
+
+@dataclass
+class Timer:
+    """Times one kind of call."""
+
+    call: Callable[[int], None]
+    """Takes the number of the call, counted from 0 since the timer was made."""
+    synchronize: Callable[[], None]
+    clock: Callable[[], float] = time.perf_counter
+    _number: int = field(default=0, init=False)
+
+    def __call__(self, calls: int = 1) -> float:
+        """Seconds for so many calls, the device synchronised at both ends."""
+        call, number, clock = self.call, self._number, self.clock
+        self.synchronize()
+        start = clock()
+        for i in range(number, number + calls):
+            call(i)
+        self.synchronize()
+        seconds = clock() - start
+        self._number += calls
+        return seconds
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What went before the samples that count."""
+
+    first_call_seconds: float
+    """Of the very first call: it compiles, chooses kernels and allocates."""
+    calls: int
+    """That make up a sample."""
+    seconds: list[float]
+    """Of each further sample until the end of the warm-up."""
+    steady: bool
+    """Whether it ended because the samples had become steady, and not because its time was up."""
+
+
+def calls_for(timer: Timer, least_seconds: float = SAMPLE_SECONDS) -> int:
+    """How many calls make a sample of at least that length; `MOST_CALLS` where even these do not."""
+    calls = 1
+    while True:
+        seconds = timer(calls)
+        if seconds >= least_seconds or calls == MOST_CALLS:
+            return calls
+        wanted = 1.1 * calls * least_seconds / seconds if seconds > 0 else math.inf  # 1.1: not to fall short
+        calls = int(min(max(math.ceil(min(wanted, MOST_CALLS)), calls + 1), 20 * calls, MOST_CALLS))
+
+
+def warm_up(timer: Timer, least_seconds: float = SAMPLE_SECONDS, limit: float = WARM_UP_SECONDS) -> WarmUp:
+    """The first call, then samples until they are steady: `PATIENCE` in a row that are not faster than the fastest
+    before by more than `STEADY`. It ends in any case after `WARM_UP_SAMPLES` samples or `limit` seconds of them.
+    """
+    first = timer(1)
+    calls = calls_for(timer, least_seconds)
+    seconds = [timer(calls)]
+    fastest, waited = seconds[0], 0
+    while waited < PATIENCE and len(seconds) < WARM_UP_SAMPLES and sum(seconds) < limit:
+        seconds.append(timer(calls))
+        waited = 0 if seconds[-1] < (1 - STEADY) * fastest else waited + 1
+        fastest = min(fastest, seconds[-1])
+    return WarmUp(first, calls, seconds, waited >= PATIENCE)
+
+
+def check_synchronised(timer: Timer, calls: int, read_back: Callable[[], object] | None = None) -> None:
+    """Make sure that the synchronisation at the end of a sample waits for the sample's work.
+
+    Where it does not, two things show it. Calls that only queue their work take next to no time, however many there
+    are: so twice the calls must take longer. And where queueing takes a time of its own, so that this holds all the
+    same, the queue is still full after the sample: so the first thing that cannot be answered before the device is
+    done, a result read back, must not take longer after a sample than it takes when there was nothing to wait for.
+    An interruption from outside can look like either, once: it is refused only if it shows every time.
+
+    Args:
+        calls: that make up a sample.
+        read_back: computes something on the device and hands it to the host.
+
+    Raises:
+        MeasurementRefused: says which of the two showed it, and the times.
+    """
+    reason = ""
+    shortest = math.inf
+    for _ in range(ATTEMPTS):
+        if read_back:
+            read_back()  # ends whatever there still was to do
+        idle = _seconds(timer, read_back)
+        once = timer(calls)
+        after = _seconds(timer, read_back)
+        if after > 1.25 * idle + 0.25 * once:
+            reason = (f"after {calls} calls and a synchronisation in {once:.3g} s, reading a result back took "
+                      f"{after:.3g} s, and {idle:.3g} s when there was nothing to wait for")
+            continue
+        shortest = min(shortest, once)
+        twice = timer(2 * calls)
+        if twice >= 1.4 * shortest and twice > 0:
+            return
+        reason = f"{calls} calls took {shortest:.3g} s, and {2 * calls} calls {twice:.3g} s"
+    raise MeasurementRefused(f"the device is not waited for: {reason}")
+
+
+def _seconds(timer: Timer, read_back: Callable[[], object] | None) -> float:
+    start = timer.clock()
+    if read_back:
+        read_back()
+    return timer.clock() - start
+
+
+def typical(warmed: WarmUp) -> float:
+    """Seconds that a sample takes, to tell how long a run will be."""
+    return median(warmed.seconds or [warmed.first_call_seconds])

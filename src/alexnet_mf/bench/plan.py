@@ -1,0 +1,135 @@
+"""What is to be measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alexnet_mf import arithmetic
+from alexnet_mf.errors import BenchError
+from alexnet_mf.spec import Network
+
+PHASES = {
+    "forward": "inference on pixels that are ready",
+    "step": "a whole training step, input included",
+    "input": "gather, upsample and scale a batch",
+    "forward_backward": "forward, loss and backward on pixels that are ready",
+    "optimizer": "one update from gradients that are there",
+    "epoch": "the real training loop, end to end",
+}
+"""In the order in which a worker prepares them: its peak memory after `step` is then, as in the book's style, that of
+inference and training alone."""
+BOOK_PHASES = ("forward", "step")
+CEILINGS = ("matrix product", "copy")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16", "float64")
+ITEM_BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+"""Of one pixel as the network takes it."""
+OURS, BOOK = "alexnet_mf", "book"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run of the benchmark: every backend in every precision, batch size by batch size."""
+
+    backends: tuple[str, ...]
+    net: str = "alexnet"
+    device: str = "auto"
+    batch_sizes: tuple[int, ...] = (32,)
+    precisions: tuple[str, ...] = ("float32",)
+    phases: tuple[str, ...] = tuple(PHASES)
+    rounds: int = 7
+    """Samples of each phase; one a round, in all backends before the next."""
+    book: bool = True
+    """Whether the book's style is measured beside ours."""
+    without: tuple[str, ...] = ()
+    """Settings that every backend leaves out."""
+    ablate: tuple[str, ...] = ()
+    """Settings of which each is left out in a further process of each backend, to see what it gains."""
+    sample_seconds: float = 0.2
+    """The least length of a sample."""
+    epoch_batches: int = 5
+    """Of one epoch; the first is trained and not timed."""
+    seed: int = 0
+    """Of weights, images, dropout and the order of the measurements."""
+
+    def __post_init__(self) -> None:
+        for what, given, known in (("phase", self.phases, PHASES), ("precision", self.precisions, PRECISIONS)):
+            for name in given:
+                if name not in known:
+                    raise BenchError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+        for what, names in (("backend", self.backends), ("phase", self.phases), ("precision", self.precisions),
+                            ("batch size", self.batch_sizes)):
+            if not names or len(set(names)) != len(names):
+                raise BenchError(f"each {what} is to be named once, and at least one, "
+                                 f"not {', '.join(map(str, names)) or 'none'}")
+        for what, count, least in (("number of rounds", self.rounds, 1), ("batches of an epoch", self.epoch_batches, 2),
+                                   *(("batch size", size, 1) for size in self.batch_sizes)):
+            if count < least:
+                raise BenchError(f"the {what} must be at least {least}, not {count}")
+        if not self.sample_seconds > 0:
+            raise BenchError(f"a sample must be longer than no time at all, not {self.sample_seconds} s")
+
+    def contestants(self, batch_size: int) -> list[Contestant]:
+        """Each gets a process of its own."""
+        found = []
+        for backend in self.backends:
+            for precision in self.precisions:
+                for more in ((), *((name,) for name in self.ablate)):
+                    without = tuple(sorted({*self.without, *more}))
+                    found.append(Contestant(backend, OURS, precision, without, batch_size))
+            if self.book and set(self.phases) & set(BOOK_PHASES):
+                found.append(Contestant(backend, BOOK, "as shipped", ("all",), batch_size))
+        return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A backend in one style, measured in a process of its own."""
+
+    backend: str
+    style: str
+    """`alexnet_mf`, or `book`: the chapter's own code, with the framework as it is shipped."""
+    precision: str
+    """`as shipped` in the book's style: that code sets none."""
+    without: tuple[str, ...]
+    batch_size: int
+
+    @property
+    def label(self) -> str:
+        """In a table or a message."""
+        if self.style == BOOK:
+            return f"{self.backend} book"
+        return " ".join([self.backend, self.precision, *(f"-{name}" for name in self.without)])
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one call of a phase does, by the arithmetic of the network; the framework may do more."""
+
+    images: float
+    flops: float
+    """Two for each multiply-accumulate."""
+    bytes: float
+    """That any implementation must at least read and write, of a phase that computes next to nothing; 0 of others."""
+
+
+def work(phase: str, network: Network, precision: str, grey_pixels: int, images: int) -> Work:
+    """What one call does.
+
+    Args:
+        grey_pixels: of an image as it lies on the device, a byte each.
+        images: that pass through in a call.
+    """
+    item = ITEM_BYTES.get(precision, 4)
+    flops: float = 0
+    moved: float = 0
+    if phase == "input":  # reads grey levels, writes pixels
+        moved = images * (grey_pixels + item * arithmetic.input_values(network))
+    elif phase == "optimizer":  # reads weights and gradients, writes weights: float32 in mixed precision too
+        moved = 3 * max(item, 4) * sum(arithmetic.parameter_counts(network).values())
+    elif phase == "forward":
+        flops = 2 * images * sum(arithmetic.macs(network).values())
+    else:
+        flops = 2 * images * sum(arithmetic.training_macs(network).values())
+    return Work(images, flops, moved)
+
+

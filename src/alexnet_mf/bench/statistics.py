@@ -1,0 +1,125 @@
+"""Medians, how sure they are, and when one result may be called faster than another.
+
+Times on a computer have no known distribution: the machine only ever adds to them, in bursts. So nothing here assumes
+one. Medians take the place of means, order statistics that of standard errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from alexnet_mf.errors import NotComparable
+
+CONFIDENCE = 0.95
+FEWEST = 6
+"""Samples below which two of them cannot enclose the median with 95 % confidence: 1 - 2 / 2^n reaches it at 6."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A median and what is known about it."""
+
+    median: float
+    lower_quartile: float
+    upper_quartile: float
+    low: float | None
+    """The confidence interval's ends; None where there are too few samples for one."""
+    high: float | None
+    n: int
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which that share of the samples lies, between neighbours by distance.
+
+    Raises:
+        ValueError: where there are no samples, or one is not a number.
+    """
+    if not values or any(math.isnan(value) for value in values):
+        raise ValueError(f"no quantile of {list(values)}")
+    ordered = sorted(values)
+    position = share * (len(ordered) - 1)
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    if ordered[below] == ordered[above]:  # and so two infinities do not become no number
+        return ordered[below]
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle one of the samples, or the mean of the middle two."""
+    return quantile(values, 0.5)
+
+
+def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+    """Two of the samples that enclose the median of what they were drawn from, at least with this confidence.
+
+    Each sample lies below that median with probability 1/2, whatever the distribution, so the number of samples below
+    it is binomial. The k-th smallest and the k-th largest miss it only if fewer than k samples lie on one of its sides.
+    This takes the largest k that is still safe.
+
+    Returns:
+        None where even the smallest and the largest are not safe: for 95 %, with fewer than 6 samples.
+    """
+    n = len(values)
+    k, missed = 0, 0.0
+    while k < n // 2:
+        missed += 2 * math.comb(n, k) / 2**n  # fewer than k + 1 on one side, or on the other
+        if missed > 1 - confidence:
+            break
+        k += 1
+    if k == 0:
+        return None
+    ordered = sorted(values)
+    return ordered[k - 1], ordered[n - k]
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Median, quartiles and the median's interval."""
+    low, high = median_interval(values) or (None, None)
+    return Estimate(median(values), quantile(values, 0.25), quantile(values, 0.75), low, high, len(values))
+
+
+def ratio(above: Mapping[int, float], below: Mapping[int, float]) -> Estimate | None:
+    """How many times larger one series is than another that was measured in the same rounds.
+
+    Both samples of a round were taken close together, so what slows the machine for a while slows both, and cancels.
+    That is why this is the median of the rounds' ratios and not the ratio of the medians.
+
+    Args:
+        above, below: a sample by round; rounds that only one of them has do not count.
+
+    Returns:
+        None where they share no round.
+    """
+    shared = [above[key] / below[key] for key in above if key in below]
+    return estimate(shared) if shared else None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A result that might be ranked."""
+
+    name: str
+    rate: Estimate
+    """Larger is better."""
+    conditions: Mapping[str, str]
+    """What must be equal before two results may be ranked, and what it was here: precision, spec, device, ..."""
+
+
+def faster(a: Candidate, b: Candidate) -> Candidate | None:
+    """The faster one; None where no difference was seen: the intervals overlap, or there are none.
+
+    Raises:
+        NotComparable: where they were not measured under the same conditions; names those that differ.
+    """
+    differing = [key for key in {**a.conditions, **b.conditions} if a.conditions.get(key) != b.conditions.get(key)]
+    if differing:
+        told = "; ".join(f"{key} {a.conditions.get(key)} and {b.conditions.get(key)}" for key in differing)
+        raise NotComparable(f"{a.name} and {b.name} are not ranked: {told}")
+    if a.rate.low is None or a.rate.high is None or b.rate.low is None or b.rate.high is None:
+        return None
+    if a.rate.low > b.rate.high:
+        return a
+    return b if b.rate.low > a.rate.high else None

@@ -1,0 +1,207 @@
+"""One contestant, measured in a process of its own: `python -m alexnet_mf.bench.worker`.
+
+The parent sends commands on standard input and gets answers, each a line of JSON. Frameworks print what they like, even
+from C, so answers do not go through standard output: its descriptor is copied before anything is imported, and from
+then on whatever is printed goes where errors go.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import IO, Any
+
+from alexnet_mf import backends, parameters, spec
+from alexnet_mf.backends.base import Ceiling, Execution, Sgd, find_device
+from alexnet_mf.bench import measure
+from alexnet_mf.bench.measure import Timer
+from alexnet_mf.bench.plan import CEILINGS, OURS, work
+from alexnet_mf.data import epoch_order, synthetic
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
+from alexnet_mf.training import loop
+from alexnet_mf.training.recipe import Recipe
+
+PREFIX = "alexnet_mf.bench "
+"""At the start of every answer: what a Python prints before it comes to this file is no answer."""
+PROTOCOL = 1
+LEARNING_RATE = 2.0**-20
+"""So small that the weights stay where they were drawn, and every step computes on numbers like those of the first."""
+
+
+class Worker:
+    """Answers commands; `handle` takes one and returns the answer."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
+        self.backend: Any = None
+        self.model: Any = None
+        """In our style; the book's has none."""
+        self.read_back: Callable[[], object] | None = None
+        self.timers: dict[str, Timer] = {}
+        self.calls: dict[str, int] = {}
+        """That make up a sample, of each phase that was prepared."""
+
+    def handle(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Carry out `start`, `prepare`, `sample` or `finish`."""
+        does: dict[str, Callable[..., dict[str, Any]]] = {
+            "start": self.start, "prepare": self.prepare, "sample": self.sample, "finish": self.finish}
+        arguments = dict(command)
+        return does[arguments.pop("do")](**arguments)
+
+    def start(self, backend: str, style: str, network: dict[str, Any], device: str, precision: str, without: list[str],
+              batch_size: int, epoch_batches: int, sample_seconds: float, seed: int) -> dict[str, Any]:
+        """Import the framework and build what is to be measured; the answer says what can be prepared."""
+        began = self.clock()
+        self.backend = backends.load(backend)
+        imported = self.clock()
+        self.device = find_device(self.backend, device)
+        self.network = spec.from_dict(network)
+        self.batch_size, self.sample_seconds, self.seed = batch_size, sample_seconds, seed
+        self.execution = Execution(precision, frozenset(without))
+        if style == OURS:
+            self._build(epoch_batches * batch_size)
+            phases = [*self.timers, "epoch", *CEILINGS]
+        else:
+            self._time({name: _ignoring_number(call)
+                        for name, call in self.backend.book(self.device, batch_size).items()})
+            phases = list(self.timers)
+        described = {entry.name: entry.description for entry in self.backend.devices()}
+        return {"protocol": PROTOCOL, "phases": phases, "device": self.device,
+                "description": described.get(self.device, ""), "versions": self.backend.versions(),
+                "settings": self.backend.settings(), "python": platform.python_version(),
+                "import_seconds": imported - began, "build_seconds": self.clock() - imported}
+
+    def _build(self, images: int) -> None:
+        """The model, and data for one epoch of so many images."""
+        able = self.backend.precisions(self.device)
+        if self.execution.precision not in able:
+            raise BackendUnavailable(f"backend {self.backend.name}: no {self.execution.precision} on {self.device}; "
+                                     f"take --precision {' or '.join(able)}")
+        self.model = self.backend.build(self.network, parameters.initialise(self.network, self.seed), self.device,
+                                        self.execution)
+        self.data = synthetic.load(self.seed, train=images, test=1)
+        train, some = self.data.train, self.data.train.first(self.batch_size)
+        placed, batch = (self.model.place(part.images, part.labels) for part in (train, some))
+        self.read_back = lambda: self.model.logits(batch, self.batch_size)
+        rows = epoch_order(images, self.seed, 0)[:self.batch_size]
+        self._time(self.model.phases(placed, rows, Sgd(LEARNING_RATE), self.seed))
+
+    def _time(self, calls: dict[str, Callable[[int], None]]) -> None:
+        wait = self.model.synchronize if self.model else lambda: self.backend.synchronize(self.device)
+        self.timers |= {name: Timer(call, wait, self.clock) for name, call in calls.items()}
+
+    def prepare(self, phase: str) -> dict[str, Any]:
+        """Warm a phase up; the answer is what went before the samples that count."""
+        if phase == "epoch":
+            seconds, images = self._epoch()
+            warmed = measure.WarmUp(seconds, 1, [], True)  # its steps have been warmed up
+            does = asdict(work(phase, self.network, self.execution.precision, self._grey_pixels(), images))
+        elif phase in CEILINGS:  # built this late: until now the process's peak memory is that of the network alone
+            ceiling: Ceiling = self.backend.ceilings(self.device, self.execution)[phase]
+            self._time({phase: _ignoring_number(ceiling.call)})
+            warmed = measure.warm_up(self.timers[phase], self.sample_seconds)
+            measure.check_synchronised(self.timers[phase], warmed.calls)
+            flops, moved = (0.0, ceiling.amount) if phase == "copy" else (ceiling.amount, 0.0)
+            does = {"images": 0, "flops": flops, "bytes": moved}
+        else:
+            warmed = measure.warm_up(self.timers[phase], self.sample_seconds)
+            measure.check_synchronised(self.timers[phase], warmed.calls, self.read_back)
+            does = asdict(work(phase, self.network, self.execution.precision, self._grey_pixels(), self.batch_size))
+        self.calls[phase] = warmed.calls
+        return {"work": does, "first_call_seconds": warmed.first_call_seconds, "calls_per_sample": warmed.calls,
+                "warm_up_seconds": warmed.seconds, "steady": warmed.steady, "expected_seconds": measure.typical(warmed),
+                "peak_memory_bytes": peak_memory(),
+                "peak_device_memory_bytes": self.backend.peak_memory(self.device)}
+
+    def _grey_pixels(self) -> int:
+        return self.data.train.images[0].size if self.model else 0
+
+    def sample(self, phase: str) -> dict[str, Any]:
+        """One sample."""
+        calls = self.calls[phase]
+        if calls > 1:
+            self.timers[phase]()  # others have been at work: brings the caches back
+        busy = time.process_time()
+        seconds = self._epoch()[0] if phase == "epoch" else self.timers[phase](calls)
+        return {"seconds": seconds, "calls": calls, "cpu_seconds": time.process_time() - busy}
+
+    def _epoch(self) -> tuple[float, int]:
+        """Seconds and images of one training, as its loop counts them: all but the first step."""
+        recipe = Recipe("bench", epochs=1, batch_size=self.batch_size, sgd=Sgd(LEARNING_RATE))
+        result = loop.train(self.model, self.data.train, self.data.test, recipe, self.seed)
+        return result.seconds, result.images
+
+    def finish(self) -> dict[str, Any]:
+        """What the backend reads back after all was measured."""
+        return {"settings": self.backend.settings(), "peak_memory_bytes": peak_memory(),
+                "peak_device_memory_bytes": self.backend.peak_memory(self.device)}
+
+
+def _ignoring_number(call: Callable[[], None]) -> Callable[[int], None]:
+    return lambda number: call()
+
+
+def peak_memory() -> int | None:
+    """The most bytes of memory that this process has held at once; None where the system does not tell."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("VmHWM:"):  # not ru_maxrss, which a child inherits from its parent
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends, however that happens; elsewhere, the end of its standard
+    input does, unless it is busy."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def reason(error: BaseException) -> str:
+    """An error in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, (AlexnetMfError, NotImplementedError)) and lines:
+        return lines[0]
+    return f"{type(error).__name__}: {lines[0] if lines else 'nothing said'}"
+
+
+def serve(commands: IO[str], answers: IO[str], worker: Worker) -> None:
+    """Answer commands until there are no more. An error is an answer too, and the next command may go well."""
+    for line in commands:
+        try:
+            answer = worker.handle(json.loads(line))
+        except Exception as error:  # whatever a framework raises: the parent tells it, and others go on
+            answer = {"error": reason(error)}
+        answers.write(PREFIX + json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Keep the channel for answers to ourselves, and serve."""
+    die_with_parent()
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    commands = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    serve(commands, answers, Worker())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""`bench`: how fast backends are, beside the device's own limits and the book's style; and reports on such runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from alexnet_mf import backends, spec
+from alexnet_mf.bench.plan import PHASES, PRECISIONS, Plan
+from alexnet_mf.cli import output
+from alexnet_mf.cli.arguments import add_json, add_network, at_least_one, backend_list, seed
+from alexnet_mf.cli.parity import interpreters
+from alexnet_mf.errors import BackendUnavailable, BenchError
+
+DEFAULTS = Plan(("torch",))
+ONLY_FOR_RUNS = ("json", "backends", "python", "without", "ablate", "no_book")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--backends", type=backend_list, metavar="NAMES",
+        help="comma-separated backends (default: those of torch, tensorflow and mxnet that are installed here or named "
+             "by --python)")
+    add_network(parser)
+    add("--batch-size", type=sizes, default=DEFAULTS.batch_sizes, metavar="N,...",
+        help=f"images in a batch, comma-separated (default: {DEFAULTS.batch_sizes[0]})")
+    add("--precision", type=names, default=DEFAULTS.precisions, metavar="NAMES",
+        help=f"comma-separated, of {', '.join(PRECISIONS)}; which there are depends on backend and device, and numpy "
+             f"has float64 alone (default: {DEFAULTS.precisions[0]}, which is IEEE float32, without TF32)")
+    add("--phases", type=names, default=DEFAULTS.phases, metavar="NAMES",
+        help="comma-separated: " + "; ".join(f"{name}, {what}" for name, what in PHASES.items()) + " (default: all)")
+    add("--rounds", type=at_least_one, default=DEFAULTS.rounds, metavar="N",
+        help=f"samples of each phase; intervals take 6 (default: {DEFAULTS.rounds})")
+    add("--sample-seconds", type=positive, default=DEFAULTS.sample_seconds, metavar="S",
+        help="the least length of a sample in seconds; as many calls as that takes make one, and at least one "
+             f"(default: {DEFAULTS.sample_seconds})")
+    add("--epoch-batches", type=at_least_one, default=DEFAULTS.epoch_batches, metavar="N",
+        help=f"batches in the phase epoch, the first of which is not timed (default: {DEFAULTS.epoch_batches})")
+    add("--seed", type=seed, default=DEFAULTS.seed,
+        help=f"of weights, images, dropout and the order of the samples (default: {DEFAULTS.seed})")
+    add("--no-book", action="store_true", help="leave the book's style out")
+    add("--without", type=names, default=(), metavar="NAMES",
+        help="comma-separated settings that the backends leave out (default: none)")
+    add("--ablate", type=names, default=(), metavar="NAMES",
+        help="comma-separated settings: measure each backend also without each of them, to see what it gains "
+             "(default: none)")
+    add("--python", action="append", default=[], metavar="NAME=PATH",
+        help="the interpreter of a backend that lives in another environment (repeatable)")
+    add("--report", nargs="+", type=Path, metavar="FILE",
+        help="measure nothing: report on the JSON files of earlier runs, also of other machines (default: measure)")
+    add("--markdown", metavar="FILE",
+        help="write the report as Markdown (- for standard output, and nothing else) (default: none)")
+    add("--plot", type=Path, metavar="FILE", help="draw the report as PNG; takes matplotlib")
+    add_json(parser)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Comma-separated words from the command line."""
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """Comma-separated batch sizes from the command line."""
+    return tuple(dict.fromkeys(at_least_one(word.strip()) for word in text.split(",")))
+
+
+def positive(text: str) -> float:
+    """A length of time from the command line."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return value
+
+
+def run(options: argparse.Namespace) -> int:
+    check_outputs(options)
+    if options.report:
+        from alexnet_mf.bench import record
+
+        unused = [name for name in ONLY_FOR_RUNS if getattr(options, name)]
+        if unused:
+            raise BenchError(f"--report measures nothing: leave out --{unused[0].replace('_', '-')}")
+        return show([record.load(path) for path in options.report], options)
+    return measure(options)
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """Make sure, before the work, that its results can be shown as asked."""
+    if options.json == "-" and options.markdown == "-":
+        raise BenchError("--json - and --markdown - cannot share standard output; name a file for one of them")
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        raise BenchError("--plot takes matplotlib; pip install matplotlib, or install alexnet_mf[plot]")
+
+
+def measure(options: argparse.Namespace) -> int:
+    """Run the benchmark; what was measured until Ctrl-C is kept where JSON was asked for."""
+    from alexnet_mf.bench.run import Bench
+
+    spec.get_network(options.net)
+    pythons = interpreters(options.python)
+    bench = Bench(plan(options, pythons), pythons, ["alexnet-mf", *sys.argv[1:]], tell)
+    try:
+        record = bench.run()
+    except BaseException:
+        if options.json and bench.measured:
+            output.write_json(options.json, bench.record)
+        raise
+    if options.json:
+        output.write_json(options.json, record)
+    return show([record], options)
+
+
+def plan(options: argparse.Namespace, pythons: dict[str, str]) -> Plan:
+    """What was asked for, checked."""
+    chosen = options.backends or [name for name in backends.BACKENDS if name != "numpy"
+                                  and (name in pythons or backends.is_installed(name))]
+    if not chosen:
+        raise BackendUnavailable(f"none of torch, tensorflow and mxnet is installed; "
+                                 f"{backends.BACKENDS['torch'].install}, or name an interpreter that has one: "
+                                 f"--python torch=PATH")
+    for name, path in pythons.items():
+        if shutil.which(path) is None:
+            raise BackendUnavailable(f"backend {name}: {path} cannot be run (no such program); see --python")
+    for name in chosen:
+        if name not in pythons and not backends.is_installed(name):
+            raise BackendUnavailable(f"backend {name}: not installed here; {backends.BACKENDS[name].install}, or name "
+                                     f"an interpreter that has it: --python {name}=PATH")
+    return Plan(tuple(chosen), options.net, options.device, options.batch_size, options.precision, options.phases,
+                options.rounds, not options.no_book, options.without, options.ablate,
+                sample_seconds=options.sample_seconds, epoch_batches=options.epoch_batches, seed=options.seed)
+
+
+def tell(line: str) -> None:
+    """What goes on, for those who wait."""
+    if sys.stderr.isatty():
+        output.notice(line)
+
+
+def show(records: list[dict[str, Any]], options: argparse.Namespace) -> int:
+    """Tables, conclusions and conditions; 1 where something could not be measured."""
+    from alexnet_mf.bench.report import markdown, report
+
+    found = report(records)
+    if options.plot:
+        from alexnet_mf.bench.plot import save
+
+        save(found.rows, options.plot)
+    if options.markdown == "-":
+        output.say(markdown(found).rstrip("\n"))
+    elif options.markdown:
+        output.write_text(options.markdown, markdown(found))
+    if "-" not in (options.json, options.markdown):
+        for table in found.tables:
+            output.table(table.columns, table.rows, right=table.right, title=table.title)
+            output.say()
+        for line in [*found.conclusions, "", *found.conditions]:
+            output.say(line)
+    failed = [failure for record in records for failure in record["failures"]]
+    if failed and "-" in (options.json, options.markdown):
+        for failure in failed:
+            output.notice(f"{failure['backend']} {failure['style']}, {failure['phase']} failed: {failure['reason']}")
+    return 1 if failed else 0

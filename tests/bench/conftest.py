@@ -1,0 +1,197 @@
+"""A device that runs behind the program, a clock that both live by, a backend on that device, and good records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alexnet_mf import backends, data, spec
+from alexnet_mf.backends.base import AS_IT_COMES, Backend, Ceiling, Device, Execution, Model
+from alexnet_mf.bench.link import WorkerFailed
+from alexnet_mf.bench.plan import Plan
+from alexnet_mf.bench.run import Bench
+from alexnet_mf.bench.worker import Worker
+from alexnet_mf.errors import BackendUnavailable
+from alexnet_mf.training import loop
+
+
+@dataclass
+class FakeDevice:
+    """Seconds pass only when somebody works or waits; times are binary fractions, and so exact."""
+
+    now: float = 1024.0
+    free: float = 1024.0
+    """When the device will have done all that it was given."""
+    launch: float = 0.0
+    """What it costs the program to give the device something to do."""
+
+    def clock(self) -> float:
+        return self.now
+
+    def give(self, seconds: float) -> None:
+        self.now += self.launch
+        self.free = max(self.now, self.free) + seconds
+
+    def wait(self) -> None:
+        self.now = max(self.now, self.free)
+
+
+@dataclass
+class FakeBackend(Backend):
+    """Each phase takes the device as long as `seconds` says."""
+
+    name: str = "numpy"
+    clock: FakeDevice = field(default_factory=FakeDevice)
+    seconds: dict[str, float] = field(default_factory=lambda: {
+        "input": 0.25, "forward": 1.0, "forward_backward": 2.0, "optimizer": 0.5, "step": 4.0,
+        "matrix product": 1.0, "copy": 0.5})
+    book_seconds: dict[str, float] = field(default_factory=lambda: {"forward": 2.0, "step": 8.0})
+    model: type = Model
+    waits: bool = True
+
+    def versions(self) -> dict[str, str]:
+        return {"fake": "1.0"}
+
+    def devices(self) -> list[Device]:
+        return [Device("cpu", "a device that a test plays")]
+
+    def settings(self) -> dict[str, Any]:
+        return {"threads": 1}
+
+    def precisions(self, device: str) -> list[str]:
+        return ["float32", "bfloat16"]
+
+    def build(self, network, parameters, device="cpu", execution=AS_IT_COMES) -> Any:
+        if "unknown" in execution.without:
+            raise BackendUnavailable(f"backend {self.name}: no setting 'unknown'; known: compile")
+        return FakeModel(network, self)
+
+    def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
+        return {"matrix product": Ceiling(self.work("matrix product"), 2.0**40),
+                "copy": Ceiling(self.work("copy"), 2.0**30)}
+
+    def book(self, device: str, batch_size: int) -> dict[str, Callable[[], None]]:
+        return {name: lambda name=name: self.clock.give(self.book_seconds[name]) for name in self.book_seconds}
+
+    def synchronize(self, device: str) -> None:
+        if self.waits:
+            self.clock.wait()
+
+    def peak_memory(self, device: str) -> int | None:
+        return None
+
+    def work(self, name: str) -> Callable[..., None]:
+        return lambda *number: self.clock.give(self.seconds[name])
+
+
+class FakeModel:
+    """What a worker asks of a model."""
+
+    def __init__(self, network: spec.Network, backend: FakeBackend) -> None:
+        self.network, self.backend, self.device = network, backend, "cpu"
+
+    def place(self, inputs, labels) -> Any:
+        return inputs
+
+    def phases(self, data, indices, sgd, seed) -> dict[str, Callable[[int], None]]:
+        return {name: self.backend.work(name) for name in ("input", "forward", "forward_backward", "optimizer", "step")}
+
+    def logits(self, data, batch_size) -> np.ndarray:
+        self.backend.clock.give(self.backend.seconds["forward"])
+        self.backend.clock.wait()
+        return np.zeros((len(data), 10))
+
+    def synchronize(self) -> None:
+        self.backend.synchronize("cpu")
+
+
+class Local:
+    """A worker in this process, in the place of `Link`; everything crosses as JSON, as it would."""
+
+    def __init__(self, python: str, without: tuple[str, ...], clock: Callable[[], float],
+                 asked: list[tuple[Any, dict[str, Any]]]) -> None:
+        self.worker, self.asked, self.closed = Worker(clock), asked, False
+
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        assert not self.closed
+        self.asked.append((self.worker, command))
+        try:
+            answer: dict[str, Any] = json.loads(json.dumps(self.worker.handle(json.loads(json.dumps(command)))))
+        except Exception as error:
+            raise WorkerFailed(str(error)) from error
+        return answer
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def device() -> FakeDevice:
+    return FakeDevice()
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, device: FakeDevice, small: spec.Network) -> dict[str, FakeBackend]:
+    """Backends on one device, under the names of the registry; the training loop takes as long as their steps."""
+    known = {name: FakeBackend(name, device) for name in backends.BACKENDS}
+    monkeypatch.setattr(backends, "load", lambda name: known[name])
+    monkeypatch.setattr(spec, "get_network", lambda name, backend="torch": small)
+
+    def train(model, train, test, recipe, seed) -> Any:
+        steps = len(train) // recipe.batch_size
+        for _ in range(steps):
+            model.backend.clock.give(model.backend.seconds["step"])
+        model.synchronize()
+        return SimpleNamespace(seconds=(steps - 1) * model.backend.seconds["step"],
+                               images=(steps - 1) * recipe.batch_size)
+
+    monkeypatch.setattr(loop, "train", train)
+    draw = data.synthetic.load
+    drawn: dict[tuple[int, int, int], Any] = {}
+
+    def load(seed, train, test):
+        if (seed, train, test) not in drawn:
+            drawn[seed, train, test] = draw(seed, train, test)
+        return drawn[seed, train, test]
+
+    monkeypatch.setattr(data.synthetic, "load", load)
+    return known
+
+
+@pytest.fixture
+def local(device: FakeDevice):
+    """Starts a worker in this process."""
+    return lambda python, without: Local(python, without, device.clock, [])
+
+
+@pytest.fixture
+def measured(fake: dict[str, FakeBackend], device: FakeDevice):
+    """Run a plan on the fake backends; the commands that their workers got are kept in `asked`."""
+    asked: list[tuple[Any, dict[str, Any]]] = []
+
+    def run(backend_names: tuple[str, ...] = ("torch", "mxnet"), **options: Any) -> dict[str, Any]:
+        bench = Bench(Plan(backend_names, **{"batch_sizes": (4,), **options}), command=["alexnet-mf", "bench"],
+                      connect=lambda python, without: Local(python, without, device.clock, asked))
+        return bench.run()
+
+    run.asked = asked  # type: ignore[attr-defined]
+    return run
+
+
+@pytest.fixture
+def find():
+    """The result of a phase of a contestant in a record."""
+    def result(record: dict[str, Any], backend: str, phase: str, style: str = "alexnet_mf",
+               batch_size: int = 4) -> dict[str, Any]:
+        ids = [worker["id"] for worker in record["workers"]
+               if (worker["backend"], worker["style"], worker["batch_size"]) == (backend, style, batch_size)]
+        found: dict[str, Any] = next(entry for entry in record["results"]
+                                     if entry["worker"] in ids and entry["phase"] == phase)
+        return found
+    return result

@@ -1,0 +1,91 @@
+"""What is to be measured, and how much work it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from alexnet_mf import arithmetic, spec
+from alexnet_mf.bench.plan import BOOK, OURS, PHASES, Contestant, Plan, work
+from alexnet_mf.errors import BenchError
+from alexnet_mf.spec import ALEXNET
+
+
+def labels(plan: Plan) -> list[str]:
+    return [contestant.label for contestant in plan.contestants(32)]
+
+
+def test_each_backend_has_two_styles():
+    assert labels(Plan(("torch", "mxnet"))) == ["torch float32", "torch book", "mxnet float32", "mxnet book"]
+    assert labels(Plan(("torch",), book=False)) == ["torch float32"]
+
+
+def test_the_book_has_no_such_phase():
+    assert labels(Plan(("torch",), phases=("input", "epoch"))) == ["torch float32"]
+
+
+def test_each_precision_and_each_setting_left_out_is_a_contestant():
+    assert labels(Plan(("torch",), precisions=("float32", "tf32"), ablate=("compile", "fused"), book=False)) == [
+        "torch float32", "torch float32 -compile", "torch float32 -fused",
+        "torch tf32", "torch tf32 -compile", "torch tf32 -fused"]
+    assert labels(Plan(("torch",), without=("compile",), ablate=("compile", "fused"), book=False)) == [
+        "torch float32 -compile", "torch float32 -compile -fused"]
+
+
+def test_the_books_style_leaves_everything_out():
+    book = Plan(("torch",)).contestants(8)[1]
+    assert book == Contestant("torch", BOOK, "as shipped", ("all",), 8)
+    assert Plan(("torch",)).contestants(8)[0].style == OURS
+
+
+@pytest.mark.parametrize("options, said", [
+    ({"phases": ("forwards",)}, "unknown phase 'forwards'; known: forward, step"),
+    ({"precisions": ("half",)}, "unknown precision 'half'; known: float32, tf32, bfloat16"),
+    ({"phases": ()}, "each phase .* not none"), ({"backends": ("torch", "torch")}, "once.*torch, torch"),
+    ({"rounds": 0}, "number of rounds must be at least 1, not 0"),
+    ({"batch_sizes": (32, 0)}, "batch size must be at least 1, not 0"),
+    ({"epoch_batches": 1}, "batches of an epoch must be at least 2, not 1"),
+    ({"sample_seconds": 0.0}, "longer than no time"),
+], ids=lambda value: "" if isinstance(value, str) else str(value))
+def test_a_plan_that_makes_no_sense(options, said):
+    with pytest.raises(BenchError, match=said):
+        Plan(**{"backends": ("torch",), **options})
+
+
+# Work
+
+
+def macs(network: spec.Network = ALEXNET) -> int:
+    return sum(arithmetic.macs(network).values())
+
+
+def test_a_training_step_of_alexnet():
+    """Three times the forward pass, less the gradient in the image, which nobody needs."""
+    conv1 = 96 * 1 * 11 * 11 * 54 * 54
+    assert sum(arithmetic.training_macs(ALEXNET).values()) == 3 * macs() - conv1 == 3 * 938_146_176 - 33_872_256
+    assert arithmetic.training_macs(ALEXNET)["conv1"] == 2 * conv1
+    assert arithmetic.training_macs(ALEXNET)["conv2"] == 3 * arithmetic.macs(ALEXNET)["conv2"]
+    assert arithmetic.training_macs(ALEXNET)["pool1"] == 0
+
+
+def test_flops_of_a_call():
+    assert work("forward", ALEXNET, "float32", 784, 32).flops == 2 * 32 * macs()
+    for phase in ("forward_backward", "step", "epoch"):
+        assert work(phase, ALEXNET, "float32", 784, 32).flops == 2 * 32 * (3 * macs() - 33_872_256)
+        assert work(phase, ALEXNET, "float32", 784, 32).bytes == 0
+
+
+def test_bytes_of_a_call():
+    """Pixels are written once, grey levels read; weights and gradients read, weights written."""
+    assert work("input", ALEXNET, "float32", 784, 32).bytes == 32 * (28 * 28 + 4 * 224 * 224)
+    assert work("input", ALEXNET, "bfloat16", 784, 32).bytes == 32 * (28 * 28 + 2 * 224 * 224)
+    assert work("optimizer", ALEXNET, "float32", 784, 32).bytes == 3 * 4 * 46_764_746
+    assert work("optimizer", ALEXNET, "bfloat16", 784, 32).bytes == 3 * 4 * 46_764_746
+    assert work("optimizer", ALEXNET, "float64", 784, 32).bytes == 3 * 8 * 46_764_746
+    assert work("input", ALEXNET, "float32", 784, 32).flops == work("optimizer", ALEXNET, "tf32", 784, 32).flops == 0
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_every_phase_has_one_kind_of_work(phase):
+    found = work(phase, ALEXNET, "float32", 784, 7)
+    assert found.images == 7
+    assert (found.flops > 0) != (found.bytes > 0)

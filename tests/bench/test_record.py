@@ -1,0 +1,215 @@
+"""The record: its schema, what the program makes of it, and files that are none."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jsonschema
+import pytest
+
+from alexnet_mf.bench import conditions, record
+from alexnet_mf.errors import BenchError
+
+
+@pytest.fixture
+def good(measured) -> dict[str, Any]:
+    return json.loads(json.dumps(measured(rounds=6)))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(value: Any) -> Any:
+        path = tmp_path / "run.json"
+        path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+        return path
+    return save
+
+
+def allowed(value: Any) -> bool:
+    """By an implementation of the whole of JSON Schema."""
+    return jsonschema.Draft202012Validator(record.schema()).is_valid(value)
+
+
+def test_the_schema_is_one():
+    jsonschema.Draft202012Validator.check_schema(record.schema())
+
+
+def test_what_the_program_writes_is_what_the_schema_says(good, saved):
+    jsonschema.validate(good, record.schema(), jsonschema.Draft202012Validator)
+    assert record.problem(good, record.schema()) is None
+    assert record.load(saved(good)) == good
+
+
+def test_a_stopped_run_is_a_record_too(good, saved):
+    good["complete"] = False
+    good["results"][-1]["samples"].clear()
+    assert record.load(saved(good)) == good
+
+
+def at(*path: str | int) -> Callable[[Any], Any]:
+    def walk(value: Any) -> Any:
+        for step in path:
+            value = value[step]
+        return value
+    return walk
+
+
+def change(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """A copy with something else in one place; `...` removes it."""
+    damaged = copy.deepcopy(value)
+    holder = at(*path[:-1])(damaged)
+    if new is ...:
+        del holder[path[-1]]
+    else:
+        holder[path[-1]] = new
+    return damaged
+
+
+SAMPLE = ("results", 0, "samples", 0)
+DAMAGE = [
+    (("conditions",), ..., "the whole: conditions is missing"),
+    (("conditions", "cpu"), 7, "conditions.cpu: 7 is no string"),
+    (("conditions", "gpus"), [{"name": 1}], "conditions.gpus[0].name: 1 is no string"),
+    (("conditions", "load_before"), [-1.0], "conditions.load_before[0]: -1.0 is below 0"),
+    (("plan", "rounds"), 0, "plan.rounds: 0 is below 1"),
+    (("plan", "rounds"), 1.5, "plan.rounds: 1.5 is no integer"),
+    (("plan", "rounds"), True, "plan.rounds: True is no integer"),
+    (("plan", "phases"), [], "plan.phases: fewer than 1 entries"),
+    (("plan", "phases"), ["forwards"], "plan.phases[0]: 'forwards' is none of forward, step"),
+    (("workers", 1, "style"), "Book", "workers[1].style: 'Book' is none of alexnet_mf, book"),
+    (("workers", 0, "settings"), ..., "workers[0]: settings is missing"),
+    (("results", 0, "work", "flops"), None, "results[0].work.flops: None is no number"),
+    (("results", 0, "speed"), 1, "results[0]: speed does not belong there"),
+    ((*SAMPLE, "seconds"), 0, "results[0].samples[0].seconds: 0 is not above 0"),
+    ((*SAMPLE, "seconds"), "1", "results[0].samples[0].seconds: '1' is no number"),
+    ((*SAMPLE, "round"), -1, "results[0].samples[0].round: -1 is below 0"),
+    ((*SAMPLE, "calls"), ..., "results[0].samples[0]: calls is missing"),
+    (("results", 0, "samples"), {}, "results[0].samples: {} is no array"),
+    (("failures",), [{"backend": "torch"}], "failures[0]: style is missing"),
+    (("complete",), "yes", "complete: 'yes' is no boolean"),
+]
+
+
+@pytest.mark.parametrize("path, new, said", DAMAGE, ids=[said for _, _, said in DAMAGE])
+def test_a_damaged_record_is_told_by_place(good, saved, path, new, said):
+    """And the schema, read by others, does not allow it either."""
+    damaged = change(good, path, new)
+    assert not allowed(damaged)
+    with pytest.raises(BenchError) as caught:
+        record.load(saved(damaged))
+    assert str(caught.value).startswith(f"{saved(damaged)}: damaged: {said}")
+    assert "\n" not in str(caught.value)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found for key, item in inner for found in [(*path, key), *places(item, (*path, key))]]
+
+
+def test_this_program_and_the_schema_agree_on_every_change(good):
+    """Whatever single place is replaced or left out."""
+    good["results"] = good["results"][:2]
+    for result in good["results"]:
+        del result["samples"][1:]
+    good["workers"] = good["workers"][:1]
+    validator = jsonschema.Draft202012Validator(record.schema())
+    tried = 0
+    for path in places(good):
+        for new in (..., None, -1, 0, 2.0, "text", [], {}, True, ["text"]):
+            damaged = change(good, path, new)
+            assert (record.problem(damaged, record.schema()) is None) == validator.is_valid(damaged), (path, new)
+            tried += 1
+    assert tried > 1000
+
+
+def test_a_number_that_is_none_is_damage(good, saved):
+    """JSON has no NaN, though Python writes and reads one."""
+    for value in (math.nan, math.inf):
+        with pytest.raises(BenchError, match=r"seconds: (nan|inf) is no number in JSON"):
+            record.load(saved(change(good, (*SAMPLE, "seconds"), value)))
+
+
+def test_results_belong_to_workers_and_workers_to_networks(good, saved):
+    with pytest.raises(BenchError, match=r"results\[0\].worker: there is no worker 99"):
+        record.load(saved(change(good, ("results", 0, "worker"), 99)))
+    with pytest.raises(BenchError, match="no network has the digest of worker 0"):
+        record.load(saved(change(good, ("workers", 0, "spec_sha256"), "0")))
+
+
+def test_a_schema_with_words_that_are_not_known_here_is_an_error():
+    with pytest.raises(ValueError, match="pattern"):
+        record.problem("x", {"pattern": "y"})
+
+
+@pytest.mark.parametrize("content, said", [
+    ("", "no JSON"), ("{", "no JSON"), ("\x00", "no JSON"), ("[" * 100_000, "no JSON"),
+    ("[]", "not a record of `bench --json`"), ("7", "not a record"), ('{"format": 1, "holds": true}', "not a record"),
+    ('{"format": 99, "results": [], "workers": []}', "its format is 99, and this program reads 1"),
+], ids=lambda value: value[:20])
+def test_a_file_that_is_no_record_is_told_in_one_line(saved, content, said):
+    path = saved(content)
+    with pytest.raises(BenchError) as caught:
+        record.load(path)
+    assert str(path) in str(caught.value) and said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_told_in_one_line(tmp_path):
+    (tmp_path / "weights").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(BenchError, match="no JSON"):
+        record.load(tmp_path / "weights")
+    with pytest.raises(BenchError, match="No such file"):
+        record.load(tmp_path / "nowhere")
+
+
+# Conditions
+
+
+def test_conditions_of_this_machine():
+    found = conditions.conditions(["a", "b"])
+    assert found["command"] == ["a", "b"]
+    assert found["cpu"] and found["logical_cores"] >= (found["physical_cores"] or 1) >= 1
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_cores_and_clocks_are_counted(monkeypatch):
+    """Two threads a core, two cores, one socket."""
+    text = "".join(f"processor\t: {i}\nmodel name\t: A CPU @ 2 GHz\ncpu MHz\t\t: {1000 + i}.000\nphysical id\t: 0\n"
+                   f"core id\t\t: {i // 2}\n\n" for i in range(4))
+    monkeypatch.setattr(conditions, "_read", lambda path: text)
+    model, _, physical, megahertz = conditions.cpu()
+    assert (model, physical, megahertz) == ("A CPU @ 2 GHz", 2, 1001.5)
+
+
+def test_gpus_are_what_nvidia_smi_tells(monkeypatch):
+    line = "NVIDIA H100, 550.1, 81559 MiB, 1980 MHz, 1980 MHz, 2619 MHz, 700.00 W, Enabled, 31"
+    monkeypatch.setattr(conditions.shutil, "which", lambda name: "/bin/true")
+    monkeypatch.setattr(conditions, "_output", lambda command: f"{line}\n{line}\nsome warning\n")
+    found = conditions.gpus()
+    assert len(found) == 2
+    assert (found[0]["name"], found[0]["driver_version"], found[0]["clocks.sm"]) == ("NVIDIA H100", "550.1", "1980 MHz")
+
+
+def test_only_variables_that_decide_speed_are_kept(monkeypatch):
+    for name in ("OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS", "NVIDIA_TF32_OVERRIDE"):
+        monkeypatch.setenv(name, "1")
+    for name in ("TF_CLI_CONFIG_FILE", "API_TOKEN", "MY_OMP_SECRET"):
+        monkeypatch.setenv(name, "secret")
+    found = conditions.conditions([])["environment"]
+    assert {"OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS", "NVIDIA_TF32_OVERRIDE"} <= found.keys()
+    assert "secret" not in found.values()
+
+
+def test_a_program_that_is_missing_or_fails_tells_nothing():
+    assert conditions._output(["/nowhere/program"]) == ""
+    assert conditions._output(["false"]) == ""
+
+
+def test_the_revision_is_none_outside_its_own_repository(monkeypatch, tmp_path):
+    """An installed copy may lie in somebody else's."""
+    monkeypatch.setattr(conditions.alexnet_mf, "__file__", str(tmp_path / "__init__.py"))
+    assert conditions.revision() is None

@@ -1,0 +1,298 @@
+"""Reports: the figures, what is concluded from them, and what is not."""
+
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alexnet_mf.bench import plot, report
+from alexnet_mf.bench.report import Report
+from alexnet_mf.bench.report import report as make
+from alexnet_mf.errors import BenchError
+
+
+def cell(found: Report, name: str, phase: str, column: str) -> str:
+    table = found.tables[0]
+    row = next(row for row in table.rows if (row[1], row[2]) == (phase, name))
+    return row[table.columns.index(column)]
+
+
+def set_rates(record: dict[str, Any], backend: str, phase: str, seconds: list[float],
+              style: str = "alexnet_mf") -> None:
+    """What the samples of a phase took."""
+    ids = [w["id"] for w in record["workers"] if (w["backend"], w["style"]) == (backend, style)]
+    for result in record["results"]:
+        if result["worker"] in ids and result["phase"] == phase:
+            result["samples"] = [{"round": i, "at": float(i), "seconds": value, "calls": 1, "cpu_seconds": value}
+                                 for i, value in enumerate(seconds)]
+
+
+@pytest.fixture
+def record(measured) -> dict[str, Any]:
+    """Ours takes 4 s a step of 4 images, the book 8; an epoch is its steps; the input is a sixteenth of them."""
+    return measured(rounds=7)
+
+
+def test_images_a_second_and_the_ratio_to_the_book(record):
+    found = make([record])
+    assert cell(found, "torch float32", "step", "images/s") == "1 [1, 1]"
+    assert cell(found, "torch book", "step", "images/s") == "0.5 [0.5, 0.5]"
+    assert cell(found, "torch float32", "step", "to the book's style") == "2.00x [2.00, 2.00]"
+    assert cell(found, "torch float32", "forward", "to the book's style") == "2.00x [2.00, 2.00]"
+    assert cell(found, "torch book", "step", "to the book's style") == ""
+    assert cell(found, "torch float32", "epoch", "to the book's style") == ""
+
+
+def test_shares_of_the_ceilings(record, find):
+    """FLOP/s over the matrix product's, bytes/s over the copy's; the book's style against its backend's own."""
+    found = make([record])
+    work = find(record, "torch", "step")["work"]["flops"]
+    share = f"{100 * work / 4 / 2**40:.2g}"
+    assert cell(found, "torch float32", "step", "share of the ceiling") == (
+        f"{share} % [{share}, {share}] of matrix product")
+    moved = find(record, "torch", "input")["work"]["bytes"]
+    assert cell(found, "torch float32", "input", "share of the ceiling").startswith(
+        f"{100 * (moved / 0.25) / (2**30 / 0.5):.2g} % [")
+    assert cell(found, "torch float32", "optimizer", "share of the ceiling").endswith("of copy")
+    assert cell(found, "torch book", "step", "share of the ceiling").startswith(f"{100 * work / 8 / 2**40:.2g} % [")
+
+
+def test_ratios_are_taken_round_by_round(record):
+    """The machine was slower in every other round."""
+    weather = [1.0, 10.0] * 3 + [1.0]
+    set_rates(record, "torch", "step", [4.0 * w for w in weather])
+    set_rates(record, "torch", "step", [6.0 * w for w in weather], "book")
+    found = make([record])
+    assert cell(found, "torch float32", "step", "to the book's style") == "1.50x [1.50, 1.50]"
+    assert cell(found, "torch float32", "step", "images/s") == "1 [0.1, 1]"
+
+
+def test_what_a_step_is_made_of(record):
+    table = make([record]).tables[1]
+    row = dict(zip(table.columns, table.rows[0]))
+    assert (row["backend"], row["batch"]) == ("torch float32", "4")
+    assert row["input in a step"] == "6.2 % [6.2, 6.2]"
+    assert row["epoch to steps"] == "100.0 % [100.0, 100.0]"
+    assert row["matrix product"] == "1,100 GFLOP/s [1,100, 1,100]"
+    assert row["copy"] == "2.15 GB/s [2.15, 2.15]"
+    assert len(table.rows) == 2, "the book's style has no ceilings"
+
+
+def test_first_call_peak_memory_and_spread(record, find):
+    result = find(record, "torch", "step")
+    result |= {"first_call_seconds": 12.345, "peak_memory_bytes": 2_345_000_000}
+    set_rates(record, "torch", "step", [4.0, 4.0, 5.0, 4.0, 4.0, 8.0, 2.0])
+    found = make([record])
+    assert cell(found, "torch float32", "step", "first call") == "12.3 s"
+    assert cell(found, "torch float32", "step", "peak memory (process)") == "2.35 GB"
+    assert cell(found, "torch float32", "step", "spread") == "10 %"
+    result["peak_device_memory_bytes"] = 5_000_000
+    assert cell(make([record]), "torch float32", "step", "peak memory (process/device)") == "5 MB"
+
+
+def test_without_enough_rounds_there_is_no_interval(measured):
+    found = make([measured(rounds=3)])
+    assert cell(found, "torch float32", "step", "images/s") == "1 (n = 3)"
+    assert cell(found, "torch float32", "step", "to the book's style") == "2.00x (n = 3)"
+    assert "step, batch 4: torch float32 and mxnet float32: no difference seen: too few rounds for an interval" \
+        in found.conclusions
+
+
+# Ranking
+
+
+def test_who_is_faster_is_said_only_where_it_was_seen(record):
+    set_rates(record, "torch", "step", [4.0, 4.1, 4.2, 4.3, 4.2, 4.1, 4.0])
+    set_rates(record, "mxnet", "step", [5.0, 5.1, 5.2, 5.3, 5.2, 5.1, 5.0])
+    set_rates(record, "torch", "forward", [4.0, 4.1, 4.2, 5.3, 4.2, 4.1, 4.0])
+    set_rates(record, "mxnet", "forward", [5.0, 5.1, 5.2, 5.3, 5.2, 5.1, 5.0])
+    said = make([record]).conclusions
+    assert "step, batch 4: torch float32 is faster than mxnet float32, 1.24x [1.23, 1.25]" in said
+    assert "forward, batch 4: torch float32 and mxnet float32: no difference seen" in said
+    assert "epoch, batch 4: torch float32 and mxnet float32: no difference seen" in said
+    assert not [line for line in said if line.startswith(("input", "optimizer")) or "book" in line]
+
+
+def test_other_precisions_are_not_ranked(measured):
+    record = measured(("torch",), precisions=("float32", "bfloat16"), rounds=7)
+    record["results"][0]["samples"] = copy.deepcopy(record["results"][0]["samples"])
+    said = make([record]).conclusions
+    assert "step, batch 4: not ranked across different precision (bfloat16, float32)" in said
+    assert not [line for line in said if "faster" in line or "no difference" in line]
+
+
+def test_other_specs_are_not_ranked(record):
+    """As of the three tabs of the book."""
+    record["workers"][2]["spec_sha256"] = "other"
+    record["networks"]["other"] = {"name": "other"}
+    said = make([record]).conclusions
+    assert [line for line in said if line.startswith("step, batch 4: not ranked across different spec (")]
+    assert not [line for line in said if "faster" in line or "no difference" in line]
+
+
+def other_machine(record: dict[str, Any]) -> dict[str, Any]:
+    other = copy.deepcopy(record)
+    other["conditions"]["cpu"] = "Another CPU"
+    set_rates(other, "torch", "step", [1.0] * 7)
+    return other
+
+
+def test_other_machines_are_not_ranked(record):
+    found = make([record, other_machine(record)])
+    assert cell(found, "B: torch float32", "step", "images/s") == "4 [4, 4]"
+    line = next(line for line in found.conclusions if line.startswith("step, batch 4: not ranked"))
+    assert "different device (cpu, " in line and "cpu, Another CPU, " in line
+    assert "step, batch 4: B: torch float32 is faster than B: mxnet float32, 4.00x [4.00, 4.00]" in found.conclusions
+    assert not [line for line in found.conclusions if "A: torch float32 is faster than B" in line
+                or "B: torch float32 is faster than A" in line]
+
+
+def test_runs_of_one_machine_are_ranked_and_it_is_said_that_they_are_two(record):
+    other = copy.deepcopy(record)
+    set_rates(other, "torch", "step", [1.0] * 7)
+    assert "step, batch 4: B: torch float32 is faster than A: torch float32, in separate runs" in make(
+        [record, other]).conclusions
+
+
+def test_two_gpus_of_one_model_are_one_device_and_of_two_models_are_not(record):
+    for worker, name, description in zip(record["workers"], ("cuda:0", "cuda:0", "cuda:1", "cuda:1"),
+                                         ("H100", "H100", "H100", "H100")):
+        worker |= {"device": name, "description": description}
+    assert [line for line in make([record]).conclusions if "no difference seen" in line]
+    record["workers"][2]["description"] = "V100"
+    assert "step, batch 4: not ranked across different device (cuda, H100, cuda, V100)" in make([record]).conclusions
+
+
+# Settings, failures, remarks
+
+
+def test_what_a_setting_gains(measured, fake):
+    record = measured(("torch",), ablate=("compile",), rounds=7)
+    set_slow = [w["id"] for w in record["workers"] if w["without"] == ["compile"]]
+    for result in record["results"]:
+        if result["worker"] in set_slow and result["phase"] == "step":
+            for sample in result["samples"]:
+                sample["seconds"] *= 1.5
+    found = make([record])
+    assert "step, batch 4: torch float32 is 1.50x [1.50, 1.50] of what it is without compile" in found.conclusions
+    assert ("forward, batch 4: torch float32 is 1.00x [1.00, 1.00] of what it is without compile: no difference seen"
+            in found.conclusions)
+    assert not [line for line in found.conclusions if "faster" in line], "it is not ranked against itself"
+    assert cell(found, "torch float32 -compile", "step", "to the book's style") == "1.33x [1.33, 1.33]"
+
+
+def test_failures_and_an_early_end_are_told(record):
+    record["failures"] = [{"backend": "tensorflow", "style": "alexnet_mf", "precision": "tf32", "without": [],
+                           "batch_size": 4, "phase": "start", "reason": "no tf32 on cpu"}]
+    record["complete"] = False
+    said = make([record]).conclusions
+    assert "tensorflow alexnet_mf tf32, batch 4, start failed: no tf32 on cpu" in said
+    assert "stopped before its end: this is what had been measured" in said
+
+
+def test_figures_that_may_be_too_low_are_marked(record, find):
+    find(record, "torch", "step")["steady"] = False
+    found = make([record])
+    assert cell(found, "torch float32", "step", "images/s") == "1 [1, 1] *"
+    assert [line for line in found.conclusions if line.startswith("* still getting faster")]
+
+
+def test_more_than_the_ceiling_is_remarked(record, find):
+    find(record, "torch", "forward")["work"]["flops"] = 2.0**41
+    assert [line for line in make([record]).conclusions if "above the matrix product's rate" in line
+            and "torch float32 forward" in line]
+
+
+def test_a_phase_without_samples_is_left_out(record, find):
+    find(record, "torch", "step")["samples"] = []
+    assert not [row for row in make([record]).rows if (row.name, row.phase) == ("torch float32", "step")]
+    for result in record["results"]:
+        result["samples"] = []
+    assert make([record]).rows == []
+
+
+def test_conditions_are_told(record):
+    text = "\n".join(make([record]).conditions)
+    for part in (record["conditions"]["cpu"], "fake 1.0", "small (", "7 rounds, seed 0", "alexnet-mf bench",
+                 "revision"):
+        assert part in text
+
+
+def test_runs_have_letters():
+    assert [report.name_of(i) for i in (0, 1, 25, 26, 27, 52)] == ["A", "B", "Z", "AA", "AB", "BA"]
+
+
+@pytest.mark.parametrize("value, text", [(12345.6, "12,346"), (123.45, "123.5"), (45.14, "45.1"), (4.567, "4.57"),
+                                         (0.01234, "0.0123")])
+def test_numbers(value, text):
+    assert report.number_text(value) == text
+
+
+@pytest.mark.parametrize("seconds, text", [(12.34, "12.3 s"), (0.5, "500 ms"), (0.0000123, "12.3 us")])
+def test_seconds(seconds, text):
+    assert report.seconds_text(seconds) == text
+
+
+# Markdown and plot
+
+
+def test_markdown_is_a_table(record):
+    record["conditions"]["command"] = ["alexnet-mf", "bench", "a|b"]
+    text = report.markdown(make([record, other_machine(record)]))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    widths = {line.replace("\\|", "").count("|") for line in lines}
+    assert widths == {10, 9}
+    assert "| 4 | step | B: torch float32 | 4 [4, 4] |" in text
+    assert text.endswith("\n") and "\n\n\n" not in text
+
+
+def panel_texts(figure: Any) -> list[str]:
+    return [panel.get_title(loc="left") for panel in figure.axes]
+
+
+def test_the_plot_has_a_panel_for_each_phase_and_batch_size(measured):
+    figure = plot.draw(make([measured(("torch",), batch_sizes=(4, 8), rounds=6)]).rows)
+    assert panel_texts(figure) == ["forward, batch 4", "forward, batch 8", "step, batch 4", "step, batch 8",
+                                   "epoch, batch 4", "epoch, batch 8"]
+    for panel in figure.axes:
+        assert panel.get_xlabel() == "images/s"
+        assert panel.get_xlim()[0] == 0
+    assert [text.get_text() for text in figure.axes[2].get_yticklabels()] == ["torch float32", "torch book"]
+
+
+def test_the_plot_shows_the_interval_and_every_sample(record):
+    set_rates(record, "torch", "step", [4.0, 4.0, 5.0, 4.0, 4.0, 8.0, 2.0])
+    panel = plot.draw(make([record]).rows).axes[1]
+    lines = [(list(line.get_xdata()), line.get_linestyle()) for line in panel.lines]
+    assert ([0.5, 2.0], "-") in lines
+    assert [1.0] in [xs for xs, _ in lines]
+    assert sorted([1.0, 1.0, 0.8, 1.0, 1.0, 0.5, 2.0]) in [sorted(xs) for xs, _ in lines]
+
+
+def test_the_plot_needs_no_colour(record):
+    """All that is drawn is a shade of grey, but text and axes are not asked."""
+    image = io.BytesIO()
+    figure = plot.draw(make([record]).rows)
+    figure.savefig(image, format="rgba", dpi=50)
+    pixels = memoryview(image.getvalue())
+    assert pixels[0::4] == pixels[1::4] == pixels[2::4]
+
+
+def test_the_plot_is_a_png(record, tmp_path):
+    plot.save(make([record]).rows, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_that_cannot_be_is_told(record, tmp_path):
+    with pytest.raises(BenchError, match="no results to draw"):
+        plot.draw([])
+    with pytest.raises(BenchError, match="cannot be written"):
+        plot.save(make([record]).rows, Path(tmp_path / "nowhere" / "plot.png"))
+
+
+def test_only_the_phases_that_were_measured_are_drawn(measured):
+    assert panel_texts(plot.draw(make([measured(("torch",), phases=("input",), rounds=6)]).rows)) == ["input, batch 4"]

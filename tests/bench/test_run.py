@@ -1,0 +1,210 @@
+"""A run: who is asked what and when, and that one who fails does not stop the others."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from alexnet_mf.bench import run as runs
+from alexnet_mf.bench.link import WorkerFailed, WorkerGone
+from alexnet_mf.bench.plan import CEILINGS, PHASES, Plan
+from alexnet_mf.bench.run import Bench
+from alexnet_mf.errors import BenchError
+
+
+def rounds_of(result: dict[str, Any]) -> list[int]:
+    return [sample["round"] for sample in result["samples"]]
+
+
+def test_everyone_gives_a_sample_of_each_phase_in_each_round(measured):
+    record = measured(rounds=4)
+    assert record["complete"] and not record["failures"]
+    assert [(w["backend"], w["style"]) for w in record["workers"]] == [
+        ("torch", "alexnet_mf"), ("torch", "book"), ("mxnet", "alexnet_mf"), ("mxnet", "book")]
+    assert len(record["results"]) == 2 * (len(PHASES) + len(CEILINGS) + 2)
+    assert all(rounds_of(result) == [0, 1, 2, 3] for result in record["results"])
+
+
+def samples(measured: Any) -> list[tuple[int, str]]:
+    """(number of the worker, phase) in the order in which they were taken."""
+    numbers: dict[int, int] = {}
+    return [(numbers.setdefault(id(worker), len(numbers)), command["phase"])
+            for worker, command in measured.asked if command["do"] == "sample"]
+
+
+def test_samples_are_interleaved(measured):
+    """Each round asks everybody before the next begins; those of one phase follow each other."""
+    measured(rounds=4)
+    taken = samples(measured)
+    size = len(taken) // 4
+    lots = [taken[start:start + size] for start in range(0, len(taken), size)]
+    for lot in lots:
+        assert len(set(lot)) == size
+        phases = [phase for _, phase in lot]
+        assert [phase for i, phase in enumerate(phases) if i == 0 or phase != phases[i - 1]] == list(
+            dict.fromkeys(phases)), "a phase is done in one go"
+    assert lots[1] == lots[0][::-1] and lots[3] == lots[2][::-1]
+    assert lots[2] not in (lots[0], lots[1])
+
+
+def test_the_order_comes_from_the_seed():
+    tasks: Any = [(phase, worker) for phase in PHASES for worker in "abc"]
+    assert runs.order(tasks, 0, random.Random("1")) == runs.order(tasks, 0, random.Random("1"))
+    assert runs.order(tasks, 0, random.Random("1")) != runs.order(tasks, 0, random.Random("2"))
+
+
+def test_every_batch_size_has_processes_of_its_own(measured, find):
+    """So that its peak memory is its own."""
+    record = measured(("torch",), batch_sizes=(4, 8), rounds=1)
+    assert [worker["batch_size"] for worker in record["workers"]] == [4, 4, 8, 8]
+    assert [worker["id"] for worker in record["workers"]] == [0, 1, 2, 3]
+    assert find(record, "torch", "step", batch_size=8)["work"]["images"] == 8
+
+
+def test_only_the_phases_that_were_asked_for(measured):
+    record = measured(("torch",), phases=("input", "step"), rounds=1)
+    assert sorted({result["phase"] for result in record["results"]}) == sorted(["input", "step", *CEILINGS])
+    record = measured(("torch",), phases=("input",), rounds=1)
+    assert [worker["style"] for worker in record["workers"]] == ["alexnet_mf"]
+
+
+def test_a_backend_without_a_book_is_no_failure(measured, fake):
+    fake["torch"].book_seconds = {}
+    record = measured(("torch",), rounds=1)
+    assert [worker["style"] for worker in record["workers"]] == ["alexnet_mf"]
+    assert record["failures"] == []
+
+
+# Failures
+
+
+def failures(record: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    return [(entry["backend"], entry["style"], entry["phase"], entry["reason"]) for entry in record["failures"]]
+
+
+def test_a_backend_that_cannot_start_is_told_and_the_others_go_on(measured, fake, find):
+    def fail(*arguments: Any) -> Any:
+        raise RuntimeError("no such luck")
+    fake["torch"].build = fail
+    record = measured(rounds=2)
+    assert failures(record) == [("torch", "alexnet_mf", "start", "no such luck")]
+    assert rounds_of(find(record, "mxnet", "step")) == rounds_of(find(record, "torch", "step", "book")) == [0, 1]
+
+
+def test_a_phase_that_fails_is_told_and_the_others_go_on(measured, fake, find):
+    def fail(*arguments: Any) -> Any:
+        raise RuntimeError("out of memory")
+    fake["torch"].ceilings = fail
+    record = measured(rounds=2)
+    assert failures(record) == [("torch", "alexnet_mf", ceiling, "out of memory") for ceiling in CEILINGS]
+    assert rounds_of(find(record, "torch", "step")) == [0, 1]
+    assert record["complete"]
+
+
+class Moody:
+    """A worker that goes wrong at a certain command."""
+
+    def __init__(self, inner: Any, fails: Any, error: Exception) -> None:
+        self.inner, self.fails, self.error, self.closed, self.later = inner, fails, error, False, 0
+
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(self.error, WorkerGone) and self.later:
+            raise AssertionError("a worker that is gone is asked no more")
+        if self.fails(command):
+            self.later += 1
+            raise self.error
+        answer: dict[str, Any] = self.inner.ask(command)
+        return answer
+
+    def close(self) -> None:
+        self.closed = True
+        self.inner.close()
+
+
+@pytest.fixture
+def bench_with(fake, device, local):
+    def make(fails: Any, error: BaseException, **options: Any) -> tuple[Bench, list[Moody]]:
+        made: list[Moody] = []
+
+        def connect(python: str, without: tuple[str, ...]) -> Moody:
+            made.append(Moody(local(python, without), fails if not made else lambda command: False, error))
+            return made[-1]
+        return Bench(Plan(("torch", "mxnet"), **{"batch_sizes": (4,), "book": False, "rounds": 3, **options}),
+                     connect=connect), made
+    return make
+
+
+def test_a_worker_that_dies_keeps_its_samples_and_the_others_go_on(bench_with, find):
+    count = 0
+
+    def third_step(command: dict[str, Any]) -> bool:
+        nonlocal count
+        count += command["do"] == "sample" and command["phase"] == "step"
+        return count == 3
+    bench, made = bench_with(third_step, WorkerGone("python ended with exit code -9"))
+    record = bench.run()
+    assert failures(record) == [("torch", "alexnet_mf", "step", "python ended with exit code -9")]
+    assert rounds_of(find(record, "torch", "step")) == [0, 1]
+    assert rounds_of(find(record, "mxnet", "step")) == [0, 1, 2]
+    assert all(worker.closed for worker in made)
+
+
+def test_a_worker_that_dies_while_it_warms_up_is_not_waited_for(bench_with, find):
+    bench, _ = bench_with(lambda command: (command["do"], command.get("phase")) == ("prepare", "input"),
+                          WorkerGone("python ended with exit code -6"))
+    record = bench.run()
+    assert failures(record) == [("torch", "alexnet_mf", "input", "python ended with exit code -6")]
+    assert rounds_of(find(record, "torch", "forward")) == []
+    assert rounds_of(find(record, "mxnet", "input")) == [0, 1, 2]
+
+
+def test_a_phase_that_fails_once_is_not_asked_again(bench_with, find):
+    bench, _ = bench_with(lambda command: (command["do"], command.get("phase")) == ("sample", "input"),
+                          WorkerFailed("it went wrong"))
+    record = bench.run()
+    assert failures(record) == [("torch", "alexnet_mf", "input", "it went wrong")]
+    assert rounds_of(find(record, "torch", "input")) == []
+    assert rounds_of(find(record, "torch", "step")) == [0, 1, 2]
+
+
+def test_a_worker_of_another_version_is_not_measured(bench_with):
+    bench, made = bench_with(lambda command: False, WorkerFailed(""))
+    connect = bench.connect
+
+    def older(python: str, without: tuple[str, ...]) -> Any:
+        worker = connect(python, without)
+        ask = worker.ask
+        if len(made) == 1:
+            worker.ask = lambda command: {**ask(command), "protocol": 0}  # type: ignore[method-assign]
+        return worker
+    bench.connect = older
+    record = bench.run()
+    assert [(entry["backend"], entry["phase"]) for entry in record["failures"]] == [("torch", "start")]
+    assert "another version" in record["failures"][0]["reason"]
+
+
+def test_where_nothing_can_be_measured_that_is_an_error(measured, fake):
+    for backend in fake.values():
+        backend.precisions = lambda device: ["float64"]
+        backend.book_seconds = {}
+    with pytest.raises(BenchError, match=r"nothing was measured: torch: no float32 on cpu.*; mxnet: no float32"):
+        measured()
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_what_was_measured_until_it_was_stopped_is_kept(bench_with, find, stop):
+    count = 0
+
+    def late(command: dict[str, Any]) -> bool:
+        nonlocal count
+        count += command["do"] == "sample"
+        return count == 12
+    bench, made = bench_with(late, stop())
+    with pytest.raises(stop):
+        bench.run()
+    assert all(worker.closed for worker in made)
+    assert not bench.record["complete"]
+    assert sum(len(result["samples"]) for result in bench.record["results"]) > 12
+    assert "seconds" in bench.record["conditions"]

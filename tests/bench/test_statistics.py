@@ -1,0 +1,126 @@
+"""Statistics against samples whose answers are known, and by drawing many."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alexnet_mf.bench import statistics
+from alexnet_mf.bench.statistics import Candidate, Estimate, estimate, faster, median, median_interval, quantile, ratio
+from alexnet_mf.errors import NotComparable
+
+
+@pytest.mark.parametrize("values, expected", [([3], 3), ([1, 9], 5), ([9, 1, 4], 4), ([1, 2, 3, 100], 2.5)], ids=str)
+def test_median(values, expected):
+    assert median(values) == expected
+
+
+def test_quantiles_lie_between_neighbours_by_distance():
+    """As NumPy's and R's default have it: position share * (n - 1)."""
+    assert [quantile([10, 20, 40, 80], share) for share in (0, 0.25, 0.5, 0.75, 1)] == [10, 17.5, 30, 50, 80]
+    assert quantile([math.inf, math.inf], 0.5) == math.inf
+
+
+@pytest.mark.parametrize("values", [[], [1.0, math.nan]], ids=["none", "not a number"])
+def test_no_quantile_of_nothing(values):
+    with pytest.raises(ValueError, match="no quantile"):
+        median(values)
+
+
+# From tables of the sign test: the k-th smallest and k-th largest of n enclose the median with at least 95 %.
+@pytest.mark.parametrize("n, k", [(6, 1), (8, 1), (9, 2), (11, 2), (12, 3), (14, 3), (15, 4), (17, 5), (20, 6), (25, 8),
+                                  (30, 10), (50, 18), (100, 40)])
+def test_the_interval_takes_the_order_statistics_of_the_tables(n, k):
+    values = list(range(1, n + 1))
+    random.Random(n).shuffle(values)
+    assert median_interval(values) == (k, n + 1 - k)
+
+
+@pytest.mark.parametrize("n", range(6))
+def test_there_is_no_interval_below_six(n):
+    """1 - 2 / 2^5 is 93.75 %."""
+    assert median_interval(list(range(n))) is None
+    assert statistics.FEWEST == 6
+
+
+def test_six_are_enough_for_95_percent_and_not_for_99():
+    assert median_interval([1, 2, 3, 4, 5, 6]) == (1, 6)
+    assert median_interval([1, 2, 3, 4, 5, 6], confidence=0.99) is None
+
+
+@pytest.mark.parametrize("n", [6, 7, 12, 25])
+@pytest.mark.parametrize("draw, true_median", [
+    (lambda r: r.gauss(5, 2), 5), (lambda r: r.expovariate(1), math.log(2)),
+    (lambda r: 1 + (r.expovariate(0.1) if r.random() < 0.3 else 0.1 * r.random()), 1 + 0.1 * 0.5 / 0.7),
+], ids=["normal", "exponential", "bursts"])
+def test_the_interval_covers_the_median_as_often_as_it_says(n, draw, true_median):
+    """Whatever the distribution. Of 4,000 intervals at 95 %, 3,740 or more cover it but once in 10^4 tests; seeded."""
+    stream = random.Random(0)
+    trials = 4000
+    covered = 0
+    for _ in range(trials):
+        low, high = median_interval([draw(stream) for _ in range(n)])
+        covered += low <= true_median <= high
+    assert covered / trials >= 0.935
+
+
+@given(st.lists(st.floats(0.001, 1000), min_size=6, max_size=40))
+def test_an_estimate_is_in_order(values):
+    found = estimate(values)
+    assert min(values) <= found.low <= found.median <= found.high <= max(values)
+    assert found.low <= found.median
+    assert found.lower_quartile <= found.median <= found.upper_quartile
+    assert found.n == len(values)
+
+
+def test_a_ratio_is_taken_round_by_round():
+    """The machine was ten times slower in half of the rounds; the second was always 1.25 times faster."""
+    slow = {number: 10.0 if number % 2 else 1.0 for number in range(8)}
+    found = ratio({number: 1.25 * value for number, value in slow.items()}, slow)
+    assert (found.median, found.low, found.high, found.n) == (1.25, 1.25, 1.25, 8)
+
+
+def test_rounds_that_only_one_has_do_not_count():
+    found = ratio({0: 2.0, 1: 4.0, 5: 100.0}, {0: 1.0, 1: 1.0, 2: 7.0})
+    assert (found.median, found.low, found.n) == (3.0, None, 2)
+    assert ratio({0: 1.0}, {1: 1.0}) is None
+
+
+# Ranking
+
+SAME = {"precision": "float32", "spec": "abc", "device": "cpu"}
+
+
+def candidate(name: str, low: float | None, high: float | None, **conditions: str) -> Candidate:
+    middle = (low + high) / 2 if low is not None and high is not None else 1.0
+    return Candidate(name, Estimate(middle, middle, middle, low, high, 7), {**SAME, **conditions})
+
+
+def test_only_intervals_that_do_not_overlap_rank():
+    a, b, c = candidate("a", 10, 12), candidate("b", 12.5, 13), candidate("c", 11, 12.75)
+    assert faster(a, b) is b and faster(b, a) is b
+    assert faster(a, c) is None and faster(c, b) is None
+
+
+def test_intervals_that_touch_do_not_rank():
+    assert faster(candidate("a", 1, 2), candidate("b", 2, 3)) is None
+
+
+def test_without_an_interval_nothing_ranks():
+    assert faster(candidate("a", None, None), candidate("b", 100, 101)) is None
+
+
+@pytest.mark.parametrize("what, other", [("precision", "bfloat16"), ("spec", "def"), ("device", "cuda, a GPU")])
+def test_what_ran_under_other_conditions_is_not_ranked(what, other):
+    """Even if one is a hundred times faster; and the error says why."""
+    with pytest.raises(NotComparable, match=f"a and b are not ranked: {what} {SAME[what]} and {other}"):
+        faster(candidate("a", 1, 2), candidate("b", 100, 200, **{what: other}))
+
+
+def test_all_that_differs_is_named():
+    with pytest.raises(NotComparable, match=r"precision float32 and tf32; device cpu and cuda"):
+        faster(candidate("a", 1, 2), candidate("b", 1, 2, precision="tf32", device="cuda"))

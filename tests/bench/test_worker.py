@@ -1,0 +1,206 @@
+"""A worker: what it times, on a device that the test plays, and its protocol in a process of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alexnet_mf import backends, spec
+from alexnet_mf.backends.base import Sgd
+from alexnet_mf.bench import worker as workers
+from alexnet_mf.bench.plan import CEILINGS, PHASES
+from alexnet_mf.bench.worker import PREFIX, Worker, peak_memory, serve
+
+START = {"do": "start", "backend": "torch", "style": "alexnet_mf", "device": "auto", "precision": "float32",
+         "without": [], "batch_size": 4, "epoch_batches": 3, "sample_seconds": 0.2, "seed": 0}
+PER_CALL = {"input": 0.25, "forward": 1.0, "forward_backward": 2.0, "optimizer": 0.5, "step": 4.0,
+            "matrix product": 1.0, "copy": 0.5, "epoch": 2 * 4.0}
+
+
+@pytest.fixture
+def worker(fake, device) -> Worker:
+    return Worker(device.clock)
+
+
+def start(worker: Worker, small: spec.Network, **changes: Any) -> dict[str, Any]:
+    return worker.handle({**START, "network": spec.as_dict(small), **changes})
+
+
+def seconds_a_call(worker: Worker, phases: list[str]) -> dict[str, float]:
+    found = {}
+    for phase in phases:
+        worker.handle({"do": "prepare", "phase": phase})
+        sample = worker.handle({"do": "sample", "phase": phase})
+        found[phase] = sample["seconds"] / sample["calls"]
+    return found
+
+
+def test_every_phase_is_timed_as_long_as_it_takes(worker, small):
+    answer = start(worker, small)
+    assert sorted(answer["phases"]) == sorted([*PHASES, *CEILINGS])
+    assert seconds_a_call(worker, answer["phases"]) == PER_CALL
+
+
+@pytest.mark.parametrize("slow", ["input", "forward", "forward_backward", "optimizer", "step"])
+def test_an_injected_sleep_is_seen_in_the_right_phase(worker, small, fake, slow):
+    """And in no other; an epoch is made of steps."""
+    phases = start(worker, small)["phases"]
+    fake["torch"].seconds[slow] += 16.0
+    changed = {slow: PER_CALL[slow] + 16.0} | ({"epoch": 2 * 20.0} if slow == "step" else {})
+    assert seconds_a_call(worker, phases) == PER_CALL | changed
+
+
+def test_a_backend_that_does_not_wait_is_refused(worker, small, fake):
+    start(worker, small)
+    fake["torch"].waits = False
+    with pytest.raises(Exception, match="the device is not waited for"):
+        worker.handle({"do": "prepare", "phase": "step"})
+
+
+def test_a_ceiling_that_is_not_waited_for_is_refused(worker, small, fake):
+    start(worker, small)
+    fake["torch"].waits = False
+    with pytest.raises(Exception, match="the device is not waited for"):
+        worker.handle({"do": "prepare", "phase": "copy"})
+
+
+def test_the_work_of_phases_and_ceilings(worker, small):
+    start(worker, small)
+    did = {phase: worker.handle({"do": "prepare", "phase": phase})["work"] for phase in (*PHASES, *CEILINGS)}
+    assert {phase: did[phase]["images"] for phase in did} == {
+        **dict.fromkeys(PHASES, 4), "epoch": 2 * 4, "matrix product": 0, "copy": 0}
+    assert did["epoch"]["flops"] == 2 * did["step"]["flops"] == 2 * did["forward_backward"]["flops"]
+    assert did["matrix product"] == {"images": 0, "flops": 2.0**40, "bytes": 0}
+    assert did["copy"] == {"images": 0, "flops": 0, "bytes": 2.0**30}
+
+
+def test_the_books_style_has_its_two_phases_and_no_ceilings(worker, small):
+    answer = start(worker, small, style="book", precision="as shipped", without=["all"])
+    assert answer["phases"] == ["forward", "step"]
+    assert seconds_a_call(worker, answer["phases"]) == {"forward": 2.0, "step": 8.0}
+
+
+def test_a_precision_that_a_backend_has_not_is_an_error(worker, small):
+    with pytest.raises(Exception, match="backend torch: no float16 on cpu; take --precision float32 or bfloat16"):
+        start(worker, small, precision="float16")
+
+
+def test_an_error_is_an_answer_and_the_next_command_may_go_well(worker, small):
+    commands = [{**START, "network": spec.as_dict(small)}, {"do": "prepare", "phase": "nonsense"},
+                {"do": "prepare", "phase": "step"}]
+    answers = io.StringIO()
+    serve(io.StringIO("".join(json.dumps(command) + "\n" for command in commands)), answers, worker)
+    lines = answers.getvalue().splitlines()
+    assert all(line.startswith(PREFIX) for line in lines)
+    first, second, third = (json.loads(line[len(PREFIX):]) for line in lines)
+    assert "error" not in first and "calls_per_sample" in third
+    assert second == {"error": "KeyError: 'nonsense'"}
+
+
+@pytest.mark.parametrize("error, said", [
+    (NotImplementedError("backend torch has no ceilings yet"), "backend torch has no ceilings yet"),
+    (RuntimeError("\n CUDA out of memory.\nTried to allocate"), "RuntimeError: CUDA out of memory."),
+    (MemoryError(), "MemoryError: nothing said"),
+], ids=lambda value: type(value).__name__)
+def test_an_error_is_told_in_one_line(error, said):
+    assert workers.reason(error) == said
+
+
+def test_peak_memory_grows_and_does_not_shrink():
+    before = peak_memory()
+    block = np.ones(2**26, np.uint8)
+    during = peak_memory()
+    del block
+    assert before is not None and during >= before
+    assert peak_memory() >= during - 2**20  # Linux counts pages in lots
+
+
+# In a process of its own
+
+NOISY = """
+import os, runpy, sys
+print("what a Python prints when it starts", flush=True)
+from alexnet_mf import backends
+load = backends.load
+def noisy(name):
+    print("from Python")
+    os.system("echo from a program")
+    os.write(1, b"from C\\n")
+    return load(name)
+backends.load = noisy
+sys.argv = ["worker"]
+runpy.run_module("alexnet_mf.bench.worker", run_name="__main__")
+"""
+
+
+def test_what_frameworks_print_is_no_answer(small):
+    commands = [{**START, "backend": "numpy", "precision": "float64", "network": spec.as_dict(small)},
+                {"do": "prepare", "phase": "optimizer"}]
+    done = subprocess.run([sys.executable, "-c", NOISY], capture_output=True, text=True, timeout=300,
+                          input="".join(json.dumps(command) + "\n" for command in commands))
+    first, *answers = done.stdout.splitlines()
+    assert first == "what a Python prints when it starts"  # before we could help it; the parent passes over it
+    assert len(answers) == len(commands) and all(line.startswith(PREFIX) for line in answers)
+    assert "error" not in json.loads(answers[1][len(PREFIX):])
+    assert {"from Python", "from a program", "from C"} <= set(done.stderr.splitlines())
+    assert done.returncode == 0
+
+
+# The referee's phases
+
+
+def test_the_referees_phases_do_what_they_say(small, monkeypatch):
+    from alexnet_mf import data, parameters
+
+    model: Any = backends.load("numpy").build(small, parameters.initialise(small, 0))
+    images = data.synthetic.load(0, train=8, test=1).train
+    placed = model.place(images.images, images.labels)
+    phases = model.phases(placed, np.array([5, 2, 7]), Sgd(0.5), 3)
+    start = model.export()
+
+    def unchanged() -> bool:
+        return all(np.array_equal(value, start[name]) for name, value in model.export().items())
+
+    for phase in ("input", "forward", "forward_backward"):
+        phases[phase](0)
+        assert unchanged(), f"{phase} changes no parameter"
+    phases["optimizer"](0)
+    assert not unchanged()
+    other: Any = backends.load("numpy").build(small, parameters.initialise(small, 0))
+    trainer = other.trainer(Sgd(0.5), 3)
+    mine: Any = backends.load("numpy").build(small, parameters.initialise(small, 0))
+    step = mine.phases(placed, np.array([5, 2, 7]), Sgd(0.5), 3)["step"]
+    for number in range(2):
+        trainer.step(placed, np.array([5, 2, 7]), number)
+        step(number)
+    assert all(np.array_equal(value, other.export()[name]) for name, value in mine.export().items())
+
+
+def test_the_referee_computes_in_one_way_only(small):
+    from alexnet_mf import parameters
+    from alexnet_mf.backends.base import Execution
+    from alexnet_mf.errors import BackendUnavailable
+
+    numpy = backends.load("numpy")
+    start = parameters.initialise(small, 0)
+    assert numpy.precisions("cpu") == ["float64"]
+    numpy.build(small, start, "cpu", Execution("float64"))
+    with pytest.raises(BackendUnavailable, match="no precision float32 on cpu; there is float64"):
+        numpy.build(small, start, "cpu", Execution("float32"))
+    with pytest.raises(BackendUnavailable, match="no setting 'compile' to leave out on cpu"):
+        numpy.build(small, start, "cpu", Execution("float64", frozenset({"compile"})))
+
+
+def test_a_process_knows_what_it_leaves_out(monkeypatch):
+    from alexnet_mf.backends import base
+
+    monkeypatch.delenv(base.LEFT_OUT, raising=False)
+    assert base.left_out() == frozenset()
+    monkeypatch.setenv(base.LEFT_OUT, "compile,threads")
+    assert base.left_out() == {"compile", "threads"}

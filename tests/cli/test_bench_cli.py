@@ -1,0 +1,362 @@
+"""`bench`: flags, exit codes, files, Ctrl-C, and workers in processes that measure a small network."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from alexnet_mf import backends, cli, spec
+from alexnet_mf.bench import link, record, run
+from alexnet_mf.bench.plan import PHASES
+from alexnet_mf.cli import bench as verb
+
+QUICK = ["--backends", "numpy", "--precision", "float64", "--batch-size", "2", "--epoch-batches", "2",
+         "--sample-seconds", "0.01"]
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]):
+    """Run a command in this process."""
+    def start(*words: str | Path) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = cli.main(["bench", *map(str, words)])
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        return Outcome(code, *capsys.readouterr())
+    return start
+
+
+@pytest.fixture
+def small_alexnet(small, monkeypatch) -> spec.Network:
+    """A small network under AlexNet's name; workers get it from us."""
+    network = dataclasses.replace(small, name="alexnet")
+    known = spec.get_network
+
+    def get_network(name: str, backend: str = "torch") -> spec.Network:
+        known(name, backend)
+        return network
+    monkeypatch.setattr(spec, "get_network", get_network)
+    return network
+
+
+@pytest.fixture
+def no_worker(monkeypatch):
+    """Whoever starts a worker has not looked before."""
+    def start(*words: Any) -> None:
+        raise AssertionError("no work before all words are checked")
+    monkeypatch.setattr(run, "Bench", start)
+
+
+def assert_one_line(outcome: Outcome, *fragments: str, code: int = 2) -> None:
+    """An exit code, nothing on standard output, and one line on standard error, with these words."""
+    assert (outcome.code, outcome.out) == (code, "")
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert outcome.err.startswith("alexnet-mf")
+    for fragment in fragments:
+        assert fragment in outcome.err, outcome.err
+
+
+def script(path: Path, *lines: str) -> Path:
+    """A program in the place of Python."""
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]), encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+# A run
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the record of one real run, which several tests read."""
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture
+def measured(kept, command, small_alexnet) -> tuple[Path, Outcome]:
+    """One real run of the NumPy backend, in six rounds; done once."""
+    path, said = kept / "run.json", kept / "said.json"
+    if not said.exists():
+        outcome = command(*QUICK, "--rounds", "6", "--json", path, "--plot", kept / "plot.png", "--markdown",
+                          kept / "report.md")
+        said.write_text(json.dumps(dataclasses.asdict(outcome)), encoding="utf-8")
+    return path, Outcome(**json.loads(said.read_text(encoding="utf-8")))
+
+
+def test_a_run_prints_tables_and_conditions(measured):
+    _, outcome = measured
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = outcome.out.splitlines()
+    assert lines[0] == "medians, in brackets their 95 % intervals"
+    assert lines[1].split("  ")[0] == "batch"
+    for phase in PHASES:
+        assert [line for line in lines if line.split()[:4] == ["2", phase, "numpy", "float64"]], phase
+    assert "GFLOP/s" in outcome.out and f"numpy {np.__version__}" in outcome.out
+    assert "alexnet-mf" in lines[-1]
+
+
+def test_a_run_keeps_every_sample(measured, small_alexnet):
+    path, _ = measured
+    written = json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.validate(written, record.schema(), jsonschema.Draft202012Validator)
+    assert [len(result["samples"]) for result in written["results"]] == [6] * (len(PHASES) + 2)
+    assert {result["phase"] for result in written["results"]} == {*PHASES, "matrix product", "copy"}
+    (worker,) = written["workers"]
+    assert worker["spec_sha256"] == spec.digest(small_alexnet)
+    assert written["networks"] == {worker["spec_sha256"]: json.loads(json.dumps(spec.as_dict(small_alexnet)))}
+    assert "OPENBLAS_NUM_THREADS" in worker["settings"]
+    assert written["complete"] and not written["failures"]
+
+
+def test_a_report_says_the_same_as_the_run(measured, command, tmp_path):
+    path, outcome = measured
+    again = command("--report", path, "--plot", tmp_path / "again.png")
+    assert (again.code, again.err, again.out) == (0, "", outcome.out)
+    assert (tmp_path / "again.png").read_bytes().startswith(b"\x89PNG")
+    assert (path.parent / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_markdown_to_a_file_or_to_standard_output(measured, command):
+    path, _ = measured
+    shown = command("--report", path, "--markdown", "-")
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out == (path.parent / "report.md").read_text(encoding="utf-8")
+    assert shown.out.count("| --- |") and "medians, in" not in shown.out
+
+
+def test_a_report_on_several_files(measured, command):
+    path, _ = measured
+    outcome = command("--report", path, path)
+    assert outcome.code == 0
+    assert "A: numpy float64" in outcome.out and "B: numpy float64" in outcome.out
+    assert "no difference seen" in outcome.out
+
+
+def test_json_to_standard_output_and_nothing_else(command, small_alexnet):
+    outcome = command(*QUICK, "--rounds", "1", "--phases", "optimizer", "--json", "-")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert [result["phase"] for result in json.loads(outcome.out)["results"]] == [
+        "optimizer", "matrix product", "copy"]
+
+
+# A backend that fails
+
+
+DRIVER = """
+import runpy, sys, time
+import numpy as np
+from alexnet_mf import backends
+from alexnet_mf.backends.numpy import backend as module
+phases = module.NumpyModel.phases
+def changed(self, *arguments):
+    found = phases(self, *arguments)
+    {change}
+    return found
+module.NumpyModel.phases = changed
+runpy.run_module(sys.argv.pop(2), run_name="__main__")
+"""
+
+
+@pytest.fixture
+def interpreter(tmp_path):
+    """A Python whose NumPy backend has other phases."""
+    def write(change: str) -> str:
+        driver = tmp_path / "driver.py"
+        driver.write_text(DRIVER.format(change=change), encoding="utf-8")
+        return str(script(tmp_path / "python", f'exec {shlex.quote(sys.executable)} {shlex.quote(str(driver))} "$@"'))
+    return write
+
+
+def test_a_phase_that_fails_is_told_and_the_others_go_on(command, small_alexnet, interpreter, tmp_path):
+    python = interpreter("found['optimizer'] = lambda number: 1 / 0")
+    outcome = command(*QUICK, "--rounds", "2", "--phases", "input,optimizer", "--python", f"numpy={python}", "--json",
+                      tmp_path / "run.json")
+    assert (outcome.code, outcome.err) == (1, "")
+    assert "numpy alexnet_mf float64, batch 2, optimizer failed: ZeroDivisionError: division by zero" in outcome.out
+    written = record.load(tmp_path / "run.json")
+    assert {result["phase"]: len(result["samples"]) for result in written["results"]} == {
+        "input": 2, "matrix product": 2, "copy": 2}
+    quiet = command("--report", tmp_path / "run.json", "--markdown", "-")
+    assert quiet.code == 1
+    assert quiet.err == "numpy alexnet_mf, optimizer failed: ZeroDivisionError: division by zero\n"
+
+
+def test_a_backend_that_dies_is_told_in_one_line(command, small_alexnet, interpreter, tmp_path):
+    """While it was warming up: nothing had been measured, and nothing is written."""
+    python = interpreter("found['step'] = lambda number: __import__('os').abort()")
+    outcome = command(*QUICK, "--rounds", "2", "--phases", "forward,step", "--python", f"numpy={python}", "--json",
+                      tmp_path / "run.json")
+    assert_one_line(outcome, "nothing was measured: numpy: ", "ended with exit code -6")
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_sleep_is_seen_in_its_phase(command, small_alexnet, interpreter, tmp_path):
+    """However fast or slow the machine is: at least as long as it was."""
+    python = interpreter("real = found['input']; found['input'] = lambda number: (real(number), time.sleep(0.25))")
+    assert command(*QUICK, "--rounds", "1", "--phases", "input,optimizer", "--python", f"numpy={python}", "--json",
+                   tmp_path / "run.json").code == 0
+    by = {result["phase"]: result for result in record.load(tmp_path / "run.json")["results"]}
+    assert by["input"]["samples"][0]["seconds"] / by["input"]["samples"][0]["calls"] >= 0.25
+    assert by["input"]["first_call_seconds"] >= 0.25
+
+
+def test_a_backend_that_cannot_is_told_in_one_line(command, small_alexnet):
+    assert_one_line(command("--backends", "numpy"), "nothing was measured: numpy: no float32 on cpu",
+                    "--precision float64")
+    assert_one_line(command(*QUICK, "--without", "compile"), "numpy", "no settings", "(compile)")
+    assert_one_line(command(*QUICK, "--device", "cuda:7"), "numpy", "no device 'cuda:7'", "cpu")
+
+
+def test_a_python_without_the_package_is_told_in_one_line(command, small_alexnet, tmp_path):
+    python = script(tmp_path / "python", f'exec {shlex.quote(sys.executable)} -I -S "$@"')
+    assert_one_line(command(*QUICK, "--python", f"numpy={python}"), "numpy", "exit code 1", "alexnet_mf and numpy",
+                    "--python numpy=PATH")
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_ends_the_workers_and_keeps_what_was_measured(small, tmp_path):
+    """In a process of its own, which is sent the signal once a first sample has been taken."""
+    program = f"""
+import json, sys
+from alexnet_mf import spec
+from alexnet_mf.bench.run import Bench
+network = spec.from_dict(json.loads({json.dumps(json.dumps(spec.as_dict(small)))}))
+spec.get_network = lambda name, backend="torch": network
+sample = Bench._sample
+def noted(self, *arguments):
+    sample(self, *arguments)
+    pids = [runner.channel.process.pid for runner in self._runners]
+    open({str(tmp_path / "pids")!r}, "w").write(json.dumps(pids))
+Bench._sample = noted
+from alexnet_mf.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", program, "bench", *QUICK, "--rounds", "1000000", "--json",
+                                str(tmp_path / "run.json")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
+        assert time.monotonic() < end and process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (130, "")
+    assert err.strip() == "alexnet-mf: stopped by Ctrl-C"
+    written = record.load(tmp_path / "run.json")
+    assert not written["complete"]
+    assert any(result["samples"] for result in written["results"])
+    for pid in json.loads((tmp_path / "pids").read_text()):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+# Wrong words
+
+
+@pytest.mark.parametrize("words, fragments", [
+    (["--backends", "torch,jax"], ["jax", "torch"]),
+    (["--net", "lenet"], ["lenet", "alexnet, alexnet-tab"]),
+    (["--batch-size", "32,x"], ["--batch-size", "'x'"]),
+    (["--batch-size", "0"], ["--batch-size", "at least 1"]),
+    (["--batch-size", ""], ["--batch-size", "''"]),
+    (["--precision", "half"], ["unknown precision 'half'", "float32, tf32, bfloat16"]),
+    (["--phases", "forward,backward"], ["unknown phase 'backward'", "forward_backward"]),
+    (["--phases", ""], ["unknown phase ''"]),
+    (["--rounds", "0"], ["--rounds", "at least 1"]),
+    (["--epoch-batches", "1"], ["batches of an epoch must be at least 2, not 1"]),
+    (["--sample-seconds", "0"], ["--sample-seconds", "above 0", "'0'"]),
+    (["--sample-seconds", "inf"], ["--sample-seconds", "'inf'"]),
+    (["--seed", "-1"], ["--seed", "-1"]),
+    (["--python", "numpy"], ["--python", "NAME=PATH", "'numpy'"]),
+    (["--python", "numpy=/nowhere/python"], ["/nowhere/python", "no such program"]),
+    (["--json", "/nowhere/r.json"], ["/nowhere/r.json", "make it"]),
+    (["--plot", "/nowhere/r.png"], ["/nowhere/r.png", "make it"]),
+    (["--markdown", "/nowhere/r.md"], ["/nowhere/r.md", "make it"]),
+    (["--json", "-", "--markdown", "-"], ["cannot share standard output"]),
+    (["--report"], ["--report"]),
+    (["--report", "/nowhere/r.json"], ["/nowhere/r.json", "No such file"]),
+    (["--report", "/dev/null"], ["/dev/null", "no JSON"]),
+    (["--report", "/dev/null", "--json", "-"], ["--report measures nothing", "--json"]),
+], ids=" ".join)
+def test_wrong_words_are_told_in_one_line(command, no_worker, words, fragments):
+    if "--backends" not in words and "--report" not in words:
+        words = ["--backends", "numpy", *words]
+    assert_one_line(command(*words), *fragments)
+
+
+def test_a_missing_backend_is_told_before_the_work(command, no_worker, monkeypatch):
+    known = backends.is_installed
+    monkeypatch.setattr(backends, "is_installed", lambda name: name == "numpy" and known(name))
+    assert_one_line(command("--backends", "numpy,mxnet"), "mxnet", "not installed", backends.BACKENDS["mxnet"].install,
+                    "--python mxnet=PATH")
+    assert_one_line(command(), "none of torch, tensorflow and mxnet is installed", "--python torch=PATH")
+
+
+def test_a_missing_matplotlib_is_told_before_the_work(command, no_worker, monkeypatch, tmp_path):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else find(name))
+    assert_one_line(command("--backends", "numpy", "--plot", tmp_path / "p.png"), "--plot takes matplotlib",
+                    "alexnet_mf[plot]")
+
+
+@pytest.mark.parametrize("words, chosen", [
+    ([], ["torch", "mxnet"]), (["--python", "tensorflow=/bin/sh"], ["torch", "tensorflow", "mxnet"]),
+    (["--backends", "numpy,torch"], ["numpy", "torch"])], ids=lambda value: " ".join(value))
+def test_who_is_measured(monkeypatch, words, chosen):
+    """The referee only if it is named: nobody asks how fast it is."""
+    monkeypatch.setattr(backends, "is_installed", lambda name: name != "tensorflow")
+    options = cli.parser().parse_args(["bench", *words])
+    plan = verb.plan(options, verb.interpreters(options.python))
+    assert list(plan.backends) == chosen
+    assert dataclasses.replace(plan, backends=("torch",)) == verb.DEFAULTS
+
+
+def test_flags_reach_the_plan():
+    options = cli.parser().parse_args([
+        "bench", "--backends", "numpy", "--net", "alexnet-tab", "--device", "cpu", "--batch-size", "32,128,32",
+        "--precision", "tf32,bfloat16", "--phases", "input,step", "--rounds", "9", "--epoch-batches", "4",
+        "--sample-seconds", "1.5", "--seed", "3", "--no-book", "--without", "fused",
+        "--ablate", "compile,channels_last"])
+    plan = verb.plan(options, {})
+    assert (plan.net, plan.device, plan.batch_sizes, plan.precisions, plan.phases) == (
+        "alexnet-tab", "cpu", (32, 128), ("tf32", "bfloat16"), ("input", "step"))
+    assert (plan.rounds, plan.epoch_batches, plan.sample_seconds, plan.seed, plan.book) == (9, 4, 1.5, 3, False)
+    assert (plan.without, plan.ablate) == (("fused",), ("compile", "channels_last"))
+
+
+def test_nothing_is_imported_that_is_not_used():
+    """Neither matplotlib nor a framework, by the command line, by help, or by a report without a plot."""
+    program = ("import sys\nfrom alexnet_mf.cli import main\ntry: main(['bench', '--help'])\nexcept SystemExit: pass\n"
+               "import alexnet_mf.bench.run, alexnet_mf.bench.report, alexnet_mf.bench.record\n"
+               "print(sorted({'matplotlib', 'jsonschema', 'torch', 'tensorflow', 'mxnet'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_worker_is_waited_for_long_enough():
+    """Compiling for a GPU takes minutes."""
+    assert link.ANSWER_SECONDS >= 600
