@@ -320,7 +320,7 @@ def conditions_of(record: dict[str, Any], run: str) -> list[str]:
     nets = ", ".join(f"{entry['name']} ({digest[:12]})" for digest, entry in record["networks"].items())
     load = " and ".join("?" if value is None else f"{value[0]:.1f}" for value in (at["load_before"], at["load_after"]))
     lines += [f"{', '.join(f'{library} {version}' for library, version in versions.items())}; {nets}",
-              f"{plan['rounds']} rounds, seed {plan['seed']}, {at['time']}, load {load}, "
+              f"{plan['rounds']} round{'s' * (plan['rounds'] != 1)}, seed {plan['seed']}, {at['time']}, load {load}, "
               f"revision {at['git_revision'] or 'unknown'}"]
     if at["command"]:
         lines.append(" ".join(at["command"]))
