@@ -24,7 +24,7 @@ from alexnet_mf.bench import measure
 from alexnet_mf.bench.measure import Timer
 from alexnet_mf.bench.plan import CEILINGS, OURS, work
 from alexnet_mf.data import epoch_order, synthetic
-from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
+from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.training import loop
 from alexnet_mf.training.recipe import Recipe
 
@@ -64,7 +64,7 @@ class Worker:
         self.device = find_device(self.backend, device)
         self.network = spec.from_dict(network)
         self.batch_size, self.sample_seconds, self.seed = batch_size, sample_seconds, seed
-        self.execution = Execution(precision, frozenset(without))
+        self.precision, self.execution = precision, Execution(precision, frozenset(without))
         if style == OURS:
             self._build(epoch_batches * batch_size)
             phases = [*self.timers, "epoch", *CEILINGS]
@@ -80,10 +80,6 @@ class Worker:
 
     def _build(self, images: int) -> None:
         """The model, and data for one epoch of so many images."""
-        able = self.backend.precisions(self.device)
-        if self.execution.precision not in able:
-            raise BackendUnavailable(f"backend {self.backend.name}: no {self.execution.precision} on {self.device}; "
-                                     f"take --precision {' or '.join(able)}")
         self.model = self.backend.build(self.network, parameters.initialise(self.network, self.seed), self.device,
                                         self.execution)
         self.data = synthetic.load(self.seed, train=images, test=1)
@@ -102,7 +98,7 @@ class Worker:
         if phase == "epoch":
             seconds, images = self._epoch()
             warmed = measure.WarmUp(seconds, 1, [], True)  # its steps have been warmed up
-            does = asdict(work(phase, self.network, self.execution.precision, self._grey_pixels(), images))
+            does = asdict(work(phase, self.network, self.precision, self._grey_pixels(), images))
         elif phase in CEILINGS:  # built this late: until now the process's peak memory is that of the network alone
             ceiling: Ceiling = self.backend.ceilings(self.device, self.execution)[phase]
             self._time({phase: _ignoring_number(ceiling.call)})
@@ -113,7 +109,7 @@ class Worker:
         else:
             warmed = measure.warm_up(self.timers[phase], self.sample_seconds)
             measure.check_synchronised(self.timers[phase], warmed.calls, self.read_back)
-            does = asdict(work(phase, self.network, self.execution.precision, self._grey_pixels(), self.batch_size))
+            does = asdict(work(phase, self.network, self.precision, self._grey_pixels(), self.batch_size))
         self.calls[phase] = warmed.calls
         return {"work": does, "first_call_seconds": warmed.first_call_seconds, "calls_per_sample": warmed.calls,
                 "warm_up_seconds": warmed.seconds, "steady": warmed.steady, "expected_seconds": measure.typical(warmed),

@@ -98,10 +98,17 @@ class MXNetModel(Model[Placed]):
         trainer = self.trainer(sgd, seed)
         rows = mx.nd.array(indices, ctx=self.context, dtype="int32")
         pixels, labels = data.batch(rows)
-        trainer.forward_backward(pixels, labels, 0)
+        ready: list[int] = []
+
+        def optimizer(number: int) -> None:
+            if not ready:
+                trainer.forward_backward(pixels, labels, number)
+                ready.append(number)
+            trainer.trainer.step(len(indices), ignore_stale_grad=True)
+
         return {"input": lambda number: data.batch(rows), "forward": lambda number: self.net(pixels),
                 "forward_backward": lambda number: trainer.forward_backward(pixels, labels, number),
-                "optimizer": lambda number: trainer.trainer.step(len(indices), ignore_stale_grad=True),
+                "optimizer": optimizer,
                 "step": lambda number: trainer.step(data, indices, number)}
 
     def synchronize(self) -> None:

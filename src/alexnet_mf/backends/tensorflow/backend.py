@@ -101,8 +101,8 @@ class TensorFlowModel(Model[Placed]):
         if "compile" in self.speed:
             enlarge, forward_backward, update = (tf.function(call) for call in (enlarge, forward_backward, update))
         with tf.device(self._tf_device):
-            pixels, labels = enlarge(data.inputs, data.labels, rows)
-            gradients = forward_backward(pixels, labels, tf.constant(0, tf.uint32))[2]
+            pixels, labels = trainer.gather(data.inputs, data.labels, rows)
+        gradients: list[tf.Tensor] = []
 
         def on_device(call: Callable[[int], Any]) -> Callable[[int], Any]:
             def placed(number: int) -> Any:
@@ -113,10 +113,15 @@ class TensorFlowModel(Model[Placed]):
         def seed_of(number: int) -> tf.Tensor:
             return tf.constant(dropout_seed(seed, number), tf.uint32)
 
+        def optimizer(number: int) -> None:
+            if not gradients:
+                gradients.extend(forward_backward(pixels, labels, seed_of(number))[2])
+            update(gradients)
+
         return {"input": on_device(lambda number: enlarge(data.inputs, data.labels, rows)),
                 "forward": on_device(lambda number: self._logits(pixels)),
                 "forward_backward": on_device(lambda number: forward_backward(pixels, labels, seed_of(number))),
-                "optimizer": on_device(lambda number: update(gradients)),
+                "optimizer": on_device(optimizer),
                 "step": lambda number: trainer.step(data, indices, number)}
 
     def synchronize(self) -> None:

@@ -97,10 +97,15 @@ class TorchModel(Model[Placed]):
         trainer = self.trainer(sgd, seed)
         rows = torch.from_numpy(indices).to(self.device)
         pixels, labels = data.batch(rows)
-        trainer.forward_backward(pixels, labels, 0)
+
+        def optimizer(number: int) -> None:
+            if trainer.without_gradients():
+                trainer.forward_backward(pixels, labels, number)
+            trainer.optimizer.step()
+
         return {"input": lambda number: data.batch(rows), "forward": lambda number: self._infer(pixels),
                 "forward_backward": lambda number: trainer.forward_backward(pixels, labels, number),
-                "optimizer": lambda number: trainer.optimizer.step(),
+                "optimizer": optimizer,
                 "step": lambda number: trainer.step(data, indices, number)}
 
     def synchronize(self) -> None:

@@ -84,6 +84,10 @@ class TorchTrainer(Trainer[Placed]):
         loss.backward()
         return loss.detach(), logits.detach()
 
+    def without_gradients(self) -> bool:
+        """Whether there is nothing yet to update with."""
+        return any(parameter.grad is None for parameter in self.net.parameters())
+
     def read(self) -> StepMetrics:
         if not self._losses:
             return StepMetrics(np.zeros(0), np.zeros(0, np.int64))
