@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from alexnet_mf import backends, data, spec
-from alexnet_mf.backends.base import AS_IT_COMES, Backend, Ceiling, Device, Execution, Model
+from alexnet_mf.backends.base import AS_IT_COMES, Backend, Ceiling, Device, Execution, Model, find_precision
 from alexnet_mf.bench.link import WorkerFailed
 from alexnet_mf.bench.plan import Plan
 from alexnet_mf.bench.run import Bench
@@ -68,6 +68,7 @@ class FakeBackend(Backend):
         return ["float32", "bfloat16"]
 
     def build(self, network, parameters, device="cpu", execution=AS_IT_COMES) -> Any:
+        find_precision(self, device, execution.precision)
         if "unknown" in execution.without:
             raise BackendUnavailable(f"backend {self.name}: no setting 'unknown'; known: compile")
         return FakeModel(network, self)

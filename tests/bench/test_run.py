@@ -189,7 +189,7 @@ def test_where_nothing_can_be_measured_that_is_an_error(measured, fake):
     for backend in fake.values():
         backend.precisions = lambda device: ["float64"]
         backend.book_seconds = {}
-    with pytest.raises(BenchError, match=r"nothing was measured: torch: no float32 on cpu.*; mxnet: no float32"):
+    with pytest.raises(BenchError, match=r"nothing was measured: torch: no precision float32 on cpu.*; mxnet: no prec"):
         measured()
 
 

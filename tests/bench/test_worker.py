@@ -87,7 +87,7 @@ def test_the_books_style_has_its_two_phases_and_no_ceilings(worker, small):
 
 
 def test_a_precision_that_a_backend_has_not_is_an_error(worker, small):
-    with pytest.raises(Exception, match="backend torch: no float16 on cpu; take --precision float32 or bfloat16"):
+    with pytest.raises(Exception, match="backend torch: no precision float16 on cpu; there is float32, bfloat16"):
         start(worker, small, precision="float16")
 
 

@@ -1,12 +1,15 @@
-"""What makes MXNet fast, by kind of device, and why; each can be left out by name. Threads: see `compat.py`."""
+"""What makes MXNet fast, by kind of device, and what each gained when it was measured; each can be left out by name.
+
+Measured on 2 cores of an AMD EPYC with MXNet 1.9.1, batch 32, interleaved (`bench --ablate`), with 95 % intervals:
+`benchmarks/results/`.
+"""
 
 from __future__ import annotations
 
 SPEED = {
     "cpu": {
-        "compile": "",
+        "compile": "hybridized, with memory planned once: a step 1.15x [1.05, 1.20], inference 1.09x [1.07, 1.11]",
+        "threads": "THREADS",
     },
-    "cuda": {
-        "compile": "not measured yet: hybridize plans the graph's memory once instead of in each step",
-    },
+    "cuda": {},  # nothing has been measured on a GPU yet
 }

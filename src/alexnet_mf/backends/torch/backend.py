@@ -91,7 +91,7 @@ class TorchModel(Model[Placed]):
         return loss.item(), weights.export_gradients(self.net)
 
     def trainer(self, sgd: Sgd, seed: int) -> TorchTrainer:
-        return TorchTrainer(self.net, sgd, seed, "fused" in self.speed, self.precision)
+        return TorchTrainer(self.net, sgd, seed, self.precision)
 
     def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
         trainer = self.trainer(sgd, seed)

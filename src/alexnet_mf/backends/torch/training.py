@@ -56,12 +56,12 @@ def autocast(device: str, precision: str) -> torch.autocast:
 class TorchTrainer(Trainer[Placed]):
     """Eager SGD steps."""
 
-    def __init__(self, net: nn.Sequential, sgd: Sgd, seed: int, fused: bool = False, precision: str = "float32"):
+    def __init__(self, net: nn.Sequential, sgd: Sgd, seed: int, precision: str = "float32"):
         self.net = net
         self.seed = seed
         self.precision = precision
         self.optimizer = torch.optim.SGD(net.parameters(), lr=sgd.learning_rate, momentum=sgd.momentum,
-                                         weight_decay=sgd.weight_decay, fused=fused)
+                                         weight_decay=sgd.weight_decay)
         self._losses: list[torch.Tensor] = []
         self._correct: list[torch.Tensor] = []
 
