@@ -9,8 +9,8 @@ from __future__ import annotations
 
 SPEED = {
     "cpu": {
-        "compile": "hybridized, with memory planned once: a step 1.09x [1.04, 1.18]; in inference no difference was seen",
-        "threads": "one a core, where MXNet itself takes half as many: a step 1.90x [1.86, 1.96], inference 1.81x [1.56, 1.82]",
+        "compile": "hybridized, memory planned once: a step 1.09x [1.04, 1.18], inference 1.07x, no difference seen",
+        "threads": "one a core instead of one for two: a step 1.90x [1.86, 1.96], inference 1.81x [1.56, 1.82]",
     },
     "cuda": {},  # nothing has been measured on a GPU yet
 }
