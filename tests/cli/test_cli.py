@@ -503,7 +503,7 @@ def test_training_in_another_precision_and_without_a_speed_setting(command, smal
         pytest.skip("the referee has neither")
     words = ["--backend", backend_name, "--data", "synthetic", "--device", "cpu", *TINY, "--json", "-"]
     plain, slow = (json.loads(command("train", *words, *more).out) for more in ([], ["--no-compile"] if backend_name
-                   != "torch" else ["--no-channels-last", "--no-allocator"]))
+                   != "torch" else ["--no-allocator"]))
     assert slow["losses"] == pytest.approx(plain["losses"], rel=1e-4)
     assert (plain["precision"], plain["without"]) == ("float32", [])
     assert slow["without"]

@@ -70,7 +70,7 @@ LEFT_OUT = "ALEXNET_MF_WITHOUT"
 """The environment variable that `left_out` reads."""
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
-SPEED_SETTINGS = ("allocator", "channels_last", "compile", "threads")
+SPEED_SETTINGS = ("allocator", "compile", "threads")
 """The names in the backends' own tables of what makes them fast."""
 
 

@@ -39,14 +39,11 @@ class TorchModel(Model[Placed]):
     """A `nn.Sequential` on a device."""
 
     def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str,
-                 speed: frozenset[str] = frozenset(), precision: str = "float32"):
+                 precision: str = "float32"):
         self.network = network
         self.device = device
-        self.speed = speed
         self.precision = precision
         self.net = native.build(network).to(device)
-        if "channels_last" in speed:
-            self.net.to(memory_format=torch.channels_last)
         weights.load(self.net, parameters)
 
     def describe(self) -> list[NativeLayer]:
@@ -173,7 +170,7 @@ class TorchBackend(Backend):
         torch.backends.cudnn.allow_tf32 = tf32
         if "allocator" in speed:
             keep_large_blocks()
-        return TorchModel(network, parameters, device, speed, precision)
+        return TorchModel(network, parameters, device, precision)
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size = 2048 if device == "cpu" else 8192
