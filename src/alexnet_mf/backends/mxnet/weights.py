@@ -20,6 +20,8 @@ def load(net: nn.HybridSequential, parameters: Mapping[str, NDArray[np.float32]]
 
 def export(net: nn.HybridSequential) -> Parameters:
     """The network's parameters, copied to canonical arrays."""
+    # Inference reorders weights for oneDNN behind one's back; to read them in that moment crashes, now and then.
+    mx.nd.waitall()
     return {name: parameter.data().asnumpy() for name, parameter in named_parameters(net).items()}
 
 
