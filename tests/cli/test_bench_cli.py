@@ -239,12 +239,15 @@ def test_a_python_without_the_package_is_told_in_one_line(command, small_alexnet
 # Ctrl-C
 
 
-def test_ctrl_c_ends_the_workers_and_keeps_what_was_measured(small, tmp_path):
+@pytest.mark.parametrize("sent, code, said", [(signal.SIGINT, 130, "stopped by Ctrl-C"),
+                                              (signal.SIGTERM, 143, "stopped by SIGTERM")])
+def test_a_signal_ends_the_workers_and_keeps_what_was_measured(small, tmp_path, sent, code, said):
     """In a process of its own, which is sent the signal once a first sample has been taken."""
     program = f"""
-import json, sys
+import json, signal, sys
 from alexnet_mf import spec
 from alexnet_mf.bench.run import Bench
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 network = spec.from_dict(json.loads({json.dumps(json.dumps(spec.as_dict(small)))}))
 spec.get_network = lambda name, backend="torch": network
 sample = Bench._sample
@@ -262,10 +265,10 @@ sys.exit(main(sys.argv[1:]))
     while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
         assert time.monotonic() < end and process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     out, err = process.communicate(timeout=120)
-    assert (process.returncode, out) == (130, "")
-    assert err.strip() == "alexnet-mf: stopped by Ctrl-C"
+    assert (process.returncode, out) == (code, "")
+    assert err.strip() == f"alexnet-mf: {said}"
     written = record.load(tmp_path / "run.json")
     assert not written["complete"]
     assert any(result["samples"] for result in written["results"])
