@@ -68,3 +68,10 @@ def training_macs(network: Network) -> dict[str, int]:
 def input_values(network: Network) -> int:
     """Pixels of all channels of one image, as the network is fed it."""
     return math.prod(network.input)
+
+
+def training_values(network: Network, batch_size: int) -> int:
+    """Numbers that a training step on a batch must hold: weights, gradients and momentum; and of each image the pixels,
+    every layer's output, and the gradients of all of these."""
+    image = input_values(network) + sum(map(math.prod, output_shapes(network).values()))
+    return 3 * sum(parameter_counts(network).values()) + 2 * image * batch_size

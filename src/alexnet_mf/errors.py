@@ -33,6 +33,10 @@ class TrainingDiverged(AlexnetMfError, ArithmeticError):
     exit_code = 1
 
 
+class OutOfMemory(AlexnetMfError, MemoryError):
+    """A batch that does not fit in the device's memory; names a size that would."""
+
+
 class BenchError(AlexnetMfError):
     """A benchmark that cannot be run, or a record of one that cannot be read; names the remedy or the file."""
 

@@ -4,6 +4,8 @@ their names say."""
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from alexnet_mf import parameters
-from alexnet_mf.backends.base import SPEED_SETTINGS, Backend, Execution, Sgd
+from alexnet_mf.backends.base import SPEED_SETTINGS, Backend, Execution, Setting, Sgd
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parity.case import Case, random_case
 from alexnet_mf.parity.referee import make_referee
@@ -22,11 +24,11 @@ FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
 NETWORK_PHASES = {"input", "forward", "forward_backward", "optimizer", "step"}
 
 
-def table(name: str) -> dict[str, dict[str, str]]:
-    """A framework's settings by kind of device, each with its reason; the referee has none."""
+def table(name: str) -> dict[str, dict[str, Setting]]:
+    """A framework's settings by kind of device; the referee has none."""
     if name == "numpy":
         return {"cpu": {}}
-    found: dict[str, dict[str, str]] = importlib.import_module(f"alexnet_mf.backends.{name}.speed").SPEED
+    found: dict[str, dict[str, Setting]] = importlib.import_module(f"alexnet_mf.backends.{name}.speed").SPEED
     return found
 
 
@@ -46,20 +48,82 @@ def test_every_setting_has_a_reason(backend_name):
     for kind, settings in table(backend_name).items():
         assert kind in ("cpu", "cuda")
         assert set(settings) <= set(SPEED_SETTINGS)
-        for name, reason in settings.items():
-            assert len(reason) > 20, f"{kind}: {name}"
+        for name, setting in settings.items():
+            assert len(setting.reason) > 20, f"{kind}: {name}"
+            assert not (setting.on and kind == "cuda" and backend_name != "tensorflow"), "no GPU has run it"
 
 
 @pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)
-def test_the_ladder_holds_whatever_is_left_out(backend_name, backend, small):
-    """With everything that makes it fast, without each, and without all."""
+def test_the_ladder_holds_whatever_is_switched(backend_name, backend, small):
+    """As it comes, with each setting the other way round, with all and with none."""
     right = make_referee(case_of(small))
-    settings = table(backend_name)["cpu"]
-    for without in (set(), *({name} for name in settings), set(settings)):
-        found = answer(backend, right.case, execution=Execution(without=frozenset(without)))
+    settings = dict(table(backend_name)["cpu"])
+    if backend_name == "torch" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        del settings["compile"]  # takes a compiler, which is not here
+    on = {name for name, setting in settings.items() if setting.on}
+    for wanted in (on, *(on ^ {name} for name in settings), set(settings), set()):
+        without, also = frozenset(on - wanted), frozenset(wanted - on)
+        found = answer(backend, right.case, execution=Execution(without=without, also=also))
         assert found.meta["settings"]["without"] == sorted(without)
+        assert found.meta["settings"]["also"] == sorted(also)
         report = compare([found], referee=right)
-        assert report.holds, (without, report.diagnoses)
+        assert report.holds, (wanted, report.diagnoses)
+
+
+@pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
+def test_each_setting_does_what_its_name_says(backend, small, monkeypatch):
+    import torch
+
+    def build(*also: str, without: tuple[str, ...] = ()) -> Any:
+        return backend.build(small, parameters.initialise(small, 0), execution=Execution(
+            without=frozenset(without), also=frozenset(also)))
+
+    def convolution_layout(infer: Any) -> bool:
+        """Whether the first convolution that is called has channels_last weights."""
+        seen = []
+        call = torch.nn.Conv2d.forward
+        monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda self, x: seen.append(
+            self.weight.is_contiguous(memory_format=torch.channels_last) and not self.weight.is_contiguous())
+            or call(self, x))
+        infer()
+        return seen[1]  # of the first, with one input channel, both layouts are the same
+
+    images, labels = np.zeros((4, 28, 28), np.uint8), np.zeros(4, np.int64)
+    def layouts(model: Any) -> tuple[bool, bool]:
+        """In inference and in training."""
+        data = model.place(images, labels)
+        return convolution_layout(lambda: model.logits(data, 4)), convolution_layout(lambda: model.gradients(data))
+
+    assert layouts(build()) == (True, False)
+    assert layouts(build(without=("packed",))) == (False, False)
+    assert layouts(build("layout")) == (True, True)
+    assert build("fused").trainer(Sgd(0.1), 0).optimizer.defaults["fused"] is True
+    assert not build().trainer(Sgd(0.1), 0).optimizer.defaults["fused"]
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda net, **options: compiled.append(options) or net)
+    build()
+    assert not compiled
+    build("compile")
+    assert [options["options"]["triton.cudagraphs"] for options in compiled] == [False]
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(BackendUnavailable, match=r"takes a C\+\+ compiler.*--compile"):
+        build("compile")
+
+
+@pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
+def test_inference_takes_the_weights_as_they_are_now(backend, small):
+    """Also after training steps, and where it computes with copies of them."""
+    model = backend.build(small, parameters.initialise(small, 0))
+    plain = backend.build(small, parameters.initialise(small, 0), execution=Execution(without=frozenset({"packed"})))
+    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), np.uint8)
+    found = []
+    for each in (model, plain):
+        data = each.place(images, np.arange(6) % 10)
+        before = each.logits(data, 6)
+        each.trainer(Sgd(0.5), 0).step(data, np.arange(6), 0)
+        found.append(each.logits(data, 6))
+        assert np.abs(found[-1] - before).max() > 1e-3
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend_name", ["torch", "tensorflow"], indirect=True)
@@ -80,8 +144,10 @@ def test_what_a_device_cannot_do_is_an_error(backend, small):
     assert known[0] == ("float64" if backend.name == "numpy" else "float32")
     with pytest.raises(BackendUnavailable, match=rf"no precision tf32 on cpu; there is {', '.join(known)}"):
         backend.build(small, values, execution=Execution("tf32"))
-    with pytest.raises(BackendUnavailable, match="no setting 'magic' to leave out on cpu"):
+    with pytest.raises(BackendUnavailable, match="no setting 'magic' on cpu; there is"):
         backend.build(small, values, execution=Execution(without=frozenset({"magic"})))
+    with pytest.raises(BackendUnavailable, match="no setting 'magic' on cpu; there is"):
+        backend.build(small, values, execution=Execution(also=frozenset({"magic"})))
 
 
 # What is timed

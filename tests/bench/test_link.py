@@ -65,7 +65,7 @@ def until(condition) -> None:
 def test_a_real_worker(connect, small):
     link = connect(sys.executable)
     answer = link.ask({"do": "start", "backend": "numpy", "style": "alexnet_mf", "device": "cpu",
-                       "precision": "float64", "without": [], "batch_size": 2, "epoch_batches": 2,
+                       "precision": "float64", "without": [], "also": [], "batch_size": 2, "epoch_batches": 2,
                        "sample_seconds": 0.001, "seed": 0, "network": spec.as_dict(small)})
     assert answer["device"] == "cpu" and "numpy" in answer["versions"]
     assert link.ask({"do": "prepare", "phase": "optimizer"})["calls_per_sample"] >= 1

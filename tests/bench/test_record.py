@@ -29,18 +29,13 @@ def saved(tmp_path):
     return save
 
 
-def allowed(value: Any) -> bool:
-    """By an implementation of the whole of JSON Schema."""
-    return jsonschema.Draft202012Validator(record.schema()).is_valid(value)
-
-
 def test_the_schema_is_one():
     jsonschema.Draft202012Validator.check_schema(record.schema())
 
 
 def test_what_the_program_writes_is_what_the_schema_says(good, saved):
     jsonschema.validate(good, record.schema(), jsonschema.Draft202012Validator)
-    assert record.problem(good, record.schema()) is None
+    assert record.problem(good) is None
     assert record.load(saved(good)) == good
 
 
@@ -71,65 +66,43 @@ def change(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 SAMPLE = ("results", 0, "samples", 0)
 DAMAGE = [
-    (("conditions",), ..., "the whole: conditions is missing"),
-    (("conditions", "cpu"), 7, "conditions.cpu: 7 is no string"),
-    (("conditions", "gpus"), [{"name": 1}], "conditions.gpus[0].name: 1 is no string"),
-    (("conditions", "load_before"), [-1.0], "conditions.load_before[0]: -1.0 is below 0"),
-    (("plan", "rounds"), 0, "plan.rounds: 0 is below 1"),
-    (("plan", "rounds"), 1.5, "plan.rounds: 1.5 is no integer"),
-    (("plan", "rounds"), True, "plan.rounds: True is no integer"),
-    (("plan", "phases"), [], "plan.phases: fewer than 1 entries"),
-    (("plan", "phases"), ["forwards"], "plan.phases[0]: 'forwards' is none of forward, step"),
-    (("workers", 1, "style"), "Book", "workers[1].style: 'Book' is none of alexnet_mf, book"),
-    (("workers", 0, "settings"), ..., "workers[0]: settings is missing"),
-    (("results", 0, "work", "flops"), None, "results[0].work.flops: None is no number"),
-    (("results", 0, "speed"), 1, "results[0]: speed does not belong there"),
-    ((*SAMPLE, "seconds"), 0, "results[0].samples[0].seconds: 0 is not above 0"),
-    ((*SAMPLE, "seconds"), "1", "results[0].samples[0].seconds: '1' is no number"),
-    ((*SAMPLE, "round"), -1, "results[0].samples[0].round: -1 is below 0"),
-    ((*SAMPLE, "calls"), ..., "results[0].samples[0]: calls is missing"),
-    (("results", 0, "samples"), {}, "results[0].samples: {} is no array"),
-    (("failures",), [{"backend": "torch"}], "failures[0]: style is missing"),
-    (("complete",), "yes", "complete: 'yes' is no boolean"),
+    (("conditions",), ..., "the whole", "'conditions' is a required property"),
+    (("conditions", "cpu"), 7, "conditions.cpu", "is not of type 'string'"),
+    (("conditions", "gpus"), [{"name": 1}], "conditions.gpus[0].name", "is not of type 'string'"),
+    (("conditions", "load_before"), [-1.0], "conditions.load_before[0]", "less than the minimum of 0"),
+    (("plan", "rounds"), 0, "plan.rounds", "less than the minimum of 1"),
+    (("plan", "rounds"), 1.5, "plan.rounds", "is not of type 'integer'"),
+    (("plan", "rounds"), True, "plan.rounds", "is not of type 'integer'"),
+    (("plan", "phases"), [], "plan.phases", "[] should be non-empty"),
+    (("plan", "phases"), ["forwards"], "plan.phases[0]", "is not one of ["),
+    (("workers", 1, "style"), "Book", "workers[1].style", "is not one of ["),
+    (("workers", 0, "settings"), ..., "workers[0]", "'settings' is a required property"),
+    (("results", 0, "work", "flops"), None, "results[0].work.flops", "is not of type 'number'"),
+    (("results", 0, "speed"), 1, "results[0]", "'speed' was unexpected"),
+    ((*SAMPLE, "seconds"), 0, "results[0].samples[0].seconds", "less than or equal to the minimum of 0"),
+    ((*SAMPLE, "seconds"), "1", "results[0].samples[0].seconds", "is not of type 'number'"),
+    ((*SAMPLE, "round"), -1, "results[0].samples[0].round", "less than the minimum of 0"),
+    ((*SAMPLE, "calls"), ..., "results[0].samples[0]", "'calls' is a required property"),
+    (("results", 0, "samples"), {}, "results[0].samples", "is not of type 'array'"),
+    (("failures",), [{"backend": "torch"}], "failures[0]", "'style' is a required property"),
+    (("complete",), "yes", "complete", "is not of type 'boolean'"),
 ]
 
 
-@pytest.mark.parametrize("path, new, said", DAMAGE, ids=[said for _, _, said in DAMAGE])
-def test_a_damaged_record_is_told_by_place(good, saved, path, new, said):
-    """And the schema, read by others, does not allow it either."""
+@pytest.mark.parametrize("path, new, place, said", DAMAGE, ids=[f"{place} {said}" for _, _, place, said in DAMAGE])
+def test_a_damaged_record_is_told_by_place(good, saved, path, new, place, said):
     damaged = change(good, path, new)
-    assert not allowed(damaged)
     with pytest.raises(BenchError) as caught:
         record.load(saved(damaged))
-    assert str(caught.value).startswith(f"{saved(damaged)}: damaged: {said}")
+    assert str(caught.value).startswith(f"{saved(damaged)}: damaged: {place}: ")
+    assert said in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [found for key, item in inner for found in [(*path, key), *places(item, (*path, key))]]
-
-
-def test_this_program_and_the_schema_agree_on_every_change(good):
-    """Whatever single place is replaced or left out."""
-    good["results"] = good["results"][:2]
-    for result in good["results"]:
-        del result["samples"][1:]
-    good["workers"] = good["workers"][:1]
-    validator = jsonschema.Draft202012Validator(record.schema())
-    tried = 0
-    for path in places(good):
-        for new in (..., None, -1, 0, 2.0, "text", [], {}, True, ["text"]):
-            damaged = change(good, path, new)
-            assert (record.problem(damaged, record.schema()) is None) == validator.is_valid(damaged), (path, new)
-            tried += 1
-    assert tried > 1000
 
 
 def test_a_number_that_is_none_is_damage(good, saved):
     """JSON has no NaN, though Python writes and reads one."""
     for value in (math.nan, math.inf):
-        with pytest.raises(BenchError, match=r"seconds: (nan|inf) is no number in JSON"):
+        with pytest.raises(BenchError, match="no JSON"):
             record.load(saved(change(good, (*SAMPLE, "seconds"), value)))
 
 
@@ -138,11 +111,6 @@ def test_results_belong_to_workers_and_workers_to_networks(good, saved):
         record.load(saved(change(good, ("results", 0, "worker"), 99)))
     with pytest.raises(BenchError, match="no network has the digest of worker 0"):
         record.load(saved(change(good, ("workers", 0, "spec_sha256"), "0")))
-
-
-def test_a_schema_with_words_that_are_not_known_here_is_an_error():
-    with pytest.raises(ValueError, match="pattern"):
-        record.problem("x", {"pattern": "y"})
 
 
 @pytest.mark.parametrize("content, said", [

@@ -85,10 +85,12 @@ def test_what_a_step_is_made_of(record):
 def test_first_call_peak_memory_and_spread(record, find):
     result = find(record, "torch", "step")
     result |= {"first_call_seconds": 12.345, "peak_memory_bytes": 2_345_000_000}
+    find(record, "torch", "step", "book")["peak_memory_bytes"] = 2_000_000_000
     set_rates(record, "torch", "step", [4.0, 4.0, 5.0, 4.0, 4.0, 8.0, 2.0])
     found = make([record])
     assert cell(found, "torch float32", "step", "first call") == "12.3 s"
-    assert cell(found, "torch float32", "step", "peak memory (process)") == "2.35 GB"
+    assert cell(found, "torch float32", "step", "peak memory (process; to the book's)") == "2.35 GB (1.17x)"
+    assert cell(found, "torch book", "step", "peak memory (process; to the book's)") == "2.00 GB"
     assert cell(found, "torch float32", "step", "spread") == "10 %"
     result["peak_device_memory_bytes"] = 5_000_000
     assert cell(make([record]), "torch float32", "step", "peak memory (process/device)") == "5 MB"
@@ -183,6 +185,18 @@ def test_what_a_setting_gains(measured, fake):
             in found.conclusions)
     assert not [line for line in found.conclusions if "faster" in line], "it is not ranked against itself"
     assert cell(found, "torch float32 -compile", "step", "to the book's style") == "1.33x [1.33, 1.33]"
+
+
+def test_what_a_setting_gains_that_was_tried(measured, fake):
+    record = measured(("torch",), tried=("compile+fused",), rounds=7)
+    fast = [w["id"] for w in record["workers"] if w["also"] == ["compile", "fused"]]
+    assert len(fast) == 1
+    for result in record["results"]:
+        if result["worker"] in fast and result["phase"] == "step":
+            for sample in result["samples"]:
+                sample["seconds"] /= 2
+    assert ("step, batch 4: torch float32 with compile and fused is 2.00x [2.00, 2.00] of what it is without"
+            in make([record]).conclusions)
 
 
 def test_failures_and_an_early_end_are_told(record):

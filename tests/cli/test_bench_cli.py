@@ -226,7 +226,7 @@ def test_a_sleep_is_seen_in_its_phase(command, small_alexnet, interpreter, tmp_p
 def test_a_backend_that_cannot_is_told_in_one_line(command, small_alexnet):
     assert_one_line(command("--backends", "numpy"), "nothing was measured: numpy: no precision float32 on cpu",
                     "there is float64 (--precision)")
-    assert_one_line(command(*QUICK, "--without", "compile"), "numpy", "no setting 'compile'", "none")
+    assert_one_line(command(*QUICK, "--no-compile"), "numpy", "no setting 'compile'", "none")
     assert_one_line(command(*QUICK, "--device", "cuda:7"), "numpy", "no device 'cuda:7'", "cpu")
 
 
@@ -342,13 +342,14 @@ def test_flags_reach_the_plan():
     options = cli.parser().parse_args([
         "bench", "--backends", "numpy", "--net", "alexnet-tab", "--device", "cpu", "--batch-size", "32,128,32",
         "--precision", "tf32,bfloat16", "--phases", "input,step", "--rounds", "9", "--epoch-batches", "4",
-        "--sample-seconds", "1.5", "--seed", "3", "--no-book", "--without", "fused",
-        "--ablate", "compile,channels_last"])
+        "--sample-seconds", "1.5", "--seed", "3", "--no-book", "--no-fused", "--layout",
+        "--ablate", "compile,packed", "--try", "compile,compile+fused"])
     plan = verb.plan(options, {})
     assert (plan.net, plan.device, plan.batch_sizes, plan.precisions, plan.phases) == (
         "alexnet-tab", "cpu", (32, 128), ("tf32", "bfloat16"), ("input", "step"))
     assert (plan.rounds, plan.epoch_batches, plan.sample_seconds, plan.seed, plan.book) == (9, 4, 1.5, 3, False)
-    assert (plan.without, plan.ablate) == (("fused",), ("compile", "channels_last"))
+    assert (plan.without, plan.also, plan.ablate, plan.tried) == (
+        ("fused",), ("layout",), ("compile", "packed"), ("compile", "compile+fused"))
 
 
 def test_nothing_is_imported_that_is_not_used():

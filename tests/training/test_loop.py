@@ -70,7 +70,7 @@ class FakeModel(Model[LabelledImages]):
     """Logits that are right for all test images but every fourth."""
 
     device = "fake:0"
-    describe = export = pixels = outputs = gradients = None  # type: ignore[assignment]  # the loop has no use for them
+    describe = export = pixels = outputs = gradients = phases = None  # type: ignore[assignment]  # the loop has no use for them
 
     def __init__(self, clock: Clock):
         self.clock = clock

@@ -70,8 +70,18 @@ LEFT_OUT = "ALEXNET_MF_WITHOUT"
 """The environment variable that `left_out` reads."""
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
-SPEED_SETTINGS = ("allocator", "compile", "threads")
-"""The names in the backends' own tables of what makes them fast."""
+SPEED_SETTINGS = ("allocator", "compile", "fused", "layout", "packed", "threads")
+"""The names in the backends' own tables of what may make them fast."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An entry of a backend's table (`backends/NAME/speed.py`)."""
+
+    on: bool
+    """Unless it is asked otherwise."""
+    reason: str
+    """What it is, and what it gained where that was measured."""
 
 
 @dataclass(frozen=True)
@@ -82,22 +92,24 @@ class Execution:
     """Of the factors in convolutions and matrix products: float32 (IEEE's, without TF32), tf32 or bfloat16. Without it
     the backend's own: float32, and the referee's float64."""
     without: frozenset[str] = frozenset()
-    """Settings of the backend's own table of what makes it fast that are left out, by name."""
+    """Settings of the backend's own table that are left out, by name."""
+    also: frozenset[str] = frozenset()
+    """Settings of that table that are switched on, though they are off by themselves."""
 
-    def settings(self, backend: str, table: Mapping[str, Mapping[str, str]], device: str) -> frozenset[str]:
+    def settings(self, backend: str, table: Mapping[str, Mapping[str, Setting]], device: str) -> frozenset[str]:
         """What is switched on.
 
         Args:
-            table: for each kind of device (`cpu`, `cuda`) the settings by name, each with the reason for it.
+            table: for each kind of device (`cpu`, `cuda`) the settings by name.
 
         Raises:
-            BackendUnavailable: where one to be left out is not in the table; lists those that are.
+            BackendUnavailable: where one to be switched is not in the table; lists those that are.
         """
         known = table[device.partition(":")[0]]
-        for name in sorted(self.without - set(known)):
-            raise BackendUnavailable(f"backend {backend}: no setting {name!r} to leave out on {device}; "
+        for name in sorted((self.without | self.also) - set(known)):
+            raise BackendUnavailable(f"backend {backend}: no setting {name!r} on {device}; "
                                      f"there is {', '.join(known) or 'none'}")
-        return frozenset(known) - self.without
+        return frozenset(name for name, setting in known.items() if setting.on) - self.without | self.also
 
 
 AS_IT_COMES = Execution()
@@ -139,6 +151,8 @@ class Model(ABC, Generic[Placed]):
 
     network: Network
     device: str
+    item_bytes = 4
+    """Of one number, as the model keeps it."""
 
     @abstractmethod
     def describe(self) -> list[NativeLayer]:
@@ -190,6 +204,10 @@ class Model(ABC, Generic[Placed]):
         None of them waits for the device. The argument is the number of the call; with the seed it decides the dropout
         masks.
         """
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether this is how the framework says that the device's memory does not suffice."""
+        return isinstance(error, MemoryError)
 
     @abstractmethod
     def synchronize(self) -> None:

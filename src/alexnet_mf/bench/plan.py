@@ -42,8 +42,12 @@ class Plan:
     """Whether the book's style is measured beside ours."""
     without: tuple[str, ...] = ()
     """Settings that every backend leaves out."""
+    also: tuple[str, ...] = ()
+    """Settings that every backend switches on, though they are off by themselves."""
     ablate: tuple[str, ...] = ()
     """Settings of which each is left out in a further process of each backend, to see what it gains."""
+    tried: tuple[str, ...] = ()
+    """Settings of which each is switched on in a further process of each backend; some together as `compile+fused`."""
     sample_seconds: float = 0.2
     """The least length of a sample."""
     epoch_batches: int = 5
@@ -73,11 +77,14 @@ class Plan:
         found = []
         for backend in self.backends:
             for precision in self.precisions:
-                for more in ((), *((name,) for name in self.ablate)):
-                    without = tuple(sorted({*self.without, *more}))
-                    found.append(Contestant(backend, OURS, precision, without, batch_size))
+                variants = [((), ()), *(((name,), ()) for name in self.ablate),
+                            *(((), tuple(names.split("+"))) for names in self.tried)]
+                for less, more in variants:
+                    without, also = (tuple(sorted({*whole, *part})) for whole, part in
+                                     ((self.without, less), (self.also, more)))
+                    found.append(Contestant(backend, OURS, precision, without, also, batch_size))
             if self.book and set(self.phases) & set(BOOK_PHASES):
-                found.append(Contestant(backend, BOOK, "as shipped", ("all",), batch_size))
+                found.append(Contestant(backend, BOOK, "as shipped", ("all",), (), batch_size))
         return list(dict.fromkeys(found))
 
 
@@ -91,6 +98,7 @@ class Contestant:
     precision: str
     """`as shipped` in the book's style: that code sets none."""
     without: tuple[str, ...]
+    also: tuple[str, ...]
     batch_size: int
 
     @property
@@ -98,7 +106,8 @@ class Contestant:
         """In a table or a message."""
         if self.style == BOOK:
             return f"{self.backend} book"
-        return " ".join([self.backend, self.precision, *(f"-{name}" for name in self.without)])
+        return " ".join([self.backend, self.precision, *(f"-{name}" for name in self.without),
+                         *(f"+{name}" for name in self.also)])
 
 
 @dataclass(frozen=True)

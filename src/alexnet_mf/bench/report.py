@@ -32,7 +32,7 @@ class Row:
     device: str
     """Kind and model."""
     full: bool
-    """Neither the book's style nor with a setting left out that others keep."""
+    """Neither the book's style nor with a setting left out or tried that others keep or leave."""
     rates: dict[int, float]
     """Images/s by round."""
     rate: Estimate
@@ -45,6 +45,7 @@ class Row:
     steady: bool
     peak_bytes: int | None
     peak_where: str
+    peak_versus_book: float | None
 
     @property
     def label(self) -> str:
@@ -110,7 +111,7 @@ def name_of(number: int) -> str:
 def rows_of(record: dict[str, Any], run: str) -> list[Row]:
     """One for each phase of each worker that has samples."""
     workers = {worker["id"]: worker for worker in record["workers"]}
-    plain = sorted(record["plan"]["without"])
+    plain = switches(record["plan"])
     rows = []
     for result in record["results"]:
         worker, phase = workers[result["worker"]], result["phase"]
@@ -121,15 +122,22 @@ def rows_of(record: dict[str, Any], run: str) -> list[Row]:
         ceiling = "copy" if kind == "bytes" else "matrix product"
         limit = ceiling_of(record, worker, ceiling)
         book = _result(record, phase, worker, BOOK)
-        peak = result["peak_device_memory_bytes"]
+        peak, where = peak_of(result)
+        book_peak = peak_of(book)[0] if book and worker["style"] == OURS else None
         rows.append(Row(
             run, worker["batch_size"], phase, name(worker), worker, device(record, worker),
-            worker["style"] == OURS and worker["without"] == plain, rates, statistics.estimate(list(rates.values())),
+            worker["style"] == OURS and switches(worker) == plain, rates, statistics.estimate(list(rates.values())),
             statistics.ratio(per_second(result, kind), per_second(limit, kind)) if limit else None, ceiling,
             statistics.ratio(rates, per_second(book, "images")) if book and worker["style"] == OURS else None,
-            result["first_call_seconds"], result["steady"], result["peak_memory_bytes"] if peak is None else peak,
-            "process" if peak is None else "device"))
+            result["first_call_seconds"], result["steady"], peak, where,
+            peak / book_peak if peak and book_peak else None))
     return rows
+
+
+def peak_of(result: dict[str, Any]) -> tuple[int | None, str]:
+    """The most bytes of memory until the end of a phase's warm-up, and whose: the device's, where it can be told."""
+    peak = result["peak_device_memory_bytes"]
+    return (result["peak_memory_bytes"], "process") if peak is None else (peak, "device")
 
 
 def per_second(result: dict[str, Any], what: str) -> dict[int, float]:
@@ -156,7 +164,14 @@ def name(worker: dict[str, Any]) -> str:
     """As `Contestant.label`."""
     if worker["style"] == BOOK:
         return f"{worker['backend']} book"
-    return " ".join([worker["backend"], worker["precision"], *(f"-{left}" for left in worker["without"])])
+    without, also = switches(worker)
+    return " ".join([worker["backend"], worker["precision"], *(f"-{left}" for left in without),
+                     *(f"+{tried}" for tried in also)])
+
+
+def switches(entry: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The settings that a plan or a worker leaves out, and those that it switches on."""
+    return sorted(entry["without"]), sorted(entry.get("also", ()))
 
 
 def device(record: dict[str, Any], worker: dict[str, Any]) -> str:
@@ -213,11 +228,13 @@ def results_table(rows: Sequence[Row]) -> Table:
              f"{percent((row.rate.upper_quartile - row.rate.lower_quartile) / row.rate.median)} %",
              f"{estimate_text(row.share, percent, ' %')} of {row.ceiling}" if row.share else "",
              estimate_text(row.versus_book, times, "x") if row.versus_book else "",
-             seconds_text(row.first_call_seconds), bytes_text(row.peak_bytes)] for row in rows]
+             seconds_text(row.first_call_seconds),
+             bytes_text(row.peak_bytes) + (f" ({times(row.peak_versus_book)}x)" if row.peak_versus_book else "")]
+            for row in rows]
     where = "/".join(dict.fromkeys(row.peak_where for row in rows))
     return Table("medians, in brackets their 95 % intervals", [
         "batch", "phase", "backend", "images/s", "spread", "share of the ceiling", "to the book's style", "first call",
-        f"peak memory ({where})"], body, [0])
+        f"peak memory ({where}; to the book's)"], body, [0])
 
 
 def parts_of(record: dict[str, Any], run: str) -> list[list[str]]:
@@ -247,7 +264,7 @@ def parts_of(record: dict[str, Any], run: str) -> list[list[str]]:
 
 
 def gains(rows: Sequence[Row]) -> list[str]:
-    """What each setting gains, where it was left out in a process beside the full one."""
+    """What each setting gains, where it was left out, or tried, in a process beside the full one."""
     told = []
     for row in rows:
         if row.phase not in RANKED or row.full or row.worker["style"] != OURS:
@@ -255,12 +272,17 @@ def gains(rows: Sequence[Row]) -> list[str]:
         for whole in rows:
             same = (whole.full and whole.run == row.run and whole.worker["backend"] == row.worker["backend"]
                     and whole.conditions == row.conditions)
-            gained = statistics.ratio(whole.rates, row.rates) if same else None
+            if not same:
+                continue
+            without, also = (sorted(set(mine) - set(theirs))
+                             for mine, theirs in zip(switches(row.worker), switches(whole.worker)))
+            gained = statistics.ratio(row.rates, whole.rates) if also else statistics.ratio(whole.rates, row.rates)
             if gained:
-                left = ", ".join(sorted(set(row.worker["without"]) - set(whole.worker["without"])))
                 sure = gained.low is not None and gained.high is not None and (gained.low > 1 or gained.high < 1)
-                told.append(f"{row.phase}, batch {row.batch_size}: {whole.label} is "
-                            f"{estimate_text(gained, times, 'x')} of what it is without {left}"
+                what, beside = ((f"with {' and '.join(also)}", "without") if also
+                                else ("", f"without {', '.join(without)}"))
+                told.append(f"{row.phase}, batch {row.batch_size}: {' '.join(filter(None, [whole.label, what]))} is "
+                            f"{estimate_text(gained, times, 'x')} of what it is {beside}"
                             f"{'' if sure else ': no difference seen'}")
     return told
 

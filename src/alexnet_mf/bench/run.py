@@ -115,8 +115,7 @@ class Bench:
     def _start(self, contestant: Contestant) -> None:
         self.tell(f"starting {contestant.label}, batch {contestant.batch_size}")
         network = spec.get_network("alexnet-tab" if contestant.style == BOOK else self.plan.net, contestant.backend)
-        entry = {**asdict(contestant), "without": list(contestant.without), "id": len(self.record["workers"]),
-                 "spec_sha256": spec.digest(network)}
+        entry = {**as_json(contestant), "id": len(self.record["workers"]), "spec_sha256": spec.digest(network)}
         plan = self.plan
         try:
             channel = self.connect(self.pythons.get(contestant.backend, sys.executable), contestant.without)
@@ -141,10 +140,8 @@ class Bench:
                 self.record["networks"][entry["spec_sha256"]] = spec.as_dict(network)
 
         self._attempt(runner, "start", {
-            "do": "start", "backend": contestant.backend, "style": contestant.style, "network": spec.as_dict(network),
-            "device": plan.device, "precision": contestant.precision, "without": list(contestant.without),
-            "batch_size": contestant.batch_size, "epoch_batches": plan.epoch_batches,
-            "sample_seconds": plan.sample_seconds, "seed": plan.seed}, started)
+            "do": "start", **as_json(contestant), "network": spec.as_dict(network), "device": plan.device,
+            "epoch_batches": plan.epoch_batches, "sample_seconds": plan.sample_seconds, "seed": plan.seed}, started)
         if not runner.results:  # it failed, or the book has no such code
             runner.alive = False
             channel.close()
@@ -191,14 +188,18 @@ class Bench:
 
     def _fail(self, contestant: Contestant, what: str, why: str) -> None:
         said = why.removeprefix(f"backend {contestant.backend}: ")
-        self.record["failures"].append({**asdict(contestant), "without": list(contestant.without), "phase": what,
-                                        "reason": said})
+        self.record["failures"].append({**as_json(contestant), "phase": what, "reason": said})
         self.tell(f"{contestant.label}, {what}: {said}")
 
     def _close(self) -> None:
         for runner in self._runners:
             runner.channel.close()
         self._runners = []
+
+
+def as_json(contestant: Contestant) -> dict[str, Any]:
+    """Its part of a worker's and a failure's entry in the record."""
+    return {**asdict(contestant), "without": list(contestant.without), "also": list(contestant.also)}
 
 
 Task = tuple[str, Runner]

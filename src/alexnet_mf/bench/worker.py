@@ -56,7 +56,7 @@ class Worker:
         return does[arguments.pop("do")](**arguments)
 
     def start(self, backend: str, style: str, network: dict[str, Any], device: str, precision: str, without: list[str],
-              batch_size: int, epoch_batches: int, sample_seconds: float, seed: int) -> dict[str, Any]:
+              also: list[str], batch_size: int, epoch_batches: int, sample_seconds: float, seed: int) -> dict[str, Any]:
         """Import the framework and build what is to be measured; the answer says what can be prepared."""
         began = self.clock()
         self.backend = backends.load(backend)
@@ -64,7 +64,7 @@ class Worker:
         self.device = find_device(self.backend, device)
         self.network = spec.from_dict(network)
         self.batch_size, self.sample_seconds, self.seed = batch_size, sample_seconds, seed
-        self.precision, self.execution = precision, Execution(precision, frozenset(without))
+        self.precision, self.execution = precision, Execution(precision, frozenset(without), frozenset(also))
         if style == OURS:
             self._build(epoch_batches * batch_size)
             phases = [*self.timers, "epoch", *CEILINGS]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from alexnet_mf import backends, spec
 from alexnet_mf.backends.base import LEFT_OUT, PRECISIONS, SPEED_SETTINGS, Execution, left_out
 from alexnet_mf.data import DATASETS
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
@@ -19,27 +22,39 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def add_execution(parser: argparse.ArgumentParser) -> None:
-    """--precision, and a flag for each speed setting that leaves it out."""
+    """--precision, and two flags for each speed setting: with it, without it."""
     parser.add_argument("--precision", choices=PRECISIONS,
                         help="of the factors in convolutions and matrix products; weights stay float32, and float32 is "
                              "IEEE's, without TF32 (default: float32; in numpy float64)")
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Two flags for each speed setting: with it, without it."""
     for name in SPEED_SETTINGS:
-        parser.add_argument(f"--no-{name.replace('_', '-')}", dest="without", action="append_const", const=name,
-                            help=f"without the backend's speed setting {name} (default: with all that it has for the "
-                                 f"device: backends/NAME/speed.py)")
+        parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=None,
+                            help=f"with or without the speed setting {name} (default: as the backend's table has it "
+                                 f"for the device: backends/NAME/speed.py)")
+
+
+def switched(options: argparse.Namespace, on: bool) -> list[str]:
+    """The speed settings that were asked for, or asked to be left out."""
+    return [name for name in SPEED_SETTINGS if getattr(options, name) is on]
 
 
 def execution(options: argparse.Namespace) -> Execution:
     """What those flags say. To be asked before a backend is loaded: some settings are decided then."""
-    if options.without:
-        os.environ[LEFT_OUT] = ",".join(sorted({*left_out(), *options.without}))
-    return Execution(options.precision, frozenset(options.without or ()))
+    without = switched(options, False)
+    if without:
+        os.environ[LEFT_OUT] = ",".join(sorted({*left_out(), *without}))
+    return Execution(options.precision, frozenset(without), frozenset(switched(options, True)))
 
 
 def execution_flags(options: argparse.Namespace) -> list[str]:
     """The same as words for another process."""
     precision = ["--precision", options.precision] if options.precision else []
-    return [*precision, *(f"--no-{name.replace('_', '-')}" for name in options.without or ())]
+    return [*precision, *(f"--no-{name}" for name in switched(options, False)),
+            *(f"--{name}" for name in switched(options, True))]
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -80,3 +95,33 @@ def backend_list(text: str) -> list[str]:
         if name not in backends.BACKENDS:
             raise argparse.ArgumentTypeError(f"unknown backend {name!r}; known: {', '.join(backends.BACKENDS)}")
     return list(dict.fromkeys(names))
+
+
+def interpreters(texts: list[str]) -> dict[str, str]:
+    """NAME=PATH pairs."""
+    pairs = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or name not in backends.BACKENDS or not path:
+            raise AlexnetMfError(f"--python takes NAME=PATH with a backend's name ({', '.join(backends.BACKENDS)}), "
+                                 f"not {text!r}")
+        pairs[name] = path
+    return pairs
+
+
+def check_interpreters(names: Sequence[str], pythons: Mapping[str, str]) -> None:
+    """Make sure that each backend of a run has an interpreter: the one named for it, or this one.
+
+    Raises:
+        BackendUnavailable: where one cannot be run, or none has the backend.
+        AlexnetMfError: where one is named for a backend that takes no part.
+    """
+    for name, path in pythons.items():
+        if shutil.which(path) is None:
+            raise BackendUnavailable(f"backend {name}: {path} cannot be run (no such program); see --python")
+        if name not in names:
+            raise AlexnetMfError(f"--python {name}=... is for a backend that takes no part; add it to --backends")
+    for name in names:
+        if name not in pythons and not backends.is_installed(name):
+            raise BackendUnavailable(f"backend {name}: not installed here; {backends.BACKENDS[name].install}, or name "
+                                     f"an interpreter that has it: --python {name}=PATH")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,21 @@ from typing import Any
 from alexnet_mf import backends, spec
 from alexnet_mf.bench.plan import PHASES, PRECISIONS, Plan
 from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_json, add_network, at_least_one, backend_list, seed
-from alexnet_mf.cli.parity import interpreters
+from alexnet_mf.cli.arguments import (
+    add_json,
+    add_network,
+    add_settings,
+    at_least_one,
+    backend_list,
+    check_interpreters,
+    interpreters,
+    seed,
+    switched,
+)
 from alexnet_mf.errors import BackendUnavailable, BenchError
 
 DEFAULTS = Plan(("torch",))
-ONLY_FOR_RUNS = ("json", "backends", "python", "without", "ablate", "no_book")
+ONLY_FOR_RUNS = ("json", "backends", "python", "ablate", "try", "no_book")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,11 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=seed, default=DEFAULTS.seed,
         help=f"of weights, images, dropout and the order of the samples (default: {DEFAULTS.seed})")
     add("--no-book", action="store_true", help="leave the book's style out")
-    add("--without", type=names, default=(), metavar="NAMES",
-        help="comma-separated settings that the backends leave out (default: none)")
+    add_settings(parser)
     add("--ablate", type=names, default=(), metavar="NAMES",
         help="comma-separated settings: measure each backend also without each of them, to see what it gains "
              "(default: none)")
+    add("--try", type=names, default=(), metavar="NAMES",
+        help="comma-separated settings that are off by themselves: measure each backend also with each of them; "
+             "compile+fused tries two together (default: none)")
     add("--python", action="append", default=[], metavar="NAME=PATH",
         help="the interpreter of a backend that lives in another environment (repeatable)")
     add("--report", nargs="+", type=Path, metavar="FILE",
@@ -125,16 +135,10 @@ def plan(options: argparse.Namespace, pythons: dict[str, str]) -> Plan:
         raise BackendUnavailable(f"none of torch, tensorflow and mxnet is installed; "
                                  f"{backends.BACKENDS['torch'].install}, or name an interpreter that has one: "
                                  f"--python torch=PATH")
-    for name, path in pythons.items():
-        if shutil.which(path) is None:
-            raise BackendUnavailable(f"backend {name}: {path} cannot be run (no such program); see --python")
-    for name in chosen:
-        if name not in pythons and not backends.is_installed(name):
-            raise BackendUnavailable(f"backend {name}: not installed here; {backends.BACKENDS[name].install}, or name "
-                                     f"an interpreter that has it: --python {name}=PATH")
+    check_interpreters(chosen, pythons)
     return Plan(tuple(chosen), options.net, options.device, options.batch_size, options.precision, options.phases,
-                options.rounds, not options.no_book, options.without, options.ablate,
-                sample_seconds=options.sample_seconds, epoch_batches=options.epoch_batches, seed=options.seed)
+                options.rounds, not options.no_book, tuple(switched(options, False)), tuple(switched(options, True)),
+                options.ablate, getattr(options, "try"), options.sample_seconds, options.epoch_batches, options.seed)
 
 
 def tell(line: str) -> None:

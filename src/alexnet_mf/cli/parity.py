@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ from alexnet_mf.cli.arguments import (
     add_source,
     at_least_one,
     backend_list,
+    check_interpreters,
     execution,
     execution_flags,
+    interpreters,
 )
-from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
 from alexnet_mf.parity.measure import TIERS
 
 TIER_HELP = f"tolerances: {', '.join(TIERS)} (default: float32; the other two are for computations in those precisions)"
@@ -79,13 +79,7 @@ def run(options: argparse.Namespace) -> int:
     spec.get_network(options.net)
     pythons = interpreters(options.python)
     names = options.backends or [name for name in backends.BACKENDS if name in pythons or backends.is_installed(name)]
-    for name, path in pythons.items():
-        if shutil.which(path) is None:
-            raise BackendUnavailable(f"backend {name}: {path} cannot be run (no such program); see --python")
-    for name in names:
-        if name not in pythons and not backends.is_installed(name):
-            raise BackendUnavailable(f"backend {name}: not installed here; {backends.BACKENDS[name].install}, or name "
-                                     f"an interpreter that has it: --python {name}=PATH")
+    check_interpreters(names, pythons)
     flags = ["--net", options.net, "--device", options.device, "--seed", str(options.seed), "--data", options.data,
              "--batch-size", str(options.batch_size), "--steps", str(options.steps), "--images", str(options.images)]
     flags += execution_flags(options)
@@ -98,18 +92,6 @@ def run(options: argparse.Namespace) -> int:
 
     tier = options.tier or options.precision or "float32"
     return show(parity(names, flags, pythons, tier, options.keep, tell), options)
-
-
-def interpreters(texts: list[str]) -> dict[str, str]:
-    """NAME=PATH pairs."""
-    pairs = {}
-    for text in texts:
-        name, equals, path = text.partition("=")
-        if not equals or name not in backends.BACKENDS or not path:
-            raise AlexnetMfError(f"--python takes NAME=PATH with a backend's name ({', '.join(backends.BACKENDS)}), "
-                                 f"not {text!r}")
-        pairs[name] = path
-    return pairs
 
 
 def run_trace(options: argparse.Namespace) -> int:

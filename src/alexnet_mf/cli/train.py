@@ -10,7 +10,7 @@ from typing import Any
 from alexnet_mf import backends, parameters, spec
 from alexnet_mf.backends.base import Backend, find_precision
 from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_execution, add_json, add_network, add_source, execution
+from alexnet_mf.cli.arguments import add_execution, add_json, add_network, add_source, execution, switched
 from alexnet_mf.data import Dataset, load
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.training import loop
@@ -146,7 +146,8 @@ def report(backend: Backend, device: str, network: spec.Network, data: Dataset, 
            options: argparse.Namespace) -> dict[str, Any]:
     """The training as JSON values."""
     return {"backend": backend.name, "versions": backend.versions(), "settings": backend.settings(), "device": device,
-            "precision": find_precision(backend, device, options.precision), "without": options.without or [],
+            "precision": find_precision(backend, device, options.precision),
+            "without": switched(options, False), "also": switched(options, True),
             "network": spec.as_dict(network), "spec_sha256": spec.digest(network), "data": data.origin,
             "seed": options.seed, "recipe": dataclasses.asdict(recipe),
             "epochs": [dataclasses.asdict(epoch) for epoch in result.epochs], "losses": result.losses,

@@ -177,7 +177,7 @@ def answer(backend: Any, case: Any, device: str = "cpu", continue_from: paramete
         found = traces.trace(backend, case, device, continue_from,
                              build=functools.partial(backend.build, execution=execution))
         found.meta["settings"] |= {"precision": find_precision(backend, found.meta["device"], execution.precision),
-                                   "without": sorted(execution.without)}
+                                   "without": sorted(execution.without), "also": sorted(execution.also)}
         return found
     referee = make_referee(case, continue_from)
     referee.trace.meta["float32_cost"] = referee.cost

@@ -13,6 +13,7 @@ import numpy as np
 from alexnet_mf.backends.base import Model
 from alexnet_mf.data import LabelledImages, batches, epoch_order
 from alexnet_mf.errors import TrainingDiverged
+from alexnet_mf.training import memory
 from alexnet_mf.training.recipe import Recipe
 
 READING_INTERVAL = 1.0
@@ -116,9 +117,24 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
 
     Raises:
         TrainingDiverged: as soon as a reading or an evaluation shows a loss that is NaN or infinite; names the step.
+        OutOfMemory: where the batch does not fit in the device's memory; names a size that would.
     """
     training_set, test_set = training_set.first(recipe.train_images), test_set.first(recipe.test_images)
+    batch_size = min(recipe.batch_size, len(training_set))
+    memory.check_fits(model, batch_size)
     placed, placed_test = (model.place(part.images, part.labels) for part in (training_set, test_set))
+    try:
+        return _train(model, training_set, placed, placed_test, test_set, recipe, seed, on_progress, on_epoch)
+    except Exception as error:
+        if not model.out_of_memory(error):
+            raise
+    raise memory.does_not_fit(model, placed, batch_size)
+
+
+def _train(model: Model[Any], training_set: LabelledImages, placed: Any, placed_test: Any, test_set: LabelledImages,
+           recipe: Recipe, seed: int, on_progress: Callable[[Progress], None],
+           on_epoch: Callable[[Epoch], None]) -> Result:
+    """The loop itself, on data that is on the device."""
     trainer = model.trainer(recipe.sgd, seed)
     clock = _Clock(model)
     steps = -(-len(training_set) // recipe.batch_size)

@@ -111,6 +111,11 @@ class MXNetModel(Model[Placed]):
                 "optimizer": optimizer,
                 "step": lambda number: trainer.step(data, indices, number)}
 
+    def out_of_memory(self, error: Exception) -> bool:
+        said = str(error)  # on a CPU, on a GPU, and of a tensor of 2^31 numbers or more
+        return isinstance(error, mx.MXNetError) and any(
+            words in said for words in ("Failed to allocate", "out of memory", "larger than 2^31 elements"))
+
     def synchronize(self) -> None:
         mx.nd.waitall()
 

@@ -1,4 +1,4 @@
-"""What makes MXNet fast, by kind of device, and what each gained when it was measured; each can be left out by name.
+"""What may make MXNet fast, by kind of device, with what each gained when it was measured; each has its own flag.
 Threads are set before MXNet is imported, in `compat.py`.
 
 Measured on 2 cores of an AMD EPYC with MXNet 1.9.1, batch 32, interleaved (`bench --ablate`), with 95 % intervals:
@@ -7,10 +7,16 @@ Measured on 2 cores of an AMD EPYC with MXNet 1.9.1, batch 32, interleaved (`ben
 
 from __future__ import annotations
 
+from alexnet_mf.backends.base import Setting
+
 SPEED = {
     "cpu": {
-        "compile": "hybridized, memory planned once: a step 1.09x [1.04, 1.18], inference 1.07x, no difference seen",
-        "threads": "one a core instead of one for two: a step 1.90x [1.86, 1.96], inference 1.81x [1.56, 1.82]",
+        "compile": Setting(True, "hybridized, memory planned once: a step 1.09x [1.04, 1.18], inference 1.07x, no "
+                                 "difference seen"),
+        "threads": Setting(True, "one a core instead of one for two: a step 1.90x [1.86, 1.96], inference 1.81x "
+                                 "[1.56, 1.82]"),
     },
-    "cuda": {},  # nothing has been measured on a GPU yet
+    "cuda": {
+        "compile": Setting(False, "hybridized, memory planned once: not measured"),
+    },
 }

@@ -41,6 +41,7 @@ class NumpyModel(Model[PlacedData]):
     def __init__(self, native: NumpyNetwork) -> None:
         self.network = native.spec
         self.device = "cpu"
+        self.item_bytes = native.dtype.itemsize
         self._native = native
 
     @property

@@ -124,6 +124,9 @@ class TensorFlowModel(Model[Placed]):
                 "optimizer": on_device(optimizer),
                 "step": lambda number: trainer.step(data, indices, number)}
 
+    def out_of_memory(self, error: Exception) -> bool:
+        return isinstance(error, tf.errors.ResourceExhaustedError)
+
     def synchronize(self) -> None:
         tf.test.experimental.sync_devices()
 

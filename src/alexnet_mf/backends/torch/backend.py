@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.nn import functional
 
 from alexnet_mf.backends.allocator import keep_large_blocks
@@ -29,6 +32,7 @@ from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch import weights
 from alexnet_mf.backends.torch.speed import SPEED
 from alexnet_mf.backends.torch.training import Placed, TorchTrainer, autocast, place
+from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
 
@@ -39,12 +43,17 @@ class TorchModel(Model[Placed]):
     """A `nn.Sequential` on a device."""
 
     def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str,
-                 precision: str = "float32"):
+                 speed: frozenset[str] = frozenset(), precision: str = "float32"):
         self.network = network
         self.device = device
+        self.speed = speed
         self.precision = precision
         self.net = native.build(network).to(device)
+        if "layout" in speed:
+            self.net.to(memory_format=torch.channels_last)
         weights.load(self.net, parameters)
+        self.call = compiled(self.net, device) if "compile" in speed else self.net
+        """The network as it computes batches; `net` holds the parameters."""
 
     def describe(self) -> list[NativeLayer]:
         x = torch.zeros(1, *self.network.input, device=self.device)
@@ -75,7 +84,8 @@ class TorchModel(Model[Placed]):
         return {name: value.float().cpu().numpy() for name, value in outputs.items()}
 
     def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
-        logits = [self._infer(data.batch(rows)[0]) for rows in data.batches(batch_size)]
+        infer = self._inference()
+        logits = [infer(data.batch(rows)[0]) for rows in data.batches(batch_size)]
         return torch.cat(logits).float().cpu().numpy()
 
     def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
@@ -83,15 +93,15 @@ class TorchModel(Model[Placed]):
         self.net.zero_grad()
         pixels, labels = data.batch(slice(None))
         with autocast(self.device, self.precision):
-            loss = functional.cross_entropy(self.net(pixels), labels)
+            loss = functional.cross_entropy(self.call(pixels), labels)
         loss.backward()
         return loss.item(), weights.export_gradients(self.net)
 
     def trainer(self, sgd: Sgd, seed: int) -> TorchTrainer:
-        return TorchTrainer(self.net, sgd, seed, self.precision)
+        return TorchTrainer(self.net, self.call, sgd, seed, "fused" in self.speed, self.precision)
 
     def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
-        trainer = self.trainer(sgd, seed)
+        trainer, infer = self.trainer(sgd, seed), self._inference()
         rows = torch.from_numpy(indices).to(self.device)
         pixels, labels = data.batch(rows)
 
@@ -100,19 +110,28 @@ class TorchModel(Model[Placed]):
                 trainer.forward_backward(pixels, labels, number)
             trainer.optimizer.step()
 
-        return {"input": lambda number: data.batch(rows), "forward": lambda number: self._infer(pixels),
+        return {"input": lambda number: data.batch(rows), "forward": lambda number: infer(pixels),
                 "forward_backward": lambda number: trainer.forward_backward(pixels, labels, number),
                 "optimizer": optimizer,
                 "step": lambda number: trainer.step(data, indices, number)}
 
+    def out_of_memory(self, error: Exception) -> bool:
+        on_a_gpu, on_a_cpu = isinstance(error, torch.cuda.OutOfMemoryError), "can't allocate memory" in str(error)
+        return on_a_gpu or on_a_cpu
+
     def synchronize(self) -> None:
         synchronize(self.device)
 
-    def _infer(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Logits, dropout off."""
-        self.net.eval()
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            return self.net(pixels)
+    def _inference(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What gives logits, dropout off, with the parameters as they are now."""
+        packed = "packed" in self.speed and "compile" not in self.speed
+        net = native.packed(self.net) if packed else self.call
+
+        def infer(pixels: torch.Tensor) -> torch.Tensor:
+            self.net.eval()
+            with torch.inference_mode(), autocast(self.device, self.precision):
+                return net(pixels).clone() if "compile" in self.speed else net(pixels)  # a graph's next call overwrites
+        return infer
 
     @torch.no_grad()
     def _run(self, x: torch.Tensor, training: bool = False) -> dict[str, torch.Tensor]:
@@ -170,7 +189,10 @@ class TorchBackend(Backend):
         torch.backends.cudnn.allow_tf32 = tf32
         if "allocator" in speed:
             keep_large_blocks()
-        return TorchModel(network, parameters, device, precision)
+        if "compile" in speed and shutil.which(os.environ.get("CXX", "g++")) is None:
+            raise BackendUnavailable("backend torch: torch.compile takes a C++ compiler; install g++ or set CXX, or "
+                                     "leave out --compile")
+        return TorchModel(network, parameters, device, speed, precision)
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size = 2048 if device == "cpu" else 8192
@@ -190,6 +212,18 @@ class TorchBackend(Backend):
 
     def peak_memory(self, device: str) -> int | None:
         return None if device == "cpu" else torch.cuda.max_memory_allocated(device)
+
+
+def compiled(net: nn.Sequential, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The network in one piece for each batch size and mode; on a GPU as CUDA graphs, without gaps between kernels.
+    Dropout keeps the eager network's masks."""
+    run: Callable[[torch.Tensor], torch.Tensor] = torch.compile(
+        net, dynamic=False, options={"fallback_random": True, "triton.cudagraphs": device != "cpu"})
+
+    def call(pixels: torch.Tensor) -> torch.Tensor:
+        torch.compiler.cudagraph_mark_step_begin()
+        return run(pixels)
+    return call
 
 
 def synchronize(device: str) -> None:

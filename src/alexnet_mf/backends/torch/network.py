@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 
+import torch
 from torch import nn
 
 from alexnet_mf import arithmetic
@@ -36,6 +38,14 @@ def native(layer: Layer, inputs: Shape) -> nn.Module:
             return nn.Linear(inputs[0], layer.units)
         case Dropout():
             return nn.Dropout(layer.rate)
+
+
+def packed(net: nn.Sequential) -> nn.Sequential:
+    """For inference: convolutions with a copy of their weights in the order that oneDNN computes in, NHWC; all other
+    modules are the network's own."""
+    return nn.Sequential(OrderedDict(
+        (name, copy.deepcopy(module).to(memory_format=torch.channels_last) if isinstance(module, nn.Conv2d) else module)
+        for name, module in net.named_children()))
 
 
 def activation_name(layer: Conv2d | Dense) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,14 +55,16 @@ def autocast(device: str, precision: str) -> torch.autocast:
 
 
 class TorchTrainer(Trainer[Placed]):
-    """Eager SGD steps."""
+    """SGD steps: the network as it is called, eager or compiled, and PyTorch's optimizer."""
 
-    def __init__(self, net: nn.Sequential, sgd: Sgd, seed: int, precision: str = "float32"):
+    def __init__(self, net: nn.Sequential, call: Callable[[torch.Tensor], torch.Tensor], sgd: Sgd, seed: int,
+                 fused: bool = False, precision: str = "float32"):
         self.net = net
+        self.call = call
         self.seed = seed
         self.precision = precision
         self.optimizer = torch.optim.SGD(net.parameters(), lr=sgd.learning_rate, momentum=sgd.momentum,
-                                         weight_decay=sgd.weight_decay)
+                                         weight_decay=sgd.weight_decay, fused=fused or None)
         self._losses: list[torch.Tensor] = []
         self._correct: list[torch.Tensor] = []
 
@@ -78,7 +81,7 @@ class TorchTrainer(Trainer[Placed]):
         self.net.train()
         torch.manual_seed(dropout_seed(self.seed, number))  # nn.Dropout draws from the global stream alone
         with autocast(pixels.device.type, self.precision):
-            logits = self.net(pixels)
+            logits = self.call(pixels)
             loss = functional.cross_entropy(logits, labels)
         self.optimizer.zero_grad()
         loss.backward()

@@ -1,0 +1,164 @@
+"""Batches that do not fit: told before the training by arithmetic, or after the step by the framework."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alexnet_mf import arithmetic, cli, parameters, spec
+from alexnet_mf.backends.base import Backend, Sgd
+from alexnet_mf.data import synthetic
+from alexnet_mf.errors import OutOfMemory
+from alexnet_mf.training import loop, memory
+from alexnet_mf.training.recipe import Recipe
+
+
+def recipe(batch_size: int) -> Recipe:
+    return Recipe("test", epochs=1, batch_size=batch_size, sgd=Sgd(0.01))
+
+
+@pytest.fixture
+def model(backend: Backend, small: spec.Network) -> Any:
+    return backend.build(small, parameters.initialise(small, 0))
+
+
+@pytest.fixture
+def data() -> Any:
+    return synthetic.load(0, train=64, test=4)
+
+
+def lend(monkeypatch: pytest.MonkeyPatch, count: int | None) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: count)
+
+
+def test_a_batch_that_cannot_fit_is_told_before_the_first_step(model, data, monkeypatch):
+    """To the byte; with a size that would fit, or the word that none does."""
+    taken = memory.training_bytes(model, 64)
+    lend(monkeypatch, taken)
+    assert loop.train(model, data.train, data.test, recipe(64)).epochs
+    lend(monkeypatch, taken - 1)
+    monkeypatch.setattr(model, "trainer", None)  # no step is taken
+    with pytest.raises(OutOfMemory, match=r"a batch of 64 does not fit: .* GB .* free; --batch-size (16|32) would"):
+        loop.train(model, data.train, data.test, recipe(64))
+    with pytest.raises(OutOfMemory, match="a batch of 64 does not fit"):  # all 64 images are one batch
+        loop.train(model, data.train, data.test, recipe(1000))
+    lend(monkeypatch, 1000)
+    with pytest.raises(OutOfMemory, match="not even a single image would"):
+        loop.train(model, data.train, data.test, recipe(64))
+
+
+def test_the_size_that_it_names_would_fit(model, monkeypatch):
+    for free in range(10**6, 10**9, 10**7 + 1):
+        lend(monkeypatch, free)
+        try:
+            memory.check_fits(model, 10**6)
+        except OutOfMemory as error:
+            words = str(error).split()
+            size = int(words[-2]) if words[-3] == "--batch-size" else 0
+            assert memory.training_bytes(model, size) <= free or not size
+            if size:
+                memory.check_fits(model, size)
+                assert size & size - 1 == 0
+
+
+def test_where_the_system_does_not_tell_nothing_is_refused(model, monkeypatch):
+    lend(monkeypatch, None)
+    memory.check_fits(model, 10**9)
+
+
+def test_a_gpu_is_not_held_to_the_memory_of_the_machine(model, monkeypatch):
+    lend(monkeypatch, 1)
+    monkeypatch.setattr(model, "device", "cuda:0")
+    memory.check_fits(model, 10**9)
+
+
+def test_the_machine_tells_what_is_free():
+    free = memory.free_bytes()
+    if free is None:
+        pytest.skip("this system does not tell")
+    assert 10**7 < free < 10**14
+
+
+def test_a_container_may_have_less_than_the_machine(monkeypatch):
+    files = {"/proc/meminfo": "MemTotal: 99 kB\nMemAvailable:   4000 kB\n",
+             "/sys/fs/cgroup/memory.max": "3000000\n", "/sys/fs/cgroup/memory.current": "1000000\n"}
+    monkeypatch.setattr(memory, "_read", lambda path: files.get(path, ""))
+    assert memory.free_bytes() == 2_000_000
+    files["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert memory.free_bytes() == 4_096_000
+    files.clear()
+    assert memory.free_bytes() is None
+
+
+def test_a_step_that_runs_out_of_memory_finds_a_size_that_does_not(model, data, monkeypatch, backend_name):
+    """The framework's own error, thrown where a batch is larger than ten images."""
+    tried = []
+    make = model.trainer
+
+    def trainer(sgd: Sgd, seed: int) -> Any:
+        made = make(sgd, seed)
+        step = made.step
+
+        def limited(data: Any, indices: np.ndarray, number: int) -> None:
+            tried.append(len(indices))
+            if len(indices) > 10:
+                raise own_error(backend_name)
+            step(data, indices, number)
+        made.step = limited
+        return made
+
+    monkeypatch.setattr(model, "trainer", trainer)
+    with pytest.raises(OutOfMemory, match="64 does not fit in the memory of cpu; --batch-size 8 would") as told:
+        loop.train(model, data.train, data.test, recipe(64))
+    assert tried == [64, 32, 16, 8]
+    assert told.value.__context__ is None, "the framework's error would keep its tensors alive"
+    assert told.value.exit_code == 2
+
+
+def own_error(backend_name: str) -> Exception:
+    """What the framework throws on a CPU, as seen when the process's address space was limited."""
+    if backend_name == "torch":
+        return RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+                            "you tried to allocate 1146617856 bytes. Error code 12 (Cannot allocate memory)")
+    if backend_name == "tensorflow":
+        import tensorflow as tf
+
+        return tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[1024,54,54,96]")
+    if backend_name == "mxnet":
+        import mxnet as mx
+
+        return mx.MXNetError("Failed to allocate CPU Memory")
+    return MemoryError()
+
+
+def test_any_other_error_stays_what_it_is(model, data, monkeypatch):
+    def step(*arguments: Any) -> None:
+        raise RuntimeError("something else")
+    make = model.trainer
+    monkeypatch.setattr(model, "trainer", lambda sgd, seed: _with(make(sgd, seed), step))
+    with pytest.raises(RuntimeError, match="something else"):
+        loop.train(model, data.train, data.test, recipe(64))
+
+
+def _with(trainer: Any, step: Any) -> Any:
+    trainer.step = step
+    return trainer
+
+
+def test_the_command_says_it_in_one_line(monkeypatch, capsys, backend_name):
+    lend(monkeypatch, 2 * 10**9)
+    code = cli.main(["train", "--backend", backend_name, "--device", "cpu", "--data", "synthetic", "--batch-size",
+                     "5000", "--limit-train", "5000", "--quiet"])
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "")
+    assert said.err.splitlines()[-1].startswith("alexnet-mf: error: a batch of 5000 does not fit: ")
+    assert said.err.rstrip().endswith("--batch-size 16 would" if backend_name == "numpy" else "--batch-size 128 would")
+
+
+def test_what_a_training_step_holds_by_hand():
+    """AlexNet: 46,764,746 parameters thrice, and twice what an image's pixels and layers are."""
+    outputs = (96 * 54 * 54 + 96 * 26 * 26 + 256 * 26 * 26 + 256 * 12 * 12 + 2 * 384 * 12 * 12 + 256 * 12 * 12
+               + 2 * 256 * 5 * 5 + 4 * 4096 + 10)
+    assert arithmetic.training_values(spec.ALEXNET, 128) == 3 * 46_764_746 + 2 * 128 * (224 * 224 + outputs)
