@@ -123,14 +123,14 @@ def rows_of(record: dict[str, Any], run: str) -> list[Row]:
         limit = ceiling_of(record, worker, ceiling)
         book = _result(record, phase, worker, BOOK)
         peak, where = peak_of(result)
-        book_peak = peak_of(book)[0] if book and worker["style"] == OURS else None
+        book_peak, book_where = peak_of(book) if book and worker["style"] == OURS else (None, "")
         rows.append(Row(
             run, worker["batch_size"], phase, name(worker), worker, device(record, worker),
             worker["style"] == OURS and switches(worker) == plain, rates, statistics.estimate(list(rates.values())),
             statistics.ratio(per_second(result, kind), per_second(limit, kind)) if limit else None, ceiling,
             statistics.ratio(rates, per_second(book, "images")) if book and worker["style"] == OURS else None,
             result["first_call_seconds"], result["steady"], peak, where,
-            peak / book_peak if peak and book_peak else None))
+            peak / book_peak if peak and book_peak and where == book_where else None))
     return rows
 
 
