@@ -104,7 +104,9 @@ class MXNetModel(Model[Placed]):
             if not ready:
                 trainer.forward_backward(pixels, labels, number)
                 ready.append(number)
-            trainer.trainer.step(len(indices), ignore_stale_grad=True)
+            for parameter in self.net.collect_params().values():
+                parameter.data()._fresh_grad = True  # Gluon's trainer skips a gradient that it has used before
+            trainer.trainer.step(len(indices))
 
         return {"input": lambda number: data.batch(rows), "forward": lambda number: self.net(pixels),
                 "forward_backward": lambda number: trainer.forward_backward(pixels, labels, number),
