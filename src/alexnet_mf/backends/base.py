@@ -229,7 +229,7 @@ class Backend(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Precision switches and thread counts, read back from the framework."""
+        """Precision switches, thread counts and how it was built, read back from the framework."""
 
     @abstractmethod
     def precisions(self, device: str) -> list[str]:

@@ -145,7 +145,8 @@ class MXNetBackend(Backend):
 
     def settings(self) -> dict[str, Any]:
         features = mx.runtime.Features()
-        return {"threads": os.environ.get(compat.THREADS), "onednn": features.is_enabled("MKLDNN")}
+        return {"threads": os.environ.get(compat.THREADS), "onednn": features.is_enabled("MKLDNN"),
+                "built_for_cuda": features.is_enabled("CUDA"), "built_for_cudnn": features.is_enabled("CUDNN")}
 
     def precisions(self, device: str) -> list[str]:
         return ["float32"]

@@ -182,7 +182,9 @@ class TensorFlowBackend(Backend):
                   for i, gpu in enumerate(gpus)), Device("cpu")]
 
     def settings(self) -> dict[str, Any]:
-        return {"intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        build = tf.sysconfig.get_build_info()
+        return {"built_for_cuda": build.get("cuda_version"), "built_for_cudnn": build.get("cudnn_version"),
+                "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
                 "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
                 "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled()}
 

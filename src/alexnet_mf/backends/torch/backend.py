@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -167,7 +168,11 @@ class TorchBackend(Backend):
         return [*gpus, Device("cpu", f"{torch.get_num_threads()} threads")]
 
     def settings(self) -> dict[str, Any]:
+        onednn = re.search(r"MKL-DNN v([\d.]+)", torch.__config__.show())
         return {"threads": torch.get_num_threads(),
+                "onednn": onednn[1] if onednn else None,
+                "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+                "built_for_cuda": torch.version.cuda,
                 "float32_matmul_precision": torch.get_float32_matmul_precision(),
                 "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
                 "cudnn_benchmark": torch.backends.cudnn.benchmark}

@@ -1,7 +1,7 @@
 """What may make PyTorch fast, by kind of device, with what each gained when it was measured; each has its own flag.
 
-Measured on 2 cores of an AMD EPYC with torch 2.14.1, batch 32 where nothing else is said, interleaved (`bench --ablate`,
-`--try`), with 95 % intervals: `benchmarks/results/`.
+Measured on 2 cores of an AMD EPYC with torch 2.14.1, batch 32 where nothing else is said, interleaved (`bench
+--ablate`, `--try`), with 95 % intervals: `benchmarks/results/`.
 """
 
 from __future__ import annotations
