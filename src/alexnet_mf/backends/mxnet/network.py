@@ -7,7 +7,17 @@ from typing import Any
 from mxnet.gluon import nn
 
 from alexnet_mf import arithmetic, spec
-from alexnet_mf.spec import Conv2d, Dense, Flatten, Layer, MaxPool2d, Network, Shape
+from alexnet_mf.spec import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Flatten,
+    Layer,
+    MaxPool2d,
+    Network,
+    Shape,
+)
 
 
 class Dropout(nn.Dropout):
@@ -15,6 +25,28 @@ class Dropout(nn.Dropout):
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         return F.Dropout(x, p=self._rate, cudnn_off=True)
+
+
+class AdaptiveAvgPool2D(nn.HybridBlock):
+    """Gluon has no block for MXNet's operator."""
+
+    def __init__(self, size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._size = size
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        return F.contrib.AdaptiveAvgPooling2D(x, output_size=self._size)
+
+
+class LRN(nn.HybridBlock):
+    """Gluon has no block for MXNet's operator, which divides alpha by n, the number of channels that it sums over."""
+
+    def __init__(self, size: int, alpha: float, beta: float, k: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._kwargs = {"nsize": size, "alpha": alpha * size, "beta": beta, "knorm": k}
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        return F.LRN(x, **self._kwargs)
 
 
 def build(network: Network) -> nn.HybridSequential:
@@ -33,9 +65,15 @@ def native(layer: Layer, inputs: Shape) -> nn.HybridBlock:
     match layer:
         case Conv2d():
             return nn.Conv2D(layer.channels, layer.kernel, layer.stride, layer.padding, in_channels=inputs[0],
-                             activation=layer.activation, prefix=prefix)
+                             groups=layer.groups, activation=layer.activation, prefix=prefix)
         case MaxPool2d():
             return nn.MaxPool2D(layer.kernel, layer.stride, prefix=prefix)
+        case AvgPool2d():
+            return nn.AvgPool2D(layer.kernel, layer.stride, prefix=prefix)
+        case AdaptiveAvgPool2d():
+            return AdaptiveAvgPool2D(layer.size, prefix=prefix)
+        case spec.LocalResponseNorm():
+            return LRN(layer.size, layer.alpha, layer.beta, layer.k, prefix=prefix)
         case Dense():
             return nn.Dense(layer.units, in_units=inputs[0], activation=layer.activation, prefix=prefix)
         case spec.Dropout():
