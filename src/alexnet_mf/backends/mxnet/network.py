@@ -38,17 +38,24 @@ class AdaptiveAvgPool2D(nn.HybridBlock):
         return F.contrib.AdaptiveAvgPooling2D(x, output_size=self._size)
 
 
-class LRN(nn.HybridBlock):
-    """Gluon has no block for MXNet's operator, which divides alpha by n, the number of channels that it sums over."""
+class LocalResponseNorm(nn.HybridBlock):
+    """The sum over neighbouring channels is an average pooling over them, times their number.
+
+    Not MXNet's own operator, LRN: in 1.9.1 its gradient is wrong by up to 90 % where oneDNN hands it the input or the
+    gradient in a layout of its own, as it does beside convolutions of 16 channels or more, and no copy in between keeps
+    it from doing so in a hybridized network.
+    """
 
     def __init__(self, size: int, alpha: float, beta: float, k: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._kwargs = {"nsize": size, "alpha": alpha * size, "beta": beta, "knorm": k}
+        self._size, self._alpha, self._beta, self._k = size, alpha, beta, k
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
-        # In MXNet 1.9.1 its gradient is wrong, by up to 90 %, if it runs alone, in no hybridized network, on what a
-        # convolution of 16 channels or more left in oneDNN's own layout. The copy is in the plain one.
-        return F.LRN(F.identity(x), **self._kwargs)
+        squares = F.reshape(F.expand_dims(F.square(x), 1), shape=(0, 0, 0, -3))  # (n, 1, channels, height * width)
+        means = F.Pooling(squares, kernel=(self._size, 1), pad=(self._size // 2, 0), pool_type="avg",
+                          count_include_pad=True)  # beyond the first and last channel there are zeros, which count
+        sums = F.reshape_like(means, x) * self._size
+        return x * (self._k + self._alpha * sums) ** -self._beta
 
 
 def build(network: Network) -> nn.HybridSequential:
@@ -75,7 +82,7 @@ def native(layer: Layer, inputs: Shape) -> nn.HybridBlock:
         case AdaptiveAvgPool2d():
             return AdaptiveAvgPool2D(layer.size, prefix=prefix)
         case spec.LocalResponseNorm():
-            return LRN(layer.size, layer.alpha, layer.beta, layer.k, prefix=prefix)
+            return LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k, prefix=prefix)
         case Dense():
             return nn.Dense(layer.units, in_units=inputs[0], activation=layer.activation, prefix=prefix)
         case spec.Dropout():
