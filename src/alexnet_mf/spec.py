@@ -346,7 +346,7 @@ def _check_keys(where: str, kind: type[Network] | type[Layer], given: dict[str, 
     known = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(kind)}
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
+            near = difflib.get_close_matches(str(key), known, 1, cutoff=0.75)
             raise SpecError(f"{where}: unknown key {key!r}{f', perhaps {near[0]!r}' if near else ''}; "
                             f"{kind.__name__} has {', '.join(known)}")
     missing = [key for key, needed in known.items() if needed and key not in given]
