@@ -171,7 +171,7 @@ def avg_pool_backward(gradient: Array, input_shape: tuple[int, ...], kernel: int
 def adaptive_avg_pool_forward(x: Array, size: int) -> Array:
     """The mean of each of size x size areas."""
     output = np.empty((*x.shape[:2], size, size), x.dtype)
-    for position, area in _areas(x, size):
+    for position, area in areas(x, size):
         output[position] = area.mean(axis=(2, 3))
     return output
 
@@ -179,12 +179,12 @@ def adaptive_avg_pool_forward(x: Array, size: int) -> Array:
 def adaptive_avg_pool_backward(gradient: Array, input_shape: tuple[int, ...], size: int) -> Array:
     """As in average pooling, each area having a number of pixels of its own."""
     result = np.zeros(input_shape, gradient.dtype)
-    for position, area in _areas(result, size):
+    for position, area in areas(result, size):
         area += (gradient[position] / area[0, 0].size)[:, :, None, None]
     return result
 
 
-def _areas(x: Array, size: int) -> Iterator[tuple[tuple[Any, ...], Array]]:
+def areas(x: Array, size: int) -> Iterator[tuple[tuple[Any, ...], Array]]:
     """The index of each pixel of the output, and the area of `x` (a view) that it is the mean of."""
     height, width = x.shape[2:]
     for i, j in np.ndindex(size, size):
