@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from alexnet_mf import arithmetic, spec
 from alexnet_mf.spec import (
     ALEXNET,
+    ALEXNET_28,
     ALEXNET_2012,
     ALEXNET_OWT,
+    ALEXNET_SLIM,
     LENET5,
     LENET5_RELU,
     Conv2d,
@@ -197,3 +200,43 @@ def test_groups_divide_weights_and_multiply_accumulates():
     assert arithmetic.weight_shape(network.layers[0], network.input) == (4, 3, 3, 3)
     assert arithmetic.parameter_counts(network)["conv"] == 4 * 3 * 9 + 4
     assert arithmetic.macs(network)["conv"] == 4 * 3 * 9 * 7 * 7
+
+
+# The exercises
+
+
+def training_cost(network: Network) -> int:
+    return sum(arithmetic.training_macs(network).values())
+
+
+def test_alexnet_slim_is_alexnet_with_fewer_filters_at_a_fifth_of_its_cost():
+    """Forward, backward to weights and to inputs; conv1 needs no gradient in its input."""
+    forward = {"conv1": 48 * 1 * 11 * 11 * 54 * 54, "conv2": 96 * 48 * 5 * 5 * 26 * 26, "conv3": 144 * 96 * 9 * 12 * 12,
+               "conv4": 144 * 144 * 9 * 12 * 12, "conv5": 96 * 144 * 9 * 12 * 12, "fc6": 1024 * 96 * 5 * 5,
+               "fc7": 1024 * 1024, "fc8": 10 * 1024}
+    assert {name: count for name, count in arithmetic.macs(ALEXNET_SLIM).items() if count} == forward
+    assert training_cost(ALEXNET_SLIM) == 3 * sum(forward.values()) - forward["conv1"] == 466_164_096
+    assert training_cost(ALEXNET) == 2_780_566_272 > 5.9 * training_cost(ALEXNET_SLIM)
+    assert [layer.name for layer in ALEXNET_SLIM.layers] == [layer.name for layer in ALEXNET.layers]
+    for mine, theirs in zip(ALEXNET_SLIM.layers, ALEXNET.layers):
+        narrowed = {"channels": theirs.channels} if isinstance(theirs, Conv2d) else \
+            {"units": theirs.units} if isinstance(theirs, Dense) else {}
+        assert dataclasses.replace(mine, **narrowed) == theirs, "kernels, strides and paddings are AlexNet's"
+    shares = [mine.channels / theirs.channels for mine, theirs in zip(ALEXNET_SLIM.layers, ALEXNET.layers)
+              if isinstance(theirs, Conv2d)]
+    assert shares == [1 / 2, 3 / 8, 3 / 8, 3 / 8, 3 / 8]
+    assert sum(arithmetic.parameter_counts(ALEXNET_SLIM).values()) == 4_075_466
+
+
+def test_alexnet_28_takes_the_images_as_they_are_at_a_fortieth_of_alexnets_cost():
+    forward = {"conv1": 32 * 1 * 9 * 28 * 28, "conv2": 32 * 32 * 9 * 28 * 28, "conv3": 64 * 32 * 9 * 14 * 14,
+               "conv4": 64 * 64 * 9 * 14 * 14, "conv5": 128 * 64 * 9 * 7 * 7, "fc6": 512 * 128 * 3 * 3,
+               "fc7": 256 * 512, "fc8": 10 * 256}
+    assert ALEXNET_28.input == (1, 28, 28)
+    assert {name: count for name, count in arithmetic.macs(ALEXNET_28).items() if count} == forward
+    assert sum(forward.values()) == 22_625_280
+    assert 40 * training_cost(ALEXNET_28) < training_cost(ALEXNET)
+    assert sum(arithmetic.parameter_counts(ALEXNET_28).values()) == 863_082
+    kinds = [[type(layer) for layer in network.layers if not isinstance(layer, MaxPool2d)]
+             for network in (ALEXNET_28, ALEXNET)]
+    assert kinds[0] == kinds[1], "five convolutions, three dense layers and dropout, as in AlexNet"

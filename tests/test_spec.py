@@ -259,7 +259,8 @@ def test_equal_networks_have_equal_digests():
 
 
 def test_known_networks():
-    assert spec.NETWORKS == ("alexnet", "alexnet-tab", "alexnet-2012", "alexnet-owt", "lenet5", "lenet5-relu")
+    assert spec.NETWORKS == ("alexnet", "alexnet-tab", "alexnet-2012", "alexnet-owt", "lenet5", "lenet5-relu",
+                             "alexnet-slim", "alexnet-28")
     for name in spec.NETWORKS:
         assert spec.get_network(name, "mxnet").name == name
         assert spec.get_network(name, "mxnet").source

@@ -504,7 +504,7 @@ ALEXNET_SLIM = Network(
     name="alexnet-slim",
     input=ALEXNET.input,
     layers=(
-        # Dive into Deep Learning, section 8.1.5, exercise 2.1; the numbers are ours. AlexNet was made for photographs of
+        # Dive into Deep Learning, section 8.1.5, exercise 2.1; the numbers are ours. AlexNet is made for photographs of
         # 1000 classes; ten kinds of garments in grey need fewer filters, but filters of the same reach. So kernels,
         # strides, paddings and poolings are AlexNet's, conv1 has half its channels, the others three eighths (all
         # multiples of 16, as vector units like them), and fc6 and fc7 a quarter of its units. Multiply-accumulates of a
