@@ -7,6 +7,7 @@ skipped. Without it, every installed backend runs.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 
@@ -44,6 +45,12 @@ def require(name: str, config: pytest.Config) -> None:
         if names:
             pytest.fail(f"{name} was asked for and is not installed: {backends.BACKENDS[name].install}")
         pytest.skip(f"{name} is not installed: {backends.BACKENDS[name].install}")
+
+
+@pytest.fixture
+def requires(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """`require` for a test that needs a second backend's framework."""
+    return lambda name: require(name, request.config)
 
 
 @pytest.fixture

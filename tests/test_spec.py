@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,7 +13,20 @@ import pytest
 
 from alexnet_mf import spec
 from alexnet_mf.errors import SpecError
-from alexnet_mf.spec import ALEXNET, TABS, Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network
+from alexnet_mf.spec import (
+    ALEXNET,
+    LENET5,
+    TABS,
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    LocalResponseNorm,
+    MaxPool2d,
+    Network,
+)
 
 DENSE = Dense("last", units=10)
 
@@ -28,6 +42,17 @@ DENSE = Dense("last", units=10)
     (lambda: Conv2d("conv9", channels=4, kernel=3, activation="tanh"), ["conv9", "tanh", "relu", "sigmoid"]),
     (lambda: MaxPool2d("pool9", kernel=0, stride=2), ["pool9", "kernel", "0"]),
     (lambda: MaxPool2d("pool9", kernel=3, stride=0), ["pool9", "stride", "0"]),
+    (lambda: Conv2d("conv9", channels=4, kernel=3, groups=0), ["conv9", "groups", "at least 1", "0"]),
+    (lambda: Conv2d("conv9", channels=4, kernel=3, groups=3), ["conv9", "4 channels", "3 groups"]),
+    (lambda: Conv2d("conv9", channels=4, kernel=10**10), ["conv9", "kernel", "2,147,483,647", "10,000,000,000"]),
+    (lambda: AvgPool2d("pool9", kernel=0, stride=2), ["pool9", "kernel", "0"]),
+    (lambda: AvgPool2d("pool9", kernel=2, stride=0.5), ["pool9", "stride", "0.5"]),
+    (lambda: AdaptiveAvgPool2d("pool9", size=0), ["pool9", "size", "0"]),
+    (lambda: LocalResponseNorm("norm9", 4, 1e-4, 0.75, 2), ["norm9", "size", "odd", "4"]),
+    (lambda: LocalResponseNorm("norm9", 5, -1e-4, 0.75, 2), ["norm9", "alpha", "at least 0", "-0.0001"]),
+    (lambda: LocalResponseNorm("norm9", 5, 1e-4, float("nan"), 2), ["norm9", "beta", "nan"]),
+    (lambda: LocalResponseNorm("norm9", 5, 1e-4, "0.75", 2), ["norm9", "beta", "'0.75'"]),
+    (lambda: LocalResponseNorm("norm9", 5, 1e-4, 0.75, 0), ["norm9", "k", "above 0"]),
     (lambda: Dense("fc9", units=0), ["fc9", "units", "0"]),
     (lambda: Dense("fc9", units=4, activation="softmax"), ["fc9", "softmax", "relu"]),
     (lambda: Dropout("drop9", rate=1.0), ["drop9", "rate", "below 1", "1.0"]),
@@ -44,6 +69,24 @@ def test_a_bad_layer_is_named_with_its_numbers(make, named):
 @pytest.mark.parametrize("size, layers, named", [
     ((1, 28, 28), (Conv2d("conv1", channels=4, kernel=31, padding=1), Flatten("flatten"), DENSE),
      ["conv1", "kernel 31", "30x30", "28x28", "padding 1"]),
+    ((1, 28, 28), (Conv2d("conv1", channels=4, kernel=10**9), Flatten("flatten"), DENSE),
+     ["conv1", "kernel 1000000000", "28x28"]),
+    ((1, 28, 28), (Conv2d("conv1", channels=4, kernel=10**9, padding=10**9), Flatten("flatten"), DENSE),
+     ["conv1", "weight", "too large", "2,147,483,647"]),
+    ((1, 28, 28), (Conv2d("conv1", channels=4, kernel=1, padding=10**9), Flatten("flatten"), DENSE),
+     ["conv1", "padded input of 1x2000000028x2000000028", "too large"]),
+    ((1, 28, 28), (Conv2d("conv1", channels=10**9, kernel=1), Flatten("flatten"), DENSE),
+     ["conv1", "output of 1000000000x28x28", "too large"]),
+    ((1, 28, 28), (AdaptiveAvgPool2d("areas", size=10**5), Flatten("flatten"), DENSE),
+     ["areas", "output", "too large"]),
+    ((1, 28, 28), (Flatten("flatten"), Dense("fc1", units=10**9), DENSE), ["fc1", "weight", "too large"]),
+    ((1, 10**9, 10**9), (MaxPool2d("pool1", kernel=10**8, stride=10**8), Flatten("flatten"), DENSE),
+     ["input", "1x1000000000x1000000000", "too large"]),
+    ((3, 28, 28), (Conv2d("conv1", channels=4, kernel=3, groups=2), Flatten("flatten"), DENSE),
+     ["conv1", "3 input channels", "2 groups"]),
+    ((1, 28, 4), (AvgPool2d("pool1", kernel=5, stride=1), Flatten("flatten"), DENSE), ["pool1", "kernel 5", "28x4"]),
+    ((1, 28, 28), (Flatten("flatten"), LocalResponseNorm("norm1", 5, 1e-4, 0.75, 2), DENSE), ["norm1", "(784,)"]),
+    ((1, 28, 28), (Flatten("flatten"), AdaptiveAvgPool2d("areas", size=2), DENSE), ["areas", "(784,)"]),
     ((1, 28, 4), (MaxPool2d("pool1", kernel=5, stride=1), Flatten("flatten"), DENSE), ["pool1", "kernel 5", "28x4"]),
     ((1, 28, 28), (Flatten("flatten"), Dense("fc1", units=8), Dense("fc1", units=10)), ["2 layers", "'fc1'"]),
     ((1, 28, 28), (DENSE,), ["last", "(1, 28, 28)", "Flatten"]),
@@ -60,6 +103,27 @@ def test_a_network_that_does_not_fit_together_is_refused(size, layers, named):
     with pytest.raises(SpecError) as caught:
         Network("net", size, layers)
     assert all(word in str(caught.value) for word in named), str(caught.value)
+
+
+@pytest.mark.parametrize("change, named", [
+    ({"name": "a b"}, "'a b' cannot name a network"), ({"name": "a/b"}, "a/b"), ({"name": 7}, "7 cannot name"),
+    ({"name": ""}, "'' cannot name"), ({"source": 7}, "source must be a text, not 7"),
+    ({"learning_rate": 0}, "learning_rate must be a number above 0, not 0"), ({"learning_rate": -1.0}, "-1.0"),
+    ({"learning_rate": float("inf")}, "inf"), ({"learning_rate": "fast"}, "'fast'"), ({"learning_rate": True}, "True"),
+    ({"input": (True, 28, 28)}, "input must be"),
+])
+def test_a_network_with_a_bad_field_is_refused(change, named):
+    with pytest.raises(SpecError, match=re.escape(named)):
+        dataclasses.replace(LENET5, **change)
+
+
+def test_an_unknown_kind_of_layer_is_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Other:
+        name: str
+
+    with pytest.raises(SpecError, match=r"layer odd: unknown kind 'Other'; known: Conv2d.*Dropout"):
+        Network("net", (1, 4, 4), (Other("odd"), Flatten("flatten"), DENSE))
 
 
 def test_an_unknown_bias_initialisation_is_refused():
@@ -79,6 +143,10 @@ def test_output_shapes_round_down():
     conv = Conv2d("conv", channels=7, kernel=5, stride=3, padding=2)
     assert spec.output_shape(conv, (2, 10, 9)) == (7, (10 + 4 - 5) // 3 + 1, (9 + 4 - 5) // 3 + 1) == (7, 4, 3)
     assert spec.output_shape(MaxPool2d("pool", kernel=3, stride=2), (7, 8, 5)) == (7, 3, 2)
+    assert spec.output_shape(AvgPool2d("pool", kernel=3, stride=2), (7, 8, 5)) == (7, 3, 2)
+    assert spec.output_shape(AdaptiveAvgPool2d("pool", size=6), (7, 13, 5)) == (7, 6, 6)
+    assert spec.output_shape(LocalResponseNorm("norm", 5, 1e-4, 0.75, 2), (7, 3, 2)) == (7, 3, 2)
+    assert spec.output_shape(Conv2d("conv", channels=9, kernel=1, groups=3), (6, 3, 2)) == (9, 3, 2)
     assert spec.output_shape(Flatten("flatten"), (7, 3, 2)) == (42,)
     assert spec.output_shape(Dropout("drop", rate=0.5), (7, 3, 2)) == (7, 3, 2)
 
@@ -99,10 +167,20 @@ def test_with_dropout_replaces_every_rate_and_nothing_else():
         spec.with_dropout(ALEXNET, 1.0)
 
 
-@pytest.mark.parametrize("network", [ALEXNET, *TABS.values()], ids=lambda network: network.source)
+@pytest.mark.parametrize("network", [*map(spec.get_network, spec.NETWORKS), *TABS.values()],
+                         ids=lambda network: network.source)
 def test_as_dict_and_back_through_json(network):
     text = json.dumps(spec.as_dict(network))
     assert spec.from_dict(json.loads(text)) == network
+
+
+def test_a_description_leaves_out_what_says_nothing_new():
+    """So that descriptions, digests and traces of before stay what they were."""
+    plain = spec.as_dict(ALEXNET)
+    assert "learning_rate" not in plain
+    assert list(plain["layers"][0]) == ["kind", "name", "channels", "kernel", "stride", "padding", "activation"]
+    assert spec.as_dict(LENET5)["learning_rate"] == 0.9
+    assert spec.as_dict(spec.ALEXNET_2012)["layers"][3]["groups"] == 2
 
 
 def test_as_dict_and_back_for_every_layer_type(small):
@@ -122,8 +200,12 @@ def test_as_dict_and_back_for_every_layer_type(small):
     (lambda fields: fields["layers"][0].pop("kind"), "kind"),
     (lambda fields: fields["layers"][0].update(kind="Conv3d"), "conv1.*Conv3d.*Conv2d"),
     (lambda fields: fields["layers"][0].update(kind=["Conv2d"]), "not a network description"),
-    (lambda fields: fields["layers"][0].update(dilation=2), "dilation"),
-    (lambda fields: fields["layers"][0].pop("kernel"), "kernel"),
+    (lambda fields: fields.update(learning_rat=0.1), "unknown key 'learning_rat', perhaps 'learning_rate'"),
+    (lambda fields: fields["layers"][0].update(dilation=2), "layer conv1: unknown key 'dilation'; Conv2d has name, ch"),
+    (lambda fields: fields["layers"][0].update(kernal=2), "layer conv1: unknown key 'kernal', perhaps 'kernel'"),
+    (lambda fields: fields["layers"][0].pop("kernel"), "layer conv1: kernel missing; Conv2d needs name, channels, k"),
+    (lambda fields: fields["layers"][2].pop("name"), "layer 3: name missing"),
+    (lambda fields: fields["layers"][1].pop("kind"), "layer pool1: its kind is missing; known: Conv2d, "),
     (lambda fields: fields["layers"][0].update(stride=0), "conv1.*stride.*0"),
     (lambda fields: fields["layers"][0].update(kernel="11"), "conv1.*kernel.*'11'"),
 ])
@@ -151,10 +233,13 @@ def test_digest_catches_every_changed_number():
     """Each field of each layer, and of the network, changed alone."""
     changed = [dataclasses.replace(ALEXNET, input=(1, 225, 224)),
                dataclasses.replace(ALEXNET, bias_initialisation="uniform_fan_in"),
+               dataclasses.replace(ALEXNET, learning_rate=0.5),
                dataclasses.replace(ALEXNET, layers=ALEXNET.layers[:10] + ALEXNET.layers[11:])]
     for at, layer in enumerate(ALEXNET.layers):
         for field in dataclasses.fields(layer):
             value = getattr(layer, field.name)
+            if field.name == "groups" and layer.name == "conv1":
+                continue  # it has one input channel
             if field.name == "activation":
                 others = [other for other in ("relu", "sigmoid", None) if other != value]
             else:
@@ -164,7 +249,7 @@ def test_digest_catches_every_changed_number():
                 layers[at] = dataclasses.replace(layer, **{field.name: other})
                 changed.append(dataclasses.replace(ALEXNET, layers=tuple(layers)))
     digests = {spec.digest(network) for network in [ALEXNET, *changed]}
-    assert len(digests) == 1 + len(changed) == 1 + 3 + 5 * 7 + 3 * 3 + 1 + 3 * 4 + 2 * 2
+    assert len(digests) == 1 + len(changed) == 1 + 4 + 5 * 8 - 1 + 3 * 3 + 1 + 3 * 4 + 2 * 2
 
 
 def test_equal_networks_have_equal_digests():
@@ -174,7 +259,8 @@ def test_equal_networks_have_equal_digests():
 
 
 def test_known_networks():
-    assert spec.NETWORKS == ("alexnet", "alexnet-tab")
+    assert spec.NETWORKS == ("alexnet", "alexnet-tab", "alexnet-2012", "alexnet-owt", "lenet5", "lenet5-relu",
+                             "alexnet-slim", "alexnet-28")
     for name in spec.NETWORKS:
         assert spec.get_network(name, "mxnet").name == name
         assert spec.get_network(name, "mxnet").source

@@ -26,9 +26,9 @@ def input_shapes(network: Network) -> dict[str, Shape]:
 
 
 def weight_shape(layer: Conv2d | Dense, inputs: Shape) -> Shape:
-    """The canonical weight's shape: (out, in, kernel, kernel) or (out, in)."""
+    """The canonical weight's shape: (out, in / groups, kernel, kernel) or (out, in)."""
     if isinstance(layer, Conv2d):
-        return (layer.channels, inputs[0], layer.kernel, layer.kernel)
+        return (layer.channels, inputs[0] // layer.groups, layer.kernel, layer.kernel)
     return (layer.units, inputs[0])
 
 
@@ -47,7 +47,8 @@ def parameter_counts(network: Network) -> dict[str, int]:
 
 
 def macs(network: Network) -> dict[str, int]:
-    """Multiply-accumulates of each layer's forward pass over one image, biases and activations left out."""
+    """Multiply-accumulates of each layer's forward pass over one image: convolutions and dense layers, biases and all
+    other layers left out."""
     inputs, outputs = input_shapes(network), output_shapes(network)
     return {layer.name: math.prod(weight_shape(layer, inputs[layer.name])) * math.prod(outputs[layer.name][1:])
             if isinstance(layer, (Conv2d, Dense)) else 0

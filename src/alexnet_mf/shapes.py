@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from alexnet_mf import arithmetic, backends, parameters
 from alexnet_mf.backends.base import NativeLayer
-from alexnet_mf.spec import get_network
+from alexnet_mf.specfile import find_network
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def shapes(names: list[str], net: str = "alexnet", device: str = "auto") -> Shap
     tables: dict[str, list[NativeLayer]] = {}
     disagreements = []
     for name in names:
-        network = get_network(net, name)
+        network = find_network(net, name)
         model = backends.load(name).build(network, parameters.initialise(network, 0), device)
         tables[name] = rows = model.describe()
         expected = [(layer, (1, *shape), arithmetic.parameter_counts(network)[layer])

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from alexnet_mf import arithmetic, backends, parameters
-from alexnet_mf.backends.base import Backend, Model, Sgd
+from alexnet_mf import arithmetic, backends, parameters, spec
+from alexnet_mf.backends.base import Backend, Execution, Model, Sgd
 from alexnet_mf.errors import BackendUnavailable, DataError
-from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, get_network, with_dropout
+from alexnet_mf.spec import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    LocalResponseNorm,
+    MaxPool2d,
+    Network,
+    get_network,
+    with_dropout,
+)
 
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
 
@@ -288,6 +302,78 @@ def test_convolutions_of_every_kind_are_the_referees(backend, layer):
     assert loss == pytest.approx(expected_loss, rel=5e-6)
     for name, value in gradients.items():
         assert relative_l2(value, expected_gradients[name]) < 1e-5, name
+
+
+# Channels enough for the frameworks' fast code: oneDNN goes another way from 16 on, where MXNet's own LRN is wrong.
+KINDS = {
+    "groups and LRN": (
+        Conv2d("conv1", channels=32, kernel=5, stride=2, padding=2, groups=2),
+        LocalResponseNorm("norm1", size=5, alpha=0.1, beta=0.75, k=2.0), MaxPool2d("pool1", kernel=3, stride=2),
+        Conv2d("conv2", channels=48, kernel=3, padding=1, groups=4),
+        LocalResponseNorm("norm2", size=3, alpha=0.5, beta=0.5, k=1.0)),
+    "LRN of the paper": (
+        Conv2d("conv1", channels=16, kernel=3), LocalResponseNorm("norm1", size=5, alpha=1e-4, beta=0.75, k=2.0),
+        Conv2d("conv2", channels=16, kernel=1, stride=2, groups=2)),
+    "each channel alone": (
+        LocalResponseNorm("norm1", size=1, alpha=0.3, beta=1.0, k=0.5),
+        Conv2d("conv1", channels=16, kernel=3, stride=3, padding=1, groups=4, activation="sigmoid")),
+    "more neighbours than channels": (
+        Conv2d("conv1", channels=3, kernel=2), LocalResponseNorm("norm1", size=9, alpha=0.3, beta=0.75, k=1.0)),
+    "average pooling": (
+        AvgPool2d("pool1", kernel=2, stride=2), Conv2d("conv2", channels=16, kernel=3),
+        AvgPool2d("pool2", kernel=3, stride=1)),
+    "areas that divide": (Conv2d("conv1", channels=16, kernel=2, padding=1), AdaptiveAvgPool2d("areas", size=5)),
+    "areas that overlap": (Conv2d("conv1", channels=16, kernel=2), AdaptiveAvgPool2d("areas", size=4)),
+    "more areas than pixels": (Conv2d("conv1", channels=4, kernel=7), AdaptiveAvgPool2d("areas", size=15)),
+}
+
+
+@pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)
+@pytest.mark.parametrize("layers", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "eager"])
+def test_layers_of_every_kind_are_the_referees(backend, layers, compiled):
+    """Outputs, loss and gradients, and what a training step makes of them."""
+    network = Network("kinds", (4, 19, 14), (*layers, Flatten("flatten"), Dense("last", units=5)))
+    without = frozenset({"compile"} if not compiled and backend.name != "torch" else ())
+    start = parameters.initialise(network, 0, random_biases=True)
+    inputs, labels = some_data(network, 3)
+    inputs = (inputs - 0.5) * 8
+    referee = backends.load("numpy").build(network, start)
+    model = backend.build(network, start, "cpu", Execution(without=without))
+    expected, outputs = (m.outputs(m.place(inputs, labels)) for m in (referee, model))
+    for name, value in outputs.items():
+        assert value.shape == expected[name].shape, name
+        assert relative_l2(value, expected[name]) < 2e-6, name
+    (loss, gradients), (expected_loss, expected_gradients) = (m.gradients(m.place(inputs, labels))
+                                                              for m in (model, referee))
+    assert loss == pytest.approx(expected_loss, rel=5e-6)
+    for name, value in gradients.items():
+        assert relative_l2(value, expected_gradients[name]) < 1e-5, name
+    for m in (model, referee):
+        m.trainer(Sgd(0.5), 0).step(m.place(inputs, labels), np.arange(3), 0)
+    for name, value in model.export().items():
+        moved, wanted = value - start[name], referee.parameters[name] - start[name]
+        assert relative_l2(moved, wanted) < 1e-4, name
+
+
+@dataclasses.dataclass(frozen=True)
+class Unheard:
+    """A kind of layer that no backend has heard of."""
+
+    name: str
+
+
+def test_a_layer_of_an_unknown_kind_is_not_passed_over(backend, monkeypatch):
+    monkeypatch.setitem(spec.KINDS, "Unheard", Unheard)
+    known = spec.output_shape
+    for module in (spec, arithmetic, *([sys.modules["alexnet_mf.backends.tensorflow.network"]]
+                                       if backend.name == "tensorflow" else [])):
+        monkeypatch.setattr(module, "output_shape",
+                            lambda layer, shape: shape if isinstance(layer, Unheard) else known(layer, shape))
+    network = Network("unheard", (1, 4, 4), (Unheard("odd"), Flatten("flatten"), Dense("last", units=2)))
+    with pytest.raises(TypeError, match=r"Unheard.*odd"):
+        model = backend.build(network, canonical(network))
+        model.outputs(model.place(*some_data(network, 1)))
 
 
 def test_logits_do_not_depend_on_the_batch_size(backend, small):

@@ -19,15 +19,30 @@ from alexnet_mf.backends.numpy import layers, training, weights
 from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.backends.numpy.network import NumpyNetwork, build
 from alexnet_mf.errors import BackendUnavailable, DataError, ParametersError
-from alexnet_mf.spec import ALEXNET, Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, with_dropout
+from alexnet_mf.spec import (
+    ALEXNET,
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    LocalResponseNorm,
+    MaxPool2d,
+    Network,
+    with_dropout,
+)
 
 # Every layer type, a stride that does not divide, padding, overlapping windows, an odd and non-square input.
 SMALL = Network("small", (2, 13, 11), (
     Conv2d("conv1", channels=3, kernel=3, stride=2, padding=1),
     MaxPool2d("pool1", kernel=3, stride=2),
     Conv2d("conv2", channels=4, kernel=2, padding=1, activation="sigmoid"),
-    Conv2d("conv3", channels=3, kernel=1, activation=None),
+    LocalResponseNorm("norm2", size=3, alpha=0.4, beta=0.75, k=2.0),
+    Conv2d("conv3", channels=6, kernel=1, activation=None, groups=2),
     MaxPool2d("pool3", kernel=2, stride=1),
+    AvgPool2d("average3", kernel=2, stride=1),
+    AdaptiveAvgPool2d("areas3", size=2),
     Flatten("flatten"),
     Dense("fc4", units=6, activation="relu"),
     Dropout("drop4", rate=0.5),
@@ -143,7 +158,140 @@ def test_convolution_is_the_sum_that_defines_it(height, width, kernel, stride, p
         assert output[image, channel, row, column] == pytest.approx(expected, rel=1e-13, abs=1e-13)
 
 
+# Groups
+
+
+def test_groups_by_hand():
+    """Two channels in each of two groups, one filter for each: no filter sees the other group."""
+    x = np.array([1.0, 10, 100, 1000]).reshape(1, 4, 1, 1)
+    weight = np.array([[2.0, 3], [5, 7]]).reshape(2, 2, 1, 1)
+    output = layers.conv2d_forward(x, weight, np.array([0.5, 0]), stride=1, padding=0, groups=2)
+    assert_array_equal(output.ravel(), [2 * 1 + 3 * 10 + 0.5, 5 * 100 + 7 * 1000])
+    gradient = np.array([1.0, 10]).reshape(1, 2, 1, 1)
+    weight_gradient, bias_gradient = layers.conv2d_backward_parameters(gradient, x, 1, 1, 0, groups=2)
+    assert_array_equal(weight_gradient.reshape(2, 2), [[1, 10], [1000, 10_000]])
+    assert_array_equal(bias_gradient, [1, 10])
+    input_gradient = layers.conv2d_backward_input(gradient, weight, x.shape, 1, 0, groups=2)
+    assert_array_equal(input_gradient.ravel(), [2, 3, 50, 70])
+
+
+GROUPS = [  # input channels, output channels, groups; then as above
+    (4, 6, 2, 5, 6, 3, 1, 1), (6, 3, 3, 7, 5, 3, 2, 1), (4, 4, 4, 6, 5, 2, 1, 0), (2, 8, 2, 4, 3, 1, 2, 0),
+]
+
+
+@pytest.mark.parametrize("inputs, outputs, groups, height, width, kernel, stride, padding", GROUPS)
+def test_groups_are_convolutions_side_by_side(inputs, outputs, groups, height, width, kernel, stride, padding):
+    x, weight, bias = random(2, inputs, height, width), random(outputs, inputs // groups, kernel, kernel, seed=1), \
+        random(outputs, seed=2)
+    output = layers.conv2d_forward(x, weight, bias, stride, padding, groups)
+    for group in range(groups):
+        seen = slice(group * inputs // groups, (group + 1) * inputs // groups)
+        made = slice(group * outputs // groups, (group + 1) * outputs // groups)
+        alone = layers.conv2d_forward(x[:, seen], weight[made], bias[made], stride, padding)
+        assert_allclose(output[:, made], alone, rtol=1e-13)
+
+
+@pytest.mark.parametrize("inputs, outputs, groups, height, width, kernel, stride, padding", GROUPS)
+def test_group_gradients_by_finite_differences(inputs, outputs, groups, height, width, kernel, stride, padding):
+    x, weight, bias = random(2, inputs, height, width), random(outputs, inputs // groups, kernel, kernel, seed=1), \
+        random(outputs, seed=2)
+    upstream = random(*layers.conv2d_forward(x, weight, bias, stride, padding, groups).shape, seed=3)
+
+    def loss() -> float:
+        return float((layers.conv2d_forward(x, weight, bias, stride, padding, groups) * upstream).sum())
+
+    weight_gradient, bias_gradient = layers.conv2d_backward_parameters(upstream, x, kernel, stride, padding, groups)
+    assert_is_gradient(weight_gradient, loss, weight)
+    assert_is_gradient(bias_gradient, loss, bias)
+    assert_is_gradient(layers.conv2d_backward_input(upstream, weight, x.shape, stride, padding, groups), loss, x)
+
+
+# Local response normalisation
+
+
+def test_local_response_norm_by_hand():
+    """Channels 1, 2, 3, 4: the first and the last have one neighbour less, and alpha is not divided by the size."""
+    x = np.array([1.0, 2, 3, 4]).reshape(1, 4, 1, 1)
+    output = layers.local_response_norm_forward(x, size=3, alpha=0.5, beta=1.0, k=2.0)
+    assert_allclose(output.ravel(), [1 / (2 + 0.5 * (1 + 4)), 2 / (2 + 0.5 * (1 + 4 + 9)), 3 / (2 + 0.5 * (4 + 9 + 16)),
+                                     4 / (2 + 0.5 * (9 + 16))], rtol=1e-15)
+    output = layers.local_response_norm_forward(x, size=1, alpha=3.0, beta=0.5, k=1.0)
+    assert_allclose(output.ravel(), [1 / 2, 2 / math.sqrt(13), 3 / math.sqrt(28), 4 / 7], rtol=1e-15)
+
+
+def test_local_response_norm_with_the_papers_numbers():
+    """Section 3.3: b_i = a_i / (k + alpha sum_j a_j^2)^beta over j from max(0, i - n/2) to min(N - 1, i + n/2)."""
+    k, n, alpha, beta = 2.0, 5, 1e-4, 0.75
+    a = random(2, 7, 2, 3) * 50
+    output = layers.local_response_norm_forward(a, n, alpha, beta, k)
+    for image, i, row, column in np.ndindex(a.shape):
+        neighbours = range(max(0, i - n // 2), min(7 - 1, i + n // 2) + 1)
+        total = math.fsum(a[image, j, row, column] ** 2 for j in neighbours)
+        expected = a[image, i, row, column] / (k + alpha * total) ** beta
+        assert output[image, i, row, column] == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("channels, size, alpha, beta, k", [
+    (6, 5, 0.3, 0.75, 2.0), (4, 3, 1.0, 0.5, 1.0), (3, 7, 0.2, 1.0, 0.5), (4, 1, 0.7, 0.75, 2.0),
+    (5, 5, 0.0, 0.75, 2.0), (5, 3, 0.4, 0.0, 2.0),
+])
+def test_local_response_norm_gradient_by_finite_differences(channels, size, alpha, beta, k):
+    x = random(2, channels, 2, 3)
+    upstream = random(*x.shape, seed=1)
+    gradient = layers.local_response_norm_backward(upstream, x, size, alpha, beta, k)
+    assert_is_gradient(gradient, lambda: float(
+        (layers.local_response_norm_forward(x, size, alpha, beta, k) * upstream).sum()), x)
+
+
 # Pooling
+
+
+def test_avg_pool_by_hand_leaves_out_what_does_not_fit():
+    x = np.array([[1.0, 2, 90], [3, 6, 90], [90, 90, 90]]).reshape(1, 1, 3, 3)
+    assert_array_equal(layers.avg_pool_forward(x, kernel=2, stride=2), [[[[3]]]])
+    gradient = layers.avg_pool_backward(np.array([[[[8.0]]]]), x.shape, kernel=2, stride=2)
+    assert_array_equal(gradient[0, 0], [[2, 2, 0], [2, 2, 0], [0, 0, 0]])
+    gradient = layers.avg_pool_backward(np.array([[[[4.0, 40], [400, 4000]]]]), x.shape, kernel=2, stride=1)
+    assert_array_equal(gradient[0, 0], [[1, 11, 10], [101, 1111, 1010], [100, 1100, 1000]])
+
+
+@pytest.mark.parametrize("height, width, kernel, stride", [
+    (5, 5, 3, 2), (7, 6, 3, 2), (6, 5, 2, 2), (5, 7, 2, 3), (4, 5, 1, 1),
+])
+def test_avg_pool_and_its_gradient_by_finite_differences(height, width, kernel, stride):
+    x = random(2, 3, height, width)
+    output = layers.avg_pool_forward(x, kernel, stride)
+    for image, channel, row, column in np.ndindex(output.shape):
+        window = x[image, channel, row * stride : row * stride + kernel, column * stride : column * stride + kernel]
+        assert output[image, channel, row, column] == pytest.approx(window.mean(), rel=1e-13)
+    upstream = random(*output.shape, seed=1)
+    gradient = layers.avg_pool_backward(upstream, x.shape, kernel, stride)
+    assert_is_gradient(gradient, lambda: float((layers.avg_pool_forward(x, kernel, stride) * upstream).sum()), x)
+
+
+def test_adaptive_avg_pool_by_hand():
+    """Five rows in two areas share the third; three columns in two share the second."""
+    x = np.arange(15.0).reshape(1, 1, 5, 3)
+    output = layers.adaptive_avg_pool_forward(x, size=2)
+    assert_array_equal(output[0, 0], [[x[0, 0, :3, :2].mean(), x[0, 0, :3, 1:].mean()],
+                                      [x[0, 0, 2:, :2].mean(), x[0, 0, 2:, 1:].mean()]])
+    gradient = layers.adaptive_avg_pool_backward(np.array([[[[6.0, 60], [600, 6000]]]]), x.shape, size=2)
+    assert_array_equal(gradient[0, 0], [[1, 11, 10], [1, 11, 10], [101, 1111, 1010], [100, 1100, 1000],
+                                        [100, 1100, 1000]])
+
+
+@pytest.mark.parametrize("height, width, size", [(6, 6, 6), (6, 4, 2), (5, 7, 3), (2, 3, 5), (4, 9, 1)])
+def test_adaptive_avg_pool_gradient_by_finite_differences(height, width, size):
+    x = random(2, 3, height, width)
+    upstream = random(2, 3, size, size, seed=1)
+    gradient = layers.adaptive_avg_pool_backward(upstream, x.shape, size)
+    assert_is_gradient(gradient, lambda: float((layers.adaptive_avg_pool_forward(x, size) * upstream).sum()), x)
+
+
+def test_adaptive_avg_pool_changes_nothing_where_there_is_nothing_to_average():
+    x = random(2, 3, 6, 6)
+    assert_array_equal(layers.adaptive_avg_pool_forward(x, 6), x)
 
 
 def test_max_pool_by_hand_leaves_out_what_does_not_fit():
@@ -625,7 +773,9 @@ def test_describe_measures_what_the_spec_says():
     assert {row.name: row.shape for row in rows} == {
         name: (1, *shape) for name, shape in arithmetic.output_shapes(SMALL).items()}
     assert {row.name: row.parameters for row in rows} == arithmetic.parameter_counts(SMALL)
-    assert [row.native for row in rows][:4] == ["conv2d + relu", "max_pool", "conv2d + sigmoid", "conv2d"]
+    assert [row.native for row in rows][:8] == [
+        "conv2d + relu", "max_pool", "conv2d + sigmoid", "local_response_norm", "conv2d", "max_pool", "avg_pool",
+        "adaptive_avg_pool"]
 
 
 def test_logits_do_not_depend_on_the_batch_size():

@@ -79,7 +79,7 @@ def small_alexnet(small, monkeypatch):
         return network
 
     monkeypatch.setattr(spec, "get_network", get_network)
-    monkeypatch.setattr("alexnet_mf.shapes.get_network", get_network)
+    monkeypatch.setattr(train, "for_network", lambda recipe, network: recipe)  # it costs next to nothing
     draw = data.synthetic.load
     monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=64, test=32))
     return network
@@ -206,6 +206,12 @@ def test_both_ways_in_lead_to_main():
     (["list"], ["what"]),
     (["list", "layers"], ["layers", "backends", "networks"]),
     (["list", "networks", "--json", "/nowhere/n.json"], ["/nowhere/n.json", "cannot be written"]),
+    (["list", "networks", "--toml"], ["--toml", "the name of one network", "lenet5"]),
+    (["list", "networks", "lenet5", "--toml", "--json", "-"], ["--toml", "--json"]),
+    (["list", "networks", "gone.toml"], ["gone.toml", "cannot be read", "list networks NAME --toml"]),
+    (["list", "backends", "torch"], ["list backends takes no name"]),
+    (["list", "backends", "--toml"], ["list backends takes no name and no --toml"]),
+    ([*TRAIN, "--net", "gone.toml"], ["gone.toml", "cannot be read"]),
 ], ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].islower() else "")
 def test_wrong_words_are_told_in_one_line(command, small_alexnet, words, fragments):
     assert_one_line(command(*words), *fragments)
@@ -304,17 +310,71 @@ def test_list_networks(command):
     outcome = command("list", "networks")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.lines[0].split() == ["network", "input", "parameters", "multiply", "accumulates", "source"]
-    assert [line.split()[0] for line in outcome.lines[1:]] == ["alexnet", "alexnet-tab"]
-    for line in outcome.lines[1:]:
-        assert line.split()[1:4] == ["1x224x224", "46,764,746", "938,146,176"]
-        assert "Dive into Deep Learning, section 8.1" in line
+    assert [line.split()[0] for line in outcome.lines[1:]] == list(spec.NETWORKS)
+    rows = {line.split()[0]: line for line in outcome.lines[1:]}
+    for name in ("alexnet", "alexnet-tab"):
+        assert rows[name].split()[1:4] == ["1x224x224", "46,764,746", "938,146,176"]
+        assert "Dive into Deep Learning, section 8.1" in rows[name]
+    assert rows["alexnet-owt"].split()[1:4] == ["3x224x224", "61,100,840", "714,188,480"]
+    assert rows["lenet5"].split()[1:4] == ["1x28x28", "61,706", "416,520"]
+    assert command("list", "networks", "lenet5").lines[1:] == [
+        f"lenet5   1x28x28      61,706               416,520  {spec.LENET5.source}"]
 
 
 def test_list_networks_as_json(command):
     outcome = command("list", "networks", "--json", "-")
     entries = json.loads(outcome.out)
-    assert [entry["network"] for entry in entries] == ["alexnet", "alexnet-tab"]
-    assert {(entry["parameters"], entry["multiply_accumulates"]) for entry in entries} == {(46_764_746, 938_146_176)}
+    assert [entry["network"] for entry in entries] == list(spec.NETWORKS)
+    assert {(entry["parameters"], entry["multiply_accumulates"]) for entry in entries[:2]} == {
+        (46_764_746, 938_146_176)}
+
+
+def test_a_network_is_written_out_changed_and_used(command, tmp_path):
+    """From one of the package's own to one's own: listed, measured and trained."""
+    outcome = command("list", "networks", "lenet5", "--toml")
+    assert (outcome.code, outcome.err) == (0, "")
+    path = tmp_path / "mine.toml"
+    path.write_text(outcome.out.replace("channels = 6\n", "channels = 3\n"), encoding="utf-8")
+    assert command("list", "networks", str(path)).lines[1].split()[:3] == ["my-lenet5", "1x28x28", "60,428"]
+    shapes = command("shapes", "--backend", "numpy", "--net", str(path))
+    assert (shapes.code, shapes.err) == (0, "")
+    assert any(line.split()[:4] == ["conv1", "conv2d", "+", "sigmoid"] and "1x3x28x28" in line for line in shapes.lines)
+    trained = command(*TRAIN, *TINY, "--net", str(path), "--json", str(tmp_path / "run.json"))
+    assert (trained.code, trained.err) == (0, "")
+    report = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert report["network"]["name"] == "my-lenet5"
+    assert report["network"]["layers"][0]["channels"] == 3
+    assert report["recipe"]["sgd"]["learning_rate"] == 0.9, "the network's own"
+
+
+def test_a_learning_rate_that_is_asked_for_is_taken_before_the_networks_own(command, tmp_path):
+    words = [*TRAIN, *TINY, "--net", "lenet5", "--lr", "0.25", "--json", str(tmp_path / "run.json")]
+    assert command(*words, "--recipe", "book").code == 0
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["recipe"]["sgd"]["learning_rate"] == 0.25
+
+
+@pytest.mark.parametrize("words", [TRAIN, ["bench", "--backends", "numpy"]], ids=["train", "bench"])
+@pytest.mark.parametrize("net, fragments", [
+    ("alexnet-2012", ["alexnet-2012 takes 3x227x227", "grey images have one channel", "shapes and parity"]),
+    ("alexnet-owt", ["alexnet-owt takes 3x224x224", "grey images have one channel"])])
+def test_a_network_in_colour_takes_no_grey_images(command, words, net, fragments):
+    assert_one_line(command(*words, "--net", net), *fragments)
+
+
+def test_a_wrong_file_is_told_in_one_line(command, tmp_path):
+    path = tmp_path / "net.toml"
+    path.write_text('name = "mine"\ninput = [1, 28, 28]\n\n[[layers]]\nkind = "Conv2d"\nname = "conv1"\nchannels = 4\n'
+                    'kernel = 1_000_000_000\n', encoding="utf-8")
+    for words in (TRAIN, ["shapes", "--backend", "all"], ["parity"], ["bench"]):
+        assert_one_line(command(*words, "--net", str(path)), str(path), "line 4: layer conv1", "kernel 1000000000")
+
+
+def test_too_little_memory_is_told_in_one_line(command, monkeypatch):
+    def exhausted(*arguments: Any, **options: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(parameters, "initialise", exhausted)
+    assert_one_line(command("shapes", "--backend", "numpy"), "not enough memory")
 
 
 def test_list_backends(command, only, tmp_path):

@@ -23,7 +23,17 @@ from alexnet_mf.parity.case import Case, random_case
 from alexnet_mf.parity.referee import Referee, make_referee
 from alexnet_mf.parity.run import compare
 from alexnet_mf.parity.trace import trace
-from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network
+from alexnet_mf.spec import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    LocalResponseNorm,
+    MaxPool2d,
+    Network,
+)
 
 # Sizes chosen so that faults stay silent, as in AlexNet: conv1 gives 18x18 with padding 0 and 1; pool1 gives 8x8 or,
 # rounded up, 9x9, and pool2 makes 4x4 of both. fc4 is square, conv2 has as many input as output channels.
@@ -37,7 +47,13 @@ COLOUR = Network("colour", (3, 23, 26), (
     Conv2d("conv1", channels=4, kernel=3, stride=2, padding=1, activation="sigmoid"),
     MaxPool2d("pool1", kernel=3, stride=2), MaxPool2d("pool2", kernel=3, stride=4), Flatten("flatten"),
     Dense("fc1", units=5)))
-NETWORKS = {network.name: network for network in (PLAIN, COLOUR)}
+# What the networks of 2012 and of the LeNet chapter have beyond these.
+STREAMS = Network("streams", (4, 21, 24), (
+    Conv2d("conv1", channels=16, kernel=3, padding=1, groups=2),
+    LocalResponseNorm("norm1", size=5, alpha=0.1, beta=0.75, k=2.0), AvgPool2d("pool1", kernel=2, stride=2),
+    Conv2d("conv2", channels=16, kernel=3, groups=4), AdaptiveAvgPool2d("areas", size=3), Flatten("flatten"),
+    Dense("fc1", units=5)))
+NETWORKS = {network.name: network for network in (PLAIN, COLOUR, STREAMS)}
 
 NONE = "none of the usual causes reproduces it"
 
@@ -85,8 +101,8 @@ def broken_module(name: str, backend: str, rung: str, where: str, cause: str, ne
 @functools.cache
 def question(network: str, seed: int = 0) -> Case:
     """The case of one of the networks."""
-    if network == "colour":
-        return random_case(COLOUR, seed, 40)
+    if network != "plain":
+        return random_case(NETWORKS[network], seed, 40)
     images = data.synthetic.load(seed, train=1, test=48).test
     return Case(NETWORKS[network], seed, images.images, images.labels, "synthetic")
 
@@ -323,6 +339,74 @@ def _(model: Any) -> None:
 def _(model: Any) -> None:
     import tensorflow as tf
     model.net.get_layer("pool2").call = lambda x: tf.nn.avg_pool2d(x, 2, 2, "VALID")
+
+
+@broken_model("alpha divided by n, as PyTorch takes it", "torch", "layer outputs", "norm1",
+              "alpha is divided by the number of channels in the sum", network="streams")
+def _(model: Any) -> None:
+    model.net.norm1.alpha = 0.1
+
+
+@broken_model("alpha multiplied by n, as for PyTorch", "tensorflow", "layer outputs", "norm1",
+              "alpha is multiplied by the number of channels in the sum", network="streams")
+def _(model: Any) -> None:
+    model.net.get_layer("norm1")._numbers["alpha"] *= 5
+
+
+@broken_model("the size taken for the radius", "tensorflow", "layer outputs", "norm1",
+              "the sum takes `size` channels on either side", network="streams")
+def _(model: Any) -> None:
+    model.net.get_layer("norm1")._numbers["depth_radius"] = 5
+
+
+@broken_model("k left at its default of 1", "mxnet", "layer outputs", "norm1", "k is 1 instead of 2", network="streams")
+def _(model: Any) -> None:
+    child(model, "norm1")._k = 1.0
+
+
+@broken_model("normalised along the rows", "tensorflow", "layer outputs", "norm1", "along the rows", network="streams")
+def _(model: Any) -> None:
+    import tensorflow as tf
+    norm = model.net.get_layer("norm1")
+    norm.call = lambda x: tf.transpose(tf.nn.local_response_normalization(
+        tf.transpose(x, (0, 1, 3, 2)), **norm._numbers), (0, 1, 3, 2))
+
+
+@broken_model("channels dealt out to the groups in turn", "torch", "layer outputs", "conv2",
+              "go to the groups in turn", network="streams")
+def _(model: Any) -> None:
+    model.net.conv2.register_forward_pre_hook(
+        lambda module, inputs: inputs[0].unflatten(1, (4, 4)).transpose(1, 2).flatten(1, 2))
+
+
+@broken_model("the two streams crossed", "mxnet", "layer outputs", "conv1", "inputs in reverse order",
+              network="streams")
+def _(model: Any) -> None:
+    import mxnet as mx
+    conv = child(model, "conv1")
+    right = conv.forward
+    conv.forward = lambda x: right(mx.nd.concat(x[:, 2:], x[:, :2], dim=1))
+
+
+@broken_model("maximum pooling", "tensorflow", "layer outputs", "pool1", "maximum instead of average",
+              network="streams")
+def _(model: Any) -> None:
+    import tensorflow as tf
+    model.net.get_layer("pool1").call = lambda x: tf.nn.max_pool2d(x, 2, 2, "VALID")
+
+
+@broken_model("the largest value of each area", "torch", "layer outputs", "areas", "maximum instead of average",
+              network="streams")
+def _(model: Any) -> None:
+    from torch import nn
+    model.net.areas = nn.AdaptiveMaxPool2d(3)
+
+
+@broken_model("plain average pooling for areas that do not divide", "mxnet", "layer outputs", "areas",
+              "average pooling with kernel and stride 2", network="streams")
+def _(model: Any) -> None:
+    import mxnet as mx
+    child(model, "areas").forward = lambda x: mx.nd.Pooling(x, kernel=(2, 2), stride=(2, 2), pool_type="avg")
 
 
 @broken_model("flattened as height, width, channel", "torch", "layer outputs", "flatten",

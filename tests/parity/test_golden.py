@@ -25,8 +25,8 @@ from alexnet_mf.parity.measure import TIERS
 from alexnet_mf.spec import Network
 
 FOLDER = Path(__file__).parent / "golden"
-NETWORKS = {"alexnet": ("alexnet", "torch"), "alexnet-tab-torch": ("alexnet-tab", "torch"),
-            "alexnet-tab-tensorflow": ("alexnet-tab", "tensorflow"), "alexnet-tab-mxnet": ("alexnet-tab", "mxnet")}
+NETWORKS = {**{name: (name, "torch") for name in spec.NETWORKS if name != "alexnet-tab"},
+            **{f"alexnet-tab-{tab}": ("alexnet-tab", tab) for tab in ("torch", "tensorflow", "mxnet")}}
 BATCH = 2
 EPSILON = 1e-10
 """For the referee itself: float64 sums in another order, on another processor."""
@@ -73,9 +73,12 @@ def images(model: Any, case: Case) -> dict[str, str]:
 
 
 def real_images(backend_name: str) -> dict[str, str]:
-    """Fashion-MNIST's; every network here takes them in the same size."""
-    case = question(spec.ALEXNET, "fashion-mnist")
-    return images(backends.load(backend_name).build(spec.ALEXNET, case.parameters()), case)
+    """Fashion-MNIST's, and what networks that take it enlarged and as it is are fed."""
+    build = backends.load(backend_name).build
+    large, plain = (images(build(case.network, case.parameters()), case)
+                    for case in (question(network, "fashion-mnist") for network in (spec.ALEXNET, spec.LENET5)))
+    assert (plain["images"], plain["labels"]) == (large["images"], large["labels"])
+    return {**large, "pixels_28x28": plain["pixels"]}
 
 
 def golden(name: str) -> dict[str, Any]:
@@ -109,8 +112,8 @@ def test_real_images(backend_name: str) -> None:
 
 
 def own_networks(backend: Backend) -> Iterator[str]:
-    """The default network, and the backend's own tab."""
-    return (name for name, (_, tab) in NETWORKS.items() if name == "alexnet" or tab == backend.name)
+    """All networks, of the tabs the backend's own."""
+    return (name for name, (network, tab) in NETWORKS.items() if network != "alexnet-tab" or tab == backend.name)
 
 
 def test_each_backend(backend: Backend) -> None:

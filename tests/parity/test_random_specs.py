@@ -20,7 +20,18 @@ from alexnet_mf.parity.case import random_case
 from alexnet_mf.parity.referee import SOFTMAX_ERROR, Referee, make_referee
 from alexnet_mf.parity.run import compare
 from alexnet_mf.parity.trace import trace
-from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, output_shape
+from alexnet_mf.spec import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    LocalResponseNorm,
+    MaxPool2d,
+    Network,
+    output_shape,
+)
 
 ACTIVATIONS = st.sampled_from([None, "relu", "relu", "sigmoid"])
 RATES = st.sampled_from([0, 0.1, 0.25, 0.5, 0.8])
@@ -28,17 +39,29 @@ RATES = st.sampled_from([0, 0.1, 0.25, 0.5, 0.8])
 
 @st.composite
 def networks(draw: Any) -> Network:
-    """Up to four convolutions and poolings in any order, then up to two hidden dense layers, and dropout after any of
-    them; odd and oblong inputs."""
+    """Up to four convolutions, some in groups, poolings and normalisations in any order, then up to two hidden dense
+    layers, and dropout after any of them; odd and oblong inputs."""
     image = (draw(st.integers(1, 3)), draw(st.integers(5, 24)), draw(st.integers(5, 24)))
     shape: Any = image
     layers: list[Any] = []
     for number in range(1, draw(st.integers(1, 4)) + 1):
         kernel, stride = draw(st.integers(1, 5)), draw(st.integers(1, 4))
-        layer: Any = MaxPool2d(f"pool{number}", kernel=kernel, stride=stride)
-        if draw(st.integers(0, 2)):
-            layer = Conv2d(f"conv{number}", channels=draw(st.integers(1, 5)), kernel=kernel, stride=stride,
-                           padding=draw(st.integers(0, 3)), activation=draw(ACTIVATIONS))
+        kind = draw(st.sampled_from([Conv2d, Conv2d, Conv2d, Conv2d, MaxPool2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d,
+                                     LocalResponseNorm]))
+        layer: Any
+        if kind is Conv2d:
+            groups = draw(st.sampled_from([share for share in range(1, shape[0] + 1) if shape[0] % share == 0]))
+            each = draw(st.integers(1, 5) if groups == 1 else st.sampled_from([1, 2, 3, 8]))
+            layer = Conv2d(f"conv{number}", channels=groups * each, kernel=kernel, stride=stride,
+                           padding=draw(st.integers(0, 3)), activation=draw(ACTIVATIONS), groups=groups)
+        elif kind is AdaptiveAvgPool2d:
+            layer = AdaptiveAvgPool2d(f"areas{number}", size=draw(st.integers(1, 5)))
+        elif kind is LocalResponseNorm:
+            layer = LocalResponseNorm(f"norm{number}", size=draw(st.sampled_from([1, 3, 5])),
+                                      alpha=draw(st.sampled_from([1e-4, 0.1])), beta=draw(st.sampled_from([0.5, 0.75])),
+                                      k=draw(st.sampled_from([1, 2])))
+        else:
+            layer = kind(f"pool{number}", kernel=kernel, stride=stride)
         try:
             shape = output_shape(layer, shape)
         except SpecError:  # its kernel is larger than what is left
@@ -115,9 +138,12 @@ def test_the_networks_are_of_all_kinds() -> None:
     assert any(layer.padding > layer.kernel // 2 for layer in convolutions)
     assert any(layer.stride > layer.kernel for layer in convolutions)
     assert any(layer.stride < layer.kernel for layer in poolings)
+    kinds = {type(layer) for layer in layers}
+    assert kinds >= {AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm}
+    assert any(layer.groups > 1 for layer in convolutions)
     behind = {type(before) for network in drawn for before, layer in zip(network.layers, network.layers[1:])
               if isinstance(layer, Dropout)}
-    assert behind == {Conv2d, MaxPool2d, Flatten, Dense}
+    assert behind >= {Conv2d, MaxPool2d, Flatten, Dense}
 
 
 # What the random specs brought to light: a gradient whose images nearly cancel shows how exact the softmax is.

@@ -314,8 +314,11 @@ def upsampling_factor(image: tuple[int, ...], network: Network) -> int:
         DataError: unless it is 1, 2, 4 or 8: only then are the interpolated pixels exact in float32.
     """
     channels, height, width = network.input
+    if channels != 1:
+        raise DataError(f"network {network.name} takes {channels}x{height}x{width}, and grey images have one channel; "
+                        f"give inputs of the network's own shape")
     factor = height // image[0]
-    if channels != 1 or (height, width) != (image[0] * factor, image[1] * factor) or factor not in (1, 2, 4, 8):
+    if (height, width) != (image[0] * factor, image[1] * factor) or factor not in (1, 2, 4, 8):
         raise DataError(f"network {network.name} takes {channels}x{height}x{width}: {image[0]}x{image[1]} grey images "
                         f"can be upsampled exactly by 1, 2, 4 or 8 only; give inputs of the network's own shape")
     return factor

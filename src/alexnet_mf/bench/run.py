@@ -21,6 +21,7 @@ from alexnet_mf.bench.plan import BOOK, CEILINGS, PHASES, Contestant, Plan
 from alexnet_mf.bench.record import FORMAT
 from alexnet_mf.bench.worker import PROTOCOL
 from alexnet_mf.errors import BenchError
+from alexnet_mf.specfile import find_network
 
 
 class Channel(Protocol):
@@ -114,7 +115,7 @@ class Bench:
 
     def _start(self, contestant: Contestant) -> None:
         self.tell(f"starting {contestant.label}, batch {contestant.batch_size}")
-        network = spec.get_network("alexnet-tab" if contestant.style == BOOK else self.plan.net, contestant.backend)
+        network = find_network("alexnet-tab" if contestant.style == BOOK else self.plan.net, contestant.backend)
         entry = {**as_json(contestant), "id": len(self.record["workers"]), "spec_sha256": spec.digest(network)}
         plan = self.plan
         try:

@@ -65,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AlexnetMfError as error:
         print(f"alexnet-mf: error: {error}", file=sys.stderr)
         return error.exit_code
+    except MemoryError:
+        print("alexnet-mf: error: not enough memory; take a smaller network or batch", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nalexnet-mf: stopped by Ctrl-C", file=sys.stderr)
         return 130

@@ -9,16 +9,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from alexnet_mf import backends, spec
-from alexnet_mf.backends.base import LEFT_OUT, PRECISIONS, SPEED_SETTINGS, Execution, left_out
+from alexnet_mf.backends.base import LEFT_OUT, PRECISIONS, SPEED_SETTINGS, Execution, left_out, upsampling_factor
 from alexnet_mf.data import DATASETS
-from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, DataError
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
     """--net and --device."""
-    parser.add_argument("--net", default="alexnet", help=f"network: {', '.join(spec.NETWORKS)} (default: alexnet)")
+    parser.add_argument("--net", default="alexnet",
+                        help=f"network: {', '.join(spec.NETWORKS)}; or a file of your own that ends in .toml (default: "
+                             f"alexnet)")
     parser.add_argument("--device", default="auto",
                         help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)")
+
+
+def check_takes_grey_images(network: spec.Network) -> None:
+    """Make sure, before anything slow, that the network can be fed the data sets' 28x28 grey images.
+
+    Raises:
+        DataError: says what it takes, and which verbs take it nevertheless.
+    """
+    try:
+        upsampling_factor((28, 28), network)
+    except DataError as error:
+        raise DataError(f"{str(error).partition(';')[0]}; all data here are 28x28 grey images: only shapes and parity "
+                        f"take this network") from error
 
 
 def add_execution(parser: argparse.ArgumentParser) -> None:

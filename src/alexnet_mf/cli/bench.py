@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import backends, spec
+from alexnet_mf import backends
 from alexnet_mf.bench.plan import PHASES, PRECISIONS, Plan
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import (
@@ -18,13 +18,17 @@ from alexnet_mf.cli.arguments import (
     at_least_one,
     backend_list,
     check_interpreters,
+    check_takes_grey_images,
     interpreters,
     seed,
     switched,
 )
 from alexnet_mf.errors import BackendUnavailable, BenchError
+from alexnet_mf.specfile import find_network
 
 DEFAULTS = Plan(("torch",))
+BOOKS = ("alexnet", "alexnet-tab")
+"""The networks that the book's own code is of."""
 ONLY_FOR_RUNS = ("json", "backends", "python", "ablate", "try", "no_book")
 
 
@@ -113,7 +117,10 @@ def measure(options: argparse.Namespace) -> int:
     """Run the benchmark; what was measured until Ctrl-C is kept where JSON was asked for."""
     from alexnet_mf.bench.run import Bench
 
-    spec.get_network(options.net)
+    check_takes_grey_images(find_network(options.net))
+    if options.net not in BOOKS and not options.no_book:
+        options.no_book = True
+        output.notice(f"without the book's own code, which is AlexNet's and not {options.net}'s")
     pythons = interpreters(options.python)
     bench = Bench(plan(options, pythons), pythons, ["alexnet-mf", *sys.argv[1:]], tell)
     try:

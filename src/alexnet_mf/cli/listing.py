@@ -5,19 +5,29 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from alexnet_mf import arithmetic, backends, spec
+from alexnet_mf import arithmetic, backends, spec, specfile
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json
-from alexnet_mf.errors import BackendUnavailable
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["backends", "networks"], help="what to list")
+    parser.add_argument("name", nargs="?", help="one network only, by name or from a file (default: all)")
+    parser.add_argument("--toml", action="store_true",
+                        help="write that network out as TOML, to start a file of your own from: --net FILE.toml")
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    entries = list_backends() if options.what == "backends" else list_networks()
+    if options.what == "backends" and (options.name or options.toml):
+        raise AlexnetMfError("list backends takes no name and no --toml")
+    if options.toml:
+        if not options.name or options.json:
+            raise AlexnetMfError(f"--toml takes the name of one network ({', '.join(spec.NETWORKS)}), and no --json")
+        output.say(specfile.dump(specfile.find_network(options.name)).rstrip())
+        return 0
+    entries = list_backends() if options.what == "backends" else list_networks(options.name)
     if options.json != "-":
         columns = list(entries[0])
         numbers = [i for i, column in enumerate(columns) if isinstance(entries[0][column], int)]
@@ -50,12 +60,12 @@ def list_backends() -> list[dict[str, Any]]:
     return entries
 
 
-def list_networks() -> list[dict[str, Any]]:
-    """Each network: its input, parameters, multiply-accumulates an image, and source."""
+def list_networks(only: str | None = None) -> list[dict[str, Any]]:
+    """Each network, or one: its input, parameters, multiply-accumulates an image, and source."""
     entries = []
-    for name in spec.NETWORKS:
-        network = spec.get_network(name)
-        entries.append({"network": name, "input": output.shape_text(network.input),
+    for name in [only] if only else spec.NETWORKS:
+        network = specfile.find_network(name)
+        entries.append({"network": network.name, "input": output.shape_text(network.input),
                         "parameters": sum(arithmetic.parameter_counts(network).values()),
                         "multiply_accumulates": sum(arithmetic.macs(network).values()), "source": network.source})
     return entries

@@ -24,6 +24,7 @@ from alexnet_mf.cli.arguments import (
     interpreters,
 )
 from alexnet_mf.parity.measure import TIERS
+from alexnet_mf.specfile import find_network
 
 TIER_HELP = f"tolerances: {', '.join(TIERS)} (default: float32; the other two are for computations in those precisions)"
 
@@ -76,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     """The whole ladder."""
     from alexnet_mf.parity.run import parity
 
-    spec.get_network(options.net)
+    find_network(options.net)
     pythons = interpreters(options.python)
     names = options.backends or [name for name in backends.BACKENDS if name in pythons or backends.is_installed(name)]
     check_interpreters(names, pythons)
@@ -102,7 +103,7 @@ def run_trace(options: argparse.Namespace) -> int:
 
     how = execution(options)
     backend = backends.load(options.backend)
-    case, why = make_case(spec.get_network(options.net, options.backend), options.seed, options.data, options.data_dir,
+    case, why = make_case(find_network(options.net, options.backend), options.seed, options.data, options.data_dir,
                           options.images, batch=options.batch_size, steps=options.steps)
     if why:
         output.notice(why)

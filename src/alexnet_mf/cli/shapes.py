@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from alexnet_mf import backends, spec
+from alexnet_mf import backends
 from alexnet_mf.backends.base import NativeLayer
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json, add_network
 from alexnet_mf.shapes import ShapeReport, shapes
+from alexnet_mf.specfile import find_network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     names = backends.installed() if options.backend == "all" else [options.backend]
-    spec.get_network(options.net)
+    find_network(options.net)
     report = shapes(names, options.net, options.device)
     if options.backend == "all":
         for name, entry in backends.BACKENDS.items():

@@ -10,11 +10,20 @@ from typing import Any
 from alexnet_mf import backends, parameters, spec
 from alexnet_mf.backends.base import Backend, find_precision
 from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_execution, add_json, add_network, add_source, execution, switched
+from alexnet_mf.cli.arguments import (
+    add_execution,
+    add_json,
+    add_network,
+    add_source,
+    check_takes_grey_images,
+    execution,
+    switched,
+)
 from alexnet_mf.data import Dataset, load
 from alexnet_mf.errors import BackendUnavailable
+from alexnet_mf.specfile import find_network
 from alexnet_mf.training import loop
-from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe
+from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe, for_network
 
 FRAMEWORKS = ("torch", "tensorflow", "mxnet")
 
@@ -25,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{', '.join(FRAMEWORKS)})")
     add_network(parser)
     add_execution(parser)
-    recipes = f"book: {describe(BOOK)}; quick: {describe(QUICK)}".replace("%", "%%")
+    recipes = (f"book: {describe(BOOK)}; quick: {describe(QUICK)}, or as many epochs of book as cost no more; some "
+               f"networks have a learning rate of their own").replace("%", "%%")
     add("--recipe", choices=list(RECIPES), help=f"{recipes} (default: book on a GPU, quick on a CPU)")
     add("--epochs", type=int, help="passes over the training images (default: the recipe's)")
     add("--batch-size", type=int, help="images a step (default: the recipe's)")
@@ -60,13 +70,14 @@ def run(options: argparse.Namespace) -> int:
     recipe = with_options(BOOK, options)  # wrong numbers are told before anything slow
     how = execution(options)
     backend = backends.load(name)
-    network = spec.get_network(options.net, name)
+    network = find_network(options.net, name)
+    check_takes_grey_images(network)
     if options.dropout is not None:
         network = spec.with_dropout(network, options.dropout)
     start = (parameters.load(options.weights, network) if options.weights
              else parameters.initialise(network, options.seed))
     model = backend.build(network, start, options.device, how)
-    recipe = with_options(choose_recipe(options.recipe, model.device), options)
+    recipe = with_options(for_network(choose_recipe(options.recipe, model.device), network), options)
     if not options.quiet and options.json != "-":
         versions = " ".join(f"{library} {version}" for library, version in backend.versions().items())
         output.layer_table(model.describe(), f"{network.name} in {versions} on {model.device}")

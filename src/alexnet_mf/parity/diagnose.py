@@ -20,7 +20,17 @@ from alexnet_mf.parameters import digest
 from alexnet_mf.parity.ladder import Comparison, Rung, same_shapes
 from alexnet_mf.parity.measure import relative_l2
 from alexnet_mf.parity.referee import Rule, branch_gradients, take_steps
-from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d
+from alexnet_mf.spec import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LocalResponseNorm,
+    MaxPool2d,
+)
 
 Array: TypeAlias = NDArray[Any]
 Cause: TypeAlias = tuple[str, Array]
@@ -199,6 +209,12 @@ def layer_causes(layer: Layer, x: Array, parameters: dict[str, Array], reference
             yield from _conv_causes(layer, x, values[f"{layer.name}.weight"], values[f"{layer.name}.bias"])
         case MaxPool2d():
             yield from _pool_causes(layer, x, reference)
+        case AvgPool2d():
+            yield from _avg_pool_causes(layer, x)
+        case AdaptiveAvgPool2d():
+            yield from _adaptive_causes(layer, x)
+        case LocalResponseNorm():
+            yield from _norm_causes(layer, x)
         case Flatten():
             yield "flattened as height, width, channel instead of channel, height, width", _flat(x, 0, 2, 3, 1)
             yield "flattened as channel, width, height instead of channel, height, width", _flat(x, 0, 1, 3, 2)
@@ -248,7 +264,7 @@ def _biases(layer: Conv2d | Dense, sums: Array, bias: Array) -> Iterator[Cause]:
 def _convolve(layer: Conv2d, x: Array, weight: Array, bias: Array, stride: int, sides: tuple[int, ...]) -> Array:
     top, bottom, left, right = sides
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    return layers.conv2d_forward(padded, weight, bias, stride, 0)
+    return layers.conv2d_forward(padded, weight, bias, stride, 0, layer.groups)
 
 
 def _conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator[Cause]:
@@ -282,6 +298,8 @@ def _conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterato
         _activate(layer, give(weight[:, :, ::-1, ::-1]))
     if weight.shape[0] == weight.shape[1]:
         yield "the weight's input and output channels are swapped", _activate(layer, give(weight.swapaxes(0, 1)))
+    if layer.groups > 1:
+        yield from _group_causes(layer, x, weight, bias)
     out, inputs, kernel, _ = weight.shape
     yield "the weight's numbers are read in another layout (height, width, in, out)", \
         _activate(layer, give(weight.reshape(kernel, kernel, inputs, out).transpose(3, 2, 0, 1)))
@@ -291,6 +309,58 @@ def _conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterato
         sizes = tuple((size + 2 * p - layer.kernel) // stride + 1 for size in x.shape[2:])
         if stride != layer.stride and sizes != shape:
             yield f"stride {stride} instead of {layer.stride}", _activate(layer, give(stride=stride))
+
+
+def _group_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator[Cause]:
+    def give(x: Array) -> Array:
+        return _convolve(layer, x, weight, bias, layer.stride, (layer.padding,) * 4)
+
+    images, channels, *sizes = x.shape
+    shares = x.reshape(images, layer.groups, channels // layer.groups, *sizes)
+    turns = x.reshape(images, channels // layer.groups, layer.groups, *sizes).swapaxes(1, 2)
+    yield "the input channels go to the groups in turn, not in blocks", _activate(layer, give(turns.reshape(x.shape)))
+    yield "the groups take their inputs in reverse order", _activate(layer, give(shares[:, ::-1].reshape(x.shape)))
+    sums = give(x)
+    made = sums.reshape(images, layer.groups, -1, *sums.shape[2:]).swapaxes(1, 2).reshape(sums.shape)
+    yield "the groups' outputs are shuffled together, one channel of each in turn", _activate(layer, made)
+
+
+def _norm_causes(layer: LocalResponseNorm, x: Array) -> Iterator[Cause]:
+    def give(x: Array = x, size: int = layer.size, alpha: float = layer.alpha, k: float = layer.k) -> Array:
+        return layers.local_response_norm_forward(x, size, alpha, layer.beta, k)
+
+    yield "it is missing", x
+    yield "alpha is divided by the number of channels in the sum", give(alpha=layer.alpha / layer.size)
+    yield "alpha is multiplied by the number of channels in the sum", give(alpha=layer.alpha * layer.size)
+    yield "the sum takes `size` channels on either side", give(size=2 * layer.size + 1)
+    yield "the sum takes `size` channels on either side, and alpha is divided by their number", \
+        give(size=2 * layer.size + 1, alpha=layer.alpha / (2 * layer.size + 1))
+    if layer.k != 1:
+        yield f"k is 1 instead of {layer.k:g}", give(k=1.0)
+    yield "the sum runs along the rows instead of the channels", give(x.swapaxes(1, 3)).swapaxes(1, 3)
+
+
+def _avg_pool_causes(layer: AvgPool2d, x: Array) -> Iterator[Cause]:
+    k, s = layer.kernel, layer.stride
+    yield "maximum instead of average", layers.max_pool_forward(x, k, s)
+    yield "the sum instead of the average", layers.avg_pool_forward(x, k, s) * k**2
+    for kernel, stride in dict.fromkeys(((k - 1, s), (k + 1, s), (k, s - 1), (k, s + 1), (k, k), (s, s))):
+        if (kernel, stride) != (k, s) and 1 <= kernel <= min(x.shape[2:]) and stride >= 1:
+            yield f"kernel {kernel} and stride {stride} instead of {k} and {s}", \
+                layers.avg_pool_forward(x, kernel, stride)
+    if k > 1:
+        padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        yield "padding 1 instead of 0, its zeros counted", layers.avg_pool_forward(padded, k, s)
+
+
+def _adaptive_causes(layer: AdaptiveAvgPool2d, x: Array) -> Iterator[Cause]:
+    largest = np.empty((*x.shape[:2], layer.size, layer.size))
+    for position, area in layers.areas(x, layer.size):
+        largest[position] = area.max(axis=(2, 3))
+    yield "maximum instead of average", largest
+    kernel = min(x.shape[2:]) // layer.size
+    if kernel and layers.avg_pool_forward(x, kernel, kernel).shape == largest.shape:
+        yield f"average pooling with kernel and stride {kernel}", layers.avg_pool_forward(x, kernel, kernel)
 
 
 def _pool_causes(layer: MaxPool2d, x: Array, reference: Array) -> Iterator[Cause]:
@@ -414,6 +484,8 @@ def _gradients(c: Comparison, rung: Rung) -> str:
         factor = float((value * theirs[name]).sum() / max(float((theirs[name] ** 2).sum()), 1e-300))
         if relative_l2(value, factor * theirs[name]) < REPRODUCES:
             factors[name] = factor
+    if first in factors and abs(factors[first] - 1) <= REPRODUCES:
+        factors = {}  # less than a cause must reproduce: no factor explains it
     if len(factors) == len(theirs) and max(factors.values()) - min(factors.values()) < 1e-3 * abs(factors[first]):
         batch, factor = c.referee.case.batch, factors[first]
         known = (("the loss is summed over the batch instead of averaged", batch),

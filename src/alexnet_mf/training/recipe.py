@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from alexnet_mf import arithmetic
 from alexnet_mf.backends.base import Sgd
 from alexnet_mf.errors import AlexnetMfError
+from alexnet_mf.spec import ALEXNET, Network
 
 LARGEST = 3.4e38
 """What float32 can hold: PyTorch and MXNet refuse a larger rate in the middle of a training."""
@@ -58,3 +60,28 @@ QUICK = Recipe("quick", epochs=1, batch_size=16, sgd=Sgd(learning_rate=0.02, mom
                test_images=1000, annealed=0.2)
 
 RECIPES = {recipe.name: recipe for recipe in (BOOK, QUICK)}
+
+ALL_IMAGES = 60_000
+"""Fashion-MNIST's training images."""
+
+
+def for_network(recipe: Recipe, network: Network) -> Recipe:
+    """The recipe as this network asks for it.
+
+    A learning rate of the network's own is one of plain SGD with large batches, as in `BOOK`, and takes the place of
+    the recipe's. What makes `QUICK` quick is that it costs no more multiply-accumulates than AlexNet on 3,840 images.
+    Where as much is enough for whole epochs of `BOOK`, it is so many of these, and where it is enough for all of them,
+    it is `BOOK`. Where it is not, the rate rises from the network's own as AlexNet's does.
+    """
+    rate = network.learning_rate or BOOK.sgd.learning_rate
+    book = replace(BOOK, sgd=replace(BOOK.sgd, learning_rate=rate))
+    if recipe.name != QUICK.name:
+        return book
+    assert QUICK.train_images is not None
+    budget = QUICK.train_images * sum(arithmetic.training_macs(ALEXNET).values())
+    epochs = budget // (ALL_IMAGES * sum(arithmetic.training_macs(network).values()))
+    if epochs >= BOOK.epochs:
+        return book
+    if epochs >= 1:
+        return replace(book, name=QUICK.name, epochs=epochs)
+    return replace(QUICK, sgd=replace(QUICK.sgd, learning_rate=QUICK.sgd.learning_rate * rate / BOOK.sgd.learning_rate))

@@ -7,7 +7,17 @@ from typing import Any
 from mxnet.gluon import nn
 
 from alexnet_mf import arithmetic, spec
-from alexnet_mf.spec import Conv2d, Dense, Flatten, Layer, MaxPool2d, Network, Shape
+from alexnet_mf.spec import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Flatten,
+    Layer,
+    MaxPool2d,
+    Network,
+    Shape,
+)
 
 
 class Dropout(nn.Dropout):
@@ -15,6 +25,37 @@ class Dropout(nn.Dropout):
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         return F.Dropout(x, p=self._rate, cudnn_off=True)
+
+
+class AdaptiveAvgPool2D(nn.HybridBlock):
+    """Gluon has no block for MXNet's operator."""
+
+    def __init__(self, size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._size = size
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        return F.contrib.AdaptiveAvgPooling2D(x, output_size=self._size)
+
+
+class LocalResponseNorm(nn.HybridBlock):
+    """The sum over neighbouring channels is an average pooling over them, times their number.
+
+    Not MXNet's own operator, LRN: in 1.9.1 its gradient is wrong by up to 90 % where oneDNN hands it the input or the
+    gradient in a layout of its own, as it does beside convolutions of 16 channels or more, and no copy in between keeps
+    it from doing so in a hybridized network.
+    """
+
+    def __init__(self, size: int, alpha: float, beta: float, k: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._size, self._alpha, self._beta, self._k = size, alpha, beta, k
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        squares = F.reshape(F.expand_dims(F.square(x), 1), shape=(0, 0, 0, -3))  # (n, 1, channels, height * width)
+        means = F.Pooling(squares, kernel=(self._size, 1), pad=(self._size // 2, 0), pool_type="avg",
+                          count_include_pad=True)  # beyond the first and last channel there are zeros, which count
+        sums = F.reshape_like(means, x) * self._size
+        return x * (self._k + self._alpha * sums) ** -self._beta
 
 
 def build(network: Network) -> nn.HybridSequential:
@@ -33,9 +74,15 @@ def native(layer: Layer, inputs: Shape) -> nn.HybridBlock:
     match layer:
         case Conv2d():
             return nn.Conv2D(layer.channels, layer.kernel, layer.stride, layer.padding, in_channels=inputs[0],
-                             activation=layer.activation, prefix=prefix)
+                             groups=layer.groups, activation=layer.activation, prefix=prefix)
         case MaxPool2d():
             return nn.MaxPool2D(layer.kernel, layer.stride, prefix=prefix)
+        case AvgPool2d():
+            return nn.AvgPool2D(layer.kernel, layer.stride, prefix=prefix)
+        case AdaptiveAvgPool2d():
+            return AdaptiveAvgPool2D(layer.size, prefix=prefix)
+        case spec.LocalResponseNorm():
+            return LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k, prefix=prefix)
         case Dense():
             return nn.Dense(layer.units, in_units=inputs[0], activation=layer.activation, prefix=prefix)
         case spec.Dropout():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import zlib
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,17 +36,24 @@ def window_pixels(x: Array, kernel: int, stride: int) -> list[Array]:
             for row in range(kernel) for column in range(kernel)]
 
 
-def conv2d_forward(x: Array, weight: Array, bias: Array, stride: int, padding: int) -> Array:
-    """Cross-correlation: every window's product with every filter, summed over channels and the window's pixels."""
+def conv2d_forward(x: Array, weight: Array, bias: Array, stride: int, padding: int, groups: int = 1) -> Array:
+    """Cross-correlation: every window's product with every filter, summed over channels and the window's pixels.
+
+    Groups are convolutions side by side: each share of the filters sees its own share of the channels. `weight` is
+    (out, in / groups, kernel, kernel).
+    """
     kernel = weight.shape[-1]
     # An image at a time, here and below: its patches take kernel^2 / stride^2 times the memory of its pixels.
-    products = [np.tensordot(weight, _patches(image, kernel, stride), axes=3) for image in _pad(x, padding)]
-    output: Array = np.stack(products) + bias[:, None, None]
+    images = []
+    for image in _pad(x, padding):
+        shares = zip(np.split(weight, groups), np.split(_patches(image, kernel, stride), groups))
+        images.append(np.concatenate([np.tensordot(filters, patches, axes=3) for filters, patches in shares]))
+    output: Array = np.stack(images) + bias[:, None, None]
     return output
 
 
 def conv2d_backward_parameters(
-    gradient: Array, x: Array, kernel: int, stride: int, padding: int
+    gradient: Array, x: Array, kernel: int, stride: int, padding: int, groups: int = 1
 ) -> tuple[Array, Array]:
     """Gradients in the weight and the bias.
 
@@ -53,14 +61,17 @@ def conv2d_backward_parameters(
     its gradient is the sum, over all windows, of that pixel times the gradient in that output. The bias multiplies 1.
     """
     channels = gradient.shape[1]
-    weight_gradient = np.zeros((channels, x.shape[1], kernel, kernel), gradient.dtype)
+    weight_gradient = np.zeros((channels, x.shape[1] // groups, kernel, kernel), gradient.dtype)
     for image, image_gradient in zip(_pad(x, padding), gradient):
-        weight_gradient += np.tensordot(image_gradient, _patches(image, kernel, stride), axes=((1, 2), (3, 4)))
+        shares = zip(np.split(weight_gradient, groups), np.split(image_gradient, groups),
+                     np.split(_patches(image, kernel, stride), groups))
+        for share, share_gradient, patches in shares:
+            share += np.tensordot(share_gradient, patches, axes=((1, 2), (3, 4)))
     return weight_gradient, gradient.sum(axis=(0, 2, 3))
 
 
 def conv2d_backward_input(
-    gradient: Array, weight: Array, input_shape: tuple[int, ...], stride: int, padding: int
+    gradient: Array, weight: Array, input_shape: tuple[int, ...], stride: int, padding: int, groups: int = 1
 ) -> Array:
     """Gradient in the input.
 
@@ -71,7 +82,8 @@ def conv2d_backward_input(
     images, channels, height, width = input_shape
     padded = np.zeros((images, channels, height + 2 * padding, width + 2 * padding), gradient.dtype)
     for image, image_gradient in zip(padded, gradient):
-        patches = np.tensordot(weight, image_gradient, axes=(0, 0))
+        patches = np.concatenate([np.tensordot(filters, share, axes=(0, 0)) for filters, share
+                                  in zip(np.split(weight, groups), np.split(image_gradient, groups))])
         positions = patches.reshape(channels, kernel * kernel, *patches.shape[-2:])
         for position, pixels in enumerate(window_pixels(image, kernel, stride)):
             pixels += positions[:, position]
@@ -140,6 +152,68 @@ def max_pool_backward(
     for position, pixels in enumerate(window_pixels(result, kernel, stride)):
         np.add(pixels, gradient, out=pixels, where=choice == position)
     return result
+
+
+def avg_pool_forward(x: Array, kernel: int, stride: int) -> Array:
+    """The mean of each window; windows that do not fit are left out."""
+    return functools.reduce(np.add, window_pixels(x, kernel, stride)) / kernel**2
+
+
+def avg_pool_backward(gradient: Array, input_shape: tuple[int, ...], kernel: int, stride: int) -> Array:
+    """Every pixel of a window has an equal share in its mean, and gets that share of its gradient; shares of several
+    windows add up."""
+    result = np.zeros(input_shape, gradient.dtype)
+    for pixels in window_pixels(result, kernel, stride):
+        pixels += gradient / kernel**2
+    return result
+
+
+def adaptive_avg_pool_forward(x: Array, size: int) -> Array:
+    """The mean of each of size x size areas."""
+    output = np.empty((*x.shape[:2], size, size), x.dtype)
+    for position, area in areas(x, size):
+        output[position] = area.mean(axis=(2, 3))
+    return output
+
+
+def adaptive_avg_pool_backward(gradient: Array, input_shape: tuple[int, ...], size: int) -> Array:
+    """As in average pooling, each area having a number of pixels of its own."""
+    result = np.zeros(input_shape, gradient.dtype)
+    for position, area in areas(result, size):
+        area += (gradient[position] / area[0, 0].size)[:, :, None, None]
+    return result
+
+
+def areas(x: Array, size: int) -> Iterator[tuple[tuple[Any, ...], Array]]:
+    """The index of each pixel of the output, and the area of `x` (a view) that it is the mean of."""
+    height, width = x.shape[2:]
+    for i, j in np.ndindex(size, size):
+        rows = slice(i * height // size, -(-(i + 1) * height // size))  # rounded down, and up
+        columns = slice(j * width // size, -(-(j + 1) * width // size))
+        yield (slice(None), slice(None), i, j), x[:, :, rows, columns]
+
+
+def local_response_norm_forward(x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+    """Each value over (k + alpha s) ** beta, s the sum of squares over the neighbouring channels at its place."""
+    return x * (k + alpha * _channel_sums(x**2, size)) ** -beta
+
+
+def local_response_norm_backward(gradient: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+    """Gradient in the input.
+
+    With b_i = x_i d_i^-beta and d_i = k + alpha sum_j x_j^2, the value x_j is in its own b_j as a factor, and in the
+    d_i of each neighbour i: d b_i / d x_j = -beta x_i d_i^(-beta - 1) 2 alpha x_j. To be a neighbour is mutual, so the
+    sum over the i that have j as a neighbour runs over the neighbours of j.
+    """
+    d = k + alpha * _channel_sums(x**2, size)
+    return gradient * d**-beta - 2 * alpha * beta * x * _channel_sums(gradient * x * d ** (-beta - 1), size)
+
+
+def _channel_sums(values: Array, size: int) -> Array:
+    """The sum over each channel and size // 2 channels on either side, as far as there are any."""
+    reach = size // 2
+    padded = np.pad(values, ((0, 0), (reach, reach), (0, 0), (0, 0)))
+    return functools.reduce(np.add, (padded[:, first : first + values.shape[1]] for first in range(size)))
 
 
 def flatten_forward(x: Array) -> Array:

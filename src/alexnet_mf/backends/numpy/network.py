@@ -9,7 +9,19 @@ import numpy as np
 
 from alexnet_mf.backends.numpy import layers
 from alexnet_mf.backends.numpy.layers import Array
-from alexnet_mf.spec import Activation, Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Network
+from alexnet_mf.spec import (
+    Activation,
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LocalResponseNorm,
+    MaxPool2d,
+    Network,
+)
 
 
 class NumpyNetwork:
@@ -29,10 +41,17 @@ class NumpyNetwork:
         for layer in self.spec.layers:
             match layer:
                 case Conv2d():
-                    x = layers.conv2d_forward(x, *self._weight_and_bias(layer), layer.stride, layer.padding)
+                    x = layers.conv2d_forward(x, *self._weight_and_bias(layer), layer.stride, layer.padding,
+                                              layer.groups)
                     x = _activate(layer.activation, x)
                 case MaxPool2d():
                     x = layers.max_pool_forward(x, layer.kernel, layer.stride)
+                case AvgPool2d():
+                    x = layers.avg_pool_forward(x, layer.kernel, layer.stride)
+                case AdaptiveAvgPool2d():
+                    x = layers.adaptive_avg_pool_forward(x, layer.size)
+                case LocalResponseNorm():
+                    x = layers.local_response_norm_forward(x, layer.size, layer.alpha, layer.beta, layer.k)
                 case Flatten():
                     x = layers.flatten_forward(x)
                 case Dense():
@@ -41,6 +60,10 @@ class NumpyNetwork:
                 case Dropout() if dropout is not None:
                     kept = layers.dropout_kept(x.shape, layer.rate, *dropout, layer.name)
                     x = layers.dropout_forward(x, kept, layer.rate)
+                case Dropout():
+                    pass
+                case _:
+                    raise TypeError(f"{layer!r} has no function")
             yield layer.name, x
 
     def backward(
@@ -78,10 +101,18 @@ class NumpyNetwork:
             match layer:
                 case Conv2d():
                     weight, _ = self._weight_and_bias(layer)
-                    gradient = layers.conv2d_backward_input(gradient, weight, input_shape, layer.stride, layer.padding)
+                    gradient = layers.conv2d_backward_input(gradient, weight, input_shape, layer.stride, layer.padding,
+                                                            layer.groups)
                 case MaxPool2d():
                     choice = layers.max_pool_choice(chosen_before[name], layer.kernel, layer.stride)
                     gradient = layers.max_pool_backward(gradient, choice, input_shape, layer.kernel, layer.stride)
+                case AvgPool2d():
+                    gradient = layers.avg_pool_backward(gradient, input_shape, layer.kernel, layer.stride)
+                case AdaptiveAvgPool2d():
+                    gradient = layers.adaptive_avg_pool_backward(gradient, input_shape, layer.size)
+                case LocalResponseNorm():
+                    gradient = layers.local_response_norm_backward(gradient, before[name], layer.size, layer.alpha,
+                                                                   layer.beta, layer.k)
                 case Flatten():
                     gradient = layers.flatten_backward(gradient, input_shape)
                 case Dense():
@@ -97,7 +128,8 @@ class NumpyNetwork:
 
     def _parameter_gradients(self, layer: Conv2d | Dense, gradient: Array, x: Array) -> dict[str, Array]:
         if isinstance(layer, Conv2d):
-            weight, bias = layers.conv2d_backward_parameters(gradient, x, layer.kernel, layer.stride, layer.padding)
+            weight, bias = layers.conv2d_backward_parameters(gradient, x, layer.kernel, layer.stride, layer.padding,
+                                                             layer.groups)
         else:
             weight, bias = layers.dense_backward_parameters(gradient, x)
         return {f"{layer.name}.weight": weight, f"{layer.name}.bias": bias}
@@ -110,7 +142,9 @@ def build(network: Network, parameters: dict[str, Array]) -> NumpyNetwork:
 
 def native_name(layer: Layer) -> str:
     """What computes a layer, in the words of `layers.py`."""
-    kinds = {Conv2d: "conv2d", MaxPool2d: "max_pool", Flatten: "flatten", Dense: "dense", Dropout: "dropout"}
+    kinds: dict[type[Layer], str] = {
+        Conv2d: "conv2d", MaxPool2d: "max_pool", AvgPool2d: "avg_pool", AdaptiveAvgPool2d: "adaptive_avg_pool",
+        LocalResponseNorm: "local_response_norm", Flatten: "flatten", Dense: "dense", Dropout: "dropout"}
     activation = getattr(layer, "activation", None)
     return kinds[type(layer)] + (f" + {activation}" if activation else "")
 

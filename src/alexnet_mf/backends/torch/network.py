@@ -10,7 +10,19 @@ import torch
 from torch import nn
 
 from alexnet_mf import arithmetic
-from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d, Network, Shape
+from alexnet_mf.spec import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LocalResponseNorm,
+    MaxPool2d,
+    Network,
+    Shape,
+)
 
 # In place: a convolution does not need its own output again, and without the copy a training step at batch 128 holds
 # a sixth less memory.
@@ -32,15 +44,24 @@ def native(layer: Layer, inputs: Shape) -> nn.Module:
     """PyTorch's module for one layer, its activation apart."""
     match layer:
         case Conv2d():
-            return nn.Conv2d(inputs[0], layer.channels, layer.kernel, layer.stride, layer.padding)
+            return nn.Conv2d(inputs[0], layer.channels, layer.kernel, layer.stride, layer.padding, groups=layer.groups)
         case MaxPool2d():
             return nn.MaxPool2d(layer.kernel, layer.stride)
+        case AvgPool2d():
+            return nn.AvgPool2d(layer.kernel, layer.stride)
+        case AdaptiveAvgPool2d():
+            return nn.AdaptiveAvgPool2d(layer.size)
+        case LocalResponseNorm():
+            # PyTorch takes the mean over `size` where the paper takes the sum: it divides alpha by n.
+            return nn.LocalResponseNorm(layer.size, layer.alpha * layer.size, layer.beta, layer.k)
         case Flatten():
             return nn.Flatten()
         case Dense():
             return nn.Linear(inputs[0], layer.units)
         case Dropout():
             return nn.Dropout(layer.rate)
+        case _:
+            raise TypeError(f"{layer!r} has no module")
 
 
 def packed(net: nn.Sequential) -> nn.Sequential:

@@ -1,0 +1,104 @@
+"""Networks in files: a spec as TOML, to be read, checked and written.
+
+The keys are the fields of `spec.py`: `name`, `input`, and one `[[layers]]` for each layer, with its `kind`. TOML has no
+null: no activation is `activation = "none"`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from alexnet_mf import spec
+from alexnet_mf.errors import SpecError
+from alexnet_mf.spec import Network
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SUFFIX = ".toml"
+NO_ACTIVATION = "none"
+
+
+def find_network(net: str, backend: str = "torch") -> Network:
+    """The network in the file of that name, if it ends in .toml, else the one that the package knows by it.
+
+    Raises:
+        SpecError: for a file that `load` refuses, or an unknown name; lists the known ones.
+    """
+    if net.lower().endswith(SUFFIX):
+        return load(Path(net))
+    return spec.get_network(net, backend)
+
+
+def load(path: Path) -> Network:
+    """Read a network from a TOML file.
+
+    Raises:
+        SpecError: where the file cannot be read, or is not TOML, or not a network; names the line, as far as it is
+            known, and the layer.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        fields = tomllib.loads(text)
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read ({error.strerror}); to begin with one of the package's own networks: "
+                        f"list networks NAME --toml") from error
+    except RecursionError as error:
+        raise SpecError(f"{path}: not a network: nested too deeply") from error
+    except ValueError as error:  # tomllib's own error, or bytes that are not UTF-8
+        raise SpecError(f"{path}: not TOML: {' '.join(str(error).split())}") from error
+    if fields.get("name") in spec.NETWORKS:
+        raise SpecError(f"{path}: {fields['name']} is the name of a network of the package's own; give it another name")
+    layers = fields.get("layers")
+    if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
+        raise SpecError(f"{path}: no layers; each begins with a line [[layers]]")
+    for layer in layers:
+        if layer.get("activation") == NO_ACTIVATION:
+            layer["activation"] = None
+    try:
+        return spec.from_dict(fields)
+    except SpecError as error:
+        message = " ".join(str(error).split())
+        raise SpecError(f"{path}: {_line(text, layers, message)}{message}") from error
+
+
+def _line(text: str, layers: list[dict[str, Any]], message: str) -> str:
+    """Where the layer that a message is about begins, if that can be told; the parser tells lines of its own errors
+    alone."""
+    named = re.match(r"layer ([^\s:]+):", message)
+    headers = [number for number, line in enumerate(text.splitlines(), 1) if re.match(r"\s*\[\[\s*layers\s*\]\]", line)]
+    if named is None or len(headers) != len(layers):
+        return ""
+    for number, (line, layer) in enumerate(zip(headers, layers), 1):
+        if str(layer.get("name", number)) == named[1]:
+            return f"line {line}: "
+    return ""
+
+
+def dump(network: Network) -> str:
+    """The network as TOML that `load` takes. Its name is changed: one of the package's own cannot be a file's."""
+    name = f"my-{network.name}" if network.name in spec.NETWORKS else network.name
+    lines = [f"name = {_value(name)}"]
+    if network.source:
+        lines.append(f"source = {_value(network.source)}")
+    lines += [f"input = {_value(list(network.input))}  # channels, height, width",
+              f"bias_initialisation = {_value(network.bias_initialisation)}  "
+              f"# one of: {', '.join(spec.BIAS_INITIALISATIONS)}"]
+    if network.learning_rate is not None:
+        lines.append(f"learning_rate = {_value(network.learning_rate)}")
+    for layer in network.layers:
+        values = {"kind": type(layer).__name__, **dataclasses.asdict(layer)}
+        lines += ["", "[[layers]]", *(f"{key} = {_value(value)}" for key, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    """A value in TOML, whose texts, lists and numbers are JSON's."""
+    return json.dumps(NO_ACTIVATION if value is None else value, ensure_ascii=False)

@@ -1,0 +1,159 @@
+"""Networks in TOML files: what is written can be read, and what cannot be read is told in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from alexnet_mf import spec, specfile
+from alexnet_mf.errors import SpecError
+from alexnet_mf.spec import AvgPool2d, Conv2d, Dense, Flatten, Network
+
+TINY = """
+name = "tiny"
+input = [1, 28, 28]
+learning_rate = 1
+
+[[layers]]
+kind = "Conv2d"
+name = "conv1"
+channels = 4
+kernel = 5
+activation = "none"
+
+[[layers]]
+kind = "AvgPool2d"  # a comment
+name = "pool1"
+kernel = 2
+stride = 2
+
+[[layers]]
+kind = "Flatten"
+name = "flatten"
+
+[[layers]]
+kind = "Dense"
+name = "fc2"
+units = 10
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """A file with this text, with some words replaced."""
+    def written(text: str | bytes = TINY, **replaced: str) -> Path:
+        path = tmp_path / "net.toml"
+        if isinstance(text, bytes):
+            path.write_bytes(text)
+            return path
+        for old, new in replaced.items():
+            assert old in text
+            text = text.replace(old, new)
+        path.write_text(text, encoding="utf-8")
+        return path
+    return written
+
+
+def test_a_file_is_the_network_that_it_says(write):
+    assert specfile.load(write()) == Network("tiny", (1, 28, 28), (
+        Conv2d("conv1", channels=4, kernel=5, activation=None), AvgPool2d("pool1", kernel=2, stride=2),
+        Flatten("flatten"), Dense("fc2", units=10)), learning_rate=1.0)
+
+
+@pytest.mark.parametrize("network", [*map(spec.get_network, spec.NETWORKS), *spec.TABS.values()],
+                         ids=lambda network: network.source)
+def test_what_is_written_can_be_read(write, network):
+    again = specfile.load(write(specfile.dump(network)))
+    assert again == dataclasses.replace(network, name=f"my-{network.name}")
+    assert spec.digest(again) == spec.digest(network)
+    assert specfile.load(write(specfile.dump(again))) == again, "a name that is not the package's stays"
+
+
+def test_odd_texts_are_written_as_toml(write):
+    odd = Network("odd", (1, 4, 4), (Flatten("flatten"), Dense("fc", units=2)),
+                  source='a "quoted" \\ back\tslash\nand Füße \U0001f600 # none')
+    assert specfile.load(write(specfile.dump(odd))) == odd
+
+
+def test_every_field_is_written_to_start_from():
+    text = specfile.dump(spec.LENET5)
+    for line in ('name = "my-lenet5"', "input = [1, 28, 28]", "learning_rate = 0.9", 'kind = "AvgPool2d"', "groups = 1",
+                 'activation = "sigmoid"', 'activation = "none"', 'bias_initialisation = "zeros"'):
+        assert line in text
+
+
+def test_a_name_or_a_file_finds_a_network(write):
+    assert specfile.find_network("lenet5") is spec.LENET5
+    assert specfile.find_network("alexnet-tab", "mxnet") is spec.TABS["mxnet"]
+    assert specfile.find_network(str(write())).name == "tiny"
+    with pytest.raises(SpecError, match=r"'lenet'; known: alexnet, alexnet-tab, "):
+        specfile.find_network("lenet")
+
+
+@pytest.mark.parametrize("replaced, named", [
+    ({"[1, 28, 28]": "[1, 28, 28"}, ["not TOML", "line 4"]),
+    ({"channels = 4": "channels = "}, ["not TOML", "line 9", "column"]),
+    ({"kernel = 5": "kernel = 5\nkernel = 6"}, ["not TOML", "line"]),
+    ({"kernel = 5": "kernal = 5"}, ["line 6: layer conv1", "unknown key 'kernal', perhaps 'kernel'"]),
+    ({"kernel = 5": "kernel = 1_000_000_000"}, ["line 6: layer conv1", "1000000000", "28x28"]),
+    ({"kernel = 5": "kernel = 1_000_000_000\npadding = 1_000_000_000"}, ["line 6: layer conv1", "too large"]),
+    ({"kernel = 5": "kernel = 29"}, ["line 6: layer conv1", "kernel 29 is larger", "28x28"]),
+    ({"kernel = 5": "kernel = 5.0"}, ["layer conv1", "whole number", "5.0"]),
+    ({"kernel = 5": 'kernel = "5"'}, ["layer conv1", "'5'"]),
+    ({"kernel = 5": "kernel = " + "9" * 5000}, ["not TOML"]),
+    ({"channels = 4": "channels = true"}, ["layer conv1", "True"]),
+    ({'"none"': '"tanh"'}, ["layer conv1", "tanh", "relu, sigmoid"]),
+    ({'kind = "Conv2d"': 'kind = "Conv3d"'}, ["line 6: layer conv1", "'Conv3d'", "known: Conv2d, MaxPool2d"]),
+    ({'kind = "Conv2d"': ""}, ["line 6: layer conv1", "kind is missing"]),
+    ({"kernel = 2": "kernel = 25"}, ["line 13: layer pool1", "24x24"]),
+    ({"units = 10": ""}, ["line 23: layer fc2", "units missing"]),
+    ({'name = "fc2"': ""}, ["line 23: layer 4", "name missing"]),
+    ({'name = "fc2"': 'name = "a b"'}, ["tiny", "'a b' cannot name a layer"]),
+    ({'name = "fc2"': 'name = "pool1"'}, ["2 layers are named 'pool1'"]),
+    ({'name = "tiny"': ""}, ["name missing"]),
+    ({'name = "tiny"': 'name = "alexnet"'}, ["alexnet", "another name"]),
+    ({'name = "tiny"': 'name = "a/b"'}, ["'a/b' cannot name a network"]),
+    ({'name = "tiny"': 'name = ["tiny"]'}, ["cannot name a network"]),
+    ({"learning_rate = 1": "learning_rate = nan"}, ["learning_rate", "nan"]),
+    ({"learning_rate = 1": "speed = 1"}, ["unknown key 'speed'", "learning_rate"]),
+    ({"[1, 28, 28]": "[28, 28]"}, ["input must be", "(28, 28)"]),
+    ({"[1, 28, 28]": "28"}, ["not a network description"]),
+    ({"[1, 28, 28]": "[1, 1_000_000, 1_000_000]"}, ["too large"]),
+])
+def test_a_wrong_file_is_told_with_line_and_layer(write, replaced, named):
+    path = write(**replaced)
+    with pytest.raises(SpecError) as caught:
+        specfile.load(path)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: ")
+    assert "\n" not in said
+    for word in named:
+        assert word in said
+
+
+@pytest.mark.parametrize("text, named", [
+    (b"", "no layers"), (b"layers = 7", "no layers"), (b"layers = [1]", "no layers"), (b"\xff\xfe", "not TOML"),
+    (b"x = " + b"[" * 100_000, "not"), (b"[layers]\nkind = 'Conv2d'", "no layers"), (b"name = 'tiny'\n", "no layers"),
+])
+def test_what_is_no_network_at_all_is_refused(write, text, named):
+    with pytest.raises(SpecError, match=named):
+        specfile.load(write(text))
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(SpecError, match=r"gone\.toml: cannot be read \(No such file.*list networks NAME --toml"):
+        specfile.load(tmp_path / "gone.toml")
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(SpecError, match=r"folder\.toml: cannot be read"):
+        specfile.find_network(str(tmp_path / "folder.toml"))
+
+
+def test_no_line_is_named_where_it_could_be_another():
+    """Headers that a text holds are not headers."""
+    layers = [{"name": "conv1"}]
+    assert specfile._line("[[layers]]\n", layers, "layer conv1: wrong") == "line 1: "
+    assert specfile._line('x = """\n[[layers]]\n"""\n[[layers]]\n', layers, "layer conv1: wrong") == ""
+    assert specfile._line("[[layers]]\n", layers, "layer conv2: wrong") == ""
+    assert specfile._line("[[layers]]\n", layers, "network x: wrong") == ""

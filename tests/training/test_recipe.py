@@ -1,0 +1,52 @@
+"""What a network makes of a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from alexnet_mf import arithmetic, spec
+from alexnet_mf.spec import ALEXNET, ALEXNET_28, ALEXNET_SLIM, LENET5, LENET5_RELU
+from alexnet_mf.training.recipe import ALL_IMAGES, BOOK, QUICK, for_network
+
+
+@pytest.mark.parametrize("network", [ALEXNET, *spec.TABS.values()], ids=lambda network: network.source)
+def test_alexnets_recipes_are_the_recipes(network):
+    assert for_network(BOOK, network) == BOOK
+    assert for_network(QUICK, network) == QUICK
+
+
+@pytest.mark.parametrize("network, rate", [(LENET5, 0.9), (LENET5_RELU, LENET5_RELU.learning_rate),
+                                           (ALEXNET_28, ALEXNET_28.learning_rate)])
+def test_the_books_recipe_takes_the_networks_own_rate(network, rate):
+    recipe = for_network(BOOK, network)
+    assert recipe.sgd.learning_rate == rate
+    assert replace(recipe, sgd=BOOK.sgd) == BOOK, "and nothing else"
+
+
+def test_a_quick_training_costs_no_more_than_alexnets():
+    budget = 3840 * 2_780_566_272
+    for network in map(spec.get_network, spec.NETWORKS):
+        recipe = for_network(QUICK, network)
+        images = recipe.epochs * (recipe.train_images or ALL_IMAGES)
+        assert images * sum(arithmetic.training_macs(network).values()) <= budget, network.name
+
+
+def test_where_the_book_is_as_quick_it_is_the_book():
+    assert for_network(QUICK, LENET5) == for_network(BOOK, LENET5)
+
+
+def test_where_whole_epochs_of_the_book_are_as_quick_it_is_these():
+    cost = sum(arithmetic.training_macs(ALEXNET_28).values())
+    epochs = 3840 * 2_780_566_272 // (60_000 * cost)
+    assert 1 <= epochs < BOOK.epochs
+    book = for_network(BOOK, ALEXNET_28)
+    assert for_network(QUICK, ALEXNET_28) == replace(book, name="quick", epochs=epochs)
+
+
+def test_where_not_even_one_is_the_rate_rises_with_the_networks_own():
+    faster = replace(ALEXNET_SLIM, learning_rate=0.03)
+    recipe = for_network(QUICK, faster)
+    assert recipe.sgd.learning_rate == pytest.approx(3 * QUICK.sgd.learning_rate)
+    assert replace(recipe, sgd=QUICK.sgd) == QUICK
