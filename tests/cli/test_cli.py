@@ -199,7 +199,7 @@ def test_both_ways_in_lead_to_main():
     ([*TRAIN, "--data-dir", "/nowhere"], ["/nowhere", "--data"]),
     ([*TRAIN, "--precision", "float8"], ["float8", "bfloat16"]),
     ([*TRAIN, "--precision", "bfloat16"], ["no precision bfloat16 on cpu", "float64"]),
-    ([*TRAIN, "--no-compile"], ["no setting 'compile' to leave out on cpu", "none"]),
+    ([*TRAIN, "--no-compile"], ["no setting 'compile' on cpu", "none"]),
     (["shapes"], ["--backend"]),
     (["shapes", "--backend", "numpy", "--net", "lenet"], ["lenet", "alexnet, alexnet-tab"]),
     (["shapes", "--backend", "numpy", "--json", "/nowhere/s.json"], ["/nowhere/s.json"]),

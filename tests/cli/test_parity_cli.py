@@ -738,6 +738,11 @@ def test_a_tab_that_differs_from_the_referees_is_red_and_named(command, interpre
         "parity does not hold: tensorflow from rung 'spec and parameters' on"]
 
 
+def test_an_interpreter_for_a_backend_that_takes_no_part_is_told(command, interpreter):
+    outcome = command("--backends", "numpy", *PLAN, *by(interpreter, "torch"))
+    assert_one_line(outcome, "--python torch=... is for a backend that takes no part", "--backends")
+
+
 def test_a_backend_that_cannot_do_it_says_why_once(command, interpreter):
     """The line is the backend's own, without the program's name twice."""
     outcome = command("--backends", "numpy", "--data", "synthetic", "--images", "9", *by(interpreter))

@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     find_network(options.net)
     pythons = interpreters(options.python)
     names = options.backends or [name for name in backends.BACKENDS if name in pythons or backends.is_installed(name)]
-    check_interpreters(names, pythons)
+    check_interpreters(["numpy", *names], pythons)  # the referee always takes part
     flags = ["--net", options.net, "--device", options.device, "--seed", str(options.seed), "--data", options.data,
              "--batch-size", str(options.batch_size), "--steps", str(options.steps), "--images", str(options.images)]
     flags += execution_flags(options)
