@@ -11,7 +11,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,10 @@ from numpy.typing import NDArray
 from alexnet_mf.errors import BackendUnavailable, DataError
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network, Shape
+
+RATE_OUTSIDE = "v = momentum v + g; w = w - learning_rate v"
+RATE_INSIDE = "v = momentum v - learning_rate g; w = w + v"
+"""The two update rules that frameworks have."""
 
 PIXEL_SCALE = np.float32(1 / 255)
 """Grey levels to [0, 1] by one float32 multiplication: frameworks and compilers divide differently."""
@@ -114,12 +118,24 @@ class StepMetrics:
     """Images of the batch whose largest logit was their label's."""
 
 
+@dataclass(frozen=True)
+class TrainerState:
+    """All that a training step changes, copied to arrays in canonical layout and in the dtype of the computation."""
+
+    parameters: dict[str, NDArray[Any]]
+    velocity: dict[str, NDArray[Any]]
+    """By the parameters' names, as `Trainer.VELOCITY` defines it; {} without momentum, and where there is none yet."""
+
+
 Placed = TypeVar("Placed")
 """A backend's own handle to images and labels on its device."""
 
 
 class Trainer(ABC, Generic[Placed]):
     """Takes SGD steps on a model, in place, without waiting for the device."""
+
+    VELOCITY: ClassVar[str]
+    """The update rule, which says what a velocity is: frameworks differ in whether the learning rate is inside."""
 
     @abstractmethod
     def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
@@ -132,6 +148,14 @@ class Trainer(ABC, Generic[Placed]):
     @abstractmethod
     def read(self) -> StepMetrics:
         """The metrics of the steps since the last reading; waits for the device."""
+
+    @abstractmethod
+    def export_state(self) -> TrainerState:
+        """What the steps so far have made; waits for the device."""
+
+    @abstractmethod
+    def load_state(self, state: TrainerState) -> None:
+        """Go on from what a trainer of this backend with the same SGD exported, with the same numbers bit for bit."""
 
 
 class Model(ABC, Generic[Placed]):
