@@ -585,7 +585,7 @@ def test_velocity_is_what_the_rule_says_in_canonical_layout(backend, small):
         gradients.append(model.gradients(data)[1])
         trainer.step(data, np.arange(6), step)
     state = trainer.export_state()
-    scale = {RATE_OUTSIDE: 1.0, RATE_INSIDE: -0.25}[trainer.VELOCITY]
+    scale = {RATE_OUTSIDE: 1.0, RATE_INSIDE: -0.25}[state.rule]
     for name, velocity in state.velocity.items():
         expected = scale * (0.5 * gradients[0][name].astype(np.float64) + gradients[1][name])
         assert_allclose(velocity, expected, rtol=1e-4, atol=1e-7, err_msg=name)

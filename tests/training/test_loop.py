@@ -13,7 +13,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from alexnet_mf import data, parameters
-from alexnet_mf.backends.base import Model, Sgd, StepMetrics, Trainer, TrainerState
+from alexnet_mf.backends.base import RATE_OUTSIDE, Model, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.data import LabelledImages, epoch_order
 from alexnet_mf.errors import AlexnetMfError, TrainingDiverged
 from alexnet_mf.training import loop
@@ -69,7 +69,7 @@ class FakeTrainer(Trainer[LabelledImages]):
     def export_state(self) -> TrainerState:
         assert self.unread == 0, "what was not read is lost in a snapshot"
         self.model.clock.now += self.model.export_seconds
-        return TrainerState({"steps": np.array([number for _, _, number in self.steps])}, {})
+        return TrainerState({"steps": np.array([number for _, _, number in self.steps])}, {}, RATE_OUTSIDE)
 
     def load_state(self, state: TrainerState) -> None:
         self.loaded = state
@@ -366,7 +366,7 @@ def stop_after(calls: int) -> Any:
 
 def test_a_snapshot_after_every_epoch(model):
     taken: list[loop.Snapshot] = []
-    result, trainer = run(model, save=taken.append)
+    result, _ = run(model, save=taken.append)
     assert [now.position.number for now in taken] == [3, 6, 9]
     assert [len(now.position.epochs) for now in taken] == [1, 2, 3]
     assert {(now.position.loss_sum, now.position.correct, now.position.images) for now in taken} == {(0, 0, 0)}
@@ -380,7 +380,7 @@ def test_snapshots_within_an_epoch_come_by_the_clock_and_are_not_timed(model):
     model.host_seconds, model.first_seconds, model.device_seconds = 0.375, 0.0, 0.0
     taken: list[loop.Snapshot] = []
     recipe = dataclasses.replace(RECIPE, epochs=1)
-    result, trainer = run(model, recipe, train=32, save=taken.append, save_seconds=1.0)
+    result, _ = run(model, recipe, train=32, save=taken.append, save_seconds=1.0)
     assert [now.position.number for now in taken] == [3, 6, 8]
     assert taken[0].position == loop.Position(3, [], [1.0, 2.0, 3.0], 4 * (1.0 + 2 + 3), 0 + 1 + 2, 12, 8, 0.75)
     assert result.seconds == 7 * 0.375

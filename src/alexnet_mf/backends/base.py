@@ -11,7 +11,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,6 @@ from numpy.typing import NDArray
 from alexnet_mf.errors import BackendUnavailable, DataError
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network, Shape
-
-RATE_OUTSIDE = "v = momentum v + g; w = w - learning_rate v"
-RATE_INSIDE = "v = momentum v - learning_rate g; w = w + v"
-"""The two update rules that frameworks have."""
 
 PIXEL_SCALE = np.float32(1 / 255)
 """Grey levels to [0, 1] by one float32 multiplication: frameworks and compilers divide differently."""
@@ -124,7 +120,14 @@ class TrainerState:
 
     parameters: dict[str, NDArray[Any]]
     velocity: dict[str, NDArray[Any]]
-    """By the parameters' names, as `Trainer.VELOCITY` defines it; {} without momentum, and where there is none yet."""
+    """By the parameters' names; {} without momentum, and where there is none yet."""
+    rule: str
+    """What a velocity is, as the update that uses it: one of the two below."""
+
+
+RATE_OUTSIDE = "v = momentum v + g; w = w - learning_rate v"
+RATE_INSIDE = "v = momentum v - learning_rate g; w = w + v"
+"""The two update rules that frameworks have."""
 
 
 Placed = TypeVar("Placed")
@@ -133,9 +136,6 @@ Placed = TypeVar("Placed")
 
 class Trainer(ABC, Generic[Placed]):
     """Takes SGD steps on a model, in place, without waiting for the device."""
-
-    VELOCITY: ClassVar[str]
-    """The update rule, which says what a velocity is: frameworks differ in whether the learning rate is inside."""
 
     @abstractmethod
     def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:

@@ -54,11 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "train")
     options = parser().parse_args(words)
+    options.words = words[1:]
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        for destination in ("json", "save_weights", "out", "plot", "markdown"):
-            if getattr(options, destination, None):
-                output.check_writable(getattr(options, destination))
+        for name in ("json", "save_weights", "out", "plot", "markdown"):
+            destination = getattr(options, name, None)
+            if destination and not (name == "out" and options.verb == "train"):  # there it is a folder
+                output.check_writable(destination)
         code: int = options.run(options)
         sys.stdout.flush()
         return code

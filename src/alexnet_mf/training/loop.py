@@ -154,8 +154,8 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
     The order of the batches is NumPy's, from the seed, the same in every backend; the last, short batch is used.
 
     Args:
-        start: where to go on: with the same arguments, backend and machine, on a CPU, the numbers are those of a training
-            that was never interrupted, bit for bit.
+        start: where to go on: with the same arguments and backend on the same CPU, the numbers are those of a
+            training that was never interrupted, bit for bit.
         save: called after every epoch, every `save_seconds`, and before a stop.
         stop: asked after every step and within an evaluation; true ends the training there, not finished.
 

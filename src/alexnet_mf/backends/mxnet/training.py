@@ -71,8 +71,6 @@ def seed_dropout(seed: int, context: mx.Context) -> None:
 class MXNetTrainer(Trainer[Placed]):
     """Eager Gluon steps."""
 
-    VELOCITY = RATE_INSIDE
-
     def __init__(self, net: nn.HybridSequential, sgd: Sgd, seed: int, context: mx.Context):
         self.net = net
         self.seed = seed
@@ -111,7 +109,7 @@ class MXNetTrainer(Trainer[Placed]):
         parameters = weights.export(self.net)  # waits for all that is under way
         states = self._updater.states
         return TrainerState(parameters, {name: states[i].asnumpy() for name, i in self._places().items()
-                                         if states.get(i) is not None})
+                                         if states.get(i) is not None}, RATE_INSIDE)
 
     def load_state(self, state: TrainerState) -> None:
         weights.load(self.net, state.parameters)

@@ -103,8 +103,6 @@ def loss_and_gradients(
 class NumpyTrainer(Trainer[PlacedData]):
     """SGD with momentum and weight decay, in place, in the dtype of the parameters."""
 
-    VELOCITY = RATE_OUTSIDE
-
     def __init__(self, network: NumpyNetwork, sgd: Sgd, seed: int) -> None:
         self._network = network
         self._sgd = sgd
@@ -141,7 +139,7 @@ class NumpyTrainer(Trainer[PlacedData]):
         """What the steps so far have made, in the dtype of the computation."""
         velocity = self._velocity if self._sgd.momentum else {}
         return TrainerState({name: value.copy() for name, value in self._network.parameters.items()},
-                            {name: value.copy() for name, value in velocity.items()})
+                            {name: value.copy() for name, value in velocity.items()}, RATE_OUTSIDE)
 
     def load_state(self, state: TrainerState) -> None:
         """Go on from what such a trainer exported."""

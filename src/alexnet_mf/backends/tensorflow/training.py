@@ -69,8 +69,6 @@ def seed_dropout(net: keras.Sequential, seed: tf.Tensor) -> None:
 class TensorFlowTrainer(Trainer[Placed]):
     """SGD steps as one graph (`tf.function`), traced once for any batch size; or eagerly, if not compiled."""
 
-    VELOCITY = RATE_INSIDE
-
     def __init__(self, net: keras.Sequential, network: Network, sgd: Sgd, seed: int, device: str,
                  compiled: bool = True):
         self.net = net
@@ -105,7 +103,7 @@ class TensorFlowTrainer(Trainer[Placed]):
         names = list(weights.variables(self.net))
         momenta = self.optimizer.momentums if self.optimizer.built and self.sgd.momentum else []
         return TrainerState(weights.export(self.net, self.network),
-                            weights.export_values(names, momenta, self.network))
+                            weights.export_values(names, momenta, self.network), RATE_INSIDE)
 
     def load_state(self, state: TrainerState) -> None:
         weights.load(self.net, self.network, state.parameters)

@@ -66,8 +66,6 @@ def autocast(device: str, precision: str) -> torch.autocast:
 class TorchTrainer(Trainer[Placed]):
     """Eager SGD steps."""
 
-    VELOCITY = RATE_OUTSIDE
-
     def __init__(self, net: nn.Sequential, sgd: Sgd, seed: int, precision: str = "float32"):
         self.net = net
         self.seed = seed
@@ -112,7 +110,8 @@ class TorchTrainer(Trainer[Placed]):
         buffers = {name: self.optimizer.state[parameter].get("momentum_buffer")
                    for name, parameter in self.net.named_parameters() if parameter in self.optimizer.state}
         return TrainerState(weights.export(self.net), {
-            name: buffer.cpu().numpy().copy() for name, buffer in buffers.items() if buffer is not None})
+            name: buffer.cpu().numpy().copy() for name, buffer in buffers.items() if buffer is not None},
+            RATE_OUTSIDE)
 
     def load_state(self, state: TrainerState) -> None:
         weights.load(self.net, state.parameters)
