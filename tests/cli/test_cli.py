@@ -69,23 +69,6 @@ def command(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.fixture
-def small_alexnet(small, monkeypatch):
-    """A small network under AlexNet's name, and a small synthetic set."""
-    network = dataclasses.replace(small, name="alexnet")
-    known = spec.get_network
-
-    def get_network(name: str, backend: str = "torch") -> spec.Network:
-        known(name, backend)
-        return network
-
-    monkeypatch.setattr(spec, "get_network", get_network)
-    monkeypatch.setattr("alexnet_mf.shapes.get_network", get_network)
-    draw = data.synthetic.load
-    monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=64, test=32))
-    return network
-
-
-@pytest.fixture
 def only(monkeypatch):
     """Make believe that only these frameworks are installed."""
     def install(*names: str) -> None:

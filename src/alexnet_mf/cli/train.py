@@ -22,11 +22,9 @@ from alexnet_mf.data import Dataset, load
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, RunError
 from alexnet_mf.training import loop
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe
-from alexnet_mf.training.run import WEIGHTS, Run, check_new, new_folder
+from alexnet_mf.training.run import RUNS, WEIGHTS, Run, check_new, new_folder
 
 FRAMEWORKS = ("torch", "tensorflow", "mxnet")
-RUNS = Path("runs")
-"""Where run folders are made."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +85,8 @@ def run(options: argparse.Namespace) -> int:
              else parameters.initialise(network, options.seed))
     model = backend.build(network, start, options.device, how)
     recipe = with_options(choose_recipe(options.recipe, model.device), options)
-    data = prepare(backend, model, options.data, options)
+    show_layers(backend, model, options)
+    data = load_data(options.data, options)
     weights = {"file": str(options.weights), "sha256": parameters.digest(start)} if options.weights else None
     folder = Run.create(options.out or new_folder(RUNS, name, network.name), {
         "network": spec.as_dict(network), "spec_sha256": spec.digest(network), "seed": options.seed,
@@ -100,7 +99,7 @@ def resume(options: argparse.Namespace) -> int:
     """Go on with a run."""
     folder = Run.open(options.resume)
     try:
-        given = given_flags(options.words)
+        given = given_flags(options.words[1:])
         before = folder.found.session if folder.found else folder.record
         name = options.backend or before["backend"]
         network = folder.network
@@ -111,13 +110,14 @@ def resume(options: argparse.Namespace) -> int:
         how = execution(options)
         backend = backends.load(name)
         model = backend.build(network, starting_weights(folder), options.device, how)
-        data = prepare(backend, model, folder.record["data_name"], options)
+        data = load_data(folder.record["data_name"], options)
         if data.digest() != folder.record["data_sha256"]:
             raise RunError(f"{folder.folder}: these are not the images it was begun with ({folder.record['data']}); "
                            "name their folder with --data-dir")
         recipe = with_epochs(folder, recipe, given.get("epochs", recipe.epochs), steps_of(recipe, data))
         folder.record["recipe"] = dataclasses.asdict(recipe)
         snapshot = folder.go_on(session(backend, model, options))
+        show_layers(backend, model, options)
     except BaseException:
         folder.close()
         raise
@@ -128,8 +128,9 @@ def given_flags(words: list[str]) -> dict[str, Any]:
     """Flags that were named, be it with their default."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     add_arguments(parser)
-    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), argparse.SUPPRESS))
-    return {name: value for name, value in vars(parser.parse_args(words)).items() if value != argparse.SUPPRESS}
+    missing = object()
+    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), missing) | {"without": None})
+    return {name: value for name, value in vars(parser.parse_args(words)).items() if value not in (missing, None)}
 
 
 def check_flags(folder: Run, given: dict[str, Any], options: argparse.Namespace, same_backend: bool) -> Recipe:
@@ -212,13 +213,17 @@ def starting_weights(folder: Run) -> parameters.Parameters:
     return weights
 
 
-def prepare(backend: Backend, model: Any, data_name: Any, options: argparse.Namespace) -> Dataset:
-    """Show the layer table, and load the data."""
+def show_layers(backend: Backend, model: Any, options: argparse.Namespace) -> None:
+    """The layer table."""
     if not options.quiet and options.json != "-":
         versions = " ".join(f"{library} {version}" for library, version in backend.versions().items())
         output.layer_table(model.describe(), f"{model.network.name} in {versions} on {model.device}")
         output.say()
-    data, why = load(data_name, options.data_dir, progress=output.DownloadDisplay("Fashion-MNIST"))
+
+
+def load_data(name: Any, options: argparse.Namespace) -> Dataset:
+    """The data set; where it is not the one hoped for, the user is told."""
+    data, why = load(name, options.data_dir, progress=output.DownloadDisplay("Fashion-MNIST"))
     if why:
         output.notice(why)
     return data

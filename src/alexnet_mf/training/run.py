@@ -35,6 +35,9 @@ try:
 except ImportError:  # not on Windows: nothing guards a run there
     fcntl = None  # type: ignore[assignment]
 
+RUNS = Path("runs")
+"""Where run folders are made."""
+
 FORMAT = 1
 RECORD, WEIGHTS, BEST, CURVES, CHECKPOINTS, LOCK = ("run.json", "weights.safetensors", "weights-best.safetensors",
                                                     "curves.png", "checkpoint", ".lock")
@@ -94,7 +97,7 @@ class Run:
         Raises:
             RunError: where there is no run, it is in use, or it has nothing to go on from; says what is wrong.
         """
-        if not folder.is_dir() or not any((folder / name).exists() for name in (RECORD, CHECKPOINTS)):
+        if not is_run(folder):
             raise RunError(f"{folder}: there is no run here; `list runs` shows those that there are")
         run = cls(folder, {}, {}, lock(folder))
         with run._closed_on_error():
@@ -361,6 +364,11 @@ def check_new(folder: Path) -> None:
         raise RunError(f"{folder}: holds a run; go on with it (--resume {folder}), or name another folder with --out")
     if there and there != [CHECKPOINTS]:
         raise RunError(f"{folder}: is not empty; name another folder with --out")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether there is a run here, in whatever state."""
+    return any((folder / name).exists() for name in (RECORD, CHECKPOINTS))
 
 
 def new_folder(parent: Path, backend: str, net: str) -> Path:
