@@ -16,7 +16,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -206,10 +206,8 @@ class Run:
 
     def fail(self, reason: str) -> None:
         """The run ended by an error; the checkpoints stay. Where even this cannot be written, that is not told."""
-        try:
+        with suppress(RunError):
             self.tell("failed", reason=reason)
-        except RunError:
-            pass
 
     def tell(self, state: str, result: Result | None = None, reason: str | None = None) -> None:
         """Write run.json.
@@ -217,6 +215,9 @@ class Run:
         Raises:
             RunError: where it cannot be written.
         """
+        if self._log is not None and state != "failed":
+            with self._writing(metrics.NAME):
+                self._log.sync()
         closing = None
         if result:
             rate = result.images_per_second
@@ -231,12 +232,15 @@ class Run:
 
     def close(self) -> None:
         """Leave the folder to others."""
-        if self._log is not None:
-            self._log.close()
-            self._log = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        try:
+            if self._log is not None:
+                with suppress(OSError):  # its lines are on the disk, or their loss has been told
+                    self._log.close()
+                self._log = None
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
     @property
     def identity(self) -> dict[str, Any]:
