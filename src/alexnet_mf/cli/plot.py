@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 from pathlib import Path
 
 from alexnet_mf import files
@@ -35,10 +35,11 @@ def curves(runs: list[Path], path: Path) -> None:
     for name, lines in entries.items():
         if not lines:
             raise AlexnetMfError(f"{name}: there is nothing to draw yet")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise AlexnetMfError("plot needs matplotlib; pip install matplotlib")
-    from alexnet_mf.training import curves as drawing
-
+    try:
+        drawing = importlib.import_module("alexnet_mf.training.curves")
+    except ImportError as error:
+        raise AlexnetMfError(f"plot takes matplotlib, which cannot be imported ({error}); pip install matplotlib, or "
+                             "install alexnet_mf[plot]") from error
     try:
         files.write(path, drawing.png(entries))
     except OSError as error:

@@ -20,7 +20,7 @@ from alexnet_mf.cli import output, signals
 from alexnet_mf.cli.arguments import add_execution, add_json, add_network, add_source, execution, minutes
 from alexnet_mf.data import Dataset, load
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, RunError
-from alexnet_mf.training import loop
+from alexnet_mf.training import board, loop
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe
 from alexnet_mf.training.run import RUNS, WEIGHTS, Run, check_new, new_folder
 
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
              "from there. More --epochs prolong it; another --backend goes on from the weights (default: a new run)")
     add("--checkpoint-minutes", type=minutes, default=10.0, metavar="MINUTES",
         help="time between two checkpoints within an epoch; there is one after each epoch anyway (default: 10)")
+    add("--tensorboard", action="store_true", help="write TensorBoard events too, into the run folder")
     add("--save-weights", type=Path, metavar="FILE", help="write the trained weights as canonical safetensors")
     add_json(parser)
     add("--quiet", action="store_true", help="the two closing lines only")
@@ -70,6 +71,8 @@ def describe(recipe: Recipe) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.tensorboard:
+        board.check_installed()
     if options.resume:
         return resume(options)
     name = options.backend or first_installed()
@@ -106,6 +109,7 @@ def resume(options: argparse.Namespace) -> int:
         recipe = check_flags(folder, given, options, name == before["backend"])
         if name == before["backend"]:
             options.precision, options.without = before["precision"], before["without"]
+            options.device = given.get("device", before["device"])
         options.seed, options.net = folder.record["seed"], network.name
         how = execution(options)
         backend = backends.load(name)
@@ -248,6 +252,8 @@ def carry_out(folder: Run, start: loop.Snapshot | None, backend: Backend, model:
     with output.TrainingDisplay(quiet) as display, signals.Stop(lambda name: display.warn(
             f"{name}: ending this step and saving; once more leaves at once")) as stop:
         try:
+            if options.tensorboard:
+                folder.write_events(start.position.number if start else 0)
             result = train(folder, start, model, data, recipe, options, display, stop)
             if result.finished:
                 folder.finish(result)

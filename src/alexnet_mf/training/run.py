@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
-import importlib.util
+import importlib
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,7 +27,8 @@ from alexnet_mf import files, parameters, spec
 from alexnet_mf.backends.base import TrainerState
 from alexnet_mf.errors import ParametersError, RunError
 from alexnet_mf.parameters import Parameters
-from alexnet_mf.training import checkpoint, metrics
+from alexnet_mf.training import board, checkpoint, metrics
+from alexnet_mf.training.board import Board
 from alexnet_mf.training.checkpoint import Checkpoint
 from alexnet_mf.training.loop import Epoch, Progress, Result, Snapshot
 
@@ -61,11 +63,14 @@ class Run:
         self._lock = lock
         self._log: files.GrowingFile | None = None
         self._good: list[Path] = []
-        """Checkpoints known to be whole, the latest last."""
+        """Checkpoints: the last is known to be whole, and those before it may go when there are others after it."""
         self._best: float | None = None
-        self._curves = importlib.util.find_spec("matplotlib") is not None
-        if not self._curves:
-            self.notices.append(f"no {CURVES}: matplotlib is not installed (pip install matplotlib)")
+        self._board: Board | None = None
+        self._curves: Any = None
+        try:
+            self._curves = importlib.import_module("alexnet_mf.training.curves")
+        except Exception as error:  # whatever a broken installation raises: no picture is worth a training
+            self.notices.append(f"no {CURVES}: matplotlib cannot be imported ({error}); pip install matplotlib")
 
     @classmethod
     def create(cls, folder: Path, run: Mapping[str, Any], session: dict[str, Any]) -> Run:
@@ -104,7 +109,9 @@ class Run:
             found = checkpoint.latest(folder / CHECKPOINTS)
             if found:
                 path, run.found, faults = found
-                run._good = [path]
+                older = [old for old in checkpoint.paths(folder / CHECKPOINTS) if checkpoint.step_of(old) <
+                         checkpoint.step_of(path)]
+                run._good = [*reversed(older), path]
                 run.notices += [f"{folder / CHECKPOINTS}: {fault}; going on from the one before, {path.name}"
                                 for fault in faults]
             try:
@@ -134,8 +141,8 @@ class Run:
             for place in (self.folder, self.folder / CHECKPOINTS):
                 place.mkdir(exist_ok=True)
                 files.remove_partial(place)
-            if (self.folder / RECORD).exists() and self.notices and not _is_good_record(self.folder):
-                os.replace(self.folder / RECORD, self.folder / f"{RECORD}.damaged")
+            if not _is_good_record(self.folder):
+                _put_aside(self.folder / RECORD)
         with self._writing(metrics.NAME):
             self._log = self._open_log()
         if snapshot:
@@ -144,6 +151,16 @@ class Run:
         self.record["resumed"] = [*self.record.get("resumed", []), {**session, "step": step}]
         self.tell("running")
         return snapshot
+
+    def write_events(self, step: int) -> None:
+        """Write TensorBoard events too, from this step on.
+
+        Raises:
+            RunError: where tensorboardX is missing, or the folder cannot be written.
+        """
+        board.check_installed()
+        with self._writing(board.FOLDER):
+            self._board = Board(self.folder, step)
 
     def progress(self, now: Progress) -> None:
         """Add a reading.
@@ -154,6 +171,9 @@ class Run:
         assert self._log is not None
         with self._writing(metrics.NAME):
             self._log.write(metrics.step_line(now))
+        if self._board:
+            with self._writing(board.FOLDER):
+                self._board.progress(now)
 
     def epoch(self, done: Epoch, weights: Parameters, step: int) -> None:
         """Add an epoch that is over: its line, its weights, and the picture.
@@ -164,6 +184,9 @@ class Run:
         assert self._log is not None
         with self._writing(metrics.NAME):
             self._log.write(metrics.epoch_line(done))
+        if self._board:
+            with self._writing(board.FOLDER):
+                self._board.epoch(done, step)
         self._save_weights(weights, step, done)
         self._draw()
 
@@ -233,6 +256,10 @@ class Run:
     def close(self) -> None:
         """Leave the folder to others."""
         try:
+            if self._board is not None:
+                with suppress(OSError):
+                    self._board.close()
+                self._board = None
             if self._log is not None:
                 with suppress(OSError):  # its lines are on the disk, or their loss has been told
                     self._log.close()
@@ -254,7 +281,7 @@ class Run:
 
     def how_to_resume(self) -> str:
         """The command that goes on."""
-        return f"alexnet-mf train --resume {self.folder}"
+        return f"alexnet-mf train --resume {shlex.quote(str(self.folder))}"
 
     def _carried(self) -> Snapshot | None:
         """What this session's backend can take of the checkpoint; notices say what differs, and what is lost."""
@@ -286,30 +313,31 @@ class Run:
         if hashlib.sha256(there).hexdigest() == digest and len(there) == size:
             return files.GrowingFile(path, keep=size)
         assert self.found is not None
-        if path.exists():
-            os.replace(path, path.with_name(f"{path.name}.damaged"))
-        self.notices.append(f"{path}: is {'damaged' if there else 'missing'}; its epochs are written anew from the "
-                            "checkpoint, its steps are lost")
-        log = files.GrowingFile(path)
-        for done in self.found.snapshot.position.epochs:
-            log.write(metrics.epoch_line(done))
-        return log
+        self.notices.append(f"{path}: is {'damaged' if path.exists() else 'missing'}; its epochs are written anew from "
+                            "the checkpoint, its steps are lost")
+        _put_aside(path)
+        lines = b"".join(map(metrics.epoch_line, self.found.snapshot.position.epochs))
+        files.write(path, lines)
+        return files.GrowingFile(path, keep=len(lines))
 
     def _check_weights(self, snapshot: Snapshot) -> None:
         """Write the last weights anew where they are damaged; the best that are damaged are the best no more."""
         position, network = snapshot.position, self.network
-        if not position.epochs:
-            return
         try:
-            parameters.load(self.folder / WEIGHTS, network)
+            if position.epochs or (self.folder / WEIGHTS).exists():
+                parameters.load(self.folder / WEIGHTS, network)
         except ParametersError as fault:
             self.notices.append(f"{_first_clause(fault)}; written anew from the checkpoint")
             weights = {name: value.astype(np.float32) for name, value in snapshot.state.parameters.items()}
             self._save_weights(weights, position.number, None)
+        if not position.epochs:
+            return
         try:
             _, header = parameters.load_with_metadata(self.folder / BEST, network)
-            self._best = float(header["test_accuracy"])
-        except (ParametersError, KeyError, TypeError) as fault:
+            if "test_accuracy" not in header:
+                raise ParametersError(f"{self.folder / BEST}: is damaged: it does not say whose weights it holds")
+            self._best = header["test_accuracy"]
+        except ParametersError as fault:
             self.notices.append(f"{_first_clause(fault)}; the best of the epochs to come will take its place")
 
     @property
@@ -329,9 +357,7 @@ class Run:
 
     def _draw(self) -> None:
         if self._curves:
-            from alexnet_mf.training import curves  # takes a second: not before the first epoch is over
-
-            picture = curves.png({self.folder.name: metrics.read(self.folder)})
+            picture = self._curves.png({self.folder.name: metrics.read(self.folder)})
             with self._writing(CURVES):
                 files.write(self.folder / CURVES, picture)
 
@@ -488,6 +514,15 @@ def summary(folder: Path) -> dict[str, Any]:
     if record["closing"]:
         result["images_per_second"] = record["closing"]["images_per_second"]
     return result
+
+
+def _put_aside(path: Path) -> None:
+    """Rename a damaged file, should there be one, to a name that is free."""
+    aside, number = path.with_name(f"{path.name}.damaged"), 2
+    while aside.exists():
+        aside, number = path.with_name(f"{path.name}.damaged-{number}"), number + 1
+    if path.exists():
+        os.replace(path, aside)
 
 
 def _is_good_record(folder: Path) -> bool:
