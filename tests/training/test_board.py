@@ -39,7 +39,7 @@ def test_readings_and_epochs_are_events_by_step(tmp_path):
     written.close()
     assert scalars(tmp_path / "tensorboard") == [
         (1, "loss/train", 2.0), (1, "accuracy/train", 0.25), (8, "loss/train", 1.0), (8, "accuracy/train", 0.5),
-        (8, "images per second", 8.0), (10, "loss/test", 0.75), (10, "accuracy/test", 0.625)]
+        (8, "images_per_second", 8.0), (10, "loss/test", 0.75), (10, "accuracy/test", 0.625)]
 
 
 def test_a_run_that_goes_on_hides_what_came_after_its_checkpoint(tmp_path):

@@ -46,7 +46,7 @@ class Board:
     def progress(self, now: Progress) -> None:
         """Means over the epoch so far."""
         self._add((now.epoch - 1) * now.steps + now.step, {
-            "loss/train": now.loss, "accuracy/train": now.train_accuracy, "images per second": now.images_per_second})
+            "loss/train": now.loss, "accuracy/train": now.train_accuracy, "images_per_second": now.images_per_second})
 
     def epoch(self, done: Epoch, step: int) -> None:
         """What the test images showed, and everything to the disk."""
