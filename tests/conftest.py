@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from alexnet_mf import backends
+from alexnet_mf import backends, files
 from alexnet_mf.backends.base import Backend
 from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network
 
@@ -76,3 +77,56 @@ def own_data_dir(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
         monkeypatch.delenv("ALEXNET_MF_DATA_DIR", raising=False)
     elif not os.environ.get("ALEXNET_MF_DATA_DIR"):
         pytest.skip("ALEXNET_MF_DATA_DIR is not set: no real Fashion-MNIST at hand")
+
+
+# Full disks and power cuts
+
+
+class Crash(BaseException):
+    """The process is gone: nobody's `except` or cleaning up may help."""
+
+
+class FailingOs:
+    """An `os` that counts the calls by which files change, and lets one of them fail."""
+
+    CALLS = ("open", "write", "fsync", "ftruncate", "replace", "link", "close")
+    Crash = Crash
+
+    def __init__(self, at: int | None, error: int | None):
+        self.at = at
+        self.error = error
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        if name not in self.CALLS:
+            return real
+
+        def call(*arguments: Any) -> Any:
+            self.calls.append(name)
+            if len(self.calls) - 1 != self.at:
+                return real(*arguments)
+            if name == "write":  # in its middle, as on a disk that is getting full
+                os.write(arguments[0], bytes(arguments[1])[:len(arguments[1]) // 2])
+            if self.error is None:
+                raise Crash
+            if name == "close":  # even one that fails closes
+                os.close(*arguments)
+            raise OSError(self.error, os.strerror(self.error))
+
+        return call
+
+
+@pytest.fixture
+def failing_os(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FailingOs]:
+    """Put one in the place of the `os` that all files are written with.
+
+    Args:
+        at: the number of the call that fails, from 0; none fails without it.
+        error: the error number it fails with; without it the process is as good as gone.
+    """
+    def install(at: int | None = None, error: int | None = None) -> FailingOs:
+        failing = FailingOs(at, error)
+        monkeypatch.setattr(files, "os", failing)
+        return failing
+    return install

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import pickle
@@ -204,6 +205,40 @@ def test_a_truncated_file_is_refused(small, tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(ParametersError, match="cannot be read"):
             parameters.load(path, small)
+
+
+def test_a_flipped_bit_is_seen(small, tmp_path):
+    """Anywhere: in a weight, or in what the header says of them."""
+    path = tmp_path / "w"
+    given = parameters.initialise(small, 3, random_biases=True)
+    parameters.save(path, given, {"test_accuracy": 0.75})
+    whole = path.read_bytes()
+    for place in [*range(0, 1500, 3), *range(1500, len(whole), 97)]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 2
+        path.write_bytes(damaged)
+        try:
+            found, metadata = parameters.load_with_metadata(path, small)
+        except ParametersError as fault:
+            assert str(path) in str(fault)
+        else:  # what still can be read is the same
+            assert parameters.digest(found) == parameters.digest(given)
+            assert metadata in ({}, {"test_accuracy": 0.75}), place
+    damaged = whole.replace(b"0.75", b"0.85")
+    assert len(damaged) == len(whole) and damaged != whole
+    path.write_bytes(damaged)
+    with pytest.raises(ParametersError, match="its checksum does not fit"):
+        parameters.load(path, small)
+
+
+def test_a_failed_save_leaves_the_old_file(small, tmp_path, failing_os):
+    path = tmp_path / "w"
+    parameters.save(path, parameters.initialise(small, 0))
+    before = path.read_bytes()
+    failing_os(1, errno.ENOSPC)
+    with pytest.raises(ParametersError, match="No space left on device"):
+        parameters.save(path, parameters.initialise(small, 1))
+    assert path.read_bytes() == before
 
 
 class Trap:

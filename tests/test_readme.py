@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_readme_shows_every_verb() -> None:
     text = " ".join(program_commands())
     for verb in ("train", "shapes", "parity", "parity trace", "parity compare", "bench", "bench --report",
-                 "list backends", "list networks"):
+                 "list backends", "list networks", "list runs", "train --resume", "plot curves"):
         assert f"alexnet_mf {verb}" in text
 
 
@@ -58,6 +58,8 @@ def test_command(command: str, folder: Path, request: pytest.FixtureRequest) -> 
         pytest.skip(f"{command}: not one of the backends of this run")
     missing = [word for word in words if word.endswith(".safetensors") and "--out" not in words
                and "--save-weights" not in words and not (folder / word).exists()]
+    missing += [word for word in words if word.startswith("runs/") and "--out" not in words
+                and not (folder / word).exists()]
     if missing:
         pytest.skip(f"{missing[0]} is written by a command of another backend")
     kind = "trace" if "trace" in words else "" if "compare" in words or "--report" in words else words[2]

@@ -27,6 +27,10 @@ class TraceError(AlexnetMfError, ValueError):
     """A parity trace that cannot be read or compared; names the file."""
 
 
+class RunError(AlexnetMfError):
+    """A run folder that cannot be written, or gone on with, as asked; names the file and the remedy."""
+
+
 class TrainingDiverged(AlexnetMfError, ArithmeticError):
     """The loss became NaN or infinite; names the step and the learning rate."""
 

@@ -13,14 +13,14 @@ import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialise
 
-from alexnet_mf import arithmetic
+from alexnet_mf import arithmetic, files
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Conv2d, Dense, Network, Shape
 
@@ -108,16 +108,22 @@ def digest(parameters: Mapping[str, NDArray[np.generic]]) -> str:
 
 
 def save(path: Path, parameters: Parameters, metadata: Mapping[str, object] | None = None) -> None:
-    """Write safetensors in canonical layout, with `metadata` as JSON in the header.
+    """Write what `to_bytes` gives. The file is whole or not there: one that was there before stays until then.
 
     Raises:
         ParametersError: where the file cannot be written.
     """
-    tensors = {name: np.ascontiguousarray(value) for name, value in parameters.items()}
     try:
-        save_file(tensors, path, {"alexnet_mf": json.dumps(metadata or {})})
-    except (OSError, SafetensorError) as error:
-        raise ParametersError(f"{path}: cannot be written ({error}); name another file") from error
+        files.write(path, to_bytes(parameters, metadata))
+    except OSError as error:
+        raise ParametersError(f"{path}: cannot be written ({error.strerror}); name another file") from error
+
+
+def to_bytes(parameters: Parameters, metadata: Mapping[str, object] | None = None) -> bytes:
+    """Safetensors in canonical layout, with `metadata` as JSON and a checksum in the header."""
+    tensors = {name: np.ascontiguousarray(value) for name, value in parameters.items()}
+    text = json.dumps(metadata or {})
+    return serialise(tensors, {"alexnet_mf": text, "sha256": _checksum(tensors, text)})
 
 
 def load(path: Path, network: Network) -> Parameters:
@@ -126,11 +132,30 @@ def load(path: Path, network: Network) -> Parameters:
     Raises:
         ParametersError: where the file is missing, damaged, or not this network's.
     """
+    return load_with_metadata(path, network)[0]
+
+
+def load_with_metadata(path: Path, network: Network) -> tuple[Parameters, dict[str, Any]]:
+    """The same, with what `save` was given as metadata; {} for another program's file.
+
+    Raises:
+        ParametersError: as `load`.
+    """
     try:
         with safe_open(path, framework="numpy") as file:
             parameters = {name: file.get_tensor(name) for name in file.keys()}
+            header = file.metadata() or {}
     except (OSError, SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy lacks, such as bfloat16
         raise ParametersError(f"{path}: cannot be read as safetensors ({error}); give a file that this program or "
                               f"the safetensors library wrote") from error
     check(parameters, network, str(path))
-    return parameters
+    text = header.get("alexnet_mf")
+    if text is None:
+        return parameters, {}
+    if "sha256" in header and header["sha256"] != _checksum(parameters, text):  # files of version 0.1 have none
+        raise ParametersError(f"{path}: is damaged: its checksum does not fit; take another copy")
+    return parameters, dict(json.loads(text))
+
+
+def _checksum(parameters: Mapping[str, NDArray[np.generic]], text: str) -> str:
+    return hashlib.sha256(f"{digest(parameters)} {text}".encode()).hexdigest()

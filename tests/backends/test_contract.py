@@ -13,7 +13,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from alexnet_mf import arithmetic, backends, parameters, spec
-from alexnet_mf.backends.base import Backend, Execution, Model, Sgd
+from alexnet_mf.backends.base import RATE_INSIDE, RATE_OUTSIDE, Backend, Execution, Model, Sgd, Trainer
 from alexnet_mf.errors import BackendUnavailable, DataError
 from alexnet_mf.spec import (
     AdaptiveAvgPool2d,
@@ -612,6 +612,71 @@ def test_the_same_seed_gives_the_same_losses_bit_for_bit(backend, small):
     first = losses_of(backend, small, 4)
     assert losses_of(backend, small, 4) == first
     assert losses_of(backend, small, 5)[0] != first[0], "dropout is on, and another seed has other masks"
+
+
+# A trainer's state
+
+
+def some_steps(trainer: Trainer[Any], data: Any, numbers: range) -> list[float]:
+    for step in numbers:
+        trainer.step(data, np.array([(3 * step + i) % 10 for i in range(7)]), step)
+    return trainer.read().losses.tolist()
+
+
+@pytest.mark.parametrize("evaluated", [False, True], ids=["", "evaluated"])
+@pytest.mark.parametrize("sgd", [Sgd(0.05), Sgd(0.05, momentum=0.9), Sgd(0.05, momentum=0.8, weight_decay=0.01)],
+                         ids=str)
+def test_another_trainer_goes_on_with_the_same_bits(backend, small, sgd, evaluated):
+    """In a model that was built on other parameters, dropout on; and after inference, which may rearrange weights."""
+    model = build(backend, small)
+    data = model.place(grey_images(0), np.arange(10))
+    trainer = model.trainer(sgd, 4)
+    some_steps(trainer, data, range(3))
+    if evaluated:
+        model.logits(data, 10)
+    state = trainer.export_state()
+    losses = some_steps(trainer, data, range(3, 6))
+    other = backend.build(small, parameters.initialise(small, 1), "cpu")
+    resumed = other.trainer(sgd, 4)
+    resumed.load_state(state)
+    assert some_steps(resumed, other.place(grey_images(0), np.arange(10)), range(3, 6)) == losses
+    expected, found = trainer.export_state(), resumed.export_state()
+    assert parameters.digest(found.parameters) == parameters.digest(expected.parameters)
+    assert parameters.digest(found.velocity) == parameters.digest(expected.velocity)
+    assert set(state.velocity) == (set(state.parameters) if sgd.momentum else set())
+
+
+def test_a_trainer_s_state_is_a_copy(backend, small):
+    model = build(backend, small)
+    data = model.place(grey_images(0), np.arange(10))
+    trainer = model.trainer(Sgd(0.05, momentum=0.9), 4)
+    some_steps(trainer, data, range(2))
+    state = trainer.export_state()
+    digests = parameters.digest(state.parameters), parameters.digest(state.velocity)
+    some_steps(trainer, data, range(2, 3))
+    assert (parameters.digest(state.parameters), parameters.digest(state.velocity)) == digests
+    trainer.load_state(state)
+    some_steps(trainer, data, range(2, 3))
+    assert (parameters.digest(state.parameters), parameters.digest(state.velocity)) == digests
+
+
+def test_velocity_is_what_the_rule_says_in_canonical_layout(backend, small):
+    """After two steps on the same images: v = m g1 + g2, with the learning rate inside where the rule has it there."""
+    network = with_dropout(small, 0)
+    model = backend.build(network, canonical(small), "cpu")
+    data = model.place(*some_data(network, 6))
+    trainer = model.trainer(Sgd(0.25, momentum=0.5), 0)
+    gradients = []
+    for step in range(2):
+        gradients.append(model.gradients(data)[1])
+        trainer.step(data, np.arange(6), step)
+    state = trainer.export_state()
+    scale = {RATE_OUTSIDE: 1.0, RATE_INSIDE: -0.25}[state.rule]
+    for name, velocity in state.velocity.items():
+        expected = scale * (0.5 * gradients[0][name].astype(np.float64) + gradients[1][name])
+        assert_allclose(velocity, expected, rtol=1e-4, atol=1e-7, err_msg=name)
+    assert parameters.digest({name: value.astype(np.float32) for name, value in state.parameters.items()}) == \
+        parameters.digest(model.export())
 
 
 @pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)

@@ -69,23 +69,6 @@ def command(capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.fixture
-def small_alexnet(small, monkeypatch):
-    """A small network under AlexNet's name, and a small synthetic set."""
-    network = dataclasses.replace(small, name="alexnet")
-    known = spec.get_network
-
-    def get_network(name: str, backend: str = "torch") -> spec.Network:
-        known(name, backend)
-        return network
-
-    monkeypatch.setattr(spec, "get_network", get_network)
-    monkeypatch.setattr(train, "for_network", lambda recipe, network: recipe)  # it costs next to nothing
-    draw = data.synthetic.load
-    monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=64, test=32))
-    return network
-
-
-@pytest.fixture
 def only(monkeypatch):
     """Make believe that only these frameworks are installed."""
     def install(*names: str) -> None:
@@ -725,16 +708,21 @@ def stop_by(number: int, words: list[str]) -> Outcome:
     return Outcome(process.returncode, seen + out, err)
 
 
-def test_ctrl_c_ends_with_130_and_one_line(words, backend_name):
+STOPPED = (r"{0}: ending this step and saving; once more leaves at once\n"
+           r"alexnet-mf: stopped by {0} after \d+ steps; go on with: alexnet-mf train --resume runs/\S+\n")
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_resume(words, backend_name):
     outcome = stop_by(signal.SIGINT, words("--epochs", "100000", backend=backend_name))
     assert outcome.code == 130, outcome.err
-    assert outcome.err.strip() == "alexnet-mf: stopped by Ctrl-C"
+    assert re.fullmatch(STOPPED.format("Ctrl-C"), outcome.err)
     assert "examples/sec" not in outcome.out
 
 
-def test_sigterm_ends_with_143_and_one_line(words):
+def test_sigterm_ends_with_143_and_says_how_to_resume(words):
     outcome = stop_by(signal.SIGTERM, words("--epochs", "100000"))
-    assert (outcome.code, outcome.err) == (143, "alexnet-mf: stopped by SIGTERM\n")
+    assert outcome.code == 143
+    assert re.fullmatch(STOPPED.format("SIGTERM"), outcome.err)
 
 
 def test_main_leaves_the_signal_handlers_as_they_were(command):
@@ -821,7 +809,9 @@ def test_quiet_on_a_terminal_is_two_lines(words):
 def test_ctrl_c_gives_the_terminal_back(words):
     """The cursor that a bar hides is shown again."""
     outcome = on_a_terminal(words("--epochs", "100000"), columns=80, interrupt_at=b"epoch 2/")
-    assert (outcome.code, outcome.err.strip()) == (130, "alexnet-mf: stopped by Ctrl-C")
+    assert outcome.code == 130
+    assert outcome.err.startswith("alexnet-mf: stopped by Ctrl-C after ")
+    assert "Ctrl-C: ending this step and saving" in outcome.out, "above the bar"
     assert outcome.out.rindex("\x1b[?25h") > outcome.out.rindex("\x1b[?25l")
 
 

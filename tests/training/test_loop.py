@@ -13,7 +13,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from alexnet_mf import data, parameters
-from alexnet_mf.backends.base import Model, Sgd, StepMetrics, Trainer
+from alexnet_mf.backends.base import RATE_OUTSIDE, Model, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.data import LabelledImages, epoch_order
 from alexnet_mf.errors import AlexnetMfError, TrainingDiverged
 from alexnet_mf.training import loop
@@ -49,6 +49,7 @@ class FakeTrainer(Trainer[LabelledImages]):
         self.readings: list[int] = []
         """The steps that each reading told of."""
         self.unread = 0
+        self.loaded: TrainerState | None = None
 
     def step(self, data: LabelledImages, indices: np.ndarray, number: int) -> None:
         first = not self.steps
@@ -65,12 +66,20 @@ class FakeTrainer(Trainer[LabelledImages]):
         losses = [self.model.losses.get(number, 1.0 + number) for _, _, number in read]
         return StepMetrics(np.array(losses), np.array([min(number, len(rows)) for _, rows, number in read], np.int64))
 
+    def export_state(self) -> TrainerState:
+        assert self.unread == 0, "what was not read is lost in a snapshot"
+        self.model.clock.now += self.model.export_seconds
+        return TrainerState({"steps": np.array([number for _, _, number in self.steps])}, {}, RATE_OUTSIDE)
+
+    def load_state(self, state: TrainerState) -> None:
+        self.loaded = state
+
 
 class FakeModel(Model[LabelledImages]):
     """Logits that are right for all test images but every fourth."""
 
     device = "fake:0"
-    describe = export = pixels = outputs = gradients = phases = None  # type: ignore[assignment]  # the loop has no use for them
+    describe = export = pixels = outputs = gradients = phases = None  # type: ignore  # the loop has no use for them
 
     def __init__(self, clock: Clock):
         self.clock = clock
@@ -78,6 +87,7 @@ class FakeModel(Model[LabelledImages]):
         self.device_seconds = 0.25
         self.first_seconds = 32.0
         self.evaluation_seconds = 1000.0
+        self.export_seconds = 500.0
         self.losses: dict[int, float] = {}
         self.evaluations: list[tuple[LabelledImages, int]] = []
         self.trainers: list[tuple[FakeTrainer, Sgd, int]] = []
@@ -97,6 +107,9 @@ class FakeModel(Model[LabelledImages]):
 
     def synchronize(self) -> None:
         self.clock.wait_for_device()
+
+    def steps_taken(self) -> int:
+        return sum(len(trainer.steps) for trainer, _, _ in self.trainers)
 
 
 @pytest.fixture
@@ -340,6 +353,144 @@ def test_a_last_update_that_breaks_the_weights_is_seen_in_evaluation(model, bad)
     message = r"the loss on the test images is nan after step 3; the learning rate is 0\.125"
     with pytest.raises(TrainingDiverged, match=message):
         run(model, dataclasses.replace(RECIPE, epochs=1))
+
+
+# Snapshots, stops, and going on
+
+
+def stop_after(calls: int) -> Any:
+    """Asked so many times, it says no; then yes."""
+    asked = itertools.count()
+    return lambda: next(asked) >= calls
+
+
+def test_a_snapshot_after_every_epoch(model):
+    taken: list[loop.Snapshot] = []
+    result, _ = run(model, save=taken.append)
+    assert [now.position.number for now in taken] == [3, 6, 9]
+    assert [len(now.position.epochs) for now in taken] == [1, 2, 3]
+    assert {(now.position.loss_sum, now.position.correct, now.position.images) for now in taken} == {(0, 0, 0)}
+    assert taken[1].position.losses == result.losses[:6]
+    assert taken[1].position.epochs == result.epochs[:2]
+    assert taken[2].state.parameters["steps"].tolist() == list(range(9))
+
+
+def test_snapshots_within_an_epoch_come_by_the_clock_and_are_not_timed(model):
+    """Steps of 3/8 s on the host, a snapshot after every third; each takes 500 s."""
+    model.host_seconds, model.first_seconds, model.device_seconds = 0.375, 0.0, 0.0
+    taken: list[loop.Snapshot] = []
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    result, _ = run(model, recipe, train=32, save=taken.append, save_seconds=1.0)
+    assert [now.position.number for now in taken] == [3, 6, 8]
+    assert taken[0].position == loop.Position(3, [], [1.0, 2.0, 3.0], 4 * (1.0 + 2 + 3), 0 + 1 + 2, 12, 8, 0.75)
+    assert result.seconds == 7 * 0.375
+    assert result.images == 28
+
+
+@pytest.mark.parametrize("calls", range(1, 14))
+def test_a_stopped_training_goes_on_where_it_was(model, calls):
+    """Wherever it is stopped: before the first step, after a step, before or after an evaluation."""
+    whole, _ = run(model)
+    taken: list[loop.Snapshot] = []
+    model.trainers.clear()
+    stopped = loop.train(model, images(10), images(8), RECIPE, 7, save=taken.append, stop=stop_after(calls))
+    assert not stopped.finished
+    assert taken[-1].position.number == len(model.trainers[0][0].steps)
+    model.trainers.clear()
+    went_on, trainer = run(model, start=taken[-1])
+    assert went_on.finished
+    assert (went_on.epochs, went_on.losses) == (whole.epochs, whole.losses)
+    assert trainer.loaded is taken[-1].state
+    first = taken[-1].position.number
+    assert [number for _, _, number in trainer.steps] == list(range(first, 9))
+    for _, rows, number in trainer.steps:
+        assert rows == epoch_order(10, 7, number // 3)[4 * (number % 3):][:4].tolist()
+
+
+def test_a_stop_before_the_first_step_takes_none(model):
+    taken: list[loop.Snapshot] = []
+    result, trainer = run(model, save=taken.append, stop=lambda: True)
+    assert (result.finished, trainer.steps, taken) == (False, [], [])
+
+
+def test_a_stop_ends_a_long_evaluation(model, monkeypatch):
+    monkeypatch.setattr(loop, "EVALUATION_PART", 2)
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    taken: list[loop.Snapshot] = []
+    result, _ = run(model, recipe, save=taken.append, stop=stop_after(1 + 3 + 2))  # start, steps, two of four parts
+    assert (result.finished, len(model.evaluations)) == (False, 2)
+    assert (taken[-1].position.number, taken[-1].position.epochs) == (3, [])
+
+
+def test_parts_of_the_test_set_make_the_whole(model, monkeypatch):
+    whole, _ = run(model)
+    model.trainers.clear()
+    monkeypatch.setattr(loop, "EVALUATION_PART", 4)  # the fake has one mistake in four
+    parts, _ = run(model)
+    assert parts.epochs == whole.epochs
+
+
+def test_every_process_leaves_its_first_step_out_of_the_time(model):
+    """The clock goes on where it was: 8 steps of 9 in one process, 7 in two."""
+    taken: list[loop.Snapshot] = []
+    run(model, save=taken.append)
+    model.trainers.clear()
+    result, _ = run(model, start=taken[0])
+    assert (result.images, result.seconds) == (30 - 4 - 4, 7 * 0.25)
+
+
+def test_the_last_step_alone_is_timed_where_nothing_else_was(model):
+    taken: list[loop.Snapshot] = []
+    recipe = Recipe("two", epochs=1, batch_size=5, sgd=SGD)
+    run(model, recipe, save=taken.append, stop=stop_after(1))
+    model.trainers.clear()
+    result, _ = run(model, recipe, start=taken[0])
+    assert (result.images, result.seconds) == (5, 32.0)
+
+
+@pytest.mark.parametrize("stop, rates", [(6, [0.125, 0.025]), (7, [0.025]), (8, [0.025])])
+def test_a_training_goes_on_at_the_rate_of_its_part(model, stop, rates):
+    """Of ten steps the last three are annealed; a snapshot after the seventh is already of the slower trainer."""
+    recipe = dataclasses.replace(RECIPE, epochs=2, batch_size=2, annealed=0.3)
+    taken: list[loop.Snapshot] = []
+    loop.train(model, images(10), images(8), recipe, 7, save=taken.append, stop=lambda: model.steps_taken() == stop)
+    assert taken[-1].position.number == stop
+    assert taken[-1].state.parameters["steps"].tolist() == ([] if stop == 7 else list(range(7 * (stop > 7), stop)))
+    model.trainers.clear()
+    loop.train(model, images(10), images(8), recipe, 7, start=taken[-1])
+    assert [sgd.learning_rate for _, sgd, _ in model.trainers] == pytest.approx(rates)
+
+
+def test_means_do_not_depend_on_when_they_are_read(model):
+    """Sums of float64 do depend on their grouping: thirds show it."""
+    model.losses = {number: 1 / (3 + number) for number in range(75)}
+    often, _ = run(model, train=100)
+    model.host_seconds = 2.0
+    model.trainers.clear()
+    seldom, _ = run(model, train=100)
+    assert often.epochs == seldom.epochs
+
+
+@pytest.mark.parametrize("stop", [2, 7, 9])
+def test_going_on_for_real_gives_the_same_bits(backend, small, garments, stop):
+    """Momentum, annealing, dropout and a short last batch: 2 epochs of 7 steps, the last four of them slower."""
+    recipe = Recipe("test", 2, batch_size=32, sgd=Sgd(0.03, momentum=0.9), train_images=200, annealed=0.3)
+
+    def build(seed: int) -> Model[Any]:
+        return backend.build(small, parameters.initialise(small, seed), "cpu")
+
+    def train(model: Model[Any], **how: Any) -> loop.Result:
+        return loop.train(model, garments.train, garments.test, recipe, 3, **how)
+
+    whole = build(3)
+    expected = train(whole)
+    taken: list[loop.Snapshot] = []
+    asked = itertools.count()
+    train(build(3), save=taken.append, stop=lambda: next(asked) >= stop)
+    resumed = build(8)
+    found = train(resumed, start=taken[-1])
+    assert (found.losses, found.epochs) == (expected.losses, expected.epochs)
+    assert parameters.digest(resumed.export()) == parameters.digest(whole.export())
 
 
 # Recipes

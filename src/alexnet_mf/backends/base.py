@@ -126,6 +126,22 @@ class StepMetrics:
     """Images of the batch whose largest logit was their label's."""
 
 
+@dataclass(frozen=True)
+class TrainerState:
+    """All that a training step changes, copied to arrays in canonical layout and in the dtype of the computation."""
+
+    parameters: dict[str, NDArray[Any]]
+    velocity: dict[str, NDArray[Any]]
+    """By the parameters' names; {} without momentum, and where there is none yet."""
+    rule: str
+    """What a velocity is, as the update that uses it: one of the two below."""
+
+
+RATE_OUTSIDE = "v = momentum v + g; w = w - learning_rate v"
+RATE_INSIDE = "v = momentum v - learning_rate g; w = w + v"
+"""The two update rules that frameworks have."""
+
+
 Placed = TypeVar("Placed")
 """A backend's own handle to images and labels on its device."""
 
@@ -144,6 +160,14 @@ class Trainer(ABC, Generic[Placed]):
     @abstractmethod
     def read(self) -> StepMetrics:
         """The metrics of the steps since the last reading; waits for the device."""
+
+    @abstractmethod
+    def export_state(self) -> TrainerState:
+        """What the steps so far have made; waits for the device."""
+
+    @abstractmethod
+    def load_state(self, state: TrainerState) -> None:
+        """Go on from what a trainer of this backend with the same SGD exported, with the same numbers bit for bit."""
 
 
 class Model(ABC, Generic[Placed]):

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 import alexnet_mf
-from alexnet_mf.cli import bench, listing, output, parity, shapes, train
+from alexnet_mf.cli import bench, listing, output, parity, plot, shapes, train
 from alexnet_mf.errors import AlexnetMfError
 
 VERBS = {
@@ -19,7 +19,8 @@ VERBS = {
     "shapes": (shapes, "measure every layer's output shape in one backend or all"),
     "parity": (parity, "prove that backends compute the same function, or name the layer where they part"),
     "bench": (bench, "measure how fast backends are, each beside the device's limits and the book's style"),
-    "list": (listing, "list backends or networks"),
+    "plot": (plot, "draw the curves of runs, laid over each other"),
+    "list": (listing, "list backends, networks or runs"),
 }
 
 
@@ -54,11 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "train")
     options = parser().parse_args(words)
+    options.words = words
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        for destination in ("json", "save_weights", "out", "plot", "markdown"):
-            if getattr(options, destination, None):
-                output.check_writable(getattr(options, destination))
+        for name in ("json", "save_weights", "out", "plot", "markdown"):
+            destination = getattr(options, name, None)
+            if destination and not (name == "out" and options.verb == "train"):  # there it is a folder
+                output.check_writable(destination)
         code: int = options.run(options)
         sys.stdout.flush()
         return code

@@ -207,6 +207,13 @@ class TrainingDisplay:
         if not self.quiet:
             self.line(f"epoch {done.epoch}/{epochs}: {closing_figures(done)}")
 
+    def warn(self, text: str) -> None:
+        """A line on standard error, or above the bar; from any thread."""
+        if self.bar:
+            self.bar.console.print(text, highlight=False, markup=False)
+        else:
+            notice(text)
+
     def line(self, text: str) -> None:
         """A line above the bar."""
         if self.bar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,3 +39,11 @@ class Dataset:
     classes: tuple[str, ...]
     origin: str
     """Where it came from, in words."""
+
+    def digest(self) -> str:
+        """SHA-256 of all images and labels, in their order."""
+        total = hashlib.sha256()
+        for part in (self.train, self.test):
+            total.update(np.ascontiguousarray(part.images).data)
+            total.update(np.ascontiguousarray(part.labels).data)
+        return total.hexdigest()

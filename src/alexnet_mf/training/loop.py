@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_mf.backends.base import Model
+from alexnet_mf.backends.base import Model, TrainerState
 from alexnet_mf.data import LabelledImages, batches, epoch_order
 from alexnet_mf.errors import TrainingDiverged
 from alexnet_mf.training import memory
@@ -20,6 +20,8 @@ READING_INTERVAL = 1.0
 """Seconds between two readings of the metrics: a reading waits for the device, a step does not."""
 
 EVALUATION_BATCH = 128
+EVALUATION_PART = 4 * EVALUATION_BATCH
+"""Test images between two moments at which a training can be stopped."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,44 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Position:
+    """Where a training stands, between two steps."""
+
+    number: int = 0
+    """Steps taken. With the seed it decides the order of the images and the dropout masks to come."""
+    epochs: list[Epoch] = field(default_factory=list)
+    """Those that are over, test images included."""
+    losses: list[float] = field(default_factory=list)
+    """Mean cross entropy of each step's batch."""
+    loss_sum: float = 0.0
+    """Of the images of the epoch that has begun, with `correct` and `images`."""
+    correct: int = 0
+    images: int = 0
+    timed_images: int = 0
+    seconds: float = 0.0
+    """Of the loop, for `timed_images`."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that the rest of a training depends on, beside its arguments."""
+
+    position: Position
+    state: TrainerState
+
+
+@dataclass(frozen=True)
 class Result:
-    """A finished training."""
+    """A training that is over, or was stopped."""
 
     epochs: list[Epoch]
     images: int
     """Images trained while the clock ran: all but the first step's."""
     seconds: float
-    """Time of the loop: input included, device synchronised, evaluation and the first step left out."""
+    """Time of the loop: input included, device synchronised, evaluation, saving and the first step left out."""
     losses: list[float]
     """Mean cross entropy of each step's batch."""
+    finished: bool = True
 
     @property
     def images_per_second(self) -> float:
@@ -96,24 +126,39 @@ class _Clock:
 class _Means:
     """Running means over an epoch."""
 
-    loss: float = 0.0
+    loss_sum: float = 0.0
     correct: int = 0
     images: int = 0
-    losses: list[float] = field(default_factory=list)
 
     def add(self, losses: np.ndarray, correct: np.ndarray, sizes: np.ndarray) -> None:
-        self.loss += float((losses * sizes).sum())
+        for total in (losses * sizes).tolist():  # one after the other: the sum must not depend on when it is read
+            self.loss_sum += total
         self.correct += int(correct.sum())
         self.images += int(sizes.sum())
-        self.losses += losses.tolist()
+
+    @property
+    def loss(self) -> float:
+        return self.loss_sum / self.images
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.images
 
 
 def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledImages, recipe: Recipe, seed: int = 0,
           on_progress: Callable[[Progress], None] = lambda progress: None,
-          on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Result:
+          on_epoch: Callable[[Epoch], None] = lambda epoch: None, *, start: Snapshot | None = None,
+          save: Callable[[Snapshot], None] | None = None, save_seconds: float = math.inf,
+          stop: Callable[[], bool] = lambda: False) -> Result:
     """Train a model in place.
 
     The order of the batches is NumPy's, from the seed, the same in every backend; the last, short batch is used.
+
+    Args:
+        start: where to go on: with the same arguments and backend on the same CPU, the numbers are those of a
+            training that was never interrupted, bit for bit.
+        save: called after every epoch, every `save_seconds`, and before a stop.
+        stop: asked after every step and within an evaluation; true ends the training there, not finished.
 
     Raises:
         TrainingDiverged: as soon as a reading or an evaluation shows a loss that is NaN or infinite; names the step.
@@ -122,65 +167,119 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
     training_set, test_set = training_set.first(recipe.train_images), test_set.first(recipe.test_images)
     batch_size = min(recipe.batch_size, len(training_set))
     memory.check_fits(model, batch_size)
-    placed, placed_test = (model.place(part.images, part.labels) for part in (training_set, test_set))
+    placed = model.place(training_set.images, training_set.labels)
     try:
-        return _train(model, training_set, placed, placed_test, test_set, recipe, seed, on_progress, on_epoch)
+        return _train(model, training_set, placed, test_set, recipe, seed, on_progress, on_epoch, start, save,
+                      save_seconds, stop)
     except Exception as error:
         if not model.out_of_memory(error):
             raise
     raise memory.does_not_fit(model, placed, batch_size)
 
 
-def _train(model: Model[Any], training_set: LabelledImages, placed: Any, placed_test: Any, test_set: LabelledImages,
-           recipe: Recipe, seed: int, on_progress: Callable[[Progress], None],
-           on_epoch: Callable[[Epoch], None]) -> Result:
+def _train(model: Model[Any], training_set: LabelledImages, placed: Any, test_set: LabelledImages, recipe: Recipe,
+           seed: int, on_progress: Callable[[Progress], None], on_epoch: Callable[[Epoch], None],
+           start: Snapshot | None, save: Callable[[Snapshot], None] | None, save_seconds: float,
+           stop: Callable[[], bool]) -> Result:
     """The loop itself, on data that is on the device."""
-    trainer = model.trainer(recipe.sgd, seed)
-    clock = _Clock(model)
+    parts = [slice(first, first + EVALUATION_PART) for first in range(0, len(test_set), EVALUATION_PART)]
+    placed_test = [model.place(test_set.images[part], test_set.labels[part]) for part in parts]
     steps = -(-len(training_set) // recipe.batch_size)
-    all_images = recipe.epochs * len(training_set)
-    anneal_after = recipe.epochs * steps - int(recipe.annealed * recipe.epochs * steps)
-    epochs: list[Epoch] = []
-    losses: list[float] = []
-    trained = number = 0
-    for epoch in range(1, recipe.epochs + 1):
-        means = _Means()
+    all_steps, all_images = recipe.epochs * steps, recipe.epochs * len(training_set)
+    anneal_after = recipe.annealed_from(steps)
+
+    position = start.position if start else Position()
+    number, epochs, losses = position.number, list(position.epochs), list(position.losses)
+    means = _Means(position.loss_sum, position.correct, position.images)
+    trainer = model.trainer(recipe.annealed_sgd if 0 < anneal_after <= number < all_steps else recipe.sgd, seed)
+    if start:
+        trainer.load_state(start.state)
+    clock = _Clock(model, position.timed_images, position.seconds)
+    trained = len(epochs) * len(training_set) + means.images
+    warm = all_steps - number == 1 and not clock.images  # a first step compiles and allocates; if alone, it counts
+    last_save = time.perf_counter()
+
+    def save_here() -> None:
+        nonlocal last_save
+        if save:
+            save(Snapshot(Position(number, list(epochs), list(losses), means.loss_sum, means.correct, means.images,
+                                   clock.images, clock.seconds), trainer.export_state()))
+        last_save = time.perf_counter()
+
+    def result(finished: bool) -> Result:
+        return Result(epochs, clock.images, clock.seconds, losses, finished)
+
+    if stop():
+        return result(finished=False)
+    for epoch in range(len(epochs) + 1, recipe.epochs + 1):
         rows = batches(epoch_order(len(training_set), seed, epoch - 1), recipe.batch_size)
         sizes = np.array([len(row) for row in rows])
-        read = 0
-        if number > 0 or recipe.epochs * steps == 1:
+        read = done = number - (epoch - 1) * steps
+        if warm:
             clock.start()
         last_reading = time.perf_counter()
-        for step, indices in enumerate(rows, 1):
+        for step, indices in enumerate(rows[done:], done + 1):
             trainer.step(placed, indices, number)
             number += 1
             trained += len(indices)
             clock.count(len(indices))
-            if number == 1 and clock.images == 0:
-                clock.start()  # the first step compiles and allocates
-            if step == steps or number == anneal_after or time.perf_counter() - last_reading >= READING_INTERVAL:
+            if not warm:
+                clock.start()
+                warm = True
+            now = time.perf_counter()
+            stopping, saving = stop(), save is not None and now - last_save >= save_seconds
+            if (step == steps or number == anneal_after or stopping or saving
+                    or now - last_reading >= READING_INTERVAL):
                 metrics = trainer.read()
                 _check_finite(metrics.losses, number - step + read, recipe)
                 means.add(metrics.losses, metrics.correct, sizes[read:step])
+                losses += metrics.losses.tolist()
                 read, last_reading = step, time.perf_counter()
                 rate = clock.images / clock.elapsed() if clock.images else float("nan")
-                on_progress(Progress(epoch, recipe.epochs, step, steps, means.loss / means.images,
-                                     means.correct / means.images, rate, (all_images - trained) / rate))
+                on_progress(Progress(epoch, recipe.epochs, step, steps, means.loss, means.accuracy, rate,
+                                     (all_images - trained) / rate))
             if number == anneal_after and trained < all_images:
                 trainer = model.trainer(recipe.annealed_sgd, seed)
+            if stopping or (saving and step < steps):
+                clock.stop()
+                save_here()
+                if stopping:
+                    return result(finished=False)
+                clock.start()
         clock.stop()
-        test_loss, test_accuracy = evaluate(model, placed_test, test_set.labels)
+        logits = _logits(model, placed_test, stop)
+        if logits is None:
+            save_here()
+            return result(finished=False)
+        test_loss, test_accuracy = _score(logits, test_set.labels)
         if not math.isfinite(test_loss):
             raise _diverged(f"the loss on the test images is {test_loss} after step {number}", recipe)
-        losses += means.losses
-        epochs.append(Epoch(epoch, means.loss / means.images, means.correct / means.images, test_loss, test_accuracy))
+        epochs.append(Epoch(epoch, means.loss, means.accuracy, test_loss, test_accuracy))
+        means = _Means()
         on_epoch(epochs[-1])
-    return Result(epochs, clock.images, clock.seconds, losses)
+        save_here()
+        if stop() and epoch < recipe.epochs:
+            return result(finished=False)
+    return result(finished=True)
 
 
 def evaluate(model: Model[Any], placed: Any, labels: np.ndarray) -> tuple[float, float]:
     """Mean cross entropy and top-1 accuracy, dropout off."""
-    logits = model.logits(placed, EVALUATION_BATCH).astype(np.float64)
+    return _score(model.logits(placed, EVALUATION_BATCH), labels)
+
+
+def _logits(model: Model[Any], parts: list[Any], stop: Callable[[], bool]) -> np.ndarray | None:
+    """Of all parts; None where it was stopped between two."""
+    found = []
+    for placed in parts:
+        if stop():
+            return None
+        found.append(model.logits(placed, EVALUATION_BATCH))
+    return np.concatenate(found)
+
+
+def _score(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    logits = logits.astype(np.float64)
     with np.errstate(invalid="ignore"):  # of an infinite logit the loss is not a number, and no warning is needed
         shifted = logits - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -44,6 +44,10 @@ class Recipe:
         if self.sgd.momentum >= 1:
             raise AlexnetMfError(f"the momentum must be below 1, not {self.sgd.momentum}")
 
+    def annealed_from(self, steps: int) -> int:
+        """The number of steps taken before the annealed part begins, `steps` an epoch."""
+        return self.epochs * steps - int(self.annealed * self.epochs * steps)
+
     @property
     def annealed_sgd(self) -> Sgd:
         """SGD in the last part."""

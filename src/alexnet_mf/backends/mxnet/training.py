@@ -11,7 +11,17 @@ from mxnet import autograd, gluon
 from mxnet.gluon import nn
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.base import PIXEL_SCALE, Sgd, StepMetrics, Trainer, check_inputs, dropout_seed
+from alexnet_mf.backends.base import (
+    PIXEL_SCALE,
+    RATE_INSIDE,
+    Sgd,
+    StepMetrics,
+    Trainer,
+    TrainerState,
+    check_inputs,
+    dropout_seed,
+)
+from alexnet_mf.backends.mxnet import weights
 from alexnet_mf.spec import Network
 
 
@@ -94,3 +104,26 @@ class MXNetTrainer(Trainer[Placed]):
         correct = np.array([count.asscalar() for count in self._correct], np.int64)
         self._losses, self._correct = [], []
         return StepMetrics(losses, correct)
+
+    def export_state(self) -> TrainerState:
+        parameters = weights.export(self.net)  # waits for all that is under way
+        states = self._updater.states
+        return TrainerState(parameters, {name: states[i].asnumpy() for name, i in self._places().items()
+                                         if states.get(i) is not None}, RATE_INSIDE)
+
+    def load_state(self, state: TrainerState) -> None:
+        weights.load(self.net, state.parameters)
+        for name, i in self._places().items():
+            if name in state.velocity:
+                self._updater.states[i] = mx.nd.array(state.velocity[name], ctx=self.context, dtype="float32")
+                self._updater.states_synced[i] = True
+
+    @property
+    def _updater(self) -> Any:
+        """Where Gluon keeps the velocities, by place. Its own way in and out of there is a pickle."""
+        return self.trainer._updaters[0]
+
+    def _places(self) -> dict[str, int]:
+        """Each parameter's place: Gluon sorts them by name."""
+        return {name: self.trainer._param2idx[parameter.name]
+                for name, parameter in weights.named_parameters(self.net).items()}

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.base import PIXEL_SCALE, Sgd, StepMetrics, Trainer, check_inputs, upsampling_factor
+from alexnet_mf.backends.base import (
+    PIXEL_SCALE,
+    RATE_OUTSIDE,
+    Sgd,
+    StepMetrics,
+    Trainer,
+    TrainerState,
+    check_inputs,
+    upsampling_factor,
+)
 from alexnet_mf.backends.numpy.layers import Array, softmax_cross_entropy
 from alexnet_mf.backends.numpy.network import NumpyNetwork
 from alexnet_mf.spec import Network
@@ -125,6 +134,19 @@ class NumpyTrainer(Trainer[PlacedData]):
         metrics = StepMetrics(np.array(self._losses, np.float64), np.array(self._correct, np.int64))
         self._losses, self._correct = [], []
         return metrics
+
+    def export_state(self) -> TrainerState:
+        """What the steps so far have made, in the dtype of the computation."""
+        velocity = self._velocity if self._sgd.momentum else {}
+        return TrainerState({name: value.copy() for name, value in self._network.parameters.items()},
+                            {name: value.copy() for name, value in velocity.items()}, RATE_OUTSIDE)
+
+    def load_state(self, state: TrainerState) -> None:
+        """Go on from what such a trainer exported."""
+        for name, value in state.parameters.items():
+            self._network.parameters[name][:] = value
+        for name, value in state.velocity.items():
+            self._velocity[name][:] = value
 
 
 def phases(

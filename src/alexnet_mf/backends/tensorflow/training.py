@@ -10,7 +10,16 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.base import PIXEL_SCALE, Sgd, StepMetrics, Trainer, check_inputs, dropout_seed
+from alexnet_mf.backends.base import (
+    PIXEL_SCALE,
+    RATE_INSIDE,
+    Sgd,
+    StepMetrics,
+    Trainer,
+    TrainerState,
+    check_inputs,
+    dropout_seed,
+)
 from alexnet_mf.backends.tensorflow import weights
 from alexnet_mf.spec import Network
 
@@ -63,6 +72,7 @@ class TensorFlowTrainer(Trainer[Placed]):
     def __init__(self, net: keras.Sequential, network: Network, sgd: Sgd, seed: int, device: str,
                  compiled: bool = True):
         self.net = net
+        self.network = network
         self.size = network.input[1:]
         self.seed = seed
         self.device = device
@@ -88,6 +98,22 @@ class TensorFlowTrainer(Trainer[Placed]):
         correct = np.array([int(count) for count in self._correct], np.int64)
         self._losses, self._correct = [], []
         return StepMetrics(losses, correct)
+
+    def export_state(self) -> TrainerState:
+        names = list(weights.variables(self.net))
+        momenta = self.optimizer.momentums if self.optimizer.built and self.sgd.momentum else []
+        return TrainerState(weights.export(self.net, self.network),
+                            weights.export_values(names, momenta, self.network), RATE_INSIDE)
+
+    def load_state(self, state: TrainerState) -> None:
+        weights.load(self.net, self.network, state.parameters)
+        if state.velocity:
+            variables = weights.variables(self.net)
+            with tf.device(self.device):
+                self.optimizer.build(list(variables.values()))
+            flattened = weights.flattened_shapes(self.network)
+            for name, momentum in zip(variables, self.optimizer.momentums):
+                momentum.assign(weights.to_native(state.velocity[name], flattened.get(name)))
 
     def _one_step(self, images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor,
                   seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

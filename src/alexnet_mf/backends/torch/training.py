@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from alexnet_mf.backends.base import PIXEL_SCALE, Sgd, StepMetrics, Trainer, check_inputs, dropout_seed
+from alexnet_mf.backends.base import (
+    PIXEL_SCALE,
+    RATE_OUTSIDE,
+    Sgd,
+    StepMetrics,
+    Trainer,
+    TrainerState,
+    check_inputs,
+    dropout_seed,
+)
+from alexnet_mf.backends.torch import weights
 from alexnet_mf.spec import Network
 
 
@@ -98,3 +108,17 @@ class TorchTrainer(Trainer[Placed]):
         correct = torch.stack(self._correct).cpu().numpy()
         self._losses, self._correct = [], []
         return StepMetrics(losses, correct)
+
+    def export_state(self) -> TrainerState:
+        buffers = {name: self.optimizer.state[parameter].get("momentum_buffer")
+                   for name, parameter in self.net.named_parameters() if parameter in self.optimizer.state}
+        return TrainerState(weights.export(self.net), {
+            name: buffer.cpu().numpy().copy() for name, buffer in buffers.items() if buffer is not None},
+            RATE_OUTSIDE)
+
+    def load_state(self, state: TrainerState) -> None:
+        weights.load(self.net, state.parameters)
+        for name, parameter in self.net.named_parameters():
+            if name in state.velocity:
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.tensor(state.velocity[name],
+                                                                                  device=parameter.device)

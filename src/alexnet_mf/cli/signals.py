@@ -1,0 +1,68 @@
+"""Ctrl-C and SIGTERM while a training runs: the first asks, the second does not wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+SHOW_CURSOR = "\x1b[?25h"
+
+
+class Stop:
+    """While it is entered, the first of these signals makes it true when called, and the second ends the process.
+
+    Python runs a signal's handler between two of its own instructions, and a training step is one long call into a
+    framework. So a thread does the work: the interpreter writes each signal's number into a pipe at once.
+    """
+
+    def __init__(self, on_first: Callable[[str], None]):
+        """
+        Args:
+            on_first: is told the signal's name, in another thread.
+        """
+        self.signal: int | None = None
+        self._on_first = on_first
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+    def __enter__(self) -> Stop:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._previous = {number: signal.getsignal(number) for number in NAMES}
+        self._previous_writer = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number, handler in self._previous.items():
+            if handler is not signal.SIG_IGN:  # a job in the background, or under nohup, has nothing to do with Ctrl-C
+                signal.signal(number, _nothing)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._previous_writer)
+        os.close(self._writer)
+        self._thread.join()
+        os.close(self._reader)
+
+    def _watch(self) -> None:
+        while number := os.read(self._reader, 1):
+            if number[0] not in NAMES:
+                continue
+            if self.signal is not None:
+                if sys.stdout.isatty():
+                    os.write(1, SHOW_CURSOR.encode())
+                os._exit(128 + number[0])  # without a word to anybody: files are whole, and locks end with the process
+            self.signal = number[0]
+            self._on_first(NAMES[signal.Signals(self.signal)])
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """Being there, it keeps the signal from ending the process."""

@@ -1,0 +1,138 @@
+"""Files that survive a crash: whole or not there, and one that only grows."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+PIECE = 2**24
+"""Bytes written at once."""
+
+PARTIAL = ".partial"
+"""How the name of a file ends that is not whole yet; it begins with a dot."""
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file so that, whatever happens in between, the old one or the new one is there, whole.
+
+    The content goes to a temporary file in the same folder, down to the disk, and then into its place by a rename.
+
+    Raises:
+        OSError: where the disk is full, or anything else fails; what was there before is untouched.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():  # a pipe or a device: there is no old content to lose
+        target.write_bytes(content)
+        return
+    partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            _write_all(descriptor, content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(partial, target)
+    except OSError:
+        _remove(partial)
+        raise
+    _sync_folder(target.parent)
+
+
+def link(path: Path, other: Path) -> None:
+    """Make `other` the same file as `path`, in one step; a copy where the file system has no links.
+
+    Files written by `write` are replaced and never changed, so neither name can spoil the other.
+
+    Raises:
+        OSError: as `write`.
+    """
+    partial = other.with_name(f".{other.name}.{os.getpid()}{PARTIAL}")
+    try:
+        os.link(path, partial)
+    except OSError:
+        write(other, path.read_bytes())
+        return
+    os.replace(partial, other)
+    _remove(partial)  # a rename between two names of one file does nothing
+    _sync_folder(other.parent)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a crash left of files that were never whole. Nobody else may be writing in this folder.
+
+    Raises:
+        OSError: where one cannot be removed.
+    """
+    for path in folder.glob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+class GrowingFile:
+    """Lines are added at the end, each in one write; knows its size and its checksum."""
+
+    def __init__(self, path: Path, keep: int = 0):
+        """Open it, cut after its first `keep` bytes.
+
+        Raises:
+            OSError: where it cannot be opened or read.
+        """
+        self.path = path
+        self.size = keep
+        self._hash = hashlib.sha256(start(path, keep) if keep else b"")
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        os.ftruncate(self._descriptor, keep)
+
+    def write(self, line: bytes) -> None:
+        """Hand a line to the system: it is there for others to read, and outlives this process.
+
+        Raises:
+            OSError: where the disk is full, or another error comes.
+        """
+        _write_all(self._descriptor, line)
+        self.size += len(line)
+        self._hash.update(line)
+
+    def sync(self) -> str:
+        """Bring everything down to the disk; the SHA-256 of it."""
+        os.fsync(self._descriptor)
+        return self._hash.hexdigest()
+
+    def close(self) -> None:
+        """Close it; what was written stays."""
+        os.close(self._descriptor)
+
+
+def start(path: Path, size: int) -> bytes:
+    """The first `size` bytes of a file, or as many as there are.
+
+    Raises:
+        OSError: where it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return file.read(size)
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest[:PIECE]):]
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename is on the disk when the folder is."""
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError:  # the error before this one is the one to tell
+        pass

@@ -1,0 +1,66 @@
+"""TensorBoard events, by tensorboardX: no framework is needed, and it is imported only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from pathlib import Path
+from typing import Any
+
+from alexnet_mf.errors import RunError
+from alexnet_mf.training.loop import Epoch, Progress
+
+FOLDER = "tensorboard"
+
+
+def check_installed() -> None:
+    """Make sure, before the work, that there will be events.
+
+    Raises:
+        RunError: where tensorboardX is missing; says how to get it.
+    """
+    if importlib.util.find_spec("tensorboardX") is None:
+        raise RunError("--tensorboard takes tensorboardX; pip install tensorboardX, or install alexnet_mf[tensorboard]")
+
+
+class Board:
+    """Loss and accuracy by step, in a folder that TensorBoard reads."""
+
+    def __init__(self, run: Path, step: int):
+        """
+        Args:
+            step: steps taken so far: what was told of later ones, before an interruption, is not shown any more.
+
+        Raises:
+            OSError: where the folder cannot be written; and so in all methods.
+        """
+        # Not SummaryWriter: it writes in a thread, and when that has met a full disk one waits for it for ever.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        (run / FOLDER).mkdir(exist_ok=True)
+        self._writer: Any = EventsWriter(str(run / FOLDER / "events"), f".{step}")
+        self._writer.write_event(Event(wall_time=time.time(), step=step + 1,
+                                       session_log=SessionLog(status=SessionLog.START)))
+
+    def progress(self, now: Progress) -> None:
+        """Means over the epoch so far."""
+        self._add((now.epoch - 1) * now.steps + now.step, {
+            "loss/train": now.loss, "accuracy/train": now.train_accuracy, "images_per_second": now.images_per_second})
+
+    def epoch(self, done: Epoch, step: int) -> None:
+        """What the test images showed, and everything to the disk."""
+        self._add(step, {"loss/test": done.test_loss, "accuracy/test": done.test_accuracy})
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Everything to the disk."""
+        self._writer.close()
+
+    def _add(self, step: int, values: dict[str, float]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        for name, value in values.items():
+            if value == value:  # a rate is not a number until the second step
+                self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))

@@ -1,0 +1,123 @@
+"""Checkpoints: one safetensors file each, whole or not there, whose name ends in its checksum.
+
+It holds the weights under their canonical names, the momentum as `velocity.NAME`, both in canonical layout and in the
+dtype of the computation, and as JSON in the header the position, the run, and the backend that wrote it. The order of
+the images and the dropout masks are functions of the seed and the position, and so are in it too. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load as parse
+from safetensors.numpy import save as serialise
+
+from alexnet_mf import files
+from alexnet_mf.backends.base import TrainerState
+from alexnet_mf.errors import RunError
+from alexnet_mf.training.loop import Epoch, Position, Snapshot
+
+FORMAT = 1
+NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.safetensors")
+KEPT = 2
+"""Checkpoints that stay: should the last one be damaged, there is one before it."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A snapshot, and what it belongs to."""
+
+    snapshot: Snapshot
+    run: dict[str, Any]
+    """What the run is: network, recipe, seed, data. JSON values."""
+    session: dict[str, Any]
+    """What computed it: backend, versions, device. JSON values."""
+    metrics: tuple[int, str]
+    """Bytes of metrics.jsonl at that moment, and their SHA-256."""
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint; those that are there stay.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    state, position = checkpoint.snapshot.state, checkpoint.snapshot.position
+    tensors = dict(state.parameters) | {f"velocity.{name}": value for name, value in state.velocity.items()}
+    header = {"format": FORMAT, "position": dataclasses.asdict(position), "run": checkpoint.run,
+              "session": checkpoint.session, "velocity": state.rule, "metrics": list(checkpoint.metrics)}
+    content = serialise({name: np.ascontiguousarray(value) for name, value in tensors.items()},
+                        {"alexnet_mf": json.dumps(header)})
+    path = folder / f"step-{position.number:08}-{_checksum(content)}.safetensors"
+    files.write(path, content)
+    return path
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        RunError: where it cannot be read, its checksum does not fit, or another version wrote it; names the file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path.name} cannot be read ({error.strerror})") from error
+    name = NAME.fullmatch(path.name)
+    if name is None or _checksum(content) != name[2]:
+        raise RunError(f"{path.name} is damaged: its checksum does not fit")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = json.loads(file.metadata()["alexnet_mf"])
+        if header["format"] != FORMAT:
+            raise RunError(f"{path.name} is in format {header['format']}, and this version reads {FORMAT}")
+        tensors = parse(content)
+        velocity = {name.removeprefix("velocity."): tensors.pop(name) for name in list(tensors) if name.count(".") == 2}
+        position = header["position"] | {"epochs": [Epoch(**epoch) for epoch in header["position"]["epochs"]]}
+        return Checkpoint(Snapshot(Position(**position), TrainerState(tensors, velocity, header["velocity"])),
+                          header["run"], header["session"], tuple(header["metrics"]))
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path.name} is not a checkpoint of this program ({error})") from error
+
+
+def paths(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the latest first."""
+    found = [path for path in folder.glob("step-*.safetensors") if NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (step_of(path), path.stat().st_mtime_ns), reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """The steps that were taken before it."""
+    name = NAME.fullmatch(path.name)
+    assert name is not None
+    return int(name[1])
+
+
+def latest(folder: Path) -> tuple[Path, Checkpoint, list[str]] | None:
+    """The latest good one, its path, and what is wrong with those after it; None where there is none, good or not.
+
+    Raises:
+        RunError: where none of them is good; names each.
+    """
+    faults: list[str] = []
+    for path in paths(folder):
+        try:
+            return path, load(path), faults
+        except RunError as fault:
+            faults.append(str(fault))
+    if faults:
+        raise RunError(f"{folder}: no checkpoint is good: {'; '.join(faults)}")
+    return None
+
+
+def _checksum(content: bytes) -> str:
+    """64 bits of SHA-256: against accidents."""
+    return hashlib.sha256(content).hexdigest()[:16]

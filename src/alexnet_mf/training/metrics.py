@@ -1,0 +1,70 @@
+"""metrics.jsonl: a line of JSON for each reading of the training metrics, and one for each epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from alexnet_mf.errors import RunError
+from alexnet_mf.training.loop import Epoch, Progress
+
+NAME = "metrics.jsonl"
+
+
+def step_line(now: Progress) -> bytes:
+    """A reading: loss and accuracy are means over the epoch so far."""
+    rate = now.images_per_second if math.isfinite(now.images_per_second) else None
+    return _line({"kind": "step", "step": (now.epoch - 1) * now.steps + now.step, "epoch": now.epoch,
+                  "epochs": now.epoch - 1 + now.step / now.steps, "loss": now.loss,
+                  "train_accuracy": now.train_accuracy, "images_per_second": rate})
+
+
+def epoch_line(done: Epoch) -> bytes:
+    """An epoch that is over."""
+    return _line({"kind": "epoch", **dataclasses.asdict(done)})
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run; one that is being written, at the end, is left out.
+
+    Raises:
+        RunError: where the file cannot be read or a line is damaged; names the line.
+    """
+    path = folder / NAME
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+    lines = content.split(b"\n")[:-1]
+    entries = []
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+            if entry["kind"] == "step":
+                _numbers(entry, "step", "epoch", "epochs", "loss", "train_accuracy")
+            else:
+                Epoch(**{key: value for key, value in entry.items() if key != "kind"})
+                _numbers(entry, *(field.name for field in dataclasses.fields(Epoch)))
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunError(f"{path}: line {number} is damaged") from error
+        entries.append(entry)
+    return entries
+
+
+def epochs(entries: list[dict[str, Any]]) -> list[Epoch]:
+    """Those that are over."""
+    return [Epoch(**{key: value for key, value in entry.items() if key != "kind"}) for entry in entries
+            if entry["kind"] == "epoch"]
+
+
+def _numbers(entry: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if not isinstance(entry[name], (int, float)):
+            raise TypeError(name)
+
+
+def _line(values: dict[str, Any]) -> bytes:
+    return json.dumps(values).encode() + b"\n"

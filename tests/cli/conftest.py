@@ -1,0 +1,34 @@
+"""Commands run in a folder of their own: `train` leaves run folders behind."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from alexnet_mf import data, spec
+
+
+@pytest.fixture(autouse=True)
+def own_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Processes that a test starts begin there too."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def small_alexnet(small, monkeypatch):
+    """A small network under AlexNet's name, and a small synthetic set."""
+    network = dataclasses.replace(small, name="alexnet")
+    known = spec.get_network
+
+    def get_network(name: str, backend: str = "torch") -> spec.Network:
+        known(name, backend)
+        return network
+
+    monkeypatch.setattr(spec, "get_network", get_network)
+    monkeypatch.setattr("alexnet_mf.cli.train.for_network", lambda recipe, network: recipe)  # it costs next to nothing
+    draw = data.synthetic.load
+    monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=64, test=32))
+    return network

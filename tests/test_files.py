@@ -1,0 +1,107 @@
+"""Files that are whole or not there, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from alexnet_mf import files
+
+OLD, NEW = b"the old content", b"the new content " * 10
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a file takes several writes."""
+    monkeypatch.setattr(files, "PIECE", 100)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "file"
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place_and_then_the_folder_is(path, failing_os):
+    recorded = failing_os()
+    files.write(path, NEW)
+    assert path.read_bytes() == NEW
+    assert recorded.calls == ["open", "write", "write", "fsync", "close", "replace", "open", "fsync", "close"]
+    assert os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("error", [None, errno.ENOSPC, errno.EIO, errno.EACCES])
+@pytest.mark.parametrize("at", range(9))
+@pytest.mark.parametrize("old", [OLD, None], ids=["replaced", "new"])
+def test_a_failure_at_any_call_leaves_the_old_or_the_new_file_whole(path, failing_os, old, at, error):
+    if old is not None:
+        path.write_bytes(old)
+    failing = failing_os(at, error)
+    with pytest.raises(failing.Crash if error is None else OSError):
+        files.write(path, NEW)
+    there = path.read_bytes() if path.exists() else None
+    assert there == (old if at < 6 else NEW)
+    if error is not None:
+        assert os.listdir(path.parent) == (["file"] if there else []), "nothing half-done is left after an error"
+    failing_os()
+    files.write(path, NEW + OLD)
+    assert path.read_bytes() == NEW + OLD
+    files.remove_partial(path.parent)
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_a_link_s_target_is_written_and_not_the_link(path):
+    path.write_bytes(OLD)
+    link = path.with_name("link")
+    link.symlink_to(path)
+    files.write(link, NEW)
+    assert link.is_symlink()
+    assert path.read_bytes() == NEW
+
+
+def test_a_pipe_stays_a_pipe(path):
+    os.mkfifo(path)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(path.read_bytes()))
+    reader.start()
+    files.write(path, NEW)
+    reader.join(10)
+    assert read == [NEW]
+    assert path.is_fifo()
+
+
+def test_two_names_of_one_file_do_not_share_what_is_written_later(path):
+    other = path.with_name("other")
+    files.write(path, OLD)
+    files.link(path, other)
+    files.link(path, other)
+    assert path.samefile(other)
+    files.write(path, NEW)
+    assert (path.read_bytes(), other.read_bytes()) == (NEW, OLD)
+    assert sorted(os.listdir(path.parent)) == ["file", "other"]
+
+
+def test_a_file_system_without_links_gets_a_copy(path, failing_os):
+    files.write(path, OLD)
+    failing_os(0, errno.EPERM)
+    files.link(path, path.with_name("other"))
+    assert path.with_name("other").read_bytes() == OLD
+    assert not path.samefile(path.with_name("other"))
+
+
+def test_a_growing_file_is_cut_and_knows_itself(path):
+    grown = files.GrowingFile(path)
+    grown.write(b"one\n")
+    at_one = (grown.size, grown.sync())
+    grown.write(b"two\n")
+    grown.close()
+    assert at_one == (4, hashlib.sha256(b"one\n").hexdigest())
+    again = files.GrowingFile(path, keep=4)
+    again.write(b"three\n")
+    assert (again.size, again.sync()) == (10, hashlib.sha256(b"one\nthree\n").hexdigest())
+    again.close()
+    assert path.read_bytes() == b"one\nthree\n"

@@ -1,0 +1,99 @@
+"""Checkpoints: what goes in comes out, bit for bit, or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from safetensors.numpy import load_file
+
+from alexnet_mf import parameters
+from alexnet_mf.backends.base import RATE_INSIDE, TrainerState
+from alexnet_mf.errors import RunError
+from alexnet_mf.training import checkpoint
+from alexnet_mf.training.checkpoint import Checkpoint
+from alexnet_mf.training.loop import Epoch, Position, Snapshot
+
+EPOCH = Epoch(1, 1 / 3, 0.1, 2 / 3, 1e-300)
+POSITION = Position(7, [EPOCH], [1 / 3, 0.1, 5e-324], 2 / 7, 3, 24, 16, 0.1)
+
+
+def make(number: int = 7, dtype: type = np.float32, velocity: bool = True) -> Checkpoint:
+    generator = np.random.default_rng(number)
+    weights = {"conv1.weight": generator.random((3, 1, 5, 5)).astype(dtype), "conv1.bias": np.zeros(3, dtype)}
+    momenta = {name: -value for name, value in weights.items()} if velocity else {}
+    snapshot = Snapshot(dataclasses.replace(POSITION, number=number), TrainerState(weights, momenta, RATE_INSIDE))
+    return Checkpoint(snapshot, {"seed": 5}, {"backend": "torch"}, (12, "abc"))
+
+
+@pytest.mark.parametrize("velocity", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_goes_in_comes_out(tmp_path, dtype, velocity):
+    given = make(dtype=dtype, velocity=velocity)
+    found = checkpoint.load(checkpoint.save(tmp_path, given))
+    assert found.snapshot.position == given.snapshot.position
+    assert (found.run, found.session, found.metrics) == (given.run, given.session, given.metrics)
+    for mine, theirs in ((found.snapshot.state.parameters, given.snapshot.state.parameters),
+                         (found.snapshot.state.velocity, given.snapshot.state.velocity)):
+        assert parameters.digest(mine) == parameters.digest(theirs)
+        assert all(value.dtype == dtype for value in mine.values())
+    assert found.snapshot.state.rule == RATE_INSIDE
+
+
+def test_it_is_plain_safetensors_under_canonical_names(tmp_path):
+    tensors = load_file(checkpoint.save(tmp_path, make()))
+    assert set(tensors) == {"conv1.weight", "conv1.bias", "velocity.conv1.weight", "velocity.conv1.bias"}
+    assert_array_equal(tensors["velocity.conv1.weight"], -tensors["conv1.weight"])
+
+
+def test_every_flipped_bit_is_seen(tmp_path):
+    path = checkpoint.save(tmp_path, make())
+    whole = path.read_bytes()
+    for place, bit in itertools.product(range(0, len(whole), 7), (0, 7)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << bit
+        path.write_bytes(damaged)
+        with pytest.raises(RunError, match=f"{path.name} is damaged: its checksum does not fit"):
+            checkpoint.load(path)
+
+
+def test_the_latest_good_one_is_taken_and_the_others_are_named(tmp_path):
+    paths = [checkpoint.save(tmp_path, make(number)) for number in (5, 9, 100_000_000)]
+    path, found, faults = checkpoint.latest(tmp_path)
+    assert (path, found.snapshot.position.number, faults) == (paths[2], 100_000_000, [])
+    for damaged in paths[:0:-1]:
+        damaged.write_bytes(b"")
+    path, found, faults = checkpoint.latest(tmp_path)
+    assert (path, found.snapshot.position.number) == (paths[0], 5)
+    assert [fault.split()[0] for fault in faults] == [paths[2].name, paths[1].name]
+    paths[0].write_bytes(b"")
+    with pytest.raises(RunError, match="no checkpoint is good") as caught:
+        checkpoint.latest(tmp_path)
+    assert all(damaged.name in str(caught.value) for damaged in paths)
+
+
+def test_no_checkpoint_is_no_fault(tmp_path):
+    (tmp_path / ".step-00000001-0123456789abcdef.safetensors.77.partial").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    assert checkpoint.latest(tmp_path) is None
+    assert checkpoint.latest(tmp_path / "nowhere") is None
+
+
+def test_one_that_cannot_be_read_is_not_called_damaged(tmp_path):
+    path = checkpoint.save(tmp_path, make())
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(RunError, match="cannot be read"):
+        checkpoint.load(path)
+
+
+def test_a_file_of_another_program_is_refused(tmp_path: Path):
+    content = b"not safetensors at all"
+    path = tmp_path / f"step-00000001-{checkpoint._checksum(content)}.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="is not a checkpoint of this program"):
+        checkpoint.load(path)
