@@ -115,7 +115,8 @@ DIRECTIONS = {
     "alexnet_mf.files": set(),
     "alexnet_mf.parameters": {"errors", "files", "spec", "arithmetic"},
     "alexnet_mf.backends": {"errors"},
-    "alexnet_mf.backends.base": {"errors", "spec", "arithmetic", "parameters"},
+    "alexnet_mf.augmentation": {"errors"},
+    "alexnet_mf.backends.base": {"errors", "spec", "arithmetic", "parameters", "augmentation"},
     "alexnet_mf.backends.allocator": set(),
 }
 
@@ -132,8 +133,8 @@ def test_a_backend_imports_itself_and_what_lies_below_base(backend):
     package = f"alexnet_mf.backends.{backend}"
     own = [name for name in FILES if within(name, package)]
     assert own
-    below = {f"alexnet_mf.{name}" for name in ("errors", "spec", "arithmetic", "parameters", "backends.base",
-                                                 "backends.allocator")}
+    below = {f"alexnet_mf.{name}" for name in ("errors", "spec", "arithmetic", "parameters", "augmentation",
+                                                 "backends.base", "backends.allocator")}
     for name in own:
         foreign = {imported for imported in package_imports(name) - below - {"alexnet_mf", "alexnet_mf.backends"}
                    if not within(imported, package)}

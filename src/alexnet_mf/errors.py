@@ -45,6 +45,10 @@ class BenchError(AlexnetMfError):
     """A benchmark that cannot be run, or a record of one that cannot be read; names the remedy or the file."""
 
 
+class SweepError(AlexnetMfError):
+    """A sweep that cannot be run, or a record of one that cannot be read; names the remedy or the file."""
+
+
 class NotComparable(BenchError, ValueError):
     """Results that must not be ranked against each other; names what differs."""
 

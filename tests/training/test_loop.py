@@ -101,7 +101,7 @@ class FakeModel(Model[LabelledImages]):
         labels = np.where(np.arange(len(data)) % 4 == 3, (data.labels + 1) % 10, data.labels)
         return np.float32(math.log(9)) * (np.arange(10) == labels[:, np.newaxis]).astype(np.float32)
 
-    def trainer(self, sgd: Sgd, seed: int) -> FakeTrainer:
+    def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> FakeTrainer:
         self.trainers.append((FakeTrainer(self), sgd, seed))
         return self.trainers[-1][0]
 

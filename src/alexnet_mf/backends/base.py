@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_mf.augmentation import Draws
 from alexnet_mf.errors import BackendUnavailable, DataError
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network, Shape
@@ -196,8 +197,8 @@ class Model(ABC, Generic[Placed]):
         """
 
     @abstractmethod
-    def pixels(self, data: Placed) -> NDArray[np.float32]:
-        """What the network is fed: upsampled, scaled to [0, 1], NCHW."""
+    def pixels(self, data: Placed, draws: Draws | None = None) -> NDArray[np.float32]:
+        """What the network is fed: augmented as drawn, upsampled, scaled to [0, 1], NCHW."""
 
     @abstractmethod
     def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
@@ -216,8 +217,12 @@ class Model(ABC, Generic[Placed]):
         """Mean cross entropy of the whole data, and its gradient in every parameter, dropout off."""
 
     @abstractmethod
-    def trainer(self, sgd: Sgd, seed: int) -> Trainer[Placed]:
-        """A trainer whose dropout masks are a function of (seed, step number)."""
+    def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> Trainer[Placed]:
+        """A trainer whose dropout masks and augmentation are a function of (seed, step number).
+
+        Args:
+            augment: kinds of augmentation, as `augmentation.check` gives them.
+        """
 
     @abstractmethod
     def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:

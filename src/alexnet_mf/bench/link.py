@@ -1,4 +1,7 @@
-"""The parent's end of a worker: a process, commands to it and answers from it."""
+"""The parent's end of a worker: a process, commands to it and answers from it.
+
+An answer that has the key `progress` is none: it is told, and the wait for the answer begins anew.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 from alexnet_mf.backends.base import LEFT_OUT
@@ -33,19 +37,26 @@ class WorkerGone(WorkerFailed):
 class Link:
     """One worker. Between an answer and the next command it is stopped, so that no thread of it spins."""
 
-    def __init__(self, python: str, without: tuple[str, ...]) -> None:
+    def __init__(self, python: str, without: tuple[str, ...], module: str = "alexnet_mf.bench.worker",
+                 tell: Callable[[Any], None] = lambda progress: None) -> None:
         """Start the process.
+
+        Args:
+            without: settings that it leaves out from the start.
+            module: the worker.
+            tell: takes what the worker says of its progress.
 
         Raises:
             WorkerGone: where this interpreter cannot be run.
         """
         self.python = python
+        self.tell = tell
         self._buffer = b""
         self._errors = tempfile.TemporaryFile()
         environment = {**os.environ, LEFT_OUT: ",".join(without)}
         try:
             self.process = subprocess.Popen(
-                [python, "-m", "alexnet_mf.bench.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                [python, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=self._errors, env=environment, start_new_session=True)  # Ctrl-C is for the parent alone
         except OSError as error:
             self._errors.close()
@@ -66,7 +77,8 @@ class Link:
             self.process.stdin.flush()
         except BrokenPipeError:
             raise self._gone() from None
-        answer = self._answer(time.monotonic() + ANSWER_SECONDS)
+        while "progress" in (answer := self._answer(time.monotonic() + ANSWER_SECONDS)):
+            self.tell(answer["progress"])
         if CAN_PAUSE:
             self._signal(signal.SIGSTOP)
         if "error" in answer:

@@ -53,11 +53,15 @@ def load(path: Path) -> dict[str, Any]:
     return record
 
 
-def problem(record: Any) -> str | None:
-    """What most of all is wrong with a record, in a phrase; None where the schema allows it."""
+def problem(record: Any, expected: dict[str, Any] | None = None) -> str | None:
+    """What most of all is wrong with a record, in a phrase; None where the schema allows it.
+
+    Args:
+        expected: the schema, where the record is not one of the benchmark.
+    """
     import jsonschema  # takes a while, and only who reads a record needs it
 
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema()).iter_errors(record))
+    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(expected or schema()).iter_errors(record))
     if error is None:
         return None
     said = error.message if len(error.message) <= LONGEST else f"{error.message[:LONGEST]}..."

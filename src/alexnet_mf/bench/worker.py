@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from alexnet_mf import backends, parameters, spec
 from alexnet_mf.backends.base import Ceiling, Execution, Sgd, find_device
@@ -33,6 +33,12 @@ PREFIX = "alexnet_mf.bench "
 PROTOCOL = 1
 LEARNING_RATE = 2.0**-20
 """So small that the weights stay where they were drawn, and every step computes on numbers like those of the first."""
+
+
+class Handler(Protocol):
+    """What answers commands."""
+
+    def handle(self, command: dict[str, Any]) -> dict[str, Any]: ...
 
 
 class Worker:
@@ -177,26 +183,36 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'nothing said'}"
 
 
-def serve(commands: IO[str], answers: IO[str], worker: Worker) -> None:
+def serve(commands: IO[str], answers: IO[str], worker: Handler) -> None:
     """Answer commands until there are no more. An error is an answer too, and the next command may go well."""
     for line in commands:
         try:
             answer = worker.handle(json.loads(line))
         except Exception as error:  # whatever a framework raises: the parent tells it, and others go on
             answer = {"error": reason(error)}
-        answers.write(PREFIX + json.dumps(answer) + "\n")
-        answers.flush()
+        send(answers, answer)
 
 
-def main() -> None:
-    """Keep the channel for answers to ourselves, and serve."""
+def send(answers: IO[str], answer: dict[str, Any]) -> None:
+    """One answer."""
+    answers.write(PREFIX + json.dumps(answer) + "\n")
+    answers.flush()
+
+
+def channel() -> tuple[IO[str], IO[str]]:
+    """Where commands come from and answers go to, for this process alone; whatever else it prints is no answer."""
     die_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     commands = os.fdopen(os.dup(0), "r", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    serve(commands, answers, Worker())
+    return commands, answers
+
+
+def main() -> None:
+    """Serve until there are no more commands."""
+    serve(*channel(), Worker())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from alexnet_mf import backends, spec
+from alexnet_mf import augmentation, backends, spec
 from alexnet_mf.backends.base import LEFT_OUT, PRECISIONS, SPEED_SETTINGS, Execution, left_out, upsampling_factor
 from alexnet_mf.data import DATASETS
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, DataError
@@ -75,13 +75,35 @@ def execution_flags(options: argparse.Namespace) -> list[str]:
 
 def add_source(parser: argparse.ArgumentParser) -> None:
     """--data, --data-dir and --seed."""
+    add_data(parser)
+    parser.add_argument("--seed", type=seed, default=0,
+                        help="of initial weights, order of images and dropout (default: 0)")
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """--data and --data-dir."""
     parser.add_argument("--data", choices=list(DATASETS), default="auto",
                         help="auto takes Fashion-MNIST where it can, else the synthetic set (default: auto)")
     parser.add_argument("--data-dir", type=Path, metavar="FOLDER",
                         help="folder with the four Fashion-MNIST files, .gz or unpacked (default: "
                              "$ALEXNET_MF_DATA_DIR, else the user's cache, downloaded if need be)")
-    parser.add_argument("--seed", type=seed, default=0,
-                        help="of initial weights, order of images and dropout (default: 0)")
+
+
+def add_augment(parser: argparse.ArgumentParser) -> None:
+    """--augment, for one training."""
+    parser.add_argument("--augment", type=augment, metavar="KINDS",
+                        help=f"change the training images at random, comma-separated: {', '.join(augmentation.KINDS)}; "
+                             f"or {augmentation.NONE} (default: {augmentation.NONE}, as in the chapter's code)")
+
+
+def augment(text: str) -> tuple[str, ...]:
+    """Kinds of augmentation from the command line."""
+    if text == augmentation.NONE:
+        return ()
+    try:
+        return augmentation.check(word.strip() for word in text.split(","))
+    except AlexnetMfError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

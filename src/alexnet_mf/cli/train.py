@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 import alexnet_mf
-from alexnet_mf import backends, parameters, spec
+from alexnet_mf import augmentation, backends, parameters, spec
 from alexnet_mf.backends.base import SPEED_SETTINGS, Backend, Sgd, find_precision
 from alexnet_mf.bench.conditions import conditions
 from alexnet_mf.cli import output, signals
 from alexnet_mf.cli.arguments import (
+    add_augment,
     add_execution,
     add_json,
     add_network,
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weight-decay", type=float, help="L2 penalty, added to the gradient (default: the recipe's, 0)")
     add("--dropout", type=float,
         help="rate of every dropout layer, 0 up to but not including 1 (default: the network's, 0.5)")
+    add_augment(parser)
     add_source(parser)
     add("--limit-train", type=int, metavar="N", help="the first N training images only (default: the recipe's)")
     add("--limit-test", type=int, metavar="N", help="the first N test images only (default: the recipe's)")
@@ -78,7 +80,8 @@ def describe(recipe: Recipe) -> str:
     annealed = (f" ({recipe.annealed_sgd.learning_rate:g} in the last {recipe.annealed:.0%} of the steps)"
                 if recipe.annealed else "")
     rate = f"lr {recipe.sgd.learning_rate:g}{annealed}"
-    return f"{epochs} of {images} images, batch {recipe.batch_size}, {rate}{momentum}"
+    augmented = f", augmented by {', '.join(recipe.augment)}" if recipe.augment else ""
+    return f"{epochs} of {images} images, batch {recipe.batch_size}, {rate}{momentum}{augmented}"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -166,7 +169,7 @@ def check_flags(folder: Run, given: dict[str, Any], options: argparse.Namespace,
     has = {"net": {folder.network.name}, "seed": {folder.record["seed"]}, "recipe": {recipe.name},
            "data": {folder.record["data_name"], "auto"}, "batch_size": {recipe.batch_size},
            "lr": {recipe.sgd.learning_rate}, "momentum": {recipe.sgd.momentum},
-           "weight_decay": {recipe.sgd.weight_decay}, "limit_train": {recipe.train_images},
+           "weight_decay": {recipe.sgd.weight_decay}, "augment": {recipe.augment}, "limit_train": {recipe.train_images},
            "limit_test": {recipe.test_images}, "dropout": rates, "weights": set()}
     if same_backend:
         has |= {"precision": {before["precision"]}}
@@ -178,10 +181,15 @@ def check_flags(folder: Run, given: dict[str, Any], options: argparse.Namespace,
     for name, values in has.items():
         if name in given and given[name] not in values:
             flag = f"--{name.replace('_', '-')}"
-            known = " or ".join(map(str, values)) or "its own"
-            raise RunError(f"{folder.folder}: {flag} is {known} there, not {given[name]}: leave it out, or start a new "
-                           f"run from these weights (--weights {folder.folder / WEIGHTS})")
+            known = " or ".join(map(shown, values)) or "its own"
+            raise RunError(f"{folder.folder}: {flag} is {known} there, not {shown(given[name])}: leave it out, or "
+                           f"start a new run from these weights (--weights {folder.folder / WEIGHTS})")
     return recipe
+
+
+def shown(value: Any) -> str:
+    """A flag's value as it is written on the command line."""
+    return ",".join(value) or augmentation.NONE if isinstance(value, tuple) else str(value)
 
 
 def with_epochs(folder: Run, recipe: Recipe, epochs: int, steps: int) -> Recipe:
@@ -320,6 +328,7 @@ def with_options(recipe: Recipe, options: argparse.Namespace) -> Recipe:
     sgd = {"learning_rate": options.lr, "momentum": options.momentum, "weight_decay": options.weight_decay}
     changes: dict[str, Any] = {"epochs": options.epochs, "batch_size": options.batch_size,
                                "train_images": options.limit_train, "test_images": options.limit_test,
+                               "augment": options.augment,
                                "sgd": dataclasses.replace(recipe.sgd, **given(sgd))}
     return dataclasses.replace(recipe, **given(changes))
 

@@ -191,7 +191,8 @@ def _train(model: Model[Any], training_set: LabelledImages, placed: Any, test_se
     position = start.position if start else Position()
     number, epochs, losses = position.number, list(position.epochs), list(position.losses)
     means = _Means(position.loss_sum, position.correct, position.images)
-    trainer = model.trainer(recipe.annealed_sgd if 0 < anneal_after <= number < all_steps else recipe.sgd, seed)
+    sgd = recipe.annealed_sgd if 0 < anneal_after <= number < all_steps else recipe.sgd
+    trainer = model.trainer(sgd, seed, recipe.augment)
     if start:
         trainer.load_state(start.state)
     clock = _Clock(model, position.timed_images, position.seconds)
@@ -239,7 +240,7 @@ def _train(model: Model[Any], training_set: LabelledImages, placed: Any, test_se
                 on_progress(Progress(epoch, recipe.epochs, step, steps, means.loss, means.accuracy, rate,
                                      (all_images - trained) / rate))
             if number == anneal_after and trained < all_images:
-                trainer = model.trainer(recipe.annealed_sgd, seed)
+                trainer = model.trainer(recipe.annealed_sgd, seed, recipe.augment)
             if stopping or (saving and step < steps):
                 clock.stop()
                 save_here()

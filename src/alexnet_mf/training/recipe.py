@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from alexnet_mf import arithmetic
+from alexnet_mf import arithmetic, augmentation
 from alexnet_mf.backends.base import Sgd
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.spec import ALEXNET, Network
@@ -31,7 +31,11 @@ class Recipe:
     annealed: float = 0.0
     """The share of all steps, at the end, that take `ANNEALING` times the learning rate, their momentum from zero."""
 
+    augment: tuple[str, ...] = ()
+    """What is done to the training images: names of `augmentation.KINDS`, in their order."""
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "augment", augmentation.check(self.augment))  # a list, where it was read from JSON
         for field, value in (("epochs", self.epochs), ("batch size", self.batch_size),
                              ("number of training images", self.train_images),
                              ("number of test images", self.test_images)):

@@ -12,6 +12,7 @@ import numpy as np
 from mxnet import autograd, gluon
 from numpy.typing import NDArray
 
+from alexnet_mf.augmentation import Draws
 from alexnet_mf.backends.base import (
     AS_IT_COMES,
     Backend,
@@ -68,8 +69,8 @@ class MXNetModel(Model[Placed]):
     def place(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> Placed:
         return place(self.network, inputs, labels, self.context)
 
-    def pixels(self, data: Placed) -> NDArray[np.float32]:
-        return data.batch(slice(None))[0].asnumpy()
+    def pixels(self, data: Placed, draws: Draws | None = None) -> NDArray[np.float32]:
+        return data.batch(slice(None), draws)[0].asnumpy()
 
     def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
         if dropout is not None:
@@ -91,8 +92,8 @@ class MXNetModel(Model[Placed]):
         loss.backward()
         return float(loss.asscalar()), weights.export_gradients(self.net)
 
-    def trainer(self, sgd: Sgd, seed: int) -> MXNetTrainer:
-        return MXNetTrainer(self.net, sgd, seed, self.context)
+    def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> MXNetTrainer:
+        return MXNetTrainer(self.net, sgd, seed, self.context, augment)
 
     def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
         trainer = self.trainer(sgd, seed)

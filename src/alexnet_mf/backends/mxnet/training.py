@@ -11,6 +11,7 @@ from mxnet import autograd, gluon
 from mxnet.gluon import nn
 from numpy.typing import NDArray
 
+from alexnet_mf.augmentation import Draws, draw
 from alexnet_mf.backends.base import (
     PIXEL_SCALE,
     RATE_INSIDE,
@@ -22,6 +23,7 @@ from alexnet_mf.backends.base import (
     dropout_seed,
 )
 from alexnet_mf.backends.mxnet import weights
+from alexnet_mf.backends.mxnet.augmentation import augment
 from alexnet_mf.spec import Network
 
 
@@ -34,11 +36,16 @@ class Placed:
     size: tuple[int, ...]
     """The network's (height, width)."""
 
-    def batch(self, rows: mx.nd.NDArray | slice) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
+    def batch(self, rows: mx.nd.NDArray | slice, draws: Draws | None = None) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
         """The network's input and the labels of some rows."""
         if isinstance(rows, slice):
-            return upsample(self.inputs[rows], self.size), self.labels[rows]
-        return upsample(mx.nd.take(self.inputs, rows), self.size), mx.nd.take(self.labels, rows)
+            return pixels(self.inputs[rows], self.size, draws), self.labels[rows]
+        return pixels(mx.nd.take(self.inputs, rows), self.size, draws), mx.nd.take(self.labels, rows)
+
+    @property
+    def image(self) -> tuple[int, ...]:
+        """(channels, height, width) of the images as they lie here."""
+        return self.inputs.shape[1:] if self.inputs.ndim == 4 else (1, *self.inputs.shape[1:])
 
     def batches(self, size: int) -> list[slice]:
         """All rows in order, `size` at a time."""
@@ -53,11 +60,13 @@ def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], con
                   mx.nd.array(labels, ctx=context, dtype="int32"), network.input[1:])
 
 
-def upsample(images: mx.nd.NDArray, size: tuple[int, ...]) -> mx.nd.NDArray:
+def pixels(images: mx.nd.NDArray, size: tuple[int, ...], draws: Draws | None = None) -> mx.nd.NDArray:
     """Grey levels (n, h, w) to pixels (n, 1, *size): interpolated first, then scaled, to stay exact."""
     if images.dtype != np.uint8:
-        return images
+        return augment(images, draws, 1.0) if draws else images
     grey = images.expand_dims(1).astype("float32")
+    if draws:
+        grey = augment(grey, draws, 255.0)
     height, width = size
     grey = mx.nd.contrib.BilinearResize2D(grey, height=height, width=width, align_corners=False)  # its default is True
     return grey * float(PIXEL_SCALE)
@@ -71,10 +80,12 @@ def seed_dropout(seed: int, context: mx.Context) -> None:
 class MXNetTrainer(Trainer[Placed]):
     """Eager Gluon steps."""
 
-    def __init__(self, net: nn.HybridSequential, sgd: Sgd, seed: int, context: mx.Context):
+    def __init__(self, net: nn.HybridSequential, sgd: Sgd, seed: int, context: mx.Context,
+                 augment: tuple[str, ...] = ()):
         self.net = net
         self.seed = seed
         self.context = context
+        self.augment = augment
         self.trainer = gluon.Trainer(net.collect_params(), "sgd", {
             "learning_rate": sgd.learning_rate, "momentum": sgd.momentum, "wd": sgd.weight_decay})
         self.loss = gluon.loss.SoftmaxCrossEntropyLoss()
@@ -83,7 +94,8 @@ class MXNetTrainer(Trainer[Placed]):
 
     def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
         rows = mx.nd.array(indices, ctx=self.context, dtype="int32")
-        pixels, labels = data.batch(rows)
+        draws = draw(self.augment, self.seed, number, len(indices), data.image)
+        pixels, labels = data.batch(rows, draws)
         losses, logits = self.forward_backward(pixels, labels, number)
         self.trainer.step(len(indices))  # one loss an image: the mean over the batch is taken here
         self._losses.append(losses.mean())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from alexnet_mf.augmentation import Draws
 from alexnet_mf.backends.base import (
     AS_IT_COMES,
     Backend,
@@ -66,9 +67,9 @@ class NumpyModel(Model[PlacedData]):
         """Keep a copy of the images: uint8 is upsampled a batch at a time."""
         return training.place(inputs, labels, self.network)
 
-    def pixels(self, data: PlacedData) -> NDArray[np.float32]:
+    def pixels(self, data: PlacedData, draws: Draws | None = None) -> NDArray[np.float32]:
         """What the network is fed, before it is cast to the dtype of the computation."""
-        return training.pixels(data, self.network)
+        return training.pixels(data, self.network, draws)
 
     def outputs(self, data: PlacedData, dropout: tuple[int, int] | None = None) -> dict[str, Array]:
         """Every layer's output after its activation, in the dtype of the computation."""
@@ -101,9 +102,9 @@ class NumpyModel(Model[PlacedData]):
         x = training.network_input(data, self._native)
         return self._native.backward(gradient, x, dict(self._native.forward(x)))
 
-    def trainer(self, sgd: Sgd, seed: int) -> NumpyTrainer:
-        """A trainer whose dropout masks are a function of (seed, step number)."""
-        return NumpyTrainer(self._native, sgd, seed)
+    def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> NumpyTrainer:
+        """A trainer whose dropout masks and augmentation are a function of (seed, step number)."""
+        return NumpyTrainer(self._native, sgd, seed, augment)
 
     def phases(
         self, data: PlacedData, indices: NDArray[np.int64], sgd: Sgd, seed: int

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_mf.augmentation import Draws, draw
 from alexnet_mf.backends.base import (
     PIXEL_SCALE,
     RATE_OUTSIDE,
@@ -19,6 +20,7 @@ from alexnet_mf.backends.base import (
     check_inputs,
     upsampling_factor,
 )
+from alexnet_mf.backends.numpy.augmentation import augment
 from alexnet_mf.backends.numpy.layers import Array, softmax_cross_entropy
 from alexnet_mf.backends.numpy.network import NumpyNetwork
 from alexnet_mf.spec import Network
@@ -33,6 +35,11 @@ class PlacedData:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @property
+    def image(self) -> tuple[int, ...]:
+        """(channels, height, width) of the images as they came."""
+        return self.inputs.shape[1:] if self.inputs.ndim == 4 else (1, *self.inputs.shape[1:])
 
     def rows(self, indices: NDArray[np.int64] | slice) -> PlacedData:
         """Some of the images."""
@@ -49,20 +56,22 @@ def place(inputs: NDArray[Any], labels: NDArray[np.int64], network: Network) -> 
     return PlacedData(inputs.copy(), labels.astype(np.int64))
 
 
-def pixels(data: PlacedData, network: Network) -> NDArray[np.float32]:
-    """What the network is fed: upsampled, scaled to [0, 1], NCHW.
+def pixels(data: PlacedData, network: Network, draws: Draws | None = None) -> NDArray[np.float32]:
+    """What the network is fed: augmented, upsampled, scaled to [0, 1], NCHW.
 
     Bilinear upsampling is linear in rows and in columns, so it is one matrix on each side of the image. The numbers
     are exact in float32: weights are whole multiples of 1/16 (or coarser), the values of 1/256, below 256. Only the
     scaling rounds, once.
     """
     if data.inputs.dtype != np.uint8:
-        return data.inputs
+        return augment(data.inputs, draws, 1.0) if draws else data.inputs
     _, height, width = data.inputs.shape
     factor = upsampling_factor((height, width), network)
-    grey = data.inputs.astype(np.float32)
+    grey = data.inputs.astype(np.float32)[:, np.newaxis]
+    if draws:
+        grey = augment(grey, draws, 255.0)
     upsampled = _upsampling_weights(height, factor) @ grey @ _upsampling_weights(width, factor).T
-    return upsampled[:, None] * PIXEL_SCALE
+    return upsampled * PIXEL_SCALE
 
 
 def _upsampling_weights(size: int, factor: int) -> NDArray[np.float32]:
@@ -81,9 +90,9 @@ def _upsampling_weights(size: int, factor: int) -> NDArray[np.float32]:
     return weights
 
 
-def network_input(data: PlacedData, network: NumpyNetwork) -> Array:
+def network_input(data: PlacedData, network: NumpyNetwork, draws: Draws | None = None) -> Array:
     """The pixels, in the dtype of the computation."""
-    return pixels(data, network.spec).astype(network.dtype, copy=False)
+    return pixels(data, network.spec, draws).astype(network.dtype, copy=False)
 
 
 def loss_and_gradients(
@@ -91,9 +100,10 @@ def loss_and_gradients(
     data: PlacedData,
     dropout: tuple[int, int] | None = None,
     branch: Mapping[str, Array] | None = None,
+    draws: Draws | None = None,
 ) -> tuple[float, Array, dict[str, Array]]:
     """Mean cross entropy of a batch, its logits, and the gradient in every parameter."""
-    x = network_input(data, network)
+    x = network_input(data, network, draws)
     outputs = dict(network.forward(x, dropout))
     logits = outputs[network.spec.layers[-1].name]
     loss, gradient = softmax_cross_entropy(logits, data.labels)
@@ -103,10 +113,11 @@ def loss_and_gradients(
 class NumpyTrainer(Trainer[PlacedData]):
     """SGD with momentum and weight decay, in place, in the dtype of the parameters."""
 
-    def __init__(self, network: NumpyNetwork, sgd: Sgd, seed: int) -> None:
+    def __init__(self, network: NumpyNetwork, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> None:
         self._network = network
         self._sgd = sgd
         self._seed = seed
+        self._augment = augment
         self._velocity = {name: np.zeros_like(value) for name, value in network.parameters.items()}
         self._losses: list[float] = []
         self._correct: list[int] = []
@@ -114,7 +125,8 @@ class NumpyTrainer(Trainer[PlacedData]):
     def step(self, data: PlacedData, indices: NDArray[np.int64], number: int) -> None:
         """One step of mean softmax cross entropy on these rows of the data."""
         batch = data.rows(indices)
-        loss, logits, gradients = loss_and_gradients(self._network, batch, dropout=(self._seed, number))
+        draws = draw(self._augment, self._seed, number, len(batch), batch.image)
+        loss, logits, gradients = loss_and_gradients(self._network, batch, dropout=(self._seed, number), draws=draws)
         self._losses.append(loss)
         self._correct.append(int((logits.argmax(axis=1) == batch.labels).sum()))
         self.update(gradients)

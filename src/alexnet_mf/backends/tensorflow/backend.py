@@ -11,6 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from alexnet_mf import arithmetic
+from alexnet_mf.augmentation import Draws
 from alexnet_mf.backends.base import (
     AS_IT_COMES,
     Backend,
@@ -71,8 +72,8 @@ class TensorFlowModel(Model[Placed]):
     def place(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> Placed:
         return place(self.network, inputs, labels, self._tf_device)
 
-    def pixels(self, data: Placed) -> NDArray[np.float32]:
-        return np.ascontiguousarray(self._batch(data, slice(None))[0].numpy().transpose(0, 3, 1, 2))
+    def pixels(self, data: Placed, draws: Draws | None = None) -> NDArray[np.float32]:
+        return np.ascontiguousarray(self._batch(data, slice(None), draws)[0].numpy().transpose(0, 3, 1, 2))
 
     def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
         if dropout is not None:
@@ -91,8 +92,8 @@ class TensorFlowModel(Model[Placed]):
         gradients = tape.gradient(loss, [variable.value for variable in variables.values()])
         return float(loss), weights.export_values(list(variables), gradients, self.network)
 
-    def trainer(self, sgd: Sgd, seed: int) -> TensorFlowTrainer:
-        return TensorFlowTrainer(self.net, self.network, sgd, seed, self._tf_device, "compile" in self.speed)
+    def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> TensorFlowTrainer:
+        return TensorFlowTrainer(self.net, self.network, sgd, seed, self._tf_device, "compile" in self.speed, augment)
 
     def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
         trainer = self.trainer(sgd, seed)
@@ -130,9 +131,9 @@ class TensorFlowModel(Model[Placed]):
     def synchronize(self) -> None:
         tf.test.experimental.sync_devices()
 
-    def _batch(self, data: Placed, rows: slice) -> tuple[tf.Tensor, tf.Tensor]:
+    def _batch(self, data: Placed, rows: slice, draws: Draws | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.device(self._tf_device):
-            return data.batch(rows)
+            return data.batch(rows, draws)
 
     def _run(self, x: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         """Every canonical layer's native output."""

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from alexnet_mf.augmentation import Draws, draw
 from alexnet_mf.backends.base import (
     PIXEL_SCALE,
     RATE_INSIDE,
@@ -20,7 +21,7 @@ from alexnet_mf.backends.base import (
     check_inputs,
     dropout_seed,
 )
-from alexnet_mf.backends.tensorflow import weights
+from alexnet_mf.backends.tensorflow import augmentation, weights
 from alexnet_mf.spec import Network
 
 
@@ -33,9 +34,16 @@ class Placed:
     size: tuple[int, ...]
     """The network's (height, width)."""
 
-    def batch(self, rows: slice) -> tuple[tf.Tensor, tf.Tensor]:
+    def batch(self, rows: slice, draws: Draws | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """The network's input and the labels of some rows."""
-        return upsample(self.inputs[rows], self.size), self.labels[rows]
+        drawn = augmentation.tensors(draws) if draws else ()
+        return pixels(self.inputs[rows], self.size, draws, drawn), self.labels[rows]
+
+    @property
+    def image(self) -> tuple[int, ...]:
+        """(channels, height, width) of the images as they lie here."""
+        height, width, *channels = self.inputs.shape[1:]
+        return (*(channels or (1,)), height, width)
 
     def batches(self, size: int) -> list[slice]:
         """All rows in order, `size` at a time."""
@@ -51,11 +59,14 @@ def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], dev
         return Placed(tf.identity(inputs), tf.identity(labels), network.input[1:])
 
 
-def upsample(images: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
+def pixels(images: tf.Tensor, size: tuple[int, ...], draws: Draws | None = None,
+           drawn: tuple[tf.Tensor, ...] = ()) -> tf.Tensor:
     """Grey levels (n, h, w) to pixels (n, *size, 1): interpolated first, then scaled, to stay exact."""
     if images.dtype != tf.uint8:
-        return images
+        return augmentation.augment(images, draws, drawn, 1.0) if draws else images
     grey = tf.cast(images[..., tf.newaxis], tf.float32)
+    if draws:
+        grey = augmentation.augment(grey, draws, drawn, 255.0)
     return tf.image.resize(grey, size, "bilinear") * PIXEL_SCALE  # half-pixel centres are its only convention
 
 
@@ -70,26 +81,32 @@ class TensorFlowTrainer(Trainer[Placed]):
     """SGD steps as one graph (`tf.function`), traced once for any batch size; or eagerly, if not compiled."""
 
     def __init__(self, net: keras.Sequential, network: Network, sgd: Sgd, seed: int, device: str,
-                 compiled: bool = True):
+                 compiled: bool = True, augment: tuple[str, ...] = ()):
         self.net = net
         self.network = network
         self.size = network.input[1:]
         self.seed = seed
         self.device = device
         self.sgd = sgd
+        self.augment = augment
         self.optimizer = keras.optimizers.SGD(sgd.learning_rate, sgd.momentum)
         self._losses: list[tf.Tensor] = []
         self._correct: list[tf.Tensor] = []
+        self._draws: Draws | None = None
+        """Of the step that is taken. A graph is traced with the first step's: what it takes of them is all the same."""
         self._graph: Any = None if compiled else self._one_step
 
     def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
         seed = tf.constant(dropout_seed(self.seed, number), tf.uint32)
+        draws = self._draws = draw(self.augment, self.seed, number, len(indices), data.image)
         with tf.device(self.device):
             if self._graph is None:
                 self._graph = tf.function(self._one_step, input_signature=[
                     tf.TensorSpec([None, *data.inputs.shape[1:]], data.inputs.dtype), tf.TensorSpec([None], tf.int64),
-                    tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.uint32)])
-            loss, correct = self._graph(data.inputs, data.labels, tf.constant(indices), seed)
+                    tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.uint32),
+                    augmentation.SPECIFICATION if draws else ()])
+            drawn = augmentation.tensors(draws) if draws else ()
+            loss, correct = self._graph(data.inputs, data.labels, tf.constant(indices), seed, drawn)
         self._losses.append(loss)
         self._correct.append(correct)
 
@@ -115,16 +132,17 @@ class TensorFlowTrainer(Trainer[Placed]):
             for name, momentum in zip(variables, self.optimizer.momentums):
                 momentum.assign(weights.to_native(state.velocity[name], flattened.get(name)))
 
-    def _one_step(self, images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor,
-                  seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        x, y = self.gather(images, labels, rows)
+    def _one_step(self, images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor, seed: tf.Tensor,
+                  drawn: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+        x, y = self.gather(images, labels, rows, drawn)
         loss, logits, gradients = self.forward_backward(x, y, seed)
         self.update(gradients)
         return loss, tf.math.count_nonzero(tf.argmax(logits, 1) == y)
 
-    def gather(self, images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def gather(self, images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor,
+               drawn: tuple[tf.Tensor, ...] = ()) -> tuple[tf.Tensor, tf.Tensor]:
         """The network's input and the labels of some rows."""
-        return upsample(tf.gather(images, rows), self.size), tf.gather(labels, rows)
+        return pixels(tf.gather(images, rows), self.size, self._draws, drawn), tf.gather(labels, rows)
 
     def forward_backward(self, x: tf.Tensor, y: tf.Tensor,
                          seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:

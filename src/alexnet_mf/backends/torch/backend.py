@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from alexnet_mf.augmentation import Draws
 from alexnet_mf.backends.allocator import keep_large_blocks
 from alexnet_mf.backends.base import (
     AS_IT_COMES,
@@ -75,8 +76,8 @@ class TorchModel(Model[Placed]):
     def place(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> Placed:
         return place(self.network, inputs, labels, torch.device(self.device))
 
-    def pixels(self, data: Placed) -> NDArray[np.float32]:
-        return data.batch(slice(None))[0].cpu().numpy()
+    def pixels(self, data: Placed, draws: Draws | None = None) -> NDArray[np.float32]:
+        return data.batch(slice(None), draws)[0].cpu().numpy()
 
     def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
         if dropout is not None:
@@ -98,8 +99,8 @@ class TorchModel(Model[Placed]):
         loss.backward()
         return loss.item(), weights.export_gradients(self.net)
 
-    def trainer(self, sgd: Sgd, seed: int) -> TorchTrainer:
-        return TorchTrainer(self.net, self.call, sgd, seed, "fused" in self.speed, self.precision)
+    def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> TorchTrainer:
+        return TorchTrainer(self.net, self.call, sgd, seed, "fused" in self.speed, self.precision, augment)
 
     def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
         trainer, infer = self.trainer(sgd, seed), self._inference()

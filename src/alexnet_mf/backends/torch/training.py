@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from alexnet_mf.augmentation import Draws, draw
 from alexnet_mf.backends.base import (
     PIXEL_SCALE,
     RATE_OUTSIDE,
@@ -23,6 +24,7 @@ from alexnet_mf.backends.base import (
     dropout_seed,
 )
 from alexnet_mf.backends.torch import weights
+from alexnet_mf.backends.torch.augmentation import augment
 from alexnet_mf.spec import Network
 
 
@@ -35,9 +37,14 @@ class Placed:
     size: tuple[int, ...]
     """The network's (height, width)."""
 
-    def batch(self, rows: torch.Tensor | slice) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, rows: torch.Tensor | slice, draws: Draws | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """The network's input and the labels of some rows."""
-        return upsample(self.inputs[rows], self.size), self.labels[rows]
+        return pixels(self.inputs[rows], self.size, draws), self.labels[rows]
+
+    @property
+    def image(self) -> tuple[int, ...]:
+        """(channels, height, width) of the images as they lie here."""
+        return tuple(self.inputs.shape[1:]) if self.inputs.ndim == 4 else (1, *self.inputs.shape[1:])
 
     def batches(self, size: int) -> list[slice]:
         """All rows in order, `size` at a time."""
@@ -50,11 +57,13 @@ def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], dev
     return Placed(torch.tensor(inputs, device=device), torch.tensor(labels, device=device), network.input[1:])
 
 
-def upsample(images: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+def pixels(images: torch.Tensor, size: tuple[int, ...], draws: Draws | None = None) -> torch.Tensor:
     """Grey levels (n, h, w) to pixels (n, 1, *size): interpolated first, then scaled, to stay exact."""
     if images.dtype != torch.uint8:
-        return images
+        return augment(images, draws, 1.0) if draws else images
     grey = images.unsqueeze(1).float()
+    if draws:
+        grey = augment(grey, draws, 255.0)
     grey = functional.interpolate(grey, size, mode="bilinear", align_corners=False)
     return grey * float(PIXEL_SCALE)
 
@@ -68,18 +77,20 @@ class TorchTrainer(Trainer[Placed]):
     """SGD steps: the network as it is called, eager or compiled, and PyTorch's optimizer."""
 
     def __init__(self, net: nn.Sequential, call: Callable[[torch.Tensor], torch.Tensor], sgd: Sgd, seed: int,
-                 fused: bool = False, precision: str = "float32"):
+                 fused: bool = False, precision: str = "float32", augment: tuple[str, ...] = ()):
         self.net = net
         self.call = call
         self.seed = seed
         self.precision = precision
+        self.augment = augment
         self.optimizer = torch.optim.SGD(net.parameters(), lr=sgd.learning_rate, momentum=sgd.momentum,
                                          weight_decay=sgd.weight_decay, fused=fused or None)
         self._losses: list[torch.Tensor] = []
         self._correct: list[torch.Tensor] = []
 
     def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
-        pixels, labels = data.batch(torch.from_numpy(indices).to(data.labels.device, non_blocking=True))
+        draws = draw(self.augment, self.seed, number, len(indices), data.image)
+        pixels, labels = data.batch(torch.from_numpy(indices).to(data.labels.device, non_blocking=True), draws)
         loss, logits = self.forward_backward(pixels, labels, number)
         self.optimizer.step()
         self._losses.append(loss)

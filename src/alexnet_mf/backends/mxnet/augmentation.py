@@ -1,0 +1,53 @@
+"""What augmentation does to a batch, on its device."""
+
+from __future__ import annotations
+
+import mxnet as mx
+import numpy as np
+
+from alexnet_mf.augmentation import LUMA, Draws
+
+
+def augment(images: mx.nd.NDArray, draws: Draws, white: float) -> mx.nd.NDArray:
+    """Flip, crop, then colour.
+
+    Args:
+        images: (n, channels, height, width).
+        white: the largest value of a pixel; the least is 0.
+    """
+    if draws.moved:
+        images = move(images, draws)
+    return colour(images, mx.nd.array(draws.factors, ctx=images.context), white) if draws.coloured else images
+
+
+def move(images: mx.nd.NDArray, draws: Draws) -> mx.nd.NDArray:
+    """Flip and crop. MXNet takes from one axis alone, the same for all images; so the padded batch is one row of
+    numbers, and each pixel's place in it is the sum of the places of its plane, row and column.
+    """
+    (above, left) = draws.padding
+    if above or left:
+        images = mx.nd.pad(images, mode="constant", constant_value=0,
+                           pad_width=(0, 0, 0, 0, above, above, left, left))
+    count, channels, height, width = images.shape
+    planes = (np.arange(count * channels) * height * width).reshape(count, channels, 1, 1)
+    parts = (planes, draws.rows()[:, np.newaxis, :, np.newaxis] * width, draws.columns()[:, np.newaxis, np.newaxis, :])
+    plane, row, column = (mx.nd.array(part, ctx=images.context, dtype="int32") for part in parts)
+    return mx.nd.take(images.reshape(-1), plane + row + column)
+
+
+def colour(images: mx.nd.NDArray, factors: mx.nd.NDArray, white: float) -> mx.nd.NDArray:
+    """Brightness, contrast and saturation."""
+    brightness, contrast, saturation = factors.T.reshape((3, -1, 1, 1, 1))
+    images = (brightness * images).clip(0, white)
+    mean = grey(images).mean(axis=(1, 2, 3), keepdims=True)
+    images = (contrast * images + (1 - contrast) * mean).clip(0, white)
+    if images.shape[1] == 3:
+        images = (saturation * images + (1 - saturation) * grey(images)).clip(0, white)
+    return images
+
+
+def grey(images: mx.nd.NDArray) -> mx.nd.NDArray:
+    """(n, 1, height, width)."""
+    if images.shape[1] == 1:
+        return images
+    return sum(share * images.slice_axis(1, i, i + 1) for i, share in enumerate(LUMA))

@@ -1,0 +1,236 @@
+"""`sweep`: trainings side by side, by network, batch size, augmentation and seed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from alexnet_mf import augmentation, backends, data, files
+from alexnet_mf.cli import output
+from alexnet_mf.cli.arguments import (
+    add_data,
+    add_execution,
+    add_json,
+    at_least_one,
+    augment,
+    check_takes_grey_images,
+    execution,
+    seed,
+)
+from alexnet_mf.cli.train import first_installed
+from alexnet_mf.errors import AlexnetMfError, SweepError
+from alexnet_mf.specfile import find_network
+from alexnet_mf.sweep import record as records
+from alexnet_mf.sweep.plan import Plan, Training
+from alexnet_mf.sweep.report import Report, augment_text, report
+from alexnet_mf.sweep.run import Sweep, begin
+from alexnet_mf.training.recipe import BOOK
+
+FREE = ("resume", "json", "plot", "data_dir", "words", "run", "verb")
+"""Options that do not decide what is trained."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--backend", choices=list(backends.BACKENDS), help="framework (default: the first installed)")
+    add("--net", type=words, default=("alexnet",), metavar="NAME,...",
+        help="networks, comma-separated: names or files (default: alexnet)")
+    add("--seeds", type=seeds, default=(0,), metavar="N,...",
+        help="of initial weights, order of images, dropout and augmentation, comma-separated (default: 0)")
+    add("--batch-size", type=counts, default=(BOOK.batch_size,), metavar="N,...",
+        help=f"images a step, comma-separated (default: {BOOK.batch_size})")
+    add("--augment", type=augment, action="append", metavar="KINDS",
+        help=f"train with these, comma-separated: {', '.join(augmentation.KINDS)}, or {augmentation.NONE}; repeatable, "
+             f"to compare: --augment none --augment flip,crop (default: {augmentation.NONE})")
+    add("--epochs", type=at_least_one, default=BOOK.epochs, metavar="N",
+        help=f"passes over the training images, the same for all (default: {BOOK.epochs})")
+    add("--lr", type=rates, default=(), metavar="RATE,...",
+        help="learning rate of SGD; of several, comma-separated, each setup takes the one that is best on the images "
+             "that --held-out holds out (default: each network's own, by the book where that has one)")
+    add("--held-out", type=at_least_one, default=0, metavar="N",
+        help="to choose among several --lr: train without the last N training images, and test on those; the trainings "
+             "that count see them (default: none)")
+    add("--lr-epochs", type=at_least_one, default=0, metavar="N",
+        help="epochs of the trainings that try an --lr (default: --epochs)")
+    add("--limit-train", type=at_least_one, metavar="N", help="the first N training images only (default: all)")
+    add("--limit-test", type=at_least_one, metavar="N", help="the first N test images only (default: all)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)")
+    add_execution(parser)
+    add_data(parser)
+    add("--resume", type=Path, metavar="FILE",
+        help="go on with a sweep from its JSON file, which grows; what is in it decides all else (default: a new one)")
+    add_json(parser)
+    add("--plot", type=Path, metavar="FILE",
+        help="draw accuracy by epoch, or by batch size with throughput and memory, as PNG; takes matplotlib")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Comma-separated words from the command line."""
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",")))
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Comma-separated counts from the command line."""
+    return tuple(dict.fromkeys(map(at_least_one, words(text))))
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Comma-separated seeds from the command line."""
+    return tuple(dict.fromkeys(map(seed, words(text))))
+
+
+def rates(text: str) -> tuple[float, ...]:
+    """Comma-separated learning rates from the command line."""
+    try:
+        return tuple(dict.fromkeys(map(float, words(text))))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be numbers, comma-separated, not {text!r}") from error
+
+
+def run(options: argparse.Namespace) -> int:
+    drawing = plotting() if options.plot else None
+    record = resumed(options) if options.resume else begun(options)
+    destination = options.json or (str(options.resume) if options.resume else None)
+    show = Display(quiet=options.json == "-")
+
+    def save(now: dict[str, Any]) -> None:
+        if destination and destination != "-":
+            keep(Path(destination), now)
+
+    sweep = Sweep(record, ["alexnet-mf", *options.words], show.progress, save,
+                  str(options.data_dir) if options.data_dir else None)
+    try:
+        with show:
+            sweep.run()
+    except BaseException:  # Ctrl-C too: what is finished is kept, and shown
+        if record["trainings"]:
+            tell(record, options, drawing)
+            if destination and destination != "-":
+                output.notice(f"go on with: alexnet-mf sweep --resume {destination}")
+        raise
+    return tell(record, options, drawing)
+
+
+def begun(options: argparse.Namespace) -> dict[str, Any]:
+    """A new record of what was asked for, checked."""
+    name = options.backend or first_installed()
+    how = execution(options)
+    networks = {net: find_network(net, name) for net in options.net}
+    for network in networks.values():
+        check_takes_grey_images(network)
+    augments = tuple(dict.fromkeys(options.augment or [()]))
+    plan = Plan(name, options.net, options.seeds, options.batch_size, augments, options.epochs, options.lr,
+                options.held_out, options.lr_epochs, options.limit_train, options.limit_test, options.device,
+                how.precision, tuple(sorted(how.without)), tuple(sorted(how.also)))
+    return begin(plan, networks, load_data(options.data, options))
+
+
+def resumed(options: argparse.Namespace) -> dict[str, Any]:
+    """The record of a sweep to go on with.
+
+    Raises:
+        SweepError: where it cannot be read, a flag contradicts it, or the images are others.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_arguments(parser)
+    for name, value in vars(parser.parse_args([])).items():
+        if name not in FREE and getattr(options, name) != value:
+            raise SweepError(f"--resume takes all that decides the trainings from {options.resume}: leave out "
+                             f"--{name.replace('_', '-')}, or start a new sweep")
+    record = records.load(options.resume)
+    output.check_writable(options.resume)
+    if not record["complete"]:
+        images = load_data(record["data"]["name"], options)
+        if images["sha256"] != record["data"]["sha256"]:
+            raise SweepError(f"{options.resume}: these are not the images it was begun with "
+                             f"({record['data']['origin']}); name their folder with --data-dir")
+    return record
+
+
+def load_data(name: data.DatasetName, options: argparse.Namespace) -> dict[str, str]:
+    """Make sure that the images are there, before any process asks for them; what the record says of them."""
+    images, why = data.load(name, options.data_dir, progress=output.DownloadDisplay("Fashion-MNIST"))
+    if why:
+        output.notice(why)
+    return {"name": images.name, "origin": images.origin, "sha256": images.digest()}
+
+
+def keep(path: Path, record: dict[str, Any]) -> None:
+    """Write the record, whole or not at all."""
+    try:
+        files.write(path, (json.dumps(record, indent=2) + "\n").encode())
+    except OSError as error:
+        raise SweepError(f"{path}: cannot be written ({error.strerror}); name another file (--json)") from error
+
+
+def plotting() -> Any:
+    """The module that draws.
+
+    Raises:
+        AlexnetMfError: where matplotlib is missing.
+    """
+    try:
+        return importlib.import_module("alexnet_mf.sweep.plot")
+    except ImportError as error:
+        raise AlexnetMfError(f"--plot takes matplotlib, which cannot be imported ({error}); pip install matplotlib, or "
+                             "install alexnet_mf[plot]") from error
+
+
+class Display:
+    """What goes on: a line that is written over on a terminal, a line for each training elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self._wiped = False
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._wiped:
+            sys.stderr.write("\r\x1b[K")
+
+    def progress(self, training: Training, number: int, count: int, now: dict[str, Any]) -> None:
+        """A training has begun, or gone on."""
+        if self.quiet:
+            return
+        what = f"{training.net}, {augment_text(training.augment)}, batch {training.batch_size}, lr " \
+               f"{training.learning_rate:g}, seed {training.seed}{' (held out)' if training.held_out else ''}"
+        line = f"training {number}/{count}: {what}"
+        if now and now["images_per_second"]:
+            line += (f": epoch {now['epoch']}/{now['epochs']}, loss {now['loss']:.3f}, "
+                     f"{now['images_per_second']:.0f} images/s, {output.duration(now['seconds_left'])} left")
+        if sys.stderr.isatty():
+            self._wiped = True
+            sys.stderr.write(f"\r\x1b[K{line[:110]}")
+            sys.stderr.flush()
+        elif not now:
+            output.notice(line)
+
+
+def tell(record: dict[str, Any], options: argparse.Namespace, drawing: Any) -> int:
+    """Tables, remarks and conditions; 1 where a training that counts failed."""
+    found = report(record)
+    if drawing and found.outcomes:
+        try:
+            files.write(options.plot, drawing.png(found.outcomes))
+        except OSError as error:
+            raise SweepError(f"{options.plot}: cannot be written ({error.strerror}); name another file") from error
+    if options.json == "-":
+        output.write_json("-", record)
+    else:
+        show(found)
+    return 1 if found.failed else 0
+
+
+def show(found: Report) -> None:
+    """All of it on standard output."""
+    for table in found.tables:
+        output.table(table.columns, table.rows, right=table.right, title=table.title)
+        output.say()
+    for line in [*found.remarks, *([""] if found.remarks else []), *found.conditions]:
+        output.say(line)

@@ -1,0 +1,142 @@
+"""What is to be trained."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from alexnet_mf.backends.base import Sgd
+from alexnet_mf.errors import SweepError
+from alexnet_mf.spec import Network
+from alexnet_mf.training.recipe import BOOK, Recipe, for_network
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is compared: each is trained with every seed."""
+
+    net: str
+    augment: tuple[str, ...]
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training."""
+
+    net: str
+    augment: tuple[str, ...]
+    batch_size: int
+    learning_rate: float
+    seed: int
+    epochs: int
+    held_out: int
+    """Training images that it does not see and is tested on; 0 for one that counts, which is tested on the test
+    images."""
+
+    @property
+    def setup(self) -> Setup:
+        return Setup(self.net, self.augment, self.batch_size)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Training:
+        """From its entry in a record."""
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__} | {"augment": tuple(values["augment"])})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every network with every augmentation, in every batch size, with every seed.
+
+    The recipe is the chapter's, with a learning rate of the network's own where it has one. With several learning rates
+    each of them is tried first, with the first seed, on all training images but the last `held_out`; the one with the
+    best accuracy on those is taken. The test images have no part in it.
+    """
+
+    backend: str
+    nets: tuple[str, ...] = ("alexnet",)
+    seeds: tuple[int, ...] = (0,)
+    batch_sizes: tuple[int, ...] = (BOOK.batch_size,)
+    augments: tuple[tuple[str, ...], ...] = ((),)
+    epochs: int = BOOK.epochs
+    learning_rates: tuple[float, ...] = ()
+    """One for all, or several to choose from; without any, each network's own."""
+    held_out: int = 0
+    choosing_epochs: int = 0
+    """Of a training that tries a learning rate; 0 for as many as all others have."""
+    train_images: int | None = None
+    test_images: int | None = None
+    device: str = "auto"
+    precision: str | None = None
+    without: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what, values in (("network", self.nets), ("seed", self.seeds), ("batch size", self.batch_sizes),
+                             ("augmentation", self.augments)):
+            if not values or len(set(values)) != len(values):
+                raise SweepError(f"each {what} is to be named once, and at least one")
+        if self.chooses and not self.held_out:
+            raise SweepError("a learning rate is chosen on images that are held out of the training, never on the test "
+                             "images: say how many with --held-out (5000, say), or name one --lr")
+        if not self.chooses and (self.held_out or self.choosing_epochs):
+            raise SweepError("--held-out and --lr-epochs are for the choice among several learning rates: name them "
+                             "with --lr, comma-separated")
+        for training in self.trainings({setup: 0.0 for setup in self.setups()}):
+            self.recipe(training)  # wrong numbers are told before anything slow
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Plan:
+        """From a record."""
+        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return cls(**plain | {"augments": tuple(map(tuple, values["augments"]))})
+
+    @property
+    def chooses(self) -> bool:
+        """Whether there are learning rates to choose from."""
+        return len(self.learning_rates) > 1
+
+    def setups(self) -> list[Setup]:
+        """What is compared, in the order of the tables."""
+        return [Setup(*setup) for setup in itertools.product(self.nets, self.augments, self.batch_sizes)]
+
+    def choices(self) -> list[Training]:
+        """The trainings that try learning rates."""
+        if not self.chooses:
+            return []
+        epochs = self.choosing_epochs or self.epochs
+        return [Training(setup.net, setup.augment, setup.batch_size, rate, self.seeds[0], epochs, self.held_out)
+                for setup in self.setups() for rate in self.learning_rates]
+
+    def rates(self, networks: Mapping[str, Network]) -> dict[Setup, float]:
+        """The learning rates that need no choice.
+
+        Args:
+            networks: by the names in the plan.
+        """
+        if self.chooses:
+            return {}
+        return {setup: self.learning_rates[0] if self.learning_rates
+                else for_network(BOOK, networks[setup.net]).sgd.learning_rate for setup in self.setups()}
+
+    def trainings(self, rates: Mapping[Setup, float]) -> list[Training]:
+        """Those that count, of the setups whose learning rate is known: all with one seed before any with the next."""
+        return [Training(setup.net, setup.augment, setup.batch_size, rates[setup], seed, self.epochs, 0)
+                for seed in self.seeds for setup in self.setups() if setup in rates]
+
+    def recipe(self, training: Training) -> Recipe:
+        """How it is trained.
+
+        Raises:
+            AlexnetMfError: for numbers that make no sense.
+        """
+        return replace(BOOK, epochs=training.epochs, batch_size=training.batch_size, augment=training.augment,
+                       sgd=Sgd(training.learning_rate), train_images=self.train_images,
+                       test_images=None if training.held_out else self.test_images)
+
+    def as_json(self) -> dict[str, Any]:
+        """As JSON has it: lists for tuples."""
+        return {name: [list(item) if isinstance(item, tuple) else item for item in value]
+                if isinstance(value, tuple) else value for name, value in asdict(self).items()}

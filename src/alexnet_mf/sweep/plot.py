@@ -1,0 +1,104 @@
+"""A sweep's plot. Imports matplotlib, and so is imported only when there is something to draw."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from statistics import fmean, median
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+
+from alexnet_mf.sweep.report import Outcome, augment_text
+
+MARKERS = "osD^vP*X"
+
+
+def draw(outcomes: Sequence[Outcome]) -> Figure:
+    """Test accuracy by epoch; where there are several batch sizes, accuracy, throughput and peak memory by these.
+
+    Lines are means over the seeds, with a bar from the lowest to the highest. Markers and shades of grey tell the lines
+    apart, not colours.
+    """
+    sizes = {outcome.setup.batch_size for outcome in outcomes}
+    figure = Figure(figsize=(11 if len(sizes) > 1 else 6.5, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    if len(sizes) > 1:
+        by_batch_size(figure, outcomes)
+    else:
+        by_epoch(figure, outcomes)
+    return figure
+
+
+def look(number: int, count: int) -> dict[str, Any]:
+    """Of one line among several."""
+    return {"color": str(0.65 * number / max(1, count - 1)), "marker": MARKERS[number % len(MARKERS)],
+            "markersize": 5, "markerfacecolor": "white", "capsize": 3}
+
+
+def by_epoch(figure: Figure, outcomes: Sequence[Outcome]) -> None:
+    """One panel, a line for each setup."""
+    panel = figure.subplots()
+    for number, outcome in enumerate(outcomes):
+        epochs = range(len(outcome.entries[0]["epochs_done"]))
+        spread(panel, [epoch + 1 for epoch in epochs], [outcome.values("test_accuracy", epoch) for epoch in epochs],
+               outcome.label, look(number, len(outcomes)))
+    panel.set_xlabel("epoch")
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.set_ylabel("test accuracy (share of images)")
+    finish(panel)
+
+
+def by_batch_size(figure: Figure, outcomes: Sequence[Outcome]) -> None:
+    """Three panels, a line for each network and augmentation."""
+    accuracy, speed, memory = figure.subplots(1, 3)
+    lines: dict[tuple[str, tuple[str, ...]], list[Outcome]] = {}
+    for outcome in outcomes:
+        lines.setdefault((outcome.setup.net, outcome.setup.augment), []).append(outcome)
+    for number, ((net, augment), several) in enumerate(lines.items()):
+        name = f"{net}, {augment_text(augment)}" if augment else net
+        style = look(number, len(lines))
+        sizes = [outcome.setup.batch_size for outcome in several]
+        spread(accuracy, sizes, [outcome.values("test_accuracy") for outcome in several], name, style)
+        timed = [outcome for outcome in several if outcome.rates]
+        spread(speed, [outcome.setup.batch_size for outcome in timed], [outcome.rates for outcome in timed], name,
+               style, median)
+        known = [(outcome.setup.batch_size, [outcome.memory / 1e9]) for outcome in several if outcome.memory]
+        spread(memory, [size for size, _ in known], [peak for _, peak in known], name, style)
+    for panel, quantity in ((accuracy, "test accuracy (share of images)"), (speed, "training (images/s)"),
+                            (memory, "peak memory (GB)")):
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(sorted({outcome.setup.batch_size for outcome in outcomes}))
+        panel.xaxis.set_major_formatter(ScalarFormatter())
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.set_xlabel("batch size (images)")
+        panel.set_ylabel(quantity)
+        finish(panel)
+    for panel in (speed, memory):
+        panel.set_ylim(0, 1.1 * panel.dataLim.y1)
+
+
+def spread(panel: Axes, places: Sequence[int], values: Sequence[Sequence[float]], name: str, style: dict[str, Any],
+           middle: Callable[[Sequence[float]], float] = fmean) -> None:
+    """A line through the middles, with a bar at each from the lowest to the highest."""
+    middles = [middle(several) for several in values]
+    bars = [[center - min(several) for center, several in zip(middles, values)],
+            [max(several) - center for center, several in zip(middles, values)]]
+    panel.errorbar(places, middles, yerr=bars, label=name, **style)
+
+
+def finish(panel: Axes) -> None:
+    """What all panels have."""
+    panel.grid(color="0.9")
+    panel.set_axisbelow(True)
+    panel.legend(fontsize="small")
+
+
+def png(outcomes: Sequence[Outcome]) -> bytes:
+    """The picture as a file's content."""
+    content = io.BytesIO()
+    draw(outcomes).savefig(content, format="png", dpi=120)
+    return content.getvalue()

@@ -1,0 +1,65 @@
+"""The file that remains of a sweep: conditions, plan, and every training. `schema.json` says what is in it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from alexnet_mf import spec
+from alexnet_mf.bench.record import problem
+from alexnet_mf.errors import AlexnetMfError, SweepError
+from alexnet_mf.sweep.plan import Plan, Training
+
+FORMAT = 1
+
+
+@functools.cache
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a record."""
+    text = resources.files("alexnet_mf.sweep").joinpath("schema.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A record from a file.
+
+    Raises:
+        SweepError: where it cannot be read, is no record, has another format, or is damaged; names file and place.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SweepError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise SweepError(f"{path}: not a record of `sweep --json` (no JSON)") from error
+    if not isinstance(record, dict) or record.get("kind") != "sweep":
+        raise SweepError(f"{path}: not a record of `sweep --json`")
+    if record.get("format") != FORMAT:
+        raise SweepError(f"{path}: its format is {record.get('format')!r}, and this program reads {FORMAT}; read it "
+                         f"with the alexnet_mf that wrote it, or train again")
+    wrong = problem(record, schema())
+    if wrong:
+        raise SweepError(f"{path}: damaged: {wrong}")
+    try:
+        Plan.from_json(record["plan"])
+        for fields in record["networks"].values():
+            spec.from_dict(fields)
+        for entry in record["trainings"]:
+            Training.from_json(entry)
+    except (AlexnetMfError, TypeError, ValueError, KeyError) as error:
+        raise SweepError(f"{path}: damaged: {error}") from error
+    missing = [net for net in record["plan"]["nets"] if net not in record["networks"]]
+    if missing:
+        raise SweepError(f"{path}: damaged: the network {missing[0]} is not in it")
+    return record
+
+
+def accuracy(entry: Mapping[str, Any]) -> float:
+    """Of a training that is over: on the test images, or on those that were held out."""
+    value: float = entry["epochs_done"][-1]["test_accuracy"]
+    return value

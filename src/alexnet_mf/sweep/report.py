@@ -1,0 +1,171 @@
+"""From a record to what people read: tables, and what else should be known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+from alexnet_mf import augmentation
+from alexnet_mf.bench.report import Table
+from alexnet_mf.sweep.plan import Plan, Setup, Training
+from alexnet_mf.sweep.record import accuracy
+from alexnet_mf.sweep.run import chosen
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All trainings of one setup that count and went well, one for each seed."""
+
+    setup: Setup
+    label: str
+    """What tells it from the others of the sweep."""
+    entries: list[dict[str, Any]]
+
+    def values(self, name: str, epoch: int = -1) -> list[float]:
+        """A figure of an epoch, seed by seed."""
+        return [entry["epochs_done"][epoch][name] for entry in self.entries]
+
+    @property
+    def rates(self) -> list[float]:
+        """Images/s, seed by seed."""
+        return [entry["images_per_second"] for entry in self.entries if entry["images_per_second"] is not None]
+
+    @property
+    def memory(self) -> int | None:
+        """The largest peak: of the device's memory where that is known, else of the process's."""
+        peaks = [entry["peak_device_memory_bytes"] or entry["peak_memory_bytes"] for entry in self.entries]
+        return max((peak for peak in peaks if peak is not None), default=None)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of it."""
+
+    outcomes: list[Outcome]
+    tables: list[Table]
+    remarks: list[str]
+    conditions: list[str]
+    failed: bool
+    """Whether a training that counts failed, or could not begin for want of a learning rate."""
+
+
+def report(record: Mapping[str, Any]) -> Report:
+    """Everything that a record shows, in words and figures."""
+    plan = Plan.from_json(record["plan"])
+    good = [entry for entry in record["trainings"] if "failed" not in entry and not entry["held_out"]]
+    outcomes = [Outcome(setup, label(plan, setup), entries) for setup in plan.setups()
+                if (entries := [entry for entry in good if Training.from_json(entry).setup == setup])]
+    tables = [choice_table(plan, record)] if plan.chooses else []
+    if outcomes:
+        tables += [closing_table(plan, outcomes), epochs_table(outcomes)]
+    failed = any("failed" in entry and not entry["held_out"] for entry in record["trainings"])
+    return Report(outcomes, tables, remarks(plan, record), conditions(record),
+                  failed or bool(without_rate(plan, record)))
+
+
+def label(plan: Plan, setup: Setup) -> str:
+    """The parts of a setup that differ within the plan; the network where none does."""
+    parts = [setup.net] if len(plan.nets) > 1 else []
+    parts += [augment_text(setup.augment)] if len(plan.augments) > 1 else []
+    parts += [f"batch {setup.batch_size}"] if len(plan.batch_sizes) > 1 else []
+    return ", ".join(parts) or setup.net
+
+
+def augment_text(kinds: Sequence[str]) -> str:
+    """flip+crop."""
+    return "+".join(kinds) or augmentation.NONE
+
+
+def closing_table(plan: Plan, outcomes: Sequence[Outcome]) -> Table:
+    """The last epoch's figures."""
+    rows = [[outcome.setup.net, augment_text(outcome.setup.augment), str(outcome.setup.batch_size),
+             f"{outcome.entries[0]['learning_rate']:g}", str(len(outcome.entries)),
+             spread(outcome.values("test_accuracy")), f"{fmean(outcome.values('train_accuracy')):.3f}",
+             f"{fmean(outcome.values('loss')):.3f}", f"{median(outcome.rates):,.1f}" if outcome.rates else "",
+             megabytes(outcome.memory)] for outcome in outcomes]
+    return Table(f"after {plan.epochs} epoch{'s' * (plan.epochs > 1)}: means over the seeds, (lowest to highest)", [
+        "network", "augment", "batch", "lr", "seeds", "test accuracy", "train accuracy", "loss", "images/s",
+        "peak memory"], rows, [2, 3, 4, 5, 6, 7, 8, 9])
+
+
+def epochs_table(outcomes: Sequence[Outcome]) -> Table:
+    """Test accuracy by epoch."""
+    count = max(len(entry["epochs_done"]) for outcome in outcomes for entry in outcome.entries)
+    rows = [[str(epoch + 1), *(spread(outcome.values("test_accuracy", epoch)) for outcome in outcomes)]
+            for epoch in range(count)]
+    return Table("test accuracy by epoch: means over the seeds, (lowest to highest)",
+                 ["epoch", *(outcome.label for outcome in outcomes)], rows, list(range(len(outcomes) + 1)))
+
+
+def choice_table(plan: Plan, record: Mapping[str, Any]) -> Table:
+    """What each learning rate gave on the images held out."""
+    best = chosen(record)
+    found = {Training.from_json(entry): entry for entry in record["trainings"] if entry["held_out"]}
+    rows = []
+    for setup in plan.setups():
+        cells = []
+        for training in (training for training in plan.choices() if training.setup == setup):
+            entry = found.get(training)
+            cells.append("" if entry is None else entry["failed"] if "failed" in entry else
+                         f"{accuracy(entry):.3f}{' *' if best.get(setup) == training.learning_rate else ''}")
+        rows.append([label(plan, setup), *cells])
+    epochs = plan.choosing_epochs or plan.epochs
+    return Table(f"accuracy on {plan.held_out:,} training images held out, by learning rate (* the one taken): seed "
+                 f"{plan.seeds[0]}, {epochs} epoch{'s' * (epochs > 1)}",
+                 ["", *(f"{rate:g}" for rate in plan.learning_rates)], rows,
+                 list(range(1, len(plan.learning_rates) + 1)))
+
+
+def remarks(plan: Plan, record: Mapping[str, Any]) -> list[str]:
+    """What failed, and what is missing."""
+    told = []
+    for entry in record["trainings"]:
+        if "failed" in entry:
+            rate = f", lr {entry['learning_rate']:g}" if plan.chooses else ""
+            told.append(f"{label(plan, Training.from_json(entry).setup)}{rate}, seed {entry['seed']}: "
+                        f"{entry['failed']}: {entry['reason']}")
+    told += [f"{label(plan, setup)}: none of these learning rates can be taken" for setup in without_rate(plan, record)]
+    if not record["complete"]:
+        told.append("stopped before its end: this is what had been trained")
+    return told
+
+
+def without_rate(plan: Plan, record: Mapping[str, Any]) -> list[Setup]:
+    """The setups that failed with each of the learning rates."""
+    tried, best = {Training.from_json(entry) for entry in record["trainings"]}, chosen(record)
+    return [setup for setup in plan.setups() if plan.chooses and setup not in best
+            and all(one in tried for one in plan.choices() if one.setup == setup)]
+
+
+def conditions(record: Mapping[str, Any]) -> list[str]:
+    """Where, when, with what and by which command; what the sessions of a sweep have in common is told once."""
+    lines = []
+    for at in record["sessions"]:
+        lines.append(f"{at['cpu']}, {at['physical_cores'] or '?'} cores, {at['usable_cores']} usable threads; "
+                     f"{at['platform']}; Python {at['python']}")
+        lines += [", ".join(value if key == "name" else f"{key} {value}" for key, value in gpu.items())
+                  for gpu in at["gpus"]]
+    for entry in record["trainings"]:
+        if "versions" in entry:
+            lines.append(", ".join(f"{library} {version}" for library, version in entry["versions"].items())
+                         + f"; {entry['precision']} on {entry['device']}")
+    lines.append(record["data"]["origin"])
+    for at in record["sessions"]:
+        load = " and ".join("?" if value is None else f"{value[0]:.1f}"
+                            for value in (at["load_before"], at["load_after"]))
+        lines.append(f"{at['time']}, load {load}, revision {at['git_revision'] or 'unknown'}")
+        lines += [" ".join(at["command"])] if at["command"] else []
+    return list(dict.fromkeys(lines))
+
+
+def spread(values: Sequence[float]) -> str:
+    """0.881 (0.879 to 0.884); a single one as it is."""
+    text = f"{fmean(values):.3f}"
+    return f"{text} ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else text
+
+
+def megabytes(count: int | None) -> str:
+    """1,234 MB."""
+    return "" if count is None else f"{count / 1e6:,.0f} MB"
