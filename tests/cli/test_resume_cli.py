@@ -251,6 +251,22 @@ def test_every_backend_goes_on_with_the_same_numbers(backend_name, quick, comman
     assert figures(tmp_path / "run") == figures(tmp_path / "whole")
 
 
+def test_every_backend_draws_the_same_augmentation_again(backend_name, quick, command, tmp_path):
+    """What a step does to its images is a function of seed and step: a checkpoint holds nothing of it."""
+    words = ["--augment", "color,flip,crop", "--epochs", "2"]
+    start(command, tmp_path / "plain", *words[2:], backend=backend_name)
+    start(command, tmp_path / "whole", *words, backend=backend_name)
+    assert record(tmp_path / "whole")["recipe"]["augment"] == ["flip", "crop", "color"]
+    assert figures(tmp_path / "whole")["losses"] != figures(tmp_path / "plain")["losses"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run.Run, "save", fail_when_over(run.Run.save, iter(range(3))))
+        with pytest.raises(ZeroDivisionError):
+            start(command, tmp_path / "run", *words, backend=backend_name)
+    assert_refused(resume(command, tmp_path / "run", "--augment", "flip"), "--augment is flip,crop,color there", "flip")
+    assert resume(command, tmp_path / "run", "--augment", "flip,crop,color").code == 0
+    assert figures(tmp_path / "run") == figures(tmp_path / "whole")
+
+
 def fail_when_over(method: Any, calls: Any) -> Any:
     def call(*arguments: Any) -> Any:
         if next(calls, None) is None:

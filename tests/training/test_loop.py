@@ -91,6 +91,8 @@ class FakeModel(Model[LabelledImages]):
         self.losses: dict[int, float] = {}
         self.evaluations: list[tuple[LabelledImages, int]] = []
         self.trainers: list[tuple[FakeTrainer, Sgd, int]] = []
+        self.augments: list[tuple[str, ...]] = []
+        """What each trainer does to its images."""
 
     def place(self, inputs: np.ndarray, labels: np.ndarray) -> LabelledImages:
         return LabelledImages(inputs, labels)
@@ -103,6 +105,7 @@ class FakeModel(Model[LabelledImages]):
 
     def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> FakeTrainer:
         self.trainers.append((FakeTrainer(self), sgd, seed))
+        self.augments.append(augment)
         return self.trainers[-1][0]
 
     def synchronize(self) -> None:
@@ -138,6 +141,12 @@ def run(model: FakeModel, recipe: Recipe = RECIPE, train: int = 10, test: int = 
     ((trainer, sgd, trainer_seed),) = model.trainers
     assert (sgd, trainer_seed) == (recipe.sgd, seed)
     return result, trainer
+
+
+def test_every_trainer_of_a_training_augments_its_images_alike(model: FakeModel) -> None:
+    recipe = dataclasses.replace(RECIPE, annealed=0.3, augment=("flip", "crop"))
+    loop.train(model, images(10), images(8), recipe, 7)
+    assert model.augments == [("flip", "crop")] * 2
 
 
 def test_the_last_part_of_an_annealed_training_takes_a_smaller_rate(model: FakeModel) -> None:
@@ -242,8 +251,8 @@ def test_the_device_is_waited_for_before_the_clock_stops(model, monkeypatch):
     """A reading that tells of losses while the last update is still under way."""
     trainer_of = model.trainer
 
-    def trainer(sgd: Sgd, seed: int) -> FakeTrainer:
-        made = trainer_of(sgd, seed)
+    def trainer(sgd: Sgd, seed: int, augment: tuple[str, ...]) -> FakeTrainer:
+        made = trainer_of(sgd, seed, augment)
         read = made.read
 
         def read_and_go_on() -> StepMetrics:

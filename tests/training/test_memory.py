@@ -97,7 +97,7 @@ def test_a_step_that_runs_out_of_memory_finds_a_size_that_does_not(model, data, 
     tried = []
     make = model.trainer
 
-    def trainer(sgd: Sgd, seed: int) -> Any:
+    def trainer(sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> Any:
         made = make(sgd, seed)
         step = made.step
 

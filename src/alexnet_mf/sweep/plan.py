@@ -84,7 +84,8 @@ class Plan:
         if not self.chooses and (self.held_out or self.choosing_epochs):
             raise SweepError("--held-out and --lr-epochs are for the choice among several learning rates: name them "
                              "with --lr, comma-separated")
-        for training in self.trainings({setup: 0.0 for setup in self.setups()}):
+        given = dict.fromkeys(self.setups(), self.learning_rates[0] if self.learning_rates else 0.0)
+        for training in [*self.choices(), *self.trainings(given)]:
             self.recipe(training)  # wrong numbers are told before anything slow
 
     @classmethod

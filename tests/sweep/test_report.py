@@ -1,0 +1,120 @@
+"""What a record shows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from alexnet_mf.errors import SweepError
+from alexnet_mf.sweep import plot, record
+from alexnet_mf.sweep.report import report
+
+
+def rows(found, title: str) -> list[list[str]]:
+    (table,) = [table for table in found.tables if table.title.startswith(title)]
+    return [table.columns, *table.rows]
+
+
+def test_figures_are_means_over_the_seeds_with_the_spread(sweep):
+    """By hand: lenet5 at 0.9 gives 0.9 - 0.4 - 0.01 seed, less 0.1 and 0.05 after one epoch and two."""
+    found = report(sweep(seeds=(0, 1, 3)).run())
+    assert rows(found, "after 2 epochs")[1:] == [
+        ["lenet5", "none", "128", "0.9", "3", "0.437 (0.420 to 0.450)", "0.467", "0.500", "6,399.0", "128 MB"],
+        ["lenet5-relu", "none", "128", "0.1", "3", "0.837 (0.820 to 0.850)", "0.867", "0.500", "6,399.0", "128 MB"]]
+    assert rows(found, "test accuracy by epoch") == [
+        ["epoch", "lenet5", "lenet5-relu"],
+        ["1", "0.387 (0.370 to 0.400)", "0.787 (0.770 to 0.800)"],
+        ["2", "0.437 (0.420 to 0.450)", "0.837 (0.820 to 0.850)"]]
+    assert not found.failed
+    assert found.remarks == []
+    assert any(line.startswith("numpy 1; float64 on cpu") for line in found.conditions)
+    assert "drawn for a test" in found.conditions
+    assert "alexnet-mf sweep" in found.conditions
+
+
+def test_the_choice_of_a_rate_is_shown(sweep, played):
+    played.fails = lambda command: ({"failed": "diverged", "reason": "NaN"}
+                                    if command["recipe"]["sgd"]["learning_rate"] == 0.3 else None)
+    found = report(sweep(nets=("lenet5",), learning_rates=(0.03, 0.1, 0.3), held_out=5000, choosing_epochs=1).run())
+    table = rows(found, "accuracy on 5,000 training images held out, by learning rate (* the one taken): seed 0, 1 ep")
+    assert table == [["", "0.03", "0.1", "0.3"], ["lenet5", "0.765", "0.800 *", "diverged"]]
+    assert found.remarks == ["lenet5, lr 0.3, seed 0: diverged: NaN"]
+    assert not found.failed, "a rate that is no good is an answer"
+
+
+def test_a_batch_that_does_not_fit_is_told(sweep, played):
+    played.fails = lambda command: ({"failed": "does not fit", "reason": "--batch-size 16 would"}
+                                    if command["recipe"]["batch_size"] == 64 else None)
+    found = report(sweep(nets=("lenet5",), batch_sizes=(16, 64)).run())
+    assert [row[2] for row in rows(found, "after")[1:]] == ["16"]
+    assert found.remarks == ["batch 64, seed 0: does not fit: --batch-size 16 would"]
+    assert found.failed
+
+
+def test_no_rate_at_all_is_a_failure(sweep, played):
+    played.fails = lambda command: {"failed": "diverged", "reason": "NaN"}
+    found = report(sweep(nets=("lenet5",), learning_rates=(1.0, 2.0), held_out=5).run())
+    assert found.failed
+    assert "lenet5: none of these learning rates can be taken" in found.remarks
+
+
+def test_an_unfinished_record_says_so(sweep, played):
+    played.fails = lambda command: KeyboardInterrupt() if len(played.commands) == 2 else None
+    made = sweep()
+    with pytest.raises(KeyboardInterrupt):
+        made.run()
+    found = report(made.record)
+    assert [row[0] for row in rows(found, "after")[1:]] == ["lenet5"]
+    assert "stopped before its end: this is what had been trained" in found.remarks
+
+
+def test_the_picture_by_epoch_has_a_line_for_each_setup(sweep):
+    found = report(sweep(seeds=(0, 1), augments=((), ("flip",))).run())
+    (panel,) = plot.draw(found.outcomes).axes
+    names = [text.get_text() for text in panel.get_legend().get_texts()]
+    assert names == ["lenet5, none", "lenet5, flip", "lenet5-relu, none", "lenet5-relu, flip"]
+    line = panel.containers[2][0]
+    assert line.get_xdata().tolist() == [1, 2]
+    assert line.get_ydata() == pytest.approx([0.795, 0.845])
+    assert plot.png(found.outcomes).startswith(b"\x89PNG")
+
+
+def test_the_picture_by_batch_size_has_accuracy_throughput_and_memory(sweep):
+    found = report(sweep(nets=("lenet5-relu",), seeds=(0, 1), batch_sizes=(16, 32, 64)).run())
+    accuracy, speed, memory = plot.draw(found.outcomes).axes
+    assert accuracy.containers[0][0].get_ydata() == pytest.approx([0.845] * 3)
+    assert speed.containers[0][0].get_ydata() == pytest.approx([799.5, 1599.5, 3199.5])
+    assert memory.containers[0][0].get_ydata() == pytest.approx([0.016, 0.032, 0.064])
+    assert accuracy.get_xscale() == "log"
+
+
+@pytest.mark.parametrize("damage, fragment", [
+    (lambda record: record.pop("plan"), "'plan' is a required property"),
+    (lambda record: record["trainings"][0].update(seed=-1), "trainings"),
+    (lambda record: record["plan"].update(epochs=0), "epochs must be at least 1"),
+    (lambda record: record["networks"].pop("lenet5"), "lenet5"),
+    (lambda record: record["networks"]["lenet5"].update(input=[1]), "damaged"),
+    (lambda record: record.update(format=2), "its format is 2, and this program reads 1"),
+    (lambda record: record.update(kind="bench"), "not a record of `sweep --json`"),
+])
+def test_a_damaged_record_is_told(sweep, tmp_path, damage, fragment):
+    whole = sweep().run()
+    path = tmp_path / "sweep.json"
+    path.write_text(json.dumps(whole), encoding="utf-8")
+    assert record.load(path) == json.loads(json.dumps(whole))
+    damage(whole)
+    path.write_text(json.dumps(whole), encoding="utf-8")
+    with pytest.raises(SweepError, match=fragment) as caught:
+        record.load(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"kind": "sweep"}'])
+def test_what_is_no_record_is_told(tmp_path, text):
+    path = tmp_path / "sweep.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SweepError, match=r"not a record|its format"):
+        record.load(path)
+    with pytest.raises(SweepError, match="cannot be read"):
+        record.load(tmp_path / "missing.json")

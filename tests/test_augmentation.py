@@ -1,0 +1,92 @@
+"""What is drawn for an augmentation. What it does to the images: `backends/test_augmentation.py`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from alexnet_mf import augmentation
+from alexnet_mf.augmentation import KINDS, draw
+from alexnet_mf.errors import AlexnetMfError, DataError
+from alexnet_mf.training.recipe import BOOK, Recipe
+
+GREY = (1, 28, 28)
+
+
+def test_names_come_once_and_in_the_order_in_which_they_are_applied():
+    assert augmentation.check(["color", "flip", "color"]) == ("flip", "color")
+    assert augmentation.check([]) == ()
+
+
+@pytest.mark.parametrize("name", ["flips", "", "none", "colour"])
+def test_an_unknown_name_lists_the_known_ones(name):
+    with pytest.raises(AlexnetMfError, match=f"unknown augmentation '{name}'; known: flip, crop, color, or none"):
+        augmentation.check(["flip", name])
+
+
+def test_a_recipe_holds_what_was_checked():
+    recipe = Recipe("mine", 1, 1, BOOK.sgd, augment=["crop", "flip"])  # a list, as it comes from JSON
+    assert recipe.augment == ("flip", "crop")
+    assert BOOK.augment == ()
+    with pytest.raises(AlexnetMfError, match="known: flip, crop, color"):
+        Recipe("mine", 1, 1, BOOK.sgd, augment=("blur",))
+
+
+def test_without_augmentation_nothing_is_drawn():
+    assert draw((), 0, 0, 8, GREY) is None
+
+
+def test_draws_are_a_function_of_seed_and_step():
+    def bits(seed: int, step: int) -> bytes:
+        drawn = draw(KINDS, seed, step, 64, GREY)
+        return drawn.flip.tobytes() + drawn.corner.tobytes() + drawn.factors.tobytes()
+
+    assert bits(3, 5) == bits(3, 5)
+    assert len({bits(seed, step) for seed in range(4) for step in range(4)}) == 16
+
+
+def test_draws_stay_what_they_are():
+    """A run that was begun with another version of this program goes on with the same images."""
+    drawn = draw(KINDS, seed=1, step=2, count=4, image=GREY)
+    assert drawn.flip.tolist() == [True, False, False, False]
+    assert drawn.corner.tolist() == [[1, 3], [0, 2], [0, 2], [1, 1]]
+    assert_array_equal(drawn.factors, np.array([
+        [1.10750412940979, 1.2153129577636719, 0.610072135925293],
+        [1.1422888040542603, 1.2886842489242554, 1.2812457084655762],
+        [0.8938615322113037, 0.9063846468925476, 0.7823361158370972],
+        [0.7446144819259644, 0.9237275719642639, 1.069726586341858]], np.float32))
+
+
+def test_one_kind_does_not_change_what_another_draws():
+    every = draw(KINDS, 0, 0, 64, GREY)
+    for kind in KINDS:
+        alone = draw((kind,), 0, 0, 64, GREY)
+        assert_array_equal(alone.flip, every.flip if kind == "flip" else False)
+        assert_array_equal(alone.corner, every.corner if kind == "crop" else 0)
+        assert alone.padding == ((2, 2) if kind == "crop" else (0, 0))
+
+
+def test_draws_are_even():
+    """Over 20,000 images; three standard deviations would be 1 % of the images for the flip."""
+    drawn = draw(KINDS, 0, 0, 20_000, (3, 28, 14))
+    assert drawn.flip.mean() == pytest.approx(0.5, abs=0.011)
+    for corners, choices in zip(drawn.corner.T, (5, 3)):  # 2 zeros above and below, 1 left and right
+        assert_array_equal(np.unique(corners), np.arange(choices))
+        assert np.bincount(corners) / 20_000 == pytest.approx(1 / choices, abs=0.011)
+    assert 0.6 <= drawn.factors.min() < 0.601
+    assert 1.399 < drawn.factors.max() <= 1.4
+    assert drawn.factors.mean(axis=0) == pytest.approx(1, abs=0.006)
+    assert np.abs(np.corrcoef(np.column_stack([drawn.flip, drawn.corner, drawn.factors]).T) - np.eye(6)).max() < 0.03
+
+
+def test_a_crop_is_the_papers_share_of_the_image():
+    """224x224 out of 256x256: 16 pixels either way."""
+    assert draw(("crop",), 0, 0, 1, (3, 224, 224)).padding == (16, 16)
+    assert draw(("crop",), 0, 0, 1, (3, 5, 224)).padding == (1, 16), "and at least one pixel"
+
+
+def test_colour_takes_grey_or_three_channels():
+    with pytest.raises(DataError, match="color takes images of one channel or three, not of 2"):
+        draw(("color",), 0, 0, 1, (2, 28, 28))
+    assert draw(("flip",), 0, 0, 1, (2, 28, 28)) is not None
