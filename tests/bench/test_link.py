@@ -75,6 +75,15 @@ def test_a_real_worker(connect, small):
     assert link.ask({"do": "finish"})["peak_memory_bytes"] > 1e7
 
 
+def test_progress_is_told_and_is_no_answer(connect, script):
+    told = []
+    link = connect(script("read line", *(f"""echo '{PREFIX}{{"progress": {n}}}'""" for n in (1, 2)),
+                          f"""echo '{PREFIX}{{"fine": 1}}'"""))
+    link.tell = told.append
+    assert link.ask({}) == {"fine": 1}
+    assert told == [1, 2]
+
+
 @pytest.mark.skipif(not links.CAN_PAUSE, reason="takes Linux")
 def test_a_worker_that_is_not_asked_is_stopped(connect, script):
     link = connect(script(ANSWER, ANSWER, "sleep 600"))

@@ -1,0 +1,135 @@
+"""The verb: what it writes, shows and refuses, and what Ctrl-C leaves."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alexnet_mf import cli, data
+from alexnet_mf.cli import sweep as verb
+from alexnet_mf.sweep import record as records
+from alexnet_mf.sweep.run import Sweep
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, played: Any):
+    """Run a command in this process, its trainings played."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(verb, "Sweep", functools.partial(Sweep, connect=played.connect))
+    monkeypatch.setattr(data.synthetic, "load", lambda seed, draw=data.synthetic.load: draw(seed, train=20, test=10))
+    monkeypatch.setattr(data.Dataset, "digest", lambda self: "0" * 64)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = cli.main(["sweep", *words])
+        except SystemExit as stop:
+            code = stop.code
+        return (code, *capsys.readouterr())
+    return call
+
+
+SHORT = ("--backend", "numpy", "--data", "synthetic", "--net", "lenet5,lenet5-relu", "--epochs", "2")
+
+
+def test_tables_record_and_picture(command):
+    code, out, err = command(*SHORT, "--seeds", "0,1", "--augment", "none", "--augment", "crop,flip",
+                             "--json", "s.json", "--plot", "s.png")
+    assert code == 0
+    assert out.startswith("after 2 epochs: means over the seeds, (lowest to highest)\n")
+    assert [line.split()[:2] for line in out.splitlines()[2:6]] == [
+        ["lenet5", "none"], ["lenet5", "flip+crop"], ["lenet5-relu", "none"], ["lenet5-relu", "flip+crop"]]
+    assert err.splitlines()[0] == "training 1/8: lenet5, none, batch 128, lr 0.9, seed 0"
+    assert len(err.splitlines()) == 8
+    found = records.load(Path("s.json"))
+    assert found["complete"]
+    assert found["sessions"][0]["command"][:2] == ["alexnet-mf", "sweep"]
+    assert Path("s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_json_alone_on_standard_output(command):
+    code, out, err = command(*SHORT, "--json", "-")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["complete"]
+
+
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(command, played):
+    played.fails = lambda asked: KeyboardInterrupt() if len(played.commands) == 3 else None
+    code, out, err = command(*SHORT, "--seeds", "0,1", "--json", "s.json")
+    assert code == 130
+    assert "stopped before its end" in out
+    assert "go on with: alexnet-mf sweep --resume s.json" in err
+    assert len(records.load(Path("s.json"))["trainings"]) == 2
+    played.fails = lambda asked: None
+    code, out, err = command("--resume", "s.json")
+    assert code == 0
+    assert [line.split(":")[0] for line in err.splitlines()] == ["training 3/4", "training 4/4"]
+    assert "stopped" not in out
+    found = records.load(Path("s.json"))
+    assert found["complete"]
+    assert len(found["sessions"]) == 2
+    before = Path("s.json").read_bytes()
+    code, again, err = command("--resume", "s.json", "--plot", "s.png")
+    assert (code, again, err) == (0, out, "")
+    assert Path("s.json").read_bytes() == before
+    assert Path("s.png").exists()
+
+
+def test_a_training_that_fails_is_told_and_the_exit_code_is_1(command, played):
+    played.fails = lambda asked: ({"failed": "does not fit", "reason": "--batch-size 8 would"}
+                                  if asked["recipe"]["batch_size"] == 16 else None)
+    code, out, _ = command(*SHORT[:-4], "--net", "lenet5", "--batch-size", "8,16,32")
+    assert code == 1
+    assert "batch 16, seed 0: does not fit: --batch-size 8 would" in out.splitlines()
+    assert [line.split()[2] for line in out.splitlines()[2:4]] == ["8", "32"]
+
+
+@pytest.mark.parametrize("words, fragment", [
+    (["--net", "lenet6"], "unknown network 'lenet6'; known: alexnet,"),
+    (["--net", "alexnet-2012"], "28x28 grey images"),
+    (["--augment", "flip,blur"], "unknown augmentation 'blur'; known: flip, crop, color, or none"),
+    (["--seeds", "0,x"], "must be a whole number of at least 0, not 'x'"),
+    (["--batch-size", "0"], "at least 1"),
+    (["--lr", "fast"], "must be numbers, comma-separated, not 'fast'"),
+    (["--lr", "0.1,0.2"], "--held-out"),
+    (["--held-out", "10"], "--lr"),
+    (["--json", "missing/s.json"], "no folder missing"),
+    (["--resume", "s.json"], "cannot be read"),
+    (["--resume", "s.json", "--seeds", "1"], "leave out --seeds"),
+    (["--resume", "s.json", "--epochs", "3"], "leave out --epochs"),
+])
+def test_what_cannot_be_is_told_in_one_line_before_any_training(command, played, words, fragment):
+    code, out, err = command(*([] if "--resume" in words else ["--backend", "numpy", "--data", "synthetic"]), *words)
+    assert (code, out) == (2, "")
+    assert fragment in err
+    assert err.count("\n") == 1, err
+    assert played.commands == []
+
+
+def test_other_images_are_refused(command, played, monkeypatch):
+    played.fails = lambda asked: KeyboardInterrupt() if len(played.commands) == 2 else None
+    command(*SHORT, "--json", "s.json")
+    monkeypatch.setattr(data.Dataset, "digest", lambda self: "1" * 64)
+    code, _, err = command("--resume", "s.json")
+    assert code == 2
+    assert "these are not the images it was begun with" in err
+
+
+def test_for_real(tmp_path):
+    """Two processes of NumPy, and what a third says of them."""
+    words = [sys.executable, "-m", "alexnet_mf", "sweep"]
+    done = subprocess.run([*words, "--backend", "numpy", "--net", "lenet5-relu", "--data", "synthetic", "--limit-train",
+                           "32", "--limit-test", "8", "--batch-size", "8,16", "--epochs", "1", "--augment",
+                           "flip,crop,color", "--json", "s.json"], cwd=tmp_path, capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0, done.stderr
+    record = records.load(tmp_path / "s.json")
+    assert [len(entry["epochs_done"]) for entry in record["trainings"]] == [1, 1]
+    again = subprocess.run([*words, "--resume", "s.json"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stdout) == (0, done.stdout)
