@@ -18,6 +18,8 @@ SHORT = {  # what makes a command short enough for a test; of a flag given twice
     "train": "--data synthetic --limit-train 8 --limit-test 8 --batch-size 4 --epochs 1",
     "trace": "--data synthetic --batch-size 1 --steps 1 --images 4",
     "parity": "--data synthetic --batch-size 1 --steps 1 --images 4",
+    "sweep": "--data synthetic --limit-train 8 --limit-test 8 --net lenet5,lenet5-relu --batch-size 4 --seeds 0 "
+             "--epochs 1",
     "bench": "--batch-size 1 --rounds 1 --epoch-batches 2 --sample-seconds 0.01",
 }
 
@@ -39,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_readme_shows_every_verb() -> None:
     text = " ".join(program_commands())
-    for verb in ("train", "shapes", "parity", "parity trace", "parity compare", "bench", "bench --report",
+    for verb in ("train", "shapes", "parity", "parity trace", "parity compare", "bench", "bench --report", "sweep", "sweep --resume",
                  "list backends", "list networks", "list runs", "train --resume", "plot curves"):
         assert f"alexnet_mf {verb}" in text
 
@@ -62,13 +64,16 @@ def test_command(command: str, folder: Path, request: pytest.FixtureRequest) -> 
                 and not (folder / word).exists()]
     if missing:
         pytest.skip(f"{missing[0]} is written by a command of another backend")
-    kind = "trace" if "trace" in words else "" if "compare" in words or "--report" in words else words[2]
+    done_before = "compare" in words or "--report" in words or words[2:4] == ["sweep", "--resume"]
+    kind = "trace" if "trace" in words else "" if done_before else words[2]
     extra = shlex.split(SHORT.get(kind, ""))
     if kind == "parity":
         extra += ["--backends", ",".join(asked)]
     if kind == "bench":  # not the referee, unless there is nobody else
         names = [name for name in asked if name != "numpy"]
         extra += ["--backends", ",".join(names)] if names else ["--backends", "numpy", "--precision", "float64"]
+    if kind == "sweep":
+        extra += ["--backend", asked[0]]
     done = subprocess.run([sys.executable, *words, *extra], cwd=folder, capture_output=True, text=True, check=False)
     differs = "alexnet-tab" in words and {"tensorflow", "mxnet"} & set(asked)
     assert done.returncode == (1 if differs else 0), done.stderr
