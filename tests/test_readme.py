@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_mf import backends
+from alexnet_mf import backends, cli
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -24,8 +24,8 @@ SHORT = {  # what makes a command short enough for a test; of a flag given twice
 }
 
 
-def commands() -> list[str]:
-    blocks = re.findall(r"```console\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+def commands(path: Path = README) -> list[str]:
+    blocks = re.findall(r"```console\n(.*?)```", path.read_text(encoding="utf-8"), re.S)
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
@@ -41,8 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_readme_shows_every_verb() -> None:
     text = " ".join(program_commands())
-    for verb in ("train", "shapes", "parity", "parity trace", "parity compare", "bench", "bench --report", "sweep", "sweep --resume",
-                 "list backends", "list networks", "list runs", "train --resume", "plot curves"):
+    for verb in ("train", "shapes", "parity", "parity trace", "parity compare", "bench", "bench --report",
+                 "sweep", "sweep --resume", "list backends", "list networks", "list runs", "train --resume",
+                 "plot curves"):
         assert f"alexnet_mf {verb}" in text
 
 
@@ -81,3 +82,14 @@ def test_command(command: str, folder: Path, request: pytest.FixtureRequest) -> 
     assert "Traceback" not in done.stderr
     if differs:
         assert "padding 0 instead of 1" in done.stdout
+
+
+EXERCISES = commands(README.parent / "docs" / "exercises.md")
+
+
+@pytest.mark.parametrize("command", EXERCISES, ids=range(len(EXERCISES)))
+def test_the_commands_of_the_exercises_are_commands(command: str) -> None:
+    """They train for hours, or would on a CPU: that the program takes them is enough here."""
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "alexnet_mf"]
+    assert cli.parser().parse_args(words[3:]).verb == words[3]

@@ -45,7 +45,7 @@ def test_tables_record_and_picture(command):
     assert out.startswith("after 2 epochs: means over the seeds, (lowest to highest)\n")
     assert [line.split()[:2] for line in out.splitlines()[2:6]] == [
         ["lenet5", "none"], ["lenet5", "flip+crop"], ["lenet5-relu", "none"], ["lenet5-relu", "flip+crop"]]
-    assert err.splitlines()[0] == "training 1/8: lenet5, none, batch 128, lr 0.9, seed 0"
+    assert err.splitlines()[0] == "training 1/8: lenet5, none, batch 128, lr 0.9, seed 0: accuracy 0.450 in 0 s"
     assert len(err.splitlines()) == 8
     found = records.load(Path("s.json"))
     assert found["complete"]

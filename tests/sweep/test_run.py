@@ -134,9 +134,10 @@ def test_a_sweep_that_is_over_does_nothing_more(sweep, played):
 def test_progress_names_the_training(sweep, played):
     told = []
     made = sweep(nets=("lenet5",), seeds=(3, 4))
-    made.tell = lambda training, number, count, now: told.append((training.seed, number, count, now.get("epoch")))
+    made.tell = lambda training, number, count, now: told.append((training.seed, number, count, len(now)))
     made.run()
-    assert told == [(3, 1, 2, None), (3, 1, 2, 1), (4, 2, 2, None), (4, 2, 2, 1)]
+    assert told == [(3, 1, 2, 0), (3, 1, 2, 5), (3, 1, 2, len(made.record["trainings"][0])),
+                    (4, 2, 2, 0), (4, 2, 2, 5), (4, 2, 2, len(made.record["trainings"][1]))]
 
 
 @pytest.mark.parametrize("plan, fragment", [

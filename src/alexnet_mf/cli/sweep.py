@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -181,17 +182,17 @@ def plotting() -> Any:
 
 
 class Display:
-    """What goes on: a line that is written over on a terminal, a line for each training elsewhere."""
+    """What goes on: a line for each training that is over, and on a terminal one for that which is not."""
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
-        self._wiped = False
+        self._open = False
 
     def __enter__(self) -> Display:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._wiped:
+        if self._open:
             sys.stderr.write("\r\x1b[K")
 
     def progress(self, training: Training, number: int, count: int, now: dict[str, Any]) -> None:
@@ -201,15 +202,24 @@ class Display:
         what = f"{training.net}, {augment_text(training.augment)}, batch {training.batch_size}, lr " \
                f"{training.learning_rate:g}, seed {training.seed}{' (held out)' if training.held_out else ''}"
         line = f"training {number}/{count}: {what}"
-        if now and now["images_per_second"]:
+        over = "whole_seconds" in now
+        if over:
+            line += f": {outcome(now)} in {output.duration(now['whole_seconds'])}"
+        elif now and now["images_per_second"]:
             line += (f": epoch {now['epoch']}/{now['epochs']}, loss {now['loss']:.3f}, "
                      f"{now['images_per_second']:.0f} images/s, {output.duration(now['seconds_left'])} left")
         if sys.stderr.isatty():
-            self._wiped = True
-            sys.stderr.write(f"\r\x1b[K{line[:110]}")
+            shown = f"{line}\n" if over else line[:shutil.get_terminal_size().columns - 1]
+            sys.stderr.write(f"\r\x1b[K{shown}")
             sys.stderr.flush()
-        elif not now:
+            self._open = not over
+        elif over:
             output.notice(line)
+
+
+def outcome(entry: dict[str, Any]) -> str:
+    """Of a training that is over."""
+    return entry["failed"] if "failed" in entry else f"accuracy {records.accuracy(entry):.3f}"
 
 
 def tell(record: dict[str, Any], options: argparse.Namespace, drawing: Any) -> int:

@@ -44,7 +44,8 @@ class Sweep:
         Args:
             record: a new one from `begin`, or one to go on with.
             command: the words that started the program, for the record.
-            tell: takes a training, its number, how many there are, and how it stands.
+            tell: takes a training, its number, how many there are, and how it stands: nothing at its beginning, then
+                what its worker tells, and at its end its entry in the record.
             save: takes the record whenever there is more in it.
             data_dir: where the data set is, should that have been said.
             connect: starts a worker: settings that it leaves out from the start, and who is told of its progress.
@@ -114,9 +115,11 @@ class Sweep:
         if digest != self.record["data"]["sha256"]:
             raise SweepError(f"these are not the images that the sweep was begun with "
                              f"({self.record['data']['origin']}); name their folder with --data-dir")
-        self.record["trainings"].append({**entry, "whole_seconds": time.monotonic() - began, **answer})
+        entry |= {"whole_seconds": time.monotonic() - began, **answer}
+        self.record["trainings"].append(entry)
         self._session["seconds"] = time.monotonic() - self._began
         self.save(self.record)
+        self.tell(training, done + 1, count, entry)
 
 
 def begin(plan: Plan, networks: Mapping[str, Network], data: Mapping[str, str]) -> dict[str, Any]:
