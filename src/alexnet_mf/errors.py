@@ -37,6 +37,12 @@ class TrainingDiverged(AlexnetMfError, ArithmeticError):
     exit_code = 1
 
 
+class OutputsNotFinite(AlexnetMfError, ArithmeticError):
+    """A network whose outputs are NaN or infinite, though its weights are not."""
+
+    exit_code = 1
+
+
 class OutOfMemory(AlexnetMfError, MemoryError):
     """A batch that does not fit in the device's memory; names a size that would."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -38,6 +39,27 @@ def write(path: Path, content: bytes) -> None:
         _remove(partial)
         raise
     _sync_folder(target.parent)
+
+
+def read(path: Path, most: int) -> bytes:
+    """The content of a file from outside, which may be anything.
+
+    Args:
+        most: bytes that it may have.
+
+    Raises:
+        OSError: where it cannot be read, is larger, or is no file: a device or a pipe may never end.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is not a file", str(path))
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except ValueError as error:  # a null byte in the path
+        raise OSError(errno.EINVAL, "no path can be like that", str(path)) from error
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most / 1e6:g} MB", str(path))
+    return content
 
 
 def link(path: Path, other: Path) -> None:

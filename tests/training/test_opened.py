@@ -76,7 +76,7 @@ def test_a_file_that_fits_nothing_says_so(tmp_path):
 @pytest.mark.parametrize("network", [3, [], {"name": "x"}, {"name": "x", "input": [1, 28, 28], "layers": 3}])
 def test_a_network_that_is_none_is_refused(small, tmp_path, network):
     parameters.save(tmp_path / "w", parameters.initialise(small, 0), {"network": network})
-    with pytest.raises(ParametersError, match="w: its header does not describe a network .*name one with --net"):
+    with pytest.raises(ParametersError, match=r"w: its header does not describe a network .*name one with --net"):
         open_weights(tmp_path / "w")
 
 

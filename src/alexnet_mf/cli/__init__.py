@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 import alexnet_mf
-from alexnet_mf.cli import bench, listing, output, parity, plot, shapes, train
+from alexnet_mf.cli import bench, evaluate, listing, output, parity, plot, predict, shapes, train
 from alexnet_mf.errors import AlexnetMfError
 
 VERBS = {
@@ -19,6 +19,8 @@ VERBS = {
     "shapes": (shapes, "measure every layer's output shape in one backend or all"),
     "parity": (parity, "prove that backends compute the same function, or name the layer where they part"),
     "bench": (bench, "measure how fast backends are, each beside the device's limits and the book's style"),
+    "predict": (predict, "tell what pictures show, by the weights of a run or a file"),
+    "evaluate": (evaluate, "test the weights of a run or a file: accuracy, confusions, mistakes"),
     "plot": (plot, "draw the curves of runs, laid over each other"),
     "list": (listing, "list backends, networks or runs"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -13,9 +14,11 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from alexnet_mf import files
 from alexnet_mf.backends.base import NativeLayer
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.training import loop
@@ -39,8 +42,9 @@ def notice(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), title: str = "") -> None:
-    """Columns of text; those in `right` are numbers."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), title: str = "",
+          dense: bool = False) -> None:
+    """Columns of text; those in `right` are numbers. A dense table has no space to spare between them."""
     if not sys.stdout.isatty():
         widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
         if title:
@@ -49,12 +53,20 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
             say("  ".join(cell.rjust(width) if i in right else cell.ljust(width)
                           for i, (cell, width) in enumerate(zip(row, widths))).rstrip())
         return
-    drawn = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold")
+    drawn = Table(box=None if dense else SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold",
+                  padding=(0, 1, 0, 0) if dense else (0, 1))
     for i, column in enumerate(columns):
         drawn.add_column(column, justify="right" if i in right else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(escape, row))
     console().print(drawn)
+
+
+def printable(text: str) -> str:
+    """A text from outside, such as a file's name, for one line: what would move the cursor or cannot be encoded is
+    written as an escape."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode()
+                   for letter in text)
 
 
 def shape_text(shape: Sequence[int]) -> str:
@@ -112,6 +124,31 @@ def write_json(destination: str, value: Any) -> None:
     write_text(destination, text + "\n")
 
 
+def drawing(module: str, verb: str) -> Any:
+    """A module that draws, imported; to be asked before the work whose result it draws.
+
+    Raises:
+        AlexnetMfError: where matplotlib is missing or broken.
+    """
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # whatever a broken installation raises
+        raise AlexnetMfError(f"{verb} takes matplotlib, which cannot be imported ({error}); pip install matplotlib, or "
+                             "install alexnet_mf[plot]") from error
+
+
+def write_picture(destination: str, content: bytes) -> None:
+    """A picture to a file.
+
+    Raises:
+        AlexnetMfError: where the file cannot be written.
+    """
+    try:
+        files.write(Path(destination), content)
+    except OSError as error:
+        raise AlexnetMfError(f"{destination}: cannot be written ({error.strerror}); name another file") from error
+
+
 def write_text(destination: str, text: str) -> None:
     """Text to a file.
 
@@ -163,6 +200,54 @@ class DownloadDisplay:
         if self.bar:
             self.bar.stop()
             self.bar = None
+
+
+class ImagesDisplay:
+    """How many images are done, how fast, and the time left: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, doing: str, total: int | None, quiet: bool):
+        self.doing = doing
+        self.total = total
+        self.quiet = quiet
+        self.bar: Progress | None = None
+        self._start = self._last_line = time.perf_counter()
+        if not quiet and sys.stderr.isatty():
+            self.bar = Progress(TextColumn(doing), BarColumn(bar_width=None), TextColumn("{task.fields[figures]}"),
+                                console=Console(stderr=True), expand=True, transient=True)
+            self.task = self.bar.add_task("", total=total, figures="")
+
+    def __enter__(self) -> ImagesDisplay:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.perf_counter() - self._start
+
+    def done(self, images: int) -> None:
+        """So many, all in all."""
+        rate = images / self.seconds
+        figures = f"{images:,}{f' of {self.total:,}' if self.total else ''} images, {rate:.1f} images/s"
+        if self.total:
+            figures += f", {duration((self.total - images) / rate)} left"
+        if self.bar:
+            self.bar.update(self.task, completed=images, figures=figures)
+        elif not self.quiet and time.perf_counter() - self._last_line >= PLAIN_INTERVAL:
+            self._last_line = time.perf_counter()
+            notice(f"{self.doing}: {figures}")
+
+    def warn(self, text: str) -> None:
+        """A line on standard error, above the bar."""
+        if self.bar:
+            self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            notice(text)
 
 
 class TrainingDisplay:

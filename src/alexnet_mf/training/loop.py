@@ -278,12 +278,16 @@ def _logits(model: Model[Any], parts: list[Any], stop: Callable[[], bool]) -> np
     return np.concatenate(found)
 
 
-def _score(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """The logarithm of the softmax, (n, classes), in float64."""
     logits = logits.astype(np.float64)
     with np.errstate(invalid="ignore"):  # of an infinite logit the loss is not a number, and no warning is needed
         shifted = logits - logits.max(axis=1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    loss = -log_probabilities[np.arange(len(labels)), labels].mean()
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def _score(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    loss = -log_probabilities(logits)[np.arange(len(labels)), labels].mean()
     return float(loss), float((logits.argmax(axis=1) == labels).mean())
 
 

@@ -27,7 +27,7 @@ class Opened(NamedTuple):
     """What the file says of them: seed, step, figures; {} for another program's."""
 
 
-def open_weights(path: Path, net: str | None = None, which: Which = "last") -> Opened:
+def open_weights(path: Path, net: str | None = None, which: Which = "last", backend: str = "torch") -> Opened:
     """The weights of a run folder or of a canonical safetensors file, read and checked.
 
     A file of this program says which network it belongs to; for another program's, and to read a file as another
@@ -36,6 +36,7 @@ def open_weights(path: Path, net: str | None = None, which: Which = "last") -> O
     Args:
         net: a network's name, or a TOML file's.
         which: of a run folder, the last weights or those of the best test accuracy.
+        backend: whose tab `alexnet-tab` is.
 
     Raises:
         ParametersError: where the file is missing or damaged, does not say its network, or does not fit it: names every
@@ -44,7 +45,7 @@ def open_weights(path: Path, net: str | None = None, which: Which = "last") -> O
         SpecError: for an unknown network.
     """
     file = weights_file(path, which)
-    network = find_network(net) if net else network_of(file)
+    network = find_network(net, backend) if net else network_of(file)
     values, metadata = parameters.load_with_metadata(file, network)
     return Opened(network, values, file, metadata)
 
