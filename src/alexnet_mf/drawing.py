@@ -57,7 +57,8 @@ def evaluation(found: Evaluation, images: NDArray[np.uint8], names: Sequence[str
     side = max(height, 5.5)
     figure = Figure(figsize=(side + 1.0 + columns * CELL, side), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=[side + 1.0, columns * CELL]))
+    grid = figure.add_gridspec(1, 2, width_ratios=[side + 1.0, columns * CELL])
+    left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     _matrix(left.subplots(), found, names)
     right.suptitle("most confident mistakes: what it is, and what it was taken for" if texts else "no mistakes",
                    fontsize="medium")
@@ -81,7 +82,7 @@ def _figure(columns: int, rows: int, lines: int) -> Figure:
 def _images(figure: Figure | SubFigure, images: Sequence[NDArray[np.uint8]], texts: Sequence[str], columns: int,
             rows: int | None = None) -> None:
     """A grid of images with a text below each."""
-    panels = figure.subplots(rows or -(-len(images) // columns), columns, squeeze=False).flat
+    panels = list(figure.subplots(rows or -(-len(images) // columns), columns, squeeze=False).flat)
     for panel in panels:
         panel.set_axis_off()
     for panel, image, text in zip(panels, images, texts):
@@ -97,12 +98,12 @@ def _matrix(panel: Axes, found: Evaluation, names: Sequence[str]) -> None:
     panel.imshow(shares, cmap="gray_r", vmin=0, vmax=1)
     panel.set_title(f"accuracy {found.accuracy:.3f} on {found.images:,} images", fontsize="medium")
     panel.set_xlabel("taken for")
-    panel.set_ylabel("class")
+    panel.set_ylabel("class, and its accuracy")
     classes = len(names)
     if classes > MOST_CLASSES:
         return
     panel.set_xticks(range(classes), names, rotation=45, ha="right", rotation_mode="anchor", fontsize="small")
-    accuracies = ["" if math.isnan(share) else f" {share:.0%}" for share in found.class_accuracy]
+    accuracies = ["" if math.isnan(share) else f" {share * 100:.0f} %" for share in found.class_accuracy]
     panel.set_yticks(range(classes), [f"{name}{share}" for name, share in zip(names, accuracies)], fontsize="small")
     panel.set_xticks(np.arange(classes - 1) + 0.5, minor=True)
     panel.set_yticks(np.arange(classes - 1) + 0.5, minor=True)
