@@ -1,4 +1,4 @@
-"""The spec as an ONNX graph: the checker takes it, and ONNX Runtime, in which no backend has a hand, gives the logits."""
+"""The spec as an ONNX graph: the checker takes it, and ONNX Runtime, which no backend has written, gives the logits."""
 
 from __future__ import annotations
 

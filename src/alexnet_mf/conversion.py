@@ -23,7 +23,7 @@ from alexnet_mf.errors import AlexnetMfError, ParametersError
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
 from alexnet_mf.specfile import find_network
-from alexnet_mf.training.opened import Which, open_weights
+from alexnet_mf.training.opened import Which, open_weights, weights_file
 
 
 @dataclass(frozen=True)
@@ -169,11 +169,12 @@ def readable() -> list[str]:
     return [name for name in KINDS if name != ONNX]
 
 
-def read(path: Path, kind: str | None = None, net: str | None = None, which: Which = "last") -> Weights:
+def read(path: Path, kind: str | None = None, net: Network | str | None = None, which: Which = "last") -> Weights:
     """Read and check weights of any kind.
 
     Args:
-        kind, net, which: as for `convert`.
+        kind, which: as for `convert`.
+        net: likewise, or the network itself.
 
     Raises:
         AlexnetMfError: as `convert`.
@@ -185,7 +186,7 @@ def read(path: Path, kind: str | None = None, net: str | None = None, which: Whi
         raise ParametersError(f"{path}: ONNX is written and not read; there is {', '.join(readable())}")
     backend = KINDS[kind].backend
     assert backend is not None
-    network = find_network(net or spec.ALEXNET.name, backend)
+    network = net if isinstance(net, Network) else find_network(net or spec.ALEXNET.name, backend)
     content = _content(path, network)
     try:
         return Weights(kind, network, _decoded(backend, content, network, str(path)), {})
@@ -195,7 +196,10 @@ def read(path: Path, kind: str | None = None, net: str | None = None, which: Whi
         raise
 
 
-def _read_canonical(path: Path, net: str | None, which: Which) -> Weights:
+def _read_canonical(path: Path, net: Network | str | None, which: Which) -> Weights:
+    if isinstance(net, Network):
+        values, metadata = parameters.load_with_metadata(weights_file(path, which), net)
+        return Weights(CANONICAL, net, values, metadata)
     opened = open_weights(path, net, which)
     return Weights(CANONICAL, opened.network, opened.parameters, opened.metadata)
 

@@ -69,7 +69,7 @@ def other_names(network: Network) -> dict[str, str]:
     A `Sequential` numbers its blocks, which have their activations in them, and Dense flattens by itself; the book
     keeps it in `net`. Older files have a block's prefix instead: `conv1_weight`.
     """
-    result = {}
+    result: dict[str, str] = {}
     blocks = [layer for layer in network.layers if not isinstance(layer, Flatten)]
     for position, layer in enumerate(blocks):
         if isinstance(layer, (Conv2d, Dense)):

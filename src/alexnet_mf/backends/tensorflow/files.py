@@ -95,7 +95,7 @@ def _order(name: str) -> tuple[str, int]:
 
 def _canonical_names(network: Network, found: dict[str, h5py.Dataset]) -> dict[str, str]:
     """For each variable's path its canonical name: the first conv2d is the network's first convolution, and so on."""
-    result = {}
+    result: dict[str, str] = {}
     for kind, prefix in ((Conv2d, "conv2d"), (Dense, "dense")):
         theirs = sorted({path.rpartition("/vars/")[0] for path in found
                          if re.search(rf"layers/{prefix}(_\d+)?/vars/\d+$", path)}, key=_order)

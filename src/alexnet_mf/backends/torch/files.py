@@ -60,7 +60,7 @@ def other_names(network: Network) -> dict[str, str]:
     A flat `Sequential` numbers its modules, activations too; the book keeps it in `net`. torchvision numbers
     `features`, and from the flattening on `classifier`, each from 0.
     """
-    result = {}
+    result: dict[str, str] = {}
     position, flattened = 0, None
     for layer in network.layers:
         if isinstance(layer, (Conv2d, Dense)):
