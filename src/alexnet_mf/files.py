@@ -54,12 +54,12 @@ def read(path: Path, most: int) -> bytes:
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "it is not a file", str(path))
         with path.open("rb") as file:
-            content = file.read(most + 1)
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise OSError(errno.EFBIG, f"it is larger than {most / 1e6:g} MB", str(path))
+            return file.read(size)
     except ValueError as error:  # a null byte in the path
         raise OSError(errno.EINVAL, "no path can be like that", str(path)) from error
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"it is larger than {most / 1e6:g} MB", str(path))
-    return content
 
 
 def link(path: Path, other: Path) -> None:

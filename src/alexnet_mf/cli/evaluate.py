@@ -87,14 +87,23 @@ def show(found: Evaluation, names: Sequence[str]) -> None:
             rows.append([name, f"{images:,}", f"{row[label]:,}", f"{row[label] / images:.3f}" if images else "",
                          ", ".join(f"{names[other]} {row[other]:,}" for other in others)])
     output.table(["class", "images", "correct", "accuracy", "most often taken for"], rows, right=[1, 2, 3])
-    if len(names) > MOST_CLASSES:
+    if len(names) <= MOST_CLASSES:
+        show_matrix(found, names)
+    output.say()
+
+
+def show_matrix(found: Evaluation, names: Sequence[str]) -> None:
+    """The confusion matrix, where it fits."""
+    columns = ["class", *map(str, range(len(names)))]
+    rows = [[f"{label} {name}", *(f"{count or '.'}" for count in found.confusion[label])]
+            for label, name in enumerate(names)]
+    width = sum(max(len(row[i]) for row in [columns, *rows]) + 1 for i in range(len(columns)))
+    output.say()
+    if width > output.console().width:
+        output.say(f"(the confusion matrix takes {width} columns; --json and --plot write it)")
         return
-    output.say()
-    output.table(["class", *map(str, range(len(names)))],
-                 [[f"{label} {name}", *(f"{count or '.'}" for count in found.confusion[label])]
-                  for label, name in enumerate(names)],
-                 right=range(1, len(names) + 1), title="what each class (row) was taken for (column)", dense=True)
-    output.say()
+    output.table(columns, rows, right=range(1, len(columns)), title="class (row) and what it was taken for (column)",
+                 dense=True)
 
 
 def report(found: Evaluation, names: Sequence[str]) -> dict[str, Any]:

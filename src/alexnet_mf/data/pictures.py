@@ -57,8 +57,8 @@ class Preparation:
         if self.colour:
             return (f"red, green, blue{inverted}; the middle {IMAGENET_CROP:.3g} of the largest {size}-shaped part, "
                     f"resized to {size}; scaled to [0, 1], less ImageNet's mean, by its standard deviation")
-        scaled = "" if self.levels else "; scaled to [0, 1]"
-        return f"grey{inverted}; fitted into {size}, centred on black{scaled}"
+        scaled = "then enlarged and scaled as in training" if self.levels else "scaled to [0, 1]"
+        return f"grey{inverted}; fitted into {size}, centred on black; {scaled}"
 
     def __call__(self, image: Image) -> NDArray[Any]:
         """Uint8 (height, width), or float32 (channels, height, width)."""
