@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 import alexnet_mf
-from alexnet_mf.cli import bench, evaluate, listing, output, parity, plot, predict, shapes, train
+from alexnet_mf.cli import bench, convert, evaluate, listing, output, parity, plot, predict, shapes, train
 from alexnet_mf.errors import AlexnetMfError
 
 VERBS = {
@@ -21,6 +21,7 @@ VERBS = {
     "bench": (bench, "measure how fast backends are, each beside the device's limits and the book's style"),
     "predict": (predict, "tell what pictures show, by the weights of a run or a file"),
     "evaluate": (evaluate, "test the weights of a run or a file: accuracy, confusions, mistakes"),
+    "convert": (convert, "weights from one program's file to another's: safetensors, PyTorch, Keras, Gluon, ONNX"),
     "plot": (plot, "draw the curves of runs, laid over each other"),
     "list": (listing, "list backends, networks or runs"),
 }

@@ -287,6 +287,15 @@ class TrainingDisplay:
             self._last_line = time.perf_counter()
             say(f"epoch {now.epoch}/{now.epochs}, step {now.step}/{now.steps}: {figures}")
 
+    def evaluation(self, done: int, images: int) -> None:
+        """Show how far an epoch's evaluation is: it may take minutes."""
+        if self.bar:
+            self.bar.update(self.task, completed=done, total=images,
+                            figures=f"evaluating: {done:,} of {images:,} test images")
+        elif not self.quiet and time.perf_counter() - self._last_line >= PLAIN_INTERVAL:
+            self._last_line = time.perf_counter()
+            say(f"evaluating: {done:,} of {images:,} test images")
+
     def epoch(self, done: loop.Epoch, epochs: int) -> None:
         """A line that stays."""
         if not self.quiet:
