@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 PIECE = 2**24
 """Bytes written at once."""
@@ -60,6 +62,22 @@ def read(path: Path, most: int) -> bytes:
             return file.read(size)
     except ValueError as error:  # a null byte in the path
         raise OSError(errno.EINVAL, "no path can be like that", str(path)) from error
+
+
+def parse_json(content: bytes | str) -> Any:
+    """JSON from outside.
+
+    Raises:
+        ValueError: where it is none, or none that can be read: nested too deep, or with NaN, which JSON does not have.
+    """
+    try:
+        return json.loads(content, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number in JSON")
 
 
 def link(path: Path, other: Path) -> None:
