@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from alexnet_mf import backends
+from alexnet_mf import backends, data
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -18,6 +19,7 @@ SHORT = {  # what makes a command short enough for a test; of a flag given twice
     "train": "--data synthetic --limit-train 8 --limit-test 8 --batch-size 4 --epochs 1",
     "trace": "--data synthetic --batch-size 1 --steps 1 --images 4",
     "parity": "--data synthetic --batch-size 1 --steps 1 --images 4",
+    "evaluate": "--limit-test 8",
     "bench": "--batch-size 1 --rounds 1 --epoch-batches 2 --sample-seconds 0.01",
 }
 
@@ -33,14 +35,18 @@ def program_commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all, so that a command finds the files of those before it."""
-    return tmp_path_factory.mktemp("readme")
+    """One folder for all, so that a command finds the files of those before it; with the reader's own pictures."""
+    path = tmp_path_factory.mktemp("readme")
+    (path / "pictures").mkdir()
+    for number, image in enumerate(data.synthetic.load(0, train=1, test=2).test.images):
+        Image.fromarray(image).resize((100, 80)).save(path / "pictures" / f"{number}.jpg")
+    return path
 
 
 def test_the_readme_shows_every_verb() -> None:
     text = " ".join(program_commands())
     for verb in ("train", "shapes", "parity", "parity trace", "parity compare", "bench", "bench --report",
-                 "list backends", "list networks", "list runs", "train --resume", "plot curves"):
+                 "list backends", "list networks", "list runs", "train --resume", "plot curves", "evaluate", "predict"):
         assert f"alexnet_mf {verb}" in text
 
 
