@@ -225,10 +225,10 @@ def _header(file: Any, path: Path) -> Header:
         tensors[name] = (DTYPES.get(dtype, dtype), tuple(described.get_shape()))
     text = (file.metadata() or {}).get(KEY, "{}")
     try:
-        metadata = json.loads(text)
+        metadata = files.parse_json(text)
         if not isinstance(metadata, dict):
             raise ValueError("no object")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ParametersError(f"{path}: is damaged: its header's {KEY} is no JSON object; take another copy") from error
     return Header(tensors, metadata)
 

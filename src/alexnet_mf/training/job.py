@@ -155,9 +155,16 @@ def steps_of(recipe: Recipe, data: Dataset) -> int:
 
 
 def recipe_of(record: Mapping[str, Any]) -> Recipe:
-    """The recipe that a run was begun with, by its record."""
+    """The recipe that a run was begun with, by its record.
+
+    Raises:
+        RunError: where it is none.
+    """
     fields = record["recipe"]
-    return Recipe(**{**fields, "sgd": Sgd(**fields["sgd"])})
+    try:
+        return Recipe(**{**fields, "sgd": Sgd(**fields["sgd"])})
+    except (TypeError, AlexnetMfError) as error:
+        raise RunError(f"run.json: its recipe is damaged, or another version's ({error}); start a new run") from error
 
 
 def with_epochs(run: Run, recipe: Recipe, epochs: int, steps: int) -> Recipe:
