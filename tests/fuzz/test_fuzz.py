@@ -191,7 +191,7 @@ KINDS = {  # by reader: what makes a bad file, and how many in the tests of ever
     "toml": (one_file("net.toml", of_bytes, "toml"), 250),
     "bench": (one_file("bench.json", of_json_text, "bench"), 100),
     "names": (one_file("names", of_bytes, "names"), 60), "picture": (put_picture, 300),
-    "run": (put_run, 200), "checkpoint": (put_checkpoint, 200), "resume": (put_for_resuming, 200),
+    "run": (put_run, 200), "checkpoint": (put_checkpoint, 200), "resume": (put_for_resuming, 120),
     "metrics": (put_metrics, 200), "curves": (put_metrics, 10)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -99,8 +100,12 @@ def test_of_many_surplus_tensors_some_are_named(small, tmp_path):
 
 def test_the_backend_of_a_run_is_the_one_that_had_it_last(folder):
     assert backend_of(folder) is None
-    record = {"format": 1, "backend": "torch", "resumed": [{"backend": "mxnet"}]}
-    from alexnet_mf.training.run import _record_checksum
-    (folder / "run.json").write_text(json.dumps(record | {"sha256": _record_checksum(record)}))
+    session = {"backend": "torch", "versions": {}, "settings": {}, "device": "cpu", "precision": "float32",
+               "without": [], "also": []}
+    record = {**session, "format": 1, "network": {"name": "small"}, "spec_sha256": "1", "seed": 5, "data": "drawn",
+              "recipe": {"epochs": 3, "sgd": {}}, "data_name": "synthetic", "data_sha256": "2", "weights": None,
+              "state": "finished", "reason": None, "closing": None, "resumed": [session | {"backend": "mxnet"}]}
+    checksum = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    (folder / "run.json").write_text(json.dumps(record | {"sha256": checksum}))
     assert backend_of(folder) == "mxnet"
     assert backend_of(folder / "weights.safetensors") is None
