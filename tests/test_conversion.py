@@ -256,6 +256,31 @@ def test_a_whole_keras_model_with_its_optimizer(requires, given, small, net, tmp
         parameters.digest(given)
 
 
+def test_a_keras_model_that_keeps_its_layers_in_net(requires, given, small, net, tmp_path):
+    """As the book's classes do."""
+    requires("tensorflow")
+    backends.load("tensorflow")
+    import keras
+
+    from alexnet_mf.backends.tensorflow import network as native
+    from alexnet_mf.backends.tensorflow import weights
+
+    class Book(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = native.build(small)
+
+        def call(self, x: Any) -> Any:
+            return self.net(x)
+
+    model = Book()
+    model(np.zeros((1, 28, 28, 1), np.float32))
+    weights.load(model.net, small, given)
+    model.save_weights(tmp_path / "book.weights.h5")
+    assert parameters.digest(conversion.read(tmp_path / "book.weights.h5", net=net).parameters) == \
+        parameters.digest(given)
+
+
 def test_the_model_zoos_alexnet(requires, tmp_path):
     requires("mxnet")
     backends.load("mxnet")
@@ -274,14 +299,15 @@ def test_the_model_zoos_alexnet(requires, tmp_path):
         assert_array_equal(found[f"{name}.bias"], block.bias.data().asnumpy())
 
 
-def test_names_with_a_blocks_prefix(requires, given, net, tmp_path):
+def test_other_names_in_gluons_files(requires, given, net, tmp_path):
     requires("mxnet")
     backends.load("mxnet")
     import mxnet as mx
 
-    for theirs in ("conv1_weight", "arg:conv1_weight"):
-        named = {theirs.replace("conv1_weight", name.replace(".", "_")): mx.nd.array(value)
-                 for name, value in given.items()}
+    numbers = {"conv1": 0, "conv2": 2, "fc3": 4, "fc4": 6}
+    for style in ("{layer}_{what}", "arg:{layer}_{what}", "net.{number}.{what}"):  # the last is the book's
+        named = {style.format(layer=layer, what=what, number=numbers[layer]): mx.nd.array(given[f"{layer}.{what}"])
+                 for layer, what in (name.split(".") for name in given)}
         mx.nd.save(str(tmp_path / "theirs.params"), named)
         assert parameters.digest(conversion.read(tmp_path / "theirs.params", net=net).parameters) == \
             parameters.digest(given)

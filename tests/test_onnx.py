@@ -98,7 +98,7 @@ def test_the_witness_would_see_another_network(layer, change):
     given, batch = parameters.initialise(EVERYTHING, 1, random_biases=True), images(EVERYTHING)
     found = runtime_logits(onnx_graph.encode(other, given), batch)[0]
     assert relative_l2(found, logits("numpy", other, given, batch)) < TOLERANCE
-    assert relative_l2(found, logits("numpy", EVERYTHING, given, batch)) > 100 * TOLERANCE
+    assert relative_l2(found, logits("numpy", EVERYTHING, given, batch)) > 10 * TOLERANCE
 
 
 def test_the_file_passes_the_checker_and_takes_any_batch():

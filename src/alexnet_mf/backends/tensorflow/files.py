@@ -55,9 +55,9 @@ def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
             largest = max(map(math.prod, shapes(network).values()))
             return {names.get(path, path): _tensor(dataset, images.get(names.get(path, path)), largest)
                     for path, dataset in found.items()}
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError, zipfile.BadZipFile, NotImplementedError) as error:
-        if isinstance(error, ParametersError):
-            raise
+    except ParametersError:
+        raise
+    except Exception as error:  # of a file from outside: whatever zipfile and h5py raise, OverflowError among it
         raise ParametersError(f"cannot be read as Keras 3's weights ({' '.join(str(error).split())}); write them with "
                               f"model.save_weights('NAME.weights.h5')") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +43,9 @@ def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
         ParametersError: where it is none, or would have to be unpickled.
     """
     try:
-        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an odd pickle protocol, say: what matters is what comes out
+            found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # of a file from outside: whatever unpickler, zip reader and tensors raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ParametersError(f"cannot be read as a PyTorch file that holds tensors alone ({reason}); save "
