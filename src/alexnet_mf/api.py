@@ -84,7 +84,7 @@ class TrainedRun:
             framework = backends.load(backend or before["backend"])
             device = before["device"] if same and device == "auto" else device
             model = framework.build(run.network, job.starting_weights(run), device, how)
-            images = _load_data(run.record["data_name"], data_dir)
+            images = _load_data(run.record["data_name"], data_dir, progress)
             session = job.describe_session(framework, model, how, ["alexnet_mf.TrainedRun.resume", str(self.folder)])
             ready = job.take_up(run, model, images, epochs, session)
         except BaseException:
@@ -160,7 +160,7 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
     taken = recipe if isinstance(recipe, Recipe) else job.choose_recipe(recipe, network, model.device)
     taken = _changed(taken, epochs=epochs, batch_size=batch_size, train_images=train_images, test_images=test_images,
                      sgd=_changed(taken.sgd, learning_rate=learning_rate, momentum=momentum, weight_decay=weight_decay))
-    images = _load_data(data, data_dir)
+    images = _load_data(data, data_dir, progress)
     ready = job.begin(Path(out) if out is not None else runs.new_folder(runs.RUNS, name, network.name), model, images,
                       taken, seed, job.describe_session(framework, model, how, ["alexnet_mf.train"]), start_file)
     return _carry_out(ready, progress, on_progress, on_epoch, 60 * checkpoint_minutes)
@@ -192,8 +192,11 @@ def _network_and_weights(net: Network | str | None, backend: str, weights: Sourc
     return network, weights
 
 
-def _load_data(name: DatasetName, folder: Path | str | None) -> Dataset:
-    found, why = load_data(name, Path(folder) if folder is not None else None)
+def _load_data(name: DatasetName, folder: Path | str | None, progress: bool) -> Dataset:
+    from alexnet_mf.cli.progress import DownloadDisplay
+
+    found, why = load_data(name, Path(folder) if folder is not None else None,
+                           progress=DownloadDisplay("Fashion-MNIST", quiet=not progress))
     if why:
         warnings.warn(why, stacklevel=3)
     return found
@@ -208,11 +211,11 @@ def _carry_out(ready: job.Job, progress: bool, on_progress: Callable[[Progress],
                on_epoch: Callable[[Epoch], None] | None,
                save_seconds: float = 60 * job.CHECKPOINT_MINUTES) -> TrainedRun:
     """Train with a display and the caller's own functions."""
-    from alexnet_mf.cli import output  # the one place that prints
+    from alexnet_mf.cli.progress import TrainingDisplay  # the command line is the one place that prints
 
     for line in ready.run.notices:
         warnings.warn(line, stacklevel=3)
-    with output.TrainingDisplay(quiet=not progress) as display:
+    with TrainingDisplay(quiet=not progress) as display:
         def progressed(now: loop.Progress) -> None:
             display.progress(now)
             if on_progress:

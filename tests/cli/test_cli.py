@@ -32,7 +32,6 @@ from alexnet_mf import backends, cli, data, parameters, spec
 from alexnet_mf.backends.numpy.backend import NumpyModel
 from alexnet_mf.cli import output, train
 from alexnet_mf.errors import DataError
-from alexnet_mf.training.loop import Progress
 from alexnet_mf.training.recipe import BOOK, QUICK
 
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
@@ -637,30 +636,6 @@ def test_fashion_mnist_does_not_fall_back(command, small_alexnet, monkeypatch):
 
 
 # Progress
-
-
-def progress(step: int, rate: float = 10.0) -> Progress:
-    return Progress(1, 2, step, 100, 2.0, 0.25, rate, (200 - step) / rate)
-
-
-def test_plain_progress_is_a_line_now_and_then(capsys, monkeypatch):
-    """In a pipe: not at every reading, but every ten seconds."""
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(output, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    with output.TrainingDisplay(quiet=False) as display:
-        for step in range(1, 26):
-            clock.now += 1.0
-            display.progress(progress(step))
-    assert capsys.readouterr().out.splitlines() == [
-        "epoch 1/2, step 10/100: loss 2.000, train acc 0.250, 10.0 images/s, 19 s left",
-        "epoch 1/2, step 20/100: loss 2.000, train acc 0.250, 10.0 images/s, 18 s left"]
-
-
-def test_a_rate_that_is_not_known_is_not_shown(capsys, monkeypatch):
-    """After the first step, which may be a long one."""
-    monkeypatch.setattr(output, "PLAIN_INTERVAL", 0.0)
-    output.TrainingDisplay(quiet=False).progress(progress(1, rate=float("nan")))
-    assert capsys.readouterr().out == "epoch 1/2, step 1/100: loss 2.000, train acc 0.250\n"
 
 
 @pytest.mark.parametrize("seconds, text", [(0.4, "0 s"), (8, "8 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"),

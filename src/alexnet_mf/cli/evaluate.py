@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_mf.cli import opened, output
+from alexnet_mf.cli import opened, output, progress
 from alexnet_mf.cli.arguments import add_json, at_least_one, check_takes_grey_images
 from alexnet_mf.cli.train import load_data
 from alexnet_mf.data import DATASETS, Dataset
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if not quiet:
         output.say(opened.headline(loaded))
         output.say(f"{data.origin}: {len(test):,} test images")
-    with output.ImagesDisplay("evaluating", len(test), quiet) as display:
+    with progress.ImagesDisplay("evaluating", len(test), quiet) as display:
         found = evaluate(loaded.model, test, display.done)
         rate = len(test) / display.seconds
     if not quiet:

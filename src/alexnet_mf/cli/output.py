@@ -1,4 +1,4 @@
-"""How things look: tables, progress, closing lines. Nicely on a terminal, as plain lines in a pipe."""
+"""How things look: tables, lines, files. Nicely on a terminal, as plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ import importlib
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from alexnet_mf import files
 from alexnet_mf.backends.base import NativeLayer
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.training import loop
-
-PLAIN_INTERVAL = 10.0
-"""Seconds between two plain progress lines."""
 
 
 def console() -> Console:
@@ -159,161 +153,6 @@ def write_text(destination: str, text: str) -> None:
         Path(destination).write_text(text, encoding="utf-8")
     except OSError as error:
         raise AlexnetMfError(f"{destination}: cannot be written ({error.strerror}); name another file") from error
-
-
-class DownloadDisplay:
-    """What pooch shows a download's progress to: a bar on a terminal, a line at the start of each file elsewhere."""
-
-    def __init__(self, name: str):
-        self.name = name
-        self.bar: Progress | None = None
-        self._total = 0
-
-    @property
-    def total(self) -> int:
-        """Bytes of the file."""
-        return self._total
-
-    @total.setter
-    def total(self, size: int) -> None:
-        self._total = size
-        if not sys.stderr.isatty():
-            notice(f"downloading {self.name}: {size / 1e6:.1f} MB")
-            return
-        self.bar = Progress(TextColumn(f"downloading {self.name}"), BarColumn(bar_width=None), DownloadColumn(),
-                            TransferSpeedColumn(), console=Console(stderr=True), transient=True)
-        self.task = self.bar.add_task("", total=size)
-        self.bar.start()
-
-    def update(self, size: int) -> None:
-        """So many bytes more have come."""
-        if self.bar:
-            self.bar.update(self.task, advance=size)
-
-    def reset(self) -> None:
-        """Back to the start."""
-        if self.bar:
-            self.bar.reset(self.task)
-
-    def close(self) -> None:
-        """The file is there."""
-        if self.bar:
-            self.bar.stop()
-            self.bar = None
-
-
-class ImagesDisplay:
-    """How many images are done, how fast, and the time left: a bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, doing: str, total: int | None, quiet: bool):
-        self.doing = doing
-        self.total = total
-        self.quiet = quiet
-        self.bar: Progress | None = None
-        self._start = self._last_line = time.perf_counter()
-        if not quiet and sys.stderr.isatty():
-            self.bar = Progress(TextColumn(doing), BarColumn(bar_width=None), TextColumn("{task.fields[figures]}"),
-                                console=Console(stderr=True), expand=True, transient=True)
-            self.task = self.bar.add_task("", total=total, figures="")
-
-    def __enter__(self) -> ImagesDisplay:
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    @property
-    def seconds(self) -> float:
-        """Since the beginning."""
-        return time.perf_counter() - self._start
-
-    def done(self, images: int) -> None:
-        """So many, all in all."""
-        rate = images / self.seconds
-        figures = f"{images:,}{f' of {self.total:,}' if self.total else ''} images, {rate:.1f} images/s"
-        if self.total:
-            figures += f", {duration((self.total - images) / rate)} left"
-        if self.bar:
-            self.bar.update(self.task, completed=images, figures=figures)
-        elif not self.quiet and time.perf_counter() - self._last_line >= PLAIN_INTERVAL:
-            self._last_line = time.perf_counter()
-            notice(f"{self.doing}: {figures}")
-
-    def warn(self, text: str) -> None:
-        """A line on standard error, above the bar."""
-        if self.bar:
-            self.bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
-        else:
-            notice(text)
-
-
-class TrainingDisplay:
-    """A bar on a terminal, a line now and then in a pipe, nothing when quiet."""
-
-    def __init__(self, quiet: bool):
-        self.quiet = quiet
-        self.bar: Progress | None = None
-        self._last_line = time.perf_counter()
-        if not quiet and sys.stdout.isatty():
-            self.bar = Progress(
-                TextColumn("epoch {task.fields[epoch]}"), BarColumn(bar_width=None),
-                TextColumn("{task.fields[figures]}"), expand=True, transient=True)
-            self.task = self.bar.add_task("", total=1, epoch="1", figures="first step ...")
-
-    def __enter__(self) -> TrainingDisplay:
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def progress(self, now: loop.Progress) -> None:
-        """Show where the training is."""
-        if self.quiet:
-            return
-        figures = f"loss {now.loss:.3f}, train acc {now.train_accuracy:.3f}"
-        if now.images_per_second > 0:  # not a number until the second step
-            figures += f", {now.images_per_second:.1f} images/s, {duration(now.seconds_left)} left"
-        if self.bar:
-            self.bar.update(self.task, completed=now.step, total=now.steps, epoch=f"{now.epoch}/{now.epochs}",
-                            figures=figures)
-        elif time.perf_counter() - self._last_line >= PLAIN_INTERVAL:
-            self._last_line = time.perf_counter()
-            say(f"epoch {now.epoch}/{now.epochs}, step {now.step}/{now.steps}: {figures}")
-
-    def evaluation(self, done: int, images: int) -> None:
-        """Show how far an epoch's evaluation is: it may take minutes."""
-        if self.bar:
-            self.bar.update(self.task, completed=done, total=images,
-                            figures=f"evaluating: {done:,} of {images:,} test images")
-        elif not self.quiet and time.perf_counter() - self._last_line >= PLAIN_INTERVAL:
-            self._last_line = time.perf_counter()
-            say(f"evaluating: {done:,} of {images:,} test images")
-
-    def epoch(self, done: loop.Epoch, epochs: int) -> None:
-        """A line that stays."""
-        if not self.quiet:
-            self.line(f"epoch {done.epoch}/{epochs}: {closing_figures(done)}")
-
-    def warn(self, text: str) -> None:
-        """A line on standard error, or above the bar; from any thread."""
-        if self.bar:
-            self.bar.console.print(text, highlight=False, markup=False)
-        else:
-            notice(text)
-
-    def line(self, text: str) -> None:
-        """A line above the bar."""
-        if self.bar:
-            self.bar.console.print(text, highlight=False, markup=False)
-        else:
-            say(text)
 
 
 def closing_figures(epoch: loop.Epoch) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import files
-from alexnet_mf.cli import opened, output
+from alexnet_mf.cli import opened, output, progress
 from alexnet_mf.cli.arguments import add_json, at_least_one
 from alexnet_mf.data.pictures import Preparation, Unreadable
 from alexnet_mf.errors import DataError
@@ -63,7 +63,7 @@ def collect(model: Any, prepared: Preparation,
     """What can be read, and what cannot, which is told at once."""
     found: list[Prediction] = []
     failed: list[Unreadable] = []
-    with output.ImagesDisplay("predicting", None, options.quiet or options.json == "-") as display:
+    with progress.ImagesDisplay("predicting", None, options.quiet or options.json == "-") as display:
         for answer in predict(model, options.images, prepared, options.top, options.limit):
             if isinstance(answer, Unreadable):
                 failed.append(answer)

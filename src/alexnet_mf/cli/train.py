@@ -11,7 +11,7 @@ from typing import Any
 
 from alexnet_mf import backends, parameters, spec
 from alexnet_mf.backends.base import SPEED_SETTINGS, Backend, find_precision
-from alexnet_mf.cli import output, signals
+from alexnet_mf.cli import output, progress, signals
 from alexnet_mf.cli.arguments import (
     add_execution,
     add_json,
@@ -182,7 +182,7 @@ def show_layers(backend: Backend, model: Any, options: argparse.Namespace) -> No
 
 def load_data(name: Any, options: argparse.Namespace) -> Dataset:
     """The data set; where it is not the one hoped for, the user is told."""
-    data, why = load(name, options.data_dir, progress=output.DownloadDisplay("Fashion-MNIST"))
+    data, why = load(name, options.data_dir, progress=progress.DownloadDisplay("Fashion-MNIST", options.quiet))
     if why:
         output.notice(why)
     return data
@@ -193,7 +193,7 @@ def carry_out(ready: job.Job, backend: Backend, options: argparse.Namespace) -> 
     folder, model = ready.run, ready.model
     for line in folder.notices:
         output.notice(line)
-    with output.TrainingDisplay(options.quiet or options.json == "-") as display, signals.Stop(
+    with progress.TrainingDisplay(options.quiet or options.json == "-") as display, signals.Stop(
             lambda name: display.warn(f"{name}: ending this step and saving; once more leaves at once")) as stop:
         announce(ready, options, display)
         result = job.carry_out(ready, watcher(ready, options, display),
@@ -241,7 +241,7 @@ def unasked(ready: job.Job, options: argparse.Namespace) -> bool:
     return options.recipe is None and ready.recipe.name == QUICK.name and not options.resume
 
 
-def announce(ready: job.Job, options: argparse.Namespace, display: output.TrainingDisplay) -> None:
+def announce(ready: job.Job, options: argparse.Namespace, display: progress.TrainingDisplay) -> None:
     """What will be done."""
     if display.quiet:
         return
@@ -254,7 +254,7 @@ def announce(ready: job.Job, options: argparse.Namespace, display: output.Traini
 
 
 def watcher(ready: job.Job, options: argparse.Namespace,
-            display: output.TrainingDisplay) -> Callable[[loop.Progress], None]:
+            display: progress.TrainingDisplay) -> Callable[[loop.Progress], None]:
     """What shows the progress; where the quick recipe was our choice, it says how long the book's would take here."""
     told = display.quiet or not unasked(ready, options)
 
