@@ -145,7 +145,8 @@ FAULTS = {
     "no zlib": (png(28, 28, b"abcdefgh"), "is damaged"),
     "large": (png(8000, 8000, zlib.compress(bytes(8001 * 8000))), "is too large: 8000x8000 pixels"),
     "a size that cannot be": (png(2**31 - 1, 2**31 - 1, b""), "is too large|is damaged|neither"),
-    "bomb": (png(30_000, 30_000, zlib.compress(bytes(10**6)), bits=1), "is too large: 50,000,000 pixels are the most"),
+    "long": (png(70_000, 1, zlib.compress(bytes(70_001))), "is too large: 70000x1 pixels; at most .* 65,535 on a side"),
+    "bomb": (png(30_000, 30_000, zlib.compress(bytes(10**6)), bits=1), "is too large: at most 50,000,000 pixels"),
 }
 
 

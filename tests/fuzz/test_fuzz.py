@@ -226,6 +226,22 @@ def test_many_bad_files(kind: str, child: Child, good: dict[str, Any], tmp_path:
     fuzz(kind, child, good, tmp_path / "bad", 30 * KINDS[kind][1], derandomize=False)
 
 
+def test_the_largest_picture_fits_into_the_bound(child: Child, tmp_path: Path) -> None:
+    """As large as is decoded, in the mode that takes most."""
+    Image.new("RGBA", (7071, 7071), (1, 2, 3, 4)).save(tmp_path / "picture", "PNG", compress_level=1)
+    assert child.read("picture", tmp_path) == "read"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode, kind, options", [
+    ("RGB", "JPEG", {"progressive": True, "subsampling": 0}), ("CMYK", "JPEG", {}), ("I;16", "PNG", {}),
+    ("P", "PNG", {"transparency": b"\0"}), ("LA", "PNG", {})], ids=lambda value: value if isinstance(value, str) else "")
+def test_every_large_picture_fits_into_the_bound(child: Child, tmp_path: Path, mode: str, kind: str,
+                                                 options: dict[str, Any]) -> None:
+    Image.new(mode, (7071, 7071)).save(tmp_path / "picture", kind, **options)
+    assert child.read("picture", tmp_path) == "read"
+
+
 def test_good_files_are_read(child: Child, good: dict[str, Any], tmp_path: Path) -> None:
     """Or the test would show nothing."""
     for kind, name in (("weights", "w.safetensors"), ("trace", "trace.safetensors"), ("toml", "net.toml"),

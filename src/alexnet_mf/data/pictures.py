@@ -28,6 +28,12 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 MOST_BYTES = 100_000_000
 MOST_PIXELS = 50_000_000
 """Of a picture as it is stored: 200 MB when it is decoded, four bytes each."""
+MOST_ON_A_SIDE = 65_535
+"""As many as a JPEG can have. Pillow keeps a pointer for each row, and lines of millions cost it far more than that."""
+LIMITS = f"at most {MOST_PIXELS:,} pixels, and {MOST_ON_A_SIDE:,} on a side, are decoded"
+SHRUNK_FIRST = 4.0
+"""How many times larger than it will be a picture is when it is interpolated: down to that it shrinks by whole factors,
+which takes no memory."""
 IDX_REMEDY = "give PNG, JPEG or idx files of 28x28 images"
 
 # The published preprocessing of torchvision's AlexNet: what the weights for networks in colour were trained with.
@@ -169,31 +175,30 @@ def _decode(path: Path, content: bytes, preparation: Preparation) -> NDArray[Any
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
-            if width * height > MOST_PIXELS:
-                raise DataError(f"{path}: is too large: {width}x{height} pixels, and {MOST_PIXELS:,} are the most "
-                                f"that are decoded; shrink it")
+            if width * height > MOST_PIXELS or max(width, height) > MOST_ON_A_SIDE:
+                raise DataError(f"{path}: is too large: {width}x{height} pixels; {LIMITS}; shrink it")
             image.load()
-            return preparation(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return preparation(image)
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: is neither a PNG nor a JPEG picture, whatever its name, or its beginning is "
                         f"damaged") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: is too large: {MOST_PIXELS:,} pixels are the most that are decoded; shrink "
-                        f"it") from error
-    except DataError:
+        raise DataError(f"{path}: is too large: {LIMITS}; shrink it") from error
+    except (DataError, MemoryError):
         raise
     except Exception as error:  # Pillow raises whatever comes for a damaged file: SyntaxError, struct.error, ...
         raise DataError(f"{path}: is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
 
 
 def _plain(image: Image) -> Image:
-    """Eight bits a channel: grey or red, green and blue, with transparency where there is some."""
+    """Eight bits a channel: grey or red, green and blue, multiplied by the opacity where there is some (`RGBa`)."""
     from PIL import Image
 
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow itself would cut off at 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
-        return image.convert("RGBA")
+        return (image if image.mode == "RGBA" else image.convert("RGBA")).convert("RGBa")
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
@@ -201,7 +206,8 @@ def _flat(image: Image, mode: str, invert: bool) -> Image:
     """Grey (`L`) or `RGB`; what is transparent shows the background: black, and white before inverting."""
     from PIL import Image, ImageOps
 
-    if image.mode == "RGBA":
+    if image.mode == "RGBa":
+        image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white" if invert else "black"), image)
     flat = image.convert(mode)
     return ImageOps.invert(flat) if invert else flat
@@ -213,7 +219,9 @@ def _fitted(image: Image, height: int, width: int) -> Image:
 
     scale = min(width / image.width, height / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+    if image.size == size:
+        return image
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=SHRUNK_FIRST)
 
 
 def _centred(image: Image, height: int, width: int) -> Image:
@@ -232,7 +240,7 @@ def _middle(image: Image, height: int, width: int) -> Image:
     scale = min(image.width / width, image.height / height) * IMAGENET_CROP
     left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
     return image.resize((width, height), Image.Resampling.BILINEAR,
-                        (left, top, left + width * scale, top + height * scale))
+                        (left, top, left + width * scale, top + height * scale), SHRUNK_FIRST)
 
 
 def _prepared_idx(grey: NDArray[np.uint8], preparation: Preparation) -> NDArray[Any]:
