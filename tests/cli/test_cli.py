@@ -30,8 +30,9 @@ import pytest
 import alexnet_mf
 from alexnet_mf import backends, cli, data, parameters, spec
 from alexnet_mf.backends.numpy.backend import NumpyModel
-from alexnet_mf.cli import output, train
+from alexnet_mf.cli import output
 from alexnet_mf.errors import DataError
+from alexnet_mf.training import job
 from alexnet_mf.training.recipe import BOOK, QUICK
 
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
@@ -126,10 +127,9 @@ def test_the_stated_defaults_are_those_that_hold():
     options = cli.parser().parse_args(["train"])
     assert (options.net, options.device, options.seed, options.data) == ("alexnet", "auto", 0, "auto")
     assert (options.backend, options.recipe, options.epochs, options.lr, options.dropout) == (None,) * 5
-    assert train.choose_recipe(None, "cpu") is QUICK
-    assert train.choose_recipe(None, "cuda:0") is BOOK
-    assert train.choose_recipe("book", "cpu") is BOOK
-    assert train.choose_recipe("quick", "cuda:0") is QUICK
+    for asked, device, recipe in ((None, "cpu", QUICK), (None, "cuda:0", BOOK), ("book", "cpu", BOOK),
+                                  ("quick", "cuda:0", QUICK)):
+        assert job.choose_recipe(asked, spec.ALEXNET, device) == recipe
 
 
 def test_version(command):

@@ -120,12 +120,24 @@ def test_lines_from_any_thread_are_whole_and_above_the_bar(terminal):
 
 def test_the_evaluation_of_an_epoch_is_shown(capsys, clock):
     with TrainingDisplay(quiet=False) as display:
+        display.progress(at(100))
         for done in range(0, 10_000, 512):
             display.evaluation(done, 10_000)
             clock.now += 5.12
     assert capsys.readouterr().out.splitlines()[:2] == [
-        "evaluating: 1,024 of 10,000 test images, 100.0 images/s, 1 min 30 s left",
-        "evaluating: 2,048 of 10,000 test images, 100.0 images/s, 1 min 20 s left"]
+        "epoch 1/2: loss 2.000, train acc 0.250, 10.0 images/s, evaluating 1,024 of 10,000, 1 min 30 s left",
+        "epoch 1/2: loss 2.000, train acc 0.250, 10.0 images/s, evaluating 2,048 of 10,000, 1 min 20 s left"]
+
+
+def test_in_a_narrow_terminal_the_evaluation_goes_before_the_training(terminal, clock):
+    screen = terminal(64)
+    with TrainingDisplay(quiet=False) as display:
+        display.progress(at(100))
+        display.evaluation(0, 10_000)
+        clock.now += 10.0
+        display.evaluation(1_000, 10_000)
+        display.bar.refresh()
+    assert "evaluating 1,000 of 10,000, 1 min 30 s left" in screen.text
 
 
 def test_the_loop_tells_how_far_an_evaluation_is(small):

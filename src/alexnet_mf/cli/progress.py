@@ -164,26 +164,29 @@ class TrainingDisplay(Display):
 
     def __init__(self, quiet: bool):
         super().__init__(quiet)
+        self._epoch, self._trained = "epoch 1", ["first step ..."]
         self._evaluation_start = 0.0
         if self.bar:
-            self.bar.update(self.task, total=1, label="epoch 1", figures="first step ...")
+            self.bar.update(self.task, total=1, label=self._epoch, figures=self._trained[0])
 
     def progress(self, now: loop.Progress) -> None:
         """Show where the training is."""
-        figures = [f"loss {now.loss:.3f}", f"train acc {now.train_accuracy:.3f}"]
+        self._epoch = f"epoch {now.epoch}/{now.epochs}"
+        self._trained = figures = [f"loss {now.loss:.3f}", f"train acc {now.train_accuracy:.3f}"]
         if now.images_per_second > 0:  # not a number until the second step
-            figures += [f"{now.images_per_second:.1f} images/s", f"{duration(now.seconds_left)} left"]
-        epoch = f"epoch {now.epoch}/{now.epochs}"
-        self.show(epoch, now.step, now.steps, figures, (3, 0, 1, 2) if len(figures) == 4 else (0, 1),
-                  f"{epoch}, step {now.step}/{now.steps}")
+            self._trained = [*figures, f"{now.images_per_second:.1f} images/s"]
+            figures = [*self._trained, f"{duration(now.seconds_left)} left"]
+        self.show(self._epoch, now.step, now.steps, figures, (3, 0, 1, 2) if len(figures) == 4 else (0, 1),
+                  f"{self._epoch}, step {now.step}/{now.steps}")
 
     def evaluation(self, done: int, images: int) -> None:
-        """Show how far an epoch's evaluation is: it may take minutes."""
+        """Show how far an epoch's evaluation is, which may take minutes, beside the figures of its training."""
         if not done:
             self._evaluation_start = time.perf_counter()
-        seconds = time.perf_counter() - self._evaluation_start
-        self.show("evaluating", done, images, [f"{done:,} of {images:,} test images",
-                                               *pace(done, images, seconds, "images")])
+        left = pace(done, images, time.perf_counter() - self._evaluation_start, "images")[1:]
+        figures = [*self._trained, f"evaluating {done:,} of {images:,}", *left]
+        trained = len(self._trained)
+        self.show(self._epoch, done, images, figures, [*range(trained, len(figures)), *range(trained)])
 
     def epoch(self, done: loop.Epoch, epochs: int) -> None:
         """A line that stays."""
