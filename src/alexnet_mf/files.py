@@ -12,6 +12,8 @@ from typing import Any
 PIECE = 2**24
 """Bytes written at once."""
 
+MOST_JSON = 16_000_000
+"""Bytes: as Python objects they take up to thirty times as many."""
 PARTIAL = ".partial"
 """How the name of a file ends that is not whole yet; it begins with a dot."""
 
@@ -64,12 +66,18 @@ def read(path: Path, most: int) -> bytes:
         raise OSError(errno.EINVAL, "no path can be like that", str(path)) from error
 
 
-def parse_json(content: bytes | str) -> Any:
+def parse_json(content: bytes | str, most: int = MOST_JSON) -> Any:
     """JSON from outside.
 
+    Args:
+        most: bytes or letters that it may have.
+
     Raises:
-        ValueError: where it is none, or none that can be read: nested too deep, or with NaN, which JSON does not have.
+        ValueError: where it is none, or none that can be read: too large, nested too deep, or with NaN, which JSON does
+            not have.
     """
+    if len(content) > most:
+        raise ValueError(f"larger than {most / 1e6:g} MB")
     try:
         return json.loads(content, parse_constant=_no_number)
     except RecursionError as error:

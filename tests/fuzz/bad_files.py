@@ -119,6 +119,34 @@ def of_lines(draw: st.DrawFn, content: bytes) -> bytes:
     return b"\n".join(lines) + b"\n"
 
 
+LITERALS = ["0", "-1", "1.5", "1e308", "nan", "-inf", "9" * 60, "9" * 5000, '""', "'x'", "[]", "[[]]", "[1, 28]",
+            "{}", "true", "1979-05-27", "0x10", '"none"', '"\\ud800"', '"""a\nb"""', f'"{"x" * 20_000}"', "[" * 5000,
+            "{a.b = 1}"]
+
+
+@st.composite
+def of_toml(draw: st.DrawFn, content: bytes) -> bytes:
+    """Values replaced, lines removed, repeated or moved; or by the bytes."""
+    if draw(st.integers(0, 2)) == 0:
+        return draw(of_bytes(content))
+    lines = content.decode().splitlines()
+    for _ in range(draw(st.integers(1, 3))):
+        number = draw(st.integers(0, len(lines) - 1))
+        key, equals, _ = lines[number].partition(" = ")
+        how = draw(st.sampled_from(["value", "value", "value", "remove", "repeat", "move"]))
+        if how == "value" and equals:
+            lines[number] = f"{key} = {draw(st.sampled_from(LITERALS))}"
+        elif how == "remove":
+            del lines[number]
+        elif how == "repeat":
+            lines[number:number] = [lines[number]] * draw(st.sampled_from([1, 5000]))
+        else:
+            lines.insert(draw(st.integers(0, len(lines) - 1)), lines.pop(number))
+        if not lines:
+            break
+    return "\n".join(lines).encode()
+
+
 def header_of(content: bytes) -> tuple[dict[str, Any], bytes]:
     """A safetensors file's header, and the rest."""
     (size,) = struct.unpack("<Q", content[:8])

@@ -53,14 +53,24 @@ def read_run(folder: Path) -> None:
     run.read_record(folder)
 
 
-def resume(folder: Path) -> None:
-    """All that comes before the first step, by the command itself."""
+def command(*words: str, codes: tuple[int, ...] = (0, 2)) -> None:
+    """A command, which tells an error of the package's own by exit code 2."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as told:
-        code = cli.main(["train", "--resume", str(folder), "--quiet"])
-    if code not in (0, 2):
+        code = cli.main(list(words))
+    if code not in codes:
         raise AssertionError(f"exit code {code}: {told.getvalue()}")
     if code == 2:
         raise AlexnetMfError(told.getvalue().splitlines()[-1])
+
+
+def resume(folder: Path) -> None:
+    """All that comes before the first step."""
+    command("train", "--resume", str(folder), "--quiet")
+
+
+def compare(folder: Path) -> None:
+    """The ladder climbs over a trace that is no good: a rung may be red."""
+    command("parity", "compare", str(folder / "trace.safetensors"), codes=(0, 1, 2))
 
 
 def read_metrics(folder: Path) -> None:
@@ -86,7 +96,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "idx images": lambda folder: idx.read_images(folder / "idx"),
     "idx labels": lambda folder: idx.read_labels(folder / "idx"),
     "weights": read_weights, "trace": lambda folder: trace.load(folder / "trace.safetensors"),
-    "checkpoint": read_checkpoint, "run": read_run, "resume": resume, "metrics": read_metrics,
+    "compare": compare, "checkpoint": read_checkpoint, "run": read_run, "resume": resume, "metrics": read_metrics,
     "curves": draw_metrics, "toml": read_toml, "bench": read_bench, "picture": read_picture,
     "names": lambda folder: predict.read_names(folder / "names", LENET5)}
 

@@ -22,14 +22,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bad_files import of_bytes, of_gzip, of_json, of_json_text, of_lines, of_png, of_safetensors, text_of
+import safetensors.numpy
+from bad_files import of_bytes, of_gzip, of_json, of_json_text, of_lines, of_png, of_safetensors, of_toml, text_of
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from alexnet_mf import cli, data, parameters, spec
+from alexnet_mf import cli, data, files, parameters, spec, specfile
+from alexnet_mf.parity import trace
 from alexnet_mf.spec import LENET5
 from alexnet_mf.specfile import dump
+from alexnet_mf.training import run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
 
@@ -188,7 +191,8 @@ KINDS = {  # by reader: what makes a bad file, and how many in the tests of ever
     "idx images": (put_idx("idx images"), 120), "idx labels": (put_idx("idx labels"), 120),
     "weights": (one_file("w.safetensors", of_safetensors, "weights"), 250),
     "trace": (one_file("trace.safetensors", of_safetensors, "trace"), 200),
-    "toml": (one_file("net.toml", of_bytes, "toml"), 250),
+    "compare": (one_file("trace.safetensors", of_safetensors, "trace"), 60),
+    "toml": (one_file("net.toml", of_toml, "toml"), 250),
     "bench": (one_file("bench.json", of_json_text, "bench"), 100),
     "names": (one_file("names", of_bytes, "names"), 60), "picture": (put_picture, 300),
     "run": (put_run, 200), "checkpoint": (put_checkpoint, 200), "resume": (put_for_resuming, 120),
@@ -232,6 +236,24 @@ def test_the_largest_picture_fits_into_the_bound(child: Child, tmp_path: Path) -
     assert child.read("picture", tmp_path) == "read"
 
 
+@pytest.mark.parametrize("kind", ["weights", "trace", "run", "metrics", "bench", "toml"])
+def test_what_is_small_to_read_and_large_to_hold_fits_too(kind: str, child: Child, good: dict[str, Any],
+                                                          tmp_path: Path) -> None:
+    """Empty lists by the million, as many as are read, where nobody asks for them: objects take twenty times more."""
+    size = {"run": run.MOST_RECORD_BYTES, "toml": specfile.MOST_BYTES}.get(kind, files.MOST_JSON)
+    wide = f"[{'[],' * (size // 3 - 20)}[]]"
+    if kind == "toml":
+        (tmp_path / "net.toml").write_text(f"x = {wide}")
+    elif kind in ("weights", "trace"):
+        content = safetensors.numpy.save({"x": np.zeros(1, np.float32)}, {
+            "alexnet_mf" if kind == "weights" else trace.KEY: f'{{"network": {wide}}}'})
+        (tmp_path / {"weights": "w", "trace": "trace"}[kind]).with_suffix(".safetensors").write_bytes(content)
+    else:
+        (tmp_path / {"run": "run.json", "metrics": "metrics.jsonl", "bench": "bench.json"}[kind]).write_text(
+            f'{{"kind": {wide}}}\n')
+    assert child.read(kind, tmp_path) == "refused"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode, kind, options", [
     ("RGB", "JPEG", {"progressive": True, "subsampling": 0}), ("CMYK", "JPEG", {}), ("I;16", "PNG", {}),
@@ -244,9 +266,10 @@ def test_every_large_picture_fits_into_the_bound(child: Child, tmp_path: Path, m
 
 def test_good_files_are_read(child: Child, good: dict[str, Any], tmp_path: Path) -> None:
     """Or the test would show nothing."""
-    for kind, name in (("weights", "w.safetensors"), ("trace", "trace.safetensors"), ("toml", "net.toml"),
-                       ("bench", "bench.json"), ("names", "names"), ("idx images", "idx"), ("idx labels", "idx")):
-        (tmp_path / name).write_bytes(good[kind])
+    for kind, name in (("weights", "w.safetensors"), ("trace", "trace.safetensors"), ("compare", "trace.safetensors"),
+                       ("toml", "net.toml"), ("bench", "bench.json"), ("names", "names"), ("idx images", "idx"),
+                       ("idx labels", "idx")):
+        (tmp_path / name).write_bytes(good["trace" if kind == "compare" else kind])
         assert child.read(kind, tmp_path) == "read", kind
     for content in [*good["pictures"], *good["jpegs"]]:
         (tmp_path / "picture").write_bytes(content)

@@ -9,7 +9,7 @@ from alexnet_mf import files, schemas
 from alexnet_mf.errors import BenchError
 
 FORMAT = 1
-MOST_BYTES = 64_000_000
+MOST_BYTES = files.MOST_JSON
 """Ample: a record has some hundred kilobytes."""
 
 

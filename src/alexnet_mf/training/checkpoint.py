@@ -27,6 +27,8 @@ from alexnet_mf.training.loop import Epoch, Position, Snapshot
 
 FORMAT = 1
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.safetensors")
+MOST_HEADER_BYTES = 100_000_000
+"""As many as safetensors allows: the losses of all steps are in it."""
 MOST_BYTES = 2**36
 """More than any network that a tensor's largest size allows."""
 KEPT = 2
@@ -78,7 +80,7 @@ def load(path: Path) -> Checkpoint:
         raise RunError(f"{path.name} is damaged: its checksum does not fit")
     try:
         with safe_open(path, framework="numpy") as file:
-            header = files.parse_json(file.metadata()["alexnet_mf"])
+            header = files.parse_json(file.metadata()["alexnet_mf"], MOST_HEADER_BYTES)
         if isinstance(header, dict) and header.get("format") != FORMAT:
             raise RunError(f"{path.name} is in format {header['format']}, and this version reads {FORMAT}")
         wrong = schemas.problem(header, schemas.read("alexnet_mf.training", "checkpoint"))

@@ -15,6 +15,7 @@ from alexnet_mf.training.loop import Epoch, Progress
 NAME = "metrics.jsonl"
 MOST_BYTES = 256_000_000
 """Twenty days of a line a second."""
+MOST_IN_A_LINE = 10_000
 
 
 LARGEST = 1e300
@@ -49,7 +50,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     entries = []
     for number, line in enumerate(lines, 1):
         try:
-            entry = files.parse_json(line)
+            entry = files.parse_json(line, MOST_IN_A_LINE)
             if entry["kind"] == "step":
                 _numbers(entry, "step", "epoch", "epochs", "loss", "train_accuracy")
             else:

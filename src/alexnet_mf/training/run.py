@@ -43,7 +43,7 @@ RUNS = Path("runs")
 FORMAT = 1
 RECORD, WEIGHTS, BEST, CURVES, CHECKPOINTS, LOCK = ("run.json", "weights.safetensors", "weights-best.safetensors",
                                                     "curves.png", "checkpoint", ".lock")
-MOST_RECORD_BYTES = 16_000_000
+MOST_RECORD_BYTES = 4_000_000
 LOCK_SECONDS = 1.0
 """How long to wait for a lock: `list runs` takes it for a moment."""
 NOT_THE_RUN = ("format", "state", "reason", "closing", "resumed", "sha256")
