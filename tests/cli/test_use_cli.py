@@ -15,8 +15,7 @@ import safetensors.numpy
 from PIL import Image
 
 from alexnet_mf import backends, cli, data, parameters, spec
-from alexnet_mf.cli import train
-from alexnet_mf.training import run
+from alexnet_mf.training import job, run
 
 
 @dataclasses.dataclass
@@ -46,7 +45,7 @@ def command(capsys: pytest.CaptureFixture[str]):
 @pytest.fixture
 def trained(command, small_alexnet, monkeypatch):
     """A run of two epochs in `first`, and what was left in its metrics."""
-    monkeypatch.setattr(train, "conditions", lambda command: {"command": command, "git_revision": None})
+    monkeypatch.setattr(job, "conditions", lambda command: {"command": command, "git_revision": None})
     monkeypatch.setattr(run.Run, "_draw", lambda self: None)
     done = command("train", "--backend", "numpy", "--data", "synthetic", "--batch-size", "8", "--epochs", "2", "--lr",
                    "0.05", "--out", "first", "--quiet")

@@ -97,7 +97,7 @@ def test_a_network_of_another_size_takes_scaled_grey(tmp_path):
 
 def test_a_network_in_colour_takes_imagenets_convention(tmp_path):
     picture = np.full((100, 300, 3), (255, 0, 51), np.uint8)
-    picture[:, :90] = picture[:, 210:] = 0  # only the middle is seen: 7/8 of 100 pixels
+    picture[:, :105] = picture[:, 195:] = picture[:5] = picture[95:] = 0  # only the middle is seen: 7/8 of 100 pixels
     found = read(saved(tmp_path / "a.png", picture), Preparation(32, 32, colour=True, levels=False))
     assert found.dtype == np.float32 and found.shape == (3, 32, 32)
     expected = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]

@@ -125,7 +125,7 @@ def pictures(paths: Sequence[Path], preparation: Preparation,
             else:
                 yield from _one(path, preparation)
         except DataError as error:
-            yield Unreadable(str(path), str(error).removeprefix(f"{path}: "))
+            yield _unreadable(path, error)
 
 
 def folder(path: Path) -> list[Path]:
@@ -166,7 +166,12 @@ def _one(path: Path, preparation: Preparation) -> Iterator[Picture | Unreadable]
     try:
         yield Picture(str(path), read(path, preparation))
     except DataError as error:
-        yield Unreadable(str(path), str(error).removeprefix(f"{path}: "))
+        yield _unreadable(path, error)
+
+
+def _unreadable(path: Path, error: DataError) -> Unreadable:
+    """An error without the path that it begins with."""
+    return Unreadable(str(path), str(error).removeprefix(str(DataError(f"{path}: "))))
 
 
 def _decode(path: Path, content: bytes, preparation: Preparation) -> NDArray[Any]:
