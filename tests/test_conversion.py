@@ -21,7 +21,7 @@ from alexnet_mf.conversion import KINDS, convert
 from alexnet_mf.errors import AlexnetMfError, ParametersError, SpecError
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.parity.measure import TIERS, relative_l2
-from alexnet_mf.spec import ALEXNET_OWT, Network
+from alexnet_mf.spec import ALEXNET_OWT, Dense, Flatten, Network
 
 NATIVE = {"torch": "torch", "keras": "tensorflow", "gluon": "mxnet", "npz": "numpy"}
 """The kind that each backend's framework has."""
@@ -256,6 +256,14 @@ def test_a_whole_keras_model_with_its_optimizer(requires, given, small, net, tmp
         parameters.digest(given)
 
 
+def test_more_than_ten_layers_of_a_kind_stay_in_their_order(kind, tmp_path):
+    """Where a file numbers them, 10 comes after 9 and not after 1."""
+    deep = Network("deep", (1, 2, 2), (Flatten("flatten"), *(Dense(f"fc{i}", units=4) for i in range(12))))
+    given = parameters.initialise(deep, 0, random_biases=True)
+    (tmp_path / "deep").write_bytes(backends.load(NATIVE[kind]).encode_weights(kind, deep, given))
+    assert parameters.digest(conversion.read(tmp_path / "deep", net=deep).parameters) == parameters.digest(given)
+
+
 def test_a_keras_model_that_keeps_its_layers_in_net(requires, given, small, net, tmp_path):
     """As the book's classes do."""
     requires("tensorflow")
@@ -459,6 +467,20 @@ def test_a_keras_file_reads_no_other_file_and_nothing_huge(requires, net, tmp_pa
         file.create_dataset("layers/dense/vars/0", (10**6, 10**6), "f4", chunks=(1000, 1000), compression="gzip")
     with pytest.raises(ParametersError, match=r"fc3\.weight is \(1000000, 1000000\), not \(32, 108\)"):
         conversion.read(path, net=net)
+
+
+@pytest.mark.parametrize("change, fragment", [
+    (lambda content: content + b"x", "longer or shorter than it says"),
+    (lambda content: content[:-1], "longer or shorter than it says"),
+    (lambda content: content[:16] + (2**60).to_bytes(8, "little") + content[24:], "cannot be read as Gluon's"),
+    (lambda content: content[:36] + (2**40).to_bytes(8, "little") + content[44:], "ends too early"),
+    (lambda content: content[:32] + (0).to_bytes(4, "little") + content[36:], "empty, sparse or of a version")])
+def test_a_gluon_file_is_held_against_its_own_sizes(requires, small, given, net, tmp_path, change, fragment):
+    """Number of arrays at byte 16, rank of the first at 32, its first size at 36."""
+    requires("mxnet")
+    (tmp_path / "a.params").write_bytes(change(backends.load("mxnet").encode_weights("gluon", small, given)))
+    with pytest.raises(ParametersError, match=fragment):
+        conversion.read(tmp_path / "a.params", net=net)
 
 
 def test_damaged_files_are_told_or_read_and_never_crash(kind, native, net, tmp_path):
