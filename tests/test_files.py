@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,31 @@ def test_a_growing_file_is_cut_and_knows_itself(path):
     assert (again.size, again.sync()) == (10, hashlib.sha256(b"one\nthree\n").hexdigest())
     again.close()
     assert path.read_bytes() == b"one\nthree\n"
+
+
+# From outside
+
+
+def test_a_file_from_outside_is_read_if_it_is_one_and_not_too_large(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    assert files.read(path, 7) == b"content"
+    for other, most, said in ((path, 6, "larger than 6e-06 MB"), (tmp_path, 9, "it is not a file"),
+                              (tmp_path / "gone", 9, "No such file"), (Path("a\0b"), 9, "no path can be like that")):
+        with pytest.raises(OSError, match=said):
+            files.read(other, most)
+
+
+def test_reading_takes_the_memory_of_what_is_there(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    tracemalloc.start()
+    files.read(tmp_path / "file", 10**9)
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
+
+
+def test_json_from_outside():
+    assert files.parse_json(b'{"a": [1, 2.5, null]}') == {"a": [1, 2.5, None]}
+    for text in ("", "{", "NaN", "[-Infinity]", "[" * 100_000, b"\xff", "1" * 5000):
+        with pytest.raises(ValueError):
+            files.parse_json(text)

@@ -6,11 +6,13 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from alexnet_mf import backends, cli
+from alexnet_mf import backends, cli, conversion, data
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -20,6 +22,7 @@ SHORT = {  # what makes a command short enough for a test; of a flag given twice
     "parity": "--data synthetic --batch-size 1 --steps 1 --images 4",
     "sweep": "--data synthetic --limit-train 8 --limit-test 8 --net lenet5,lenet5-relu --batch-size 4 --seeds 0 "
              "--epochs 1",
+    "evaluate": "--limit-test 8",
     "bench": "--batch-size 1 --rounds 1 --epoch-batches 2 --sample-seconds 0.01",
 }
 
@@ -35,15 +38,19 @@ def program_commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all, so that a command finds the files of those before it."""
-    return tmp_path_factory.mktemp("readme")
+    """One folder for all, so that a command finds the files of those before it; with the reader's own pictures."""
+    path = tmp_path_factory.mktemp("readme")
+    (path / "pictures").mkdir()
+    for number, image in enumerate(data.synthetic.load(0, train=1, test=2).test.images):
+        Image.fromarray(image).resize((100, 80)).save(path / "pictures" / f"{number}.jpg")
+    return path
 
 
 def test_the_readme_shows_every_verb() -> None:
     text = " ".join(program_commands())
     for verb in ("train", "shapes", "parity", "parity trace", "parity compare", "bench", "bench --report",
                  "sweep", "sweep --resume", "list backends", "list networks", "list runs", "train --resume",
-                 "plot curves"):
+                 "plot curves", "evaluate", "predict", "convert"):
         assert f"alexnet_mf {verb}" in text
 
 
@@ -59,7 +66,14 @@ def test_command(command: str, folder: Path, request: pytest.FixtureRequest) -> 
     words = shlex.split(command)[1:]
     if "--backend" in words and words[words.index("--backend") + 1] not in [*asked, "all"]:
         pytest.skip(f"{command}: not one of the backends of this run")
-    missing = [word for word in words if word.endswith(".safetensors") and "--out" not in words
+    if "convert" in words:
+        for word in words[3:]:
+            needed = conversion.KINDS[conversion.kind_of_name(Path(word))].backend if "/" not in word else None
+            if needed not in (None, *asked):
+                pytest.skip(f"{command}: {needed} is not one of the backends of this run")
+    missing = [word for word in words[3:-1] if "convert" in words and not (folder / word).exists()]
+    missing += [word for word in words if word.endswith(".safetensors") and "convert" not in words
+               and "--out" not in words
                and "--save-weights" not in words and not (folder / word).exists()]
     missing += [word for word in words if word.startswith("runs/") and "--out" not in words
                 and not (folder / word).exists()]
@@ -82,6 +96,17 @@ def test_command(command: str, folder: Path, request: pytest.FixtureRequest) -> 
     assert "Traceback" not in done.stderr
     if differs:
         assert "padding 0 instead of 1" in done.stdout
+
+
+def test_the_python_example_runs(folder: Path, requires: Callable[[str], None]) -> None:
+    requires("torch")
+    requires("tensorflow")
+    [example] = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    done = subprocess.run([sys.executable, "-c", example], cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    accuracy, run = done.stdout.splitlines()[-1].split()
+    assert 0 <= float(accuracy) <= 1
+    assert (folder / run / "lenet5.onnx").stat().st_size > 4 * 61_706
 
 
 EXERCISES = commands(README.parent / "docs" / "exercises.md")

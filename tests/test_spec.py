@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -303,3 +304,11 @@ def test_the_spec_imports_the_standard_library_alone():
             imported.add("." * node.level + (node.module or ""))
     foreign = {name for name in imported if name.split(".")[0] not in sys.stdlib_module_names}
     assert foreign == {"alexnet_mf.errors"}
+
+
+def test_layers_without_end_are_refused_at_once():
+    layers = (*(Dropout(f"drop{number}", rate=0.1) for number in range(20_000)), Dense("fc", units=2))
+    start = time.monotonic()
+    with pytest.raises(SpecError, match="network x: 20,001 layers, and 1,000 are the most"):
+        Network("x", (1, 2, 2), layers)
+    assert time.monotonic() - start < 1

@@ -1,3 +1,23 @@
 """AlexNet from one spec, built natively in PyTorch, TensorFlow and MXNet, and proven to be the same network."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from alexnet_mf.api import TrainedRun, build, convert, load_run, train
+
 __version__ = "0.1.0"
+__all__ = ["TrainedRun", "build", "convert", "load_run", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """The Python API, imported when it is first used: `import alexnet_mf` alone takes no time, and needs nothing."""
+    if name in __all__:
+        return getattr(importlib.import_module("alexnet_mf.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,10 +1,19 @@
 """Errors that a user can mend. Each message is one line that names the remedy."""
 
+LONGEST = 10_000
+"""Letters of a message; what quotes a file may be of any length."""
+
 
 class AlexnetMfError(Exception):
     """A request that cannot be carried out as asked; the command line exits with 2."""
 
     exit_code = 2
+
+    def __init__(self, message: str = ""):
+        """Whatever the message quotes, it stays one line that a terminal can show."""
+        short = message if len(message) <= LONGEST else f"{message[:LONGEST]}..."
+        super().__init__("".join(letter if letter.isprintable() else
+                                 letter.encode("unicode_escape", "backslashreplace").decode() for letter in short))
 
 
 class SpecError(AlexnetMfError, ValueError):
@@ -33,6 +42,12 @@ class RunError(AlexnetMfError):
 
 class TrainingDiverged(AlexnetMfError, ArithmeticError):
     """The loss became NaN or infinite; names the step and the learning rate."""
+
+    exit_code = 1
+
+
+class OutputsNotFinite(AlexnetMfError, ArithmeticError):
+    """A network whose outputs are NaN or infinite, though its weights are not."""
 
     exit_code = 1
 

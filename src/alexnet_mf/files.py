@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 PIECE = 2**24
 """Bytes written at once."""
 
+MOST_JSON = 16_000_000
+"""Bytes: as Python objects they take up to thirty times as many."""
 PARTIAL = ".partial"
 """How the name of a file ends that is not whole yet; it begins with a dot."""
 
@@ -38,6 +43,49 @@ def write(path: Path, content: bytes) -> None:
         _remove(partial)
         raise
     _sync_folder(target.parent)
+
+
+def read(path: Path, most: int) -> bytes:
+    """The content of a file from outside, which may be anything.
+
+    Args:
+        most: bytes that it may have.
+
+    Raises:
+        OSError: where it cannot be read, is larger, or is no file: a device or a pipe may never end.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is not a file", str(path))
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most:
+                raise OSError(errno.EFBIG, f"it is larger than {most / 1e6:g} MB", str(path))
+            return file.read(size)
+    except ValueError as error:  # a null byte in the path
+        raise OSError(errno.EINVAL, "no path can be like that", str(path)) from error
+
+
+def parse_json(content: bytes | str, most: int = MOST_JSON) -> Any:
+    """JSON from outside.
+
+    Args:
+        most: bytes or letters that it may have.
+
+    Raises:
+        ValueError: where it is none, or none that can be read: too large, nested too deep, or with NaN, which JSON does
+            not have.
+    """
+    if len(content) > most:
+        raise ValueError(f"larger than {most / 1e6:g} MB")
+    try:
+        return json.loads(content, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number in JSON")
 
 
 def link(path: Path, other: Path) -> None:

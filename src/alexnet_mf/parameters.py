@@ -11,7 +11,9 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,6 +27,13 @@ from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Conv2d, Dense, Network, Shape
 
 Parameters: TypeAlias = dict[str, NDArray[np.float32]]
+
+KEY = "alexnet_mf"
+"""Of the entry in a safetensors header that holds the metadata, as JSON."""
+DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16", "I32": "int32", "I64": "int64"}
+"""NumPy's names for those of safetensors, as far as weights are likely to have them."""
+MOST_NAMED, LONGEST_NAME = 100, 80
+"""How many tensors an error names, and how much of a name from a file: neither has an end that can be trusted."""
 
 
 def shapes(network: Network) -> dict[str, Shape]:
@@ -80,21 +89,37 @@ def check(parameters: Mapping[str, NDArray[np.generic]], network: Network, where
     Raises:
         ParametersError: names every tensor that is missing, surplus, mis-shaped, of another dtype or not finite.
     """
+    faults = _misfits({name: (value.dtype.name, value.shape) for name, value in parameters.items()}, network)
+    faults |= {name: f"{name} holds NaN or infinity" for name, value in parameters.items()
+               if name not in faults and not np.isfinite(value).all()}
+    _refuse(faults, network, where)
+
+
+def _misfits(tensors: Mapping[str, tuple[str, Shape]], network: Network) -> dict[str, str]:
+    """What is wrong with tensors of these dtypes and shapes, by name."""
     expected = shapes(network)
-    faults = [f"missing {name}" for name in expected if name not in parameters]
-    faults += [f"surplus {name}" for name in parameters if name not in expected]
-    for name, shape in expected.items():
-        value = parameters.get(name)
-        if value is None:
-            continue
-        if value.shape != shape:
-            faults.append(f"{name} is {value.shape}, not {shape}")
-        elif value.dtype != np.float32:
-            faults.append(f"{name} is {value.dtype}, not float32")
-        elif not np.isfinite(value).all():
-            faults.append(f"{name} holds NaN or infinity")
+    faults = {name: f"missing {name}" for name in expected if name not in tensors}
+    faults |= {name: f"surplus {_printable(name)}" for name in tensors if name not in expected}
+    for name, wanted in expected.items():
+        dtype, shape = tensors.get(name, ("float32", wanted))
+        if shape != wanted:
+            faults[name] = f"{name} is {shape}, not {wanted}"
+        elif dtype != "float32":
+            faults[name] = f"{name} is {dtype}, not float32"
+    return faults
+
+
+def _refuse(faults: Mapping[str, str], network: Network, where: str) -> None:
     if faults:
-        raise ParametersError(f"{where}: not the parameters of {network.name}: {'; '.join(faults)}")
+        named = list(faults.values())[:MOST_NAMED]
+        more = f"; and {len(faults) - MOST_NAMED:,} more" if len(faults) > MOST_NAMED else ""
+        raise ParametersError(f"{where}: not the parameters of {network.name}: {'; '.join(named)}{more}")
+
+
+def _printable(name: str) -> str:
+    """A name from a file, fit for one line."""
+    short = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+    return short if short.isprintable() else ascii(short)
 
 
 def digest(parameters: Mapping[str, NDArray[np.generic]]) -> str:
@@ -123,7 +148,32 @@ def to_bytes(parameters: Parameters, metadata: Mapping[str, object] | None = Non
     """Safetensors in canonical layout, with `metadata` as JSON and a checksum in the header."""
     tensors = {name: np.ascontiguousarray(value) for name, value in parameters.items()}
     text = json.dumps(metadata or {})
-    return serialise(tensors, {"alexnet_mf": text, "sha256": _checksum(tensors, text)})
+    return serialise(tensors, {KEY: text, "sha256": _checksum(tensors, text)})
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file says of itself before any tensor is read."""
+
+    tensors: dict[str, tuple[str, Shape]]
+    """Dtype and shape, by name."""
+    metadata: dict[str, Any]
+    """What `save` was given; {} for another program's file."""
+
+
+def read_header(path: Path) -> Header:
+    """Names, dtypes and shapes, which the safetensors library has held against the file's size, and the metadata.
+
+    Raises:
+        ParametersError: where the file is missing or damaged.
+    """
+    with _opened(path) as file:
+        return _header(file, path)
+
+
+def fits(header: Header, network: Network) -> bool:
+    """Whether a file's tensors are the network's, by names, dtypes and shapes."""
+    return not _misfits(header.tensors, network)
 
 
 def load(path: Path, network: Network) -> Parameters:
@@ -141,20 +191,50 @@ def load_with_metadata(path: Path, network: Network) -> tuple[Parameters, dict[s
     Raises:
         ParametersError: as `load`.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            parameters = {name: file.get_tensor(name) for name in file.keys()}
-            header = file.metadata() or {}
-    except (OSError, SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy lacks, such as bfloat16
-        raise ParametersError(f"{path}: cannot be read as safetensors ({error}); give a file that this program or "
-                              f"the safetensors library wrote") from error
+    with _opened(path) as file:
+        header = _header(file, path)
+        _refuse(_misfits(header.tensors, network), network, str(path))  # before anything large is read
+        parameters = {name: file.get_tensor(name) for name in shapes(network)}
+        said = file.metadata() or {}
     check(parameters, network, str(path))
-    text = header.get("alexnet_mf")
-    if text is None:
-        return parameters, {}
-    if "sha256" in header and header["sha256"] != _checksum(parameters, text):  # files of version 0.1 have none
+    # Files of version 0.1 have no checksum.
+    if KEY in said and "sha256" in said and said["sha256"] != _checksum(parameters, said[KEY]):
         raise ParametersError(f"{path}: is damaged: its checksum does not fit; take another copy")
-    return parameters, dict(json.loads(text))
+    return parameters, header.metadata
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        if path.exists() and not path.is_file():  # a folder, or a pipe, which would be waited for
+            raise OSError("not a regular file")
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except (OSError, ValueError, SafetensorError) as error:  # ValueError: a null byte in the path
+        if isinstance(error, ParametersError):
+            raise
+        raise ParametersError(f"{path}: cannot be read as safetensors ({_one_line(error)}); give a file that this "
+                              f"program or the safetensors library wrote") from error
+
+
+def _header(file: Any, path: Path) -> Header:
+    tensors = {}
+    for name in file.keys():
+        described = file.get_slice(name)
+        dtype = described.get_dtype()
+        tensors[name] = (DTYPES.get(dtype, dtype), tuple(described.get_shape()))
+    text = (file.metadata() or {}).get(KEY, "{}")
+    try:
+        metadata = files.parse_json(text)
+        if not isinstance(metadata, dict):
+            raise ValueError("no object")
+    except ValueError as error:
+        raise ParametersError(f"{path}: is damaged: its header's {KEY} is no JSON object; take another copy") from error
+    return Header(tensors, metadata)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _checksum(parameters: Mapping[str, NDArray[np.generic]], text: str) -> str:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -28,6 +29,9 @@ BIAS_INITIALISATIONS: tuple[BiasInitialisation, ...] = ("zeros", "uniform_fan_in
 
 LARGEST_TENSOR = 2**31 - 1
 """Numbers in one tensor: MXNet counts them in 32 bits, and more would not fit into memory anywhere."""
+
+MOST_LAYERS = 1000
+"""Nobody needs more; frameworks, and the search for a diverging layer, take their time for each."""
 
 LATER_FIELDS: dict[str, Any] = {"groups": 1, "learning_rate": None}
 """Fields that came after the first networks, and what they were until then: so they are left out of a description
@@ -216,14 +220,15 @@ class Network:
         if self.bias_initialisation not in BIAS_INITIALISATIONS:
             raise SpecError(f"network {self.name}: bias_initialisation must be one of "
                             f"{', '.join(BIAS_INITIALISATIONS)}, not {self.bias_initialisation!r}")
+        if len(self.layers) > MOST_LAYERS:
+            raise SpecError(f"network {self.name}: {len(self.layers):,} layers, and {MOST_LAYERS:,} are the most")
         names = [layer.name for layer in self.layers]
         for name in names:
             if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
                 raise SpecError(f"network {self.name}: {name!r} cannot name a layer; use letters, digits and _")
-        for name in names:
-            if names.count(name) > 1:
-                raise SpecError(f"network {self.name}: {names.count(name)} layers are named {name!r}; "
-                                f"names must differ")
+        for name, count in Counter(names).items():
+            if count > 1:
+                raise SpecError(f"network {self.name}: {count} layers are named {name!r}; names must differ")
         shape: Shape = self.input
         for layer in self.layers:
             shape = output_shape(layer, shape)

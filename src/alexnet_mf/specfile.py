@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import spec
+from alexnet_mf import files, spec
 from alexnet_mf.errors import SpecError
 from alexnet_mf.spec import Network
 
@@ -23,6 +23,7 @@ else:
     import tomli as tomllib
 
 SUFFIX = ".toml"
+MOST_BYTES = 1_000_000
 NO_ACTIVATION = "none"
 
 
@@ -45,7 +46,7 @@ def load(path: Path) -> Network:
             known, and the layer.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = files.read(path, MOST_BYTES).decode("utf-8")
         fields = tomllib.loads(text)
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror}); to begin with one of the package's own networks: "

@@ -73,6 +73,12 @@ class FakeBackend(Backend):
             raise BackendUnavailable(f"backend {self.name}: no setting 'unknown'; known: compile")
         return FakeModel(network, self)
 
+    def encode_weights(self, kind, network, parameters) -> bytes:
+        raise NotImplementedError
+
+    def decode_weights(self, content, network) -> dict[str, Any]:
+        raise NotImplementedError
+
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         return {"matrix product": Ceiling(self.work("matrix product"), 2.0**40),
                 "copy": Ceiling(self.work("copy"), 2.0**30)}

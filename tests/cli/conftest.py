@@ -28,7 +28,8 @@ def small_alexnet(small, monkeypatch):
         return network
 
     monkeypatch.setattr(spec, "get_network", get_network)
-    monkeypatch.setattr("alexnet_mf.cli.train.for_network", lambda recipe, network: recipe)  # it costs next to nothing
+    # It costs next to nothing.
+    monkeypatch.setattr("alexnet_mf.training.job.for_network", lambda recipe, network: recipe)
     draw = data.synthetic.load
     monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=64, test=32))
     return network

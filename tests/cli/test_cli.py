@@ -30,9 +30,9 @@ import pytest
 import alexnet_mf
 from alexnet_mf import backends, cli, data, parameters, spec
 from alexnet_mf.backends.numpy.backend import NumpyModel
-from alexnet_mf.cli import output, train
+from alexnet_mf.cli import output
 from alexnet_mf.errors import DataError
-from alexnet_mf.training.loop import Progress
+from alexnet_mf.training import job
 from alexnet_mf.training.recipe import BOOK, QUICK
 
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
@@ -127,10 +127,9 @@ def test_the_stated_defaults_are_those_that_hold():
     options = cli.parser().parse_args(["train"])
     assert (options.net, options.device, options.seed, options.data) == ("alexnet", "auto", 0, "auto")
     assert (options.backend, options.recipe, options.epochs, options.lr, options.dropout) == (None,) * 5
-    assert train.choose_recipe(None, "cpu") is QUICK
-    assert train.choose_recipe(None, "cuda:0") is BOOK
-    assert train.choose_recipe("book", "cpu") is BOOK
-    assert train.choose_recipe("quick", "cuda:0") is QUICK
+    for asked, device, recipe in ((None, "cpu", QUICK), (None, "cuda:0", BOOK), ("book", "cpu", BOOK),
+                                  ("quick", "cuda:0", QUICK)):
+        assert job.choose_recipe(asked, spec.ALEXNET, device) == recipe
 
 
 def test_version(command):
@@ -338,7 +337,7 @@ def test_a_learning_rate_that_is_asked_for_is_taken_before_the_networks_own(comm
 
 @pytest.mark.parametrize("words", [TRAIN, ["bench", "--backends", "numpy"]], ids=["train", "bench"])
 @pytest.mark.parametrize("net, fragments", [
-    ("alexnet-2012", ["alexnet-2012 takes 3x227x227", "grey images have one channel", "shapes and parity"]),
+    ("alexnet-2012", ["alexnet-2012 takes 3x227x227", "grey images have one channel", "shapes, parity and predict"]),
     ("alexnet-owt", ["alexnet-owt takes 3x224x224", "grey images have one channel"])])
 def test_a_network_in_colour_takes_no_grey_images(command, words, net, fragments):
     assert_one_line(command(*words, "--net", net), *fragments)
@@ -637,30 +636,6 @@ def test_fashion_mnist_does_not_fall_back(command, small_alexnet, monkeypatch):
 
 
 # Progress
-
-
-def progress(step: int, rate: float = 10.0) -> Progress:
-    return Progress(1, 2, step, 100, 2.0, 0.25, rate, (200 - step) / rate)
-
-
-def test_plain_progress_is_a_line_now_and_then(capsys, monkeypatch):
-    """In a pipe: not at every reading, but every ten seconds."""
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(output, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    with output.TrainingDisplay(quiet=False) as display:
-        for step in range(1, 26):
-            clock.now += 1.0
-            display.progress(progress(step))
-    assert capsys.readouterr().out.splitlines() == [
-        "epoch 1/2, step 10/100: loss 2.000, train acc 0.250, 10.0 images/s, 19 s left",
-        "epoch 1/2, step 20/100: loss 2.000, train acc 0.250, 10.0 images/s, 18 s left"]
-
-
-def test_a_rate_that_is_not_known_is_not_shown(capsys, monkeypatch):
-    """After the first step, which may be a long one."""
-    monkeypatch.setattr(output, "PLAIN_INTERVAL", 0.0)
-    output.TrainingDisplay(quiet=False).progress(progress(1, rate=float("nan")))
-    assert capsys.readouterr().out == "epoch 1/2, step 1/100: loss 2.000, train acc 0.250\n"
 
 
 @pytest.mark.parametrize("seconds, text", [(0.4, "0 s"), (8, "8 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"),

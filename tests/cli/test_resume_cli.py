@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 
 from alexnet_mf import cli, parameters, spec
 from alexnet_mf.cli import train
-from alexnet_mf.training import checkpoint, run
+from alexnet_mf.training import checkpoint, job, run
 
 # 3 epochs of 4 steps with momentum, a checkpoint after each step; annealed from step 9 on.
 SHORT = ["--data", "synthetic", "--limit-train", "30", "--limit-test", "16", "--batch-size", "8", "--epochs", "3",
@@ -53,7 +53,7 @@ def command(capsys: pytest.CaptureFixture[str]):
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, small_alexnet: spec.Network) -> None:
     """Without what takes time and is tested elsewhere."""
-    monkeypatch.setattr(train, "conditions", lambda command: {"command": command, "git_revision": None})
+    monkeypatch.setattr(job, "conditions", lambda command: {"command": command, "git_revision": None})
     monkeypatch.setattr(run.Run, "_draw", lambda self: None)
 
 
@@ -506,7 +506,7 @@ def test_another_spec_under_the_same_name_changes_nothing(whole, stopped, comman
 
 
 def test_another_version_is_told(stopped, command, monkeypatch):
-    monkeypatch.setattr(train.alexnet_mf, "__version__", "9.9")
+    monkeypatch.setattr(job.alexnet_mf, "__version__", "9.9")
     outcome = resume(command, stopped)
     assert outcome.code == 0
     assert re.search(r"versions differ from the checkpoint's \(alexnet_mf \S+ then, 9\.9 now\): the numbers may differ",

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from alexnet_mf import schemas
 from alexnet_mf.bench.link import WorkerFailed, WorkerGone
 from alexnet_mf.errors import AlexnetMfError, SweepError
 from alexnet_mf.sweep import record as records
@@ -25,7 +26,7 @@ def test_each_network_with_its_own_rate_all_with_one_seed_before_the_next(sweep,
                                ("lenet5", 128, 0.9, 1, 0), ("lenet5-relu", 128, 0.1, 1, 0)]
     assert record["complete"]
     assert played.closed == 4, "a process for each"
-    assert records.problem(json.loads(json.dumps(record)), records.schema()) is None
+    assert schemas.problem(json.loads(json.dumps(record)), records.schema()) is None
 
 
 def test_everything_with_everything(sweep, played):
@@ -79,7 +80,7 @@ def test_a_size_that_does_not_fit_ends_nothing_but_itself(sweep, played, failure
     assert [entry.get("failed") for entry in record["trainings"]] == [None, kind, None]
     assert record["complete"]
     assert played.closed == 3
-    assert records.problem(json.loads(json.dumps(record)), records.schema()) is None
+    assert schemas.problem(json.loads(json.dumps(record)), records.schema()) is None
 
 
 def test_what_would_fail_every_training_ends_the_sweep(sweep, played):
@@ -136,8 +137,8 @@ def test_progress_names_the_training(sweep, played):
     made = sweep(nets=("lenet5",), seeds=(3, 4))
     made.tell = lambda training, number, count, now: told.append((training.seed, number, count, len(now)))
     made.run()
-    assert told == [(3, 1, 2, 0), (3, 1, 2, 5), (3, 1, 2, len(made.record["trainings"][0])),
-                    (4, 2, 2, 0), (4, 2, 2, 5), (4, 2, 2, len(made.record["trainings"][1]))]
+    assert told == [(3, 1, 2, 0), (3, 1, 2, 6), (3, 1, 2, len(made.record["trainings"][0])),
+                    (4, 2, 2, 0), (4, 2, 2, 6), (4, 2, 2, len(made.record["trainings"][1]))]
 
 
 @pytest.mark.parametrize("plan, fragment", [

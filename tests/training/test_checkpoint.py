@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from safetensors.numpy import load_file
+from safetensors.numpy import save as serialise
 
 from alexnet_mf import parameters
 from alexnet_mf.backends.base import RATE_INSIDE, TrainerState
@@ -21,13 +23,18 @@ from alexnet_mf.training.loop import Epoch, Position, Snapshot
 EPOCH = Epoch(1, 1 / 3, 0.1, 2 / 3, 1e-300)
 POSITION = Position(7, [EPOCH], [1 / 3, 0.1, 5e-324], 2 / 7, 3, 24, 16, 0.1)
 
+SESSION = {"backend": "torch", "versions": {"torch": "2.15.0"}, "settings": {"threads": 2}, "device": "cpu",
+           "precision": "float32", "without": [], "also": ["layout"]}
+RUN = {**SESSION, "network": {"name": "small"}, "spec_sha256": "1", "seed": 5, "recipe": {"epochs": 3, "sgd": {}},
+       "data": "drawn", "data_name": "synthetic", "data_sha256": "2", "weights": None}
+
 
 def make(number: int = 7, dtype: type = np.float32, velocity: bool = True) -> Checkpoint:
     generator = np.random.default_rng(number)
     weights = {"conv1.weight": generator.random((3, 1, 5, 5)).astype(dtype), "conv1.bias": np.zeros(3, dtype)}
     momenta = {name: -value for name, value in weights.items()} if velocity else {}
     snapshot = Snapshot(dataclasses.replace(POSITION, number=number), TrainerState(weights, momenta, RATE_INSIDE))
-    return Checkpoint(snapshot, {"seed": 5}, {"backend": "torch"}, (12, "abc"))
+    return Checkpoint(snapshot, RUN, SESSION, (12, "abc"))
 
 
 @pytest.mark.parametrize("velocity", [True, False])
@@ -42,6 +49,53 @@ def test_what_goes_in_comes_out(tmp_path, dtype, velocity):
         assert parameters.digest(mine) == parameters.digest(theirs)
         assert all(value.dtype == dtype for value in mine.values())
     assert found.snapshot.state.rule == RATE_INSIDE
+
+
+BAD_VELOCITY = {
+    "missing": {}, "mis-shaped": {"conv1.weight": np.zeros(3, np.float32), "conv1.bias": np.zeros(3, np.float32)},
+    "surplus": {"fc9.bias": np.zeros(3, np.float32)}}
+
+
+def saved_with(tmp_path, **changes) -> Path:
+    """A checkpoint that is what it says, and says what makes no sense."""
+    given = make()
+    return checkpoint.save(tmp_path, dataclasses.replace(given, **changes))
+
+
+@pytest.mark.parametrize("run, told", [
+    (RUN | {"seed": "5"}, "run.seed: '5' is not of type 'integer'"), (RUN | {"seed": 5.0}, "run.seed: 5.0 is not"),
+    (RUN | {"data_name": "mnist"}, "run.data_name: 'mnist' is not one of"), ({}, "is a required property"),
+    (RUN | {"recipe": []}, "run.recipe: [] is not of type 'object'"), (RUN | {"weights": {}}, "run.weights: ")])
+def test_what_makes_no_sense_is_told_by_place(tmp_path, run, told):
+    path = saved_with(tmp_path, run=run)
+    with pytest.raises(RunError) as caught:
+        checkpoint.load(path)
+    assert str(caught.value).startswith(f"{path.name} is damaged: ") and told in str(caught.value)
+
+
+def test_a_header_that_is_nested_too_deep_is_refused(tmp_path):
+    content = serialise({"conv1.bias": np.zeros(3, np.float32)}, {"alexnet_mf": "[" * 100_000})
+    path = tmp_path / f"step-00000007-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="is not a checkpoint of this program"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("change", BAD_VELOCITY.values(), ids=BAD_VELOCITY)
+def test_momentum_has_the_weights_shapes(tmp_path, change):
+    state = make().snapshot.state
+    velocity = dict(list(state.velocity.items())[:1]) if not change else state.velocity | change
+    path = saved_with(tmp_path, snapshot=Snapshot(POSITION, dataclasses.replace(state, velocity=velocity)))
+    with pytest.raises(RunError, match=r"is damaged: its momentum is not the weights'"):
+        checkpoint.load(path)
+
+
+def test_numbers_of_another_kind_are_refused(tmp_path):
+    state = make().snapshot.state
+    changed = dataclasses.replace(state, velocity={}, parameters=state.parameters | {
+        "conv1.bias": np.zeros(3, np.int64)})
+    with pytest.raises(RunError, match=r"is damaged: conv1.bias is int64, not float32 or float64"):
+        checkpoint.load(saved_with(tmp_path, snapshot=Snapshot(POSITION, changed)))
 
 
 def test_it_is_plain_safetensors_under_canonical_names(tmp_path):

@@ -42,7 +42,10 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path):
 
 @pytest.mark.parametrize("line", [b"\n", b"{\n", b"\xff\n", b"[]\n", b'{"kind": "step"}\n', b'{"kind": "epoch"}\n',
                                   metrics.step_line(NOW).replace(b"0.25", b'"x"'),
-                                  metrics.epoch_line(DONE).replace(b"0.25", b"null")])
+                                  metrics.epoch_line(DONE).replace(b"0.25", b"null"), b"[" * 9_999 + b"\n",
+                                  *(metrics.epoch_line(DONE).replace(b"0.25", bad) for bad in (
+                                      b"NaN", b"true", b"1e999", b"1" * 400)),
+                                  metrics.step_line(NOW)[:-2] + b', "x": "' + b"x" * 10_000 + b'"}\n'])
 def test_a_damaged_line_is_named(tmp_path, line):
     write(tmp_path, metrics.step_line(NOW), line, metrics.epoch_line(DONE))
     with pytest.raises(RunError, match=r"metrics\.jsonl: line 2 is damaged"):

@@ -39,6 +39,9 @@ BACKENDS = {
     "numpy": Entry("alexnet_mf.backends.numpy", "numpy", "pip install numpy"),
 }
 
+FRAMEWORKS = tuple(name for name in BACKENDS if name != "numpy")
+"""The backends that train at a speed of use."""
+
 
 def is_installed(name: str) -> bool:
     """Whether the backend's framework can be found; it is not imported."""
@@ -48,6 +51,20 @@ def is_installed(name: str) -> bool:
 def installed() -> list[str]:
     """The backends whose framework can be found, in the registry's order."""
     return [name for name in BACKENDS if is_installed(name)]
+
+
+def default() -> str:
+    """The backend for those who name none: the first framework that is installed.
+
+    Raises:
+        BackendUnavailable: where there is none; says how to get one.
+    """
+    for name in FRAMEWORKS:
+        if is_installed(name):
+            return name
+    raise BackendUnavailable("none of torch, tensorflow and mxnet is installed; "
+                             f"{BACKENDS['torch'].install} (or see: list backends), or take --backend numpy, slow but "
+                             "without a framework")
 
 
 def framework_version(name: str) -> str:

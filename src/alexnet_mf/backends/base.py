@@ -274,6 +274,26 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
+        """A file that the framework's users load without this package, written as they would.
+
+        Args:
+            kind: one of the backend's own in `conversion.KINDS`.
+
+        Raises:
+            ParametersError: where this network has no such file.
+        """
+
+    @abstractmethod
+    def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
+        """The tensors of such a file, of whatever origin: in canonical layout and under canonical names, those that are
+        none of the network's under their own. Whether they fit is for `parameters.check` to say. Nothing is unpickled.
+
+        Raises:
+            ParametersError: where it is no such file; the message goes on from the file's name.
+        """
+
+    @abstractmethod
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         """The device's own limits: a large `matrix product` in this precision, and a large `copy`."""
 

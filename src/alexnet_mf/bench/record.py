@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from alexnet_mf import files, schemas
 from alexnet_mf.errors import BenchError
 
 FORMAT = 1
-LONGEST = 80
-"""Of what is told of a value that does not belong."""
+MOST_BYTES = files.MOST_JSON
+"""Ample: a record has some hundred kilobytes."""
 
 
-@functools.cache
 def schema() -> dict[str, Any]:
     """The JSON Schema of a record."""
-    text = resources.files("alexnet_mf.bench").joinpath("schema.json").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
+    return schemas.read("alexnet_mf.bench")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -30,10 +25,10 @@ def load(path: Path) -> dict[str, Any]:
         BenchError: where it cannot be read, is no record, has another format, or is damaged; names file and place.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        record = files.parse_json(files.read(path, MOST_BYTES))
     except OSError as error:
         raise BenchError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BenchError(f"{path}: not a record of `bench --json` (no JSON)") from error
     if not isinstance(record, dict) or not {"format", "results", "workers"} <= record.keys():
         raise BenchError(f"{path}: not a record of `bench --json`")
@@ -53,21 +48,6 @@ def load(path: Path) -> dict[str, Any]:
     return record
 
 
-def problem(record: Any, expected: dict[str, Any] | None = None) -> str | None:
-    """What most of all is wrong with a record, in a phrase; None where the schema allows it.
-
-    Args:
-        expected: the schema, where the record is not one of the benchmark.
-    """
-    import jsonschema  # takes a while, and only who reads a record needs it
-
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(expected or schema()).iter_errors(record))
-    if error is None:
-        return None
-    said = error.message if len(error.message) <= LONGEST else f"{error.message[:LONGEST]}..."
-    return f"{error.json_path.removeprefix('$').removeprefix('.') or 'the whole'}: {said}"
-
-
-def _no_number(text: str) -> Any:
-    """NaN and infinities, which Python's reader takes and JSON does not have."""
-    raise ValueError(f"{text} is no number in JSON")
+def problem(record: Any) -> str | None:
+    """What most of all is wrong with a record, in a phrase; None where the schema allows it."""
+    return schemas.problem(record, schema())

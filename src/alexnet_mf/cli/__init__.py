@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 import alexnet_mf
-from alexnet_mf.cli import bench, listing, output, parity, plot, shapes, sweep, train
+from alexnet_mf.cli import bench, convert, evaluate, listing, output, parity, plot, predict, shapes, sweep, train
 from alexnet_mf.errors import AlexnetMfError
 
 VERBS = {
@@ -20,6 +20,9 @@ VERBS = {
     "parity": (parity, "prove that backends compute the same function, or name the layer where they part"),
     "bench": (bench, "measure how fast backends are, each beside the device's limits and the book's style"),
     "sweep": (sweep, "train several networks, batch sizes, augmentations and seeds, and compare them"),
+    "predict": (predict, "tell what pictures show, by the weights of a run or a file"),
+    "evaluate": (evaluate, "test the weights of a run or a file: accuracy, confusions, mistakes"),
+    "convert": (convert, "weights from one program's file to another's: safetensors, PyTorch, Keras, Gluon, ONNX"),
     "plot": (plot, "draw the curves of runs, laid over each other"),
     "list": (listing, "list backends, networks or runs"),
 }

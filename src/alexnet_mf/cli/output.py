@@ -1,27 +1,24 @@
-"""How things look: tables, progress, closing lines. Nicely on a terminal, as plain lines in a pipe."""
+"""How things look: tables, lines, files. Nicely on a terminal, as plain lines in a pipe."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.markup import escape
 from rich.table import Table
 
+from alexnet_mf import files
 from alexnet_mf.backends.base import NativeLayer
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.training import loop
-
-PLAIN_INTERVAL = 10.0
-"""Seconds between two plain progress lines."""
 
 
 def console() -> Console:
@@ -39,8 +36,9 @@ def notice(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), title: str = "") -> None:
-    """Columns of text; those in `right` are numbers."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), title: str = "",
+          dense: bool = False) -> None:
+    """Columns of text; those in `right` are numbers. A dense table has no space to spare between them."""
     if not sys.stdout.isatty():
         widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
         if title:
@@ -49,12 +47,20 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
             say("  ".join(cell.rjust(width) if i in right else cell.ljust(width)
                           for i, (cell, width) in enumerate(zip(row, widths))).rstrip())
         return
-    drawn = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold")
+    drawn = Table(box=None if dense else SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold",
+                  padding=(0, 1, 0, 0) if dense else (0, 1))
     for i, column in enumerate(columns):
         drawn.add_column(column, justify="right" if i in right else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(escape, row))
     console().print(drawn)
+
+
+def printable(text: str) -> str:
+    """A text from outside, such as a file's name, for one line: what would move the cursor or cannot be encoded is
+    written as an escape."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode()
+                   for letter in text)
 
 
 def shape_text(shape: Sequence[int]) -> str:
@@ -112,6 +118,31 @@ def write_json(destination: str, value: Any) -> None:
     write_text(destination, text + "\n")
 
 
+def drawing(module: str, verb: str) -> Any:
+    """A module that draws, imported; to be asked before the work whose result it draws.
+
+    Raises:
+        AlexnetMfError: where matplotlib is missing or broken.
+    """
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # whatever a broken installation raises
+        raise AlexnetMfError(f"{verb} takes matplotlib, which cannot be imported ({error}); pip install matplotlib, or "
+                             "install alexnet_mf[plot]") from error
+
+
+def write_picture(destination: str, content: bytes) -> None:
+    """A picture to a file.
+
+    Raises:
+        AlexnetMfError: where the file cannot be written.
+    """
+    try:
+        files.write(Path(destination), content)
+    except OSError as error:
+        raise AlexnetMfError(f"{destination}: cannot be written ({error.strerror}); name another file") from error
+
+
 def write_text(destination: str, text: str) -> None:
     """Text to a file.
 
@@ -122,104 +153,6 @@ def write_text(destination: str, text: str) -> None:
         Path(destination).write_text(text, encoding="utf-8")
     except OSError as error:
         raise AlexnetMfError(f"{destination}: cannot be written ({error.strerror}); name another file") from error
-
-
-class DownloadDisplay:
-    """What pooch shows a download's progress to: a bar on a terminal, a line at the start of each file elsewhere."""
-
-    def __init__(self, name: str):
-        self.name = name
-        self.bar: Progress | None = None
-        self._total = 0
-
-    @property
-    def total(self) -> int:
-        """Bytes of the file."""
-        return self._total
-
-    @total.setter
-    def total(self, size: int) -> None:
-        self._total = size
-        if not sys.stderr.isatty():
-            notice(f"downloading {self.name}: {size / 1e6:.1f} MB")
-            return
-        self.bar = Progress(TextColumn(f"downloading {self.name}"), BarColumn(bar_width=None), DownloadColumn(),
-                            TransferSpeedColumn(), console=Console(stderr=True), transient=True)
-        self.task = self.bar.add_task("", total=size)
-        self.bar.start()
-
-    def update(self, size: int) -> None:
-        """So many bytes more have come."""
-        if self.bar:
-            self.bar.update(self.task, advance=size)
-
-    def reset(self) -> None:
-        """Back to the start."""
-        if self.bar:
-            self.bar.reset(self.task)
-
-    def close(self) -> None:
-        """The file is there."""
-        if self.bar:
-            self.bar.stop()
-            self.bar = None
-
-
-class TrainingDisplay:
-    """A bar on a terminal, a line now and then in a pipe, nothing when quiet."""
-
-    def __init__(self, quiet: bool):
-        self.quiet = quiet
-        self.bar: Progress | None = None
-        self._last_line = time.perf_counter()
-        if not quiet and sys.stdout.isatty():
-            self.bar = Progress(
-                TextColumn("epoch {task.fields[epoch]}"), BarColumn(bar_width=None),
-                TextColumn("{task.fields[figures]}"), expand=True, transient=True)
-            self.task = self.bar.add_task("", total=1, epoch="1", figures="first step ...")
-
-    def __enter__(self) -> TrainingDisplay:
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def progress(self, now: loop.Progress) -> None:
-        """Show where the training is."""
-        if self.quiet:
-            return
-        figures = f"loss {now.loss:.3f}, train acc {now.train_accuracy:.3f}"
-        if now.images_per_second > 0:  # not a number until the second step
-            figures += f", {now.images_per_second:.1f} images/s, {duration(now.seconds_left)} left"
-        if self.bar:
-            self.bar.update(self.task, completed=now.step, total=now.steps, epoch=f"{now.epoch}/{now.epochs}",
-                            figures=figures)
-        elif time.perf_counter() - self._last_line >= PLAIN_INTERVAL:
-            self._last_line = time.perf_counter()
-            say(f"epoch {now.epoch}/{now.epochs}, step {now.step}/{now.steps}: {figures}")
-
-    def epoch(self, done: loop.Epoch, epochs: int) -> None:
-        """A line that stays."""
-        if not self.quiet:
-            self.line(f"epoch {done.epoch}/{epochs}: {closing_figures(done)}")
-
-    def warn(self, text: str) -> None:
-        """A line on standard error, or above the bar; from any thread."""
-        if self.bar:
-            self.bar.console.print(text, highlight=False, markup=False)
-        else:
-            notice(text)
-
-    def line(self, text: str) -> None:
-        """A line above the bar."""
-        if self.bar:
-            self.bar.console.print(text, highlight=False, markup=False)
-        else:
-            say(text)
 
 
 def closing_figures(epoch: loop.Epoch) -> str:

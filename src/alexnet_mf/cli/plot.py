@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 from pathlib import Path
 
-from alexnet_mf import files
 from alexnet_mf.cli import output
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.training import metrics
@@ -35,15 +33,8 @@ def curves(runs: list[Path], path: Path) -> None:
     for name, lines in entries.items():
         if not lines:
             raise AlexnetMfError(f"{name}: there is nothing to draw yet")
-    try:
-        drawing = importlib.import_module("alexnet_mf.training.curves")
-    except ImportError as error:
-        raise AlexnetMfError(f"plot takes matplotlib, which cannot be imported ({error}); pip install matplotlib, or "
-                             "install alexnet_mf[plot]") from error
-    try:
-        files.write(path, drawing.png(entries))
-    except OSError as error:
-        raise AlexnetMfError(f"{path}: cannot be written ({error.strerror}); name another file") from error
+    drawing = output.drawing("alexnet_mf.training.curves", "plot")
+    output.write_picture(str(path), drawing.png(entries))
     output.say(f"{path}: {len(runs)} run{'s' * (len(runs) > 1)}")
 
 

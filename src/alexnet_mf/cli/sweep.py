@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from alexnet_mf.cli.arguments import (
     execution,
     seed,
 )
+from alexnet_mf.cli.progress import Display, DownloadDisplay
 from alexnet_mf.cli.train import first_installed
 from alexnet_mf.errors import AlexnetMfError, SweepError
 from alexnet_mf.specfile import find_network
@@ -96,16 +95,16 @@ def run(options: argparse.Namespace) -> int:
     drawing = plotting() if options.plot else None
     record = resumed(options) if options.resume else begun(options)
     destination = options.json or (str(options.resume) if options.resume else None)
-    show = Display(quiet=options.json == "-")
+    display = SweepDisplay(options.json == "-", error=True)
 
     def save(now: dict[str, Any]) -> None:
         if destination and destination != "-":
             keep(Path(destination), now)
 
-    sweep = Sweep(record, ["alexnet-mf", *options.words], show.progress, save,
+    sweep = Sweep(record, ["alexnet-mf", *options.words], display.progress, save,
                   str(options.data_dir) if options.data_dir else None)
     try:
-        with show:
+        with display:
             sweep.run()
     except BaseException:  # Ctrl-C too: what is finished is kept, and shown
         if record["trainings"]:
@@ -154,7 +153,7 @@ def resumed(options: argparse.Namespace) -> dict[str, Any]:
 
 def load_data(name: data.DatasetName, options: argparse.Namespace) -> dict[str, str]:
     """Make sure that the images are there, before any process asks for them; what the record says of them."""
-    images, why = data.load(name, options.data_dir, progress=output.DownloadDisplay("Fashion-MNIST"))
+    images, why = data.load(name, options.data_dir, progress=DownloadDisplay("Fashion-MNIST", options.json == "-"))
     if why:
         output.notice(why)
     return {"name": images.name, "origin": images.origin, "sha256": images.digest()}
@@ -181,40 +180,23 @@ def plotting() -> Any:
                              "install alexnet_mf[plot]") from error
 
 
-class Display:
-    """What goes on: a line for each training that is over, and on a terminal one for that which is not."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
-        self._open = False
-
-    def __enter__(self) -> Display:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._open:
-            sys.stderr.write("\r\x1b[K")
+class SweepDisplay(Display):
+    """A line for each training that is over, and how far the one is that is not."""
 
     def progress(self, training: Training, number: int, count: int, now: dict[str, Any]) -> None:
-        """A training has begun, or gone on."""
+        """A training has begun, gone on or ended."""
         if self.quiet:
             return
+        label = f"training {number}/{count}"
         what = f"{training.net}, {augment_text(training.augment)}, batch {training.batch_size}, lr " \
                f"{training.learning_rate:g}, seed {training.seed}{' (held out)' if training.held_out else ''}"
-        line = f"training {number}/{count}: {what}"
-        over = "whole_seconds" in now
-        if over:
-            line += f": {outcome(now)} in {output.duration(now['whole_seconds'])}"
-        elif now and now["images_per_second"]:
-            line += (f": epoch {now['epoch']}/{now['epochs']}, loss {now['loss']:.3f}, "
-                     f"{now['images_per_second']:.0f} images/s, {output.duration(now['seconds_left'])} left")
-        if sys.stderr.isatty():
-            shown = f"{line}\n" if over else line[:shutil.get_terminal_size().columns - 1]
-            sys.stderr.write(f"\r\x1b[K{shown}")
-            sys.stderr.flush()
-            self._open = not over
-        elif over:
-            output.notice(line)
+        if "whole_seconds" in now:
+            self.line(f"{label}: {what}: {outcome(now)} in {output.duration(now['whole_seconds'])}")
+        elif now:
+            rate, left = now["images_per_second"], now["seconds_left"]
+            figures = [what, f"epoch {now['epoch']}/{now['epochs']}", f"loss {now['loss']:.3f}"]
+            figures += [f"{rate:.1f} images/s", f"{output.duration(left)} left"] if rate and left is not None else []
+            self.show(label, now["done"], 1, figures)
 
 
 def outcome(entry: dict[str, Any]) -> str:

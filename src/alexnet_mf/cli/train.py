@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import platform
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-import alexnet_mf
 from alexnet_mf import augmentation, backends, parameters, spec
-from alexnet_mf.backends.base import SPEED_SETTINGS, Backend, Sgd, find_precision
-from alexnet_mf.bench.conditions import conditions
-from alexnet_mf.cli import output, signals
+from alexnet_mf.backends.base import SPEED_SETTINGS, Backend, find_precision
+from alexnet_mf.cli import output, progress, signals
 from alexnet_mf.cli.arguments import (
     add_augment,
     add_execution,
@@ -29,13 +24,13 @@ from alexnet_mf.cli.arguments import (
     switched,
 )
 from alexnet_mf.data import Dataset, load
-from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, RunError
+from alexnet_mf.errors import RunError
 from alexnet_mf.specfile import find_network
-from alexnet_mf.training import board, loop
-from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe, for_network
+from alexnet_mf.training import board, job, loop
+from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe
 from alexnet_mf.training.run import RUNS, WEIGHTS, Run, check_new, new_folder
 
-FRAMEWORKS = ("torch", "tensorflow", "mxnet")
+FRAMEWORKS = backends.FRAMEWORKS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,15 +97,12 @@ def run(options: argparse.Namespace) -> int:
     start = (parameters.load(options.weights, network) if options.weights
              else parameters.initialise(network, options.seed))
     model = backend.build(network, start, options.device, how)
-    recipe = with_options(for_network(choose_recipe(options.recipe, model.device), network), options)
+    recipe = with_options(job.choose_recipe(options.recipe, network, model.device), options)
     show_layers(backend, model, options)
     data = load_data(options.data, options)
-    weights = {"file": str(options.weights), "sha256": parameters.digest(start)} if options.weights else None
-    folder = Run.create(options.out or new_folder(RUNS, name, network.name), {
-        "network": spec.as_dict(network), "spec_sha256": spec.digest(network), "seed": options.seed,
-        "recipe": dataclasses.asdict(recipe), "data": data.origin, "data_name": data.name,
-        "data_sha256": data.digest(), "weights": weights}, session(backend, model, options))
-    return carry_out(folder, None, backend, model, data, recipe, options)
+    ready = job.begin(options.out or new_folder(RUNS, name, network.name), model, data, recipe, options.seed,
+                      job.describe_session(backend, model, how, ["alexnet-mf", *options.words]), options.weights)
+    return carry_out(ready, backend, options)
 
 
 def resume(options: argparse.Namespace) -> int:
@@ -131,19 +123,15 @@ def resume(options: argparse.Namespace) -> int:
         options.seed, options.net = folder.record["seed"], network.name
         how = execution(options)
         backend = backends.load(name)
-        model = backend.build(network, starting_weights(folder), options.device, how)
+        model = backend.build(network, job.starting_weights(folder), options.device, how)
         data = load_data(folder.record["data_name"], options)
-        if data.digest() != folder.record["data_sha256"]:
-            raise RunError(f"{folder.folder}: these are not the images it was begun with ({folder.record['data']}); "
-                           "name their folder with --data-dir")
-        recipe = with_epochs(folder, recipe, given.get("epochs", recipe.epochs), steps_of(recipe, data))
-        folder.record["recipe"] = dataclasses.asdict(recipe)
-        snapshot = folder.go_on(session(backend, model, options))
+        ready = job.take_up(folder, model, data, given.get("epochs", recipe.epochs),
+                            job.describe_session(backend, model, how, ["alexnet-mf", *options.words]))
         show_layers(backend, model, options)
     except BaseException:
         folder.close()
         raise
-    return carry_out(folder, snapshot, backend, model, data, recipe, options)
+    return carry_out(ready, backend, options)
 
 
 def given_flags(words: list[str]) -> dict[str, Any]:
@@ -163,7 +151,7 @@ def check_flags(folder: Run, given: dict[str, Any], options: argparse.Namespace,
     """
     if options.out:
         raise RunError("--resume goes on in the run's own folder: leave out --out")
-    recipe = run_recipe(folder)
+    recipe = job.recipe_of(folder.record)
     rates = {layer.rate for layer in folder.network.layers if isinstance(layer, spec.Dropout)}
     before = folder.found.session if folder.found else folder.record
     has = {"net": {folder.network.name}, "seed": {folder.record["seed"]}, "recipe": {recipe.name},
@@ -192,56 +180,6 @@ def shown(value: Any) -> str:
     return ",".join(value) or augmentation.NONE if isinstance(value, tuple) else str(value)
 
 
-def with_epochs(folder: Run, recipe: Recipe, epochs: int, steps: int) -> Recipe:
-    """The recipe with so many epochs, of so many steps.
-
-    Raises:
-        RunError: where the steps that were taken do not belong to that.
-    """
-    if epochs == recipe.epochs or folder.found is None:
-        return dataclasses.replace(recipe, epochs=epochs)
-    position = folder.found.snapshot.position
-    begun = len(position.epochs) + (position.images > 0)
-    if epochs < begun:
-        raise RunError(f"{folder.folder}: has begun epoch {begun}: --epochs must be at least that")
-    if recipe.annealed and position.number >= recipe.annealed_from(steps):
-        raise RunError(f"{folder.folder}: has taken steps at the smaller learning rate of its end, so --epochs cannot "
-                       f"change; start a new run from its weights (--weights {folder.folder / WEIGHTS})")
-    return dataclasses.replace(recipe, epochs=epochs)
-
-
-def steps_of(recipe: Recipe, data: Dataset) -> int:
-    """Steps of an epoch."""
-    return -(-len(data.train.first(recipe.train_images)) // recipe.batch_size)
-
-
-def run_recipe(folder: Run) -> Recipe:
-    """The recipe that the run was begun with."""
-    fields = folder.record["recipe"]
-    return Recipe(**{**fields, "sgd": Sgd(**fields["sgd"])})
-
-
-def starting_weights(folder: Run) -> parameters.Parameters:
-    """The checkpoint's weights, in float32; without one those that the run began with.
-
-    Raises:
-        RunError: where these came from a file that has changed.
-        ParametersError: where that file cannot be read.
-    """
-    if folder.found:
-        found = folder.found.snapshot.state.parameters
-        weights = {name: value.astype(np.float32) for name, value in found.items()}
-        parameters.check(weights, folder.network, str(folder.last_checkpoint))
-        return weights
-    given = folder.record["weights"]
-    if given is None:
-        return parameters.initialise(folder.network, folder.record["seed"])
-    weights = parameters.load(Path(given["file"]), folder.network)
-    if parameters.digest(weights) != given["sha256"]:
-        raise RunError(f"{given['file']}: has changed since {folder.folder} was begun with it: start a new run")
-    return weights
-
-
 def show_layers(backend: Backend, model: Any, options: argparse.Namespace) -> None:
     """The layer table."""
     if not options.quiet and options.json != "-":
@@ -252,43 +190,23 @@ def show_layers(backend: Backend, model: Any, options: argparse.Namespace) -> No
 
 def load_data(name: Any, options: argparse.Namespace) -> Dataset:
     """The data set; where it is not the one hoped for, the user is told."""
-    data, why = load(name, options.data_dir, progress=output.DownloadDisplay("Fashion-MNIST"))
+    data, why = load(name, options.data_dir, progress=progress.DownloadDisplay("Fashion-MNIST", options.quiet))
     if why:
         output.notice(why)
     return data
 
 
-def session(backend: Backend, model: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """What computes a run, and where, as JSON values."""
-    versions = {**backend.versions(), "alexnet_mf": alexnet_mf.__version__, "python": platform.python_version()}
-    values = {**conditions(["alexnet-mf", *options.words]), "backend": backend.name, "versions": versions,
-              "settings": backend.settings(), "device": model.device,
-              "precision": find_precision(backend, model.device, options.precision),
-              "without": switched(options, False), "also": switched(options, True)}
-    return dict(json.loads(json.dumps(values)))  # as it will be when it is read again: lists for tuples
-
-
-def carry_out(folder: Run, start: loop.Snapshot | None, backend: Backend, model: Any, data: Dataset, recipe: Recipe,
-              options: argparse.Namespace) -> int:
+def carry_out(ready: job.Job, backend: Backend, options: argparse.Namespace) -> int:
     """Train in a run folder, from the beginning or from where it stands, and tell the end."""
-    quiet = options.quiet or options.json == "-"
+    folder, model = ready.run, ready.model
     for line in folder.notices:
         output.notice(line)
-    with output.TrainingDisplay(quiet) as display, signals.Stop(lambda name: display.warn(
-            f"{name}: ending this step and saving; once more leaves at once")) as stop:
-        try:
-            if options.tensorboard:
-                folder.write_events(start.position.number if start else 0)
-            result = train(folder, start, model, data, recipe, options, display, stop)
-            if result.finished:
-                folder.finish(result)
-            else:
-                folder.stop(model.export(), result)
-        except Exception as error:
-            folder.fail(str(error) if isinstance(error, AlexnetMfError) else repr(error))
-            raise
-        finally:
-            folder.close()
+    with progress.TrainingDisplay(options.quiet or options.json == "-") as display, signals.Stop(
+            lambda name: display.warn(f"{name}: ending this step and saving; once more leaves at once")) as stop:
+        announce(ready, options, display)
+        result = job.carry_out(ready, watcher(ready, options, display),
+                               lambda done: display.epoch(done, ready.recipe.epochs), display.evaluation,
+                               save_seconds=60 * options.checkpoint_minutes, stop=stop, tensorboard=options.tensorboard)
     if not result.finished:
         assert stop.signal is not None
         output.notice(f"alexnet-mf: stopped by {signals.NAMES[signal.Signals(stop.signal)]} after "
@@ -298,7 +216,7 @@ def carry_out(folder: Run, start: loop.Snapshot | None, backend: Backend, model:
         parameters.save(options.save_weights, model.export(),
                         {"network": spec.as_dict(model.network), "seed": options.seed})
     if options.json:
-        output.write_json(options.json, report(folder, backend, model, data, recipe, result, options))
+        output.write_json(options.json, report(ready, backend, result, options))
     if options.json != "-":
         output.say(output.closing_figures(result.epochs[-1]))
         output.say(f"{result.images_per_second:.1f} examples/sec on {model.device}")
@@ -306,21 +224,10 @@ def carry_out(folder: Run, start: loop.Snapshot | None, backend: Backend, model:
 
 
 def first_installed() -> str:
-    """The backend for those who name none."""
-    for name in FRAMEWORKS:
-        if backends.is_installed(name):
-            output.notice(f"taking --backend {name}, the first installed of {', '.join(FRAMEWORKS)}")
-            return name
-    raise BackendUnavailable("none of torch, tensorflow and mxnet is installed; "
-                             f"{backends.BACKENDS['torch'].install} (or see: list backends), or take --backend numpy, "
-                             "slow but without a framework")
-
-
-def choose_recipe(name: str | None, device: str) -> Recipe:
-    """The recipe asked for, or the device's."""
-    if name:
-        return RECIPES[name]
-    return QUICK if device == "cpu" else BOOK
+    """The backend for those who name none, who are told."""
+    name = backends.default()
+    output.notice(f"taking --backend {name}, the first installed of {', '.join(FRAMEWORKS)}")
+    return name
 
 
 def with_options(recipe: Recipe, options: argparse.Namespace) -> Recipe:
@@ -338,45 +245,47 @@ def given(changes: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in changes.items() if value is not None}
 
 
-def train(folder: Run, start: loop.Snapshot | None, model: Any, data: Dataset, recipe: Recipe,
-          options: argparse.Namespace, display: output.TrainingDisplay, stop: signals.Stop) -> loop.Result:
-    """Train with a display; where the quick recipe was our choice, say so, and how long the book's would take here."""
-    unasked = options.recipe is None and recipe.name == "quick" and not options.resume
-    told = not unasked
-    if not display.quiet:
-        display.line(f"{data.origin}: {describe(recipe)}")
-        if unasked:
-            display.line("on a CPU, so taking --recipe quick (the chapter's own, made for a GPU: --recipe book)")
-        display.line(f"run folder: {folder.folder}")
-        if start:
-            display.line(f"going on after step {start.position.number}, from {folder.last_checkpoint}")
+def unasked(ready: job.Job, options: argparse.Namespace) -> bool:
+    """Whether the quick recipe was our choice."""
+    return options.recipe is None and ready.recipe.name == QUICK.name and not options.resume
+
+
+def announce(ready: job.Job, options: argparse.Namespace, display: progress.TrainingDisplay) -> None:
+    """What will be done."""
+    if display.quiet:
+        return
+    display.line(f"{ready.data.origin}: {describe(ready.recipe)}")
+    if unasked(ready, options):
+        display.line("on a CPU, so taking --recipe quick (the chapter's own, made for a GPU: --recipe book)")
+    display.line(f"run folder: {ready.run.folder}")
+    if ready.start:
+        display.line(f"going on after step {ready.start.position.number}, from {ready.run.last_checkpoint}")
+
+
+def watcher(ready: job.Job, options: argparse.Namespace,
+            display: progress.TrainingDisplay) -> Callable[[loop.Progress], None]:
+    """What shows the progress; where the quick recipe was our choice, it says how long the book's would take here."""
+    told = display.quiet or not unasked(ready, options)
 
     def on_progress(now: loop.Progress) -> None:
         nonlocal told
-        folder.progress(now)
         if not told and now.step >= 4:
             told = True
-            images = BOOK.epochs * len(data.train)
-            if not display.quiet:
-                display.line(f"at {now.images_per_second:.1f} images/s, as these steps show, --recipe book would take "
-                             f"about {output.duration(images / now.images_per_second)} here, evaluation left out")
+            images = BOOK.epochs * len(ready.data.train)
+            display.line(f"at {now.images_per_second:.1f} images/s, as these steps show, --recipe book would take "
+                         f"about {output.duration(images / now.images_per_second)} here, evaluation left out")
         display.progress(now)
-
-    def on_epoch(done: loop.Epoch) -> None:
-        folder.epoch(done, model.export(), done.epoch * steps_of(recipe, data))
-        display.epoch(done, recipe.epochs)
-
-    return loop.train(model, data.train, data.test, recipe, options.seed, on_progress, on_epoch, start=start,
-                      save=folder.save, save_seconds=60 * options.checkpoint_minutes, stop=stop)
+    return on_progress
 
 
-def report(folder: Run, backend: Backend, model: Any, data: Dataset, recipe: Recipe, result: loop.Result,
-           options: argparse.Namespace) -> dict[str, Any]:
+def report(ready: job.Job, backend: Backend, result: loop.Result, options: argparse.Namespace) -> dict[str, Any]:
     """The training as JSON values."""
+    model = ready.model
     return {"backend": backend.name, "versions": backend.versions(), "settings": backend.settings(),
             "device": model.device, "precision": find_precision(backend, model.device, options.precision),
             "without": switched(options, False), "also": switched(options, True),
-            "network": spec.as_dict(model.network), "spec_sha256": spec.digest(model.network), "data": data.origin,
-            "seed": options.seed, "recipe": dataclasses.asdict(recipe), "run": str(folder.folder),
-            "epochs": [dataclasses.asdict(epoch) for epoch in result.epochs], "losses": result.losses,
-            "images_timed": result.images, "seconds": result.seconds, "images_per_second": result.images_per_second}
+            "network": spec.as_dict(model.network), "spec_sha256": spec.digest(model.network),
+            "data": ready.data.origin, "seed": options.seed, "recipe": dataclasses.asdict(ready.recipe),
+            "run": str(ready.run.folder), "epochs": [dataclasses.asdict(epoch) for epoch in result.epochs],
+            "losses": result.losses, "images_timed": result.images, "seconds": result.seconds,
+            "images_per_second": result.images_per_second}

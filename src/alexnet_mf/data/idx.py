@@ -79,6 +79,18 @@ def _read(path: Path, item: tuple[int, ...], remedy: str) -> NDArray[np.uint8]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); {remedy}") from error
 
 
+def is_idx(path: Path) -> bool:
+    """Whether a file begins like an idx file, or one packed by gzip; False where it cannot be read."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            start = file.read(4)
+    except (OSError, ValueError):  # ValueError: a null byte in the path
+        return False
+    return start[:2] == _GZIP_MAGIC or start[:3] == bytes([0, 0, _UNSIGNED_BYTE])
+
+
 def read_images(path: Path, remedy: str = REMEDY) -> NDArray[np.uint8]:
     """Grey levels, (n, 28, 28), from an idx3 file, gzipped or not.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from alexnet_mf import parameters, spec
+from alexnet_mf import files, parameters, spec
 from alexnet_mf.backends.base import Backend, Model, Sgd
 from alexnet_mf.errors import TraceError
 from alexnet_mf.parameters import Parameters
@@ -189,7 +189,7 @@ def load(path: Path) -> Trace:
     try:
         if header is None:
             raise KeyError(KEY)
-        answer = Trace(json.loads(header), tensors)
+        answer = Trace(files.parse_json(header), tensors)
         if answer.meta["format"] != FORMAT:
             raise TraceError(f"{path}: a trace of format {answer.meta['format']}, and this version reads {FORMAT}; "
                              f"make it anew with: parity trace")

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import spec
-from alexnet_mf.bench.record import problem
+from alexnet_mf import files, schemas, spec
 from alexnet_mf.errors import AlexnetMfError, SweepError
 from alexnet_mf.sweep.plan import Plan, Training
 
 FORMAT = 1
 
 
-@functools.cache
 def schema() -> dict[str, Any]:
     """The JSON Schema of a record."""
-    text = resources.files("alexnet_mf.sweep").joinpath("schema.json").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
+    return schemas.read("alexnet_mf.sweep")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -32,17 +25,17 @@ def load(path: Path) -> dict[str, Any]:
         SweepError: where it cannot be read, is no record, has another format, or is damaged; names file and place.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = files.parse_json(files.read(path, files.MOST_JSON))
     except OSError as error:
         raise SweepError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SweepError(f"{path}: not a record of `sweep --json` (no JSON)") from error
     if not isinstance(record, dict) or record.get("kind") != "sweep":
         raise SweepError(f"{path}: not a record of `sweep --json`")
     if record.get("format") != FORMAT:
         raise SweepError(f"{path}: its format is {record.get('format')!r}, and this program reads {FORMAT}; read it "
                          f"with the alexnet_mf that wrote it, or train again")
-    wrong = problem(record, schema())
+    wrong = schemas.problem(record, schema())
     if wrong:
         raise SweepError(f"{path}: damaged: {wrong}")
     try:

@@ -79,7 +79,7 @@ class Worker:
             rate, left = ((value if math.isfinite(value) else None)
                           for value in (now.images_per_second, now.seconds_left))
             self.tell({"epoch": now.epoch, "epochs": now.epochs, "loss": now.loss, "images_per_second": rate,
-                       "seconds_left": left})
+                       "seconds_left": left, "done": (now.epoch - 1 + now.step / now.steps) / now.epochs})
 
 
 def split(images: Dataset, held_out: int) -> tuple[LabelledImages, LabelledImages]:

@@ -20,13 +20,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as parse
 from safetensors.numpy import save as serialise
 
-from alexnet_mf import files
+from alexnet_mf import files, schemas
 from alexnet_mf.backends.base import TrainerState
 from alexnet_mf.errors import RunError
 from alexnet_mf.training.loop import Epoch, Position, Snapshot
 
 FORMAT = 1
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.safetensors")
+MOST_HEADER_BYTES = 100_000_000
+"""As many as safetensors allows: the losses of all steps are in it."""
+MOST_BYTES = 2**36
+"""More than any network that a tensor's largest size allows."""
 KEPT = 2
 """Checkpoints that stay: should the last one be damaged, there is one before it."""
 
@@ -68,7 +72,7 @@ def load(path: Path) -> Checkpoint:
         RunError: where it cannot be read, its checksum does not fit, or another version wrote it; names the file.
     """
     try:
-        content = path.read_bytes()
+        content = files.read(path, MOST_BYTES)
     except OSError as error:
         raise RunError(f"{path.name} cannot be read ({error.strerror})") from error
     name = NAME.fullmatch(path.name)
@@ -76,16 +80,30 @@ def load(path: Path) -> Checkpoint:
         raise RunError(f"{path.name} is damaged: its checksum does not fit")
     try:
         with safe_open(path, framework="numpy") as file:
-            header = json.loads(file.metadata()["alexnet_mf"])
-        if header["format"] != FORMAT:
+            header = files.parse_json(file.metadata()["alexnet_mf"], MOST_HEADER_BYTES)
+        if isinstance(header, dict) and header.get("format") != FORMAT:
             raise RunError(f"{path.name} is in format {header['format']}, and this version reads {FORMAT}")
+        wrong = schemas.problem(header, schemas.read("alexnet_mf.training", "checkpoint"))
+        if wrong:
+            raise RunError(f"{path.name} is damaged: {wrong}")
         tensors = parse(content)
         velocity = {name.removeprefix("velocity."): tensors.pop(name) for name in list(tensors) if name.count(".") == 2}
+        _check_tensors(path, tensors, velocity)
         position = header["position"] | {"epochs": [Epoch(**epoch) for epoch in header["position"]["epochs"]]}
         return Checkpoint(Snapshot(Position(**position), TrainerState(tensors, velocity, header["velocity"])),
                           header["run"], header["session"], tuple(header["metrics"]))
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path.name} is not a checkpoint of this program ({error})") from error
+
+
+def _check_tensors(path: Path, weights: dict[str, Any], velocity: dict[str, Any]) -> None:
+    """The weights are held against the network by whoever builds it; the momentum has their shapes, or is not there."""
+    for name, value in (weights | velocity).items():
+        if value.dtype not in (np.float32, np.float64):
+            raise RunError(f"{path.name} is damaged: {name} is {value.dtype}, not float32 or float64")
+    if velocity and {name: value.shape for name, value in velocity.items()} != {
+            name: value.shape for name, value in weights.items()}:
+        raise RunError(f"{path.name} is damaged: its momentum is not the weights'")
 
 
 def paths(folder: Path) -> list[Path]:

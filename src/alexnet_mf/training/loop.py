@@ -149,7 +149,8 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
           on_progress: Callable[[Progress], None] = lambda progress: None,
           on_epoch: Callable[[Epoch], None] = lambda epoch: None, *, start: Snapshot | None = None,
           save: Callable[[Snapshot], None] | None = None, save_seconds: float = math.inf,
-          stop: Callable[[], bool] = lambda: False) -> Result:
+          stop: Callable[[], bool] = lambda: False,
+          on_evaluation: Callable[[int, int], None] = lambda done, images: None) -> Result:
     """Train a model in place.
 
     The order of the batches is NumPy's, from the seed, the same in every backend; the last, short batch is used.
@@ -159,6 +160,7 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
             training that was never interrupted, bit for bit.
         save: called after every epoch, every `save_seconds`, and before a stop.
         stop: asked after every step and within an evaluation; true ends the training there, not finished.
+        on_evaluation: called during each evaluation with the test images that are done, and how many there are.
 
     Raises:
         TrainingDiverged: as soon as a reading or an evaluation shows a loss that is NaN or infinite; names the step.
@@ -170,7 +172,7 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
     placed = model.place(training_set.images, training_set.labels)
     try:
         return _train(model, training_set, placed, test_set, recipe, seed, on_progress, on_epoch, start, save,
-                      save_seconds, stop)
+                      save_seconds, stop, on_evaluation)
     except Exception as error:
         if not model.out_of_memory(error):
             raise
@@ -180,7 +182,7 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
 def _train(model: Model[Any], training_set: LabelledImages, placed: Any, test_set: LabelledImages, recipe: Recipe,
            seed: int, on_progress: Callable[[Progress], None], on_epoch: Callable[[Epoch], None],
            start: Snapshot | None, save: Callable[[Snapshot], None] | None, save_seconds: float,
-           stop: Callable[[], bool]) -> Result:
+           stop: Callable[[], bool], on_evaluation: Callable[[int, int], None]) -> Result:
     """The loop itself, on data that is on the device."""
     parts = [slice(first, first + EVALUATION_PART) for first in range(0, len(test_set), EVALUATION_PART)]
     placed_test = [model.place(test_set.images[part], test_set.labels[part]) for part in parts]
@@ -248,7 +250,7 @@ def _train(model: Model[Any], training_set: LabelledImages, placed: Any, test_se
                     return result(finished=False)
                 clock.start()
         clock.stop()
-        logits = _logits(model, placed_test, stop)
+        logits = _logits(model, placed_test, stop, lambda done: on_evaluation(done, len(test_set)))
         if logits is None:
             save_here()
             return result(finished=False)
@@ -269,22 +271,28 @@ def evaluate(model: Model[Any], placed: Any, labels: np.ndarray) -> tuple[float,
     return _score(model.logits(placed, EVALUATION_BATCH), labels)
 
 
-def _logits(model: Model[Any], parts: list[Any], stop: Callable[[], bool]) -> np.ndarray | None:
+def _logits(model: Model[Any], parts: list[Any], stop: Callable[[], bool],
+            on_part: Callable[[int], None]) -> np.ndarray | None:
     """Of all parts; None where it was stopped between two."""
-    found = []
+    found: list[np.ndarray] = []
     for placed in parts:
+        on_part(sum(map(len, found)))
         if stop():
             return None
         found.append(model.logits(placed, EVALUATION_BATCH))
     return np.concatenate(found)
 
 
-def _score(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """The logarithm of the softmax, (n, classes), in float64."""
     logits = logits.astype(np.float64)
     with np.errstate(invalid="ignore"):  # of an infinite logit the loss is not a number, and no warning is needed
         shifted = logits - logits.max(axis=1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    loss = -log_probabilities[np.arange(len(labels)), labels].mean()
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def _score(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    loss = -log_probabilities(logits)[np.arange(len(labels)), labels].mean()
     return float(loss), float((logits.argmax(axis=1) == labels).mean())
 
 

@@ -8,10 +8,18 @@ import math
 from pathlib import Path
 from typing import Any
 
+from alexnet_mf import files
 from alexnet_mf.errors import RunError
 from alexnet_mf.training.loop import Epoch, Progress
 
 NAME = "metrics.jsonl"
+MOST_BYTES = 256_000_000
+"""Twenty days of a line a second."""
+MOST_IN_A_LINE = 10_000
+
+
+LARGEST = 1e300
+"""Of a number that can be drawn."""
 
 
 def step_line(now: Progress) -> bytes:
@@ -35,14 +43,14 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / NAME
     try:
-        content = path.read_bytes()
+        content = files.read(path, MOST_BYTES)
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from error
     lines = content.split(b"\n")[:-1]
     entries = []
     for number, line in enumerate(lines, 1):
         try:
-            entry = json.loads(line)
+            entry = files.parse_json(line, MOST_IN_A_LINE)
             if entry["kind"] == "step":
                 _numbers(entry, "step", "epoch", "epochs", "loss", "train_accuracy")
             else:
@@ -62,7 +70,8 @@ def epochs(entries: list[dict[str, Any]]) -> list[Epoch]:
 
 def _numbers(entry: dict[str, Any], *names: str) -> None:
     for name in names:
-        if not isinstance(entry[name], (int, float)):
+        value = entry[name]
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < LARGEST:
             raise TypeError(name)
 
 

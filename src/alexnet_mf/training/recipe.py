@@ -39,12 +39,16 @@ class Recipe:
         for field, value in (("epochs", self.epochs), ("batch size", self.batch_size),
                              ("number of training images", self.train_images),
                              ("number of test images", self.test_images)):
+            if value is not None and not isinstance(value, int):
+                raise AlexnetMfError(f"the {field} must be a whole number, not {value!r}")
             if value is not None and value < 1:
                 raise AlexnetMfError(f"the {field} must be at least 1, not {value}")
         for field, number in (("learning rate", self.sgd.learning_rate), ("momentum", self.sgd.momentum),
                               ("weight decay", self.sgd.weight_decay)):
-            if not 0 <= number <= LARGEST:
+            if not isinstance(number, (int, float)) or not 0 <= number <= LARGEST:
                 raise AlexnetMfError(f"the {field} must be a number from 0 to {LARGEST:g}, not {number}")
+        if not isinstance(self.annealed, (int, float)) or not 0 <= self.annealed <= 1:
+            raise AlexnetMfError(f"the annealed share must be a number from 0 to 1, not {self.annealed!r}")
         if self.sgd.momentum >= 1:
             raise AlexnetMfError(f"the momentum must be below 1, not {self.sgd.momentum}")
 

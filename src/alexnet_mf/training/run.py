@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_mf import files, parameters, spec
+from alexnet_mf import files, parameters, schemas, spec
 from alexnet_mf.backends.base import TrainerState
 from alexnet_mf.errors import ParametersError, RunError
 from alexnet_mf.parameters import Parameters
@@ -43,6 +43,7 @@ RUNS = Path("runs")
 FORMAT = 1
 RECORD, WEIGHTS, BEST, CURVES, CHECKPOINTS, LOCK = ("run.json", "weights.safetensors", "weights-best.safetensors",
                                                     "curves.png", "checkpoint", ".lock")
+MOST_RECORD_BYTES = 4_000_000
 LOCK_SECONDS = 1.0
 """How long to wait for a lock: `list runs` takes it for a moment."""
 NOT_THE_RUN = ("format", "state", "reason", "closing", "resumed", "sha256")
@@ -471,16 +472,19 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / RECORD
     try:
-        record = json.loads(path.read_bytes())
+        record = files.parse_json(files.read(path, MOST_RECORD_BYTES))
         good = record["format"] == FORMAT and record["sha256"] == _record_checksum(record)
     except FileNotFoundError as error:
         raise RunError(f"{path}: is missing") from error
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError(f"{path}: is damaged") from error
     if not good:
         raise RunError(f"{path}: is damaged or of another version: its checksum does not fit")
+    wrong = schemas.problem(record, schemas.read("alexnet_mf.training", "record"))
+    if wrong:
+        raise RunError(f"{path}: is damaged: {wrong}")
     return dict(record)
 
 

@@ -26,7 +26,7 @@ from alexnet_mf.backends.base import (
     find_device,
     find_precision,
 )
-from alexnet_mf.backends.mxnet import compat, weights
+from alexnet_mf.backends.mxnet import compat, files, weights
 from alexnet_mf.backends.mxnet import network as native
 from alexnet_mf.backends.mxnet.speed import SPEED
 from alexnet_mf.backends.mxnet.training import MXNetTrainer, Placed, place, seed_dropout
@@ -162,6 +162,12 @@ class MXNetBackend(Backend):
         device = find_device(self, device)
         find_precision(self, device, execution.precision)
         return MXNetModel(network, parameters, device, execution.settings(self.name, SPEED, device))
+
+    def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
+        return files.encode(network, parameters)
+
+    def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
+        return files.decode(content, network)
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size, context = (2048, mx.cpu()) if device == "cpu" else (8192, context_of(device))

@@ -23,7 +23,7 @@ from alexnet_mf.backends.base import (
     find_device,
     find_precision,
 )
-from alexnet_mf.backends.numpy import training, weights
+from alexnet_mf.backends.numpy import files, training, weights
 from alexnet_mf.backends.numpy.layers import Array
 from alexnet_mf.backends.numpy.network import NumpyNetwork, build, native_name
 from alexnet_mf.backends.numpy.training import NumpyTrainer, PlacedData
@@ -163,6 +163,14 @@ class NumpyBackend(Backend):
         execution.settings(self.name, {"cpu": {}}, "cpu")
         check(parameters, network)
         return NumpyModel(build(network, weights.to_native(parameters, dtype)))
+
+    def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
+        """NumPy's own .npz."""
+        return files.encode(parameters)
+
+    def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
+        """The arrays of an .npz."""
+        return files.decode(content)
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         """A product of two large matrices, and a copy of 64 MB."""

@@ -25,8 +25,8 @@ from alexnet_mf.backends.base import (
     find_device,
     find_precision,
 )
+from alexnet_mf.backends.tensorflow import files, weights
 from alexnet_mf.backends.tensorflow import network as native
-from alexnet_mf.backends.tensorflow import weights
 from alexnet_mf.backends.tensorflow.speed import SPEED
 from alexnet_mf.backends.tensorflow.training import Placed, TensorFlowTrainer, mean_loss, place, seed_dropout
 from alexnet_mf.parameters import Parameters
@@ -200,6 +200,12 @@ class TensorFlowBackend(Backend):
         # float32 means IEEE float32: TF32 is TensorFlow's default on GPUs that have it. The switch is the process's.
         tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
         return TensorFlowModel(network, parameters, device, speed, precision)
+
+    def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
+        return files.encode(network, parameters)
+
+    def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
+        return files.decode(content, network)
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size = 2048 if device == "cpu" else 8192

@@ -30,8 +30,8 @@ from alexnet_mf.backends.base import (
     find_device,
     find_precision,
 )
+from alexnet_mf.backends.torch import files, weights
 from alexnet_mf.backends.torch import network as native
-from alexnet_mf.backends.torch import weights
 from alexnet_mf.backends.torch.speed import SPEED
 from alexnet_mf.backends.torch.training import Placed, TorchTrainer, autocast, place
 from alexnet_mf.errors import BackendUnavailable
@@ -199,6 +199,12 @@ class TorchBackend(Backend):
             raise BackendUnavailable("backend torch: torch.compile takes a C++ compiler; install g++ or set CXX, or "
                                      "leave out --compile")
         return TorchModel(network, parameters, device, speed, precision)
+
+    def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
+        return files.encode(kind, network, parameters)
+
+    def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
+        return files.decode(content, network)
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size = 2048 if device == "cpu" else 8192

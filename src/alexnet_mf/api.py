@@ -1,0 +1,233 @@
+"""The Python API: what the command line does, for notebooks and programs. All of it is reached as `alexnet_mf.NAME`.
+
+    run = alexnet_mf.train("lenet5", backend="torch", epochs=2)
+    model = alexnet_mf.load_run(run.folder).build(backend="mxnet")
+    logits = model.logits(model.place(images, labels), batch_size=128)
+
+Frameworks are imported when a backend is first named. Errors are the package's own, of `alexnet_mf.errors`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf import backends, conversion, parameters, spec
+from alexnet_mf.backends.base import AS_IT_COMES, Execution, Model
+from alexnet_mf.data import Dataset, DatasetName
+from alexnet_mf.data import load as load_data
+from alexnet_mf.parameters import Parameters
+from alexnet_mf.spec import Network
+from alexnet_mf.specfile import find_network
+from alexnet_mf.training import job, loop, metrics
+from alexnet_mf.training import run as runs
+from alexnet_mf.training.loop import Epoch, Progress
+from alexnet_mf.training.opened import Which, open_weights
+from alexnet_mf.training.recipe import Recipe
+
+convert = conversion.convert
+
+Source = Mapping[str, NDArray[np.float32]] | str | Path
+"""Weights: canonical parameters, a run folder, or a file of any kind that `convert` reads."""
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run folder, as it was when it was read."""
+
+    folder: Path
+    network: Network
+    recipe: Recipe
+    seed: int
+    backend: str
+    """The one that computed it, to the last."""
+    state: str
+    """`finished`, `stopped`, `failed`, `interrupted`, `running`."""
+    epochs: list[Epoch]
+    """The closing figures of each epoch that is over."""
+
+    def parameters(self, which: Which = "last") -> Parameters:
+        """Its canonical weights: the last, or those of the best test accuracy."""
+        return open_weights(self.folder, which=which).parameters
+
+    def build(self, backend: str | None = None, device: str = "auto", which: Which = "last") -> Model[Any]:
+        """The network with these weights, in the run's own backend or another."""
+        return build(self.network, backend or self.backend, weights=self.parameters(which), device=device)
+
+    def resume(self, epochs: int | None = None, backend: str | None = None, *, device: str = "auto",
+               data_dir: Path | str | None = None, progress: bool = True,
+               on_progress: Callable[[Progress], None] | None = None,
+               on_epoch: Callable[[Epoch], None] | None = None) -> TrainedRun:
+        """Go on from the last good checkpoint, as `train --resume` does.
+
+        Args:
+            epochs: all in all; more than before prolong the run.
+            backend: another than the run's goes on from its weights; a warning says what is not carried over.
+            data_dir, progress, on_progress, on_epoch: as for `train`.
+
+        Raises:
+            RunError: where there is nothing to go on from, another process has the run, or the images are not its own.
+        """
+        run = runs.Run.open(self.folder)
+        try:
+            before = run.found.session if run.found else run.record
+            same = backend in (None, before["backend"])
+            how = Execution(before["precision"], frozenset(before["without"]), frozenset(before["also"])) if same else \
+                AS_IT_COMES
+            framework = backends.load(backend or before["backend"])
+            device = before["device"] if same and device == "auto" else device
+            model = framework.build(run.network, job.starting_weights(run), device, how)
+            images = _load_data(run.record["data_name"], data_dir, progress)
+            session = job.describe_session(framework, model, how, ["alexnet_mf.TrainedRun.resume", str(self.folder)])
+            ready = job.take_up(run, model, images, epochs, session)
+        except BaseException:
+            run.close()
+            raise
+        return _carry_out(ready, progress, on_progress, on_epoch)
+
+
+def build(net: Network | str | None = None, backend: str | None = None, *, weights: Source | None = None, seed: int = 0,
+          device: str = "auto", precision: str | None = None) -> Model[Any]:
+    """A network, built natively in a framework.
+
+    Args:
+        net: a network's name, a .toml file or a `Network`; without it the one that `weights` names, else `alexnet`.
+        backend: `torch`, `tensorflow`, `mxnet` or `numpy`; without it the first framework that is installed.
+        weights: to hold; without them they are drawn by `seed`.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        precision: `float32`, `tf32` or `bfloat16`; the backend's own without it.
+
+    Returns:
+        the model: `place` puts images on its device, `logits` classifies them, `outputs` gives every layer's output,
+        `gradients` the loss and its gradients, `export` the canonical weights. See `backends.base.Model`.
+
+    Raises:
+        BackendUnavailable: where backend, device or precision is not there; names the line that installs it.
+        ParametersError: where the weights are damaged, or another network's; names every tensor at fault.
+    """
+    name = backend or backends.default()
+    network, values = _network_and_weights(net, name, weights, seed)
+    return backends.load(name).build(network, values, device, Execution(precision))
+
+
+def train(net: Network | str | None = None, backend: str | None = None, *, recipe: Recipe | str | None = None,
+          epochs: int | None = None, batch_size: int | None = None, learning_rate: float | None = None,
+          momentum: float | None = None, weight_decay: float | None = None, train_images: int | None = None,
+          test_images: int | None = None, dropout: float | None = None, augment: tuple[str, ...] | None = None,
+          data: DatasetName = "auto",
+          data_dir: Path | str | None = None, weights: Path | str | None = None, seed: int = 0, device: str = "auto",
+          precision: str | None = None, out: Path | str | None = None,
+          checkpoint_minutes: float = job.CHECKPOINT_MINUTES, progress: bool = True,
+          on_progress: Callable[[Progress], None] | None = None,
+          on_epoch: Callable[[Epoch], None] | None = None) -> TrainedRun:
+    """Train a network, and leave a run folder. The same loop, files and numbers as `alexnet-mf train`.
+
+    Args:
+        net, backend, seed, device, precision: as for `build`.
+        recipe: `book`, `quick` or a `Recipe`; without it `book` on a GPU, `quick` on a CPU. What follows changes it.
+        train_images, test_images: the first so many only.
+        dropout: rate of every dropout layer.
+        augment: what is done to the training images, of `flip`, `crop` and `color`; nothing without it.
+        data: `fashion-mnist`, `synthetic`, or `auto`, which takes the second where it cannot have the first, and warns.
+        data_dir: folder with the four files of Fashion-MNIST.
+        weights: canonical safetensors to start from.
+        out: run folder, new or empty; without it runs/DATE-TIME-BACKEND-NET.
+        progress: show a bar on a terminal, a line now and then elsewhere.
+        on_progress: called about once a second, with loss and accuracy so far, images a second and the time left.
+        on_epoch: called after each epoch, with its closing figures.
+
+    An interrupt (Ctrl-C, or a notebook's stop button) leaves a run that `load_run(FOLDER).resume()` takes up from its
+    last checkpoint: after each epoch and every `checkpoint_minutes`.
+
+    Raises:
+        TrainingDiverged: where the loss is no number any more.
+        AlexnetMfError: where something cannot be had as asked; names the remedy.
+    """
+    name = backend or backends.default()
+    if out is not None:
+        runs.check_new(Path(out))
+    start_file = Path(weights) if weights is not None else None
+    network, values = _network_and_weights(net, name, start_file, seed)
+    if dropout is not None:
+        network = spec.with_dropout(network, dropout)
+    framework, how = backends.load(name), Execution(precision)
+    model = framework.build(network, values, device, how)
+    taken = recipe if isinstance(recipe, Recipe) else job.choose_recipe(recipe, network, model.device)
+    taken = _changed(taken, epochs=epochs, batch_size=batch_size, train_images=train_images, test_images=test_images,
+                     augment=augment, sgd=_changed(taken.sgd, learning_rate=learning_rate, momentum=momentum,
+                                                   weight_decay=weight_decay))
+    images = _load_data(data, data_dir, progress)
+    ready = job.begin(Path(out) if out is not None else runs.new_folder(runs.RUNS, name, network.name), model, images,
+                      taken, seed, job.describe_session(framework, model, how, ["alexnet_mf.train"]), start_file)
+    return _carry_out(ready, progress, on_progress, on_epoch, 60 * checkpoint_minutes)
+
+
+def load_run(folder: Path | str) -> TrainedRun:
+    """Read a run folder, in whatever state it is.
+
+    Raises:
+        RunError: where there is no run, or its record or metrics are damaged.
+    """
+    folder = Path(folder)
+    record = runs.read_record(folder)
+    session = [record, *record["resumed"]][-1]
+    return TrainedRun(folder, spec.from_dict(record["network"]), job.recipe_of(record), record["seed"],
+                      session["backend"], runs.summary(folder)["state"], metrics.epochs(metrics.read(folder)))
+
+
+def _network_and_weights(net: Network | str | None, backend: str, weights: Source | None,
+                         seed: int) -> tuple[Network, Mapping[str, NDArray[np.float32]]]:
+    """What to build, and with which parameters."""
+    if isinstance(weights, (str, Path)):
+        found = conversion.read(Path(weights), net=net)
+        return found.network, found.parameters
+    network = net if isinstance(net, Network) else find_network(net or spec.ALEXNET.name, backend)
+    if weights is None:
+        return network, parameters.initialise(network, seed)
+    parameters.check(weights, network)
+    return network, weights
+
+
+def _load_data(name: DatasetName, folder: Path | str | None, progress: bool) -> Dataset:
+    from alexnet_mf.cli.progress import DownloadDisplay
+
+    found, why = load_data(name, Path(folder) if folder is not None else None,
+                           progress=DownloadDisplay("Fashion-MNIST", quiet=not progress))
+    if why:
+        warnings.warn(why, stacklevel=3)
+    return found
+
+
+def _changed(thing: Any, **changes: Any) -> Any:
+    """A dataclass with those fields replaced that are given."""
+    return dataclasses.replace(thing, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _carry_out(ready: job.Job, progress: bool, on_progress: Callable[[Progress], None] | None,
+               on_epoch: Callable[[Epoch], None] | None,
+               save_seconds: float = 60 * job.CHECKPOINT_MINUTES) -> TrainedRun:
+    """Train with a display and the caller's own functions."""
+    from alexnet_mf.cli.progress import TrainingDisplay  # the command line is the one place that prints
+
+    for line in ready.run.notices:
+        warnings.warn(line, stacklevel=3)
+    with TrainingDisplay(quiet=not progress) as display:
+        def progressed(now: loop.Progress) -> None:
+            display.progress(now)
+            if on_progress:
+                on_progress(now)
+
+        def closed(done: loop.Epoch) -> None:
+            display.epoch(done, ready.recipe.epochs)
+            if on_epoch:
+                on_epoch(done)
+
+        job.carry_out(ready, progressed, closed, display.evaluation, save_seconds=save_seconds)
+    return load_run(ready.run.folder)

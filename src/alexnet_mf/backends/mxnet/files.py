@@ -1,0 +1,129 @@
+"""Gluon's files of weights: `.params`, as `save_parameters` writes and `load_parameters` reads them.
+
+Written by MXNet. Read here: MXNet's own reader believes a file's sizes before it has seen the bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf.backends.mxnet import network as native
+from alexnet_mf.backends.mxnet import weights
+from alexnet_mf.errors import ParametersError
+from alexnet_mf.parameters import Parameters
+from alexnet_mf.spec import Conv2d, Dense, Flatten, Network
+
+# src/ndarray/ndarray.cc and src/c_api/c_api.cc of MXNet 1.9.1.
+LIST_MAGIC = 0x112
+ARRAY_MAGICS = (0xF993FAC9, 0xF993FACA)
+"""Of versions 2 and 3, which differ in what an empty shape means."""
+DENSE = 0
+DTYPES = ("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8")
+"""By mshadow's type flags."""
+LARGEST_RANK = 32
+
+MODEL_ZOO = {"features.0": "conv1", "features.2": "conv2", "features.4": "conv3", "features.5": "conv4",
+             "features.6": "conv5", "features.9": "fc6", "features.11": "fc7", "output": "fc8"}
+"""The model zoo's AlexNet, which is `alexnet-owt`."""
+
+
+def encode(network: Network, parameters: Parameters) -> bytes:
+    """What Gluon's `save_parameters` writes."""
+    net = native.build(network)
+    net.initialize(mx.init.Zero())
+    weights.load(net, parameters)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.params"
+        net.save_parameters(str(path))
+        return path.read_bytes()
+
+
+def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
+    """The tensors, under canonical names where they have one.
+
+    Raises:
+        ParametersError: where it is no such file.
+    """
+    try:
+        found = parse(content)
+    except (struct.error, ValueError, UnicodeDecodeError) as error:
+        raise ParametersError(f"cannot be read as Gluon's parameters ({error}); write them with "
+                              f"net.save_parameters") from error
+    canonical = other_names(network)
+    renamed = {name: canonical.get(name.removeprefix("arg:"), name) for name in found}
+    return {name if renamed[name] != name and renamed[name] in found else renamed[name]: value
+            for name, value in found.items()}
+
+
+def other_names(network: Network) -> dict[str, str]:
+    """The canonical name for each that Gluon's files have.
+
+    A `Sequential` numbers its blocks, which have their activations in them, and Dense flattens by itself; the book
+    keeps it in `net`. Older files have a block's prefix instead: `conv1_weight`.
+    """
+    result: dict[str, str] = {}
+    blocks = [layer for layer in network.layers if not isinstance(layer, Flatten)]
+    for position, layer in enumerate(blocks):
+        if isinstance(layer, (Conv2d, Dense)):
+            for kind in ("weight", "bias"):
+                for theirs in (f"{position}.{kind}", f"net.{position}.{kind}", f"{layer.name}_{kind}"):
+                    result[theirs] = f"{layer.name}.{kind}"
+    return result | {f"{theirs}.{kind}": f"{name}.{kind}" for theirs, name in MODEL_ZOO.items()
+                     for kind in ("weight", "bias")}
+
+
+def parse(content: bytes) -> dict[str, NDArray[Any]]:
+    """The named arrays of a file of NDArrays, as views of its bytes.
+
+    Raises:
+        ValueError: where it is none; struct.error where it ends too early.
+    """
+    magic, _, count = struct.unpack_from("<QQQ", content)
+    if magic != LIST_MAGIC:
+        raise ValueError("it does not begin like one")
+    position, arrays = 24, []
+    for _ in range(count):
+        array, position = _array(content, position)
+        arrays.append(array)
+    (names,) = struct.unpack_from("<Q", content, position)
+    position += 8
+    if names != len(arrays):
+        raise ValueError(f"{len(arrays)} arrays have {names} names")
+    found: dict[str, NDArray[Any]] = {}
+    for array in arrays:
+        (length,) = struct.unpack_from("<Q", content, position)
+        name = content[position + 8:position + 8 + length].decode()
+        position += 8 + length
+        if name in found:
+            raise ValueError(f"two arrays are named {name!r}")
+        found[name] = array
+    if position != len(content):
+        raise ValueError("it is longer or shorter than it says")
+    return found
+
+
+def _array(content: bytes, position: int) -> tuple[NDArray[Any], int]:
+    """The array that begins here, and where it ends."""
+    magic, kind, rank = struct.unpack_from("<IiI", content, position)
+    if magic not in ARRAY_MAGICS or kind != DENSE or not 0 < rank <= LARGEST_RANK:
+        raise ValueError("it holds an array that is empty, sparse or of a version before 1.0")
+    position += 12
+    shape = struct.unpack_from(f"<{rank}q", content, position)
+    position += 8 * rank
+    _, _, flag = struct.unpack_from("<iii", content, position)  # the device, which does not matter here
+    position += 12
+    if not 0 <= flag < len(DTYPES) or min(shape) < 1:
+        raise ValueError(f"it holds an array of type {flag} and shape {shape}")
+    dtype, size = np.dtype(DTYPES[flag]), math.prod(shape)
+    end = position + size * dtype.itemsize
+    if end > len(content):
+        raise ValueError("it ends too early")
+    return np.frombuffer(content, dtype, size, position).reshape(shape), end

@@ -1,0 +1,35 @@
+"""NumPy's file of weights: `.npz`, under canonical names."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf.errors import ParametersError
+from alexnet_mf.parameters import Parameters
+
+
+def encode(parameters: Parameters) -> bytes:
+    """What `np.savez` writes."""
+    file = io.BytesIO()
+    np.savez(file, **parameters)
+    return file.getvalue()
+
+
+def decode(content: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays; nothing is unpickled.
+
+    Raises:
+        ParametersError: where it is no such file.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, OverflowError, SyntaxError, RuntimeError,
+            AttributeError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise ParametersError(f"cannot be read as .npz ({' '.join(str(error).split())}); write it with np.savez") \
+            from error

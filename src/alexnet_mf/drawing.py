@@ -1,0 +1,147 @@
+"""Pictures of predictions and evaluations, in greys. Imports matplotlib, and so is imported only to draw."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from numpy.typing import NDArray
+
+from alexnet_mf.evaluate import Evaluation
+from alexnet_mf.predict import Prediction
+
+MOST_ON_SHEET = 60
+COLUMNS = 6
+CELL = 1.5
+"""Inches, of an image and the space beside it."""
+IMAGE = 1.2
+LINE = 0.13
+"""Inches, of a line of small text."""
+GAP = 0.06
+"""Inches, between an image and its text, and between that and the next."""
+TITLE = 0.4
+LONGEST_NAME, LONGEST_CLASS = 20, 13
+MOST_CLASSES = 20
+"""Of a confusion matrix whose names and numbers can still be read."""
+
+
+def contact_sheet(predictions: Sequence[Prediction], names: Sequence[str]) -> Figure:
+    """The pictures as the network was fed them, each with its name and its most probable classes.
+
+    Args:
+        predictions: of which the first `MOST_ON_SHEET` are drawn.
+        names: of the classes.
+    """
+    shown = predictions[:MOST_ON_SHEET]
+    texts = ["\n".join([_file_name(found.name), *(f"{_cut(names[label])} {_share(probability)}" for label, probability
+                                                  in zip(found.labels, found.probabilities))]) for found in shown]
+    columns = min(COLUMNS, len(shown))
+    figure = Figure(figsize=(columns * CELL, _height(texts, columns)))
+    FigureCanvasAgg(figure)
+    _images(figure, [found.seen for found in shown], texts, columns)
+    return figure
+
+
+def evaluation(found: Evaluation, images: NDArray[np.uint8], names: Sequence[str]) -> Figure:
+    """The confusion matrix, and beside it the most confident mistakes.
+
+    Args:
+        images: the data set's, (n, height, width).
+        names: of the classes.
+    """
+    texts = [f"{_cut(names[wrong.label])}\nnot {_cut(names[wrong.predicted])}\n({_share(wrong.probability)} sure)"
+             for wrong in found.mistakes]
+    columns = max(3, min(COLUMNS, len(texts)))
+    height = max(6.5, TITLE + _height(texts, columns))
+    figure = Figure(figsize=(height + 1 + columns * CELL, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(1, 2, width_ratios=[height + 1, columns * CELL])
+    left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
+    _matrix(left.subplots(), found, names)
+    right.text(0.5, 1 - TITLE / 4 / height, "most confident mistakes" if texts else "no mistakes", fontsize="medium",
+               ha="center", va="top")
+    _images(right, [images[wrong.image] for wrong in found.mistakes], texts, columns, TITLE)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a file's content."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    return content.getvalue()
+
+
+def _cell(texts: Sequence[str]) -> float:
+    """Inches from an image to the one below."""
+    return IMAGE + 3 * GAP + LINE * max((text.count("\n") + 1 for text in texts), default=0)
+
+
+def _height(texts: Sequence[str], columns: int) -> float:
+    """Inches, of a grid of images with these texts."""
+    return -(-len(texts) // columns) * _cell(texts) + GAP
+
+
+def _images(figure: Figure | SubFigure, images: Sequence[NDArray[np.uint8]], texts: Sequence[str], columns: int,
+            down: float = 0) -> None:
+    """A grid of images with a text below each, `down` inches from the top. Positions are given, not found by a layout,
+    which would make room for the widest text everywhere."""
+    scale = figure.dpi_scale_trans.inverted()
+    width, height = figure.bbox.transformed(scale).size
+    for number, (image, text) in enumerate(zip(images, texts)):
+        row, column = divmod(number, columns)
+        left, bottom = column * CELL + (CELL - IMAGE) / 2, height - down - GAP - row * _cell(texts) - IMAGE
+        panel = figure.add_axes((left / width, bottom / height, IMAGE / width, IMAGE / height), anchor="S")
+        panel.set_axis_off()
+        panel.imshow(image, cmap="gray", vmin=0, vmax=255)
+        figure.text((left + IMAGE / 2) / width, (bottom - GAP) / height, text, ha="center", va="top",
+                    fontsize="x-small", linespacing=1.2, parse_math=False)
+
+
+def _matrix(panel: Axes, found: Evaluation, names: Sequence[str]) -> None:
+    """Shares of each class by grey, numbers of images in figures."""
+    with np.errstate(invalid="ignore"):
+        shares = np.nan_to_num(found.confusion / found.class_images[:, np.newaxis])
+    panel.imshow(shares, cmap="gray_r", vmin=0, vmax=1)
+    panel.set_title(f"accuracy {found.accuracy:.3f} on {found.images:,} images", fontsize="medium")
+    panel.set_xlabel("taken for")
+    classes = len(names)
+    panel.set_ylabel("class" if classes > MOST_CLASSES else "class, and its accuracy")
+    if classes > MOST_CLASSES:
+        numbers = range(0, classes, -(-classes // MOST_CLASSES))
+        panel.set_xticks(numbers)
+        panel.set_yticks(numbers)
+        return
+    short = [_cut(name) for name in names]
+    panel.set_xticks(range(classes), short, rotation=45, ha="right", rotation_mode="anchor", fontsize="small")
+    accuracies = ["" if math.isnan(share) else f" {share * 100:.0f} %" for share in found.class_accuracy]
+    panel.set_yticks(range(classes), [name + share for name, share in zip(short, accuracies)], fontsize="small")
+    panel.set_xticks(np.arange(classes - 1) + 0.5, minor=True)
+    panel.set_yticks(np.arange(classes - 1) + 0.5, minor=True)
+    panel.grid(which="minor", color="0.85", linewidth=0.5)
+    panel.tick_params(which="both", length=0)
+    for row, column in zip(*np.nonzero(found.confusion)):
+        panel.text(column, row, f"{found.confusion[row, column]:,}", ha="center", va="center", fontsize="small",
+                   color="white" if shares[row, column] > 0.5 else "black")
+
+
+def _share(probability: float) -> str:
+    """98 %, or as many nines as it takes not to say 100 % of what is not."""
+    if probability >= 0.9995:
+        return ">99.9 %"
+    return f"{probability:.1%}".replace("%", " %") if probability >= 0.0005 else "<0.1 %"
+
+
+def _file_name(path: str) -> str:
+    """The end of a path, of printable characters."""
+    end = "".join(letter if letter.isprintable() else "?" for letter in path.rpartition("/")[2])
+    return end if len(end) <= LONGEST_NAME else f"...{end[3 - LONGEST_NAME:]}"
+
+
+def _cut(name: str) -> str:
+    """The beginning of a class's name."""
+    return name if len(name) <= LONGEST_CLASS else f"{name[:LONGEST_CLASS - 2]}..."

@@ -1,0 +1,131 @@
+"""The spec as an ONNX graph, written from the spec and from nothing else: what ONNX Runtime makes of it is a witness
+that no backend has a hand in.
+
+One node a layer, under the layer's name, and one for its activation; weights are initialisers under canonical names.
+Input `pixels` (N, channels, height, width) in float32, grey levels in [0, 1]; output `logits` (N, classes); N is free.
+It is the network as it predicts, so that dropout is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from alexnet_mf import arithmetic, spec
+from alexnet_mf.errors import ParametersError
+from alexnet_mf.spec import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LocalResponseNorm,
+    MaxPool2d,
+    Network,
+    Shape,
+)
+
+OPSET = 13
+"""Of 2020: every operator here has been as it is since then, and old runtimes read it."""
+IR_VERSION = 7
+"""ONNX's file format of the same release."""
+LARGEST_FILE = 2**31 - 2**20
+"""Bytes that a protobuf message may have, less what is not weights."""
+INPUT, OUTPUT, BATCH = "pixels", "logits", "N"
+
+OPERATORS = {"relu": "Relu", "sigmoid": "Sigmoid"}
+
+
+def encode(network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """The file, checked by ONNX's own checker and shape inference.
+
+    Raises:
+        ParametersError: where the weights are more than one ONNX file holds.
+    """
+    size = sum(value.nbytes for value in parameters.values())
+    if size > LARGEST_FILE:
+        raise ParametersError(f"{network.name}: its weights take {size / 1e9:.1f} GB, and an ONNX file holds 2; "
+                              f"take safetensors")
+    model = build(network, parameters)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def build(network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
+    """The graph and its weights."""
+    nodes: list[onnx.NodeProto] = []
+    tensors = {name: np.ascontiguousarray(value, "<f4") for name, value in parameters.items()}
+    inputs = arithmetic.input_shapes(network)
+    last = INPUT
+    for layer in network.layers:
+        for node, constants in _nodes(layer, inputs[layer.name], last):
+            nodes.append(node)
+            tensors |= constants
+            last = node.output[0]
+    nodes[-1].output[0] = OUTPUT
+    graph = helper.make_graph(
+        nodes, network.name.replace("-", "_"),
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [BATCH, *network.input])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [BATCH, network.classes])],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
+                              producer_name="alexnet_mf")
+    helper.set_model_props(model, {"network": network.name, "spec_sha256": spec.digest(network)})
+    return model
+
+
+Node = tuple[onnx.NodeProto, dict[str, NDArray[np.float32]]]
+"""A node, and the constants that it brings beside the network's parameters."""
+
+
+def _nodes(layer: Layer, shape: Shape, source: str) -> Iterator[Node]:
+    """The nodes of one layer that takes `shape`, without the batch; the last one gives its output."""
+    name = layer.name
+    match layer:
+        case Conv2d() | Dense():
+            weights = [source, f"{name}.weight", f"{name}.bias"]
+            linear = f"{name}_linear" if layer.activation else name
+            if isinstance(layer, Conv2d):
+                yield helper.make_node(
+                    "Conv", weights, [linear], linear, kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2,
+                    pads=[layer.padding] * 4, group=layer.groups), {}
+            else:
+                yield helper.make_node("Gemm", weights, [linear], linear, transB=1), {}
+            if layer.activation:
+                yield helper.make_node(OPERATORS[layer.activation], [linear], [name], name), {}
+        case MaxPool2d() | AvgPool2d():
+            operator = "MaxPool" if isinstance(layer, MaxPool2d) else "AveragePool"
+            yield helper.make_node(operator, [source], [name], name, kernel_shape=[layer.kernel] * 2,
+                                   strides=[layer.stride] * 2), {}
+        case AdaptiveAvgPool2d():
+            # ONNX has no operator for it: means over rows, then over columns, are two matrix products.
+            rows, columns = (_areas(pixels, layer.size) for pixels in shape[1:])
+            yield helper.make_node("MatMul", [f"{name}.rows", source], [f"{name}_rows"], f"{name}_rows"), {
+                f"{name}.rows": rows}
+            yield helper.make_node("MatMul", [f"{name}_rows", f"{name}.columns"], [name], name), {
+                f"{name}.columns": np.ascontiguousarray(columns.T)}
+        case LocalResponseNorm():
+            # Like PyTorch, ONNX divides alpha by the number of channels.
+            yield helper.make_node("LRN", [source], [name], name, size=layer.size, alpha=layer.alpha * layer.size,
+                                   beta=layer.beta, bias=layer.k), {}
+        case Flatten():
+            yield helper.make_node("Flatten", [source], [name], name, axis=1), {}
+        case Dropout():
+            return
+        case _:
+            raise TypeError(f"{layer!r} has no node in ONNX")
+
+
+def _areas(pixels: int, size: int) -> NDArray[np.float32]:
+    """For each row of the output, what share each row of the input has in it: (size, pixels)."""
+    shares = np.zeros((size, pixels), np.float32)
+    for i in range(size):
+        first, end = i * pixels // size, -(-(i + 1) * pixels // size)
+        shares[i, first:end] = 1 / (end - first)
+    return shares

@@ -1,0 +1,115 @@
+"""`convert` on the command line: runs and files in, files out, and one line for each error."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alexnet_mf import cli, conversion, parameters, spec, specfile
+from alexnet_mf.conversion import KINDS
+
+
+@dataclasses.dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]):
+    def call(*words: str) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = cli.main(list(words))
+        except SystemExit as stop:
+            code = stop.code
+        return Outcome(code, *capsys.readouterr())
+    return call
+
+
+@pytest.fixture
+def run(command, small_alexnet) -> str:
+    """A finished run, whose best weights are not its last."""
+    done = command("train", "--backend", "numpy", "--data", "synthetic", "--limit-train", "32", "--limit-test", "16",
+                   "--batch-size", "8", "--epochs", "2", "--recipe", "book", "--out", "run", "--quiet")
+    assert done.code == 0
+    other = {name: value + np.float32(1) for name, value in conversion.read(Path("run")).parameters.items()}
+    parameters.save(Path("run/weights-best.safetensors"), other, {"network": spec.as_dict(small_alexnet)})
+    return "run"
+
+
+def test_a_run_is_converted(command, run):
+    done = command("convert", run, "a.npz")
+    weights = conversion.read(Path(run))
+    digest = parameters.digest(weights.parameters)
+    count = sum(value.size for value in weights.parameters.values())
+    assert (done.code, done.err) == (0, "")
+    assert done.out == f"a.npz: npz, from safetensors: alexnet, {count:,} parameters, sha256 {digest[:16]}\n"
+    with np.load("a.npz") as arrays:
+        assert parameters.digest(dict(arrays)) == digest
+
+
+def test_of_a_run_the_best_weights_are_taken_where_they_are_asked_for(command, run):
+    assert command("convert", run, "last.npz").code == 0
+    assert command("convert", run, "best.npz", "--weights", "best").code == 0
+    with np.load("last.npz") as last, np.load("best.npz") as best:
+        assert np.allclose(best["fc4.bias"] - last["fc4.bias"], 1)
+
+
+def test_there_and_back_and_as_json(command, run, small_alexnet):
+    assert command("convert", run, "a.npz").code == 0
+    done = command("convert", "a.npz", "b.safetensors", "--json", "-")
+    assert (done.code, done.err) == (0, "")
+    report = json.loads(done.out)
+    assert (report["source"], report["destination"], report["network"]) == ("npz", "safetensors",
+                                                                            spec.as_dict(small_alexnet))
+    assert report["sha256"] == parameters.digest(parameters.load(Path("b.safetensors"), small_alexnet))
+
+
+def test_from_and_to_overrule_content_and_ending(command, run):
+    assert command("convert", run, "a.dat", "--to", "npz").code == 0
+    assert command("convert", "a.dat", "b.npz", "--from", "npz").code == 0
+    done = command("convert", "a.dat", "c.npz", "--from", "safetensors")
+    assert done.code == 2 and "a.dat: cannot be read as safetensors" in done.err
+
+
+@pytest.mark.parametrize("words, fragments", [
+    (["run", "a.npz", "--to", "nothing"], ["argument --to: invalid choice: 'nothing'"]),
+    (["a.onnx", "a.npz", "--from", "onnx"], ["argument --from: invalid choice: 'onnx'"]),
+    (["run", "a.what"], ["a.what: its ending names no kind", "--to"]),
+    (["run", "taken.npz"], ["taken.npz: is there already", "--force"]),
+    (["run", "nowhere/a.npz"], ["nowhere/a.npz: cannot be written: no folder nowhere"]),
+    (["gone", "a.npz"], ["gone: cannot be read (No such file or directory)"]),
+    (["empty", "a.npz"], ["empty: there is no run here"]),
+    (["run", "a.npz", "--net", "lenet.toml"], ["not the parameters of my-lenet5: missing fc5.weight"]),
+])
+def test_each_error_is_one_line_and_leaves_nothing(command, run, tmp_path, words, fragments):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "taken.npz").write_text("mine")
+    (tmp_path / "a.onnx").write_text("mine")
+    (tmp_path / "lenet.toml").write_text(specfile.dump(spec.LENET5), encoding="utf-8")
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    done = command("convert", *words)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.count("\n") == 1
+    for fragment in fragments:
+        assert fragment in done.err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    assert (tmp_path / "taken.npz").read_text() == "mine"
+
+
+def test_force_replaces(command, run, tmp_path):
+    (tmp_path / "taken.npz").write_text("mine")
+    assert command("convert", run, "taken.npz", "--force").code == 0
+    assert conversion.kind_of_content(tmp_path / "taken.npz") == "npz"
+
+
+def test_help_names_every_kind(command):
+    done = command("convert", "--help")
+    for name in KINDS:
+        assert name in done.out

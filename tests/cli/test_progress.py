@@ -1,0 +1,217 @@
+"""What is seen while something lasts: on a wide terminal, on a narrow one, in a pipe, and when quiet."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from alexnet_mf import backends, parameters
+from alexnet_mf.backends.base import Sgd
+from alexnet_mf.cli import progress as shown
+from alexnet_mf.cli.progress import DownloadDisplay, ImagesDisplay, TrainingDisplay, fitted
+from alexnet_mf.data import LabelledImages
+from alexnet_mf.training import loop
+from alexnet_mf.training.loop import Epoch, Progress
+from alexnet_mf.training.recipe import Recipe
+
+
+class Terminal(io.StringIO):
+    """Standard output or error that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def text(self) -> str:
+        """Without colours and moves of the cursor."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.getvalue())
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Put a terminal of so many columns in the place of a stream."""
+    def install(columns: int, stream: str = "stdout", **environment: str) -> Terminal:
+        for name in ("NO_COLOR", "FORCE_COLOR"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in {"COLUMNS": str(columns), "TERM": "xterm-256color", **environment}.items():
+            monkeypatch.setenv(name, value)
+        made = Terminal()
+        monkeypatch.setattr(sys, stream, made)
+        return made
+    return install
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The displays' time, which a test moves."""
+    made = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(shown, "time", SimpleNamespace(perf_counter=lambda: made.now))
+    return made
+
+
+def at(step: int, rate: float = 10.0) -> Progress:
+    return Progress(1, 2, step, 100, 2.0, 0.25, rate, (200 - step) / rate)
+
+
+def test_plain_progress_is_a_line_now_and_then(capsys, monkeypatch):
+    """In a pipe: not at every reading, but every ten seconds."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(shown, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    with TrainingDisplay(quiet=False) as display:
+        for step in range(1, 26):
+            clock.now += 1.0
+            display.progress(at(step))
+    assert capsys.readouterr().out.splitlines() == [
+        "epoch 1/2, step 10/100: loss 2.000, train acc 0.250, 10.0 images/s, 19 s left",
+        "epoch 1/2, step 20/100: loss 2.000, train acc 0.250, 10.0 images/s, 18 s left"]
+
+
+def test_a_rate_that_is_not_known_is_not_shown(capsys, monkeypatch):
+    """After the first step, which may be a long one."""
+    monkeypatch.setattr(shown, "PLAIN_INTERVAL", 0.0)
+    TrainingDisplay(quiet=False).progress(at(1, rate=float("nan")))
+    assert capsys.readouterr().out == "epoch 1/2, step 1/100: loss 2.000, train acc 0.250\n"
+
+
+@pytest.mark.parametrize("columns, seen", [
+    (120, "loss 2.000, train acc 0.250, 10.0 images/s, 10 s left"), (60, "loss 2.000, train acc 0.250, 10 s left"),
+    (45, "loss 2.000, 10 s left"), (28, "10 s left")])
+def test_a_narrow_terminal_keeps_the_time_left(terminal, columns, seen):
+    screen = terminal(columns)
+    with TrainingDisplay(quiet=False) as display:
+        display.progress(at(100))
+        display.bar.refresh()
+    assert f"{seen} " in screen.text or screen.text.rstrip().endswith(seen) or f"{seen}\r" in screen.text
+    assert max(map(len, re.split(r"[\r\n]+", screen.text))) <= columns
+    if columns < 120:
+        assert "images/s" not in screen.text
+    assert "━" in screen.text
+
+
+@pytest.mark.parametrize("environment, colour", [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_no_colour_where_none_is_wanted(terminal, environment, colour):
+    screen = terminal(80, **environment)
+    with TrainingDisplay(quiet=False) as display:
+        display.progress(at(50))
+        display.epoch(Epoch(1, 2.0, 0.25, 1.9, 0.3), 2)
+    assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]", screen.getvalue())) is colour
+    assert "epoch 1/2: loss 2.000, train acc 0.250, test acc 0.300" in screen.text
+
+
+def test_lines_from_any_thread_are_whole_and_above_the_bar(terminal):
+    screen = terminal(60)
+    said = [f"line {i} {'of some length ' * 8}end" for i in range(20)]
+    with TrainingDisplay(quiet=False) as display:
+        others = [threading.Thread(target=display.warn, args=[line]) for line in said]
+        for step, thread in enumerate(others):
+            thread.start()
+            display.progress(at(step + 1))
+        for thread in others:
+            thread.join()
+    for line in said:
+        assert line in screen.text
+
+
+def test_the_evaluation_of_an_epoch_is_shown(capsys, clock):
+    with TrainingDisplay(quiet=False) as display:
+        display.progress(at(100))
+        for done in range(0, 10_000, 512):
+            display.evaluation(done, 10_000)
+            clock.now += 5.12
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "epoch 1/2: loss 2.000, train acc 0.250, 10.0 images/s, evaluating 1,024 of 10,000, 1 min 30 s left",
+        "epoch 1/2: loss 2.000, train acc 0.250, 10.0 images/s, evaluating 2,048 of 10,000, 1 min 20 s left"]
+
+
+def test_in_a_narrow_terminal_the_evaluation_goes_before_the_training(terminal, clock):
+    screen = terminal(64)
+    with TrainingDisplay(quiet=False) as display:
+        display.progress(at(100))
+        display.evaluation(0, 10_000)
+        clock.now += 10.0
+        display.evaluation(1_000, 10_000)
+        display.bar.refresh()
+    assert "evaluating 1,000 of 10,000, 1 min 30 s left" in screen.text
+
+
+def test_the_loop_tells_how_far_an_evaluation_is(small):
+    """Before each part; so it can be stopped there, and a bar moves."""
+    data = LabelledImages(np.zeros((loop.EVALUATION_PART + 8, 28, 28), np.uint8),
+                          np.zeros(loop.EVALUATION_PART + 8, np.int64))
+    model = backends.load("numpy").build(small, parameters.initialise(small, 0))
+    told = []
+    loop.train(model, data, data, Recipe("test", 2, 8, Sgd(0.01), train_images=8),
+               on_evaluation=lambda *now: told.append(now))
+    assert told == [(0, 520), (512, 520)] * 2
+
+
+@pytest.mark.parametrize("make", [lambda: TrainingDisplay(quiet=True), lambda: ImagesDisplay("predicting", 9, True),
+                                  lambda: DownloadDisplay("data", quiet=True)])
+def test_quiet_shows_nothing(capsys, monkeypatch, make):
+    monkeypatch.setattr(shown, "PLAIN_INTERVAL", 0.0)
+    with make() as display:
+        if isinstance(display, TrainingDisplay):
+            display.progress(at(1))
+            display.evaluation(3, 9)
+            display.epoch(Epoch(1, 2.0, 0.25, 1.9, 0.3), 2)
+        elif isinstance(display, ImagesDisplay):
+            display.done(3)
+        else:
+            download(display, [5, 5])
+    assert capsys.readouterr() == ("", "")
+
+
+def download(display: DownloadDisplay, pieces: list[int], clock: SimpleNamespace | None = None) -> None:
+    """As pooch does it."""
+    display.total = sum(pieces)
+    for piece in pieces:
+        if clock:
+            clock.now += 4.0
+        display.update(piece)
+    display.reset()
+    display.update(sum(pieces))
+    display.close()
+
+
+def test_a_download_in_a_pipe_is_a_line_now_and_then(capsys, clock):
+    display = DownloadDisplay("Fashion-MNIST")
+    for _ in range(2):  # each of the files
+        download(display, [4_000_000] * 5, clock)
+    assert capsys.readouterr() == ("", 2 * (
+        "downloading Fashion-MNIST: 20.0 MB\n"
+        "downloading Fashion-MNIST: 12.0 of 20.0 MB, 1.0 MB/s, 8 s left\n"))
+
+
+def test_a_download_on_a_terminal_is_a_bar_with_the_time_left(terminal, clock, capsys):
+    screen = terminal(80, "stderr")
+    display = DownloadDisplay("Fashion-MNIST")
+    for _ in range(2):
+        display.total = 20_000_000
+        clock.now += 4.0
+        display.update(8_000_000)
+        display.bar.refresh()
+        display.close()
+        assert "8.0 of 20.0 MB, 2.0 MB/s, 6 s left" in screen.text
+        assert "━" in screen.text
+        screen.truncate(0)
+    assert capsys.readouterr().out == ""
+
+
+def test_images_have_a_bar_too(terminal, clock):
+    screen = terminal(80, "stderr")
+    with ImagesDisplay("evaluating", 1000, quiet=False) as display:
+        clock.now += 2.0
+        display.done(500)
+        display.bar.refresh()
+    assert "500 of 1,000 images, 250.0 images/s, 2 s left" in screen.text
+
+
+@pytest.mark.parametrize("room, text", [(100, "a, bb, ccc"), (7, "a, ccc"), (3, "ccc"), (1, "ccc")])
+def test_what_matters_most_is_kept_in_its_place(room, text):
+    assert fitted(["a", "bb", "ccc"], (2, 0, 1), room) == text

@@ -1,0 +1,277 @@
+"""`predict` and `evaluate`: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from alexnet_mf import backends, cli, data, parameters, spec
+from alexnet_mf.training import job, run
+
+
+@dataclasses.dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]):
+    """Run a command in this process."""
+    def call(*words: str) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = cli.main(list(words))
+        except SystemExit as stop:
+            code = stop.code
+        return Outcome(code, *capsys.readouterr())
+    return call
+
+
+@pytest.fixture
+def trained(command, small_alexnet, monkeypatch):
+    """A run of two epochs in `first`, and what was left in its metrics."""
+    monkeypatch.setattr(job, "conditions", lambda command: {"command": command, "git_revision": None})
+    monkeypatch.setattr(run.Run, "_draw", lambda self: None)
+    done = command("train", "--backend", "numpy", "--data", "synthetic", "--batch-size", "8", "--epochs", "2", "--lr",
+                   "0.05", "--out", "first", "--quiet")
+    assert done.code == 0, done.err
+    return json.loads(Path("first/metrics.jsonl").read_text().splitlines()[-1])
+
+
+@pytest.fixture
+def pictures(trained):
+    """Three test images as files, in `pictures`."""
+    Path("pictures").mkdir()
+    images = data.synthetic.load(0).test.images[:3]
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(f"pictures/{number}.png")
+    return images
+
+
+# evaluate
+
+
+def test_a_run_is_evaluated_with_its_own_data_backend_and_figures(command, trained):
+    done = command("evaluate", "first")
+    assert done.code == 0, done.err
+    assert "taking --backend" not in done.err and done.lines[0].startswith("alexnet in numpy ")
+    assert done.lines[0].endswith("weights first/weights.safetensors")
+    assert done.lines[1] == "synthetic garments drawn with seed 0: 32 test images"
+    closing = re.fullmatch(r"test loss (\d\.\d{3}), test acc (\d\.\d{3}) on 32 images, \d+\.\d images/s on cpu",
+                           done.lines[-1])
+    assert closing, done.lines[-1]
+    assert closing[1] == f"{trained['test_loss']:.3f}" and closing[2] == f"{trained['test_accuracy']:.3f}"
+
+
+def test_the_table_the_matrix_and_the_json_agree(command, trained):
+    done = command("evaluate", "first", "--json", "e.json")
+    found = json.loads(Path("e.json").read_text())
+    assert found["loss"] == pytest.approx(trained["test_loss"], rel=1e-7)
+    assert found["accuracy"] == trained["test_accuracy"] == np.trace(found["confusion"]) / 32
+    assert [entry["class"] for entry in found["classes"]] == list(data.FASHION_CLASSES)
+    assert found["data"].startswith("synthetic") and found["backend"] == "numpy" and found["images_per_second"] > 0
+    matrix = done.lines.index("class (row) and what it was taken for (column)") + 2
+    for label, name in enumerate(data.FASHION_CLASSES):
+        entry, row = found["classes"][label], found["confusion"][label]
+        images = sum(row)
+        first = next(line for line in done.lines if re.match(rf"{name}  ", line)).removeprefix(name).split()
+        assert first[:2] == [str(images), str(row[label])] and entry["images"] == images
+        assert entry["accuracy"] == (row[label] / images if images else None)
+        assert done.lines[matrix + label].startswith(f"{label} {name}")
+        assert [int(cell.replace(".", "0")) for cell in done.lines[matrix + label].split()[-10:]] == row
+    mistakes = found["mistakes"]
+    assert len(mistakes) == min(30, 32 - round(32 * found["accuracy"]))
+    assert [wrong["probability"] for wrong in mistakes] == sorted(wrong["probability"] for wrong in mistakes)[::-1]
+    labels = data.synthetic.load(0).test.labels
+    assert all(wrong["label"] == labels[wrong["image"]] != wrong["predicted"] for wrong in mistakes)
+
+
+def test_json_on_standard_output_is_nothing_else(command, trained):
+    done = command("evaluate", "first", "--json", "-", "--limit-test", "5")
+    assert json.loads(done.out)["images"] == 5 and done.err == ""
+
+
+def test_quiet_is_the_closing_line(command, trained):
+    done = command("evaluate", "first", "--quiet")
+    assert len(done.lines) == 1 and done.lines[0].startswith("test loss ")
+
+
+def test_the_best_weights_when_asked(command, trained, small_alexnet):
+    best = parameters.initialise(small_alexnet, 5)
+    parameters.save(Path("first/weights-best.safetensors"), best, {"network": spec.as_dict(small_alexnet)})
+    for words, digest in ([], parameters.digest(parameters.load(Path("first/weights.safetensors"), small_alexnet))), \
+            (["--weights", "best"], parameters.digest(best)):
+        found = json.loads(command("evaluate", "first", *words, "--json", "-", "--limit-test", "1").out)
+        assert found["weights_sha256"] == digest
+
+
+def test_other_images_than_the_runs_are_told(command, trained, monkeypatch):
+    draw = data.synthetic.load
+    monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed + 1))
+    done = command("evaluate", "first", "--quiet")
+    assert done.code == 0 and done.err.startswith("first: was trained on synthetic garments drawn with seed 0, and the")
+
+
+def test_a_weights_file_takes_the_data_it_is_told(command, trained):
+    done = command("evaluate", "first/weights.safetensors", "--backend", "numpy", "--data", "synthetic", "--quiet")
+    assert f"test acc {trained['test_accuracy']:.3f} on 32 images" in done.out
+
+
+def test_an_evaluation_in_another_backend_finds_the_same(command, trained, backend_name):
+    done = command("evaluate", "first", "--backend", backend_name, "--json", "-")
+    found = json.loads(done.out)
+    assert found["backend"] == backend_name
+    assert found["loss"] == pytest.approx(trained["test_loss"], rel=1e-5)
+
+
+def test_a_run_of_a_backend_that_is_missing_is_evaluated_in_another(command, trained, requires, monkeypatch):
+    requires("torch")
+    there = backends.is_installed
+    monkeypatch.setattr(backends, "is_installed", lambda name: name != "numpy" and there(name))
+    done = command("evaluate", "first", "--limit-test", "4")
+    assert "first: was trained in numpy, which is not installed here (pip install numpy)" in done.err
+    assert "taking --backend torch, the first installed of" in done.err and " in torch " in done.lines[0]
+
+
+def test_the_picture_of_an_evaluation(command, trained):
+    assert command("evaluate", "first", "--plot", "e.png", "--quiet").code == 0
+    with Image.open("e.png") as picture:
+        assert picture.format == "PNG" and picture.width > 1000
+
+
+def test_weights_of_other_shapes_are_named(command, trained, small_alexnet):
+    weights = parameters.initialise(small_alexnet, 0)
+    del weights["conv2.bias"]
+    weights |= {"fc9.bias": np.zeros(1, np.float32), "fc3.bias": np.zeros(3, np.float32)}
+    safetensors.numpy.save_file(weights, "w.safetensors")
+    done = command("evaluate", "w.safetensors", "--net", "alexnet", "--backend", "numpy", "--data", "synthetic")
+    assert done.code == 2 and len(done.err.splitlines()) == 1 and done.out == ""
+    assert all(each in done.err for each in ("missing conv2.bias", "surplus fc9.bias", "fc3.bias is (3,), not (32,)"))
+
+
+@pytest.mark.parametrize("verb", [("evaluate",), ("predict", "x.png")], ids=["evaluate", "predict"])
+@pytest.mark.parametrize("source, told", [
+    ("gone", "gone: cannot be read as safetensors"), (".", ".: there is no run here"),
+    ("text", "text: cannot be read as safetensors")])
+def test_what_holds_no_weights_is_refused(command, small_alexnet, verb, source, told):
+    Path("text").write_text("text")
+    done = command(verb[0], source, *verb[1:], "--backend", "numpy")
+    assert done.code == 2 and done.err.startswith(f"alexnet-mf: error: {told}") and len(done.err.splitlines()) == 1
+
+
+def test_a_network_in_colour_cannot_be_evaluated(command, requires):
+    network = spec.Network("colour", (3, 8, 8), (spec.Flatten("f"), spec.Dense("d", units=10)))
+    parameters.save(Path("w"), parameters.initialise(network, 0), {"network": spec.as_dict(network)})
+    done = command("evaluate", "w", "--backend", "numpy", "--data", "synthetic")
+    assert done.code == 2 and "only shapes, parity and predict take this network" in done.err
+
+
+# predict
+
+
+def test_pictures_get_classes_and_probabilities(command, trained, pictures):
+    done = command("predict", "first", "pictures", "--json", "p.json", "--top", "2")
+    assert done.code == 0 and done.err == "", done.err
+    assert done.lines[1].startswith("preprocessing: grey; fitted into 28x28")
+    assert done.lines[2].split() == ["picture", "class", "probability", "then"]
+    found = json.loads(Path("p.json").read_text())
+    assert found["unreadable"] == [] and found["preprocessing"] in done.lines[1]
+    model = backends.load("numpy").build(spec.get_network("alexnet"), parameters.load(
+        Path("first/weights.safetensors"), spec.get_network("alexnet")), "cpu")
+    logits = model.logits(model.place(pictures, np.zeros(3, np.int64)), 8)
+    for number, (line, entry, row) in enumerate(zip(done.lines[3:], found["images"], logits, strict=True)):
+        best = np.argsort(-row)[:2]
+        shares = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+        names = [data.FASHION_CLASSES[label] for label in best]
+        assert re.fullmatch(rf"pictures/{number}\.png +{names[0]} +{shares[best[0]]:.3f}  {names[1]} "
+                            rf"{shares[best[1]]:.3f}", line), line
+        assert entry["image"] == f"pictures/{number}.png"
+        assert [each["class"] for each in entry["top"]] == names
+        assert [each["probability"] for each in entry["top"]] == pytest.approx(shares[best].tolist())
+
+
+def test_what_cannot_be_read_is_told_and_the_others_go_on(command, trained, pictures):
+    Path("pictures/1.png").write_text("text")
+    Path("bad\nname\x1b[2J.png").write_text("text")
+    Path("empty").mkdir()
+    done = command("predict", "first", "pictures", "empty", "bad\nname\x1b[2J.png", "gone.png", "--json", "p.json")
+    assert done.code == 1
+    assert [line.split()[0] for line in done.lines[3:]] == ["pictures/0.png", "pictures/2.png"]
+    told = done.err.splitlines()
+    assert len(told) == 4
+    assert told[0].startswith("alexnet-mf: pictures/1.png: is neither a PNG nor a JPEG picture")
+    assert told[1].startswith("alexnet-mf: empty: has no .png, .jpg or .jpeg file")
+    assert told[2].startswith("alexnet-mf: bad\\nname\\x1b[2J.png: is neither")
+    assert told[3] == "alexnet-mf: gone.png: cannot be read (No such file or directory)"
+    assert len(json.loads(Path("p.json").read_text())["unreadable"]) == 4
+
+
+def test_nothing_to_predict_is_no_table_and_no_picture(command, trained):
+    done = command("predict", "first", "gone.png", "--plot", "sheet.png", "--quiet")
+    assert done.code == 1 and done.out == "" and not Path("sheet.png").exists()
+    assert done.err.splitlines()[-1] == "sheet.png: is not written, there is nothing to draw"
+
+
+def test_a_contact_sheet_and_an_idx_file(command, trained, pictures):
+    many = np.concatenate([pictures] * 30)
+    Path("x").write_bytes(struct.pack(">4I", 0x803, 90, 28, 28) + many.tobytes())
+    done = command("predict", "first", "x", "--plot", "sheet.png", "--quiet", "--top", "1")
+    assert done.code == 0 and done.err == "sheet.png: the first 60 of 90 pictures\n"
+    assert len(done.lines) == 91 and done.lines[-1].startswith("x[89]  ")
+    assert done.lines[0].split() == ["picture", "class", "probability"]
+    with Image.open("sheet.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_inverting_undoes_the_inverse(command, trained, pictures):
+    for number, image in enumerate(pictures):
+        Image.fromarray(255 - image).save(f"pictures/{number}.png")
+    dark, inverted = (command("predict", "first", "pictures", *words) for words in ([], ["--invert"]))
+    Path("x").write_bytes(struct.pack(">4I", 0x803, 3, 28, 28) + pictures.tobytes())
+    light = command("predict", "first", "x")
+
+    def answers(done):
+        return [line.split(maxsplit=1)[1].split() for line in done.lines[3:]]
+
+    assert answers(inverted) == answers(light) != answers(dark)
+    assert "grey, inverted;" in inverted.lines[1] and "inverted" not in dark.lines[1]
+
+
+def test_names_of_classes_from_a_file(command, trained, pictures):
+    Path("names").write_text("".join(f"kind {i}\r\n" for i in range(10)) + "\n")
+    assert re.search(r"kind \d +0\.\d{3}  kind \d 0\.\d{3}, kind \d ", command("predict", "first", "pictures",
+                                                                             "--classes", "names").out)
+    for content, told in ((b"one\ntwo\n", "names 2 classes, a line each, and alexnet has 10"),
+                          (b"\xff\xfe", "is not a text in UTF-8")):
+        Path("names").write_bytes(content)
+        done = command("predict", "first", "pictures", "--classes", "names")
+        assert done.code == 2 and f"names: {told}" in done.err
+    assert "gone: cannot be read" in command("predict", "first", "pictures", "--classes", "gone").err
+
+
+def test_without_matplotlib_it_is_told_before_the_work(command, trained, pictures, monkeypatch):
+    monkeypatch.setitem(sys.modules, "alexnet_mf.drawing", None)
+    for words in (["predict", "first", "pictures"], ["evaluate", "first"]):
+        done = command(*words, "--plot", "x.png")
+        assert done.code == 2 and done.out == "" and "--plot takes matplotlib" in done.err
+
+
+@pytest.mark.parametrize("flag, value", [("--top", "0"), ("--top", "x"), ("--limit", "-1"), ("--weights", "w")])
+def test_wrong_flags_are_refused(command, flag, value):
+    done = command("predict", "first", "x.png", flag, value)
+    assert done.code == 2 and flag in done.err and len(done.err.splitlines()) == 1

@@ -1,0 +1,221 @@
+"""Good files made bad: byte by byte, and by their structure, so that what is behind a checksum is reached too."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import math
+import struct
+import zlib
+from typing import Any
+
+from hypothesis import strategies as st
+
+NUMBERS = [0, -1, 1, 2**31 - 1, 2**31, 2**32, 2**63, 2**64, 10**30, -(2**63), 0.5, 1e308, -0.0, math.nan, math.inf]
+TEXTS = ["", "x", "\0", "a\nb", "\x1b[2J", "ü" * 10, "x" * 10_000, "../../etc/passwd", "conv1", "NaN", "\ud800"]
+DEEP = "[" * 100_000
+"""What a recursive reader does not survive; as text, since no writer does either."""
+
+BOMB = gzip.compress(bytes(2**28), 9, mtime=0)
+"""A quarter of a gigabyte; packed by gzip, one file behind another is a file too."""
+
+values = st.recursive(
+    st.none() | st.booleans() | st.sampled_from(NUMBERS) | st.integers() | st.sampled_from(TEXTS) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=6)
+
+
+@st.composite
+def of_bytes(draw: st.DrawFn, content: bytes) -> bytes:
+    """A few cuts, flips, insertions and repetitions, anywhere but likelier near the beginning."""
+    result = bytearray(content)
+    for _ in range(draw(st.integers(1, 4))):
+        size = len(result)
+        at = draw(st.one_of(st.integers(0, min(size, 64)), st.integers(0, size)))
+        length = draw(st.sampled_from([1, 1, 2, 4, 8, 100]))
+        how = draw(st.sampled_from(["flip", "flip", "overwrite", "number", "cut", "insert", "repeat", "truncate"]))
+        if how == "flip" and at < size:
+            result[at] ^= 1 << draw(st.integers(0, 7))
+        elif how == "overwrite":
+            result[at:at + length] = draw(st.binary(min_size=length, max_size=length))
+        elif how == "number":
+            number = draw(st.sampled_from([0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 10_000]))
+            result[at:at + 4] = struct.pack(draw(st.sampled_from(["<I", ">I"])), number)
+        elif how == "cut":
+            del result[at:at + length]
+        elif how == "insert":
+            result[at:at] = draw(st.binary(max_size=16))
+        elif how == "repeat":
+            result[at:at] = result[at:at + length] * draw(st.sampled_from([1, 2, 1000]))
+        elif how == "truncate":
+            del result[at:]
+    return bytes(result)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths to everything in a JSON value."""
+    found = [path]
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        found += places(each, (*path, key))
+    return found
+
+
+@st.composite
+def of_json(draw: st.DrawFn, value: Any) -> Any:
+    """One or two entries replaced, removed, added or repeated."""
+    result = copy.deepcopy(value)
+    for _ in range(draw(st.integers(1, 2))):
+        path = draw(st.sampled_from(places(result)))
+        if not path:
+            if draw(st.integers(0, 9)) == 0:
+                return draw(values)
+            continue
+        parent = result
+        for key in path[:-1]:
+            parent = parent[key]
+        key = path[-1]
+        how = draw(st.sampled_from(["replace", "replace", "near", "remove", "add"]))
+        if how == "replace":
+            parent[key] = draw(values)
+        elif how == "near":  # of the same kind
+            old = parent[key]
+            same = [number for number in NUMBERS if type(number) is type(old)] or \
+                [text for text in TEXTS if type(text) is type(old)] or [[], {}, None, not old]
+            parent[key] = draw(st.sampled_from(same))
+        elif how == "remove":
+            del parent[key]
+        elif isinstance(parent, dict):
+            parent[draw(st.text(max_size=6))] = draw(values)
+        else:
+            parent.insert(key, draw(st.one_of(st.just(copy.deepcopy(parent[key])), values)))
+    return result
+
+
+def text_of(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+@st.composite
+def of_json_text(draw: st.DrawFn, content: bytes) -> bytes:
+    """JSON, by its entries or by its bytes."""
+    how = draw(st.sampled_from(["entries", "entries", "entries", "bytes", "deep"]))
+    if how == "entries":
+        return text_of(draw(of_json(json.loads(content))))
+    if how == "deep":
+        place = draw(st.integers(0, len(content)))
+        return content[:place] + DEEP.encode() + content[place:]
+    return draw(of_bytes(content))
+
+
+@st.composite
+def of_lines(draw: st.DrawFn, content: bytes) -> bytes:
+    """Lines of JSON: one of them, or all of the bytes."""
+    if draw(st.integers(0, 3)) == 0:
+        return draw(of_bytes(content))
+    lines = content.splitlines()
+    number = draw(st.integers(0, len(lines) - 1))
+    lines[number] = draw(of_json_text(lines[number]))
+    return b"\n".join(lines) + b"\n"
+
+
+LITERALS = ["0", "-1", "1.5", "1e308", "nan", "-inf", "9" * 60, "9" * 5000, '""', "'x'", "[]", "[[]]", "[1, 28]",
+            "{}", "true", "1979-05-27", "0x10", '"none"', '"\\ud800"', '"""a\nb"""', f'"{"x" * 20_000}"', "[" * 5000,
+            "{a.b = 1}"]
+
+
+@st.composite
+def of_toml(draw: st.DrawFn, content: bytes) -> bytes:
+    """Values replaced, lines removed, repeated or moved; or by the bytes."""
+    if draw(st.integers(0, 2)) == 0:
+        return draw(of_bytes(content))
+    lines = content.decode().splitlines()
+    for _ in range(draw(st.integers(1, 3))):
+        number = draw(st.integers(0, len(lines) - 1))
+        key, equals, _ = lines[number].partition(" = ")
+        how = draw(st.sampled_from(["value", "value", "value", "remove", "repeat", "move"]))
+        if how == "value" and equals:
+            lines[number] = f"{key} = {draw(st.sampled_from(LITERALS))}"
+        elif how == "remove":
+            del lines[number]
+        elif how == "repeat":
+            lines[number:number] = [lines[number]] * draw(st.sampled_from([1, 5000]))
+        else:
+            lines.insert(draw(st.integers(0, len(lines) - 1)), lines.pop(number))
+        if not lines:
+            break
+    return "\n".join(lines).encode()
+
+
+def header_of(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """A safetensors file's header, and the rest."""
+    (size,) = struct.unpack("<Q", content[:8])
+    return json.loads(content[8:8 + size]), content[8 + size:]
+
+
+@st.composite
+def of_safetensors(draw: st.DrawFn, content: bytes) -> bytes:
+    """By its header, by the JSON that is a text in it, by its tensors, or by its bytes."""
+    header, rest = header_of(content)
+    how = draw(st.sampled_from(["header", "metadata", "metadata", "text", "tensors", "bytes"]))
+    if how == "bytes":
+        return draw(of_bytes(content))
+    if how == "tensors":
+        rest = draw(of_bytes(rest))
+    elif how == "header":
+        header = draw(of_json(header))
+    else:
+        said = header["__metadata__"]
+        key = next(key for key, value in said.items() if value.startswith("{"))
+        inner = json.loads(said[key])
+        said[key] = json.dumps(draw(of_json(inner))) if how == "metadata" else \
+            draw(of_json_text(said[key].encode())).decode(errors="replace")
+        if draw(st.booleans()):
+            said.pop("sha256", None)
+    packed = text_of(header)
+    return struct.pack("<Q", len(packed)) + packed + rest
+
+
+@st.composite
+def of_gzip(draw: st.DrawFn, content: bytes) -> bytes:
+    """Bad content well packed, good content badly packed, or a lot of it."""
+    how = draw(st.sampled_from(["inside", "outside", "bomb"]))
+    if how == "outside":
+        return draw(of_bytes(gzip.compress(content, 1, mtime=0)))
+    packed = gzip.compress(draw(of_bytes(content)), 1, mtime=0)
+    return packed + BOMB if how == "bomb" else packed
+
+
+def chunks(content: bytes) -> list[tuple[bytes, bytes]]:
+    """Kind and content of a PNG's chunks."""
+    found, at = [], 8
+    while at < len(content):
+        (size,) = struct.unpack(">I", content[at:at + 4])
+        found.append((content[at + 4:at + 8], content[at + 8:at + 8 + size]))
+        at += 12 + size
+    return found
+
+
+@st.composite
+def of_png(draw: st.DrawFn, content: bytes) -> bytes:
+    """By its chunks, with checksums that fit, or by its bytes."""
+    if draw(st.integers(0, 2)) == 0:
+        return draw(of_bytes(content))
+    found = chunks(content)
+    number = draw(st.integers(0, len(found) - 1))
+    kind, inside = found[number]
+    how = draw(st.sampled_from(["content", "content", "pixels", "kind", "remove", "repeat"]))
+    if how == "content":
+        found[number] = (kind, draw(of_bytes(inside)) if inside else draw(st.binary(max_size=20)))
+    elif how == "pixels":
+        found = [(name, zlib.compress(draw(of_bytes(zlib.decompress(each))), 1) if name == b"IDAT" else each)
+                 for name, each in found]
+    elif how == "kind":
+        found[number] = (draw(st.sampled_from([b"tRNS", b"PLTE", b"iCCP", b"zTXt", b"eXIf", b"acTL", b"IEND"])),
+                         draw(st.binary(max_size=40)))
+    elif how == "remove":
+        del found[number]
+    else:
+        found.insert(number, found[number])
+    return content[:8] + b"".join(struct.pack(">I", len(inside)) + kind + inside +
+                                  struct.pack(">I", zlib.crc32(kind + inside)) for kind, inside in found)

@@ -1,0 +1,590 @@
+"""Weights in other programs' files: the same bits back, loaded by the framework alone, and nothing believed unseen."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import random
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from alexnet_mf import backends, conversion, parameters, spec, specfile
+from alexnet_mf.conversion import KINDS, convert
+from alexnet_mf.errors import AlexnetMfError, ParametersError, SpecError
+from alexnet_mf.parameters import Parameters
+from alexnet_mf.parity.measure import TIERS, relative_l2
+from alexnet_mf.spec import ALEXNET_OWT, Dense, Flatten, Network
+
+NATIVE = {"torch": "torch", "keras": "tensorflow", "gluon": "mxnet", "npz": "numpy"}
+"""The kind that each backend's framework has."""
+ENDINGS = {kind: KINDS[kind].suffixes[0] for kind in NATIVE}
+
+
+@pytest.fixture(params=NATIVE)
+def kind(request: pytest.FixtureRequest, requires: Callable[[str], None]) -> str:
+    requires(NATIVE[request.param])
+    return str(request.param)
+
+
+@pytest.fixture
+def given(small: Network) -> Parameters:
+    return parameters.initialise(small, 0, random_biases=True)
+
+
+@pytest.fixture
+def net(small: Network, tmp_path: Path) -> str:
+    """The small network as a file."""
+    path = tmp_path / "small.toml"
+    path.write_text(specfile.dump(small), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def canonical(small: Network, given: Parameters, tmp_path: Path) -> Path:
+    path = tmp_path / "weights.safetensors"
+    parameters.save(path, given, {"network": spec.as_dict(small), "seed": 5})
+    return path
+
+
+@pytest.fixture
+def native(kind: str, canonical: Path, tmp_path: Path) -> Path:
+    """A framework's own file of the small network."""
+    path = tmp_path / f"weights{ENDINGS[kind]}"
+    convert(canonical, path)
+    return path
+
+
+# There and back
+
+
+def test_there_and_back_the_bits_are_the_same(kind, native, given, net, tmp_path):
+    done = convert(native, tmp_path / "back.safetensors", net=net)
+    assert (done.source, done.destination) == (kind, "safetensors")
+    back = conversion.read(tmp_path / "back.safetensors")  # names its network
+    assert parameters.digest(back.parameters) == parameters.digest(given) == done.sha256
+    for name, value in given.items():
+        assert_array_equal(back.parameters[name], value)
+    assert spec.digest(back.network) == spec.digest(specfile.find_network(net))
+
+
+def test_a_canonical_file_keeps_what_it_says(canonical, small, given, tmp_path):
+    convert(canonical, tmp_path / "copy.safetensors")
+    weights, said = parameters.load_with_metadata(tmp_path / "copy.safetensors", small)
+    assert said == {"network": spec.as_dict(small), "seed": 5}
+    assert parameters.digest(weights) == parameters.digest(given)
+
+
+@pytest.mark.parametrize("target", NATIVE)
+def test_from_every_kind_to_every_kind(kind, target, native, given, net, tmp_path, requires):
+    requires(NATIVE[target])
+    path = tmp_path / f"other{ENDINGS[target]}"
+    convert(native, path, net=net)
+    found = conversion.read(path, net=net)
+    assert found.kind == target
+    assert parameters.digest(found.parameters) == parameters.digest(given)
+
+
+def test_the_kind_is_told_from_the_content_not_from_the_name(kind, native, tmp_path):
+    other = tmp_path / "something.bin"
+    other.write_bytes(native.read_bytes())
+    assert conversion.kind_of_content(other) == kind
+
+
+# In the plain framework, without this package
+
+ALONE = """
+import sys
+import numpy as np
+{script}
+assert not [name for name in sys.modules if name.startswith("alexnet_mf")]
+np.save("logits.npy", logits)
+"""
+
+PLAIN = {
+    "torch": """
+import torch
+from torch import nn
+from collections import OrderedDict
+net = nn.Sequential(OrderedDict([
+    ("conv1", nn.Conv2d(1, 8, 5, stride=2, padding=1)), ("relu1", nn.ReLU()), ("pool1", nn.MaxPool2d(3, 2)),
+    ("conv2", nn.Conv2d(8, 12, 3, padding=1)), ("relu2", nn.ReLU()), ("pool2", nn.MaxPool2d(2, 2)),
+    ("flatten", nn.Flatten()), ("fc3", nn.Linear(108, 32)), ("relu3", nn.ReLU()), ("drop3", nn.Dropout()),
+    ("fc4", nn.Linear(32, 10))])).eval()
+net.load_state_dict(torch.load("weights.pt", weights_only=True))
+logits = net(torch.from_numpy(np.load("images.npy"))).detach().numpy()
+""",
+    "keras": """
+import os
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import keras
+from keras import layers
+net = keras.Sequential([
+    layers.Input((28, 28, 1)), layers.ZeroPadding2D(1), layers.Conv2D(8, 5, 2, activation="relu"),
+    layers.MaxPool2D(3, 2), layers.Conv2D(12, 3, padding="same", activation="relu"), layers.MaxPool2D(2, 2),
+    layers.Flatten(), layers.Dense(32, activation="relu"), layers.Dropout(0.5), layers.Dense(10)])
+net.load_weights("weights.weights.h5")
+logits = np.asarray(net(np.load("images.npy").transpose(0, 2, 3, 1)))
+""",
+    "gluon": """
+np.bool = bool  # NumPy 1.24 removed what MXNet's last release reads
+import mxnet as mx
+from mxnet.gluon import nn
+net = nn.HybridSequential()
+net.add(nn.Conv2D(8, 5, 2, 1, activation="relu"), nn.MaxPool2D(3, 2), nn.Conv2D(12, 3, padding=1, activation="relu"),
+        nn.MaxPool2D(2, 2), nn.Dense(32, activation="relu"), nn.Dropout(0.5), nn.Dense(10))
+net.load_parameters("weights.params")
+logits = net(mx.nd.array(np.load("images.npy"))).asnumpy()
+""",
+    "npz": """
+arrays = np.load("weights.npz", allow_pickle=False)
+x = np.load("images.npy").astype(np.float64)
+def conv(x, w, b, stride, pad):
+    x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[2:], (2, 3))[:, :, ::stride, ::stride]
+    return np.maximum(np.einsum("nchwij,ocij->nohw", windows, w) + b[:, None, None], 0)
+def pool(x, k, s):
+    return np.lib.stride_tricks.sliding_window_view(x, (k, k), (2, 3))[:, :, ::s, ::s].max((4, 5))
+x = pool(conv(x, arrays["conv1.weight"], arrays["conv1.bias"], 2, 1), 3, 2)
+x = pool(conv(x, arrays["conv2.weight"], arrays["conv2.bias"], 1, 1), 2, 2).reshape(len(x), -1)
+x = np.maximum(x @ arrays["fc3.weight"].T + arrays["fc3.bias"], 0)
+logits = x @ arrays["fc4.weight"].T + arrays["fc4.bias"]
+""",
+}
+
+TORCHVISION = """
+import torch, torchvision
+net = torchvision.models.alexnet(weights=None).eval()
+net.load_state_dict(torch.load("weights.pt", weights_only=True))
+with torch.no_grad():
+    logits = net(torch.from_numpy(np.load("images.npy"))).numpy()
+"""
+
+
+def alone(script: str, folder: Path, images: np.ndarray) -> np.ndarray:
+    """The logits of a script in a process of its own."""
+    np.save(folder / "images.npy", images)
+    done = subprocess.run([sys.executable, "-c", ALONE.format(script=script)], cwd=folder, capture_output=True,
+                          text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return np.load(folder / "logits.npy")
+
+
+def referee_logits(network: Network, given: Parameters, images: np.ndarray) -> np.ndarray:
+    model = backends.load("numpy").build(network, given)
+    return model.logits(model.place(images, np.zeros(len(images), np.int64)), len(images))
+
+
+def test_the_plain_framework_loads_it_and_computes_the_same(kind, native, small, given, tmp_path):
+    images = np.random.default_rng(0).random((3, 1, 28, 28), dtype=np.float32)
+    found = alone(PLAIN[kind], tmp_path, images)
+    expected = referee_logits(small, given, images)
+    assert np.ptp(expected) > 0.01
+    assert relative_l2(found, expected) < TIERS["float32"].output
+
+
+def test_torchvision_loads_alexnet_owt_and_computes_the_same(requires, tmp_path):
+    requires("torch")
+    given = parameters.initialise(ALEXNET_OWT, 0, random_biases=True)
+    parameters.save(tmp_path / "weights.safetensors", given, {"network": spec.as_dict(ALEXNET_OWT)})
+    convert(tmp_path / "weights.safetensors", tmp_path / "weights.pt", destination_kind="torchvision")
+    images = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
+    found = alone(TORCHVISION, tmp_path, images)
+    assert relative_l2(found, referee_logits(ALEXNET_OWT, given, images)) < TIERS["float32"].output
+    back = conversion.read(tmp_path / "weights.pt", net="alexnet-owt")  # and by torchvision's names we read it
+    assert parameters.digest(back.parameters) == parameters.digest(given)
+
+
+def test_torchvisions_names_are_for_alexnet_owt_alone(requires, canonical, tmp_path):
+    requires("torch")
+    with pytest.raises(ParametersError, match="torchvision's AlexNet is alexnet-owt, not small; take"):
+        convert(canonical, tmp_path / "weights.pt", destination_kind="torchvision")
+    assert not (tmp_path / "weights.pt").exists()
+
+
+# Files that others wrote
+
+
+def test_a_state_dict_of_a_numbered_sequential(requires, given, net, tmp_path):
+    """The book's: modules numbered, activations among them, in `net`."""
+    requires("torch")
+    import torch
+
+    numbers = {"conv1": 0, "conv2": 3, "fc3": 7, "fc4": 10}
+    for prefix in ("", "net."):
+        state = {f"{prefix}{numbers[name.split('.')[0]]}.{name.split('.')[1]}": torch.from_numpy(value)
+                 for name, value in given.items()}
+        torch.save(state, tmp_path / "theirs.pth")
+        assert parameters.digest(conversion.read(tmp_path / "theirs.pth", net=net).parameters) == \
+            parameters.digest(given)
+
+
+def test_a_state_dict_as_pytorch_wrote_it_before_1_6(requires, given, net, tmp_path):
+    requires("torch")
+    import torch
+
+    torch.save({name: torch.from_numpy(value) for name, value in given.items()}, tmp_path / "old.pth",
+               _use_new_zipfile_serialization=False)
+    assert parameters.digest(conversion.read(tmp_path / "old.pth", net=net).parameters) == parameters.digest(given)
+
+
+def test_a_whole_keras_model_with_its_optimizer(requires, given, small, net, tmp_path):
+    """Of the archive only the weights are read: the description of the model could ask for any code."""
+    requires("tensorflow")
+    backends.load("tensorflow")
+    import keras
+
+    model = keras.Sequential([
+        keras.layers.Input((28, 28, 1)), keras.layers.ZeroPadding2D(1), keras.layers.Conv2D(8, 5, 2, name="any"),
+        keras.layers.MaxPool2D(3, 2), keras.layers.Conv2D(12, 3, padding="same"), keras.layers.MaxPool2D(2, 2),
+        keras.layers.Flatten(), keras.layers.Dense(32), keras.layers.Dense(10, name="last")])
+    convert_to = tmp_path / "in.weights.h5"
+    convert_to.write_bytes(backends.load("tensorflow").encode_weights("keras", small, given))
+    model.load_weights(convert_to)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(np.zeros((2, 28, 28, 1), np.float32), np.zeros(2), verbose=0)
+    model.load_weights(convert_to)
+    model.save(tmp_path / "whole.keras")
+    assert parameters.digest(conversion.read(tmp_path / "whole.keras", net=net).parameters) == \
+        parameters.digest(given)
+
+
+def test_more_than_ten_layers_of_a_kind_stay_in_their_order(kind, tmp_path):
+    """Where a file numbers them, 10 comes after 9 and not after 1."""
+    deep = Network("deep", (1, 2, 2), (Flatten("flatten"), *(Dense(f"fc{i}", units=4) for i in range(12))))
+    given = parameters.initialise(deep, 0, random_biases=True)
+    (tmp_path / "deep").write_bytes(backends.load(NATIVE[kind]).encode_weights(kind, deep, given))
+    assert parameters.digest(conversion.read(tmp_path / "deep", net=deep).parameters) == parameters.digest(given)
+
+
+def test_a_keras_model_that_keeps_its_layers_in_net(requires, given, small, net, tmp_path):
+    """As the book's classes do."""
+    requires("tensorflow")
+    backends.load("tensorflow")
+    import keras
+
+    from alexnet_mf.backends.tensorflow import network as native
+    from alexnet_mf.backends.tensorflow import weights
+
+    class Book(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = native.build(small)
+
+        def call(self, x: Any) -> Any:
+            return self.net(x)
+
+    model = Book()
+    model(np.zeros((1, 28, 28, 1), np.float32))
+    weights.load(model.net, small, given)
+    model.save_weights(tmp_path / "book.weights.h5")
+    assert parameters.digest(conversion.read(tmp_path / "book.weights.h5", net=net).parameters) == \
+        parameters.digest(given)
+
+
+def test_the_model_zoos_alexnet(requires, tmp_path):
+    requires("mxnet")
+    backends.load("mxnet")
+    import mxnet as mx
+
+    zoo = mx.gluon.model_zoo.vision.alexnet(pretrained=False)
+    zoo.initialize(mx.init.Xavier())
+    zoo(mx.nd.zeros((1, 3, 224, 224)))
+    zoo.save_parameters(str(tmp_path / "zoo.params"))
+    found = conversion.read(tmp_path / "zoo.params", net="alexnet-owt").parameters
+    blocks = [block for block in (*zoo.features, zoo.output)
+              if isinstance(block, (mx.gluon.nn.Conv2D, mx.gluon.nn.Dense))]
+    layers = [name.removesuffix(".weight") for name in found if name.endswith(".weight")]
+    for name, block in zip(layers, blocks, strict=True):
+        assert_array_equal(found[f"{name}.weight"], block.weight.data().asnumpy())
+        assert_array_equal(found[f"{name}.bias"], block.bias.data().asnumpy())
+
+
+def test_other_names_in_gluons_files(requires, given, net, tmp_path):
+    requires("mxnet")
+    backends.load("mxnet")
+    import mxnet as mx
+
+    numbers = {"conv1": 0, "conv2": 2, "fc3": 4, "fc4": 6}
+    for style in ("{layer}_{what}", "arg:{layer}_{what}", "net.{number}.{what}"):  # the last is the book's
+        named = {style.format(layer=layer, what=what, number=numbers[layer]): mx.nd.array(given[f"{layer}.{what}"])
+                 for layer, what in (name.split(".") for name in given)}
+        mx.nd.save(str(tmp_path / "theirs.params"), named)
+        assert parameters.digest(conversion.read(tmp_path / "theirs.params", net=net).parameters) == \
+            parameters.digest(given)
+
+
+# What does not fit is named, tensor by tensor
+
+
+def write_torch(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    import torch
+
+    torch.save({name: torch.from_numpy(value) for name, value in tensors.items()}, path)
+
+
+def write_keras(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    """As Keras does: HWIO, (in, out), numbered by class."""
+    import h5py
+
+    places = {"conv1": "conv2d", "conv2": "conv2d_1", "fc3": "dense", "fc4": "dense_1", "extra": "dense_2"}
+    with h5py.File(path, "w") as file:
+        for name, value in tensors.items():
+            layer, what = name.split(".")
+            turned = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+            file[f"layers/{places[layer]}/vars/{0 if what == 'weight' else 1}"] = turned
+
+
+def write_gluon(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    import mxnet as mx
+
+    mx.nd.save(str(path), {name: mx.nd.array(value, dtype=value.dtype) for name, value in tensors.items()})
+
+
+def write_npz(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    np.savez(path, **tensors)
+
+
+WRITERS = {"torch": write_torch, "keras": write_keras, "gluon": write_gluon, "npz": write_npz}
+
+
+def test_missing_surplus_and_misshapen_tensors_are_all_named(kind, given, net, tmp_path):
+    backends.load(NATIVE[kind])
+    tensors = dict(given)
+    del tensors["conv2.bias"], tensors["fc4.weight"]
+    tensors["extra.weight"] = np.zeros((3, 2), np.float32)
+    tensors["conv1.weight"] = np.zeros((8, 1, 3, 3), np.float32)
+    tensors["fc3.weight"] = np.zeros((32, 100), np.float32)  # not what was flattened
+    tensors["fc3.bias"] = np.zeros(32, np.float64)
+    tensors["conv1.bias"] = np.array([1, 2, 3, np.nan, 5, 6, 7, 8], np.float32)
+    path = tmp_path / f"theirs{ENDINGS[kind]}"
+    WRITERS[kind](path, tensors)
+    with pytest.raises(ParametersError) as error:
+        convert(path, tmp_path / "out.safetensors", net=net)
+    surplus = "layers/dense_2/vars/0" if kind == "keras" else "extra.weight"
+    expected = ["missing conv2.bias", "missing fc4.weight", f"surplus {surplus}",
+                "conv1.weight is (8, 1, 3, 3), not (8, 1, 5, 5)", "fc3.weight is (32, 100), not (32, 108)",
+                "fc3.bias is float64, not float32", "conv1.bias holds NaN or infinity"]
+    if kind == "keras":  # layers have no names there: with fc4's kernel gone, its bias still says that it is the second
+        assert "\n" not in str(error.value)
+    for fault in expected:
+        assert fault in str(error.value)
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_weights_of_another_network_point_to_net(kind, native, tmp_path):
+    with pytest.raises(ParametersError, match=r"not the parameters of alexnet: missing .*name it with --net"):
+        convert(native, tmp_path / "out.safetensors")
+
+
+# Files that mean harm
+
+
+class Evil:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("harmed"),)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_nothing_is_unpickled(requires, net, tmp_path, monkeypatch, old):
+    requires("torch")
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pt", _use_new_zipfile_serialization=not old)
+    with pytest.raises(ParametersError, match="cannot be read as a PyTorch file that holds tensors alone"):
+        conversion.read(tmp_path / "evil.pt", net=net)
+    with open(tmp_path / "evil.npz", "wb") as file:
+        np.savez(file, **{"conv1.weight": np.array([Evil()], object)})
+    with pytest.raises(ParametersError, match=r"cannot be read as \.npz"):
+        conversion.read(tmp_path / "evil.npz", net=net)
+    (tmp_path / "bare.pt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(ParametersError, match="no kind of weights that is known"):
+        conversion.read(tmp_path / "bare.pt", net=net)
+    assert not (tmp_path / "harmed").exists()
+    pickle.loads((tmp_path / "bare.pt").read_bytes())  # it would have
+    assert (tmp_path / "harmed").exists()
+
+
+def test_a_whole_module_is_no_state_dict(requires, net, tmp_path):
+    requires("torch")
+    import torch
+
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+    with pytest.raises(ParametersError, match=r"save model\.state_dict\(\) and nothing else"):
+        conversion.read(tmp_path / "module.pt", net=net)
+    torch.save({"epoch": 3, "model": {}}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ParametersError, match="holds other things than a state_dict's tensors"):
+        conversion.read(tmp_path / "checkpoint.pt", net=net)
+    torch.save({"conv1.weight": torch.zeros(2, dtype=torch.bfloat16)}, tmp_path / "half.pt")
+    with pytest.raises(ParametersError, match=r"conv1\.weight is a tensor of bfloat16"):
+        conversion.read(tmp_path / "half.pt", net=net)
+
+
+def test_an_archive_that_unpacks_to_more_than_the_network_holds_is_not_unpacked(net, tmp_path):
+    for name, member in (("bomb.pt", "archive/data.pkl"), ("bomb.npz", "conv1.weight.npy"),
+                         ("bomb.keras", "model.weights.h5")):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(member, bytes(40_000_000))
+        assert (tmp_path / name).stat().st_size < 100_000
+        with pytest.raises(ParametersError, match=r"holds 40\.0 MB, and the weights of small take"):
+            conversion.read(tmp_path / name, net=net)
+
+
+def test_tensors_that_claim_to_be_huge_are_named_and_not_made(requires, net, tmp_path):
+    requires("torch")
+    import torch
+
+    torch.save({"conv1.weight": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "views.pt")
+    with pytest.raises(ParametersError, match=r"conv1\.weight is \(1000000, 1000000\), not"):
+        conversion.read(tmp_path / "views.pt", net=net)
+
+
+def test_a_keras_file_reads_no_other_file_and_nothing_huge(requires, net, tmp_path):
+    requires("tensorflow")
+    import h5py
+
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["secret"] = np.zeros((10, 32))
+    path = tmp_path / "evil.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/dense/vars/0"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "secret")
+    with pytest.raises(ParametersError, match="is a link"):
+        conversion.read(path, net=net)
+    with h5py.File(path, "w") as file:
+        (tmp_path / "raw").write_bytes(bytes(4000))
+        file.create_dataset("layers/dense/vars/0", (10, 10), "f4", external=[(str(tmp_path / "raw"), 0, 400)])
+    with pytest.raises(ParametersError, match="lies in another file"):
+        conversion.read(path, net=net)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("layers/dense/vars/0", (10**6, 10**6), "f4", chunks=(1000, 1000), compression="gzip")
+    with pytest.raises(ParametersError, match=r"fc3\.weight is \(1000000, 1000000\), not \(32, 108\)"):
+        conversion.read(path, net=net)
+
+
+@pytest.mark.parametrize("change, fragment", [
+    (lambda content: content + b"x", "longer or shorter than it says"),
+    (lambda content: content[:-1], "longer or shorter than it says"),
+    (lambda content: content[:16] + (2**60).to_bytes(8, "little") + content[24:], "cannot be read as Gluon's"),
+    (lambda content: content[:36] + (2**40).to_bytes(8, "little") + content[44:], "ends too early"),
+    (lambda content: content[:32] + (0).to_bytes(4, "little") + content[36:], "empty, sparse or of a version")])
+def test_a_gluon_file_is_held_against_its_own_sizes(requires, small, given, net, tmp_path, change, fragment):
+    """Number of arrays at byte 16, rank of the first at 32, its first size at 36."""
+    requires("mxnet")
+    (tmp_path / "a.params").write_bytes(change(backends.load("mxnet").encode_weights("gluon", small, given)))
+    with pytest.raises(ParametersError, match=fragment):
+        conversion.read(tmp_path / "a.params", net=net)
+
+
+def test_damaged_files_are_told_or_read_and_never_crash(kind, native, net, tmp_path):
+    """Truncated at every scale and with flipped bits: the package's own errors, or weights that fit."""
+    content, draw = native.read_bytes(), random.Random(0)
+    path = tmp_path / f"damaged{ENDINGS[kind]}"
+    refused = 0
+    ends = [0, 1, 7, 8, 9, 16, *(draw.randrange(len(content)) for _ in range(30))]
+    damaged = [content[:end] for end in ends]
+    for _ in range(120):
+        changed = bytearray(content)
+        for _ in range(draw.choice([1, 1, 8])):
+            place = draw.choice([draw.randrange(len(changed)), draw.randrange(min(len(changed), 600)),
+                                 -1 - draw.randrange(min(len(changed), 600))])
+            changed[place] ^= 1 << draw.randrange(8)
+        damaged.append(bytes(changed))
+    for what in damaged:
+        path.write_bytes(what)
+        try:
+            conversion.read(path, kind, net)
+        except ParametersError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused >= len(ends)
+
+
+# What is asked
+
+
+@pytest.mark.parametrize("name, kind", [
+    ("a.safetensors", "safetensors"), ("a.pt", "torch"), ("a.pth", "torch"), ("a.weights.h5", "keras"),
+    ("a.params", "gluon"), ("a.npz", "npz"), ("a.onnx", "onnx")])
+def test_the_ending_names_the_kind(name, kind):
+    assert conversion.kind_of_name(Path(name)) == kind
+
+
+@pytest.mark.parametrize("name, asked, fragment", [
+    ("a.bin", None, r"its ending names no kind; there are safetensors \(\.safetensors\), torch \(\.pt \.pth\)"),
+    ("a.h5", None, "its ending names no kind"), ("a.keras", None, r"only from names that end in \.weights\.h5"),
+    ("a.h5", "keras", r"only from names that end in \.weights\.h5"),
+    ("a.params", "torch", r"ends like gluon, and torch was asked for; name it \*\.pt"),
+    ("a.pt", "onnx", r"ends like torch, and onnx was asked for; name it \*\.onnx")])
+def test_a_name_that_does_not_fit_is_told(name, asked, fragment, canonical, tmp_path):
+    with pytest.raises(AlexnetMfError, match=fragment):
+        convert(canonical, tmp_path / name, destination_kind=asked)
+    assert not (tmp_path / name).exists()
+
+
+def test_what_is_there_is_not_replaced_unasked(canonical, tmp_path):
+    path = tmp_path / "there.npz"
+    path.write_text("mine")
+    with pytest.raises(AlexnetMfError, match="is there already; name another file, or replace it with --force"):
+        convert(canonical, path)
+    assert path.read_text() == "mine"
+    convert(canonical, path, overwrite=True)
+    assert conversion.kind_of_content(path) == "npz"
+
+
+def test_a_full_disk_leaves_what_was_there(canonical, tmp_path, failing_os):
+    path = tmp_path / "there.npz"
+    path.write_text("mine")
+    failing_os(at=1, error=28)
+    with pytest.raises(AlexnetMfError, match=r"cannot be written \(No space left on device\)"):
+        convert(canonical, path, overwrite=True)
+    assert path.read_text() == "mine"
+
+
+def test_onnx_is_not_read(tmp_path, canonical):
+    pytest.importorskip("onnx")
+    convert(canonical, tmp_path / "a.onnx")
+    with pytest.raises(ParametersError, match="ONNX is written and not read"):
+        convert(tmp_path / "a.onnx", tmp_path / "b.safetensors")
+
+
+def test_without_onnx_it_is_said_how_to_get_it(canonical, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "alexnet_mf.onnx_graph", raising=False)
+    with pytest.raises(AlexnetMfError, match=r"pip install onnx, or install alexnet_mf\[onnx\]"):
+        convert(canonical, tmp_path / "a.onnx")
+
+
+def test_a_source_that_is_missing_or_unknown_is_told(tmp_path):
+    with pytest.raises(ParametersError, match=r"gone: cannot be read \(No such file or directory\)"):
+        convert(tmp_path / "gone", tmp_path / "a.npz")
+    (tmp_path / "text").write_text("hello, this is a text that is no weights")
+    with pytest.raises(ParametersError, match="no kind of weights that is known: safetensors, torch"):
+        convert(tmp_path / "text", tmp_path / "a.npz")
+
+
+def test_an_unknown_network_is_told(kind, native, tmp_path):
+    with pytest.raises(SpecError, match="unknown network 'nothing'"):
+        convert(native, tmp_path / "a.safetensors", net="nothing")
+
+
+def test_a_write_that_lost_something_is_noticed(canonical, tmp_path, monkeypatch):
+    """What a framework wrote is read back before anybody gets it."""
+    from alexnet_mf.backends.numpy.backend import NumpyBackend
+
+    def forgetful(self: Any, kind: str, network: Network, given: Parameters) -> bytes:
+        file = io.BytesIO()
+        np.savez(file, **{name: value + np.float32(1e-3) for name, value in given.items()})
+        return file.getvalue()
+
+    monkeypatch.setattr(NumpyBackend, "encode_weights", forgetful)
+    with pytest.raises(ParametersError, match="is not what it was given; nothing was written"):
+        convert(canonical, tmp_path / "a.npz")
+    assert not (tmp_path / "a.npz").exists()

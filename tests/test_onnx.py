@@ -1,0 +1,126 @@
+"""The spec as an ONNX graph: the checker takes it, and ONNX Runtime, which no backend has written, gives the logits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from alexnet_mf import backends, onnx_graph, parameters, spec
+from alexnet_mf.errors import ParametersError
+from alexnet_mf.parity.measure import TIERS, relative_l2
+from alexnet_mf.spec import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    LocalResponseNorm,
+    MaxPool2d,
+    Network,
+)
+
+TOLERANCE = TIERS["float32"].output
+EVERYTHING = Network("everything", (2, 23, 19), (
+    Conv2d("conv1", channels=6, kernel=4, stride=2, padding=3, groups=2), LocalResponseNorm("norm1", 5, 0.5, 0.75, 2.0),
+    MaxPool2d("pool1", kernel=3, stride=2), Conv2d("conv2", channels=4, kernel=1, activation="sigmoid"),
+    AvgPool2d("pool2", kernel=2, stride=1), AdaptiveAvgPool2d("pool3", size=3), Conv2d("conv3", 5, 2, activation=None),
+    Flatten("flatten"), Dropout("drop4", rate=0.5), Dense("fc4", units=7, activation="sigmoid"),
+    Dense("fc5", units=6, activation="relu"), Dense("fc6", units=3)))
+"""Every kind of layer with numbers that hide nothing: sizes that do not divide, areas that overlap."""
+
+
+def images(network: Network, count: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).random((count, *network.input), dtype=np.float32)
+
+
+def runtime_logits(content: bytes, *batches: np.ndarray) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return [session.run(["logits"], {"pixels": batch})[0] for batch in batches]
+
+
+def logits(backend: str, network: Network, given: parameters.Parameters, batch: np.ndarray) -> np.ndarray:
+    model = backends.load(backend).build(network, given)
+    return model.logits(model.place(batch, np.zeros(len(batch), np.int64)), len(batch))
+
+
+@pytest.mark.parametrize("net", spec.NETWORKS)
+def test_onnx_runtime_gives_the_logits_of_every_backend(net, request):
+    """One test for a network, all backends in it: its weights are drawn once."""
+    names = [name for name in request.config.getoption("--backends").split(",") if name] or backends.installed()
+    network = spec.get_network(net, "numpy")
+    given = parameters.initialise(network, 0, random_biases=True)
+    content = onnx_graph.encode(network, given)
+    batch = images(network, 2)
+    found = runtime_logits(content, batch)[0]
+    assert np.ptp(found) > 0.01
+    errors = {name: relative_l2(found, logits(name, network, given, batch)) for name in {*names, "numpy"}}
+    assert max(errors.values()) < 2 * TOLERANCE, errors  # two float32 computations, each within one of the truth
+    assert errors["numpy"] < TOLERANCE, errors
+
+
+@pytest.mark.parametrize("net", ["tensorflow", "mxnet"])
+def test_the_tabs_that_pad_by_0_are_written_so(net):
+    network = spec.get_network("alexnet-tab", net)
+    model = onnx_graph.build(network, {})
+    pads = next(attribute.ints for attribute in model.graph.node[0].attribute if attribute.name == "pads")
+    assert list(pads) == [0, 0, 0, 0]
+
+
+def test_every_kind_of_layer_gives_the_referees_outputs():
+    given = parameters.initialise(EVERYTHING, 1, random_biases=True)
+    model = onnx_graph.build(EVERYTHING, given)
+    layers = [layer.name for layer in EVERYTHING.layers if not isinstance(layer, Dropout)]
+    for name in layers[:-1]:  # the last one's is the graph's own
+        model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    batch = images(EVERYTHING)
+    found = dict(zip(layers, session.run([*layers[:-1], "logits"], {"pixels": batch})))
+    referee = backends.load("numpy").build(EVERYTHING, given)
+    expected = referee.outputs(referee.place(batch, np.zeros(len(batch), np.int64)))
+    for name in layers:
+        assert found[name].shape == expected[name].shape, name
+        assert np.ptp(expected[name]) > 0.001, name
+        assert relative_l2(found[name], expected[name]) < TOLERANCE, name
+
+
+@pytest.mark.parametrize("layer, change", [
+    ("norm1", {"alpha": 0.1}), ("norm1", {"size": 3}), ("norm1", {"k": 1.0}), ("pool2", {"kernel": 1}),
+    ("conv2", {"activation": "relu"}), ("fc4", {"activation": "relu"})])
+def test_the_witness_would_see_another_network(layer, change):
+    """With the same parameters."""
+    other = replace(EVERYTHING, layers=tuple(replace(old, **change) if old.name == layer else old
+                                             for old in EVERYTHING.layers))
+    given, batch = parameters.initialise(EVERYTHING, 1, random_biases=True), images(EVERYTHING)
+    found = runtime_logits(onnx_graph.encode(other, given), batch)[0]
+    assert relative_l2(found, logits("numpy", other, given, batch)) < TOLERANCE
+    assert relative_l2(found, logits("numpy", EVERYTHING, given, batch)) > 10 * TOLERANCE
+
+
+def test_the_file_passes_the_checker_and_takes_any_batch():
+    given = parameters.initialise(EVERYTHING, 1, random_biases=True)
+    content = onnx_graph.encode(EVERYTHING, given)
+    model = onnx.load_from_string(content)
+    onnx.checker.check_model(model, full_check=True)
+    [given_input], [output] = model.graph.input, model.graph.output
+    assert [size.dim_param or size.dim_value for size in given_input.type.tensor_type.shape.dim] == ["N", 2, 23, 19]
+    assert [size.dim_param or size.dim_value for size in output.type.tensor_type.shape.dim] == ["N", 3]
+    batch = images(EVERYTHING, 7)
+    whole, first = runtime_logits(content, batch, batch[:1])
+    assert whole.shape == (7, 3)
+    assert relative_l2(first, whole[:1]) < TOLERANCE
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    assert parameters.digest({name: stored[name] for name in given}) == parameters.digest(given)
+    assert {prop.key: prop.value for prop in model.metadata_props} == {
+        "network": "everything", "spec_sha256": spec.digest(EVERYTHING)}
+
+
+def test_weights_beyond_two_gigabytes_are_told():
+    large = Network("large", (1, 1, 1), (Flatten("flatten"), Dense("fc1", units=30_000), Dense("fc2", units=30_000)))
+    given = {name: np.broadcast_to(np.float32(0), shape) for name, shape in parameters.shapes(large).items()}
+    with pytest.raises(ParametersError, match=r"large: its weights take 3\.6 GB, and an ONNX file holds 2"):
+        onnx_graph.encode(large, given)

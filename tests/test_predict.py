@@ -1,0 +1,110 @@
+"""Predictions are the softmax of the model's logits on the prepared pictures, in order, whatever cannot be read."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_mf import backends, parameters
+from alexnet_mf.data import FASHION_CLASSES
+from alexnet_mf.data.pictures import Preparation, Unreadable
+from alexnet_mf.errors import DataError, OutputsNotFinite
+from alexnet_mf.predict import BATCH, class_names, predict, preparation
+from alexnet_mf.spec import ALEXNET, ALEXNET_28, ALEXNET_OWT, LENET5, Conv2d, Dense, Flatten, Network
+
+
+@pytest.fixture
+def enlarged(small):
+    """The same layers on images that are enlarged to twice their size."""
+    layers = list(small.layers)
+    layers[0] = dataclasses.replace(layers[0], stride=4)
+    return dataclasses.replace(small, input=(1, 56, 56), layers=tuple(layers))
+
+
+@pytest.fixture
+def garments(tmp_path):
+    """More pictures than are held at once, and one file among them that is none."""
+    images = np.random.default_rng(0).integers(0, 256, (BATCH + 2, 28, 28)).astype(np.uint8)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{number:03}.png")
+    (tmp_path / "001a.png").write_text("no picture")
+    return images, tmp_path
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def test_predictions_are_the_softmax_of_the_logits(backend, enlarged, garments):
+    images, folder = garments
+    weights = parameters.initialise(enlarged, 0, random_biases=True)
+    model = backend.build(enlarged, weights, "cpu")
+    found = list(predict(model, [folder], preparation(enlarged), top=4))
+    assert [index for index, each in enumerate(found) if isinstance(each, Unreadable)] == [2]
+    answers = [each for each in found if not isinstance(each, Unreadable)]
+    assert [answer.name for answer in answers] == [str(folder / f"{i:03}.png") for i in range(len(images))]
+    referee = backends.load("numpy").build(enlarged, weights, "cpu")
+    shares = softmax(referee.logits(referee.place(images, np.zeros(len(images), np.int64)), 8))
+    for answer, expected, image in zip(answers, shares, images, strict=True):
+        np.testing.assert_allclose(answer.probabilities, np.sort(expected)[::-1][:4], rtol=1e-4)
+        np.testing.assert_allclose(expected[answer.labels], answer.probabilities, rtol=1e-4)
+        assert (answer.seen == image).all()
+
+
+def test_top_is_at_most_all_classes(small, garments):
+    model = backends.load("numpy").build(small, parameters.initialise(small, 0), "cpu")
+    answer = next(predict(model, [garments[1]], preparation(small), top=99))
+    assert sorted(answer.labels) == list(range(10))
+    assert sum(answer.probabilities) == pytest.approx(1)
+    assert answer.probabilities == sorted(answer.probabilities, reverse=True)
+
+
+def test_pictures_are_read_as_they_are_asked_for(small, garments):
+    """A folder of any size takes the memory of a batch."""
+    model = backends.load("numpy").build(small, parameters.initialise(small, 0), "cpu")
+    found = predict(model, [garments[1]], preparation(small))
+    next(found)
+    (garments[1] / f"{BATCH + 1:03}.png").unlink()
+    assert isinstance(list(found)[-1], Unreadable)
+
+
+def test_colour_networks_and_other_sizes_are_fed_floats(garments):
+    for shape in ((3, 40, 60), (1, 64, 48)):
+        network = Network("other", shape, (Conv2d("c", channels=4, kernel=5, stride=4), Flatten("f"),
+                                           Dense("d", units=3)))
+        model = backends.load("numpy").build(network, parameters.initialise(network, 0), "cpu")
+        answer = next(predict(model, [garments[1]], preparation(network), top=3))
+        assert sum(answer.probabilities) == pytest.approx(1)
+        assert answer.seen.dtype == np.uint8 and answer.seen.shape == shape[1:] + ((3,) if shape[0] == 3 else ())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_outputs_that_are_no_numbers_are_told(small, garments, monkeypatch, bad):
+    model = backends.load("numpy").build(small, parameters.initialise(small, 0), "cpu")
+    monkeypatch.setattr(model, "logits", lambda placed, batch_size: np.full((len(placed), 10), bad))
+    monkeypatch.setattr(model, "place", lambda inputs, labels: inputs)
+    with pytest.raises(OutputsNotFinite, match="NaN or infinite"):
+        next(predict(model, [garments[1]], preparation(small)))
+
+
+@pytest.mark.parametrize("network, expected", [
+    (ALEXNET, Preparation(28, 28)), (LENET5, Preparation(28, 28)), (ALEXNET_28, Preparation(28, 28)),
+    (ALEXNET_OWT, Preparation(224, 224, colour=True, levels=False))], ids=lambda each: getattr(each, "name", ""))
+def test_the_preparation_follows_from_the_networks_input(network, expected):
+    assert preparation(network) == expected
+    assert preparation(network, invert=True) == dataclasses.replace(expected, invert=True)
+
+
+def test_pictures_have_one_channel_or_three():
+    network = Network("two", (2, 8, 8), (Flatten("f"), Dense("d", units=2)))
+    with pytest.raises(DataError, match="network two takes 2 channels, and pictures have 1 or 3"):
+        preparation(network)
+
+
+def test_classes_have_names_where_they_are_known():
+    assert class_names(ALEXNET) == FASHION_CLASSES
+    assert class_names(ALEXNET_OWT)[-1] == "class 999" and len(class_names(ALEXNET_OWT)) == 1000
