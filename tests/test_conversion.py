@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import random
 import subprocess
@@ -568,6 +569,11 @@ def test_a_source_that_is_missing_or_unknown_is_told(tmp_path):
     (tmp_path / "text").write_text("hello, this is a text that is no weights")
     with pytest.raises(ParametersError, match="no kind of weights that is known: safetensors, torch"):
         convert(tmp_path / "text", tmp_path / "a.npz")
+    os.mkfifo(tmp_path / "pipe")  # which would be waited for
+    with pytest.raises(ParametersError, match=r"pipe: cannot be read \(it is not a file\)"):
+        convert(tmp_path / "pipe", tmp_path / "a.npz")
+    with pytest.raises(ParametersError, match=r"cannot be read \(embedded null byte\)"):
+        convert(Path("a\0b"), tmp_path / "a.npz")
 
 
 def test_an_unknown_network_is_told(kind, native, tmp_path):

@@ -131,6 +131,8 @@ def kind_of_content(path: Path) -> str:
         AlexnetMfError: where they show none, or the file cannot be read.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is not a file")
         with open(path, "rb") as file:
             start = file.read(len(TORCH_BEFORE_1_6))
         size = path.stat().st_size
@@ -214,7 +216,7 @@ def _content(path: Path, network: Network) -> bytes:
     limit = BYTES_A_PARAMETER * own // 4 + SLACK
     try:
         size = path.stat().st_size
-        content = path.read_bytes() if size <= limit else b""
+        content = files.read(path, limit) if size <= limit else b""
         if content.startswith(ZIP):
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 size = sum(entry.file_size for entry in archive.infolist())
