@@ -235,7 +235,7 @@ def _decoded(backend: str, content: bytes, network: Network, where: str) -> Para
     except ParametersError as error:
         raise ParametersError(f"{where}: {error}") from error
     parameters.check(found, network, where)
-    return {name: np.ascontiguousarray(found[name], np.float32) for name in parameters.shapes(network)}
+    return {name: np.array(found[name], np.float32, order="C") for name in parameters.shapes(network)}
 
 
 def encode(kind: str, weights: Weights) -> bytes:
