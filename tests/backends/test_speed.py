@@ -126,8 +126,10 @@ def test_inference_takes_the_weights_as_they_are_now(backend, small):
     np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend_name", ["torch", "tensorflow"], indirect=True)
+@pytest.mark.parametrize("backend_name", ["torch", "tensorflow", "mxnet"], indirect=True)
 def test_bfloat16_is_another_computation_and_holds_in_its_own_tier(backend, small):
+    if "bfloat16" not in backend.precisions("cpu"):
+        pytest.skip(f"{backend.name} has no bfloat16 on this processor")
     right = make_referee(case_of(small))
     found = answer(backend, right.case, execution=Execution("bfloat16"))
     assert found.meta["settings"]["precision"] == "bfloat16"

@@ -554,10 +554,12 @@ def test_too_few_images_say_what_to_change(command, small_alexnet, tmp_path):
 # Other precisions, and without speed settings
 
 
-@pytest.mark.parametrize("name", ["torch", "tensorflow"])
+@pytest.mark.parametrize("name", ["torch", "tensorflow", "mxnet"])
 def test_a_trace_in_bfloat16_needs_its_tier(command, small_alexnet, tmp_path, request, name):
     if name not in chosen(request.config):
         pytest.skip(f"takes {name}")
+    if "bfloat16" not in backends.load(name).precisions("cpu"):
+        pytest.skip(f"{name} has no bfloat16 on this processor")
     path = tmp_path / "t"
     words = ["trace", "--backend", name, "--device", "cpu", "--out", path, *PLAN, "--precision", "bfloat16"]
     assert command(*words).code == 0

@@ -485,7 +485,8 @@ def test_floors_hold_where_float32_costs_nothing():
     assert compare([right()], referee=replace(referee(), cost=updates)).holds
 
 
-@pytest.mark.parametrize("error, tiers", [(1e-3, {"tf32", "bfloat16"}), (1.5e-2, {"bfloat16"}), (0.5, set())])
+@pytest.mark.parametrize("error, tiers", [
+    (1e-3, {"tf32", "float16", "bfloat16"}), (1.5e-2, {"bfloat16"}), (0.5, set())])
 def test_tiers_are_wider_one_after_the_other(error, tiers):
     answer = spoiled(scale("outputs/conv1", 1 + error), scale("gradients/conv1.bias", 1 + error))
     assert {tier for tier in TIERS if climb(answer, tier).holds} == tiers

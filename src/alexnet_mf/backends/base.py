@@ -90,8 +90,8 @@ class Execution:
     """How a backend computes, beside what it computes."""
 
     precision: str | None = None
-    """Of the factors in convolutions and matrix products: float32 (IEEE's, without TF32), tf32 or bfloat16. Without it
-    the backend's own: float32, and the referee's float64."""
+    """Of the factors in convolutions and matrix products: float32 (IEEE's, without TF32), tf32, bfloat16, or float16
+    where a framework has no bfloat16. Without it the backend's own: float32, and the referee's float64."""
     without: frozenset[str] = frozenset()
     """Settings of the backend's own table that are left out, by name."""
     also: frozenset[str] = frozenset()

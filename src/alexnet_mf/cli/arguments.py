@@ -112,6 +112,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
                         help="write the result as JSON (- for standard output, and nothing else)")
 
 
+def add_interpreters(parser: argparse.ArgumentParser) -> None:
+    """--python; `interpreters` reads it."""
+    parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH",
+                        help="the interpreter of a backend that lives in another environment (repeatable)")
+
+
 def seed(text: str) -> int:
     """A seed from the command line."""
     if not text.isdecimal():

@@ -12,6 +12,7 @@ from alexnet_mf import backends
 from alexnet_mf.bench.plan import PHASES, PRECISIONS, Plan
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import (
+    add_interpreters,
     add_json,
     add_network,
     add_settings,
@@ -33,6 +34,7 @@ ONLY_FOR_RUNS = ("json", "backends", "python", "ablate", "try", "no_book")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
     add = parser.add_argument
     add("--backends", type=backend_list, metavar="NAMES",
         help="comma-separated backends (default: those of torch, tensorflow and mxnet that are installed here or named "
@@ -62,8 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--try", type=names, default=(), metavar="NAMES",
         help="comma-separated settings that are off by themselves: measure each backend also with each of them; "
              "compile+fused tries two together (default: none)")
-    add("--python", action="append", default=[], metavar="NAME=PATH",
-        help="the interpreter of a backend that lives in another environment (repeatable)")
+    add_interpreters(parser)
     add("--report", nargs="+", type=Path, metavar="FILE",
         help="measure nothing: report on the JSON files of earlier runs, also of other machines (default: measure)")
     add("--markdown", metavar="FILE",
@@ -94,6 +95,7 @@ def positive(text: str) -> float:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Carry it out; the exit code."""
     check_outputs(options)
     if options.report:
         from alexnet_mf.bench import record

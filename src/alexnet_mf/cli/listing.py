@@ -15,6 +15,7 @@ from alexnet_mf.training.run import RUNS, is_run, summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
     parser.add_argument("what", choices=list(LISTS), help="what to list")
     parser.add_argument("name", nargs="?", help="one network only, by name or from a file (default: all)")
     parser.add_argument("--toml", action="store_true",
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Carry it out; the exit code."""
     if options.what != "networks" and (options.name or options.toml):
         raise AlexnetMfError(f"list {options.what} takes no name and no --toml")
     if options.toml:

@@ -13,6 +13,7 @@ from alexnet_mf import backends, parameters, spec
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import (
     add_execution,
+    add_interpreters,
     add_json,
     add_network,
     add_source,
@@ -26,7 +27,7 @@ from alexnet_mf.cli.arguments import (
 from alexnet_mf.parity.measure import TIERS
 from alexnet_mf.specfile import find_network
 
-TIER_HELP = f"tolerances: {', '.join(TIERS)} (default: float32; the other two are for computations in those precisions)"
+TIER_HELP = f"tolerances: {', '.join(TIERS)} (default: float32; the others are for computations in those precisions)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_execution(parser)
     add_source(parser)
     add_plan(parser)
-    parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH",
-                        help="the interpreter of a backend that lives in another environment (repeatable)")
+    add_interpreters(parser)
     parser.add_argument("--keep", type=Path, metavar="FOLDER",
                         help="keep the traces there (default: they are temporary)")
     parser.add_argument("--tier", choices=list(TIERS), help="tolerances (default: those of --precision)")

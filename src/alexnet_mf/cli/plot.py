@@ -11,6 +11,7 @@ from alexnet_mf.training import metrics
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True, parser_class=type(parser))
     purpose = "loss and accuracy by epoch, of one run or of several, in greys"
     curves = kinds.add_parser("curves", help=purpose, description=purpose, allow_abbrev=False)
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Carry it out; the exit code."""
     curves(options.runs, Path(options.plot))
     return 0
 

@@ -14,6 +14,7 @@ from alexnet_mf.specfile import find_network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
     parser.add_argument("--backend", required=True, choices=[*backends.BACKENDS, "all"],
                         help="a framework, or all that are installed")
     add_network(parser)
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Carry it out; the exit code."""
     names = backends.installed() if options.backend == "all" else [options.backend]
     find_network(options.net)
     report = shapes(names, options.net, options.device)

@@ -34,6 +34,7 @@ FRAMEWORKS = backends.FRAMEWORKS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
     add = parser.add_argument
     add("--backend", choices=list(backends.BACKENDS), help="framework (default: the first installed of "
         f"{', '.join(FRAMEWORKS)})")
@@ -80,6 +81,7 @@ def describe(recipe: Recipe) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Carry it out; the exit code."""
     if options.tensorboard:
         board.check_installed()
     if options.resume:

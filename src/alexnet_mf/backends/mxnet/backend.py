@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -29,7 +30,7 @@ from alexnet_mf.backends.base import (
 from alexnet_mf.backends.mxnet import compat, files, weights
 from alexnet_mf.backends.mxnet import network as native
 from alexnet_mf.backends.mxnet.speed import SPEED
-from alexnet_mf.backends.mxnet.training import MXNetTrainer, Placed, place, seed_dropout
+from alexnet_mf.backends.mxnet.training import MXNetTrainer, Placed, float32, place, seed_dropout
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Flatten, Network
@@ -41,11 +42,11 @@ class MXNetModel(Model[Placed]):
     """A Gluon `HybridSequential` on a device."""
 
     def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str,
-                 speed: frozenset[str] = frozenset()):
+                 speed: frozenset[str] = frozenset(), precision: str = "float32"):
         self.network = network
         self.device = device
         self.context = context_of(device)
-        self.net = native.build(network)
+        self.net = native.build(network, precision)
         self.net.initialize(mx.init.Zero(), ctx=self.context)
         weights.load(self.net, parameters)
         if "compile" in speed:
@@ -76,10 +77,10 @@ class MXNetModel(Model[Placed]):
         if dropout is not None:
             seed_dropout(dropout_seed(*dropout), self.context)
         outputs = self._run(data.batch(slice(None))[0], training=dropout is not None)
-        return {name: value.asnumpy() for name, value in outputs.items()}
+        return {name: float32(value).asnumpy() for name, value in outputs.items()}
 
     def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
-        return np.concatenate([self.net(data.batch(rows)[0]).asnumpy() for rows in data.batches(batch_size)])
+        return np.concatenate([float32(self.net(data.batch(rows)[0])).asnumpy() for rows in data.batches(batch_size)])
 
     def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
         pixels, labels = data.batch(slice(None))
@@ -88,7 +89,7 @@ class MXNetModel(Model[Placed]):
             for block in self.net:
                 with autograd.predict_mode() if isinstance(block, gluon.nn.Dropout) else nullcontext():
                     pixels = block(pixels)
-            loss = gluon.loss.SoftmaxCrossEntropyLoss()(pixels, labels).mean()
+            loss = gluon.loss.SoftmaxCrossEntropyLoss()(float32(pixels), labels).mean()
         loss.backward()
         return float(loss.asscalar()), weights.export_gradients(self.net)
 
@@ -147,10 +148,13 @@ class MXNetBackend(Backend):
     def settings(self) -> dict[str, Any]:
         features = mx.runtime.Features()
         return {"threads": os.environ.get(compat.THREADS), "onednn": features.is_enabled("MKLDNN"),
-                "built_for_cuda": features.is_enabled("CUDA"), "built_for_cudnn": features.is_enabled("CUDNN")}
+                "built_for_cuda": features.is_enabled("CUDA"), "built_for_cudnn": features.is_enabled("CUDNN"),
+                "tf32_override": os.environ.get(compat.TF32)}
 
     def precisions(self, device: str) -> list[str]:
-        return ["float32"]
+        if device != "cpu":
+            return ["float32", "float16"]  # no bfloat16 on a GPU; float16 was never run, for lack of one
+        return ["float32", "bfloat16"] if computes_bfloat16() else ["float32"]
 
     def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu",
               execution: Execution = AS_IT_COMES) -> MXNetModel:
@@ -159,9 +163,12 @@ class MXNetBackend(Backend):
             refusal = self._without_code(index) if index < mx.context.num_gpus() else None
             if refusal:
                 raise BackendUnavailable(f"backend mxnet: {refusal}; take --device cpu, or another backend")
+            if os.environ.get(compat.TF32) != "0":
+                raise BackendUnavailable(f"backend mxnet: its cuBLAS would round float32 to TF32; unset {compat.TF32}, "
+                                         f"or set it to 0")
         device = find_device(self, device)
-        find_precision(self, device, execution.precision)
-        return MXNetModel(network, parameters, device, execution.settings(self.name, SPEED, device))
+        precision = find_precision(self, device, execution.precision)
+        return MXNetModel(network, parameters, device, execution.settings(self.name, SPEED, device), precision)
 
     def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
         return files.encode(network, parameters)
@@ -171,9 +178,17 @@ class MXNetBackend(Backend):
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size, context = (2048, mx.cpu()) if device == "cpu" else (8192, context_of(device))
-        a, b, product = (mx.nd.ones((size, size), ctx=context) for _ in range(3))
+        a, b, product = (mx.nd.amp_cast(mx.nd.ones((size, size), ctx=context), dtype=execution.precision or "float32")
+                         for _ in range(3))
+
+        def multiply() -> None:
+            if a.dtype == np.float32:
+                mx.nd.dot(a, b, out=product)
+            else:  # dot has no bfloat16
+                mx.nd.FullyConnected(a, b, num_hidden=size, no_bias=True, out=product)
+
         source, target = (mx.nd.ones((COPIED_BYTES,), ctx=context, dtype="uint8") for _ in range(2))
-        return {"matrix product": Ceiling(lambda: mx.nd.dot(a, b, out=product), 2.0 * size**3),
+        return {"matrix product": Ceiling(multiply, 2.0 * size**3),
                 "copy": Ceiling(lambda: source.copyto(target), 2.0 * COPIED_BYTES)}
 
     def book(self, device: str, batch_size: int) -> dict[str, Callable[[], Any]]:
@@ -199,3 +214,14 @@ class MXNetBackend(Backend):
 def context_of(device: str) -> mx.Context:
     """MXNet's name for it."""
     return mx.gpu(int(device.split(":")[1])) if device != "cpu" else mx.cpu()
+
+
+@functools.cache
+def computes_bfloat16() -> bool:
+    """Whether MXNet's oneDNN has bfloat16 on this processor; it takes AVX-512."""
+    a, b = (mx.nd.amp_cast(mx.nd.ones((16, 16)), dtype="bfloat16") for _ in range(2))
+    try:
+        mx.nd.amp_cast(mx.nd.FullyConnected(a, b, num_hidden=16, no_bias=True), dtype="float32").wait_to_read()
+    except mx.MXNetError:
+        return False
+    return True

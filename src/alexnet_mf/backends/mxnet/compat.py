@@ -14,6 +14,9 @@ from alexnet_mf.backends.base import left_out
 from alexnet_mf.errors import BackendUnavailable
 
 THREADS = "MXNET_OMP_MAX_THREADS"
+TF32 = "NVIDIA_TF32_OVERRIDE"
+"""At 0, NVIDIA's libraries compute float32 as IEEE has it, in all frameworks of the process. MXNet 1.9.1 asks cuBLAS
+for TF32 and has no switch of its own."""
 
 # What libmxnet.so of mxnet-cu112 links to, and the packages that hold it, in the order of their own needs.
 CUDA_LIBRARIES = (
@@ -38,6 +41,7 @@ def prepare() -> None:
     _mend_threads()
     _check_distutils()
     if _has("mxnet-cu112"):
+        os.environ.setdefault(TF32, "0")
         _load_cuda()
 
 

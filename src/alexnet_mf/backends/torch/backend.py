@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.nn import functional
 
 from alexnet_mf.augmentation import Draws
@@ -33,8 +30,7 @@ from alexnet_mf.backends.base import (
 from alexnet_mf.backends.torch import files, weights
 from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch.speed import SPEED
-from alexnet_mf.backends.torch.training import Placed, TorchTrainer, autocast, place
-from alexnet_mf.errors import BackendUnavailable
+from alexnet_mf.backends.torch.training import Placed, TorchTrainer, autocast, compiled, place
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
 
@@ -195,9 +191,6 @@ class TorchBackend(Backend):
         torch.backends.cudnn.allow_tf32 = tf32
         if "allocator" in speed:
             keep_large_blocks()
-        if "compile" in speed and shutil.which(os.environ.get("CXX", "g++")) is None:
-            raise BackendUnavailable("backend torch: torch.compile takes a C++ compiler; install g++ or set CXX, or "
-                                     "leave out --compile")
         return TorchModel(network, parameters, device, speed, precision)
 
     def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
@@ -224,18 +217,6 @@ class TorchBackend(Backend):
 
     def peak_memory(self, device: str) -> int | None:
         return None if device == "cpu" else torch.cuda.max_memory_allocated(device)
-
-
-def compiled(net: nn.Sequential, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The network in one piece for each batch size and mode; on a GPU as CUDA graphs, without gaps between kernels.
-    Dropout keeps the eager network's masks."""
-    run: Callable[[torch.Tensor], torch.Tensor] = torch.compile(
-        net, dynamic=False, options={"fallback_random": True, "triton.cudagraphs": device != "cpu"})
-
-    def call(pixels: torch.Tensor) -> torch.Tensor:
-        torch.compiler.cudagraph_mark_step_begin()
-        return run(pixels)
-    return call
 
 
 def synchronize(device: str) -> None:
