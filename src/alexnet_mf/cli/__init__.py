@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 import alexnet_mf
-from alexnet_mf.cli import bench, listing, output, parity, plot, shapes, train
+from alexnet_mf.cli import analyze, bench, listing, output, parity, plot, shapes, train
 from alexnet_mf.errors import AlexnetMfError
 
 VERBS = {
@@ -19,7 +19,8 @@ VERBS = {
     "shapes": (shapes, "measure every layer's output shape in one backend or all"),
     "parity": (parity, "prove that backends compute the same function, or name the layer where they part"),
     "bench": (bench, "measure how fast backends are, each beside the device's limits and the book's style"),
-    "plot": (plot, "draw the curves of runs, laid over each other"),
+    "analyze": (analyze, "tell what a network costs, which part dominates, and how near a device comes to its limits"),
+    "plot": (plot, "draw the curves of runs, or the filters of a first layer"),
     "list": (listing, "list backends, networks or runs"),
 }
 
