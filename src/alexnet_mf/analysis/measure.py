@@ -55,8 +55,7 @@ class Memory:
 
     def holds(self, predicted: int) -> bool:
         """Whether the prediction is near enough, as far as the allocator tells."""
-        off = self.off(predicted)
-        return off is None or abs(off) <= TOLERANCE
+        return self.allocator is None or abs(self.allocator - predicted) <= TOLERANCE * predicted
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ def check_takes_grey_images(network: spec.Network) -> None:
     try:
         upsampling_factor((28, 28), network)
     except DataError as error:
-        raise DataError(f"{str(error).partition(';')[0]}; all data here are 28x28 grey images: only shapes and parity "
-                        f"take this network") from error
+        raise DataError(f"{str(error).partition(';')[0]}; all data here are 28x28 grey images: only shapes, parity "
+                        f"and analyze take this network") from error
 
 
 def add_execution(parser: argparse.ArgumentParser) -> None:
