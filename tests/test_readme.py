@@ -18,6 +18,7 @@ SHORT = {  # what makes a command short enough for a test; of a flag given twice
     "train": "--data synthetic --limit-train 8 --limit-test 8 --batch-size 4 --epochs 1",
     "trace": "--data synthetic --batch-size 1 --steps 1 --images 4",
     "parity": "--data synthetic --batch-size 1 --steps 1 --images 4",
+    "analyze": "--net lenet5 --batch-size 4 --rounds 1 --sample-seconds 0.01",
     "bench": "--batch-size 1 --rounds 1 --epoch-batches 2 --sample-seconds 0.01",
 }
 
@@ -40,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_readme_shows_every_verb() -> None:
     text = " ".join(program_commands())
     for verb in ("train", "shapes", "parity", "parity trace", "parity compare", "bench", "bench --report",
-                 "list backends", "list networks", "list runs", "train --resume", "plot curves"):
+                 "list backends", "list networks", "list runs", "train --resume", "plot curves", "plot filters", "analyze"):
         assert f"alexnet_mf {verb}" in text
 
 

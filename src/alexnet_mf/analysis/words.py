@@ -79,8 +79,13 @@ def traffic(found: Costs) -> str:
             f"{verdict(by_part(found, lambda layer: layer.forward.traffic))}; training at least "
             f"{size(found.training.traffic)}, {verdict(by_part(found, lambda layer: layer.training.traffic))}. On one "
             f"image, reading the weights of {DENSE} is {percent(weights / single.forward.traffic)} of inference's "
-            f"traffic: a batch reads them once for all its images ({number(single.forward.intensity)} FLOP/byte on one "
-            f"image, {number(found.forward.intensity)} on {found.batch_size}).")
+            f"traffic ({number(single.forward.intensity)} FLOP/byte in all){_shared(found)}.")
+
+
+def _shared(found: Costs) -> str:
+    """What a batch gains."""
+    return "" if found.batch_size == 1 else (f"; a batch of {found.batch_size} reads them once for all its images "
+                                             f"({number(found.forward.intensity)} FLOP/byte)")
 
 
 def bandwidth(found: Costs, ceilings: Ceilings) -> list[str]:
