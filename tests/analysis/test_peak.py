@@ -122,3 +122,29 @@ def test_dropout_after_a_layer_that_keeps_nothing(torch_backend):
         Dropout("drop2", rate=0.5), Dense("fc3", units=10)))
     predicted = predicted_peak(costs(network, 512)).bytes + (4 - MASK_BYTES) * 512 * 2 * 2048
     assert counted(torch_backend, network, 512, 0.0) == pytest.approx(predicted, rel=TOLERANCE)
+
+
+def test_what_cublas_keeps_is_not_counted(torch_backend, monkeypatch):
+    """The way that a GPU's allocator is read, with these tensors in its place, and a workspace that stays once it has
+    been taken, as cuBLAS's does."""
+    import torch
+
+    network, rows = spec.LENET5, np.arange(32)
+    model = torch_backend.build(network, parameters.initialise(network, 0), "cpu")
+    placed = model.place(np.zeros((32, 1, 28, 28), np.float32), rows % 10)
+    workspace, asked = {"bytes": 0}, []
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: workspace.update(bytes=0), raising=False)
+    gc.collect()
+    with live_tensors() as live:
+        def allocated(device: str) -> int:
+            asked.append(device)
+            if len(asked) == 6:
+                workspace["bytes"] = 2**23
+            return live.bytes() + workspace["bytes"]
+        monkeypatch.setattr(torch.cuda, "memory_allocated", allocated)
+        assert model.step_memory(placed, rows, Sgd(2.0**-20), 0) is None, "a CPU's allocator does not tell"
+        assert not asked
+        model.device = "cuda:1"
+        held = model.step_memory(placed, rows, Sgd(2.0**-20), 0)
+    assert len(asked) > 50 and set(asked) == {"cuda:1"}
+    assert held == pytest.approx(predicted_peak(costs(network, 32)).bytes, rel=TOLERANCE)
