@@ -41,7 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_readme_shows_every_verb() -> None:
     text = " ".join(program_commands())
     for verb in ("train", "shapes", "parity", "parity trace", "parity compare", "bench", "bench --report",
-                 "list backends", "list networks", "list runs", "train --resume", "plot curves", "plot filters", "analyze"):
+                 "list backends", "list networks", "list runs", "train --resume", "plot curves", "plot filters",
+                 "analyze"):
         assert f"alexnet_mf {verb}" in text
 
 
