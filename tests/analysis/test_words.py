@@ -17,7 +17,7 @@ def test_alexnets_answers():
     memory, computation, traffic = words.conclusions(costs(spec.ALEXNET, 16, momentum=True))
     assert "fully connected layers dominate" in memory
     assert "Of the parameters, fully connected layers have 92 %." in memory
-    assert "938 million multiply-accumulates an image forward, 2.78 billion in training" in computation
+    assert "938,146,176 multiply-accumulates an image forward, 2,780,566,272 in training" in computation
     assert computation.count("convolutions dominate (convolutions 95 %, fully connected layers 4.6 %)") == 2
     assert "is 89 % of inference's traffic" in traffic
 
@@ -74,6 +74,5 @@ def test_other_figures_read_well():
     assert words.rate(319e9, "FLOP/s") == "319 GFLOP/s"
     assert words.seconds(0.01234) == "12.3 ms"
     assert words.seconds(2.5) == "2.50 s"
-    assert words.count(938_146_176) == "938 million"
-    assert words.count(812) == "812"
+    assert words.rate(6_645_350_400, "") == "6.65 G"
     assert [words.listed(names) for names in ("", "a", "ab", "abc")] == ["no layer", "a", "a and b", "a, b and c"]

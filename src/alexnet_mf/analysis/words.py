@@ -66,8 +66,8 @@ def computation(found: Costs) -> str:
     """Multiply-accumulates."""
     forward = by_part(found, lambda layer: layer.forward.macs)
     training = by_part(found, lambda layer: layer.training.macs)
-    return (f"Computation: {count(found.forward.macs / found.batch_size)} multiply-accumulates an image forward, "
-            f"{count(found.training.macs / found.batch_size)} in training; in training {verdict(training)}; forward "
+    return (f"Computation: {found.forward.macs // found.batch_size:,} multiply-accumulates an image forward, "
+            f"{found.training.macs // found.batch_size:,} in training; in training {verdict(training)}; forward "
             f"{verdict(forward)}.")
 
 
@@ -131,11 +131,6 @@ def scaled(value: float, units: Sequence[str]) -> str:
 def size(count: float) -> str:
     """Bytes: 187 MB."""
     return scaled(count, ("B", "kB", "MB", "GB", "TB"))
-
-
-def count(value: float) -> str:
-    """938 million."""
-    return scaled(value, ("", "thousand", "million", "billion"))
 
 
 def rate(value: float, unit: str) -> str:

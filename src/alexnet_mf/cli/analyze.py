@@ -145,16 +145,16 @@ def show_costs(found: Costs, recipe: Recipe) -> None:
     rows.append(["total", "", f"{sum(layer.parameters for layer in found.layers):,}", *map(cell, sums),
                  cell(sum(layer.activation_gradients for layer in found.layers)),
                  cell(sum(held.auxiliary for held in kept)), "100 %"])
-    output.table(["layer", "output", "parameters", "weights", "gradients", "optimizer", "activations",
-                  "their gradients *", "kept beside", "share of memory"], rows, right=range(2, 10), title=title)
-    output.say("* come and go layer by layer, and so are not in the share; kept beside: PyTorch's indices of maxima, "
-               "dropout masks, parts of a normalisation\n")
+    output.table(["layer", "output", "parameters", "weights", "gradients", "optimizer", "activations", "gradients *",
+                  "beside **", "share"], rows, right=range(2, 10), title=title)
+    output.say("* of activations: they come and go layer by layer, and are not in the share")
+    output.say("** kept for backward too: PyTorch's positions of maxima, dropout masks, parts of a normalisation\n")
     rows = [[layer.name, *work_cells(layer.forward, found.forward), *work_cells(layer.training, found.training)]
             for layer in found.layers]
     rows.append(["total", *work_cells(found.forward, found.forward), *work_cells(found.training, found.training)])
     output.table(["layer", "forward MAC", "share", "traffic", "share", "FLOP/byte", "training MAC", "share", "traffic",
                   "share", "FLOP/byte"], rows, right=range(1, 11),
-                 title="multiply-accumulates, least memory traffic, and arithmetic intensity")
+                 title="multiply-accumulates (MAC), least memory traffic, and arithmetic intensity")
 
 
 def held_cells(layer: LayerCost, whole: int) -> list[str]:
@@ -167,7 +167,7 @@ def held_cells(layer: LayerCost, whole: int) -> list[str]:
 
 def work_cells(work: Work, whole: Work) -> list[str]:
     """A layer's half of the second table."""
-    return [output.count_text(work.macs), share(work.macs, whole.macs), cell(work.traffic),
+    return [words.rate(work.macs, "").rstrip() if work.macs else "", share(work.macs, whole.macs), cell(work.traffic),
             share(work.traffic, whole.traffic), words.number(work.intensity) if work.macs else ""]
 
 
