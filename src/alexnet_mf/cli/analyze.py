@@ -208,7 +208,13 @@ def show_measured(found: Costs, peak: Peak, measured: Measured) -> None:
     output.say(f"\n{memory_line(peak, measured)}")
     versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
     output.say(f"{versions}, Python {measured.conditions['python']}, {measured.conditions['cpu']}, "
-               f"{measured.conditions['usable_cores']} cores")
+               f"{measured.conditions['usable_cores']} cores{load(measured)}")
+
+
+def load(measured: Measured) -> str:
+    """What else the machine was doing, as far as it tells."""
+    found = measured.conditions["load_before"]
+    return f", load {found[0]:.1f}, this included" if found else ""
 
 
 def attained(work: Work, seconds: float, measured: Measured) -> list[str]:
