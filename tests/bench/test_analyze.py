@@ -56,13 +56,14 @@ def test_ten_percent_either_way(allocator, holds, off):
 
 
 class Failing:
-    """A worker that cannot do one thing."""
+    """A worker that cannot do one thing, so many times."""
 
-    def __init__(self, inner: Any, what: str, error: WorkerFailed) -> None:
-        self.inner, self.what, self.error, self.closed = inner, what, error, False
+    def __init__(self, inner: Any, what: str, error: WorkerFailed, times: int = 1000) -> None:
+        self.inner, self.what, self.error, self.closed, self.left = inner, what, error, False, times
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        if self.what in command.values():
+        if self.what in command.values() and self.left:
+            self.left -= 1
             raise self.error
         answer: dict[str, Any] = self.inner.ask(command)
         return answer
@@ -84,6 +85,28 @@ def test_a_worker_that_fails_is_told_and_ended(measured, local, what, said):
     with pytest.raises(BenchError, match=f"^backend {said}; --no-measure"):
         measured(connect=connect)
     assert made[0].closed
+
+
+@pytest.mark.parametrize("times, done", [(1, True), (2, True), (3, False)])
+def test_a_phase_that_is_refused_by_chance_is_warmed_up_again(measured, local, times, done):
+    def connect(python: str, without: tuple[str, ...]) -> Failing:
+        return Failing(local(python, without), "step", WorkerFailed("the device is not waited for"), times)
+    if done:
+        assert measured(connect=connect).seconds["step"].median == 4.0
+    else:
+        with pytest.raises(BenchError, match="torch: step: the device is not waited for"):
+            measured(connect=connect)
+
+
+def test_a_worker_that_is_gone_is_asked_no_more(measured, local):
+    made: list[Failing] = []
+
+    def connect(python: str, without: tuple[str, ...]) -> Failing:
+        made.append(Failing(local(python, without), "step", WorkerGone("killed")))
+        return made[-1]
+    with pytest.raises(BenchError, match="killed"):
+        measured(connect=connect)
+    assert made[0].left == 999
 
 
 def test_a_batch_that_does_not_fit_is_told_with_one_that_would(monkeypatch):

@@ -16,7 +16,7 @@ from alexnet_mf.analysis.costs import Costs, costs
 from alexnet_mf.analysis.peak import Peak, predicted_peak
 from alexnet_mf.analysis.roofline import Ceilings
 from alexnet_mf.bench import conditions
-from alexnet_mf.bench.link import Link, WorkerFailed
+from alexnet_mf.bench.link import Link, WorkerFailed, WorkerGone
 from alexnet_mf.bench.plan import CEILINGS, ITEM_BYTES, OURS
 from alexnet_mf.bench.statistics import Estimate, estimate
 from alexnet_mf.errors import BenchError, OutOfMemory
@@ -27,6 +27,8 @@ PHASES = ("forward", "step", "optimizer")
 ROUNDS = 6
 """The least that an interval takes."""
 SAMPLE_SECONDS = 0.2
+ATTEMPTS = 3
+"""To warm a phase up."""
 TOLERANCE = 0.1
 """How far the allocator's peak may be from the predicted one."""
 
@@ -98,6 +100,19 @@ def check_fits(found: Costs, peak: Peak) -> None:
                       f"--no-measure needs none")
 
 
+def _prepare(channel: Channel, phase: str) -> dict[str, Any]:
+    """Warm a phase up. Where other programs got in the way while its calls were counted, a sample is too short to show
+    that the device is waited for: then once more."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return channel.ask({"do": "prepare", "phase": phase})
+        except WorkerGone:
+            raise
+        except WorkerFailed:
+            continue
+    return channel.ask({"do": "prepare", "phase": phase})
+
+
 def measure(network: spec.Network, backend: str, device: str, batch_size: int, momentum: float, *,
             rounds: int = ROUNDS, sample_seconds: float = SAMPLE_SECONDS, seed: int = 0,
             tell: Callable[[str], None] = lambda line: None,
@@ -127,7 +142,7 @@ def measure(network: spec.Network, backend: str, device: str, batch_size: int, m
         amounts, peaks = {}, {}
         for what in (*PHASES, *CEILINGS):
             tell(f"warming up {what}")
-            prepared = channel.ask({"do": "prepare", "phase": what})
+            prepared = _prepare(channel, what)
             amounts[what], peaks[what] = prepared["work"], prepared["peak_memory_bytes"]
         seconds: dict[str, list[float]] = {what: [] for what in (*PHASES, *CEILINGS)}
         for number in range(rounds):
