@@ -63,6 +63,12 @@ part "benchmark" "${run[@]}" bench --backends "$backend" --device "$device" --pr
 part "what each setting gains" "${run[@]}" bench --backends "$backend" --device "$device" --precision "$precisions" \
     --batch-size "${sizes%%,*}" --rounds "$rounds" --phases forward,step --try "$tried" "${samples[@]}" \
     --json "$out/settings.json"
+for size in ${sizes//,/ }; do  # exit code 1: the predicted peak is off by more than 10 % of the allocator's
+    for net in alexnet alexnet-2012 alexnet-owt; do
+        part "what $net costs at batch $size" "${run[@]}" analyze --backend "$backend" --device "$device" --net "$net" \
+            --recipe "${recipe[1]}" --batch-size "$size" --rounds "$rounds" --json "$out/analysis-$net-$size.json"
+    done
+done
 if [ "$backend" = torch ]; then
     part "where a step's time goes" "$python" benchmarks/profile_torch.py --device "$device" --out "$out/profile.txt"
     # shellcheck disable=SC2086

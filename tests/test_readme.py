@@ -23,6 +23,7 @@ SHORT = {  # what makes a command short enough for a test; of a flag given twice
     "sweep": "--data synthetic --limit-train 8 --limit-test 8 --net lenet5,lenet5-relu --batch-size 4 --seeds 0 "
              "--epochs 1",
     "evaluate": "--limit-test 8",
+    "analyze": "--net lenet5 --batch-size 4 --rounds 1 --sample-seconds 0.01",
     "bench": "--batch-size 1 --rounds 1 --epoch-batches 2 --sample-seconds 0.01",
 }
 
@@ -50,7 +51,7 @@ def test_the_readme_shows_every_verb() -> None:
     text = " ".join(program_commands())
     for verb in ("train", "shapes", "parity", "parity trace", "parity compare", "bench", "bench --report",
                  "sweep", "sweep --resume", "list backends", "list networks", "list runs", "train --resume",
-                 "plot curves", "evaluate", "predict", "convert"):
+                 "plot curves", "plot filters", "analyze", "evaluate", "predict", "convert"):
         assert f"alexnet_mf {verb}" in text
 
 

@@ -53,6 +53,10 @@ class FakeBackend(Backend):
         "matrix product": 1.0, "copy": 0.5})
     book_seconds: dict[str, float] = field(default_factory=lambda: {"forward": 2.0, "step": 8.0})
     model: type = Model
+    allocated: int | None = None
+    """What the allocator would say of a training step."""
+    sgd: Any = None
+    """That the last phases were for."""
     waits: bool = True
 
     def versions(self) -> dict[str, str]:
@@ -107,7 +111,11 @@ class FakeModel:
         return inputs
 
     def phases(self, data, indices, sgd, seed) -> dict[str, Callable[[int], None]]:
+        self.backend.sgd = sgd
         return {name: self.backend.work(name) for name in ("input", "forward", "forward_backward", "optimizer", "step")}
+
+    def step_memory(self, data, indices, sgd, seed) -> int | None:
+        return self.backend.allocated
 
     def logits(self, data, batch_size) -> np.ndarray:
         self.backend.clock.give(self.backend.seconds["forward"])

@@ -234,6 +234,12 @@ class Model(ABC, Generic[Placed]):
         masks.
         """
 
+    def step_memory(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> int | None:
+        """The most bytes that training steps on these rows hold, by the allocator of the model's device: weights,
+        gradients, velocity, a batch's pixels and what backward needs, without the workspaces of libraries. None where
+        the framework does not tell, as on a CPU."""
+        return None
+
     def out_of_memory(self, error: Exception) -> bool:
         """Whether this is how the framework says that the device's memory does not suffice."""
         return isinstance(error, MemoryError)

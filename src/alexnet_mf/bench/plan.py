@@ -121,18 +121,18 @@ class Work:
     """That any implementation must at least read and write, of a phase that computes next to nothing; 0 of others."""
 
 
-def work(phase: str, network: Network, precision: str, grey_pixels: int, images: int) -> Work:
+def work(phase: str, network: Network, precision: str, image_bytes: int, images: int) -> Work:
     """What one call does.
 
     Args:
-        grey_pixels: of an image as it lies on the device, a byte each.
+        image_bytes: of an image as it lies on the device: of grey levels, a byte each.
         images: that pass through in a call.
     """
     item = ITEM_BYTES.get(precision, 4)
     flops: float = 0
     moved: float = 0
     if phase == "input":  # reads grey levels, writes pixels
-        moved = images * (grey_pixels + item * arithmetic.input_values(network))
+        moved = images * (image_bytes + item * arithmetic.input_values(network))
     elif phase == "optimizer":  # reads weights and gradients, writes weights: float32 in mixed precision too
         moved = 3 * max(item, 4) * sum(arithmetic.parameter_counts(network).values())
     elif phase == "forward":

@@ -18,19 +18,22 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import IO, Any, Protocol
 
+import numpy as np
+
 from alexnet_mf import backends, parameters, spec
-from alexnet_mf.backends.base import Ceiling, Execution, Sgd, find_device
+from alexnet_mf.backends.base import Ceiling, Execution, Sgd, find_device, upsampling_factor
 from alexnet_mf.bench import measure
 from alexnet_mf.bench.measure import Timer
 from alexnet_mf.bench.plan import CEILINGS, OURS, work
-from alexnet_mf.data import epoch_order, synthetic
-from alexnet_mf.errors import AlexnetMfError
+from alexnet_mf.data import FASHION_CLASSES, Dataset, LabelledImages, epoch_order, synthetic
+from alexnet_mf.errors import AlexnetMfError, DataError
 from alexnet_mf.training import loop
 from alexnet_mf.training.recipe import Recipe
 
 PREFIX = "alexnet_mf.bench "
 """At the start of every answer: what a Python prints before it comes to this file is no answer."""
 PROTOCOL = 1
+FASHION_SHAPE = (28, 28)
 LEARNING_RATE = 2.0**-20
 """So small that the weights stay where they were drawn, and every step computes on numbers like those of the first."""
 
@@ -50,23 +53,28 @@ class Worker:
         self.model: Any = None
         """In our style; the book's has none."""
         self.read_back: Callable[[], object] | None = None
+        self.step_memory: Callable[[], int | None] = lambda: None
         self.timers: dict[str, Timer] = {}
         self.calls: dict[str, int] = {}
         """That make up a sample, of each phase that was prepared."""
 
     def handle(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Carry out `start`, `prepare`, `sample` or `finish`."""
+        """Carry out `start`, `memory`, `prepare`, `sample` or `finish`."""
         does: dict[str, Callable[..., dict[str, Any]]] = {
-            "start": self.start, "prepare": self.prepare, "sample": self.sample, "finish": self.finish}
+            "start": self.start, "memory": self.memory, "prepare": self.prepare, "sample": self.sample,
+            "finish": self.finish}
         arguments = dict(command)
         return does[arguments.pop("do")](**arguments)
 
     def start(self, backend: str, style: str, network: dict[str, Any], device: str, precision: str, without: list[str],
-              also: list[str], batch_size: int, epoch_batches: int, sample_seconds: float, seed: int) -> dict[str, Any]:
+              also: list[str], batch_size: int, epoch_batches: int, sample_seconds: float, seed: int,
+              momentum: float = 0.0) -> dict[str, Any]:
         """Import the framework and build what is to be measured; the answer says what can be prepared."""
         began = self.clock()
         self.backend = backends.load(backend)
         imported = self.clock()
+        self.imported_bytes = peak_memory()
+        self.sgd = Sgd(LEARNING_RATE, momentum)
         self.device = find_device(self.backend, device)
         self.network = spec.from_dict(network)
         self.batch_size, self.sample_seconds, self.seed = batch_size, sample_seconds, seed
@@ -88,12 +96,13 @@ class Worker:
         """The model, and data for one epoch of so many images."""
         self.model = self.backend.build(self.network, parameters.initialise(self.network, self.seed), self.device,
                                         self.execution)
-        self.data = synthetic.load(self.seed, train=images, test=1)
+        self.data = inputs(self.network, self.seed, images)
         train, some = self.data.train, self.data.train.first(self.batch_size)
         placed, batch = (self.model.place(part.images, part.labels) for part in (train, some))
         self.read_back = lambda: self.model.logits(batch, self.batch_size)
         rows = epoch_order(images, self.seed, 0)[:self.batch_size]
-        self._time(self.model.phases(placed, rows, Sgd(LEARNING_RATE), self.seed))
+        self.step_memory = lambda: self.model.step_memory(placed, rows, self.sgd, self.seed)
+        self._time(self.model.phases(placed, rows, self.sgd, self.seed))
 
     def _time(self, calls: dict[str, Callable[[int], None]]) -> None:
         wait = self.model.synchronize if self.model else lambda: self.backend.synchronize(self.device)
@@ -104,7 +113,7 @@ class Worker:
         if phase == "epoch":
             seconds, images = self._epoch()
             warmed = measure.WarmUp(seconds, 1, [], True)  # its steps have been warmed up
-            does = asdict(work(phase, self.network, self.precision, self._grey_pixels(), images))
+            does = asdict(work(phase, self.network, self.precision, self._image_bytes(), images))
         elif phase in CEILINGS:  # built this late: until now the process's peak memory is that of the network alone
             ceiling: Ceiling = self.backend.ceilings(self.device, self.execution)[phase]
             self._time({phase: _ignoring_number(ceiling.call)})
@@ -115,15 +124,19 @@ class Worker:
         else:
             warmed = measure.warm_up(self.timers[phase], self.sample_seconds)
             measure.check_synchronised(self.timers[phase], warmed.calls, self.read_back)
-            does = asdict(work(phase, self.network, self.precision, self._grey_pixels(), self.batch_size))
+            does = asdict(work(phase, self.network, self.precision, self._image_bytes(), self.batch_size))
         self.calls[phase] = warmed.calls
         return {"work": does, "first_call_seconds": warmed.first_call_seconds, "calls_per_sample": warmed.calls,
                 "warm_up_seconds": warmed.seconds, "steady": warmed.steady, "expected_seconds": measure.typical(warmed),
                 "peak_memory_bytes": peak_memory(),
                 "peak_device_memory_bytes": self.backend.peak_memory(self.device)}
 
-    def _grey_pixels(self) -> int:
-        return self.data.train.images[0].size if self.model else 0
+    def _image_bytes(self) -> int:
+        return self.data.train.images[0].nbytes if self.model else 0
+
+    def memory(self) -> dict[str, Any]:
+        """What the process held with the framework alone, and what training steps hold by the device's allocator."""
+        return {"imported_bytes": self.imported_bytes, "step_bytes": self.step_memory()}
 
     def sample(self, phase: str) -> dict[str, Any]:
         """One sample."""
@@ -144,6 +157,20 @@ class Worker:
         """What the backend reads back after all was measured."""
         return {"settings": self.backend.settings(), "peak_memory_bytes": peak_memory(),
                 "peak_device_memory_bytes": self.backend.peak_memory(self.device)}
+
+
+def inputs(network: spec.Network, seed: int, images: int) -> Dataset:
+    """The synthetic set; for a network that takes no grey images, or has not its classes, random numbers instead: what
+    there is to compute is the same."""
+    try:
+        upsampling_factor(FASHION_SHAPE, network)
+        if network.classes >= len(FASHION_CLASSES):
+            return synthetic.load(seed, train=images, test=1)
+    except DataError:
+        pass
+    drawn = np.random.default_rng(seed).random((images, *network.input), np.float32)
+    some = LabelledImages(drawn, np.arange(images) % network.classes)
+    return Dataset("random", some, some.first(1), (), f"random numbers drawn with seed {seed}")
 
 
 def _ignoring_number(call: Callable[[], None]) -> Callable[[int], None]:

@@ -11,7 +11,20 @@ from types import FrameType
 from typing import NoReturn
 
 import alexnet_mf
-from alexnet_mf.cli import bench, convert, evaluate, listing, output, parity, plot, predict, shapes, sweep, train
+from alexnet_mf.cli import (
+    analyze,
+    bench,
+    convert,
+    evaluate,
+    listing,
+    output,
+    parity,
+    plot,
+    predict,
+    shapes,
+    sweep,
+    train,
+)
 from alexnet_mf.errors import AlexnetMfError
 
 VERBS = {
@@ -19,11 +32,12 @@ VERBS = {
     "shapes": (shapes, "measure every layer's output shape in one backend or all"),
     "parity": (parity, "prove that backends compute the same function, or name the layer where they part"),
     "bench": (bench, "measure how fast backends are, each beside the device's limits and the book's style"),
+    "analyze": (analyze, "tell what a network costs, which part dominates, and how near a device comes to its limits"),
     "sweep": (sweep, "train several networks, batch sizes, augmentations and seeds, and compare them"),
     "predict": (predict, "tell what pictures show, by the weights of a run or a file"),
     "evaluate": (evaluate, "test the weights of a run or a file: accuracy, confusions, mistakes"),
     "convert": (convert, "weights from one program's file to another's: safetensors, PyTorch, Keras, Gluon, ONNX"),
-    "plot": (plot, "draw the curves of runs, laid over each other"),
+    "plot": (plot, "draw the curves of runs, or the filters of a first layer"),
     "list": (listing, "list backends, networks or runs"),
 }
 

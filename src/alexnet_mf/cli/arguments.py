@@ -34,7 +34,7 @@ def check_takes_grey_images(network: spec.Network) -> None:
         upsampling_factor((28, 28), network)
     except DataError as error:
         raise DataError(f"{str(error).partition(';')[0]}; all data here are 28x28 grey images: only shapes, "
-                        f"parity and predict take this network") from error
+                        f"parity, analyze and predict take this network") from error
 
 
 def add_execution(parser: argparse.ArgumentParser) -> None:

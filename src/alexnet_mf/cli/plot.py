@@ -1,10 +1,12 @@
-"""`plot curves`: the curves of runs, laid over each other."""
+"""`plot curves`: the curves of runs, laid over each other. `plot filters`: what the first convolution looks for."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+from alexnet_mf.analysis import filters as first_layer
 from alexnet_mf.cli import output
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.training import metrics
@@ -16,12 +18,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     purpose = "loss and accuracy by epoch, of one run or of several, in greys"
     curves = kinds.add_parser("curves", help=purpose, description=purpose, allow_abbrev=False)
     curves.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
-    curves.add_argument("--plot", required=True, metavar="FILE", help="PNG to write")
+    purpose = "the filters of the first convolution as a picture, in grey of one channel, in colour of three"
+    filters = kinds.add_parser("filters", help=purpose, description=purpose, allow_abbrev=False)
+    filters.add_argument("weights", type=Path, metavar="RUN|WEIGHTS",
+                         help="run folder, or safetensors with canonical weights")
+    filters.add_argument("--net", help="whose weights they are (default: what the file says)")
+    for kind in (curves, filters):
+        kind.add_argument("--plot", required=True, metavar="FILE", help="PNG to write")
 
 
 def run(options: argparse.Namespace) -> int:
     """Carry it out; the exit code."""
-    curves(options.runs, Path(options.plot))
+    if options.kind == "curves":
+        curves(options.runs, Path(options.plot))
+    else:
+        filters(options.weights, options.net, Path(options.plot))
     return 0
 
 
@@ -35,9 +46,28 @@ def curves(runs: list[Path], path: Path) -> None:
     for name, lines in entries.items():
         if not lines:
             raise AlexnetMfError(f"{name}: there is nothing to draw yet")
-    drawing = output.drawing("alexnet_mf.training.curves", "plot")
-    output.write_picture(str(path), drawing.png(entries))
+    save(path, "alexnet_mf.training.curves", entries)
     output.say(f"{path}: {len(runs)} run{'s' * (len(runs) > 1)}")
+
+
+def filters(weights: Path, net: str | None, path: Path) -> None:
+    """Draw the first convolution's filters into a PNG file.
+
+    Raises:
+        AlexnetMfError: where the weights cannot be read or shown, the file cannot be written, or matplotlib is missing.
+    """
+    found = first_layer.read(weights, net)
+    save(path, "alexnet_mf.analysis.mosaic", found)
+    output.say(f"{path}: {len(found.weights)} filters of {found.layer} of {found.network}")
+
+
+def save(path: Path, module: str, what: Any) -> None:
+    """Have a module that takes matplotlib draw something into a PNG file.
+
+    Raises:
+        AlexnetMfError: where the file cannot be written, or matplotlib is missing.
+    """
+    output.write_picture(str(path), output.drawing(module, "plot").png(what))
 
 
 def labels(runs: list[Path]) -> list[str]:

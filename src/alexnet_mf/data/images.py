@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,8 @@ FASHION_CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", 
 class LabelledImages:
     """Images and the class of each."""
 
-    images: NDArray[np.uint8]
-    """Grey levels, (n, 28, 28); 0 is the background."""
+    images: NDArray[Any]
+    """Grey levels, uint8 (n, 28, 28), 0 the background; of random inputs what `Model.place` takes."""
     labels: NDArray[np.int64]
     """(n,), each 0-9."""
 

@@ -27,7 +27,7 @@ from alexnet_mf.backends.base import (
     find_device,
     find_precision,
 )
-from alexnet_mf.backends.torch import files, weights
+from alexnet_mf.backends.torch import files, memory, weights
 from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch.speed import SPEED
 from alexnet_mf.backends.torch.training import Placed, TorchTrainer, autocast, compiled, place
@@ -112,6 +112,15 @@ class TorchModel(Model[Placed]):
                 "forward_backward": lambda number: trainer.forward_backward(pixels, labels, number),
                 "optimizer": optimizer,
                 "step": lambda number: trainer.step(data, indices, number)}
+
+    def step_memory(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> int | None:
+        if self.device == "cpu":
+            return None
+        trainer = self.trainer(sgd, seed)
+        clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)  # in no public module
+        return memory.step_memory(lambda number: trainer.step(data, indices, number),
+                                  sum(value.numel() * value.element_size() for value in self.net.parameters()),
+                                  lambda: torch.cuda.memory_allocated(self.device), clear)
 
     def out_of_memory(self, error: Exception) -> bool:
         on_a_gpu, on_a_cpu = isinstance(error, torch.cuda.OutOfMemoryError), "can't allocate memory" in str(error)

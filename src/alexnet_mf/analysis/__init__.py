@@ -1,0 +1,1 @@
+"""What a network costs: by arithmetic, against a device's roofline, and as measured."""

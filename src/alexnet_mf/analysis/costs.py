@@ -1,0 +1,202 @@
+"""What each layer of a network costs on a batch: multiply-accumulates, bytes that it holds, bytes that it moves.
+
+All by arithmetic. Bytes moved are the least that any implementation moves: each operation reads its operands from
+memory once and writes its result once, an activation is part of its layer, and what stays in a cache between two
+operations is not allowed for. Operations without multiply-accumulates (pooling, normalisation, dropout) count as
+traffic alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from alexnet_mf import arithmetic
+from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, Layer, LocalResponseNorm, MaxPool2d, Network, Shape
+
+CONVOLUTIONS, DENSE, OTHER = "convolutions", "fully connected layers", "other layers"
+PARTS = (CONVOLUTIONS, DENSE, OTHER)
+
+FORWARD, WEIGHT_GRADIENT, INPUT_GRADIENT, UPDATE = "forward", "weight gradient", "input gradient", "update"
+
+INDEX_BYTES, MASK_BYTES = 8, 1
+"""What PyTorch keeps for each output of a max pooling (where its maximum was), and of a dropout (whether it stays)."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is done and what is moved."""
+
+    macs: int
+    traffic: int
+    """Bytes read and written, at least."""
+
+    @property
+    def flops(self) -> int:
+        """Two for each multiply-accumulate."""
+        return 2 * self.macs
+
+    @property
+    def intensity(self) -> float:
+        """Arithmetic intensity: FLOP for each byte moved; 0 where nothing is."""
+        return self.flops / self.traffic if self.traffic else 0.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """Bytes that training keeps from the forward pass to the backward pass, or longer."""
+
+    weights: int
+    weight_gradients: int
+    optimizer: int
+    """A velocity for each weight, with momentum."""
+    activations: int
+    """The layer's outputs; none of a Flatten, which only looks at them otherwise."""
+    auxiliary: int
+    """What PyTorch keeps for the backward pass beside them: positions of maxima, dropout masks, intermediate results
+    of a normalisation."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.weights + self.weight_gradients + self.optimizer + self.activations + self.auxiliary
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer on one batch, weights and biases together."""
+
+    name: str
+    kind: str
+    part: str
+    """One of PARTS."""
+    output: Shape
+    """Of one image."""
+    parameters: int
+    held: Held
+    activation_gradients: int
+    """Bytes of the gradients in its outputs, which come and go during the backward pass."""
+    forward: Work
+    """Of inference, dropout off."""
+    operations: dict[str, Work]
+    """Of a training step: forward, weight gradient, input gradient, update, as far as the layer has them."""
+
+    @property
+    def training(self) -> Work:
+        """Of a whole training step."""
+        return total(self.operations.values())
+
+
+@dataclass(frozen=True)
+class Costs:
+    """A network on a batch."""
+
+    network: Network
+    batch_size: int
+    item_bytes: int
+    momentum: bool
+    layers: tuple[LayerCost, ...]
+
+    @property
+    def pixels(self) -> int:
+        """Bytes of a batch as the network is fed it; enlarging writes them once a step."""
+        return self.batch_size * arithmetic.input_values(self.network) * self.item_bytes
+
+    @property
+    def held(self) -> int:
+        """Bytes that training keeps from the forward to the backward pass, the batch's pixels left out."""
+        return sum(layer.held.total for layer in self.layers)
+
+    @property
+    def forward(self) -> Work:
+        """Of inference on a batch that is ready."""
+        return total(layer.forward for layer in self.layers)
+
+    @property
+    def training(self) -> Work:
+        """Of a training step, enlarging the batch's images left out."""
+        return total(layer.training for layer in self.layers)
+
+    def part(self, name: str) -> list[LayerCost]:
+        """The layers of one of PARTS."""
+        return [layer for layer in self.layers if layer.part == name]
+
+
+def total(works: Iterable[Work]) -> Work:
+    """Their sum."""
+    listed = list(works)
+    return Work(sum(work.macs for work in listed), sum(work.traffic for work in listed))
+
+
+def costs(network: Network, batch_size: int, item_bytes: int = 4, momentum: bool = False) -> Costs:
+    """Every layer's cost.
+
+    Args:
+        item_bytes: of one number: 4 in float32, 8 in float64.
+        momentum: whether the optimizer keeps a velocity for each parameter.
+    """
+    inputs, outputs = arithmetic.input_shapes(network), arithmetic.output_shapes(network)
+    first = first_learner(network)
+    learning, layers = False, []
+    for layer in network.layers:
+        learning = learning or layer.name == first
+        layers.append(_layer_cost(layer, inputs[layer.name], outputs[layer.name], batch_size, item_bytes, momentum,
+                                  learning, layer.name != first))
+    return Costs(network, batch_size, item_bytes, momentum, tuple(layers))
+
+
+def first_learner(network: Network) -> str:
+    """The first layer with weights: the backward pass ends there."""
+    return next(layer.name for layer in network.layers if isinstance(layer, (Conv2d, Dense)))
+
+
+def _layer_cost(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int, item_bytes: int, momentum: bool,
+                backward: bool, passes_on: bool) -> LayerCost:
+    """
+    Args:
+        backward: whether the backward pass comes to this layer.
+        passes_on: whether it goes on below.
+    """
+    x, y = (batch_size * math.prod(shape) * item_bytes for shape in (inputs, outputs))
+    parameters = arithmetic.parameter_count(layer, inputs)
+    weights = parameters * item_bytes
+    viewed = isinstance(layer, Flatten) or (isinstance(layer, Dropout) and not layer.rate)
+    held = Held(weights, weights, weights * momentum, 0 if viewed else y,
+                auxiliary_bytes(layer, inputs, outputs, batch_size, item_bytes) if backward else 0)
+    macs = batch_size * _macs(layer, inputs, outputs)
+    forward = Work(macs, 0 if viewed or isinstance(layer, Dropout) else x + weights + y)
+    operations = {FORWARD: Work(macs, 0 if viewed else x + weights + y)}
+    if backward and parameters:
+        derivative = y if layer.activation else 0  # type: ignore[union-attr]  # its outputs tell the activation's
+        operations[WEIGHT_GRADIENT] = Work(macs, x + y + derivative + weights)
+        operations[UPDATE] = Work(0, (5 if momentum else 3) * weights)  # reads and writes weight (and velocity)
+    if backward and passes_on and not viewed:
+        reads = 2 if isinstance(layer, LocalResponseNorm) else 1  # its derivative depends on its inputs
+        operations[INPUT_GRADIENT] = Work(macs, weights + y + reads * x)
+    return LayerCost(layer.name, type(layer).__name__, part_of(layer), outputs, parameters, held,
+                     y if backward and not viewed else 0, forward, operations)
+
+
+def _macs(layer: Layer, inputs: Shape, outputs: Shape) -> int:
+    if not isinstance(layer, (Conv2d, Dense)):
+        return 0
+    return math.prod(arithmetic.weight_shape(layer, inputs)) * math.prod(outputs[1:])
+
+
+def auxiliary_bytes(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int, item_bytes: int) -> int:
+    """What PyTorch keeps of this layer for the backward pass, beside its inputs and outputs."""
+    values = batch_size * math.prod(outputs)
+    if isinstance(layer, MaxPool2d):
+        return INDEX_BYTES * values
+    if isinstance(layer, Dropout) and layer.rate:
+        return MASK_BYTES * values
+    if isinstance(layer, LocalResponseNorm):  # padded squares, what is raised to the power, and the power
+        padded = values // inputs[0] * (inputs[0] + layer.size - 1)
+        return item_bytes * (padded + 2 * values)
+    return 0
+
+
+def part_of(layer: Layer) -> str:
+    """One of PARTS."""
+    return CONVOLUTIONS if isinstance(layer, Conv2d) else DENSE if isinstance(layer, Dense) else OTHER

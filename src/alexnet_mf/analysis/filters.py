@@ -1,0 +1,50 @@
+"""The filters of a network's first convolution, from a run or a file of weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf import spec
+from alexnet_mf.errors import ParametersError
+from alexnet_mf.training.opened import open_weights
+
+SHOWN_CHANNELS = (1, 3)
+"""A filter of one channel is shown in grey, one of three in colour."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """A convolution's weights, to be shown."""
+
+    network: str
+    layer: str
+    weights: NDArray[np.float32]
+    """(filters, channels, height, width), of one channel or three."""
+
+
+def read(path: Path, net: str | None = None) -> Filters:
+    """The first convolution's filters.
+
+    Args:
+        path: a run folder, whose last weights are taken, or a file of weights in canonical layout.
+        net: whose weights they are, where the file does not say so.
+
+    Raises:
+        RunError: for a folder without a run, or a run without weights yet.
+        ParametersError: for a file that cannot be read, is another network's, or does not say whose it is; and where
+            there is no convolution, or its filters cannot be shown.
+    """
+    opened = open_weights(path, net)
+    network = opened.network
+    layer = next((layer for layer in network.layers if isinstance(layer, spec.Conv2d)), None)
+    if layer is None:
+        raise ParametersError(f"{path}: network {network.name} has no convolution, and so no filters to draw")
+    weights = opened.values[f"{layer.name}.weight"]
+    if weights.shape[1] not in SHOWN_CHANNELS:
+        raise ParametersError(f"{path}: the filters of {layer.name} have {weights.shape[1]} channels; one can be drawn "
+                              f"in grey, three in colour")
+    return Filters(network.name, layer.name, weights)

@@ -1,0 +1,164 @@
+"""Measured on this machine: a device's ceilings, how long a network takes, and what memory it takes.
+
+In a process of its own, by `bench`'s worker, its timers and its method: warm-up, samples between two synchronisations,
+rounds of all phases.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from alexnet_mf import spec
+from alexnet_mf.analysis.costs import Costs, costs
+from alexnet_mf.analysis.peak import Peak, predicted_peak
+from alexnet_mf.analysis.roofline import Ceilings
+from alexnet_mf.bench import conditions
+from alexnet_mf.bench.link import Link, WorkerFailed, WorkerGone
+from alexnet_mf.bench.plan import CEILINGS, ITEM_BYTES, OURS
+from alexnet_mf.bench.statistics import Estimate, estimate
+from alexnet_mf.errors import BenchError, OutOfMemory
+from alexnet_mf.training.memory import free_bytes
+
+PHASES = ("forward", "step", "optimizer")
+"""In the order in which they are prepared: the process's peak after `step` is that of inference and training."""
+ROUNDS = 6
+"""The least that an interval takes."""
+SAMPLE_SECONDS = 0.2
+ATTEMPTS = 3
+"""To warm a phase up."""
+TOLERANCE = 0.1
+"""How far the allocator's peak may be from the predicted one."""
+
+
+class Channel(Protocol):
+    """What `Link` does."""
+
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes."""
+
+    imported: int | None
+    """That the process had held at most when it had imported the framework."""
+    process: int | None
+    """That it had held at most after inference and training."""
+    allocator: int | None
+    """That training steps held at most by the device's allocator, workspaces apart; None where it does not tell."""
+
+    def off(self, predicted: int) -> float | None:
+        """The allocator's peak over the predicted one, less 1; None where the allocator does not tell."""
+        return None if self.allocator is None else self.allocator / predicted - 1
+
+    def holds(self, predicted: int) -> bool:
+        """Whether the prediction is near enough, as far as the allocator tells."""
+        return self.allocator is None or abs(self.allocator - predicted) <= TOLERANCE * predicted
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that was measured."""
+
+    backend: str
+    device: str
+    description: str
+    precision: str
+    versions: dict[str, str]
+    settings: dict[str, Any]
+    seconds: dict[str, Estimate]
+    """A call of each of PHASES and of the two ceilings."""
+    ceilings: Ceilings
+    memory: Memory
+    conditions: dict[str, Any]
+
+
+def default_precision(backend: str) -> str:
+    """What a backend computes in unless it is told otherwise."""
+    return "float64" if backend == "numpy" else "float32"
+
+
+def check_fits(found: Costs, peak: Peak) -> None:
+    """Make sure that the machine's memory can hold a training step; only for devices that use it.
+
+    Raises:
+        OutOfMemory: names both sizes, and a batch that would fit.
+    """
+    free = free_bytes()
+    if free is None or peak.bytes <= free:
+        return
+    fitting = found.batch_size
+    while fitting and predicted_peak(costs(found.network, fitting, found.item_bytes, found.momentum)).bytes > free:
+        fitting //= 2
+    remedy = f"--batch-size {fitting} would" if fitting else "not even a single image would"
+    raise OutOfMemory(f"a batch of {found.batch_size} does not fit: a training step takes about "
+                      f"{peak.bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free; {remedy}, and "
+                      f"--no-measure needs none")
+
+
+def _prepare(channel: Channel, phase: str) -> dict[str, Any]:
+    """Warm a phase up. Where other programs got in the way while its calls were counted, a sample is too short to show
+    that the device is waited for: then once more."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return channel.ask({"do": "prepare", "phase": phase})
+        except WorkerGone:
+            raise
+        except WorkerFailed:
+            continue
+    return channel.ask({"do": "prepare", "phase": phase})
+
+
+def measure(network: spec.Network, backend: str, device: str, batch_size: int, momentum: float, *,
+            rounds: int = ROUNDS, sample_seconds: float = SAMPLE_SECONDS, seed: int = 0,
+            tell: Callable[[str], None] = lambda line: None,
+            connect: Callable[[str, tuple[str, ...]], Channel] = Link) -> Measured:
+    """Start a worker, and measure.
+
+    Args:
+        momentum: of the training steps.
+        tell: takes a line on what goes on.
+        connect: starts a worker.
+
+    Raises:
+        BenchError: where something cannot be measured; says what, and why.
+    """
+    precision = default_precision(backend)
+    assert precision in ITEM_BYTES
+    what = "starting"
+    channel = connect(sys.executable, ())
+    try:
+        tell(f"starting {backend}")
+        started = channel.ask({
+            "do": "start", "backend": backend, "style": OURS, "network": spec.as_dict(network), "device": device,
+            "precision": precision, "without": [], "also": [], "batch_size": batch_size, "epoch_batches": 1,
+            "sample_seconds": sample_seconds, "seed": seed, "momentum": momentum})
+        what = "memory"
+        memory = channel.ask({"do": "memory"})
+        amounts, peaks = {}, {}
+        for what in (*PHASES, *CEILINGS):
+            tell(f"warming up {what}")
+            prepared = _prepare(channel, what)
+            amounts[what], peaks[what] = prepared["work"], prepared["peak_memory_bytes"]
+        seconds: dict[str, list[float]] = {what: [] for what in (*PHASES, *CEILINGS)}
+        for number in range(rounds):
+            tell(f"round {number + 1}/{rounds}")
+            for what in list(seconds)[::1 if number % 2 else -1]:
+                sample = channel.ask({"do": "sample", "phase": what})
+                seconds[what].append(sample["seconds"] / sample["calls"])
+    except WorkerFailed as error:
+        said = str(error).removeprefix(f"backend {backend}: ")
+        raise BenchError(f"backend {backend}: {what}: {said}; --no-measure gives the table without it") from error
+    finally:
+        channel.close()
+    taken = {what: estimate(values) for what, values in seconds.items()}
+    product, copy = CEILINGS
+    ceilings = Ceilings(amounts[product]["flops"] / taken[product].median, amounts[copy]["bytes"] / taken[copy].median)
+    return Measured(backend, started["device"], started["description"], precision, started["versions"],
+                    started["settings"], taken, ceilings,
+                    Memory(memory["imported_bytes"], peaks["step"], memory["step_bytes"]),
+                    conditions.conditions([]))

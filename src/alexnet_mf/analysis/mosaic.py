@@ -1,0 +1,64 @@
+"""A convolution's filters in one picture. Imports matplotlib, and so is imported only when there is one to draw."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from alexnet_mf.analysis.filters import Filters
+
+GAP = 1
+"""Pixels between two filters."""
+COLUMNS = 16
+"""As in figure 3 of Krizhevsky et al. 2012: 96 filters in six rows."""
+
+
+def draw(filters: Filters) -> Figure:
+    """All filters at one scale: grey is 0, and what is brightest or darkest anywhere is the largest weight of all. So a
+    filter that has learned nothing stays pale, where a scale of its own would show its noise."""
+    weights = filters.weights
+    largest = float(np.abs(weights).max()) or 1.0
+    tiles = mosaic(weights / largest)
+    height, width = tiles.shape[:2]
+    inches = max(3.0, min(10.0, width / 18))
+    figure = Figure(figsize=(inches + 0.8, inches * height / width + 0.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
+    if tiles.shape[2] == 1:
+        greys = matplotlib.colormaps["gray"].with_extremes(bad="white")
+        shown = panel.imshow(tiles[..., 0] * largest, cmap=greys, vmin=-largest, vmax=largest, interpolation="nearest")
+        figure.colorbar(shown, ax=panel, label="weight", shrink=0.9)
+    else:
+        panel.imshow(np.where(np.isnan(tiles), 1.0, (tiles + 1) / 2), interpolation="nearest")
+        panel.set_xlabel(f"red, green, blue: weights from {-largest:.3g} to {largest:.3g}, grey is 0", fontsize="small")
+    panel.set_xticks([])
+    panel.set_yticks([])
+    panel.spines[:].set_visible(False)
+    count, channels, *size = weights.shape
+    panel.set_title(f"{filters.network}, {filters.layer}: {count} filters of {channels}x{size[0]}x{size[1]}",
+                    loc="left", fontsize="medium")
+    return figure
+
+
+def mosaic(weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Filters (n, channels, height, width) side by side, (rows, columns, channels); NaN in the gaps."""
+    count, channels, height, width = weights.shape
+    columns = min(count, COLUMNS)
+    rows = -(-count // columns)
+    tiles = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, channels), np.nan)
+    for number, one in enumerate(weights):
+        top, left = number // columns * (height + GAP), number % columns * (width + GAP)
+        tiles[top:top + height, left:left + width] = one.transpose(1, 2, 0)
+    return tiles
+
+
+def png(filters: Filters) -> bytes:
+    """The picture as a file's content."""
+    content = io.BytesIO()
+    draw(filters).savefig(content, format="png", dpi=120)
+    return content.getvalue()

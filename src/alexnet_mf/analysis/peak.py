@@ -1,0 +1,111 @@
+"""The most memory that a training step holds, by following its tensors through it as PyTorch makes and frees them.
+
+A step of `Trainer.step` in the eager PyTorch: forward, which keeps what backward will need, beside the gradients of
+the step before; those are dropped; backward, layer by layer from the last, which frees what a layer had kept once its
+gradients are there; update. ReLU works in place, a sigmoid does not. Workspaces of libraries are left out, and so are
+labels and scalars.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alexnet_mf.analysis.costs import Costs, LayerCost, first_learner
+from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, Layer, LocalResponseNorm
+
+NORMALISATION_FORWARD, NORMALISATION_BACKWARD = 2, 3
+"""Tensors of its input's size that local response normalisation holds for a moment, beside those it keeps."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The moment of the most memory."""
+
+    bytes: int
+    moment: str
+    """`the end of the forward pass`, `the gradients of conv2`, ..."""
+
+
+class Tape:
+    """Bytes in use, and the most so far."""
+
+    def __init__(self, in_use: int) -> None:
+        self.in_use = in_use
+        self.peak = Peak(in_use, "the beginning")
+
+    def hold(self, more: int) -> None:
+        """Make a tensor that stays."""
+        self.in_use += more
+
+    def free(self, less: int) -> None:
+        """Drop one."""
+        self.in_use -= less
+
+    def look(self, moment: str, for_a_moment: int = 0) -> None:
+        """Notice what is in use, with what is there just now and gone soon."""
+        if self.in_use + for_a_moment > self.peak.bytes:
+            self.peak = Peak(self.in_use + for_a_moment, moment)
+
+
+def predicted_peak(costs: Costs) -> Peak:
+    """The most bytes of tensors that are alive at once in a training step after the first."""
+    weights = sum(layer.held.weights for layer in costs.layers)
+    velocity = sum(layer.held.optimizer for layer in costs.layers)
+    tape = Tape(weights + velocity + costs.pixels)
+    tape.hold(weights)  # the gradients of the step before
+    layers = [(layer, cost) for layer, cost in zip(costs.network.layers, costs.layers) if not _is_view(layer)]
+    stays = [_stays(layer, layers[i + 1][0] if i + 1 < len(layers) else None) for i, (layer, _) in enumerate(layers)]
+    _forward(tape, layers, stays)
+    logits = layers[-1][1].held.activations
+    tape.hold(logits)  # their log softmax, which the loss keeps
+    tape.look("the end of the forward pass")
+    tape.free(weights)
+    tape.look("the gradient of the loss", 2 * logits)
+    tape.free(logits)
+    _backward(tape, layers, stays, first_learner(costs.network))
+    return tape.peak
+
+
+def _is_view(layer: Layer) -> bool:
+    """Whether its output is its input, in the same memory."""
+    return isinstance(layer, Flatten) or (isinstance(layer, Dropout) and not layer.rate)
+
+
+def _stays(layer: Layer, following: Layer | None) -> bool:
+    """Whether backward needs this layer's output: for its own activation, or as the next layer's input. Dropout alone
+    needs none. The logits stay because the caller holds them."""
+    return bool(getattr(layer, "activation", None)) or not isinstance(following, Dropout)
+
+
+def _forward(tape: Tape, layers: list[tuple[Layer, LayerCost]], stays: list[bool]) -> None:
+    before = 0  # the input of a layer, where nobody else holds it
+    for (layer, cost), kept in zip(layers, stays):
+        output = cost.held.activations
+        tape.hold(cost.held.auxiliary + output)
+        passing = output if getattr(layer, "activation", None) == "sigmoid" else 0
+        if isinstance(layer, LocalResponseNorm):
+            passing = NORMALISATION_FORWARD * output
+        tape.look(f"the output of {cost.name}", passing)
+        tape.free(before)
+        before = 0 if kept else output
+
+
+def _backward(tape: Tape, layers: list[tuple[Layer, LayerCost]], stays: list[bool], first: str) -> None:
+    gradient = layers[-1][1].activation_gradients  # in the layer's output
+    tape.hold(gradient)
+    for i in reversed(range(len(layers))):
+        layer, cost = layers[i]
+        below = layers[i - 1][1].held.activations if i else 0
+        if getattr(layer, "activation", None):
+            tape.look(f"the gradients of {cost.name}", gradient)  # one before, one behind the activation
+            tape.free(cost.held.activations)
+        passed_on = below if cost.name != first else 0
+        passing = NORMALISATION_BACKWARD * gradient if isinstance(layer, LocalResponseNorm) else 0
+        tape.hold(passed_on + (cost.held.weight_gradients if isinstance(layer, (Conv2d, Dense)) else 0))
+        tape.look(f"the gradients of {cost.name}", passing)
+        if cost.name == first:
+            return
+        tape.free(gradient + cost.held.auxiliary)
+        if stays[i - 1] and not getattr(layers[i - 1][0], "activation", None):
+            tape.free(below)
+        gradient = passed_on

@@ -1,0 +1,130 @@
+"""The roofline as a picture. Imports matplotlib, and so is imported only when there is something to draw."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from alexnet_mf.analysis.costs import CONVOLUTIONS, Costs, Work
+from alexnet_mf.analysis.roofline import Ceilings
+
+LABEL_GAP = 0.045
+"""The least distance of two names, as a share of a panel's width: their height, as they stand upright."""
+LONGEST_NAME = 24
+"""Letters; of longer ones the beginning is shown."""
+LETTER, LEGEND = 0.016, 0.25
+"""The width of a letter and the height of the legend, as shares of a panel's height."""
+LEAST_DECADES = 1.0
+
+
+def draw(found: Costs, ceilings: Ceilings, measured: Mapping[str, float], title: str = "") -> Figure:
+    """Two panels, inference and training: the roof, each layer that computes at the rate that the roof allows it, and
+    the whole as it was measured.
+
+    Shapes and shades of grey tell what is what, not colours; each name hangs under its point.
+
+    Args:
+        measured: seconds of `forward` and `step`.
+    """
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2, sharey=True)
+    parts = {layer.name: layer.part for layer in found.layers}
+    drawn = (({layer.name: layer.forward for layer in found.layers}, found.forward, measured["forward"]),
+             ({layer.name: layer.training for layer in found.layers}, found.training, measured["step"]))
+    rates: list[float] = []
+    for panel, name, (works, whole, seconds) in zip(panels, ("inference", "training step"), drawn):
+        computing = {layer: work for layer, work in works.items() if work.macs}
+        rates += draw_panel(panel, computing, parts, ceilings, whole, whole.flops / seconds)
+        panel.set_title(f"{name}, batch {found.batch_size}", loc="left", fontsize="medium")
+        panel.set_xlabel("arithmetic intensity (FLOP/byte)")
+    longest = min(LONGEST_NAME, max(map(len, parts)))
+    panels[0].set_ylim(*limits(min(rates) / 1e9, max(ceilings.flops, *rates) / 1e9, 0.07 + LETTER * longest))
+    panels[0].set_ylabel("rate (GFLOP/s)")
+    panels[0].legend(loc="upper left", fontsize="small", framealpha=1)
+    if title:
+        figure.suptitle(title, fontsize="small", color="0.3")
+    return figure
+
+
+def limits(lowest: float, highest: float, below: float, above: float = LEGEND) -> tuple[float, float]:
+    """The ends of a logarithmic axis with these shares of it left below the lowest point and above the highest."""
+    between = max(math.log10(highest / lowest), LEAST_DECADES)
+    whole = between / (1 - below - above)
+    return lowest / 10 ** (below * whole), lowest * 10 ** (between + above * whole)
+
+
+def draw_panel(panel: Axes, works: Mapping[str, Work], parts: Mapping[str, str], ceilings: Ceilings, whole: Work,
+               rate: float) -> list[float]:
+    """One of them.
+
+    Args:
+        rate: FLOP/s of the whole, as measured.
+
+    Returns:
+        all rates in it, in FLOP/s.
+    """
+    intensities = [work.intensity for work in (*works.values(), whole)]
+    left, right = min([ceilings.ridge, *intensities]) / 3, max([ceilings.ridge, *intensities]) * 3
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.set_xlim(left, right)
+    roof = [left, ceilings.ridge, right]
+    panel.plot(roof, [ceilings.attainable(value) / 1e9 for value in roof], "-", color="black", linewidth=1.5,
+               label="roof: copy and matrix product, measured")
+    for convolution, marker, label in ((True, "o", "convolutions, as the roof allows"),
+                                       (False, "s", "fully connected layers, likewise")):
+        points = [work.intensity for name, work in works.items() if (parts[name] == CONVOLUTIONS) == convolution]
+        panel.plot(points, [ceilings.attainable(value) / 1e9 for value in points], marker, markeredgecolor="black",
+                   markerfacecolor="0.3" if convolution else "white", markersize=7, zorder=3, label=label)
+    panel.plot([whole.intensity], [rate / 1e9], "X", markeredgecolor="black", markerfacecolor="0.75", markersize=11,
+               zorder=4, label="the whole network, as measured")
+    draw_names(panel, {name: (work.intensity, ceilings.attainable(work.intensity) / 1e9)
+                       for name, work in works.items()})
+    panel.grid(color="0.9")
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+    return [rate, *(ceilings.attainable(value) for value in intensities)]
+
+
+def draw_names(panel: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Names along the bottom, upright, each tied to its point by a thin line, and none over another."""
+    names = sorted(points, key=lambda name: points[name])
+    to_share = panel.transAxes.inverted()
+    wanted = [to_share.transform(panel.transData.transform(points[name]))[0] for name in names]
+    for name, share in zip(names, spread(wanted, min(LABEL_GAP, 0.9 / len(names)))):
+        shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
+        panel.annotate(shown, xy=points[name], xytext=(share, 0.02), textcoords="axes fraction", rotation=90,
+                       ha="center", va="bottom", fontsize="small",
+                       arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkB": 4})
+
+
+def spread(wanted: Sequence[float], gap: float, low: float = 0.03, high: float = 0.97) -> list[float]:
+    """Places as near as can be to the wanted ones, in their order, that lie a gap apart, from low to high.
+
+    Those that are too close form a group about the mean of what its members wanted; groups that touch become one.
+    """
+    groups: list[list[float]] = []
+
+    def first(group: list[float]) -> float:
+        width = gap * (len(group) - 1)
+        return max(low, min(sum(group) / len(group) - width / 2, high - width))
+
+    for place in wanted:
+        groups.append([place])
+        while len(groups) > 1 and first(groups[-1]) - first(groups[-2]) < gap * len(groups[-2]) - 1e-9:
+            last = groups.pop()
+            groups[-1] += last
+    return [first(group) + gap * i for group in groups for i in range(len(group))]
+
+
+def png(found: Costs, ceilings: Ceilings, measured: Mapping[str, float], title: str = "") -> bytes:
+    """The picture as a file's content."""
+    content = io.BytesIO()
+    draw(found, ceilings, measured, title).savefig(content, format="png", dpi=120)
+    return content.getvalue()

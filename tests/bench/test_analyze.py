@@ -1,0 +1,150 @@
+"""What `analyze` measures: asked of a worker on a device that the test plays, and of one in a process of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alexnet_mf import backends, spec
+from alexnet_mf.analysis import measure as measuring
+from alexnet_mf.analysis.costs import costs
+from alexnet_mf.analysis.measure import Memory, check_fits, measure
+from alexnet_mf.analysis.peak import predicted_peak
+from alexnet_mf.bench import worker
+from alexnet_mf.bench.link import WorkerFailed, WorkerGone
+from alexnet_mf.errors import BenchError, OutOfMemory
+
+
+@pytest.fixture
+def measured(fake, local, small):
+    def run(**options: Any) -> Any:
+        return measure(small, "torch", "auto", 4, 0.9, **{"rounds": 3, "connect": local, **options})
+    return run
+
+
+def test_times_and_ceilings_are_the_devices(measured):
+    found = measured()
+    assert {what: taken.median for what, taken in found.seconds.items()} == {
+        "forward": 1.0, "step": 4.0, "optimizer": 0.5, "matrix product": 1.0, "copy": 0.5}
+    assert all(taken.n == 3 for taken in found.seconds.values())
+    assert (found.ceilings.flops, found.ceilings.bandwidth) == (2.0**40, 2.0**31)
+    assert (found.device, found.description, found.precision) == ("cpu", "a device that a test plays", "float32")
+    assert found.versions == {"fake": "1.0"} and found.conditions["usable_cores"]
+
+
+def test_steps_have_the_recipes_momentum(measured, fake):
+    measured()
+    assert fake["torch"].sgd.momentum == 0.9
+
+
+def test_what_the_allocator_says(measured, fake):
+    assert measured().memory.allocator is None
+    fake["torch"].allocated = 12345
+    memory = measured().memory
+    assert memory.allocator == 12345
+    assert 0 < memory.imported <= memory.process
+
+
+@pytest.mark.parametrize("allocator, holds, off", [
+    (None, True, None), (1000, True, 0.0), (1100, True, 0.1), (1101, False, 0.101), (899, False, -0.101)])
+def test_ten_percent_either_way(allocator, holds, off):
+    memory = Memory(None, None, allocator)
+    assert memory.holds(1000) is holds
+    assert memory.off(1000) == (None if off is None else pytest.approx(off))
+
+
+class Failing:
+    """A worker that cannot do one thing, so many times."""
+
+    def __init__(self, inner: Any, what: str, error: WorkerFailed, times: int = 1000) -> None:
+        self.inner, self.what, self.error, self.closed, self.left = inner, what, error, False, times
+
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        if self.what in command.values() and self.left:
+            self.left -= 1
+            raise self.error
+        answer: dict[str, Any] = self.inner.ask(command)
+        return answer
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("what, said", [
+    ("start", "torch: starting: no such luck"), ("memory", "torch: memory: no such luck"),
+    ("step", "torch: step: no such luck"), ("copy", "torch: copy: no such luck"),
+    ("sample", "torch: copy: no such luck")])
+def test_a_worker_that_fails_is_told_and_ended(measured, local, what, said):
+    made: list[Failing] = []
+
+    def connect(python: str, without: tuple[str, ...]) -> Failing:
+        made.append(Failing(local(python, without), what, WorkerGone("backend torch: no such luck")))
+        return made[-1]
+    with pytest.raises(BenchError, match=f"^backend {said}; --no-measure"):
+        measured(connect=connect)
+    assert made[0].closed
+
+
+@pytest.mark.parametrize("times, done", [(1, True), (2, True), (3, False)])
+def test_a_phase_that_is_refused_by_chance_is_warmed_up_again(measured, local, times, done):
+    def connect(python: str, without: tuple[str, ...]) -> Failing:
+        return Failing(local(python, without), "step", WorkerFailed("the device is not waited for"), times)
+    if done:
+        assert measured(connect=connect).seconds["step"].median == 4.0
+    else:
+        with pytest.raises(BenchError, match="torch: step: the device is not waited for"):
+            measured(connect=connect)
+
+
+def test_a_worker_that_is_gone_is_asked_no_more(measured, local):
+    made: list[Failing] = []
+
+    def connect(python: str, without: tuple[str, ...]) -> Failing:
+        made.append(Failing(local(python, without), "step", WorkerGone("killed")))
+        return made[-1]
+    with pytest.raises(BenchError, match="killed"):
+        measured(connect=connect)
+    assert made[0].left == 999
+
+
+def test_a_batch_that_does_not_fit_is_told_with_one_that_would(monkeypatch):
+    found = costs(spec.ALEXNET, 4096)
+    monkeypatch.setattr(measuring, "free_bytes", lambda: 2 * 10**9)
+    with pytest.raises(OutOfMemory, match=r"a batch of 4096 does not fit: .* 2\.0 GB .* --batch-size (\d+) would") as e:
+        check_fits(found, predicted_peak(found))
+    fitting = int(str(e.value).partition("--batch-size ")[2].split()[0])
+    assert predicted_peak(costs(spec.ALEXNET, fitting)).bytes <= 2 * 10**9
+    check_fits(costs(spec.ALEXNET, fitting), predicted_peak(costs(spec.ALEXNET, fitting)))
+    monkeypatch.setattr(measuring, "free_bytes", lambda: 10**6)
+    with pytest.raises(OutOfMemory, match="not even a single image would"):
+        check_fits(found, predicted_peak(found))
+    monkeypatch.setattr(measuring, "free_bytes", lambda: None)
+    check_fits(found, predicted_peak(found))
+
+
+# Inputs
+
+
+def test_grey_images_where_the_network_takes_them_else_random_numbers():
+    grey = worker.inputs(spec.LENET5, 0, 6)
+    assert (grey.name, grey.train.images.dtype, grey.train.images.shape) == ("synthetic", np.uint8, (6, 28, 28))
+    colour = worker.inputs(spec.ALEXNET_OWT, 0, 2)
+    assert (colour.name, colour.train.images.dtype) == ("random", np.float32)
+    assert colour.train.images.shape == (2, 3, 224, 224)
+    few = spec.Network("few", (1, 28, 28), (spec.Flatten("flatten"), spec.Dense("fc", units=3)))
+    assert set(worker.inputs(few, 0, 30).train.labels) == {0, 1, 2}
+
+
+def test_a_process_measures_every_backend_and_three_channels(backend_name):
+    network = spec.Network("colour", (3, 12, 12), (
+        spec.Conv2d("conv1", channels=4, kernel=3), spec.MaxPool2d("pool1", 2, 2), spec.Flatten("flatten"),
+        spec.Dense("fc2", units=5)))
+    found = measure(network, backend_name, "cpu", 4, 0.5, rounds=1, sample_seconds=0.01)
+    assert found.backend == backend_name and found.device == "cpu"
+    assert all(taken.median > 0 for taken in found.seconds.values())
+    assert found.ceilings.flops > 1e8 and found.ceilings.bandwidth > 1e7
+    assert found.memory.allocator is None, "a CPU has no allocator that tells"
+    assert found.precision == ("float64" if backend_name == "numpy" else "float32")
+    assert backends.BACKENDS[backend_name].framework in found.versions

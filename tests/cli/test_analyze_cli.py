@@ -1,0 +1,294 @@
+"""`analyze` and `plot filters`: tables, sentences, files, and what is wrong told in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alexnet_mf import backends, cli, parameters, spec, specfile
+from alexnet_mf.analysis import measure as measuring
+from alexnet_mf.analysis.costs import costs
+from alexnet_mf.analysis.measure import PHASES, Measured, Memory
+from alexnet_mf.analysis.peak import predicted_peak
+from alexnet_mf.analysis.roofline import Ceilings
+from alexnet_mf.bench import conditions
+from alexnet_mf.bench.statistics import estimate
+from alexnet_mf.cli import analyze
+from alexnet_mf.errors import BenchError
+
+TABLE = ["analyze", "--no-measure"]
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]):
+    """Run a command in this process."""
+    def run(*words: Any) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = cli.main(list(map(str, words)))
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        return Outcome(code, *capsys.readouterr())
+    return run
+
+
+def assert_refused(outcome: Outcome, *fragments: str) -> None:
+    """Exit code 2 and exactly one line with these words."""
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1 and outcome.err.startswith("alexnet-mf"), outcome.err
+    for fragment in fragments:
+        assert fragment in outcome.err
+
+
+# The arithmetic
+
+
+def test_the_tables_of_alexnet(command):
+    outcome = command(*TABLE)
+    assert (outcome.code, outcome.err) == (0, "")
+    held, does = (table.splitlines() for table in re.split(r"\n\n", outcome.out)[:2])
+    assert held[0] == "alexnet, batch 16, 4 bytes a number, SGD with momentum (recipe quick)"
+    assert held[2].split() == ["conv1", "96x54x54", "11,712", "46.8", "kB", "46.8", "kB", "46.8", "kB", "17.9", "MB",
+                               "17.9", "MB", "2.9", "%"]
+    assert held[16].split()[:4] == ["total", "46,764,746", "187", "MB"] and held[16].endswith("100 %")
+    assert does[4].split()[:6] == ["conv2", "6.65", "G", "44", "%", "17.7"]
+    assert does[-1].split()[:4] == ["total", "15.0", "G", "100"]
+    for sentence in ("Memory: a training step on 16 images holds", "Computation: 938,146,176 multiply-accumulates",
+                     "Memory traffic: ", "Predicted peak of a training step"):
+        assert f"\n{sentence}" in outcome.out
+
+
+@pytest.mark.parametrize("net", spec.NETWORKS)
+def test_every_network_as_json(command, net):
+    outcome = command(*TABLE, "--net", net, "--batch-size", "3", "--json", "-")
+    assert outcome.code == 0
+    report = json.loads(outcome.out)
+    network = spec.get_network(net)
+    found = costs(network, 3, momentum=report["momentum"] > 0)
+    assert report["batch_size"] == 3 and report["measured"] is None
+    assert [layer["layer"] for layer in report["layers"]] == [layer.name for layer in network.layers]
+    for what, path in (("parameters", ("parameters",)), ("held_bytes", ("held_bytes", "total")),
+                       ("forward", ("forward", "macs")), ("training", ("training", "traffic_bytes"))):
+        layers = report["layers"]
+        for key in path:
+            layers = [layer[key] for layer in layers]
+        whole = report["total"][what]
+        assert sum(layers) == (whole if len(path) == 1 or what == "held_bytes" else whole[path[1]])
+    for key in report["parts"]["convolutions"]:
+        assert sum(part[key] for part in report["parts"].values()) > 0
+    assert report["predicted_peak_bytes"] == predicted_peak(found).bytes
+    assert len(report["conclusions"]) == 3
+
+
+def test_no_framework_is_needed(tmp_path):
+    """None is imported, and it takes no more than a moment."""
+    script = ("import sys, time\nstart = time.perf_counter()\nfrom alexnet_mf.cli import main\n"
+              "assert main(['analyze', '--no-measure']) == 0\n"
+              "assert not {'torch', 'tensorflow', 'mxnet', 'matplotlib'} & set(sys.modules)")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_recipe_batch_and_backend_change_the_table(command):
+    assert "batch 128, 4 bytes a number, SGD without momentum (recipe book)" in command(*TABLE, "--recipe", "book").out
+    assert "alexnet, batch 5, 8 bytes" in command(*TABLE, "--batch-size", "5", "--backend", "numpy").out
+    assert "alexnet-tab" in command(*TABLE, "--net", "alexnet-tab", "--backend", "mxnet").out
+
+
+def test_a_batch_of_a_billion_is_arithmetic(command):
+    report = json.loads(command(*TABLE, "--batch-size", 10**9, "--json", "-").out)
+    assert report["total"]["forward"]["macs"] == 938_146_176 * 10**9
+
+
+# Measured
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """A device that needs no measuring; the worker gets what the command was asked."""
+    asked: dict[str, Any] = {}
+
+    def run(network: Any, backend: str, device: str, batch_size: int, momentum: float, **options: Any) -> Measured:
+        asked.update(options, network=network.name, backend=backend, device=device, batch_size=batch_size,
+                     momentum=momentum)
+        seconds = {what: estimate([0.5] * 6) for what in (*PHASES, "matrix product", "copy")}
+        found = conditions.conditions([])
+        return Measured(backend, "cuda:0" if asked.get("allocator") else "cpu", "a GPU", "float32", {"torch": "1.0"},
+                        {}, seconds, Ceilings(300e9, 20e9), Memory(300, 900, asked.get("allocator")), found)
+    monkeypatch.setattr(analyze, "measure", run)
+    monkeypatch.setattr(backends, "installed", lambda: ["mxnet", "numpy"])
+    return asked
+
+
+def test_predictions_stand_beside_what_was_measured(command, measured, tmp_path):
+    outcome = command("analyze", "--plot", "roof.png", "--json", "a.json", "--device", "cpu", "--rounds", "7")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert measured["backend"] == "mxnet" and measured["momentum"] == 0.9 and measured["batch_size"] == 16
+    assert measured["rounds"] == 7
+    assert "roofline: 300 GFLOP/s, 20.0 GB/s (mxnet float32 on" in outcome.out
+    assert re.search(r"^step +\d+ ms +500 ms \[500 ms, 500 ms\] +\d\.\d\d$", outcome.out, re.M)
+    assert re.search(r"^fc6 +7\.95 +159  memory", outcome.out, re.M)
+    assert re.search(r"^conv2 +751 +300  compute", outcome.out, re.M)
+    assert "the process held at most 900 B, of it 300 B with mxnet alone: 600 B more" in outcome.out
+    assert Path("roof.png").read_bytes().startswith(b"\x89PNG")
+    report = json.loads(Path("a.json").read_text(encoding="utf-8"))["measured"]
+    assert report["ceilings"]["ridge_flops_per_byte"] == 15.0
+    assert report["measured_seconds"]["step"]["median"] == 0.5
+    assert set(report["predicted_seconds"]) == set(PHASES)
+    assert report["memory_bytes"] == {"imported": 300, "process": 900, "allocator": None}
+
+
+@pytest.mark.parametrize("over, code, told", [(1.0, 0, "+0.0 %"), (1.09, 0, "+9.0 %"), (1.2, 1, "+20.0 %"),
+                                              (0.8, 1, "-20.0 %")])
+def test_an_allocator_that_contradicts_the_prediction_exits_with_1(command, measured, over, code, told):
+    peak = predicted_peak(costs(spec.ALEXNET, 16, momentum=True)).bytes
+    measured["allocator"] = round(over * peak)
+    outcome = command("analyze", "--device", "cpu")
+    assert outcome.code == code
+    assert f"the allocator's, workspaces apart, {measured['allocator'] / 1e6:.0f} MB: {told}" in outcome.out
+    assert ("off by more than 10 %" in outcome.err) is (code == 1)
+
+
+def test_json_alone_on_standard_output(command, measured):
+    outcome = command("analyze", "--device", "cpu", "--json", "-")
+    assert json.loads(outcome.out)["measured"]["backend"] == "mxnet"
+    assert len(json.loads(outcome.out)["conclusions"]) == 4
+
+
+def test_what_cannot_be_measured_is_told_after_the_table(command, measured, monkeypatch):
+    def fail(*words: Any, **options: Any) -> Any:
+        raise BenchError("backend mxnet: step: it broke; --no-measure gives the table without it")
+    monkeypatch.setattr(analyze, "measure", fail)
+    outcome = command("analyze", "--device", "cpu")
+    assert_refused(outcome, "backend mxnet: step: it broke", "--no-measure")
+    assert "Computation: " in outcome.out
+
+
+def test_analyze_for_real(command):
+    """The referee, in a process of its own, on a network of moments."""
+    outcome = command("analyze", "--backend", "numpy", "--net", "lenet5", "--batch-size", "4", "--rounds", "1",
+                      "--sample-seconds", "0.01")
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"numpy float64 on .*cores\)", outcome.out)
+    assert "numpy alone" in outcome.out or "does not tell" in outcome.out
+
+
+@pytest.mark.parametrize("words, fragments", [
+    ([*TABLE, "--net", "lenet"], ["unknown network 'lenet'", *spec.NETWORKS]),
+    ([*TABLE, "--net", "gone.toml"], ["gone.toml: cannot be read"]),
+    ([*TABLE, "--batch-size", "0"], ["--batch-size", "at least 1"]),
+    ([*TABLE, "--batch-size", "x"], ["--batch-size", "'x'"]),
+    ([*TABLE, "--recipe", "slow"], ["slow", "book", "quick"]),
+    ([*TABLE, "--plot", "r.png"], ["--plot draws the roofline", "leave out --no-measure"]),
+    ([*TABLE, "--json", "/nowhere/a.json"], ["/nowhere/a.json", "cannot be written"]),
+    (["analyze", "--backend", "jax"], ["jax", "torch"]),
+    (["analyze", "--backend", "numpy", "--device", "tpu"], ["no device 'tpu' here", "cpu"]),
+    (["analyze", "--sample-seconds", "0"], ["--sample-seconds", "above 0"]),
+    (["analyze", "--backend", "numpy", "--batch-size", 10**9], ["a batch of 1000000000 does not fit", "--no-measure"]),
+])
+def test_wrong_words_are_told_in_one_line(command, words, fragments):
+    assert_refused(command(*words), *fragments)
+
+
+def test_without_any_framework_it_says_what_there_is(command, monkeypatch):
+    monkeypatch.setattr(backends, "installed", lambda: ["numpy"])
+    assert_refused(command("analyze"), "none of torch, tensorflow and mxnet", "--no-measure", "--backend numpy")
+
+
+def test_without_matplotlib_it_says_so_before_the_work(command, measured, monkeypatch):
+    monkeypatch.setitem(sys.modules, "alexnet_mf.analysis.plot", None)
+    assert_refused(command("analyze", "--plot", "r.png"), "pip install matplotlib")
+    assert not measured
+
+
+# Networks that make no sense, in every verb that takes one
+
+
+def changed(tmp_path: Path, network: spec.Network, *changes: tuple[str, str]) -> Path:
+    """A network's TOML with some words replaced, the first time each."""
+    text = specfile.dump(network)
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    path = tmp_path / "net.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+BAD = [
+    pytest.param([("kernel = 11", "kernel = 1_000_000_000")], ["layer conv1", "line ", "1000000000"], id="kernel"),
+    pytest.param([("channels = 96", "channels = 1_000_000_000")], ["layer conv1", "too large"], id="channels"),
+    pytest.param([("units = 4096", "units = 1_000_000_000")], ["layer fc6", "line ", "too large"], id="units"),
+    pytest.param([("224, 224", "28, 28")], ["layer pool2", "kernel 3 is larger than its padded input 2x2", "line "],
+                 id="input too small"),
+    pytest.param([("stride = 4", "strides = 4")], ["layer conv1", "unknown key 'strides', perhaps 'stride'"], id="key"),
+    pytest.param([("[[layers]]", "[[layers]")], ["not TOML", "line "], id="malformed"),
+]
+
+
+@pytest.mark.parametrize("changes, fragments", BAD)
+@pytest.mark.parametrize("words", [TABLE, ["train", "--backend", "numpy"], ["bench", "--backends", "numpy"], ["parity"],
+                                   ["shapes", "--backend", "numpy"]], ids=lambda words: words[0])
+def test_a_network_that_makes_no_sense_is_refused_before_anything_is_allocated(command, tmp_path, words, changes,
+                                                                             fragments, monkeypatch):
+    monkeypatch.setattr(parameters, "initialise", lambda *arguments, **options: pytest.fail("weights were drawn"))
+    outcome = command(*words, "--net", changed(tmp_path, spec.ALEXNET, *changes))
+    assert_refused(outcome, "net.toml", *fragments)
+    assert outcome.out == ""
+
+
+# plot filters
+
+
+def test_filters_of_a_file_and_of_a_run(command, tmp_path):
+    parameters.save(tmp_path / "w.safetensors", parameters.initialise(spec.LENET5, 0),
+                    {"network": spec.as_dict(spec.LENET5)})
+    outcome = command("plot", "filters", "w.safetensors", "--plot", "f.png")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "f.png: 6 filters of conv1 of lenet5\n", "")
+    assert Path("f.png").read_bytes().startswith(b"\x89PNG")
+    assert command("train", "--backend", "numpy", "--data", "synthetic", "--net", "lenet5", "--limit-train", 4,
+                   "--limit-test", 4, "--batch-size", 4, "--epochs", 1, "--out", "run", "--quiet").code == 0
+    assert command("plot", "filters", "run", "--plot", "g.png").code == 0
+    assert Path("g.png").read_bytes() != Path("f.png").read_bytes()
+
+
+@pytest.mark.parametrize("words, fragments", [
+    (["gone.safetensors", "--plot", "f.png"], ["gone.safetensors: cannot be read as safetensors"]),
+    (["text.safetensors", "--plot", "f.png"], ["text.safetensors: cannot be read as safetensors"]),
+    ([".", "--plot", "f.png"], [".: there is no run here", "list runs"]),
+    (["dense.safetensors", "--plot", "f.png"], ["network dense has no convolution"]),
+    (["dense.safetensors", "--plot", "f.png", "--net", "lenet"], ["unknown network 'lenet'"]),
+    (["dense.safetensors", "--plot", "f.png", "--net", "lenet5"], ["not the parameters of lenet5"]),
+    (["dense.safetensors", "--plot", "/nowhere/f.png"], ["/nowhere/f.png: cannot be written"]),
+    (["dense.safetensors"], ["--plot"]),
+    ([], ["RUN|WEIGHTS"]),
+])
+def test_filters_that_cannot_be_drawn_are_told_in_one_line(command, tmp_path, words, fragments):
+    dense = spec.Network("dense", (1, 2, 2), (spec.Flatten("flatten"), spec.Dense("fc1", units=2)))
+    parameters.save(tmp_path / "dense.safetensors", parameters.initialise(dense, 0), {"network": spec.as_dict(dense)})
+    (tmp_path / "text.safetensors").write_text("no tensors", encoding="utf-8")
+    assert_refused(command("plot", "filters", *words), *fragments)
+    assert not (tmp_path / "f.png").exists()
+
+
+def test_free_memory_is_asked_of_the_machine_only_where_no_gpu_is_used(command, measured, monkeypatch):
+    monkeypatch.setattr(measuring, "free_bytes", lambda: 10**6)
+    monkeypatch.setattr(conditions, "gpus", lambda: [{"name": "GPU"}])
+    assert command("analyze").code == 0
+    assert_refused(command("analyze", "--device", "cpu"), "does not fit")
