@@ -34,16 +34,14 @@ def read(path: Path, net: str | None = None) -> Filters:
         net: whose weights they are, where the file does not say so.
 
     Raises:
-        RunError: for a folder without a run, or a run without weights yet.
-        ParametersError: for a file that cannot be read, is another network's, or does not say whose it is; and where
-            there is no convolution, or its filters cannot be shown.
+        ParametersError: where there is no convolution, or its filters cannot be shown; and what `open_weights` raises.
     """
     opened = open_weights(path, net)
     network = opened.network
     layer = next((layer for layer in network.layers if isinstance(layer, spec.Conv2d)), None)
     if layer is None:
         raise ParametersError(f"{path}: network {network.name} has no convolution, and so no filters to draw")
-    weights = opened.values[f"{layer.name}.weight"]
+    weights = opened.parameters[f"{layer.name}.weight"]
     if weights.shape[1] not in SHOWN_CHANNELS:
         raise ParametersError(f"{path}: the filters of {layer.name} have {weights.shape[1]} channels; one can be drawn "
                               f"in grey, three in colour")
