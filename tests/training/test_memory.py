@@ -137,7 +137,7 @@ def test_any_other_error_stays_what_it_is(model, data, monkeypatch):
     def step(*arguments: Any) -> None:
         raise RuntimeError("something else")
     make = model.trainer
-    monkeypatch.setattr(model, "trainer", lambda sgd, seed: _with(make(sgd, seed), step))
+    monkeypatch.setattr(model, "trainer", lambda sgd, seed, augment: _with(make(sgd, seed), step))
     with pytest.raises(RuntimeError, match="something else"):
         loop.train(model, data.train, data.test, recipe(64))
 
