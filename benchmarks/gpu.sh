@@ -14,7 +14,9 @@ python=${PYTHON:-python}
 backend=${BACKEND:-torch}
 device=${DEVICE:-cuda}
 out=${OUT:-benchmarks/results/$(date -u +%Y%m%d-%H%M)-$backend-$device}
-precisions=${PRECISIONS:-$([ "$device" = cpu ] && echo float32,bfloat16 || echo float32,tf32,bfloat16)}
+if [ "$device" = cpu ]; then have=float32,bfloat16; elif [ "$backend" = mxnet ]; then have=float32,float16; else
+    have=float32,tf32,bfloat16; fi
+precisions=${PRECISIONS:-$have}
 tried=${TRIED:-$([ "$backend" = torch ] && echo layout,fused,compile,layout+fused+compile || echo compile)}
 best=${BEST:-$([ "$backend" = torch ] && echo --layout --fused --compile || echo --compile)}  # for a second training
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from console import Outcome, call
 
 from alexnet_mf import data, spec
 
@@ -15,6 +18,12 @@ def own_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Processes that a test starts begin there too."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run a command in this process."""
+    return functools.partial(call, capsys)
 
 
 @pytest.fixture

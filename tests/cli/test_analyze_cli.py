@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import subprocess
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from console import assert_one_line
 
-from alexnet_mf import backends, cli, parameters, spec, specfile
+from alexnet_mf import backends, parameters, spec, specfile
 from alexnet_mf.analysis import measure as measuring
 from alexnet_mf.analysis.costs import costs
 from alexnet_mf.analysis.measure import PHASES, Measured, Memory
@@ -24,36 +24,6 @@ from alexnet_mf.cli import analyze
 from alexnet_mf.errors import BenchError
 
 TABLE = ["analyze", "--no-measure"]
-
-
-@dataclasses.dataclass
-class Outcome:
-    """What a command left."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]):
-    """Run a command in this process."""
-    def run(*words: Any) -> Outcome:
-        capsys.readouterr()
-        try:
-            code = cli.main(list(map(str, words)))
-        except SystemExit as stop:  # argparse
-            code = stop.code
-        return Outcome(code, *capsys.readouterr())
-    return run
-
-
-def assert_refused(outcome: Outcome, *fragments: str) -> None:
-    """Exit code 2 and exactly one line with these words."""
-    assert outcome.code == 2
-    assert outcome.err.count("\n") == 1 and outcome.err.startswith("alexnet-mf"), outcome.err
-    for fragment in fragments:
-        assert fragment in outcome.err
 
 
 # The arithmetic
@@ -176,7 +146,7 @@ def test_what_cannot_be_measured_is_told_after_the_table(command, measured, monk
         raise BenchError("backend mxnet: step: it broke; --no-measure gives the table without it")
     monkeypatch.setattr(analyze, "measure", fail)
     outcome = command("analyze", "--device", "cpu")
-    assert_refused(outcome, "backend mxnet: step: it broke", "--no-measure")
+    assert_one_line(outcome, "backend mxnet: step: it broke", "--no-measure")
     assert "Computation: " in outcome.out
 
 
@@ -203,17 +173,17 @@ def test_analyze_for_real(command):
     (["analyze", "--backend", "numpy", "--batch-size", 10**9], ["a batch of 1000000000 does not fit", "--no-measure"]),
 ])
 def test_wrong_words_are_told_in_one_line(command, words, fragments):
-    assert_refused(command(*words), *fragments)
+    assert_one_line(command(*words), *fragments)
 
 
 def test_without_any_framework_it_says_what_there_is(command, monkeypatch):
     monkeypatch.setattr(backends, "installed", lambda: ["numpy"])
-    assert_refused(command("analyze"), "none of torch, tensorflow and mxnet", "--no-measure", "--backend numpy")
+    assert_one_line(command("analyze"), "none of torch, tensorflow and mxnet", "--no-measure", "--backend numpy")
 
 
 def test_without_matplotlib_it_says_so_before_the_work(command, measured, monkeypatch):
     monkeypatch.setitem(sys.modules, "alexnet_mf.analysis.plot", None)
-    assert_refused(command("analyze", "--plot", "r.png"), "pip install matplotlib")
+    assert_one_line(command("analyze", "--plot", "r.png"), "pip install matplotlib")
     assert not measured
 
 
@@ -249,7 +219,7 @@ def test_a_network_that_makes_no_sense_is_refused_before_anything_is_allocated(c
                                                                              fragments, monkeypatch):
     monkeypatch.setattr(parameters, "initialise", lambda *arguments, **options: pytest.fail("weights were drawn"))
     outcome = command(*words, "--net", changed(tmp_path, spec.ALEXNET, *changes))
-    assert_refused(outcome, "net.toml", *fragments)
+    assert_one_line(outcome, "net.toml", *fragments)
     assert outcome.out == ""
 
 
@@ -283,7 +253,7 @@ def test_filters_that_cannot_be_drawn_are_told_in_one_line(command, tmp_path, wo
     dense = spec.Network("dense", (1, 2, 2), (spec.Flatten("flatten"), spec.Dense("fc1", units=2)))
     parameters.save(tmp_path / "dense.safetensors", parameters.initialise(dense, 0), {"network": spec.as_dict(dense)})
     (tmp_path / "text.safetensors").write_text("no tensors", encoding="utf-8")
-    assert_refused(command("plot", "filters", *words), *fragments)
+    assert_one_line(command("plot", "filters", *words), *fragments)
     assert not (tmp_path / "f.png").exists()
 
 
@@ -291,4 +261,4 @@ def test_free_memory_is_asked_of_the_machine_only_where_no_gpu_is_used(command, 
     monkeypatch.setattr(measuring, "free_bytes", lambda: 10**6)
     monkeypatch.setattr(conditions, "gpus", lambda: [{"name": "GPU"}])
     assert command("analyze").code == 0
-    assert_refused(command("analyze", "--device", "cpu"), "does not fit")
+    assert_one_line(command("analyze", "--device", "cpu"), "does not fit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -14,9 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import console
 import jsonschema
 import numpy as np
 import pytest
+from console import Outcome
 
 from alexnet_mf import backends, cli, spec
 from alexnet_mf.bench import link, record, run
@@ -27,26 +30,10 @@ QUICK = ["--backends", "numpy", "--precision", "float64", "--batch-size", "2", "
          "--sample-seconds", "0.01"]
 
 
-@dataclasses.dataclass
-class Outcome:
-    """What a command left."""
-
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]):
-    """Run a command in this process."""
-    def start(*words: str | Path) -> Outcome:
-        capsys.readouterr()
-        try:
-            code = cli.main(["bench", *map(str, words)])
-        except SystemExit as stop:  # argparse
-            code = stop.code
-        return Outcome(code, *capsys.readouterr())
-    return start
+def command(command):
+    """Run `bench` in this process."""
+    return functools.partial(command, "bench")
 
 
 @pytest.fixture
@@ -70,13 +57,8 @@ def no_worker(monkeypatch):
     monkeypatch.setattr(run, "Bench", start)
 
 
-def assert_one_line(outcome: Outcome, *fragments: str, code: int = 2) -> None:
-    """An exit code, nothing on standard output, and one line on standard error, with these words."""
-    assert (outcome.code, outcome.out) == (code, "")
-    assert outcome.err.count("\n") == 1, outcome.err
-    assert outcome.err.startswith("alexnet-mf")
-    for fragment in fragments:
-        assert fragment in outcome.err, outcome.err
+assert_one_line = functools.partial(console.assert_one_line, out="")
+"""They print nothing before."""
 
 
 def script(path: Path, *lines: str) -> Path:

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from console import Outcome, assert_one_line
 
 import alexnet_mf
 from alexnet_mf import backends, cli, data, parameters, spec
@@ -42,32 +43,6 @@ TRAIN = ["train", "--backend", "numpy", "--data", "synthetic"]
 TINY = ["--limit-train", "8", "--limit-test", "8", "--batch-size", "4", "--epochs", "1"]
 
 
-@dataclasses.dataclass
-class Outcome:
-    """What a command left."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        return self.out.splitlines()
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]):
-    """Run a command in this process."""
-    def run(*words: str) -> Outcome:
-        capsys.readouterr()
-        try:
-            code = cli.main(list(words))
-        except SystemExit as stop:  # argparse
-            code = stop.code
-        return Outcome(code, *capsys.readouterr())
-    return run
-
-
 @pytest.fixture
 def only(monkeypatch):
     """Make believe that only these frameworks are installed."""
@@ -76,16 +51,6 @@ def only(monkeypatch):
             if name not in names:
                 monkeypatch.setitem(sys.modules, name, None)  # as Python marks what must not be imported
     return install
-
-
-def assert_one_line(outcome: Outcome, *fragments: str, code: int = 2) -> None:
-    """An exit code and exactly one line on standard error, with these words."""
-    assert outcome.code == code
-    assert outcome.err.count("\n") == 1, outcome.err
-    assert outcome.err.startswith("alexnet-mf")
-    assert outcome.err.endswith("\n")
-    for fragment in fragments:
-        assert fragment in outcome.err
 
 
 # Help and version

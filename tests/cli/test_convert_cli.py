@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from alexnet_mf import cli, conversion, parameters, spec, specfile
+from alexnet_mf import conversion, parameters, spec, specfile
 from alexnet_mf.conversion import KINDS
-
-
-@dataclasses.dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]):
-    def call(*words: str) -> Outcome:
-        capsys.readouterr()
-        try:
-            code = cli.main(list(words))
-        except SystemExit as stop:
-            code = stop.code
-        return Outcome(code, *capsys.readouterr())
-    return call
 
 
 @pytest.fixture

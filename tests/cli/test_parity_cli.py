@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import os
 import pickle
@@ -20,11 +21,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import console
 import numpy as np
 import pytest
+from console import Outcome
 from safetensors.numpy import save_file
 
-from alexnet_mf import backends, cli, data, parameters, spec
+from alexnet_mf import backends, data, parameters, spec
 from alexnet_mf.cli import output
 from alexnet_mf.parity import run, trace
 from alexnet_mf.parity.case import Case
@@ -43,36 +46,14 @@ def chosen(config: pytest.Config) -> list[str]:
     return [name for name in FRAMEWORKS if name in asked and backends.is_installed(name)]
 
 
-@dataclasses.dataclass
-class Outcome:
-    """What a command left."""
-
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]):
-    """Run a command in this process."""
-    def start(*words: str | Path) -> Outcome:
-        capsys.readouterr()
-        try:
-            code = cli.main(["parity", *map(str, words)])
-        except SystemExit as stop:  # argparse
-            code = stop.code
-        return Outcome(code, *capsys.readouterr())
-    return start
+def command(command):
+    """Run `parity` in this process."""
+    return functools.partial(command, "parity")
 
 
-def assert_one_line(outcome: Outcome, *fragments: str) -> None:
-    """Exit code 2, nothing on standard output, and one line on standard error, with these words."""
-    assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.count("\n") == 1, outcome.err
-    assert outcome.err.startswith("alexnet-mf")
-    assert outcome.err.endswith("\n")
-    for fragment in fragments:
-        assert fragment in outcome.err, outcome.err
+assert_one_line = functools.partial(console.assert_one_line, out="")
+"""They print nothing before."""
 
 
 def ask(network: Network, name: str = "torch", build: Any = None, continue_from: Any = None, **options: Any) -> Trace:

@@ -18,36 +18,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from console import Outcome
 from numpy.testing import assert_array_equal
 from safetensors.numpy import load_file
 
-from alexnet_mf import cli, parameters, spec
+from alexnet_mf import parameters, spec
 from alexnet_mf.cli import train
 from alexnet_mf.training import checkpoint, job, run
 
 # 3 epochs of 4 steps with momentum, a checkpoint after each step; annealed from step 9 on.
 SHORT = ["--data", "synthetic", "--limit-train", "30", "--limit-test", "16", "--batch-size", "8", "--epochs", "3",
          "--checkpoint-minutes", "1e-9", "--lr", "0.03"]
-
-
-@dataclasses.dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]):
-    """Run a command in this process."""
-    def call(*words: str) -> Outcome:
-        capsys.readouterr()
-        try:
-            code = cli.main(list(words))
-        except SystemExit as stop:
-            code = stop.code
-        return Outcome(code, *capsys.readouterr())
-    return call
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import struct
@@ -14,32 +13,8 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from alexnet_mf import backends, cli, data, parameters, spec
+from alexnet_mf import backends, data, parameters, spec
 from alexnet_mf.training import job, run
-
-
-@dataclasses.dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[str]:
-        return self.out.splitlines()
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]):
-    """Run a command in this process."""
-    def call(*words: str) -> Outcome:
-        capsys.readouterr()
-        try:
-            code = cli.main(list(words))
-        except SystemExit as stop:
-            code = stop.code
-        return Outcome(code, *capsys.readouterr())
-    return call
 
 
 @pytest.fixture
