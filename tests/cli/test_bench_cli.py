@@ -284,7 +284,7 @@ sys.exit(main(sys.argv[1:]))
     (["--json", "-", "--markdown", "-"], ["cannot share standard output"]),
     (["--report"], ["--report"]),
     (["--report", "/nowhere/r.json"], ["/nowhere/r.json", "No such file"]),
-    (["--report", "/dev/null"], ["/dev/null", "no JSON"]),
+    (["--report", "/dev/null"], ["/dev/null", "cannot be read"]),
     (["--report", "/dev/null", "--json", "-"], ["--report measures nothing", "--json"]),
 ], ids=" ".join)
 def test_wrong_words_are_told_in_one_line(command, no_worker, words, fragments):
