@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import random
 import subprocess
@@ -21,7 +22,17 @@ from alexnet_mf.conversion import KINDS, convert
 from alexnet_mf.errors import AlexnetMfError, ParametersError, SpecError
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.parity.measure import TIERS, relative_l2
-from alexnet_mf.spec import ALEXNET_OWT, Dense, Flatten, Network
+from alexnet_mf.spec import (
+    ALEXNET_OWT,
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    LocalResponseNorm,
+    Network,
+)
 
 NATIVE = {"torch": "torch", "keras": "tensorflow", "gluon": "mxnet", "npz": "numpy"}
 """The kind that each backend's framework has."""
@@ -262,6 +273,17 @@ def test_more_than_ten_layers_of_a_kind_stay_in_their_order(kind, tmp_path):
     given = parameters.initialise(deep, 0, random_biases=True)
     (tmp_path / "deep").write_bytes(backends.load(NATIVE[kind]).encode_weights(kind, deep, given))
     assert parameters.digest(conversion.read(tmp_path / "deep", net=deep).parameters) == parameters.digest(given)
+
+
+def test_groups_and_layers_without_parameters_are_no_hindrance(kind, tmp_path):
+    network = Network("odd", (4, 9, 7), (
+        Conv2d("conv1", channels=6, kernel=3, stride=2, padding=2, groups=2),
+        LocalResponseNorm("norm1", 3, 0.1, 0.75, 2.0),
+        AvgPool2d("pool1", kernel=2, stride=1), Conv2d("conv2", 4, 1, activation="sigmoid"),
+        AdaptiveAvgPool2d("pool2", size=3), Flatten("flatten"), Dropout("drop3", rate=0.5), Dense("fc3", units=5)))
+    given = parameters.initialise(network, 0, random_biases=True)
+    (tmp_path / "odd").write_bytes(backends.load(NATIVE[kind]).encode_weights(kind, network, given))
+    assert parameters.digest(conversion.read(tmp_path / "odd", net=network).parameters) == parameters.digest(given)
 
 
 def test_a_keras_model_that_keeps_its_layers_in_net(requires, given, small, net, tmp_path):
@@ -568,6 +590,11 @@ def test_a_source_that_is_missing_or_unknown_is_told(tmp_path):
     (tmp_path / "text").write_text("hello, this is a text that is no weights")
     with pytest.raises(ParametersError, match="no kind of weights that is known: safetensors, torch"):
         convert(tmp_path / "text", tmp_path / "a.npz")
+    os.mkfifo(tmp_path / "pipe")  # which would be waited for
+    with pytest.raises(ParametersError, match=r"pipe: cannot be read \(it is not a file\)"):
+        convert(tmp_path / "pipe", tmp_path / "a.npz")
+    with pytest.raises(ParametersError, match=r"cannot be read \(embedded null byte\)"):
+        convert(Path("a\0b"), tmp_path / "a.npz")
 
 
 def test_an_unknown_network_is_told(kind, native, tmp_path):

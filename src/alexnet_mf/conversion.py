@@ -131,6 +131,8 @@ def kind_of_content(path: Path) -> str:
         AlexnetMfError: where they show none, or the file cannot be read.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is not a file")
         with open(path, "rb") as file:
             start = file.read(len(TORCH_BEFORE_1_6))
         size = path.stat().st_size
@@ -214,7 +216,7 @@ def _content(path: Path, network: Network) -> bytes:
     limit = BYTES_A_PARAMETER * own // 4 + SLACK
     try:
         size = path.stat().st_size
-        content = path.read_bytes() if size <= limit else b""
+        content = files.read(path, limit) if size <= limit else b""
         if content.startswith(ZIP):
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 size = sum(entry.file_size for entry in archive.infolist())
@@ -233,7 +235,7 @@ def _decoded(backend: str, content: bytes, network: Network, where: str) -> Para
     except ParametersError as error:
         raise ParametersError(f"{where}: {error}") from error
     parameters.check(found, network, where)
-    return {name: np.ascontiguousarray(found[name], np.float32) for name in parameters.shapes(network)}
+    return {name: np.array(found[name], np.float32, order="C") for name in parameters.shapes(network)}
 
 
 def encode(kind: str, weights: Weights) -> bytes:

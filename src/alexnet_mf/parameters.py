@@ -214,7 +214,7 @@ def _opened(path: Path) -> Iterator[Any]:
         if isinstance(error, ParametersError):
             raise
         raise ParametersError(f"{path}: cannot be read as safetensors ({_one_line(error)}); give a file that this "
-                              f"program or the safetensors library wrote") from error
+                              f"program or the safetensors library wrote, or make one of it: convert") from error
 
 
 def _header(file: Any, path: Path) -> Header:
