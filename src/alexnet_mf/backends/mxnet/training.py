@@ -61,12 +61,17 @@ def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], con
 
 
 def pixels(images: mx.nd.NDArray, size: tuple[int, ...], draws: Draws | None = None) -> mx.nd.NDArray:
-    """Grey levels (n, h, w) to pixels (n, 1, *size): interpolated first, then scaled, to stay exact."""
+    """What the network is fed: grey levels augmented and upsampled, inputs that are ready augmented alone."""
     if images.dtype != np.uint8:
         return augment(images, draws, 1.0) if draws else images
-    grey = images.expand_dims(1).astype("float32")
     if draws:
-        grey = augment(grey, draws, 255.0)
+        images = augment(images.expand_dims(1).astype("float32"), draws, 255.0).squeeze(axis=1)
+    return upsample(images, size)
+
+
+def upsample(images: mx.nd.NDArray, size: tuple[int, ...]) -> mx.nd.NDArray:
+    """Grey levels (n, h, w) to pixels (n, 1, *size): interpolated first, then scaled, to stay exact."""
+    grey = images.expand_dims(1).astype("float32")
     height, width = size
     grey = mx.nd.contrib.BilinearResize2D(grey, height=height, width=width, align_corners=False)  # its default is True
     return grey * float(PIXEL_SCALE)

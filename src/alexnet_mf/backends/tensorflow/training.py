@@ -61,12 +61,17 @@ def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], dev
 
 def pixels(images: tf.Tensor, size: tuple[int, ...], draws: Draws | None = None,
            drawn: tuple[tf.Tensor, ...] = ()) -> tf.Tensor:
-    """Grey levels (n, h, w) to pixels (n, *size, 1): interpolated first, then scaled, to stay exact."""
+    """What the network is fed: grey levels augmented and upsampled, inputs that are ready augmented alone."""
     if images.dtype != tf.uint8:
         return augmentation.augment(images, draws, drawn, 1.0) if draws else images
-    grey = tf.cast(images[..., tf.newaxis], tf.float32)
     if draws:
-        grey = augmentation.augment(grey, draws, drawn, 255.0)
+        images = augmentation.augment(tf.cast(images[..., tf.newaxis], tf.float32), draws, drawn, 255.0)[..., 0]
+    return upsample(images, size)
+
+
+def upsample(images: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
+    """Grey levels (n, h, w) to pixels (n, *size, 1): interpolated first, then scaled, to stay exact."""
+    grey = tf.cast(images[..., tf.newaxis], tf.float32)
     return tf.image.resize(grey, size, "bilinear") * PIXEL_SCALE  # half-pixel centres are its only convention
 
 

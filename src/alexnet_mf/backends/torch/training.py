@@ -61,12 +61,15 @@ def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], dev
 
 
 def pixels(images: torch.Tensor, size: tuple[int, ...], draws: Draws | None = None) -> torch.Tensor:
-    """Grey levels (n, h, w) to pixels (n, 1, *size): interpolated first, then scaled, to stay exact."""
+    """What the network is fed: grey levels augmented and upsampled, inputs that are ready augmented alone."""
     if images.dtype != torch.uint8:
         return augment(images, draws, 1.0) if draws else images
+    return upsample(augment(images.unsqueeze(1).float(), draws, 255.0).squeeze(1) if draws else images, size)
+
+
+def upsample(images: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """Grey levels (n, h, w) to pixels (n, 1, *size): interpolated first, then scaled, to stay exact."""
     grey = images.unsqueeze(1).float()
-    if draws:
-        grey = augment(grey, draws, 255.0)
     grey = functional.interpolate(grey, size, mode="bilinear", align_corners=False)
     return grey * float(PIXEL_SCALE)
 
