@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from alexnet_mf import parameters
+from alexnet_mf import backends, parameters, spec
 from alexnet_mf.backends.base import SPEED_SETTINGS, Backend, Execution, Setting, Sgd
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parity.case import Case, random_case
@@ -217,3 +217,20 @@ def test_the_books_own_code_runs_on_a_batch(backend):
     backend.synchronize("cpu")
 
 
+
+
+@pytest.mark.parametrize("said, told", [(None, "0"), ("1", "1")])
+def test_mxnets_gpu_build_is_kept_from_tf32(monkeypatch, requires, said, told):
+    """It has no switch of its own. What the user says stands, and `build` refuses a GPU then."""
+    requires("mxnet")
+    compat = importlib.import_module("alexnet_mf.backends.mxnet.compat")
+    monkeypatch.setattr(compat, "_has", lambda package: True)
+    monkeypatch.setattr(compat, "_load_cuda", lambda: None)
+    monkeypatch.setenv(compat.TF32, said or "")
+    if said is None:
+        monkeypatch.delenv(compat.TF32)  # and is put back after the test
+    compat.prepare()
+    assert os.environ[compat.TF32] == told
+    backend = backends.load("mxnet")
+    with pytest.raises(BackendUnavailable, match="no device 'cuda:0' here" if told == "0" else f"unset {compat.TF32}"):
+        backend.build(spec.LENET5, {}, "cuda:0")
