@@ -66,20 +66,20 @@ def read(path: Path, most: int) -> bytes:
         raise OSError(errno.EINVAL, "no path can be like that", str(path)) from error
 
 
-def parse_json(content: bytes | str, most: int = MOST_JSON) -> Any:
+def parse_json(content: bytes | str, most: int = MOST_JSON, nan: bool = False) -> Any:
     """JSON from outside.
 
     Args:
         most: bytes or letters that it may have.
+        nan: whether NaN and infinities are taken, which JSON does not have and Python writes.
 
     Raises:
-        ValueError: where it is none, or none that can be read: too large, nested too deep, or with NaN, which JSON does
-            not have.
+        ValueError: where it is none, or none that can be read: too large, nested too deep, or with NaN.
     """
     if len(content) > most:
         raise ValueError(f"larger than {most / 1e6:g} MB")
     try:
-        return json.loads(content, parse_constant=_no_number)
+        return json.loads(content, parse_constant=float if nan else _no_number)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

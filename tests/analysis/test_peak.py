@@ -28,8 +28,8 @@ def test_by_hand():
     weights = (6 * 4 + 4) + (4 * 3 + 3)
     pixels, hidden, logits = 2 * 6, 2 * 4, 2 * 3
     peak = predicted_peak(costs(network, 2, 1, momentum=True))
-    assert peak.bytes == 3 * weights + pixels + hidden + logits + logits, "log softmax beside the logits"
-    assert peak.moment == "the end of the forward pass"
+    assert peak.bytes == 3 * weights + pixels + hidden + logits, "the gradient of fc1's output, and the caller's logits"
+    assert peak.moment == "the gradients of fc1"
 
 
 def test_by_hand_where_backward_needs_more():
@@ -116,11 +116,14 @@ def test_pytorchs_tensors_take_what_was_predicted(torch_backend, name, batch_siz
 
 
 def test_dropout_after_a_layer_that_keeps_nothing(torch_backend):
-    """No one needs fc1's output once its dropout is done. On a CPU a mask takes four bytes and not one."""
+    """No one needs fc1's output once its dropout is done. On a CPU a mask takes four bytes and not one; at the gradients
+    of fc2 drop1's is the only one left."""
     network = Network("drop", (1, 16, 16), (
         Flatten("flatten"), Dense("fc1", units=2048), Dropout("drop1", rate=0.5), Dense("fc2", units=2048),
         Dropout("drop2", rate=0.5), Dense("fc3", units=10)))
-    predicted = predicted_peak(costs(network, 512)).bytes + (4 - MASK_BYTES) * 512 * 2 * 2048
+    peak = predicted_peak(costs(network, 512))
+    assert peak.moment == "the gradients of fc2"
+    predicted = peak.bytes + (4 - MASK_BYTES) * 512 * 2048
     assert counted(torch_backend, network, 512, 0.0) == pytest.approx(predicted, rel=TOLERANCE)
 
 

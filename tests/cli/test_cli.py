@@ -494,7 +494,8 @@ def test_json_tells_the_conditions_and_the_figures(command, small_alexnet, tmp_p
     assert report["spec_sha256"] == spec.digest(network)
     assert (report["precision"], report["without"], report["also"]) == ("float64", [], [])
     assert report["recipe"] == {"name": "book", "epochs": 2, "batch_size": 5, "train_images": 12, "test_images": 7,
-                                "annealed": 0, "sgd": {"learning_rate": 0.02, "momentum": 0.5, "weight_decay": 0.001}}
+                                "annealed": 0, "augment": [],
+                                "sgd": {"learning_rate": 0.02, "momentum": 0.5, "weight_decay": 0.001}}
     assert len(report["losses"]) == 2 * 3
     assert [epoch["epoch"] for epoch in report["epochs"]] == [1, 2]
     assert report["images_timed"] == 2 * 12 - 5

@@ -167,7 +167,7 @@ def test_another_tier_holds_what_float32_does_not(command, files):
     codes = [command("compare", files.numpy, path, *tier).code for tier in ((), ("--tier", "float32"),
                                                                             ("--tier", "tf32"))]
     assert codes == [1, 1, 0]
-    assert_one_line(command("compare", files.numpy, "--tier", "float16"), "float16", "tf32")
+    assert_one_line(command("compare", files.numpy, "--tier", "float8"), "float8", "tf32")
 
 
 def test_another_padding_is_red_and_named(command, files):

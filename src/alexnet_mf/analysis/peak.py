@@ -1,9 +1,8 @@
 """The most memory that a training step holds, by following its tensors through it as PyTorch makes and frees them.
 
-A step of `Trainer.step` in the eager PyTorch: forward, which keeps what backward will need, beside the gradients of
-the step before; those are dropped; backward, layer by layer from the last, which frees what a layer had kept once its
-gradients are there; update. ReLU works in place, a sigmoid does not. Workspaces of libraries are left out, and so are
-labels and scalars.
+A step of `Trainer.step` in the eager PyTorch: the gradients of the step before are dropped; forward, which keeps what
+backward will need; backward, layer by layer from the last, which frees what a layer had kept once its gradients are
+there; update. Workspaces of libraries are left out, and so are labels and scalars.
 """
 
 from __future__ import annotations
@@ -52,14 +51,12 @@ def predicted_peak(costs: Costs) -> Peak:
     weights = sum(layer.held.weights for layer in costs.layers)
     velocity = sum(layer.held.optimizer for layer in costs.layers)
     tape = Tape(weights + velocity + costs.pixels)
-    tape.hold(weights)  # the gradients of the step before
     layers = [(layer, cost) for layer, cost in zip(costs.network.layers, costs.layers) if not _is_view(layer)]
     stays = [_stays(layer, layers[i + 1][0] if i + 1 < len(layers) else None) for i, (layer, _) in enumerate(layers)]
     _forward(tape, layers, stays)
     logits = layers[-1][1].held.activations
     tape.hold(logits)  # their log softmax, which the loss keeps
     tape.look("the end of the forward pass")
-    tape.free(weights)
     tape.look("the gradient of the loss", 2 * logits)
     tape.free(logits)
     _backward(tape, layers, stays, first_learner(costs.network))
@@ -82,7 +79,7 @@ def _forward(tape: Tape, layers: list[tuple[Layer, LayerCost]], stays: list[bool
     for (layer, cost), kept in zip(layers, stays):
         output = cost.held.activations
         tape.hold(cost.held.auxiliary + output)
-        passing = output if getattr(layer, "activation", None) == "sigmoid" else 0
+        passing = output if getattr(layer, "activation", None) else 0
         if isinstance(layer, LocalResponseNorm):
             passing = NORMALISATION_FORWARD * output
         tape.look(f"the output of {cost.name}", passing)

@@ -189,7 +189,7 @@ def load(path: Path) -> Trace:
     try:
         if header is None:
             raise KeyError(KEY)
-        answer = Trace(files.parse_json(header), tensors)
+        answer = Trace(files.parse_json(header, nan=True), tensors)  # a wrong model's loss may be NaN
         if answer.meta["format"] != FORMAT:
             raise TraceError(f"{path}: a trace of format {answer.meta['format']}, and this version reads {FORMAT}; "
                              f"make it anew with: parity trace")
