@@ -112,7 +112,7 @@ def test_build_takes_names_files_networks_and_weights(small, toml, tmp_path):
         assert parameters.digest(alexnet_mf.build(net, "numpy", seed=7).export()) == parameters.digest(drawn)
     assert alexnet_mf.build("lenet5", "numpy").network == spec.LENET5
     parameters.save(tmp_path / "a.safetensors", drawn, {"network": spec.as_dict(small)})
-    alexnet_mf.convert(tmp_path / "a.safetensors", tmp_path / "a.npz")
+    alexnet_mf.convert(str(tmp_path / "a.safetensors"), tmp_path / "a.npz")
     for net, weights in ((None, "a.safetensors"), (small, "a.safetensors"), (small, "a.npz"), (small, drawn)):
         model = alexnet_mf.build(net, "numpy", weights=weights)
         assert model.network.layers == small.layers

@@ -82,8 +82,9 @@ class Conversion:
     """Of the canonical parameters; see `parameters.digest`."""
 
 
-def convert(source: Path, destination: Path, *, source_kind: str | None = None, destination_kind: str | None = None,
-            net: str | None = None, which: Which = "last", overwrite: bool = False) -> Conversion:
+def convert(source: Path | str, destination: Path | str, *, source_kind: str | None = None,
+            destination_kind: str | None = None, net: str | None = None, which: Which = "last",
+            overwrite: bool = False) -> Conversion:
     """Read weights from one file, or a run folder, and write them to another.
 
     Args:
@@ -99,6 +100,7 @@ def convert(source: Path, destination: Path, *, source_kind: str | None = None, 
         ParametersError: where the source is damaged, or not this network's; names every tensor at fault.
         BackendUnavailable: where a kind's framework is not installed; names the line that installs it.
     """
+    source, destination = Path(source), Path(destination)
     kind = destination_kind or kind_of_name(destination)
     check_destination(destination, kind, overwrite)
     found = read(source, source_kind, net, which)

@@ -116,8 +116,8 @@ def test_pytorchs_tensors_take_what_was_predicted(torch_backend, name, batch_siz
 
 
 def test_dropout_after_a_layer_that_keeps_nothing(torch_backend):
-    """No one needs fc1's output once its dropout is done. On a CPU a mask takes four bytes and not one; at the gradients
-    of fc2 drop1's is the only one left."""
+    """No one needs fc1's output once its dropout is done. On a CPU a mask takes four bytes and not one; at the
+    gradients of fc2 drop1's is the only one left."""
     network = Network("drop", (1, 16, 16), (
         Flatten("flatten"), Dense("fc1", units=2048), Dropout("drop1", rate=0.5), Dense("fc2", units=2048),
         Dropout("drop2", rate=0.5), Dense("fc3", units=10)))

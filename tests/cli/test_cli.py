@@ -673,15 +673,25 @@ def test_main_leaves_the_signal_handlers_as_they_were(command):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_reader_that_leaves_early_is_no_error(words):
+def test_a_training_whose_reader_leaves_says_that_it_has_ended(words):
     """As `head -1` does."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(words("--epochs", "300"), **pipes) as process:
         assert process.stdout.readline()
         process.stdout.close()
         err = process.stderr.read()
-        assert process.wait(timeout=120) == 0
-    assert err == ""
+        assert process.wait(timeout=120) == 1
+    assert err.count("\n") == 1
+    assert "train has ended before its time" in err and "train --resume RUN" in err
+
+
+def test_a_list_whose_reader_leaves_is_no_error():
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    words = [sys.executable, "-m", "alexnet_mf", "list", "networks"]
+    with subprocess.Popen(words, **pipes) as process:
+        process.stdout.close()
+        err = process.stderr.read()
+        assert (process.wait(timeout=120), err) == (0, "")
 
 
 def test_a_pipe_gets_plain_lines(words):

@@ -53,6 +53,17 @@ def test_tables_record_and_picture(command):
     assert Path("s.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_sweep_that_is_there_is_not_written_over(command):
+    assert command(*SHORT, "--json", "s.json")[0] == 0
+    before = Path("s.json").read_bytes()
+    code, out, err = command(*SHORT, "--seeds", "5", "--json", "s.json")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "s.json: there is a sweep in it, of 2 trainings; go on with it (--resume s.json)" in err
+    assert Path("s.json").read_bytes() == before
+    Path("other.json").write_text("{}", encoding="utf-8")
+    assert command(*SHORT, "--json", "other.json")[0] == 0, "a file that holds none is replaced, as elsewhere"
+
+
 def test_json_alone_on_standard_output(command):
     code, out, err = command(*SHORT, "--json", "-")
     assert (code, err) == (0, "")

@@ -41,6 +41,9 @@ VERBS = {
     "list": (listing, "list backends, networks or runs"),
 }
 
+LONG = ("train", "sweep", "bench")
+"""Verbs whose work is lost, and not only its report, if they end early."""
+
 
 class Terminated(BaseException):
     """SIGTERM came."""
@@ -97,7 +100,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 143
     except BrokenPipeError:  # the reader of a pipe has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        if options.verb not in LONG:
+            return 0
+        print(f"alexnet-mf: error: {options.verb} has ended before its time: whoever read its output has left"
+              + ("; go on with train --resume RUN, and see list runs" if options.verb == "train" else ""),
+              file=sys.stderr)
+        return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
-from pathlib import Path
 from typing import Any
 
-from alexnet_mf import backends, files
+from alexnet_mf import backends
 from alexnet_mf.analysis import words
 from alexnet_mf.analysis.costs import Costs, LayerCost, Work, costs
 from alexnet_mf.analysis.measure import (
@@ -79,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     if drawing and measured:
         title = f"{network.name}, {measured.backend} {measured.precision} on {where(measured)}"
         seconds = {phase: estimate.median for phase, estimate in measured.seconds.items()}
-        write(Path(options.plot), drawing.png(found, measured.ceilings, seconds, title))
+        output.write_picture(options.plot, drawing.png(found, measured.ceilings, seconds, title))
     if options.json:
         output.write_json(options.json, as_json(found, recipe, peak, measured))
     if measured and not measured.memory.holds(peak.bytes):
@@ -96,11 +94,7 @@ def importer(options: argparse.Namespace) -> Any:
     """
     if not options.measure:
         raise AlexnetMfError("--plot draws the roofline, and its ceilings are measured: leave out --no-measure")
-    try:
-        return importlib.import_module("alexnet_mf.analysis.plot")
-    except ImportError as error:
-        raise AlexnetMfError(f"--plot takes matplotlib, which cannot be imported ({error}); pip install matplotlib, or "
-                             "install alexnet_mf[plot]") from error
+    return output.drawing("alexnet_mf.analysis.plot", "--plot")
 
 
 def first_installed() -> str:
@@ -110,18 +104,6 @@ def first_installed() -> str:
             return name
     raise BackendUnavailable(f"none of torch, tensorflow and mxnet is installed: {backends.BACKENDS['torch'].install}; "
                              "or --backend numpy, or --no-measure, which takes none")
-
-
-def write(path: Path, content: bytes) -> None:
-    """A file.
-
-    Raises:
-        AlexnetMfError: where it cannot be written.
-    """
-    try:
-        files.write(path, content)
-    except OSError as error:
-        raise AlexnetMfError(f"{path}: cannot be written ({error.strerror}); name another file") from error
 
 
 def tell(line: str) -> None:

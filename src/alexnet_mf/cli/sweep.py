@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from alexnet_mf.cli.arguments import (
 )
 from alexnet_mf.cli.progress import Display, DownloadDisplay
 from alexnet_mf.cli.train import first_installed
-from alexnet_mf.errors import AlexnetMfError, SweepError
+from alexnet_mf.errors import SweepError
 from alexnet_mf.specfile import find_network
 from alexnet_mf.sweep import record as records
 from alexnet_mf.sweep.plan import Plan, Training
@@ -92,7 +91,9 @@ def rates(text: str) -> tuple[float, ...]:
 
 
 def run(options: argparse.Namespace) -> int:
-    drawing = plotting() if options.plot else None
+    drawing = output.drawing("alexnet_mf.sweep.plot", "--plot") if options.plot else None
+    if options.json and not options.resume:
+        check_new(Path(options.json))
     record = resumed(options) if options.resume else begun(options)
     destination = options.json or (str(options.resume) if options.resume else None)
     display = SweepDisplay(options.json == "-", error=True)
@@ -167,17 +168,19 @@ def keep(path: Path, record: dict[str, Any]) -> None:
         raise SweepError(f"{path}: cannot be written ({error.strerror}); name another file (--json)") from error
 
 
-def plotting() -> Any:
-    """The module that draws.
+def check_new(path: Path) -> None:
+    """A sweep that is there already is not written over: it may have taken hours.
 
     Raises:
-        AlexnetMfError: where matplotlib is missing.
+        SweepError: where the file holds one.
     """
     try:
-        return importlib.import_module("alexnet_mf.sweep.plot")
-    except ImportError as error:
-        raise AlexnetMfError(f"--plot takes matplotlib, which cannot be imported ({error}); pip install matplotlib, or "
-                             "install alexnet_mf[plot]") from error
+        record = records.load(path) if path.is_file() else None
+    except SweepError:
+        return
+    if record and record["trainings"]:
+        raise SweepError(f"{path}: there is a sweep in it, of {len(record['trainings'])} trainings; go on with it "
+                         f"(--resume {path}), or name another file")
 
 
 class SweepDisplay(Display):

@@ -187,7 +187,7 @@ class MXNetBackend(Backend):
             else:  # dot has no bfloat16
                 mx.nd.FullyConnected(a, b, num_hidden=size, no_bias=True, out=product)
 
-        source, target = (mx.nd.ones((COPIED_BYTES,), ctx=context, dtype="uint8") for _ in range(2))
+        source, target = (mx.nd.ones((COPIED_BYTES // 4,), ctx=context) for _ in range(2))
         return {"matrix product": Ceiling(multiply, 2.0 * size**3),
                 "copy": Ceiling(lambda: source.copyto(target), 2.0 * COPIED_BYTES)}
 
