@@ -96,7 +96,7 @@ def test_a_name_or_a_file_finds_a_network(write):
     ({"[1, 28, 28]": "[1, 28, 28"}, ["not TOML", "line 4"]),
     ({"channels = 4": "channels = "}, ["not TOML", "line 9", "column"]),
     ({"kernel = 5": "kernel = 5\nkernel = 6"}, ["not TOML", "line"]),
-    ({"kernel = 5": "kernal = 5"}, ["line 6: layer conv1", "unknown key 'kernal', perhaps 'kernel'"]),
+    ({"kernel = 5": "kernal = 5"}, ["line 10: layer conv1", "unknown key 'kernal', perhaps 'kernel'"]),
     ({"kernel = 5": "kernel = 1_000_000_000"}, ["line 6: layer conv1", "1000000000", "28x28"]),
     ({"kernel = 5": "kernel = 1_000_000_000\npadding = 1_000_000_000"}, ["line 6: layer conv1", "too large"]),
     ({"kernel = 5": "kernel = 29"}, ["line 6: layer conv1", "kernel 29 is larger", "28x28"]),
@@ -111,15 +111,17 @@ def test_a_name_or_a_file_finds_a_network(write):
     ({"units = 10": ""}, ["line 23: layer fc2", "units missing"]),
     ({'name = "fc2"': ""}, ["line 23: layer 4", "name missing"]),
     ({'name = "fc2"': 'name = "a b"'}, ["tiny", "'a b' cannot name a layer"]),
-    ({'name = "fc2"': 'name = "pool1"'}, ["2 layers are named 'pool1'"]),
+    ({'name = "fc2"': 'name = "pool1"'}, ["line 23: layer 4 is named 'pool1', as another is"]),
+    ({'name = "pool1"': 'name = "conv1"', "kernel = 2": 'kernel = "2"'}, ["line 13: layer conv1", "'2'"]),
+    ({'kind = "Conv2d"': 'kind = ["Conv2d"]'}, ["line 6: layer conv1", "unknown kind ['Conv2d']"]),
     ({'name = "tiny"': ""}, ["name missing"]),
     ({'name = "tiny"': 'name = "alexnet"'}, ["alexnet", "another name"]),
     ({'name = "tiny"': 'name = "a/b"'}, ["'a/b' cannot name a network"]),
     ({'name = "tiny"': 'name = ["tiny"]'}, ["cannot name a network"]),
     ({"learning_rate = 1": "learning_rate = nan"}, ["learning_rate", "nan"]),
-    ({"learning_rate = 1": "speed = 1"}, ["unknown key 'speed'", "learning_rate"]),
+    ({"learning_rate = 1": "speed = 1"}, ["line 4: ", "unknown key 'speed'", "learning_rate"]),
     ({"[1, 28, 28]": "[28, 28]"}, ["input must be", "(28, 28)"]),
-    ({"[1, 28, 28]": "28"}, ["not a network description"]),
+    ({"[1, 28, 28]": "28"}, ["input must be [channels, height, width], not 28"]),
     ({"[1, 28, 28]": "[1, 1_000_000, 1_000_000]"}, ["too large"]),
 ])
 def test_a_wrong_file_is_told_with_line_and_layer(write, replaced, named):
@@ -153,7 +155,8 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
 def test_no_line_is_named_where_it_could_be_another():
     """Headers that a text holds are not headers."""
     layers = [{"name": "conv1"}]
-    assert specfile._line("[[layers]]\n", layers, "layer conv1: wrong") == "line 1: "
-    assert specfile._line('x = """\n[[layers]]\n"""\n[[layers]]\n', layers, "layer conv1: wrong") == ""
-    assert specfile._line("[[layers]]\n", layers, "layer conv2: wrong") == ""
-    assert specfile._line("[[layers]]\n", layers, "network x: wrong") == ""
+    assert specfile._line("[[layers]]\n", layers, SpecError("layer conv1: wrong")) == "line 1: "
+    assert specfile._line('x = """\n[[layers]]\n"""\n[[layers]]\n', layers, SpecError("layer conv1: wrong")) == ""
+    assert specfile._line("[[layers]]\n", layers, SpecError("layer conv2: wrong")) == ""
+    assert specfile._line("[[layers]]\n", layers, SpecError("network x: wrong")) == ""
+    assert specfile._line("[[layers]]\n" * 2, layers * 2, SpecError("layer conv1: wrong")) == ""

@@ -19,6 +19,9 @@ class AlexnetMfError(Exception):
 class SpecError(AlexnetMfError, ValueError):
     """A layer or network whose numbers make no sense; names the layer and the numbers."""
 
+    layer: int | None = None
+    """The number of the layer at fault in the description it was read from, from 1; None where that is not known."""
+
 
 class BackendUnavailable(AlexnetMfError, ImportError):
     """A backend or a device that is not there; names the line that installs it."""

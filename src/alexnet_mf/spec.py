@@ -327,23 +327,37 @@ def from_dict(fields: dict[str, Any]) -> Network:
         if not isinstance(fields, dict):
             raise TypeError(f"{fields!r}")
         _check_keys("network description", Network, fields)
-        layers = []
+        if not isinstance(fields["input"], (list, tuple)):
+            raise SpecError(f"input must be [channels, height, width], not {fields['input']!r}")
+        layers: list[Layer] = []
         for number, entry in enumerate(fields["layers"], 1):
-            values = dict(entry)
-            where = f"layer {values.get('name', number)}"
-            if "kind" not in values:
-                raise SpecError(f"{where}: its kind is missing; known: {', '.join(KINDS)}")
-            kind = values.pop("kind")
-            if kind not in KINDS:
-                raise SpecError(f"{where}: unknown kind {kind!r}; known: {', '.join(KINDS)}")
-            _check_keys(where, KINDS[kind], values)
-            layers.append(KINDS[kind](**values))
+            try:
+                layers.append(_layer(number, entry))
+                if layers[-1].name in [layer.name for layer in layers[:-1]]:
+                    raise SpecError(f"layer {number} is named {layers[-1].name!r}, as another is; names must differ")
+            except SpecError as error:
+                error.layer = number
+                raise
         rest = {key: value for key, value in fields.items() if key not in ("layers", "input")}
         return Network(input=tuple(fields["input"]), layers=tuple(layers), **rest)
     except SpecError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise SpecError(f"not a network description: {error}") from error
+
+
+def _layer(number: int, entry: dict[str, Any]) -> Layer:
+    """One layer of a description."""
+    values = dict(entry)
+    where = f"layer {values.get('name', number)}"
+    if "kind" not in values:
+        raise SpecError(f"{where}: its kind is missing; known: {', '.join(KINDS)}")
+    kind = values.pop("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise SpecError(f"{where}: unknown kind {kind!r}; known: {', '.join(KINDS)}")
+    _check_keys(where, KINDS[kind], values)
+    layer: Layer = KINDS[kind](**values)
+    return layer
 
 
 def _check_keys(where: str, kind: type[Network] | type[Layer], given: dict[str, Any]) -> None:

@@ -66,21 +66,32 @@ def load(path: Path) -> Network:
     try:
         return spec.from_dict(fields)
     except SpecError as error:
-        message = " ".join(str(error).split())
-        raise SpecError(f"{path}: {_line(text, layers, message)}{message}") from error
+        raise SpecError(f"{path}: {_line(text, layers, error)}{' '.join(str(error).split())}") from error
 
 
-def _line(text: str, layers: list[dict[str, Any]], message: str) -> str:
-    """Where the layer that a message is about begins, if that can be told; the parser tells lines of its own errors
-    alone."""
-    named = re.match(r"layer ([^\s:]+):", message)
-    headers = [number for number, line in enumerate(text.splitlines(), 1) if re.match(r"\s*\[\[\s*layers\s*\]\]", line)]
-    if named is None or len(headers) != len(layers):
+def _line(text: str, layers: list[dict[str, Any]], error: SpecError) -> str:
+    """The line of the key that an error is about, or where its layer begins, if that can be told; the parser tells
+    lines of its own errors alone."""
+    lines = text.splitlines()
+    headers = [number for number, line in enumerate(lines, 1) if re.match(r"\s*\[\[\s*layers\s*\]\]", line)]
+    layer = error.layer or _named(layers, str(error))
+    if layer is not None and len(headers) != len(layers):
         return ""
-    for number, (line, layer) in enumerate(zip(headers, layers), 1):
-        if str(layer.get("name", number)) == named[1]:
-            return f"line {line}: "
-    return ""
+    starts = [1, *headers, len(lines) + 1]
+    first, end = starts[layer or 0], starts[(layer or 0) + 1]
+    key = re.search(r"unknown key '([^']+)'", str(error))
+    if key:
+        for number in range(first, end):
+            if re.match(rf"\s*[\"']?{re.escape(key[1])}[\"']?\s*=", lines[number - 1]):
+                return f"line {number}: "
+    return f"line {first}: " if layer else ""
+
+
+def _named(layers: list[dict[str, Any]], message: str) -> int | None:
+    """The number of the one layer that a message names, from 1."""
+    name = re.match(r"layer ([^\s:]+):", message)
+    found = [number for number, layer in enumerate(layers, 1) if name and str(layer.get("name", number)) == name[1]]
+    return found[0] if len(found) == 1 else None
 
 
 def dump(network: Network) -> str:

@@ -34,14 +34,14 @@ def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         steps = [entry for entry in entries if entry["kind"] == "step"]
         epochs = [entry for entry in entries if entry["kind"] == "epoch"]
         look = {"color": str(0.65 * number / max(1, len(runs) - 1)), "marker": MARKERS[number % len(MARKERS)],
-                "markersize": 5, "markerfacecolor": "white", "markevery": max(1, len(steps) // 10)}
+                "markersize": 5, "markerfacecolor": "white"}
         values = [(losses, [(entry["epochs"], entry["loss"]) for entry in steps]),
                   (accuracies, [(entry["epochs"], entry["train_accuracy"]) for entry in steps]),
                   (accuracies, [(entry["epoch"], entry["test_accuracy"]) for entry in epochs])]
         for (panel, points), (quantity, dashes) in zip(values, QUANTITIES):
-            look["markevery"] = max(1, len(points) // 10)
             panel.plot([x for x, _ in points], [y for _, y in points], dashes,
-                       label=f"{name}: {quantity}" if several else quantity, **look)
+                       label=f"{name}: {quantity}" if several else quantity,
+                       markevery=max(1, len(points) // 10), **look)
     for panel in panels:
         finish(panel)
     losses.set_ylabel(LOSS if several else f"{LOSS}, {ACCURACY}")
