@@ -101,6 +101,17 @@ def test_a_training_that_fails_is_told_and_the_exit_code_is_1(command, played):
     assert [line.split()[2] for line in out.splitlines()[2:4]] == ["8", "32"]
 
 
+@pytest.mark.parametrize("kind, again", [("does not fit", 1), ("ended", 1), ("diverged", 0)])
+def test_what_may_go_well_another_time_is_tried_again(command, played, kind, again):
+    played.fails = lambda asked: {"failed": kind, "reason": "why"} if asked["seed"] == 1 else None
+    assert command(*SHORT[:-4], "--net", "lenet5", "--seeds", "0,1", "--json", "s.json")[0] == 1
+    tried = len(played.commands)
+    played.fails = lambda asked: None
+    assert command("--resume", "s.json")[0] == 1 - again
+    assert len(played.commands) - tried == again
+    assert records.load(Path("s.json"))["complete"]
+
+
 @pytest.mark.parametrize("words, fragment", [
     (["--net", "lenet6"], "unknown network 'lenet6'; known: alexnet,"),
     (["--net", "alexnet-2012"], "28x28 grey images"),

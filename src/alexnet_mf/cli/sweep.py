@@ -61,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_execution(parser)
     add_data(parser)
     add("--resume", type=Path, metavar="FILE",
-        help="go on with a sweep from its JSON file, which grows; what is in it decides all else (default: a new one)")
+        help="go on with a sweep from its JSON file, which grows, and try again what was ended or did not "
+             "fit; what is in it decides all else (default: a new one)")
     add_json(parser)
     add("--plot", type=Path, metavar="FILE",
         help="draw accuracy by epoch, or by batch size with throughput and memory, as PNG; takes matplotlib")
@@ -143,6 +144,7 @@ def resumed(options: argparse.Namespace) -> dict[str, Any]:
             raise SweepError(f"--resume takes all that decides the trainings from {options.resume}: leave out "
                              f"--{name.replace('_', '-')}, or start a new sweep")
     record = records.load(options.resume)
+    records.forget_failures(record)
     output.check_writable(options.resume)
     if not record["complete"]:
         images = load_data(record["data"]["name"], options)

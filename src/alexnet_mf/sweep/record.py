@@ -11,6 +11,8 @@ from alexnet_mf.errors import AlexnetMfError, SweepError
 from alexnet_mf.sweep.plan import Plan, Training
 
 FORMAT = 1
+PASSING = ("ended", "does not fit")
+"""Failures that may not come again: a process that was ended from outside, and memory that others had."""
 
 
 def schema() -> dict[str, Any]:
@@ -50,6 +52,13 @@ def load(path: Path) -> dict[str, Any]:
     if missing:
         raise SweepError(f"{path}: damaged: the network {missing[0]} is not in it")
     return record
+
+
+def forget_failures(record: dict[str, Any]) -> None:
+    """Take out the trainings that may go well another time, to be tried again."""
+    kept = [entry for entry in record["trainings"] if entry.get("failed") not in PASSING]
+    if len(kept) < len(record["trainings"]):
+        record |= {"trainings": kept, "complete": False}
 
 
 def accuracy(entry: Mapping[str, Any]) -> float:
