@@ -543,7 +543,7 @@ def test_tensorboard_events_of_a_run_that_goes_on(quick, command, tmp_path):
     pytest.importorskip("tensorboardX")
     folder = stop_after(7, command, tmp_path / "run", "--tensorboard")
     assert len(list((folder / "tensorboard").iterdir())) == 1
-    assert resume(command, folder, "--tensorboard").code == 0
+    assert resume(command, folder).code == 0  # what has events goes on with them
     files = list((folder / "tensorboard").iterdir())
     assert sorted(path.name.rpartition(".")[2] for path in files) == ["0", "7"]
     assert all(b"accuracy/test" in path.read_bytes() for path in files)
@@ -727,7 +727,8 @@ def test_a_second_process_on_the_same_run_is_refused(process_words, tmp_path):
     assert "in use" not in third.stderr
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+                         ids=["Ctrl-C", "SIGTERM", "SIGHUP"])
 def test_a_second_signal_does_not_wait_and_harms_nothing(process_words, tmp_path, number, code):
     """Here each checkpoint takes an hour once a signal has come."""
     more = ("import os, time\nfrom alexnet_mf import files\nfrom alexnet_mf.cli import signals\n"
@@ -746,7 +747,7 @@ def test_a_second_signal_does_not_wait_and_harms_nothing(process_words, tmp_path
             wait_for(lambda: any(step > 5 for step in checkpoints(folder)), process)
             process.send_signal(number)
             told = process.stderr.readline()
-            assert told == ("Ctrl-C" if code == 130 else "SIGTERM") + \
+            assert told == ("Ctrl-C" if code == 130 else signal.Signals(number).name) + \
                 ": ending this step and saving; once more leaves at once\n"
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(1.0)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a training runs: the first asks, the second does not wait."""
+"""Ctrl-C, SIGTERM and a terminal that is closed while a training runs: the first asks, the second does not wait."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+if sys.platform != "win32":
+    NAMES[signal.SIGHUP] = "SIGHUP"
 SHOW_CURSOR = "\x1b[?25h"
 
 

@@ -13,13 +13,21 @@ from alexnet_mf.training.loop import Epoch, Progress
 FOLDER = "tensorboard"
 
 
+def is_installed() -> bool:
+    """Whether tensorboardX is here."""
+    try:
+        return importlib.util.find_spec("tensorboardX") is not None
+    except ValueError:  # marked as not to be imported
+        return False
+
+
 def check_installed() -> None:
     """Make sure, before the work, that there will be events.
 
     Raises:
         RunError: where tensorboardX is missing; says how to get it.
     """
-    if importlib.util.find_spec("tensorboardX") is None:
+    if not is_installed():
         raise RunError("--tensorboard takes tensorboardX; pip install tensorboardX, or install alexnet_mf[tensorboard]")
 
 

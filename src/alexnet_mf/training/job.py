@@ -22,7 +22,7 @@ from alexnet_mf.bench.conditions import conditions
 from alexnet_mf.data import Dataset
 from alexnet_mf.errors import AlexnetMfError, RunError
 from alexnet_mf.spec import Network
-from alexnet_mf.training import loop
+from alexnet_mf.training import board, loop
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe, for_network
 from alexnet_mf.training.run import WEIGHTS, Run
 
@@ -94,6 +94,7 @@ def carry_out(job: Job, on_progress: Callable[[loop.Progress], None], on_epoch: 
 
     Args:
         on_progress, on_epoch, on_evaluation, stop: see `loop.train`; what is told has been written before.
+        tensorboard: write events too; a run that has some goes on with them, where it can.
 
     Raises:
         AlexnetMfError: as `loop.train`, and where the folder cannot be written; run.json says so then.
@@ -109,7 +110,7 @@ def carry_out(job: Job, on_progress: Callable[[loop.Progress], None], on_epoch: 
         on_epoch(done)
 
     try:
-        if tensorboard:
+        if tensorboard or ((run.folder / board.FOLDER).is_dir() and board.is_installed()):
             run.write_events(job.start.position.number if job.start else 0)
         result = loop.train(job.model, job.data.train, job.data.test, job.recipe, job.seed, progress, epoch,
                             start=job.start, save=run.save, save_seconds=save_seconds, stop=stop,
