@@ -26,6 +26,11 @@ from alexnet_mf.errors import BenchError
 TABLE = ["analyze", "--no-measure"]
 
 
+@pytest.mark.parametrize("words", [["analyze"], ["plot", "curves", "run"], ["bench"], ["sweep"], ["evaluate", "run"]])
+def test_a_picture_is_a_png(command, words):
+    assert_one_line(command(*words, "--plot", "picture.pdf"), "--plot picture.pdf", "ends in .png")
+
+
 # The arithmetic
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -81,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in ("json", "save_weights", "out", "plot", "markdown"):
             destination = getattr(options, name, None)
+            if destination and name == "plot" and Path(destination).suffix.lower() != ".png":
+                raise AlexnetMfError(f"--plot {destination}: a picture is a PNG here; name a file that ends in .png")
             if destination and not (name == "out" and options.verb == "train"):  # there it is a folder
                 output.check_writable(destination)
         code: int = options.run(options)
