@@ -163,10 +163,10 @@ class MXNetBackend(Backend):
             refusal = self._without_code(index) if index < mx.context.num_gpus() else None
             if refusal:
                 raise BackendUnavailable(f"backend mxnet: {refusal}; take --device cpu, or another backend")
-            if os.environ.get(compat.TF32) != "0":
-                raise BackendUnavailable(f"backend mxnet: its cuBLAS would round float32 to TF32; unset {compat.TF32}, "
-                                         f"or set it to 0")
         device = find_device(self, device)
+        if device != "cpu" and os.environ.get(compat.TF32) != "0":
+            raise BackendUnavailable(f"backend mxnet: its cuBLAS would round float32 to TF32; unset {compat.TF32}, or "
+                                     f"set it to 0")
         precision = find_precision(self, device, execution.precision)
         return MXNetModel(network, parameters, device, execution.settings(self.name, SPEED, device), precision)
 
