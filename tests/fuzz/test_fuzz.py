@@ -36,8 +36,8 @@ from alexnet_mf.training import run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
 
-SECONDS = 20
-"""That a reader may take: the largest take one."""
+SECONDS = 60
+"""That a reader may take before it counts as hung: the largest take one, and more on a machine that is busy."""
 RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "epyc-2-cores.json"
 
 
