@@ -66,10 +66,11 @@ def change(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 SAMPLE = ("results", 0, "samples", 0)
 DAMAGE = [
+    (("conditions", "load_after"), [], "conditions.load_after", "[]"),
     (("conditions",), ..., "the whole", "'conditions' is a required property"),
     (("conditions", "cpu"), 7, "conditions.cpu", "is not of type 'string'"),
     (("conditions", "gpus"), [{"name": 1}], "conditions.gpus[0].name", "is not of type 'string'"),
-    (("conditions", "load_before"), [-1.0], "conditions.load_before[0]", "less than the minimum of 0"),
+    (("conditions", "load_before"), [-1.0, 0.0, 0.0], "conditions.load_before[0]", "less than the minimum of 0"),
     (("networks", "a" * 64), {}, f"networks.{'a' * 64}", "'name' is a required property"),
     (("plan", "rounds"), 0, "plan.rounds", "less than the minimum of 1"),
     (("plan", "rounds"), 1.5, "plan.rounds", "is not of type 'integer'"),
