@@ -8,19 +8,17 @@ import numpy as np
 import pytest
 
 from alexnet_mf import backends, spec
-from alexnet_mf.analysis import measure as measuring
-from alexnet_mf.analysis.costs import costs
-from alexnet_mf.analysis.measure import Memory, check_fits, measure
-from alexnet_mf.analysis.peak import predicted_peak
+from alexnet_mf.analysis.measure import Memory, measure
 from alexnet_mf.bench import worker
 from alexnet_mf.bench.link import WorkerFailed, WorkerGone
-from alexnet_mf.errors import BenchError, OutOfMemory
+from alexnet_mf.errors import BenchError
 
 
 @pytest.fixture
 def measured(fake, local, small):
     def run(**options: Any) -> Any:
-        return measure(small, "torch", "auto", 4, 0.9, **{"rounds": 3, "connect": local, **options})
+        return measure(small, "torch", "auto", 4, 0.9, **{
+            "rounds": 3, "connect": local, "command": ["alexnet-mf", "analyze"], **options})
     return run
 
 
@@ -31,7 +29,7 @@ def test_times_and_ceilings_are_the_devices(measured):
     assert all(taken.n == 3 for taken in found.seconds.values())
     assert (found.ceilings.flops, found.ceilings.bandwidth) == (2.0**40, 2.0**31)
     assert (found.device, found.description, found.precision) == ("cpu", "a device that a test plays", "float32")
-    assert found.versions == {"fake": "1.0"} and found.conditions["usable_cores"]
+    assert found.versions == {"fake": "1.0"} and found.conditions["command"] == ["alexnet-mf", "analyze"]
 
 
 def test_steps_have_the_recipes_momentum(measured, fake):
@@ -107,21 +105,6 @@ def test_a_worker_that_is_gone_is_asked_no_more(measured, local):
     with pytest.raises(BenchError, match="killed"):
         measured(connect=connect)
     assert made[0].left == 999
-
-
-def test_a_batch_that_does_not_fit_is_told_with_one_that_would(monkeypatch):
-    found = costs(spec.ALEXNET, 4096)
-    monkeypatch.setattr(measuring, "free_bytes", lambda: 2 * 10**9)
-    with pytest.raises(OutOfMemory, match=r"a batch of 4096 does not fit: .* 2\.0 GB .* --batch-size (\d+) would") as e:
-        check_fits(found, predicted_peak(found))
-    fitting = int(str(e.value).partition("--batch-size ")[2].split()[0])
-    assert predicted_peak(costs(spec.ALEXNET, fitting)).bytes <= 2 * 10**9
-    check_fits(costs(spec.ALEXNET, fitting), predicted_peak(costs(spec.ALEXNET, fitting)))
-    monkeypatch.setattr(measuring, "free_bytes", lambda: 10**6)
-    with pytest.raises(OutOfMemory, match="not even a single image would"):
-        check_fits(found, predicted_peak(found))
-    monkeypatch.setattr(measuring, "free_bytes", lambda: None)
-    check_fits(found, predicted_peak(found))
 
 
 # Inputs

@@ -13,7 +13,6 @@ import pytest
 from console import assert_one_line
 
 from alexnet_mf import backends, parameters, spec, specfile
-from alexnet_mf.analysis import measure as measuring
 from alexnet_mf.analysis.costs import costs
 from alexnet_mf.analysis.measure import PHASES, Measured, Memory
 from alexnet_mf.analysis.peak import predicted_peak
@@ -22,6 +21,7 @@ from alexnet_mf.bench import conditions
 from alexnet_mf.bench.statistics import estimate
 from alexnet_mf.cli import analyze
 from alexnet_mf.errors import BenchError
+from alexnet_mf.training import memory
 
 TABLE = ["analyze", "--no-measure"]
 
@@ -263,7 +263,7 @@ def test_filters_that_cannot_be_drawn_are_told_in_one_line(command, tmp_path, wo
 
 
 def test_free_memory_is_asked_of_the_machine_only_where_no_gpu_is_used(command, measured, monkeypatch):
-    monkeypatch.setattr(measuring, "free_bytes", lambda: 10**6)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10**6)
     monkeypatch.setattr(conditions, "gpus", lambda: [{"name": "GPU"}])
     assert command("analyze").code == 0
-    assert_one_line(command("analyze", "--device", "cpu"), "does not fit")
+    assert_one_line(command("analyze", "--device", "cpu"), "does not fit", "not even a single image would")

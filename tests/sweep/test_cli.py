@@ -125,6 +125,8 @@ def test_what_may_go_well_another_time_is_tried_again(command, played, kind, aga
     (["--resume", "s.json"], "cannot be read"),
     (["--resume", "s.json", "--seeds", "1"], "leave out --seeds"),
     (["--resume", "s.json", "--epochs", "3"], "leave out --epochs"),
+    (["--resume", "s.json", "--epochs", "10"], "leave out --epochs"),
+    (["--resume", "s.json", "--net", "alexnet"], "leave out --net"),
 ])
 def test_what_cannot_be_is_told_in_one_line_before_any_training(command, played, words, fragment):
     code, out, err = command(*([] if "--resume" in words else ["--backend", "numpy", "--data", "synthetic"]), *words)

@@ -35,7 +35,7 @@ def lend(monkeypatch: pytest.MonkeyPatch, count: int | None) -> None:
 
 def test_a_batch_that_cannot_fit_is_told_before_the_first_step(model, data, monkeypatch):
     """To the byte; with a size that would fit, or the word that none does."""
-    taken = memory.training_bytes(model, 64)
+    taken = memory.training_bytes(model.network, 64, model.item_bytes)
     lend(monkeypatch, taken)
     assert loop.train(model, data.train, data.test, recipe(64)).epochs
     lend(monkeypatch, taken - 1)
@@ -57,7 +57,7 @@ def test_the_size_that_it_names_would_fit(model, monkeypatch):
         except OutOfMemory as error:
             words = str(error).split()
             size = int(words[-2]) if words[-3] == "--batch-size" else 0
-            assert memory.training_bytes(model, size) <= free or not size
+            assert memory.training_bytes(model.network, size, model.item_bytes) <= free or not size
             if size:
                 memory.check_fits(model, size)
                 assert size & size - 1 == 0

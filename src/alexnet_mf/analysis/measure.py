@@ -7,20 +7,17 @@ rounds of all phases.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from alexnet_mf import spec
-from alexnet_mf.analysis.costs import Costs, costs
-from alexnet_mf.analysis.peak import Peak, predicted_peak
 from alexnet_mf.analysis.roofline import Ceilings
 from alexnet_mf.bench import conditions
 from alexnet_mf.bench.link import Link, WorkerFailed, WorkerGone
 from alexnet_mf.bench.plan import CEILINGS, ITEM_BYTES, OURS
 from alexnet_mf.bench.statistics import Estimate, estimate
-from alexnet_mf.errors import BenchError, OutOfMemory
-from alexnet_mf.training.memory import free_bytes
+from alexnet_mf.errors import BenchError
 
 PHASES = ("forward", "step", "optimizer")
 """In the order in which they are prepared: the process's peak after `step` is that of inference and training."""
@@ -82,24 +79,6 @@ def default_precision(backend: str) -> str:
     return "float64" if backend == "numpy" else "float32"
 
 
-def check_fits(found: Costs, peak: Peak) -> None:
-    """Make sure that the machine's memory can hold a training step; only for devices that use it.
-
-    Raises:
-        OutOfMemory: names both sizes, and a batch that would fit.
-    """
-    free = free_bytes()
-    if free is None or peak.bytes <= free:
-        return
-    fitting = found.batch_size
-    while fitting and predicted_peak(costs(found.network, fitting, found.item_bytes, found.momentum)).bytes > free:
-        fitting //= 2
-    remedy = f"--batch-size {fitting} would" if fitting else "not even a single image would"
-    raise OutOfMemory(f"a batch of {found.batch_size} does not fit: a training step takes about "
-                      f"{peak.bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free; {remedy}, and "
-                      f"--no-measure needs none")
-
-
 def _prepare(channel: Channel, phase: str) -> dict[str, Any]:
     """Warm a phase up. Where other programs got in the way while its calls were counted, a sample is too short to show
     that the device is waited for: then once more."""
@@ -114,13 +93,14 @@ def _prepare(channel: Channel, phase: str) -> dict[str, Any]:
 
 
 def measure(network: spec.Network, backend: str, device: str, batch_size: int, momentum: float, *,
-            rounds: int = ROUNDS, sample_seconds: float = SAMPLE_SECONDS, seed: int = 0,
+            rounds: int = ROUNDS, sample_seconds: float = SAMPLE_SECONDS, seed: int = 0, command: Sequence[str] = (),
             tell: Callable[[str], None] = lambda line: None,
             connect: Callable[[str, tuple[str, ...]], Channel] = Link) -> Measured:
     """Start a worker, and measure.
 
     Args:
         momentum: of the training steps.
+        command: that asked for it, to be recorded.
         tell: takes a line on what goes on.
         connect: starts a worker.
 
@@ -129,7 +109,7 @@ def measure(network: spec.Network, backend: str, device: str, batch_size: int, m
     """
     precision = default_precision(backend)
     assert precision in ITEM_BYTES
-    what = "starting"
+    what, machine = "starting", conditions.conditions(list(command))
     channel = connect(sys.executable, ())
     try:
         tell(f"starting {backend}")
@@ -161,4 +141,4 @@ def measure(network: spec.Network, backend: str, device: str, batch_size: int, m
     return Measured(backend, started["device"], started["description"], precision, started["versions"],
                     started["settings"], taken, ceilings,
                     Memory(memory["imported_bytes"], peaks["step"], memory["step_bytes"]),
-                    conditions.conditions([]))
+                    machine)

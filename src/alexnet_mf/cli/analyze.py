@@ -14,7 +14,6 @@ from alexnet_mf.analysis.measure import (
     SAMPLE_SECONDS,
     TOLERANCE,
     Measured,
-    check_fits,
     default_precision,
     measure,
 )
@@ -27,12 +26,14 @@ from alexnet_mf.bench.report import estimate_text
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json, add_network, at_least_one
 from alexnet_mf.cli.bench import positive
-from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, OutOfMemory
 from alexnet_mf.specfile import find_network
+from alexnet_mf.training.memory import check_fits_machine
 from alexnet_mf.training.recipe import RECIPES, Recipe, for_network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
     add = parser.add_argument
     add("--backend", choices=list(backends.BACKENDS),
         help="what to measure (default: the first that is installed of torch, tensorflow, mxnet)")
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Carry it out; the exit code."""
     drawing = importer(options) if options.plot else None
     backend = options.backend or (first_installed() if options.measure else "torch")
     network = find_network(options.net, backend)
@@ -69,9 +71,13 @@ def run(options: argparse.Namespace) -> int:
     measured = None
     if options.measure:
         if options.device == "cpu" or not conditions.gpus():
-            check_fits(found, peak)
+            try:
+                check_fits_machine(network, found.batch_size, found.item_bytes)
+            except OutOfMemory as error:
+                raise OutOfMemory(f"{error}; --no-measure needs none") from error
         measured = measure(network, backend, options.device, found.batch_size, recipe.sgd.momentum,
-                           rounds=options.rounds, sample_seconds=options.sample_seconds, tell=tell)
+                           rounds=options.rounds, sample_seconds=options.sample_seconds,
+                           command=["alexnet-mf", *options.words], tell=tell)
         if not quiet:
             show_measured(found, peak, measured)
     if drawing and measured:

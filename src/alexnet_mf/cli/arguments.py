@@ -6,8 +6,9 @@ import argparse
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from alexnet_mf import augmentation, backends, spec
 from alexnet_mf.backends.base import LEFT_OUT, PRECISIONS, SPEED_SETTINGS, Execution, left_out, upsampling_factor
@@ -180,3 +181,12 @@ def check_interpreters(names: Sequence[str], pythons: Mapping[str, str]) -> None
         if name not in pythons and not backends.is_installed(name):
             raise BackendUnavailable(f"backend {name}: not installed here; {backends.BACKENDS[name].install}, or name "
                                      f"an interpreter that has it: --python {name}=PATH")
+
+
+def given_flags(add_arguments: Callable[[argparse.ArgumentParser], None], words: list[str]) -> dict[str, Any]:
+    """A verb's flags that were named, be it with their default."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_arguments(parser)
+    missing = object()
+    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), missing))
+    return {name: value for name, value in vars(parser.parse_args(words)).items() if value not in (missing, None)}

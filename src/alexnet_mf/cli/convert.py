@@ -13,6 +13,7 @@ from alexnet_mf.training.opened import WHICH
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
     kinds = "; ".join(f"{name}: {kind.what}{f' ({endings})' if (endings := ' '.join(kind.suffixes)) else ''}"
                       for name, kind in conversion.KINDS.items())
     add = parser.add_argument
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Carry it out; the exit code."""
     output.check_writable(options.destination)
     done = conversion.convert(options.source, options.destination, source_kind=options.source_kind,
                               destination_kind=options.destination_kind, net=options.net,

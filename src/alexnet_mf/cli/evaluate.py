@@ -24,6 +24,7 @@ MOST_CLASSES = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
     add = parser.add_argument
     opened.add_weights(parser)
     add("--data", choices=list(DATASETS),
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Carry it out; the exit code."""
     drawing = output.drawing("alexnet_mf.drawing", "--plot") if options.plot else None
     loaded = opened.load(options)
     network = loaded.model.network

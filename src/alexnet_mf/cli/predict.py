@@ -18,6 +18,7 @@ LARGEST_CLASSES_FILE = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
     add = parser.add_argument
     opened.add_weights(parser)
     add("images", type=Path, nargs="+", metavar="IMAGE",
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Carry it out; the exit code."""
     drawing = output.drawing("alexnet_mf.drawing", "--plot") if options.plot else None
     loaded = opened.load(options)
     network = loaded.model.network

@@ -17,6 +17,7 @@ from alexnet_mf.cli.arguments import (
     augment,
     check_takes_grey_images,
     execution,
+    given_flags,
     seed,
 )
 from alexnet_mf.cli.progress import Display, DownloadDisplay
@@ -29,11 +30,12 @@ from alexnet_mf.sweep.report import Report, augment_text, report
 from alexnet_mf.sweep.run import Sweep, begin
 from alexnet_mf.training.recipe import BOOK
 
-FREE = ("resume", "json", "plot", "data_dir", "words", "run", "verb")
+FREE = ("resume", "json", "plot", "data_dir")
 """Options that do not decide what is trained."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its flags."""
     add = parser.add_argument
     add("--backend", choices=list(backends.BACKENDS), help="framework (default: the first installed)")
     add("--net", type=words, default=("alexnet",), metavar="NAME,...",
@@ -92,6 +94,7 @@ def rates(text: str) -> tuple[float, ...]:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Carry it out; the exit code."""
     drawing = output.drawing("alexnet_mf.sweep.plot", "--plot") if options.plot else None
     if options.json and not options.resume:
         check_new(Path(options.json))
@@ -137,10 +140,8 @@ def resumed(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         SweepError: where it cannot be read, a flag contradicts it, or the images are others.
     """
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    add_arguments(parser)
-    for name, value in vars(parser.parse_args([])).items():
-        if name not in FREE and getattr(options, name) != value:
+    for name in given_flags(add_arguments, options.words[1:]):
+        if name not in FREE:
             raise SweepError(f"--resume takes all that decides the trainings from {options.resume}: leave out "
                              f"--{name.replace('_', '-')}, or start a new sweep")
     record = records.load(options.resume)

@@ -20,6 +20,7 @@ from alexnet_mf.cli.arguments import (
     add_source,
     check_takes_grey_images,
     execution,
+    given_flags,
     minutes,
     switched,
 )
@@ -60,8 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resume", type=Path, metavar="RUN",
         help="go on with the run in this folder, from its last good checkpoint; all that decides its numbers is taken "
              "from there. More --epochs prolong it; another --backend goes on from the weights (default: a new run)")
-    add("--checkpoint-minutes", type=minutes, default=10.0, metavar="MINUTES",
-        help="time between two checkpoints within an epoch; there is one after each epoch anyway (default: 10)")
+    add("--checkpoint-minutes", type=minutes, default=job.CHECKPOINT_MINUTES, metavar="MINUTES",
+        help="time between two checkpoints within an epoch; there is one after each epoch anyway (default: "
+             f"{job.CHECKPOINT_MINUTES:g})")
     add("--tensorboard", action="store_true", help="write TensorBoard events too, into the run folder")
     add("--save-weights", type=Path, metavar="FILE", help="write the trained weights as canonical safetensors")
     add_json(parser)
@@ -111,7 +113,7 @@ def resume(options: argparse.Namespace) -> int:
     """Go on with a run."""
     folder = Run.open(options.resume)
     try:
-        given = given_flags(options.words[1:])
+        given = given_flags(add_arguments, options.words[1:])
         before = folder.found.session if folder.found else folder.record
         name = options.backend or before["backend"]
         network = folder.network
@@ -134,15 +136,6 @@ def resume(options: argparse.Namespace) -> int:
         folder.close()
         raise
     return carry_out(ready, backend, options)
-
-
-def given_flags(words: list[str]) -> dict[str, Any]:
-    """Flags that were named, be it with their default."""
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    add_arguments(parser)
-    missing = object()
-    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), missing))
-    return {name: value for name, value in vars(parser.parse_args(words)).items() if value not in (missing, None)}
 
 
 def check_flags(folder: Run, given: dict[str, Any], options: argparse.Namespace, same_backend: bool) -> Recipe:

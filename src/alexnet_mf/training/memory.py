@@ -10,6 +10,7 @@ import numpy as np
 from alexnet_mf import arithmetic
 from alexnet_mf.backends.base import Model, Sgd
 from alexnet_mf.errors import OutOfMemory
+from alexnet_mf.spec import Network
 
 SAFE = 0.75
 """The share of the free memory that a suggested batch may take: frameworks took 0.9 to 1.35 times the estimate."""
@@ -35,20 +36,27 @@ def check_fits(model: Model[Any], batch_size: int) -> None:
     Raises:
         OutOfMemory: names both sizes, and a batch that would fit.
     """
-    free = free_bytes()
-    if model.device != "cpu" or free is None:
-        return
-    taken = training_bytes(model, batch_size)
-    if taken > free:
-        fixed = training_bytes(model, 0)
-        most = int((SAFE * free - fixed) / (training_bytes(model, 1) - fixed))
+    if model.device == "cpu":
+        check_fits_machine(model.network, batch_size, model.item_bytes)
+
+
+def check_fits_machine(network: Network, batch_size: int, item_bytes: int) -> None:
+    """The same, before there is a model.
+
+    Raises:
+        OutOfMemory: likewise.
+    """
+    free, taken = free_bytes(), training_bytes(network, batch_size, item_bytes)
+    if free is not None and taken > free:
+        fixed, one = (training_bytes(network, size, item_bytes) for size in (0, 1))
+        most = int((SAFE * free - fixed) / (one - fixed))
         raise OutOfMemory(f"a batch of {batch_size} does not fit: a training step takes about {_gigabytes(taken)}, and "
                           f"{_gigabytes(free)} of memory are free; {_remedy(_power_of_two(most))}")
 
 
-def training_bytes(model: Model[Any], batch_size: int) -> int:
+def training_bytes(network: Network, batch_size: int, item_bytes: int) -> int:
     """What a training step takes, beside what the framework itself does."""
-    return model.item_bytes * arithmetic.training_values(model.network, batch_size)
+    return item_bytes * arithmetic.training_values(network, batch_size)
 
 
 def does_not_fit(model: Model[Any], placed: Any, batch_size: int) -> OutOfMemory:
