@@ -30,7 +30,7 @@ from alexnet_mf.backends.base import (
 from alexnet_mf.backends.mxnet import compat, files, weights
 from alexnet_mf.backends.mxnet import network as native
 from alexnet_mf.backends.mxnet.speed import SPEED
-from alexnet_mf.backends.mxnet.training import MXNetTrainer, Placed, float32, place, seed_dropout
+from alexnet_mf.backends.mxnet.training import MXNetTrainer, Placed, place, seed_dropout
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Flatten, Network
@@ -77,10 +77,10 @@ class MXNetModel(Model[Placed]):
         if dropout is not None:
             seed_dropout(dropout_seed(*dropout), self.context)
         outputs = self._run(data.batch(slice(None))[0], training=dropout is not None)
-        return {name: float32(value).asnumpy() for name, value in outputs.items()}
+        return {name: value.asnumpy() for name, value in outputs.items()}
 
     def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
-        return np.concatenate([float32(self.net(data.batch(rows)[0])).asnumpy() for rows in data.batches(batch_size)])
+        return np.concatenate([self.net(data.batch(rows)[0]).asnumpy() for rows in data.batches(batch_size)])
 
     def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
         pixels, labels = data.batch(slice(None))
@@ -89,7 +89,7 @@ class MXNetModel(Model[Placed]):
             for block in self.net:
                 with autograd.predict_mode() if isinstance(block, gluon.nn.Dropout) else nullcontext():
                     pixels = block(pixels)
-            loss = gluon.loss.SoftmaxCrossEntropyLoss()(float32(pixels), labels).mean()
+            loss = gluon.loss.SoftmaxCrossEntropyLoss()(pixels, labels).mean()
         loss.backward()
         return float(loss.asscalar()), weights.export_gradients(self.net)
 

@@ -7,35 +7,23 @@ from typing import Any
 from mxnet.gluon import nn
 
 from alexnet_mf import arithmetic, spec
-from alexnet_mf.spec import AdaptiveAvgPool2d, AvgPool2d, Conv2d, Flatten, Layer, MaxPool2d, Network, Shape
-
-
-class Conv2D(nn.Conv2D):
-    """Gluon's own, on inputs and parameters that are rounded first where a precision below float32 was asked for."""
-
-    precision = "float32"
-
-    def hybrid_forward(self, F: Any, x: Any, weight: Any, bias: Any) -> Any:
-        return super().hybrid_forward(F, *rounded(F, self.precision, x, weight, bias))
-
-
-class Dense(nn.Dense):
-    """Likewise."""
-
-    precision = "float32"
-
-    def hybrid_forward(self, F: Any, x: Any, weight: Any, bias: Any) -> Any:
-        return super().hybrid_forward(F, *rounded(F, self.precision, x, weight, bias))
+from alexnet_mf.spec import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Flatten,
+    Layer,
+    MaxPool2d,
+    Network,
+    Shape,
+)
 
 
 class Dropout(nn.Dropout):
     """Gluon's own, without cuDNN: that keeps one random state for good, which no seed reaches (src/resource.cc)."""
 
-    precision = "float32"
-
     def hybrid_forward(self, F: Any, x: Any) -> Any:
-        if self.precision != "float32":  # MXNet has no dropout in bfloat16
-            x = F.amp_cast(x, dtype="float32")
         return F.Dropout(x, p=self._rate, cudnn_off=True)
 
 
@@ -73,21 +61,16 @@ class LocalResponseNorm(nn.HybridBlock):
 def build(network: Network, precision: str = "float32") -> nn.HybridSequential:
     """The spec's layers, not yet initialised; each block bears its layer's name. Dense blocks flatten by themselves.
 
-    In another precision parameters and their gradients stay float32, and what goes from layer to layer is rounded.
+    In another precision convolutions and matrix products are in it, and all else stays float32.
     """
     inputs = arithmetic.input_shapes(network)
     net = nn.HybridSequential(prefix="")
     for layer in network.layers:
         if not isinstance(layer, Flatten):
             net.add(native(layer, inputs[layer.name]))
-            if hasattr(net[-1], "precision"):
-                net[-1].precision = precision
+            if precision != "float32" and isinstance(layer, (Conv2d, Dense)):
+                round_factors(net[-1], precision)
     return net
-
-
-def rounded(F: Any, precision: str, *values: Any) -> tuple[Any, ...]:
-    """The values in that precision; a gradient that comes back is float32 again."""
-    return values if precision == "float32" else tuple(F.amp_cast(value, dtype=precision) for value in values)
 
 
 def native(layer: Layer, inputs: Shape) -> nn.HybridBlock:
@@ -95,8 +78,8 @@ def native(layer: Layer, inputs: Shape) -> nn.HybridBlock:
     prefix = f"{layer.name}_"
     match layer:
         case Conv2d():
-            return Conv2D(layer.channels, layer.kernel, layer.stride, layer.padding, in_channels=inputs[0],
-                          groups=layer.groups, activation=layer.activation, prefix=prefix)
+            return nn.Conv2D(layer.channels, layer.kernel, layer.stride, layer.padding, in_channels=inputs[0],
+                             groups=layer.groups, activation=layer.activation, prefix=prefix)
         case MaxPool2d():
             return nn.MaxPool2D(layer.kernel, layer.stride, prefix=prefix)
         case AvgPool2d():
@@ -105,11 +88,22 @@ def native(layer: Layer, inputs: Shape) -> nn.HybridBlock:
             return AdaptiveAvgPool2D(layer.size, prefix=prefix)
         case spec.LocalResponseNorm():
             return LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k, prefix=prefix)
-        case spec.Dense():
-            return Dense(layer.units, in_units=inputs[0], activation=layer.activation, prefix=prefix)
+        case Dense():
+            return nn.Dense(layer.units, in_units=inputs[0], activation=layer.activation, prefix=prefix)
         case spec.Dropout():
             return Dropout(layer.rate, prefix=prefix)
     raise TypeError(f"{layer!r} has no block of its own")
+
+
+def round_factors(block: nn.HybridBlock, precision: str) -> None:
+    """Have a block round its inputs and parameters to that precision; what it gives is float32 again, and so are the
+    gradients that it hands back. MXNet's own mixed precision (`amp.init`) is the whole process's."""
+    forward = block.hybrid_forward
+
+    def hybrid_forward(F: Any, x: Any, **parameters: Any) -> Any:
+        rounded = {name: F.amp_cast(value, dtype=precision) for name, value in parameters.items()}
+        return F.amp_cast(forward(F, F.amp_cast(x, dtype=precision), **rounded), dtype="float32")
+    block.hybrid_forward = hybrid_forward
 
 
 def block(layer: Layer, net: nn.HybridSequential) -> Any:

@@ -77,11 +77,6 @@ def upsample(images: mx.nd.NDArray, size: tuple[int, ...]) -> mx.nd.NDArray:
     return grey * float(PIXEL_SCALE)
 
 
-def float32(x: mx.nd.NDArray) -> mx.nd.NDArray:
-    """What a network gives, in float32 whatever it computes in."""
-    return x if x.dtype == np.float32 else mx.nd.amp_cast(x, dtype="float32")
-
-
 def seed_dropout(seed: int, context: mx.Context) -> None:
     """Make the next masks a function of this 32-bit seed."""
     mx.random.seed(seed, ctx=context)
@@ -116,7 +111,7 @@ class MXNetTrainer(Trainer[Placed]):
         """Gradients in place, summed over the batch; the loss of each image and the logits."""
         seed_dropout(dropout_seed(self.seed, number), self.context)
         with autograd.record():
-            logits = float32(self.net(pixels))
+            logits = self.net(pixels)
             losses = self.loss(logits, labels)
         losses.backward()
         return losses, logits
