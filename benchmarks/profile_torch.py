@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from alexnet_mf import backends, parameters, spec
+from alexnet_mf import backends, networks, parameters
 from alexnet_mf.backends.base import Sgd
 from alexnet_mf.cli.arguments import add_execution, add_network, at_least_one, execution
 from alexnet_mf.data import synthetic
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the table here too; beside it a trace for chrome://tracing")
     options = parser.parse_args()
     how = execution(options)
-    network = spec.get_network(options.net)
+    network = networks.get_network(options.net)
     model = backends.load("torch").build(network, parameters.initialise(network, 0), options.device, how)
     images = synthetic.load(0, train=options.batch_size, test=1).train
     placed, rows = model.place(images.images, images.labels), np.arange(options.batch_size)

@@ -14,7 +14,8 @@ import pytest
 
 from alexnet_mf import backends, files
 from alexnet_mf.backends.base import Backend
-from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network
+from alexnet_mf.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
+from alexnet_mf.spec import Network
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

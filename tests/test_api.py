@@ -13,7 +13,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import alexnet_mf
-from alexnet_mf import cli, parameters, spec, specfile
+from alexnet_mf import cli, networks, parameters, spec, specfile
 from alexnet_mf.data import synthetic
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, ParametersError, RunError
 from alexnet_mf.training.recipe import QUICK
@@ -110,7 +110,7 @@ def test_build_takes_names_files_networks_and_weights(small, toml, tmp_path):
     drawn = parameters.initialise(small, 7)
     for net in (small, toml):
         assert parameters.digest(alexnet_mf.build(net, "numpy", seed=7).export()) == parameters.digest(drawn)
-    assert alexnet_mf.build("lenet5", "numpy").network == spec.LENET5
+    assert alexnet_mf.build("lenet5", "numpy").network == networks.LENET5
     parameters.save(tmp_path / "a.safetensors", drawn, {"network": spec.as_dict(small)})
     alexnet_mf.convert(str(tmp_path / "a.safetensors"), tmp_path / "a.npz")
     for net, weights in ((None, "a.safetensors"), (small, "a.safetensors"), (small, "a.npz"), (small, drawn)):

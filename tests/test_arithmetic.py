@@ -7,24 +7,12 @@ import math
 
 import pytest
 
-from alexnet_mf import arithmetic, spec
-from alexnet_mf.spec import (
-    ALEXNET,
-    ALEXNET_28,
-    ALEXNET_2012,
-    ALEXNET_OWT,
-    ALEXNET_SLIM,
-    LENET5,
-    LENET5_RELU,
-    Conv2d,
-    Dense,
-    Flatten,
-    LocalResponseNorm,
-    MaxPool2d,
-    Network,
-)
+from alexnet_mf import arithmetic, layers, networks
+from alexnet_mf.layers import Conv2d, Dense, Flatten, LocalResponseNorm, MaxPool2d
+from alexnet_mf.networks import ALEXNET, ALEXNET_28, ALEXNET_2012, ALEXNET_OWT, ALEXNET_SLIM, LENET5, LENET5_RELU
+from alexnet_mf.spec import Network
 
-NETWORKS = [ALEXNET, *spec.TABS.values()]
+NETWORKS = [ALEXNET, *networks.TABS.values()]
 
 
 def test_every_output_shape():
@@ -95,7 +83,7 @@ def test_input_shapes_are_the_outputs_of_the_layer_before():
 
 
 def test_height_and_width_are_not_confused():
-    network = Network("wide", (2, 12, 20), (spec.Conv2d("conv", channels=3, kernel=5, stride=3, padding=1),
+    network = Network("wide", (2, 12, 20), (layers.Conv2d("conv", channels=3, kernel=5, stride=3, padding=1),
                                             Flatten("flatten"), Dense("fc", units=4)))
     height, width = (12 + 2 - 5) // 3 + 1, (20 + 2 - 5) // 3 + 1
     assert list(arithmetic.output_shapes(network).values()) == [(3, height, width), (3 * height * width,), (4,)]

@@ -20,19 +20,11 @@ from numpy.testing import assert_array_equal
 from alexnet_mf import backends, conversion, parameters, spec, specfile
 from alexnet_mf.conversion import KINDS, convert
 from alexnet_mf.errors import AlexnetMfError, ParametersError, SpecError
+from alexnet_mf.layers import AdaptiveAvgPool2d, AvgPool2d, Conv2d, Dense, Dropout, Flatten, LocalResponseNorm
+from alexnet_mf.networks import ALEXNET_OWT
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.parity.measure import TIERS, relative_l2
-from alexnet_mf.spec import (
-    ALEXNET_OWT,
-    AdaptiveAvgPool2d,
-    AvgPool2d,
-    Conv2d,
-    Dense,
-    Dropout,
-    Flatten,
-    LocalResponseNorm,
-    Network,
-)
+from alexnet_mf.spec import Network
 
 NATIVE = {"torch": "torch", "keras": "tensorflow", "gluon": "mxnet", "npz": "numpy"}
 """The kind that each backend's framework has."""

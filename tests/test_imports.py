@@ -26,12 +26,12 @@ def modules_after(statement: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("module", ["alexnet_mf", "alexnet_mf.spec", "alexnet_mf.cli"])
+@pytest.mark.parametrize("module", ["alexnet_mf", "alexnet_mf.networks", "alexnet_mf.cli"])
 def test_importing_the_package_imports_no_framework(module):
     assert not modules_after(f"import {module}") & FRAMEWORK_FAMILY
 
 
-@pytest.mark.parametrize("module", ["alexnet_mf", "alexnet_mf.spec", "alexnet_mf.errors"])
+@pytest.mark.parametrize("module", ["alexnet_mf", "alexnet_mf.networks", "alexnet_mf.errors"])
 def test_package_and_spec_do_not_even_import_numpy(module):
     """A spec can be read where nothing is installed."""
     assert "numpy" not in modules_after(f"import {module}")
@@ -106,17 +106,20 @@ def test_the_check_sees_the_source():
     assert IMPORTS["alexnet_mf.backends"]["alexnet_mf.backends.base"] is True
 
 
-# Each module and all that it may import of this package: spec <- arithmetic <- parameters <- base <- backends.
+# Each module and all that it may import of this package: layers <- spec <- arithmetic <- parameters <- base <-
+# backends.
 DIRECTIONS = {
     "alexnet_mf": set(),
     "alexnet_mf.errors": set(),
-    "alexnet_mf.spec": {"errors"},
-    "alexnet_mf.arithmetic": {"spec"},
+    "alexnet_mf.layers": {"errors"},
+    "alexnet_mf.spec": {"errors", "layers"},
+    "alexnet_mf.networks": {"errors", "layers", "spec"},
+    "alexnet_mf.arithmetic": {"layers", "spec"},
     "alexnet_mf.files": set(),
-    "alexnet_mf.parameters": {"errors", "files", "spec", "arithmetic"},
+    "alexnet_mf.parameters": {"errors", "files", "layers", "spec", "arithmetic"},
     "alexnet_mf.backends": {"errors"},
     "alexnet_mf.augmentation": {"errors"},
-    "alexnet_mf.backends.base": {"errors", "spec", "arithmetic", "parameters", "augmentation"},
+    "alexnet_mf.backends.base": {"errors", "layers", "spec", "arithmetic", "parameters", "augmentation"},
     "alexnet_mf.backends.allocator": set(),
 }
 
@@ -133,8 +136,9 @@ def test_a_backend_imports_itself_and_what_lies_below_base(backend):
     package = f"alexnet_mf.backends.{backend}"
     own = [name for name in FILES if within(name, package)]
     assert own
-    below = {f"alexnet_mf.{name}" for name in ("errors", "spec", "arithmetic", "parameters", "augmentation",
-                                                 "backends.base", "backends.allocator")}
+    below = {f"alexnet_mf.{name}" for name in (
+        "errors", "layers", "spec", "networks", "arithmetic", "parameters", "augmentation", "backends.base",
+        "backends.allocator")}
     for name in own:
         foreign = {imported for imported in package_imports(name) - below - {"alexnet_mf", "alexnet_mf.backends"}
                    if not within(imported, package)}

@@ -18,7 +18,9 @@ from safetensors import safe_open
 
 from alexnet_mf import parameters
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.spec import ALEXNET, TABS, Conv2d, Dense, Flatten, Network, with_dropout
+from alexnet_mf.layers import Conv2d, Dense, Flatten
+from alexnet_mf.networks import ALEXNET, TABS
+from alexnet_mf.spec import Network, with_dropout
 
 
 @pytest.fixture(scope="module")

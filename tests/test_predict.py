@@ -12,8 +12,10 @@ from alexnet_mf import backends, parameters
 from alexnet_mf.data import FASHION_CLASSES
 from alexnet_mf.data.pictures import Preparation, Unreadable
 from alexnet_mf.errors import DataError, OutputsNotFinite
+from alexnet_mf.layers import Conv2d, Dense, Flatten
+from alexnet_mf.networks import ALEXNET, ALEXNET_28, ALEXNET_OWT, LENET5
 from alexnet_mf.predict import BATCH, class_names, predict, preparation
-from alexnet_mf.spec import ALEXNET, ALEXNET_28, ALEXNET_OWT, LENET5, Conv2d, Dense, Flatten, Network
+from alexnet_mf.spec import Network
 
 
 @pytest.fixture

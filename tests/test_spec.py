@@ -12,12 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_mf import spec
+from alexnet_mf import layers, networks, spec
 from alexnet_mf.errors import SpecError
-from alexnet_mf.spec import (
-    ALEXNET,
-    LENET5,
-    TABS,
+from alexnet_mf.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -26,8 +23,9 @@ from alexnet_mf.spec import (
     Flatten,
     LocalResponseNorm,
     MaxPool2d,
-    Network,
 )
+from alexnet_mf.networks import ALEXNET, LENET5, TABS
+from alexnet_mf.spec import Network
 
 DENSE = Dense("last", units=10)
 
@@ -135,21 +133,21 @@ def test_an_unknown_bias_initialisation_is_refused():
 def test_layers_at_the_limits_are_accepted():
     edges = Network("edges", (1, 3, 3), (Conv2d("conv1", channels=1, kernel=5, padding=1), Flatten("flatten"),
                                          Dropout("drop", rate=0), Dense("fc", units=1)))
-    assert spec.output_shape(edges.layers[0], edges.input) == (1, 1, 1)
+    assert layers.output_shape(edges.layers[0], edges.input) == (1, 1, 1)
     assert edges.classes == 1
 
 
 def test_output_shapes_round_down():
     """(size + 2 padding - kernel) // stride + 1, in height and in width."""
     conv = Conv2d("conv", channels=7, kernel=5, stride=3, padding=2)
-    assert spec.output_shape(conv, (2, 10, 9)) == (7, (10 + 4 - 5) // 3 + 1, (9 + 4 - 5) // 3 + 1) == (7, 4, 3)
-    assert spec.output_shape(MaxPool2d("pool", kernel=3, stride=2), (7, 8, 5)) == (7, 3, 2)
-    assert spec.output_shape(AvgPool2d("pool", kernel=3, stride=2), (7, 8, 5)) == (7, 3, 2)
-    assert spec.output_shape(AdaptiveAvgPool2d("pool", size=6), (7, 13, 5)) == (7, 6, 6)
-    assert spec.output_shape(LocalResponseNorm("norm", 5, 1e-4, 0.75, 2), (7, 3, 2)) == (7, 3, 2)
-    assert spec.output_shape(Conv2d("conv", channels=9, kernel=1, groups=3), (6, 3, 2)) == (9, 3, 2)
-    assert spec.output_shape(Flatten("flatten"), (7, 3, 2)) == (42,)
-    assert spec.output_shape(Dropout("drop", rate=0.5), (7, 3, 2)) == (7, 3, 2)
+    assert layers.output_shape(conv, (2, 10, 9)) == (7, (10 + 4 - 5) // 3 + 1, (9 + 4 - 5) // 3 + 1) == (7, 4, 3)
+    assert layers.output_shape(MaxPool2d("pool", kernel=3, stride=2), (7, 8, 5)) == (7, 3, 2)
+    assert layers.output_shape(AvgPool2d("pool", kernel=3, stride=2), (7, 8, 5)) == (7, 3, 2)
+    assert layers.output_shape(AdaptiveAvgPool2d("pool", size=6), (7, 13, 5)) == (7, 6, 6)
+    assert layers.output_shape(LocalResponseNorm("norm", 5, 1e-4, 0.75, 2), (7, 3, 2)) == (7, 3, 2)
+    assert layers.output_shape(Conv2d("conv", channels=9, kernel=1, groups=3), (6, 3, 2)) == (9, 3, 2)
+    assert layers.output_shape(Flatten("flatten"), (7, 3, 2)) == (42,)
+    assert layers.output_shape(Dropout("drop", rate=0.5), (7, 3, 2)) == (7, 3, 2)
 
 
 def test_layers_and_networks_are_frozen():
@@ -168,7 +166,7 @@ def test_with_dropout_replaces_every_rate_and_nothing_else():
         spec.with_dropout(ALEXNET, 1.0)
 
 
-@pytest.mark.parametrize("network", [*map(spec.get_network, spec.NETWORKS), *TABS.values()],
+@pytest.mark.parametrize("network", [*map(networks.get_network, networks.NETWORKS), *TABS.values()],
                          ids=lambda network: network.source)
 def test_as_dict_and_back_through_json(network):
     text = json.dumps(spec.as_dict(network))
@@ -181,7 +179,7 @@ def test_a_description_leaves_out_what_says_nothing_new():
     assert "learning_rate" not in plain
     assert list(plain["layers"][0]) == ["kind", "name", "channels", "kernel", "stride", "padding", "activation"]
     assert spec.as_dict(LENET5)["learning_rate"] == 0.9
-    assert spec.as_dict(spec.ALEXNET_2012)["layers"][3]["groups"] == 2
+    assert spec.as_dict(networks.ALEXNET_2012)["layers"][3]["groups"] == 2
 
 
 def test_as_dict_and_back_for_every_layer_type(small):
@@ -260,27 +258,27 @@ def test_equal_networks_have_equal_digests():
 
 
 def test_known_networks():
-    assert spec.NETWORKS == ("alexnet", "alexnet-tab", "alexnet-2012", "alexnet-owt", "lenet5", "lenet5-relu",
+    assert networks.NETWORKS == ("alexnet", "alexnet-tab", "alexnet-2012", "alexnet-owt", "lenet5", "lenet5-relu",
                              "alexnet-slim", "alexnet-28")
-    for name in spec.NETWORKS:
-        assert spec.get_network(name, "mxnet").name == name
-        assert spec.get_network(name, "mxnet").source
+    for name in networks.NETWORKS:
+        assert networks.get_network(name, "mxnet").name == name
+        assert networks.get_network(name, "mxnet").source
 
 
 def test_an_unknown_network_lists_the_known_ones():
     with pytest.raises(SpecError, match=r"'lenet'.*alexnet, alexnet-tab"):
-        spec.get_network("lenet")
+        networks.get_network("lenet")
 
 
 def test_a_tab_of_a_backend_without_one_lists_those_that_have():
     with pytest.raises(SpecError, match=r"'jax'.*torch.*tensorflow.*mxnet"):
-        spec.get_network("alexnet-tab", "jax")
+        networks.get_network("alexnet-tab", "jax")
 
 
 @pytest.mark.parametrize("backend, padding, biases", [
     ("torch", 1, "uniform_fan_in"), ("tensorflow", 0, "zeros"), ("mxnet", 0, "zeros"), ("numpy", 1, "uniform_fan_in")])
 def test_the_tabs_differ_in_conv1_padding_and_biases_alone(backend, padding, biases):
-    tab = spec.get_network("alexnet-tab", backend)
+    tab = networks.get_network("alexnet-tab", backend)
     assert tab.layers[0].padding == padding
     assert tab.bias_initialisation == biases
     assert tab.layers[1:] == ALEXNET.layers[1:]
@@ -289,21 +287,23 @@ def test_the_tabs_differ_in_conv1_padding_and_biases_alone(backend, padding, bia
 
 @pytest.mark.parametrize("backend", ["torch", "tensorflow", "mxnet", "numpy"])
 def test_alexnet_is_one_network_in_every_backend(backend):
-    assert spec.get_network("alexnet", backend) is ALEXNET
+    assert networks.get_network("alexnet", backend) is ALEXNET
     assert ALEXNET.layers[0].padding == 1
     assert ALEXNET.bias_initialisation == "zeros"
     assert ALEXNET.classes == 10
 
 
-def test_the_spec_imports_the_standard_library_alone():
+@pytest.mark.parametrize("module, own", [(layers, {"errors"}), (spec, {"errors", "layers"}),
+                                         (networks, {"errors", "layers", "spec"})], ids=["layers", "spec", "networks"])
+def test_the_spec_imports_the_standard_library_alone(module, own):
     imported = set()
-    for node in ast.walk(ast.parse(Path(spec.__file__).read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add("." * node.level + (node.module or ""))
     foreign = {name for name in imported if name.split(".")[0] not in sys.stdlib_module_names}
-    assert foreign == {"alexnet_mf.errors"}
+    assert foreign == {f"alexnet_mf.{name}" for name in own}
 
 
 def test_layers_without_end_are_refused_at_once():

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_mf import spec, specfile
+from alexnet_mf import networks, spec, specfile
 from alexnet_mf.errors import SpecError
-from alexnet_mf.spec import AvgPool2d, Conv2d, Dense, Flatten, Network
+from alexnet_mf.layers import AvgPool2d, Conv2d, Dense, Flatten
+from alexnet_mf.spec import Network
 
 TINY = """
 name = "tiny"
@@ -62,7 +63,7 @@ def test_a_file_is_the_network_that_it_says(write):
         Flatten("flatten"), Dense("fc2", units=10)), learning_rate=1.0)
 
 
-@pytest.mark.parametrize("network", [*map(spec.get_network, spec.NETWORKS), *spec.TABS.values()],
+@pytest.mark.parametrize("network", [*map(networks.get_network, networks.NETWORKS), *networks.TABS.values()],
                          ids=lambda network: network.source)
 def test_what_is_written_can_be_read(write, network):
     again = specfile.load(write(specfile.dump(network)))
@@ -78,15 +79,15 @@ def test_odd_texts_are_written_as_toml(write):
 
 
 def test_every_field_is_written_to_start_from():
-    text = specfile.dump(spec.LENET5)
+    text = specfile.dump(networks.LENET5)
     for line in ('name = "my-lenet5"', "input = [1, 28, 28]", "learning_rate = 0.9", 'kind = "AvgPool2d"', "groups = 1",
                  'activation = "sigmoid"', 'activation = "none"', 'bias_initialisation = "zeros"'):
         assert line in text
 
 
 def test_a_name_or_a_file_finds_a_network(write):
-    assert specfile.find_network("lenet5") is spec.LENET5
-    assert specfile.find_network("alexnet-tab", "mxnet") is spec.TABS["mxnet"]
+    assert specfile.find_network("lenet5") is networks.LENET5
+    assert specfile.find_network("alexnet-tab", "mxnet") is networks.TABS["mxnet"]
     assert specfile.find_network(str(write())).name == "tiny"
     with pytest.raises(SpecError, match=r"'lenet'; known: alexnet, alexnet-tab, "):
         specfile.find_network("lenet")

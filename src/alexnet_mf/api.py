@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf import backends, conversion, parameters, spec
+from alexnet_mf import backends, conversion, networks, parameters, spec
 from alexnet_mf.backends.base import AS_IT_COMES, Execution, Model
 from alexnet_mf.data import Dataset, DatasetName
 from alexnet_mf.data import load as load_data
@@ -188,7 +188,7 @@ def _network_and_weights(net: Network | str | None, backend: str, weights: Sourc
     if isinstance(weights, (str, Path)):
         found = conversion.read(Path(weights), net=net)
         return found.network, found.parameters
-    network = net if isinstance(net, Network) else find_network(net or spec.ALEXNET.name, backend)
+    network = net if isinstance(net, Network) else find_network(net or networks.ALEXNET.name, backend)
     if weights is None:
         return network, parameters.initialise(network, seed)
     parameters.check(weights, network)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf import arithmetic, backends, files, parameters, spec
+from alexnet_mf import arithmetic, backends, files, networks, parameters, spec
 from alexnet_mf.errors import AlexnetMfError, ParametersError
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
@@ -190,7 +190,7 @@ def read(path: Path, kind: str | None = None, net: Network | str | None = None, 
         raise ParametersError(f"{path}: ONNX is written and not read; there is {', '.join(readable())}")
     backend = KINDS[kind].backend
     assert backend is not None
-    network = net if isinstance(net, Network) else find_network(net or spec.ALEXNET.name, backend)
+    network = net if isinstance(net, Network) else find_network(net or networks.ALEXNET.name, backend)
     content = _content(path, network)
     try:
         return Weights(kind, network, _decoded(backend, content, network, str(path)), {})

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from alexnet_mf import arithmetic, spec
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.spec import (
+from alexnet_mf.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -27,9 +27,9 @@ from alexnet_mf.spec import (
     Layer,
     LocalResponseNorm,
     MaxPool2d,
-    Network,
     Shape,
 )
+from alexnet_mf.spec import Network
 
 OPSET = 13
 """Of 2020: every operator here has been as it is since then, and old runtimes read it."""

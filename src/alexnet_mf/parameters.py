@@ -24,7 +24,8 @@ from safetensors.numpy import save as serialise
 
 from alexnet_mf import arithmetic, files
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.spec import Conv2d, Dense, Network, Shape
+from alexnet_mf.layers import Conv2d, Dense, Shape
+from alexnet_mf.spec import Network
 
 Parameters: TypeAlias = dict[str, NDArray[np.float32]]
 

@@ -1,7 +1,7 @@
 """Networks in files: a spec as TOML, to be read, checked and written.
 
-The keys are the fields of `spec.py`: `name`, `input`, and one `[[layers]]` for each layer, with its `kind`. TOML has no
-null: no activation is `activation = "none"`.
+The keys are the fields of `Network` in `spec.py`: `name`, `input`, and one `[[layers]]` for each layer, with its `kind`
+and the fields that this kind has in `layers.py`. TOML has no null: no activation is `activation = "none"`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import files, spec
+from alexnet_mf import files, networks, spec
 from alexnet_mf.errors import SpecError
 from alexnet_mf.spec import Network
 
@@ -35,7 +35,7 @@ def find_network(net: str, backend: str = "torch") -> Network:
     """
     if net.lower().endswith(SUFFIX):
         return load(Path(net))
-    return spec.get_network(net, backend)
+    return networks.get_network(net, backend)
 
 
 def load(path: Path) -> Network:
@@ -55,7 +55,7 @@ def load(path: Path) -> Network:
         raise SpecError(f"{path}: not a network: nested too deeply") from error
     except ValueError as error:  # tomllib's own error, or bytes that are not UTF-8
         raise SpecError(f"{path}: not TOML: {' '.join(str(error).split())}") from error
-    if fields.get("name") in spec.NETWORKS:
+    if fields.get("name") in networks.NETWORKS:
         raise SpecError(f"{path}: {fields['name']} is the name of a network of the package's own; give it another name")
     layers = fields.get("layers")
     if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
@@ -96,7 +96,7 @@ def _named(layers: list[dict[str, Any]], message: str) -> int | None:
 
 def dump(network: Network) -> str:
     """The network as TOML that `load` takes. Its name is changed: one of the package's own cannot be a file's."""
-    name = f"my-{network.name}" if network.name in spec.NETWORKS else network.name
+    name = f"my-{network.name}" if network.name in networks.NETWORKS else network.name
     lines = [f"name = {_value(name)}"]
     if network.source:
         lines.append(f"source = {_value(network.source)}")

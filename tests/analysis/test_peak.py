@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_mf import backends, parameters, spec
+from alexnet_mf import backends, networks, parameters
 from alexnet_mf.analysis.costs import MASK_BYTES, costs
 from alexnet_mf.analysis.peak import predicted_peak
 from alexnet_mf.backends.base import Sgd
-from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network
+from alexnet_mf.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
+from alexnet_mf.spec import Network
 
 TOLERANCE = 0.002
 
@@ -48,7 +49,7 @@ def test_by_hand_where_backward_needs_more():
 
 
 def test_without_momentum_a_velocity_less():
-    found = [predicted_peak(costs(spec.ALEXNET, 1, momentum=momentum)).bytes for momentum in (False, True)]
+    found = [predicted_peak(costs(networks.ALEXNET, 1, momentum=momentum)).bytes for momentum in (False, True)]
     assert found[1] - found[0] == 4 * 46_764_746
 
 
@@ -110,7 +111,7 @@ def counted(backend: Any, network: Network, batch_size: int, momentum: float) ->
     ("alexnet-28", 16, 0.0)])
 def test_pytorchs_tensors_take_what_was_predicted(torch_backend, name, batch_size, momentum):
     """Where the peak is at the end of the forward pass, and where it is in the backward pass."""
-    network = spec.get_network(name)
+    network = networks.get_network(name)
     predicted = predicted_peak(costs(network, batch_size, momentum=momentum > 0)).bytes
     assert counted(torch_backend, network, batch_size, momentum) == pytest.approx(predicted, rel=TOLERANCE)
 
@@ -132,7 +133,7 @@ def test_what_cublas_keeps_is_not_counted(torch_backend, monkeypatch):
     been taken, as cuBLAS's does."""
     import torch
 
-    network, rows = spec.LENET5, np.arange(32)
+    network, rows = networks.LENET5, np.arange(32)
     model = torch_backend.build(network, parameters.initialise(network, 0), "cpu")
     placed = model.place(np.zeros((32, 1, 28, 28), np.float32), rows % 10)
     workspace, asked = {"bytes": 0}, []

@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from alexnet_mf import augmentation, backends, parameters
 from alexnet_mf.augmentation import KINDS, LUMA, Draws, draw
 from alexnet_mf.backends.base import Backend, Model, Sgd
-from alexnet_mf.spec import Conv2d, Dense, Flatten, MaxPool2d, Network
+from alexnet_mf.layers import Conv2d, Dense, Flatten, MaxPool2d
+from alexnet_mf.spec import Network
 
 PLACES = [("flip",), ("crop",), ("flip", "crop")]
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from alexnet_mf import data, parameters
-from alexnet_mf.spec import ALEXNET, TABS, Network, get_network
+from alexnet_mf.networks import ALEXNET, TABS, get_network
+from alexnet_mf.spec import Network
 
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
 WEIGHTED = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from alexnet_mf import arithmetic, backends, parameters, spec
+from alexnet_mf import arithmetic, backends, layers, parameters, spec
 from alexnet_mf.backends.base import RATE_INSIDE, RATE_OUTSIDE, Backend, Execution, Model, Sgd, Trainer
 from alexnet_mf.errors import BackendUnavailable, DataError
-from alexnet_mf.spec import (
+from alexnet_mf.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -24,10 +24,9 @@ from alexnet_mf.spec import (
     Flatten,
     LocalResponseNorm,
     MaxPool2d,
-    Network,
-    get_network,
-    with_dropout,
 )
+from alexnet_mf.networks import get_network
+from alexnet_mf.spec import Network, with_dropout
 
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
 
@@ -364,8 +363,8 @@ class Unheard:
 
 
 def test_a_layer_of_an_unknown_kind_is_not_passed_over(backend, monkeypatch):
-    monkeypatch.setitem(spec.KINDS, "Unheard", Unheard)
-    known = spec.output_shape
+    monkeypatch.setitem(layers.KINDS, "Unheard", Unheard)
+    known = layers.output_shape
     for module in (spec, arithmetic, *([sys.modules["alexnet_mf.backends.tensorflow.network"]]
                                        if backend.name == "tensorflow" else [])):
         monkeypatch.setattr(module, "output_shape",

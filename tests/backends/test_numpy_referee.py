@@ -19,8 +19,7 @@ from alexnet_mf.backends.numpy import layers, training, weights
 from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.backends.numpy.network import NumpyNetwork, build
 from alexnet_mf.errors import BackendUnavailable, DataError, ParametersError
-from alexnet_mf.spec import (
-    ALEXNET,
+from alexnet_mf.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -29,9 +28,9 @@ from alexnet_mf.spec import (
     Flatten,
     LocalResponseNorm,
     MaxPool2d,
-    Network,
-    with_dropout,
 )
+from alexnet_mf.networks import ALEXNET
+from alexnet_mf.spec import Network, with_dropout
 
 # Every layer type, a stride that does not divide, padding, overlapping windows, an odd and non-square input.
 SMALL = Network("small", (2, 13, 11), (

@@ -14,7 +14,8 @@ import sys
 import numpy as np
 from alexnet_mf import backends, parameters
 from alexnet_mf.backends.base import Sgd
-from alexnet_mf.spec import Dense, Flatten, Network
+from alexnet_mf.layers import Dense, Flatten
+from alexnet_mf.spec import Network
 
 network = Network("tiny", (1, 4, 4), (Flatten("flatten"), Dense("fc1", units=3)))
 loaded = [backends.load(name) for name in sys.argv[1:]]

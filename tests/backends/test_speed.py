@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from alexnet_mf import backends, parameters, spec
+from alexnet_mf import backends, networks, parameters
 from alexnet_mf.backends.base import SPEED_SETTINGS, Backend, Device, Execution, Setting, Sgd
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parity.case import Case, random_case
@@ -234,4 +234,4 @@ def test_mxnets_gpu_build_is_kept_from_tf32(monkeypatch, requires, said, told):
     backend = backends.load("mxnet")
     monkeypatch.setattr(backend, "devices", lambda: [Device("cuda:0"), Device("cpu")])
     with pytest.raises(BackendUnavailable, match="no precision tf32 on cuda:0" if told == "0" else "unset NVIDIA_TF32"):
-        backend.build(spec.LENET5, {}, "cuda:0", Execution("tf32"))
+        backend.build(networks.LENET5, {}, "cuda:0", Execution("tf32"))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_mf import backends, data, spec
+from alexnet_mf import backends, data, networks, spec
 from alexnet_mf.backends.base import AS_IT_COMES, Backend, Ceiling, Device, Execution, Model, find_precision
 from alexnet_mf.bench.link import WorkerFailed
 from alexnet_mf.bench.plan import Plan
@@ -156,7 +156,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, device: FakeDevice, small: spec.Networ
     """Backends on one device, under the names of the registry; the training loop takes as long as their steps."""
     known = {name: FakeBackend(name, device) for name in backends.BACKENDS}
     monkeypatch.setattr(backends, "load", lambda name: known[name])
-    monkeypatch.setattr(spec, "get_network", lambda name, backend="torch": small)
+    monkeypatch.setattr(networks, "get_network", lambda name, backend="torch": small)
 
     def train(model, train, test, recipe, seed) -> Any:
         steps = len(train) // recipe.batch_size

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_mf import backends, spec
+from alexnet_mf import backends, layers, networks, spec
 from alexnet_mf.analysis.measure import Memory, measure
 from alexnet_mf.bench import worker
 from alexnet_mf.bench.link import WorkerFailed, WorkerGone
@@ -111,19 +111,19 @@ def test_a_worker_that_is_gone_is_asked_no_more(measured, local):
 
 
 def test_grey_images_where_the_network_takes_them_else_random_numbers():
-    grey = worker.inputs(spec.LENET5, 0, 6)
+    grey = worker.inputs(networks.LENET5, 0, 6)
     assert (grey.name, grey.train.images.dtype, grey.train.images.shape) == ("synthetic", np.uint8, (6, 28, 28))
-    colour = worker.inputs(spec.ALEXNET_OWT, 0, 2)
+    colour = worker.inputs(networks.ALEXNET_OWT, 0, 2)
     assert (colour.name, colour.train.images.dtype) == ("random", np.float32)
     assert colour.train.images.shape == (2, 3, 224, 224)
-    few = spec.Network("few", (1, 28, 28), (spec.Flatten("flatten"), spec.Dense("fc", units=3)))
+    few = spec.Network("few", (1, 28, 28), (layers.Flatten("flatten"), layers.Dense("fc", units=3)))
     assert set(worker.inputs(few, 0, 30).train.labels) == {0, 1, 2}
 
 
 def test_a_process_measures_every_backend_and_three_channels(backend_name):
     network = spec.Network("colour", (3, 12, 12), (
-        spec.Conv2d("conv1", channels=4, kernel=3), spec.MaxPool2d("pool1", 2, 2), spec.Flatten("flatten"),
-        spec.Dense("fc2", units=5)))
+        layers.Conv2d("conv1", channels=4, kernel=3), layers.MaxPool2d("pool1", 2, 2), layers.Flatten("flatten"),
+        layers.Dense("fc2", units=5)))
     found = measure(network, backend_name, "cpu", 4, 0.5, rounds=1, sample_seconds=0.01)
     assert found.backend == backend_name and found.device == "cpu"
     assert all(taken.median > 0 for taken in found.seconds.values())

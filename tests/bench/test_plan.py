@@ -7,7 +7,7 @@ import pytest
 from alexnet_mf import arithmetic, spec
 from alexnet_mf.bench.plan import BOOK, OURS, PHASES, Contestant, Plan, work
 from alexnet_mf.errors import BenchError
-from alexnet_mf.spec import ALEXNET
+from alexnet_mf.networks import ALEXNET
 
 
 def labels(plan: Plan) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from console import Outcome, call
 
-from alexnet_mf import data, spec
+from alexnet_mf import data, networks, spec
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +30,13 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 def small_alexnet(small, monkeypatch):
     """A small network under AlexNet's name, and a small synthetic set."""
     network = dataclasses.replace(small, name="alexnet")
-    known = spec.get_network
+    known = networks.get_network
 
     def get_network(name: str, backend: str = "torch") -> spec.Network:
         known(name, backend)
         return network
 
-    monkeypatch.setattr(spec, "get_network", get_network)
+    monkeypatch.setattr(networks, "get_network", get_network)
     # It costs next to nothing.
     monkeypatch.setattr("alexnet_mf.training.job.for_network", lambda recipe, network: recipe)
     draw = data.synthetic.load

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from console import assert_one_line
 
-from alexnet_mf import backends, parameters, spec, specfile
+from alexnet_mf import backends, layers, networks, parameters, spec, specfile
 from alexnet_mf.analysis.costs import costs
 from alexnet_mf.analysis.measure import PHASES, Measured, Memory
 from alexnet_mf.analysis.peak import predicted_peak
@@ -49,12 +49,12 @@ def test_the_tables_of_alexnet(command):
         assert f"\n{sentence}" in outcome.out
 
 
-@pytest.mark.parametrize("net", spec.NETWORKS)
+@pytest.mark.parametrize("net", networks.NETWORKS)
 def test_every_network_as_json(command, net):
     outcome = command(*TABLE, "--net", net, "--batch-size", "3", "--json", "-")
     assert outcome.code == 0
     report = json.loads(outcome.out)
-    network = spec.get_network(net)
+    network = networks.get_network(net)
     found = costs(network, 3, momentum=report["momentum"] > 0)
     assert report["batch_size"] == 3 and report["measured"] is None
     assert [layer["layer"] for layer in report["layers"]] == [layer.name for layer in network.layers]
@@ -132,7 +132,7 @@ def test_predictions_stand_beside_what_was_measured(command, measured, tmp_path)
 @pytest.mark.parametrize("over, code, told", [(1.0, 0, "+0.0 %"), (1.09, 0, "+9.0 %"), (1.2, 1, "+20.0 %"),
                                               (0.8, 1, "-20.0 %")])
 def test_an_allocator_that_contradicts_the_prediction_exits_with_1(command, measured, over, code, told):
-    peak = predicted_peak(costs(spec.ALEXNET, 16, momentum=True)).bytes
+    peak = predicted_peak(costs(networks.ALEXNET, 16, momentum=True)).bytes
     measured["allocator"] = round(over * peak)
     outcome = command("analyze", "--device", "cpu")
     assert outcome.code == code
@@ -165,7 +165,7 @@ def test_analyze_for_real(command):
 
 
 @pytest.mark.parametrize("words, fragments", [
-    ([*TABLE, "--net", "lenet"], ["unknown network 'lenet'", *spec.NETWORKS]),
+    ([*TABLE, "--net", "lenet"], ["unknown network 'lenet'", *networks.NETWORKS]),
     ([*TABLE, "--net", "gone.toml"], ["gone.toml: cannot be read"]),
     ([*TABLE, "--batch-size", "0"], ["--batch-size", "at least 1"]),
     ([*TABLE, "--batch-size", "x"], ["--batch-size", "'x'"]),
@@ -223,7 +223,7 @@ BAD = [
 def test_a_network_that_makes_no_sense_is_refused_before_anything_is_allocated(command, tmp_path, words, changes,
                                                                              fragments, monkeypatch):
     monkeypatch.setattr(parameters, "initialise", lambda *arguments, **options: pytest.fail("weights were drawn"))
-    outcome = command(*words, "--net", changed(tmp_path, spec.ALEXNET, *changes))
+    outcome = command(*words, "--net", changed(tmp_path, networks.ALEXNET, *changes))
     assert_one_line(outcome, "net.toml", *fragments)
     assert outcome.out == ""
 
@@ -232,8 +232,8 @@ def test_a_network_that_makes_no_sense_is_refused_before_anything_is_allocated(c
 
 
 def test_filters_of_a_file_and_of_a_run(command, tmp_path):
-    parameters.save(tmp_path / "w.safetensors", parameters.initialise(spec.LENET5, 0),
-                    {"network": spec.as_dict(spec.LENET5)})
+    parameters.save(tmp_path / "w.safetensors", parameters.initialise(networks.LENET5, 0),
+                    {"network": spec.as_dict(networks.LENET5)})
     outcome = command("plot", "filters", "w.safetensors", "--plot", "f.png")
     assert (outcome.code, outcome.out, outcome.err) == (0, "f.png: 6 filters of conv1 of lenet5\n", "")
     assert Path("f.png").read_bytes().startswith(b"\x89PNG")
@@ -255,7 +255,7 @@ def test_filters_of_a_file_and_of_a_run(command, tmp_path):
     ([], ["RUN|WEIGHTS"]),
 ])
 def test_filters_that_cannot_be_drawn_are_told_in_one_line(command, tmp_path, words, fragments):
-    dense = spec.Network("dense", (1, 2, 2), (spec.Flatten("flatten"), spec.Dense("fc1", units=2)))
+    dense = spec.Network("dense", (1, 2, 2), (layers.Flatten("flatten"), layers.Dense("fc1", units=2)))
     parameters.save(tmp_path / "dense.safetensors", parameters.initialise(dense, 0), {"network": spec.as_dict(dense)})
     (tmp_path / "text.safetensors").write_text("no tensors", encoding="utf-8")
     assert_one_line(command("plot", "filters", *words), *fragments)

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from console import Outcome
 
-from alexnet_mf import backends, cli, spec
+from alexnet_mf import backends, cli, networks, spec
 from alexnet_mf.bench import link, record, run
 from alexnet_mf.bench.plan import PHASES
 from alexnet_mf.cli import bench as verb
@@ -40,12 +40,12 @@ def command(command):
 def small_alexnet(small, monkeypatch) -> spec.Network:
     """A small network under AlexNet's name; workers get it from us."""
     network = dataclasses.replace(small, name="alexnet")
-    known = spec.get_network
+    known = networks.get_network
 
     def get_network(name: str, backend: str = "torch") -> spec.Network:
         known(name, backend)
         return network
-    monkeypatch.setattr(spec, "get_network", get_network)
+    monkeypatch.setattr(networks, "get_network", get_network)
     return network
 
 
@@ -227,11 +227,11 @@ def test_a_signal_ends_the_workers_and_keeps_what_was_measured(small, tmp_path, 
     """In a process of its own, which is sent the signal once a first sample has been taken."""
     program = f"""
 import json, signal, sys
-from alexnet_mf import spec
+from alexnet_mf import networks, spec
 from alexnet_mf.bench.run import Bench
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 network = spec.from_dict(json.loads({json.dumps(json.dumps(spec.as_dict(small)))}))
-spec.get_network = lambda name, backend="torch": network
+networks.get_network = lambda name, backend="torch": network
 sample = Bench._sample
 def noted(self, *arguments):
     sample(self, *arguments)

@@ -27,7 +27,7 @@ import pytest
 from console import Outcome
 from safetensors.numpy import save_file
 
-from alexnet_mf import backends, data, parameters, spec
+from alexnet_mf import backends, data, networks, parameters, spec
 from alexnet_mf.cli import output
 from alexnet_mf.parity import run, trace
 from alexnet_mf.parity.case import Case
@@ -209,7 +209,7 @@ def test_a_network_that_only_calls_itself_alexnet_is_told_in_one_line(command, f
     """The referee computes AlexNet, here another small network."""
     *rest, last = files.network.layers
     real = dataclasses.replace(files.network, name="alexnet", layers=(*rest, dataclasses.replace(last, units=11)))
-    monkeypatch.setattr(spec, "get_network", lambda name, backend="torch": real)
+    monkeypatch.setattr(networks, "get_network", lambda name, backend="torch": real)
     assert command("compare", files.save(ask(real))).code == 0
     path = files.save(ask(dataclasses.replace(files.network, name="alexnet")))
     assert_one_line(command("compare", path), "numpy and torch", "layers or parameters")
@@ -445,8 +445,8 @@ def test_a_place_that_cannot_be_written_is_told_before_the_comparison(command, f
 @pytest.fixture
 def small_alexnet(small, monkeypatch):
     """A small network in AlexNet's place, and a small synthetic set."""
-    known = spec.get_network
-    monkeypatch.setattr(spec, "get_network", lambda name, backend="torch": known(name, backend) and small)
+    known = networks.get_network
+    monkeypatch.setattr(networks, "get_network", lambda name, backend="torch": known(name, backend) and small)
     draw = data.synthetic.load
     monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=16, test=32))
     return small
@@ -661,11 +661,12 @@ def test_everyone_is_asked_the_same_and_goes_on_from_the_one_before(command, ask
 
 DRIVER = """
 import dataclasses, json, sys
-from alexnet_mf import data, spec
+from alexnet_mf import data, networks, spec
 network, draw = spec.from_dict(json.loads({network!r})), data.synthetic.load
 first, *rest = network.layers
 tab = dataclasses.replace(network, layers=(dataclasses.replace(first, padding=2), *rest))  # TensorFlow's, say
-spec.get_network = lambda name, backend="torch": tab if (name, backend) == ("alexnet-tab", "tensorflow") else network
+theirs = ("alexnet-tab", "tensorflow")
+networks.get_network = lambda name, backend="torch": tab if (name, backend) == theirs else network
 data.synthetic.load = lambda seed: draw(seed, train=16, test=32)
 from alexnet_mf.cli import main
 sys.exit(main(sys.argv[3:]))  # after -m alexnet_mf

@@ -22,7 +22,7 @@ from console import Outcome
 from numpy.testing import assert_array_equal
 from safetensors.numpy import load_file
 
-from alexnet_mf import parameters, spec
+from alexnet_mf import networks, parameters, spec
 from alexnet_mf.cli import train
 from alexnet_mf.training import checkpoint, job, run
 
@@ -481,7 +481,7 @@ def test_flags_that_agree_with_the_run_are_taken(whole, stopped, command):
 
 def test_another_spec_under_the_same_name_changes_nothing(whole, stopped, command, monkeypatch):
     """A later version of this program may have another `alexnet`: the run keeps its own."""
-    monkeypatch.setattr(spec, "get_network", None)
+    monkeypatch.setattr(networks, "get_network", None)
     assert resume(command, stopped).code == 0
     assert figures(stopped) == whole
 
@@ -630,9 +630,9 @@ def test_plot_without_matplotlib_says_how_to_get_it(quick, command, tmp_path, mo
 
 DRIVER = """
 import json, signal, sys
-from alexnet_mf import spec
+from alexnet_mf import networks, spec
 network = spec.from_dict(json.loads({network!r}))
-spec.get_network = lambda name, backend="torch": network
+networks.get_network = lambda name, backend="torch": network
 signal.signal(signal.SIGINT, signal.default_int_handler)
 {more}
 from alexnet_mf.cli import main

@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from alexnet_mf import backends, data, parameters, spec
+from alexnet_mf import backends, data, layers, networks, parameters, spec
 from alexnet_mf.training import job, run
 
 
@@ -150,7 +150,7 @@ def test_what_holds_no_weights_is_refused(command, small_alexnet, verb, source, 
 
 
 def test_a_network_in_colour_cannot_be_evaluated(command, requires):
-    network = spec.Network("colour", (3, 8, 8), (spec.Flatten("f"), spec.Dense("d", units=10)))
+    network = spec.Network("colour", (3, 8, 8), (layers.Flatten("f"), layers.Dense("d", units=10)))
     parameters.save(Path("w"), parameters.initialise(network, 0), {"network": spec.as_dict(network)})
     done = command("evaluate", "w", "--backend", "numpy", "--data", "synthetic")
     assert done.code == 2 and "only shapes, parity, analyze and predict take this network" in done.err
@@ -166,8 +166,8 @@ def test_pictures_get_classes_and_probabilities(command, trained, pictures):
     assert done.lines[2].split() == ["picture", "class", "probability", "then"]
     found = json.loads(Path("p.json").read_text())
     assert found["unreadable"] == [] and found["preprocessing"] in done.lines[1]
-    model = backends.load("numpy").build(spec.get_network("alexnet"), parameters.load(
-        Path("first/weights.safetensors"), spec.get_network("alexnet")), "cpu")
+    model = backends.load("numpy").build(networks.get_network("alexnet"), parameters.load(
+        Path("first/weights.safetensors"), networks.get_network("alexnet")), "cpu")
     logits = model.logits(model.place(pictures, np.zeros(3, np.int64)), 8)
     for number, (line, entry, row) in enumerate(zip(done.lines[3:], found["images"], logits, strict=True)):
         best = np.argsort(-row)[:2]

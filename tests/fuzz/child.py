@@ -23,8 +23,8 @@ from alexnet_mf.cli import predict
 from alexnet_mf.cli import train as train_verb
 from alexnet_mf.data import idx, pictures
 from alexnet_mf.errors import AlexnetMfError
+from alexnet_mf.networks import LENET5
 from alexnet_mf.parity import trace
-from alexnet_mf.spec import LENET5
 from alexnet_mf.training import curves, metrics, run
 from alexnet_mf.training.opened import backend_of, open_weights
 

@@ -28,9 +28,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from alexnet_mf import cli, data, files, parameters, spec, specfile
+from alexnet_mf import cli, data, files, layers, parameters, spec, specfile
+from alexnet_mf.networks import LENET5
 from alexnet_mf.parity import trace
-from alexnet_mf.spec import LENET5
 from alexnet_mf.specfile import dump
 from alexnet_mf.training import run
 
@@ -103,8 +103,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A good file of each kind, as it is written: bytes, and the run's folder."""
     folder = tmp_path_factory.mktemp("good")
     network = spec.Network("tiny", (1, 28, 28), (
-        spec.Conv2d("conv1", channels=2, kernel=7, stride=4), spec.MaxPool2d("pool1", kernel=2, stride=2),
-        spec.Flatten("flatten"), spec.Dropout("drop1", rate=0.5), spec.Dense("fc2", units=10)))
+        layers.Conv2d("conv1", channels=2, kernel=7, stride=4), layers.MaxPool2d("pool1", kernel=2, stride=2),
+        layers.Flatten("flatten"), layers.Dropout("drop1", rate=0.5), layers.Dense("fc2", units=10)))
     (folder / "tiny.toml").write_text(dump(network))
     net = ["--net", str(folder / "tiny.toml"), "--backend", "numpy", "--data", "synthetic"]
     with pytest.MonkeyPatch.context() as patch:

@@ -17,6 +17,7 @@ import pytest
 
 from alexnet_mf import arithmetic, backends, data, parameters, spec
 from alexnet_mf.errors import TraceError
+from alexnet_mf.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
 from alexnet_mf.parity import ladder
 from alexnet_mf.parity.case import Case, random_case
 from alexnet_mf.parity.ladder import RUNGS, Comparison, Measurement, Rung
@@ -24,7 +25,7 @@ from alexnet_mf.parity.measure import TIERS, ratio, relative_l2, relative_larges
 from alexnet_mf.parity.referee import Referee, branch_gradients, make_referee, sgd_rule, take_steps
 from alexnet_mf.parity.run import Report, compare
 from alexnet_mf.parity.trace import Trace, trace
-from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network
+from alexnet_mf.spec import Network
 
 # Images are enlarged; conv1 gives 18x18 with padding 0 as with padding 1, so that both have the same parameters.
 NETWORK = Network("small", (1, 56, 56), (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from alexnet_mf import spec
+from alexnet_mf import networks
 from alexnet_mf.bench import conditions
 from alexnet_mf.sweep.plan import Plan
 from alexnet_mf.sweep.run import Sweep, begin
@@ -63,6 +63,6 @@ def sweep(played: Trainings) -> Callable[..., Sweep]:
     def make(record: dict[str, Any] | None = None, **plan: Any) -> Sweep:
         if record is None:
             made = Plan("numpy", **{"nets": ("lenet5", "lenet5-relu"), "epochs": 2, **plan})
-            record = begin(made, {net: spec.get_network(net) for net in made.nets}, DATA)
+            record = begin(made, {net: networks.get_network(net) for net in made.nets}, DATA)
         return Sweep(record, ["alexnet-mf", "sweep"], connect=played.connect)
     return make

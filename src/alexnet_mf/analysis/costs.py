@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from alexnet_mf import arithmetic
-from alexnet_mf.spec import Conv2d, Dense, Dropout, Flatten, Layer, LocalResponseNorm, MaxPool2d, Network, Shape
+from alexnet_mf.layers import Conv2d, Dense, Dropout, Flatten, Layer, LocalResponseNorm, MaxPool2d, Shape
+from alexnet_mf.spec import Network
 
 CONVOLUTIONS, DENSE, OTHER = "convolutions", "fully connected layers", "other layers"
 PARTS = (CONVOLUTIONS, DENSE, OTHER)

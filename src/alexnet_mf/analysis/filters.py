@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf import spec
+from alexnet_mf import layers
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.training.opened import open_weights
 
@@ -38,7 +38,7 @@ def read(path: Path, net: str | None = None) -> Filters:
     """
     opened = open_weights(path, net)
     network = opened.network
-    layer = next((layer for layer in network.layers if isinstance(layer, spec.Conv2d)), None)
+    layer = next((layer for layer in network.layers if isinstance(layer, layers.Conv2d)), None)
     if layer is None:
         raise ParametersError(f"{path}: network {network.name} has no convolution, and so no filters to draw")
     weights = opened.parameters[f"{layer.name}.weight"]

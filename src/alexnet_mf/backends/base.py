@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from alexnet_mf.augmentation import Draws
 from alexnet_mf.errors import BackendUnavailable, DataError
+from alexnet_mf.layers import Shape
 from alexnet_mf.parameters import Parameters
-from alexnet_mf.spec import Network, Shape
+from alexnet_mf.spec import Network
 
 PIXEL_SCALE = np.float32(1 / 255)
 """Grey levels to [0, 1] by one float32 multiplication: frameworks and compilers divide differently."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import augmentation, backends, spec
+from alexnet_mf import augmentation, backends, networks, spec
 from alexnet_mf.backends.base import LEFT_OUT, PRECISIONS, SPEED_SETTINGS, Execution, left_out, upsampling_factor
 from alexnet_mf.data import DATASETS
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, DataError
@@ -19,8 +19,8 @@ from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, DataError
 def add_network(parser: argparse.ArgumentParser) -> None:
     """--net and --device."""
     parser.add_argument("--net", default="alexnet",
-                        help=f"network: {', '.join(spec.NETWORKS)}; or a file of your own that ends in .toml (default: "
-                             f"alexnet)")
+                        help=f"network: {', '.join(networks.NETWORKS)}; or a file of your own that ends in .toml "
+                             f"(default: alexnet)")
     parser.add_argument("--device", default="auto",
                         help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)")
 

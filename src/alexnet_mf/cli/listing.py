@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import arithmetic, backends, spec, specfile
+from alexnet_mf import arithmetic, backends, networks, specfile
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
@@ -31,7 +31,8 @@ def run(options: argparse.Namespace) -> int:
         raise AlexnetMfError(f"list {options.what} takes no name and no --toml")
     if options.toml:
         if not options.name or options.json:
-            raise AlexnetMfError(f"--toml takes the name of one network ({', '.join(spec.NETWORKS)}), and no --json")
+            raise AlexnetMfError(f"--toml takes the name of one network ({', '.join(networks.NETWORKS)}), and no "
+                                 f"--json")
         output.say(specfile.dump(specfile.find_network(options.name)).rstrip())
         return 0
     entries = LISTS[options.what](options)
@@ -77,7 +78,7 @@ def list_backends() -> list[dict[str, Any]]:
 def list_networks(only: str | None = None) -> list[dict[str, Any]]:
     """Each network, or one: its input, parameters, multiply-accumulates an image, and source."""
     entries = []
-    for name in [only] if only else spec.NETWORKS:
+    for name in [only] if only else networks.NETWORKS:
         network = specfile.find_network(name)
         entries.append({"network": network.name, "input": output.shape_text(network.input),
                         "parameters": sum(arithmetic.parameter_counts(network).values()),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import augmentation, backends, parameters, spec
+from alexnet_mf import augmentation, backends, layers, parameters, spec
 from alexnet_mf.backends.base import SPEED_SETTINGS, Backend, find_precision
 from alexnet_mf.cli import output, progress, signals
 from alexnet_mf.cli.arguments import (
@@ -147,7 +147,7 @@ def check_flags(folder: Run, given: dict[str, Any], options: argparse.Namespace,
     if options.out:
         raise RunError("--resume goes on in the run's own folder: leave out --out")
     recipe = job.recipe_of(folder.record)
-    rates = {layer.rate for layer in folder.network.layers if isinstance(layer, spec.Dropout)}
+    rates = {layer.rate for layer in folder.network.layers if isinstance(layer, layers.Dropout)}
     before = folder.found.session if folder.found else folder.record
     has = {"net": {folder.network.name}, "seed": {folder.record["seed"]}, "recipe": {recipe.name},
            "data": {folder.record["data_name"], "auto"}, "batch_size": {recipe.batch_size},

@@ -16,11 +16,7 @@ from numpy.typing import NDArray
 from alexnet_mf import arithmetic
 from alexnet_mf.backends.base import Sgd
 from alexnet_mf.backends.numpy import layers
-from alexnet_mf.parameters import digest
-from alexnet_mf.parity.ladder import Comparison, Rung, same_shapes
-from alexnet_mf.parity.measure import relative_l2
-from alexnet_mf.parity.referee import Rule, branch_gradients, take_steps
-from alexnet_mf.spec import (
+from alexnet_mf.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -31,6 +27,10 @@ from alexnet_mf.spec import (
     LocalResponseNorm,
     MaxPool2d,
 )
+from alexnet_mf.parameters import digest
+from alexnet_mf.parity.ladder import Comparison, Rung, same_shapes
+from alexnet_mf.parity.measure import relative_l2
+from alexnet_mf.parity.referee import Rule, branch_gradients, take_steps
 
 Array: TypeAlias = NDArray[Any]
 Cause: TypeAlias = tuple[str, Array]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import parameters, spec
+from alexnet_mf import networks, parameters
 from alexnet_mf.backends import BACKENDS
 from alexnet_mf.backends.base import AS_IT_COMES, Execution, find_precision
 from alexnet_mf.errors import BackendUnavailable, TraceError
@@ -71,8 +71,8 @@ def compare(answers: Sequence[Trace], tier: str = "float32", referee: Referee | 
         referee = next((referee_of(answer) for answer in answers if answer.backend == "numpy"), None)
     if referee is None:
         case = answers[0].case()
-        if case.network.name in spec.NETWORKS:  # `alexnet-tab` is another network for each backend
-            case = type(case)(**{**vars(case), "network": spec.get_network(case.network.name, "numpy")})
+        if case.network.name in networks.NETWORKS:  # `alexnet-tab` is another network for each backend
+            case = type(case)(**{**vars(case), "network": networks.get_network(case.network.name, "numpy")})
         referee = make_referee(case)
     check_comparable([referee.trace, *answers])
     labels = label(answers)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from alexnet_mf import files, parameters, spec
+from alexnet_mf import files, layers, parameters, spec
 from alexnet_mf.backends.base import Backend, Model, Sgd
 from alexnet_mf.errors import TraceError
 from alexnet_mf.parameters import Parameters
@@ -135,7 +135,7 @@ def dropout_activity(model: Model[Any], case: Case, batch: Any) -> dict[str, NDA
         outputs = model.outputs(batch, dropout=(case.seed, step))
         before = dict(zip(outputs, [model.pixels(batch), *outputs.values()]))
         for layer in case.network.layers:
-            if isinstance(layer, spec.Dropout):
+            if isinstance(layer, layers.Dropout):
                 result[f"{layer.name}/{label}/out"] = outputs[layer.name]
                 result[f"{layer.name}/{label}/in"] = before[layer.name]
                 result.setdefault("logits", outputs[case.network.layers[-1].name])
@@ -144,7 +144,7 @@ def dropout_activity(model: Model[Any], case: Case, batch: Any) -> dict[str, NDA
 
 def dropout_step_loss(model: Model[Any], case: Case, batch: Any) -> float | None:
     """The loss of one SGD step with dropout, on the first batch; none where the network has no dropout."""
-    if not any(isinstance(layer, spec.Dropout) for layer in case.network.layers):
+    if not any(isinstance(layer, layers.Dropout) for layer in case.network.layers):
         return None
     trainer = model.trainer(case.sgd, case.seed)
     trainer.step(batch, np.arange(case.batch), 0)
@@ -221,7 +221,7 @@ def check_whole(path: Path, answer: Trace, case: Case) -> None:
     faults += [f"missing {group}/{layer.name}" for group in ("outputs", "training", *steps)
                for layer in case.network.layers if f"{group}/{layer.name}" not in answer.tensors]
     dropped = [f"dropped/{layer.name}/{call}/{side}" for layer in case.network.layers
-               if isinstance(layer, spec.Dropout) for call in DROPOUT_STEPS for side in ("in", "out")]
+               if isinstance(layer, layers.Dropout) for call in DROPOUT_STEPS for side in ("in", "out")]
     faults += [f"missing {name}" for name in ("pixels", "logits", *dropped, *(["dropped/logits"] if dropped else []))
                if name not in answer.tensors]
     for name, value in answer.tensors.items():

@@ -32,8 +32,9 @@ from alexnet_mf.backends.mxnet import network as native
 from alexnet_mf.backends.mxnet.speed import SPEED
 from alexnet_mf.backends.mxnet.training import MXNetTrainer, Placed, place, seed_dropout
 from alexnet_mf.errors import BackendUnavailable
+from alexnet_mf.layers import Flatten
 from alexnet_mf.parameters import Parameters
-from alexnet_mf.spec import Flatten, Network
+from alexnet_mf.spec import Network
 
 COPIED_BYTES = 2**28
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from alexnet_mf.backends.mxnet import network as native
 from alexnet_mf.backends.mxnet import weights
 from alexnet_mf.errors import ParametersError
+from alexnet_mf.layers import Conv2d, Dense, Flatten
 from alexnet_mf.parameters import Parameters
-from alexnet_mf.spec import Conv2d, Dense, Flatten, Network
+from alexnet_mf.spec import Network
 
 # src/ndarray/ndarray.cc and src/c_api/c_api.cc of MXNet 1.9.1.
 LIST_MAGIC = 0x112

@@ -6,18 +6,9 @@ from typing import Any
 
 from mxnet.gluon import nn
 
-from alexnet_mf import arithmetic, spec
-from alexnet_mf.spec import (
-    AdaptiveAvgPool2d,
-    AvgPool2d,
-    Conv2d,
-    Dense,
-    Flatten,
-    Layer,
-    MaxPool2d,
-    Network,
-    Shape,
-)
+from alexnet_mf import arithmetic, layers
+from alexnet_mf.layers import AdaptiveAvgPool2d, AvgPool2d, Conv2d, Dense, Flatten, Layer, MaxPool2d, Shape
+from alexnet_mf.spec import Network
 
 
 class Dropout(nn.Dropout):
@@ -86,11 +77,11 @@ def native(layer: Layer, inputs: Shape) -> nn.HybridBlock:
             return nn.AvgPool2D(layer.kernel, layer.stride, prefix=prefix)
         case AdaptiveAvgPool2d():
             return AdaptiveAvgPool2D(layer.size, prefix=prefix)
-        case spec.LocalResponseNorm():
+        case layers.LocalResponseNorm():
             return LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k, prefix=prefix)
         case Dense():
             return nn.Dense(layer.units, in_units=inputs[0], activation=layer.activation, prefix=prefix)
-        case spec.Dropout():
+        case layers.Dropout():
             return Dropout(layer.rate, prefix=prefix)
     raise TypeError(f"{layer!r} has no block of its own")
 

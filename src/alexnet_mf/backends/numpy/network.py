@@ -9,7 +9,7 @@ import numpy as np
 
 from alexnet_mf.backends.numpy import layers
 from alexnet_mf.backends.numpy.layers import Array
-from alexnet_mf.spec import (
+from alexnet_mf.layers import (
     Activation,
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -20,8 +20,8 @@ from alexnet_mf.spec import (
     Layer,
     LocalResponseNorm,
     MaxPool2d,
-    Network,
 )
+from alexnet_mf.spec import Network
 
 
 class NumpyNetwork:

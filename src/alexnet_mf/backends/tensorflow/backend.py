@@ -29,8 +29,9 @@ from alexnet_mf.backends.tensorflow import files, weights
 from alexnet_mf.backends.tensorflow import network as native
 from alexnet_mf.backends.tensorflow.speed import SPEED
 from alexnet_mf.backends.tensorflow.training import Placed, TensorFlowTrainer, mean_loss, place, seed_dropout
+from alexnet_mf.layers import Dense, Flatten, Shape
 from alexnet_mf.parameters import Parameters
-from alexnet_mf.spec import Dense, Flatten, Network, Shape
+from alexnet_mf.spec import Network
 
 COPIED_BYTES = 2**28
 

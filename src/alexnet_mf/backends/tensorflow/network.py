@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 from keras import DTypePolicy, Sequential, layers
 
-from alexnet_mf.spec import (
+from alexnet_mf.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -17,10 +17,10 @@ from alexnet_mf.spec import (
     Layer,
     LocalResponseNorm,
     MaxPool2d,
-    Network,
     Shape,
     output_shape,
 )
+from alexnet_mf.spec import Network
 
 
 class AdaptiveAveragePooling2D(layers.Layer):

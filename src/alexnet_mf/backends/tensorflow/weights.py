@@ -10,8 +10,9 @@ from keras import Sequential
 from numpy.typing import NDArray
 
 from alexnet_mf import arithmetic
+from alexnet_mf.layers import Dense, Flatten, Shape
 from alexnet_mf.parameters import Parameters
-from alexnet_mf.spec import Dense, Flatten, Network, Shape
+from alexnet_mf.spec import Network
 
 
 def load(net: Sequential, network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> None:

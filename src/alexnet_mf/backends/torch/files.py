@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet_mf import spec
+from alexnet_mf import networks, spec
 from alexnet_mf.errors import ParametersError
+from alexnet_mf.layers import Conv2d, Dense, Flatten
 from alexnet_mf.parameters import Parameters
-from alexnet_mf.spec import Conv2d, Dense, Flatten, Network
+from alexnet_mf.spec import Network
 
 TORCHVISION = "torchvision"
 
@@ -27,7 +28,7 @@ def encode(kind: str, network: Network, parameters: Parameters) -> bytes:
     """
     names = {name: name for name in parameters}
     if kind == TORCHVISION:
-        if spec.digest(network) != spec.digest(spec.ALEXNET_OWT):
+        if spec.digest(network) != spec.digest(networks.ALEXNET_OWT):
             raise ParametersError(f"torchvision's AlexNet is alexnet-owt, not {network.name}; take --to torch")
         names = {canonical: theirs for theirs, canonical in other_names(network).items()
                  if theirs.startswith(("features.", "classifier."))}

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from alexnet_mf import arithmetic
-from alexnet_mf.spec import (
+from alexnet_mf.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -20,9 +20,9 @@ from alexnet_mf.spec import (
     Layer,
     LocalResponseNorm,
     MaxPool2d,
-    Network,
     Shape,
 )
+from alexnet_mf.spec import Network
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}
 

@@ -1,0 +1,222 @@
+"""The layers that a network is made of, as data: what each takes, what it gives, what does not fit.
+
+An activation belongs to its layer, padding is an explicit number of pixels on each side, and pooling rounds down.
+Nothing here imports a framework, or anything outside the standard library.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from alexnet_mf.errors import SpecError
+
+Shape: TypeAlias = tuple[int, ...]
+"""One image's shape: (channels, height, width), or (features,) once flattened."""
+
+Activation: TypeAlias = Literal["relu", "sigmoid"]
+ACTIVATIONS: tuple[Activation, ...] = ("relu", "sigmoid")
+
+LARGEST_TENSOR = 2**31 - 1
+"""Numbers in one tensor: MXNet counts them in 32 bits, and more would not fit into memory anywhere."""
+
+
+def _check_integer(layer: Layer, field: str, least: int) -> None:
+    value = getattr(layer, field)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise SpecError(f"layer {layer.name}: {field} must be a whole number of at least {least}, not {value!r}")
+    if value > LARGEST_TENSOR:
+        raise SpecError(f"layer {layer.name}: {field} must be at most {LARGEST_TENSOR:,}, not {value:,}")
+
+
+def _check_number(layer: Layer, field: str) -> None:
+    """A finite number of at least 0, kept as a float: 1 and 1.0 are one number, and must have one digest."""
+    value = getattr(layer, field)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise SpecError(f"layer {layer.name}: {field} must be a number of at least 0, not {value!r}")
+    object.__setattr__(layer, field, float(value))
+
+
+def _check_activation(layer: Conv2d | Dense) -> None:
+    if layer.activation is not None and layer.activation not in ACTIVATIONS:
+        raise SpecError(f"layer {layer.name}: activation must be one of {', '.join(ACTIVATIONS)} or none, "
+                        f"not {layer.activation!r}")
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """A square convolution (cross-correlation) with a bias, then its activation.
+
+    With groups, input and output channels are cut into as many equal shares, in order, and each share of the output
+    sees its own share of the input alone.
+    """
+
+    name: str
+    channels: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+    activation: Activation | None = "relu"
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        for field, least in (("channels", 1), ("kernel", 1), ("stride", 1), ("padding", 0), ("groups", 1)):
+            _check_integer(self, field, least)
+        _check_activation(self)
+        if self.channels % self.groups:
+            raise SpecError(f"layer {self.name}: {self.channels} channels cannot be shared among {self.groups} groups")
+
+
+@dataclass(frozen=True)
+class MaxPool2d:
+    """The largest value in each square window; windows that do not fit are left out."""
+
+    name: str
+    kernel: int
+    stride: int
+
+    def __post_init__(self) -> None:
+        for field in ("kernel", "stride"):
+            _check_integer(self, field, 1)
+
+
+@dataclass(frozen=True)
+class AvgPool2d:
+    """The mean of each square window; windows that do not fit are left out."""
+
+    name: str
+    kernel: int
+    stride: int
+
+    def __post_init__(self) -> None:
+        for field in ("kernel", "stride"):
+            _check_integer(self, field, 1)
+
+
+@dataclass(frozen=True)
+class AdaptiveAvgPool2d:
+    """Means over size x size areas, whatever comes in.
+
+    Row i of the output covers the input's rows from floor(i height / size) up to, not including, ceil((i + 1) height /
+    size), and columns likewise: areas overlap by one pixel where the sizes do not divide.
+    """
+
+    name: str
+    size: int
+
+    def __post_init__(self) -> None:
+        _check_integer(self, "size", 1)
+
+
+@dataclass(frozen=True)
+class LocalResponseNorm:
+    """Divides each value by (k + alpha s) ** beta, s the sum of squares over `size` neighbouring channels.
+
+    The formula is section 3.3's of Krizhevsky et al. 2012, its n is `size`: alpha multiplies the sum as it is. At the
+    first and last channels the sum has fewer terms. Mind that PyTorch and MXNet divide alpha by n, TensorFlow does not.
+    """
+
+    name: str
+    size: int
+    alpha: float
+    beta: float
+    k: float
+
+    def __post_init__(self) -> None:
+        _check_integer(self, "size", 1)
+        if self.size % 2 == 0:  # frameworks disagree on which side has one neighbour more
+            raise SpecError(f"layer {self.name}: size must be odd, a channel and as many on either side, "
+                            f"not {self.size}")
+        for field in ("alpha", "beta", "k"):
+            _check_number(self, field)
+        if self.k == 0:
+            raise SpecError(f"layer {self.name}: k must be above 0: with 0 the layer divides 0 by 0")
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """(channels, height, width) to (features,), in that order."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A fully connected layer with a bias, then its activation."""
+
+    name: str
+    units: int
+    activation: Activation | None = None
+
+    def __post_init__(self) -> None:
+        _check_integer(self, "units", 1)
+        _check_activation(self)
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """In training, zeroes a share `rate` of the values and scales the others by 1 / (1 - rate)."""
+
+    name: str
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rate, (int, float)) or not 0 <= self.rate < 1:
+            raise SpecError(f"layer {self.name}: rate must be at least 0 and below 1, not {self.rate!r}")
+        object.__setattr__(self, "rate", float(self.rate))  # 0 and 0.0 are one rate, and must have one digest
+
+
+Layer: TypeAlias = Conv2d | MaxPool2d | AvgPool2d | AdaptiveAvgPool2d | LocalResponseNorm | Flatten | Dense | Dropout
+KINDS: dict[str, type[Layer]] = {kind.__name__: kind for kind in (
+    Conv2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm, Flatten, Dense, Dropout)}
+
+
+def output_shape(layer: Layer, shape: Shape) -> Shape:
+    """The shape of one image after `layer`, given its shape before; (size + 2 padding - kernel) // stride + 1.
+
+    Raises:
+        SpecError: where the layer cannot take that shape, or is of no kind that is known.
+    """
+    if type(layer) not in KINDS.values():
+        raise SpecError(f"layer {layer.name}: unknown kind {type(layer).__name__!r}; known: {', '.join(KINDS)}")
+    if isinstance(layer, Dropout):
+        return shape
+    if isinstance(layer, Dense):
+        if len(shape) != 1:
+            raise SpecError(f"layer {layer.name}: a Dense layer takes flat features, not {shape}; "
+                            f"put a Flatten before it")
+        _check_size(layer, "weight", layer.units, shape[0])
+        return (layer.units,)
+    if len(shape) != 3:
+        raise SpecError(f"layer {layer.name}: takes (channels, height, width), not the flat {shape}")
+    channels, *sizes = shape
+    if isinstance(layer, Flatten):
+        return (channels * sizes[0] * sizes[1],)
+    if isinstance(layer, LocalResponseNorm):
+        return shape
+    if isinstance(layer, AdaptiveAvgPool2d):
+        _check_size(layer, "output", channels, layer.size, layer.size)
+        return (channels, layer.size, layer.size)
+    padding = layer.padding if isinstance(layer, Conv2d) else 0
+    padded = [size + 2 * padding for size in sizes]
+    if layer.kernel > min(padded):
+        raise SpecError(f"layer {layer.name}: kernel {layer.kernel} is larger than its padded input "
+                        f"{padded[0]}x{padded[1]} ({sizes[0]}x{sizes[1]}, padding {padding})")
+    height, width = ((size - layer.kernel) // layer.stride + 1 for size in padded)
+    if not isinstance(layer, Conv2d):
+        return (channels, height, width)
+    if channels % layer.groups:
+        raise SpecError(f"layer {layer.name}: its {channels} input channels cannot be shared among {layer.groups} "
+                        f"groups")
+    _check_size(layer, "weight", layer.channels, channels // layer.groups, layer.kernel, layer.kernel)
+    _check_size(layer, "padded input", channels, *padded)
+    _check_size(layer, "output", layer.channels, height, width)
+    return (layer.channels, height, width)
+
+
+def _check_size(layer: Layer, what: str, *sizes: int) -> None:
+    """Make sure, by the arithmetic alone, that nobody has to try whether it fits into memory."""
+    if math.prod(sizes) > LARGEST_TENSOR:
+        raise SpecError(f"layer {layer.name}: a {what} of {'x'.join(map(str, sizes))} is too large: no tensor may have "
+                        f"more than {LARGEST_TENSOR:,} numbers")
