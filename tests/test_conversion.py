@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import pickle
@@ -20,7 +21,16 @@ from numpy.testing import assert_array_equal
 from alexnet_mf import backends, conversion, parameters, spec, specfile
 from alexnet_mf.conversion import KINDS, convert
 from alexnet_mf.errors import AlexnetMfError, ParametersError, SpecError
-from alexnet_mf.layers import AdaptiveAvgPool2d, AvgPool2d, Conv2d, Dense, Dropout, Flatten, LocalResponseNorm
+from alexnet_mf.layers import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    LocalResponseNorm,
+    Normalize,
+)
 from alexnet_mf.networks import ALEXNET_OWT
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.parity.measure import TIERS, relative_l2
@@ -205,6 +215,30 @@ def test_torchvision_loads_alexnet_owt_and_computes_the_same(requires, tmp_path)
     assert parameters.digest(back.parameters) == parameters.digest(given)
 
 
+def test_a_normalisation_in_front_changes_no_file(kind, native, given, net, small, tmp_path):
+    """It has no parameters: a file of the network without it is one of this network, and the other way round."""
+    normalised = dataclasses.replace(small, layers=(Normalize("norm0", (0.286,), (0.353,)), *small.layers))
+    read = conversion.read(native, net=normalised).parameters
+    assert list(read) == list(given)
+    assert parameters.digest(read) == parameters.digest(given)
+    native.write_bytes(backends.load(NATIVE[kind]).encode_weights(kind, normalised, given))
+    assert parameters.digest(conversion.read(native, net=net).parameters) == parameters.digest(given)
+    images = np.random.default_rng(0).random((3, 1, 28, 28), dtype=np.float32)
+    found = alone(PLAIN[kind], tmp_path, (images - np.float32(0.286)) / np.float32(0.353))
+    assert relative_l2(found, referee_logits(normalised, given, images)) < TIERS["float32"].output
+
+
+def test_torchvisions_weights_fit_a_network_that_normalises(requires, tmp_path):
+    """With the transform that they expect, and its names without it."""
+    requires("torch")
+    normalised = dataclasses.replace(ALEXNET_OWT, layers=(
+        Normalize("normalize", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), *ALEXNET_OWT.layers))
+    given = parameters.initialise(normalised, 0)
+    (tmp_path / "weights.pt").write_bytes(backends.load("torch").encode_weights("torchvision", ALEXNET_OWT, given))
+    read = conversion.read(tmp_path / "weights.pt", net=normalised).parameters
+    assert parameters.digest(read) == parameters.digest(given)
+
+
 def test_torchvisions_names_are_for_alexnet_owt_alone(requires, canonical, tmp_path):
     requires("torch")
     with pytest.raises(ParametersError, match="torchvision's AlexNet is alexnet-owt, not small; take"):
@@ -269,6 +303,7 @@ def test_more_than_ten_layers_of_a_kind_stay_in_their_order(kind, tmp_path):
 
 def test_groups_and_layers_without_parameters_are_no_hindrance(kind, tmp_path):
     network = Network("odd", (4, 9, 7), (
+        Normalize("norm0", (0.5, 0.4, 0.3, 0.2), (0.1, 0.2, 0.3, 0.4)),
         Conv2d("conv1", channels=6, kernel=3, stride=2, padding=2, groups=2),
         LocalResponseNorm("norm1", 3, 0.1, 0.75, 2.0),
         AvgPool2d("pool1", kernel=2, stride=1), Conv2d("conv2", 4, 1, activation="sigmoid"),

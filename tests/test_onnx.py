@@ -20,12 +20,14 @@ from alexnet_mf.layers import (
     Flatten,
     LocalResponseNorm,
     MaxPool2d,
+    Normalize,
 )
 from alexnet_mf.parity.measure import TIERS, relative_l2
 from alexnet_mf.spec import Network
 
 TOLERANCE = TIERS["float32"].output
 EVERYTHING = Network("everything", (2, 23, 19), (
+    Normalize("normalize", mean=(0.1, 0.4), std=(0.2, 0.7)),
     Conv2d("conv1", channels=6, kernel=4, stride=2, padding=3, groups=2), LocalResponseNorm("norm1", 5, 0.5, 0.75, 2.0),
     MaxPool2d("pool1", kernel=3, stride=2), Conv2d("conv2", channels=4, kernel=1, activation="sigmoid"),
     AvgPool2d("pool2", kernel=2, stride=1), AdaptiveAvgPool2d("pool3", size=3), Conv2d("conv3", 5, 2, activation=None),
@@ -89,6 +91,7 @@ def test_every_kind_of_layer_gives_the_referees_outputs():
 
 
 @pytest.mark.parametrize("layer, change", [
+    ("normalize", {"mean": (0.4, 0.1)}), ("normalize", {"std": (0.7, 0.2)}), ("normalize", {"std": (1.0, 1.0)}),
     ("norm1", {"alpha": 0.1}), ("norm1", {"size": 3}), ("norm1", {"k": 1.0}), ("pool2", {"kernel": 1}),
     ("conv2", {"activation": "relu"}), ("fc4", {"activation": "relu"})])
 def test_the_witness_would_see_another_network(layer, change):

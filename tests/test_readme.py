@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_mf import backends, cli, conversion, data
+from alexnet_mf import backends, cli, conversion, data, networks, specfile
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -108,6 +109,28 @@ def test_the_python_example_runs(folder: Path, requires: Callable[[str], None]) 
     accuracy, run = done.stdout.splitlines()[-1].split()
     assert 0 <= float(accuracy) <= 1
     assert (folder / run / "lenet5.onnx").stat().st_size > 4 * 61_706
+
+
+def normalised_lenet(folder: Path) -> Path:
+    """lenet5 as a file, with the README's TOML before its first layer."""
+    [example] = re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
+    head, header, rest = specfile.dump(networks.LENET5).partition("[[layers]]")
+    path = folder / "mine.toml"
+    path.write_text(f"{head}{example}\n{header}{rest}", encoding="utf-8")
+    return path
+
+
+def test_the_toml_example_goes_before_the_first_layer(tmp_path: Path) -> None:
+    network = specfile.load(normalised_lenet(tmp_path))
+    assert network.layers[1:] == networks.LENET5.layers
+    assert network.layers[0].mean == (0.2860,) and network.layers[0].std == (0.3530,)
+
+
+@pytest.mark.real_data
+def test_the_toml_example_has_the_numbers_of_fashion_mnist() -> None:
+    """Every pixel of the training images, in [0, 1]."""
+    pixels = data.fashion_mnist.load().train.images / np.float64(255)
+    assert (round(float(pixels.mean()), 4), round(float(pixels.std()), 4)) == (0.2860, 0.3530)
 
 
 EXERCISES = commands(README.parent / "docs" / "exercises.md")

@@ -23,6 +23,7 @@ from alexnet_mf.layers import (
     Flatten,
     LocalResponseNorm,
     MaxPool2d,
+    Normalize,
 )
 from alexnet_mf.networks import ALEXNET, LENET5, TABS
 from alexnet_mf.spec import Network
@@ -52,6 +53,19 @@ DENSE = Dense("last", units=10)
     (lambda: LocalResponseNorm("norm9", 5, 1e-4, float("nan"), 2), ["norm9", "beta", "nan"]),
     (lambda: LocalResponseNorm("norm9", 5, 1e-4, "0.75", 2), ["norm9", "beta", "'0.75'"]),
     (lambda: LocalResponseNorm("norm9", 5, 1e-4, 0.75, 0), ["norm9", "k", "above 0"]),
+    (lambda: LocalResponseNorm("norm9", 5, 10**400, 0.75, 2), ["norm9", "alpha", "10000"]),
+    (lambda: Normalize("norm9", 0.5, (0.5,)), ["norm9", "mean must be a list", "each channel", "0.5"]),
+    (lambda: Normalize("norm9", (0.5,), ()), ["norm9", "std must be a list", "()"]),
+    (lambda: Normalize("norm9", "0.5", (0.5,)), ["norm9", "mean must be a list", "'0.5'"]),
+    (lambda: Normalize("norm9", (0.5, 0.5), (0.5,)), ["norm9", "mean and std", "each channel", "2 and 1"]),
+    (lambda: Normalize("norm9", (0.5,), (0,)), ["norm9", "std", "between 1e-6 and 1e6", "0"]),
+    (lambda: Normalize("norm9", (0.5,), (-0.5,)), ["norm9", "std", "-0.5"]),
+    (lambda: Normalize("norm9", (0.5,), (1e-7,)), ["norm9", "std", "1e-07"]),
+    (lambda: Normalize("norm9", (0.5,), (float("inf"),)), ["norm9", "std", "inf"]),
+    (lambda: Normalize("norm9", (float("nan"),), (0.5,)), ["norm9", "mean", "nan"]),
+    (lambda: Normalize("norm9", (10**400,), (0.5,)), ["norm9", "mean", "between -1e6 and 1e6"]),
+    (lambda: Normalize("norm9", (0.5, "0.5"), (0.5, 0.5)), ["norm9", "mean", "'0.5'"]),
+    (lambda: Normalize("norm9", (0.5,), (True,)), ["norm9", "std", "True"]),
     (lambda: Dense("fc9", units=0), ["fc9", "units", "0"]),
     (lambda: Dense("fc9", units=4, activation="softmax"), ["fc9", "softmax", "relu"]),
     (lambda: Dropout("drop9", rate=1.0), ["drop9", "rate", "below 1", "1.0"]),
@@ -86,6 +100,12 @@ def test_a_bad_layer_is_named_with_its_numbers(make, named):
     ((1, 28, 4), (AvgPool2d("pool1", kernel=5, stride=1), Flatten("flatten"), DENSE), ["pool1", "kernel 5", "28x4"]),
     ((1, 28, 28), (Flatten("flatten"), LocalResponseNorm("norm1", 5, 1e-4, 0.75, 2), DENSE), ["norm1", "(784,)"]),
     ((1, 28, 28), (Flatten("flatten"), AdaptiveAvgPool2d("areas", size=2), DENSE), ["areas", "(784,)"]),
+    ((3, 28, 28), (Normalize("norm1", (0.5,), (0.5,)), Flatten("flatten"), DENSE),
+     ["norm1", "of 1 channels", "3 come in"]),
+    ((1, 28, 28), (Conv2d("conv1", 1, 3), Normalize("norm1", (0.5,), (0.5,)), Flatten("flatten"), DENSE),
+     ["norm1", "the first layer, not layer 2"]),
+    ((1, 28, 28), (Normalize("norm1", (0.5,), (0.5,)), Normalize("norm2", (0.5,), (0.5,)), Flatten("flatten"), DENSE),
+     ["norm2", "the first layer, not layer 2"]),
     ((1, 28, 4), (MaxPool2d("pool1", kernel=5, stride=1), Flatten("flatten"), DENSE), ["pool1", "kernel 5", "28x4"]),
     ((1, 28, 28), (Flatten("flatten"), Dense("fc1", units=8), Dense("fc1", units=10)), ["2 layers", "'fc1'"]),
     ((1, 28, 28), (DENSE,), ["last", "(1, 28, 28)", "Flatten"]),
@@ -108,7 +128,9 @@ def test_a_network_that_does_not_fit_together_is_refused(size, layers, named):
     ({"name": "a b"}, "'a b' cannot name a network"), ({"name": "a/b"}, "a/b"), ({"name": 7}, "7 cannot name"),
     ({"name": ""}, "'' cannot name"), ({"source": 7}, "source must be a text, not 7"),
     ({"learning_rate": 0}, "learning_rate must be a number above 0, not 0"), ({"learning_rate": -1.0}, "-1.0"),
-    ({"learning_rate": float("inf")}, "inf"), ({"learning_rate": "fast"}, "'fast'"), ({"learning_rate": True}, "True"),
+    ({"learning_rate": float("inf")}, "inf"),
+    ({"learning_rate": 10**400}, "must be a number above 0"),
+    ({"learning_rate": "fast"}, "'fast'"), ({"learning_rate": True}, "True"),
     ({"input": (True, 28, 28)}, "input must be"),
 ])
 def test_a_network_with_a_bad_field_is_refused(change, named):
@@ -145,6 +167,7 @@ def test_output_shapes_round_down():
     assert layers.output_shape(AvgPool2d("pool", kernel=3, stride=2), (7, 8, 5)) == (7, 3, 2)
     assert layers.output_shape(AdaptiveAvgPool2d("pool", size=6), (7, 13, 5)) == (7, 6, 6)
     assert layers.output_shape(LocalResponseNorm("norm", 5, 1e-4, 0.75, 2), (7, 3, 2)) == (7, 3, 2)
+    assert layers.output_shape(Normalize("norm", (0.5, 0.5), (1, 2)), (2, 3, 5)) == (2, 3, 5)
     assert layers.output_shape(Conv2d("conv", channels=9, kernel=1, groups=3), (6, 3, 2)) == (9, 3, 2)
     assert layers.output_shape(Flatten("flatten"), (7, 3, 2)) == (42,)
     assert layers.output_shape(Dropout("drop", rate=0.5), (7, 3, 2)) == (7, 3, 2)
@@ -249,6 +272,34 @@ def test_digest_catches_every_changed_number():
                 changed.append(dataclasses.replace(ALEXNET, layers=tuple(layers)))
     digests = {spec.digest(network) for network in [ALEXNET, *changed]}
     assert len(digests) == 1 + len(changed) == 1 + 4 + 5 * 8 - 1 + 3 * 3 + 1 + 3 * 4 + 2 * 2
+
+
+IMAGENET = Normalize("normalize", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+def normalised(layer: Normalize) -> Network:
+    return dataclasses.replace(networks.ALEXNET_OWT, name="normalised", layers=(layer, *networks.ALEXNET_OWT.layers))
+
+
+def test_a_normalisation_travels_as_data():
+    """Its numbers are lists in JSON; 1 and 1.0 are one number."""
+    network = normalised(IMAGENET)
+    described = json.loads(json.dumps(spec.as_dict(network)))
+    assert described == spec.as_dict(network)
+    assert described["layers"][0] == {"kind": "Normalize", "name": "normalize", "mean": [0.485, 0.456, 0.406],
+                                      "std": [0.229, 0.224, 0.225]}
+    again = spec.from_dict(described)
+    assert again == network and hash(again) == hash(network)
+    whole, real = (normalised(Normalize("n", mean, std)) for mean, std in (((0, 1, 0), [1, 2, 1]),
+                                                                           ([0.0, 1.0, 0.0], (1.0, 2.0, 1.0))))
+    assert whole == real and spec.digest(whole) == spec.digest(real)
+
+
+def test_digest_catches_a_normalisation():
+    digests = {spec.digest(network) for network in (networks.ALEXNET_OWT, *map(normalised, (
+        IMAGENET, dataclasses.replace(IMAGENET, mean=IMAGENET.mean[::-1]),
+        dataclasses.replace(IMAGENET, std=IMAGENET.std[::-1]), dataclasses.replace(IMAGENET, name="other"))))}
+    assert len(digests) == 5
 
 
 def test_equal_networks_have_equal_digests():

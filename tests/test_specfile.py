@@ -9,7 +9,7 @@ import pytest
 
 from alexnet_mf import networks, spec, specfile
 from alexnet_mf.errors import SpecError
-from alexnet_mf.layers import AvgPool2d, Conv2d, Dense, Flatten
+from alexnet_mf.layers import AvgPool2d, Conv2d, Dense, Flatten, Normalize
 from alexnet_mf.spec import Network
 
 TINY = """
@@ -41,6 +41,12 @@ units = 10
 """
 
 
+def normalised(before: str, mean: str, std: str) -> dict[str, str]:
+    """What to replace for a normalisation before the layer of that kind."""
+    layer = f'[[layers]]\nkind = "{before}"'
+    return {layer: f'[[layers]]\nkind = "Normalize"\nname = "norm"\nmean = {mean}\nstd = {std}\n\n{layer}'}
+
+
 @pytest.fixture
 def write(tmp_path: Path):
     """A file with this text, with some words replaced."""
@@ -70,6 +76,13 @@ def test_what_is_written_can_be_read(write, network):
     assert again == dataclasses.replace(network, name=f"my-{network.name}")
     assert spec.digest(again) == spec.digest(network)
     assert specfile.load(write(specfile.dump(again))) == again, "a name that is not the package's stays"
+
+
+def test_a_normalisation_is_written_and_read(write):
+    network = Network("colour", (3, 4, 4), (Normalize("normalize", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+                                            Flatten("flatten"), Dense("fc", units=2)))
+    assert "mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n" in specfile.dump(network)
+    assert specfile.load(write(specfile.dump(network))) == network
 
 
 def test_odd_texts_are_written_as_toml(write):
@@ -124,6 +137,14 @@ def test_a_name_or_a_file_finds_a_network(write):
     ({"[1, 28, 28]": "[28, 28]"}, ["input must be", "(28, 28)"]),
     ({"[1, 28, 28]": "28"}, ["input must be [channels, height, width], not 28"]),
     ({"[1, 28, 28]": "[1, 1_000_000, 1_000_000]"}, ["too large"]),
+    ({"learning_rate = 1": f"learning_rate = 1{'0' * 400}"}, ["learning_rate must be a number above 0"]),
+    (normalised("Conv2d", "[0.5]", "[0.25, 0.25]"), ["line 6: layer norm", "1 and 2"]),
+    (normalised("Conv2d", "[0.5]", "[0]"), ["line 6: layer norm", "std", "not 0"]),
+    (normalised("Conv2d", "0.5", "[1]"), ["line 6: layer norm", "a list", "not 0.5"]),
+    (normalised("Conv2d", "[0.5, 0.5, 0.5]", "[1, 1, 1]"),
+     ["line 6: layer norm", "of 3 channels, and 1 come in"]),
+    (normalised("Flatten", "[0.5]", "[1]"),
+     ["line 19: layer norm", "the first layer, not layer 3"]),
 ])
 def test_a_wrong_file_is_told_with_line_and_layer(write, replaced, named):
     path = write(**replaced)

@@ -7,6 +7,7 @@ Nothing here imports a framework, or anything outside the standard library.
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -21,6 +22,9 @@ ACTIVATIONS: tuple[Activation, ...] = ("relu", "sigmoid")
 LARGEST_TENSOR = 2**31 - 1
 """Numbers in one tensor: MXNet counts them in 32 bits, and more would not fit into memory anywhere."""
 
+SMALLEST_STD, LARGEST_STATISTIC = 1e-6, 1e6
+"""Of pixels in [0, 1]. Far beyond, float32 keeps nothing of them, and below 1e-7 Keras divides by its own epsilon."""
+
 
 def _check_integer(layer: Layer, field: str, least: int) -> None:
     value = getattr(layer, field)
@@ -33,9 +37,20 @@ def _check_integer(layer: Layer, field: str, least: int) -> None:
 def _check_number(layer: Layer, field: str) -> None:
     """A finite number of at least 0, kept as a float: 1 and 1.0 are one number, and must have one digest."""
     value = getattr(layer, field)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= sys.float_info.max:
         raise SpecError(f"layer {layer.name}: {field} must be a number of at least 0, not {value!r}")
     object.__setattr__(layer, field, float(value))
+
+
+def _check_channels(layer: Normalize, field: str, least: float, limits: str) -> None:
+    """Numbers in a list, which a description has, or a tuple, as which they are kept."""
+    values = getattr(layer, field)
+    if not isinstance(values, (list, tuple)) or not values:
+        raise SpecError(f"layer {layer.name}: {field} must be a list with a number for each channel, not {values!r}")
+    for value in values:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= LARGEST_STATISTIC:
+            raise SpecError(f"layer {layer.name}: {field} must have numbers {limits}, not {value!r}")
+    object.__setattr__(layer, field, tuple(map(float, values)))
 
 
 def _check_activation(layer: Conv2d | Dense) -> None:
@@ -135,6 +150,27 @@ class LocalResponseNorm:
 
 
 @dataclass(frozen=True)
+class Normalize:
+    """(x - mean) / std, channel by channel: the first layer of a network that takes normalised pixels.
+
+    The pixels that come in are scaled to [0, 1], and mean and std are of these, as in torchvision's transform of this
+    name: ImageNet's are 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225, of red, green and blue. They are data of the
+    network, not parameters: nothing learns them.
+    """
+
+    name: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _check_channels(self, "mean", -LARGEST_STATISTIC, "between -1e6 and 1e6")
+        _check_channels(self, "std", SMALLEST_STD, "between 1e-6 and 1e6")
+        if len(self.mean) != len(self.std):
+            raise SpecError(f"layer {self.name}: mean and std must have one number for each channel, not "
+                            f"{len(self.mean)} and {len(self.std)}")
+
+
+@dataclass(frozen=True)
 class Flatten:
     """(channels, height, width) to (features,), in that order."""
 
@@ -167,9 +203,10 @@ class Dropout:
         object.__setattr__(self, "rate", float(self.rate))  # 0 and 0.0 are one rate, and must have one digest
 
 
-Layer: TypeAlias = Conv2d | MaxPool2d | AvgPool2d | AdaptiveAvgPool2d | LocalResponseNorm | Flatten | Dense | Dropout
+Layer: TypeAlias = (Conv2d | MaxPool2d | AvgPool2d | AdaptiveAvgPool2d | LocalResponseNorm | Normalize | Flatten |
+                    Dense | Dropout)
 KINDS: dict[str, type[Layer]] = {kind.__name__: kind for kind in (
-    Conv2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm, Flatten, Dense, Dropout)}
+    Conv2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm, Normalize, Flatten, Dense, Dropout)}
 
 
 def output_shape(layer: Layer, shape: Shape) -> Shape:
@@ -193,7 +230,10 @@ def output_shape(layer: Layer, shape: Shape) -> Shape:
     channels, *sizes = shape
     if isinstance(layer, Flatten):
         return (channels * sizes[0] * sizes[1],)
-    if isinstance(layer, LocalResponseNorm):
+    if isinstance(layer, Normalize) and len(layer.mean) != channels:
+        raise SpecError(f"layer {layer.name}: mean and std are of {len(layer.mean)} channels, and {channels} come in: "
+                        f"each must have its own number")
+    if isinstance(layer, (LocalResponseNorm, Normalize)):
         return shape
     if isinstance(layer, AdaptiveAvgPool2d):
         _check_size(layer, "output", channels, layer.size, layer.size)

@@ -27,6 +27,7 @@ from alexnet_mf.layers import (
     Layer,
     LocalResponseNorm,
     MaxPool2d,
+    Normalize,
     Shape,
 )
 from alexnet_mf.spec import Network
@@ -114,6 +115,11 @@ def _nodes(layer: Layer, shape: Shape, source: str) -> Iterator[Node]:
             # Like PyTorch, ONNX divides alpha by the number of channels.
             yield helper.make_node("LRN", [source], [name], name, size=layer.size, alpha=layer.alpha * layer.size,
                                    beta=layer.beta, bias=layer.k), {}
+        case Normalize():
+            mean, std = (np.array(values, np.float32)[:, None, None] for values in (layer.mean, layer.std))
+            yield helper.make_node("Sub", [source, f"{name}.mean"], [f"{name}_centred"], f"{name}_centred"), {
+                f"{name}.mean": mean}
+            yield helper.make_node("Div", [f"{name}_centred", f"{name}.std"], [name], name), {f"{name}.std": std}
         case Flatten():
             yield helper.make_node("Flatten", [source], [name], name, axis=1), {}
         case Dropout():

@@ -12,12 +12,13 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from alexnet_mf.errors import SpecError
-from alexnet_mf.layers import KINDS, LARGEST_TENSOR, Dense, Dropout, Layer, Shape, output_shape
+from alexnet_mf.layers import KINDS, LARGEST_TENSOR, Dense, Dropout, Layer, Normalize, Shape, output_shape
 
 BiasInitialisation: TypeAlias = Literal["zeros", "uniform_fan_in"]
 BIAS_INITIALISATIONS: tuple[BiasInitialisation, ...] = ("zeros", "uniform_fan_in")
@@ -56,7 +57,7 @@ class Network:
             raise SpecError(f"network {self.name}: input must be (channels, height, width), not {self.input!r}")
         if self.learning_rate is not None:
             rate = self.learning_rate
-            if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 < rate < math.inf:
+            if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 < rate <= sys.float_info.max:
                 raise SpecError(f"network {self.name}: learning_rate must be a number above 0, not {rate!r}")
             object.__setattr__(self, "learning_rate", float(rate))
         if self.bias_initialisation not in BIAS_INITIALISATIONS:
@@ -72,7 +73,10 @@ class Network:
             if count > 1:
                 raise SpecError(f"network {self.name}: {count} layers are named {name!r}; names must differ")
         shape: Shape = self.input
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers, 1):
+            if isinstance(layer, Normalize) and number > 1:
+                raise SpecError(f"layer {layer.name}: a Normalize layer takes the pixels, so it must be "
+                                f"the first layer, not layer {number}")
             shape = output_shape(layer, shape)
         if math.prod(self.input) > LARGEST_TENSOR:
             raise SpecError(f"network {self.name}: an input of {'x'.join(map(str, self.input))} is too large: "
@@ -98,14 +102,14 @@ def with_dropout(network: Network, rate: float) -> Network:
 def as_dict(network: Network) -> dict[str, Any]:
     """The network as plain JSON values; each layer says its kind."""
     fields = _described(network)
-    fields["input"] = list(network.input)
     fields["layers"] = [{"kind": type(layer).__name__, **_described(layer)} for layer in network.layers]
     return fields
 
 
 def _described(thing: Network | Layer) -> dict[str, Any]:
-    """The fields, less those of `LATER_FIELDS` that say nothing new."""
-    return {key: value for key, value in dataclasses.asdict(thing).items()
+    """The fields, less those of `LATER_FIELDS` that say nothing new; several numbers are a list, as in JSON."""
+    return {key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(thing).items()
             if key not in LATER_FIELDS or value != LATER_FIELDS[key]}
 
 

@@ -21,7 +21,7 @@ from alexnet_mf.analysis.costs import (
     Work,
     costs,
 )
-from alexnet_mf.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, LocalResponseNorm, MaxPool2d
+from alexnet_mf.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, LocalResponseNorm, MaxPool2d, Normalize
 from alexnet_mf.spec import Network
 
 ALL = [networks.get_network(name) for name in networks.NETWORKS if name != "alexnet-tab"]
@@ -191,3 +191,17 @@ def test_average_pooling_keeps_no_positions():
     network = Network("means", (1, 4, 4), (Conv2d("conv1", channels=2, kernel=1), AvgPool2d("pool1", 2, 2),
                                            Flatten("flatten"), Dense("fc2", units=2)))
     assert layer(costs(network, 3), "pool1").held.auxiliary == 0
+
+
+def test_normalised_pixels_are_read_and_written_once():
+    """Nothing multiplies and accumulates, and no gradient goes there."""
+    network = Network("normalised", (3, 5, 4), (Normalize("normalize", (0.5,) * 3, (0.2,) * 3),
+                                                Conv2d("conv1", channels=2, kernel=1), Flatten("flatten"),
+                                                Dense("fc2", units=2)))
+    cost = layer(costs(network, 7, 4, momentum=True), "normalize")
+    assert (cost.kind, cost.part, cost.parameters, cost.activation_gradients) == ("Normalize", OTHER, 0, 0)
+    assert cost.forward == cost.training == Work(0, 2 * 7 * 4 * 60)
+    assert cost.operations == {FORWARD: cost.forward}
+    assert cost.held.total == cost.held.activations == 7 * 4 * 60
+    plain = costs(Network("plain", network.input, network.layers[1:]), 7, 4, momentum=True)
+    assert costs(network, 7, 4, momentum=True).layers[1:] == plain.layers, "all else costs what it did"

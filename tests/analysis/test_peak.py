@@ -16,7 +16,7 @@ from alexnet_mf import backends, networks, parameters
 from alexnet_mf.analysis.costs import MASK_BYTES, costs
 from alexnet_mf.analysis.peak import predicted_peak
 from alexnet_mf.backends.base import Sgd
-from alexnet_mf.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
+from alexnet_mf.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, MaxPool2d, Normalize
 from alexnet_mf.spec import Network
 
 TOLERANCE = 0.002
@@ -46,6 +46,19 @@ def test_by_hand_where_backward_needs_more():
     backward_of_relu = (conv + dense) + pixels + output + logits + dense + output + output
     assert backward_of_pool > backward_of_relu
     assert (peak.bytes, peak.moment) == (backward_of_pool, "the gradients of pool1")
+
+
+NORMALISED = Network("normalised", (3, 64, 64), (
+    Normalize("normalize", (0.5, 0.4, 0.3), (0.2, 0.2, 0.3)), AvgPool2d("pool0", 8, 8),
+    Conv2d("conv1", channels=2, kernel=3), Flatten("flatten"), Dense("fc2", units=2)))
+
+
+def test_by_hand_where_pixels_are_normalised():
+    """Three of them at once: as they come, less their mean, and divided; nobody keeps the last once it is pooled."""
+    weights, pixels = (2 * 27 + 2) + (2 * 72 + 2), 5 * 3 * 64 * 64
+    peak = predicted_peak(costs(NORMALISED, 5, 1))
+    assert peak.moment == "the output of normalize"
+    assert peak.bytes == weights + 3 * pixels
 
 
 def test_without_momentum_a_velocity_less():
@@ -114,6 +127,14 @@ def test_pytorchs_tensors_take_what_was_predicted(torch_backend, name, batch_siz
     network = networks.get_network(name)
     predicted = predicted_peak(costs(network, batch_size, momentum=momentum > 0)).bytes
     assert counted(torch_backend, network, batch_size, momentum) == pytest.approx(predicted, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("without", [None, "pool0"])
+def test_normalised_pixels_are_kept_only_for_a_convolution(torch_backend, without):
+    network = Network("normalised", NORMALISED.input, tuple(
+        layer for layer in NORMALISED.layers if layer.name != without))
+    predicted = predicted_peak(costs(network, 8)).bytes
+    assert counted(torch_backend, network, 8, 0.0) == pytest.approx(predicted, rel=TOLERANCE)
 
 
 def test_dropout_after_a_layer_that_keeps_nothing(torch_backend):

@@ -24,6 +24,7 @@ from alexnet_mf.layers import (
     Flatten,
     LocalResponseNorm,
     MaxPool2d,
+    Normalize,
 )
 from alexnet_mf.networks import get_network
 from alexnet_mf.spec import Network, with_dropout
@@ -324,6 +325,12 @@ KINDS = {
     "areas that divide": (Conv2d("conv1", channels=16, kernel=2, padding=1), AdaptiveAvgPool2d("areas", size=5)),
     "areas that overlap": (Conv2d("conv1", channels=16, kernel=2), AdaptiveAvgPool2d("areas", size=4)),
     "more areas than pixels": (Conv2d("conv1", channels=4, kernel=7), AdaptiveAvgPool2d("areas", size=15)),
+    "normalised": (
+        Normalize("norm0", mean=(0.5, -0.1, 0.0, 0.25), std=(0.25, 1.0, 3.0, 0.5)),
+        Conv2d("conv1", channels=16, kernel=3)),
+    "normalised, then pooled": (
+        Normalize("norm0", mean=(0.5,) * 4, std=(0.25,) * 4), AvgPool2d("pool0", kernel=2, stride=2),
+        Conv2d("conv1", channels=16, kernel=1, groups=2)),
 }
 
 

@@ -28,12 +28,14 @@ from alexnet_mf.layers import (
     Flatten,
     LocalResponseNorm,
     MaxPool2d,
+    Normalize,
 )
 from alexnet_mf.networks import ALEXNET
 from alexnet_mf.spec import Network, with_dropout
 
 # Every layer type, a stride that does not divide, padding, overlapping windows, an odd and non-square input.
 SMALL = Network("small", (2, 13, 11), (
+    Normalize("norm0", mean=(0.4, 0.6), std=(0.5, 0.3)),
     Conv2d("conv1", channels=3, kernel=3, stride=2, padding=1),
     MaxPool2d("pool1", kernel=3, stride=2),
     Conv2d("conv2", channels=4, kernel=2, padding=1, activation="sigmoid"),
@@ -241,6 +243,36 @@ def test_local_response_norm_gradient_by_finite_differences(channels, size, alph
     gradient = layers.local_response_norm_backward(upstream, x, size, alpha, beta, k)
     assert_is_gradient(gradient, lambda: float(
         (layers.local_response_norm_forward(x, size, alpha, beta, k) * upstream).sum()), x)
+
+
+# Normalisation
+
+
+def test_normalisation_by_hand():
+    """Each channel has its own mean and deviation."""
+    x = np.array([[0.5, 1.0], [0.25, 0.75]]).reshape(1, 2, 1, 2)
+    output = layers.normalize_forward(x, mean=(0.5, 0.25), std=(0.25, 2.0))
+    assert_array_equal(output[0, :, 0], [[0, 2], [0, 0.25]])
+    gradient = layers.normalize_backward(np.array([[1.0, 10], [100, 1000]]).reshape(x.shape), std=(0.25, 2.0))
+    assert_array_equal(gradient[0, :, 0], [[4, 40], [50, 500]])
+
+
+def test_normalisation_makes_mean_0_and_deviation_1():
+    x = random(4, 3, 5, 6) * np.array([2.0, 0.1, 7.0])[:, None, None] + np.array([1.0, -3.0, 0.2])[:, None, None]
+    output = layers.normalize_forward(x, tuple(x.mean(axis=(0, 2, 3))), tuple(x.std(axis=(0, 2, 3))))
+    assert_allclose(output.mean(axis=(0, 2, 3)), 0, atol=1e-13)
+    assert_allclose(output.std(axis=(0, 2, 3)), 1, rtol=1e-13)
+
+
+def test_normalisation_in_float32_stays_there():
+    x = np.ones((1, 1, 2, 2), np.float32)
+    assert layers.normalize_forward(x, (0.1,), (0.3,)).dtype == layers.normalize_backward(x, (0.3,)).dtype == np.float32
+
+
+def test_normalisation_gradient_by_finite_differences():
+    x, upstream, mean, std = random(2, 3, 4, 5), random(2, 3, 4, 5, seed=1), (0.4, -0.2, 3.0), (0.2, 1.5, 0.7)
+    gradient = layers.normalize_backward(upstream, std)
+    assert_is_gradient(gradient, lambda: float((layers.normalize_forward(x, mean, std) * upstream).sum()), x)
 
 
 # Pooling
@@ -772,9 +804,9 @@ def test_describe_measures_what_the_spec_says():
     assert {row.name: row.shape for row in rows} == {
         name: (1, *shape) for name, shape in arithmetic.output_shapes(SMALL).items()}
     assert {row.name: row.parameters for row in rows} == arithmetic.parameter_counts(SMALL)
-    assert [row.native for row in rows][:8] == [
-        "conv2d + relu", "max_pool", "conv2d + sigmoid", "local_response_norm", "conv2d", "max_pool", "avg_pool",
-        "adaptive_avg_pool"]
+    assert [row.native for row in rows][:9] == [
+        "normalize", "conv2d + relu", "max_pool", "conv2d + sigmoid", "local_response_norm", "conv2d", "max_pool",
+        "avg_pool", "adaptive_avg_pool"]
 
 
 def test_logits_do_not_depend_on_the_batch_size():

@@ -28,8 +28,10 @@ from alexnet_mf.layers import (
     Flatten,
     LocalResponseNorm,
     MaxPool2d,
+    Normalize,
 )
 from alexnet_mf.parity.case import Case, random_case
+from alexnet_mf.parity.diagnose import IMAGENET
 from alexnet_mf.parity.referee import Referee, make_referee
 from alexnet_mf.parity.run import compare
 from alexnet_mf.parity.trace import trace
@@ -53,7 +55,11 @@ STREAMS = Network("streams", (4, 18, 19), (  # 7x7 reach `areas`, where plain po
     LocalResponseNorm("norm1", size=5, alpha=0.1, beta=0.75, k=2.0), AvgPool2d("pool1", kernel=2, stride=2),
     Conv2d("conv2", channels=16, kernel=3, groups=4), AdaptiveAvgPool2d("areas", size=3), Flatten("flatten"),
     Dense("fc1", units=5)))
-NETWORKS = {network.name: network for network in (PLAIN, COLOUR, STREAMS)}
+# What torchvision's weights take.
+NORMALISED = Network("normalised", (3, 18, 17), (
+    Normalize("normalize", *IMAGENET), Conv2d("conv1", channels=6, kernel=3, stride=2), Flatten("flatten"),
+    Dense("fc1", units=5)))
+NETWORKS = {network.name: network for network in (PLAIN, COLOUR, STREAMS, NORMALISED)}
 
 NONE = "none of the usual causes reproduces it"
 
@@ -445,6 +451,52 @@ def _(model: Any) -> None:
 def _(model: Any) -> None:
     conv = model.net.conv2
     conv.forward = lambda x: conv._conv_forward(x.half().float(), conv.weight.half().float(), conv.bias)
+
+
+# Normalisation
+
+
+@broken_model("ImageNet's deviations forgotten", "torch", "layer outputs", "normalize", "it is not divided by std",
+              network="normalised")
+def _(model: Any) -> None:
+    model.net.normalize.std.fill_(1)
+
+
+@broken_model("ImageNet's means forgotten", "mxnet", "layer outputs", "normalize", "the mean is not subtracted",
+              network="normalised")
+def _(model: Any) -> None:
+    child(model, "normalize")._mean = (0.0, 0.0, 0.0)
+
+
+@broken_model("a deviation given to Keras as a variance", "tensorflow", "layer outputs", "normalize",
+              "std is taken for a variance", network="normalised")
+def _(model: Any) -> None:
+    norm = model.net.get_layer("normalize")
+    norm.variance = norm.variance ** 0.5
+
+
+@broken_model("means and deviations of blue, green, red", "mxnet", "layer outputs", "normalize",
+              "mean and std are of the channels in reverse order", network="normalised")
+def _(model: Any) -> None:
+    norm = child(model, "normalize")
+    norm._mean, norm._std = norm._mean[::-1], norm._std[::-1]
+
+
+@broken_model("no normalisation at all", "tensorflow", "layer outputs", "normalize", "the normalisation is missing",
+              network="normalised")
+def _(model: Any) -> None:
+    model.net.get_layer("normalize").call = lambda x: x
+
+
+@broken_module("normalised by the loader as well", "torch", "pixels", "pixels",
+               "normalised by ImageNet's means and deviations", network="normalised")
+def _(patch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from alexnet_mf.backends.torch import training
+    mean, std = (torch.tensor(values)[:, None, None] for values in IMAGENET)
+    right = training.pixels
+    patch.setattr(training, "pixels", lambda *arguments: (right(*arguments) - mean) / std)
 
 
 # Dropout and modes

@@ -25,6 +25,7 @@ from alexnet_mf.layers import (
     Flatten,
     LocalResponseNorm,
     MaxPool2d,
+    Normalize,
     output_shape,
 )
 from alexnet_mf.parity.case import random_case
@@ -40,10 +41,13 @@ RATES = st.sampled_from([0, 0.1, 0.25, 0.5, 0.8])
 @st.composite
 def networks(draw: Any) -> Network:
     """Up to four convolutions, some in groups, poolings and normalisations in any order, then up to two hidden dense
-    layers, and dropout after any of them; odd and oblong inputs."""
+    layers, and dropout after any of them; odd and oblong inputs, a third of them normalised first."""
     image = (draw(st.integers(1, 3)), draw(st.integers(5, 24)), draw(st.integers(5, 24)))
     shape: Any = image
     layers: list[Any] = []
+    if draw(st.integers(0, 2)) == 2:
+        layers.append(Normalize("normalize", *(tuple(draw(st.floats(low, 1.0)) for _ in range(image[0]))
+                                               for low in (-0.5, 0.05))))
     for number in range(1, draw(st.integers(1, 4)) + 1):
         kernel, stride = draw(st.integers(1, 5)), draw(st.integers(1, 4))
         kind = draw(st.sampled_from([Conv2d, Conv2d, Conv2d, Conv2d, MaxPool2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d,
@@ -139,7 +143,8 @@ def test_the_networks_are_of_all_kinds() -> None:
     assert any(layer.stride > layer.kernel for layer in convolutions)
     assert any(layer.stride < layer.kernel for layer in poolings)
     kinds = {type(layer) for layer in layers}
-    assert kinds >= {AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm}
+    assert kinds >= {AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm, Normalize}
+    assert {len(layer.mean) for layer in layers if isinstance(layer, Normalize)} == {1, 2, 3}
     assert any(layer.groups > 1 for layer in convolutions)
     behind = {type(before) for network in drawn for before, layer in zip(network.layers, network.layers[1:])
               if isinstance(layer, Dropout)}

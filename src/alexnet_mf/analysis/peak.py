@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alexnet_mf.analysis.costs import Costs, LayerCost, first_learner
-from alexnet_mf.layers import Conv2d, Dense, Dropout, Flatten, Layer, LocalResponseNorm
+from alexnet_mf.layers import Conv2d, Dense, Dropout, Flatten, Layer, LocalResponseNorm, Normalize
 
 NORMALISATION_FORWARD, NORMALISATION_BACKWARD = 2, 3
 """Tensors of its input's size that local response normalisation holds for a moment, beside those it keeps."""
@@ -52,14 +52,17 @@ def predicted_peak(costs: Costs) -> Peak:
     velocity = sum(layer.held.optimizer for layer in costs.layers)
     tape = Tape(weights + velocity + costs.pixels)
     layers = [(layer, cost) for layer, cost in zip(costs.network.layers, costs.layers) if not _is_view(layer)]
-    stays = [_stays(layer, layers[i + 1][0] if i + 1 < len(layers) else None) for i, (layer, _) in enumerate(layers)]
+    first = first_learner(costs.network)
+    learns = [cost.name for _, cost in layers].index(first)  # below it backward needs the input of this layer alone
+    stays = [i >= learns - 1 and _stays(layer, layers[i + 1][0] if i + 1 < len(layers) else None)
+             for i, (layer, _) in enumerate(layers)]
     _forward(tape, layers, stays)
     logits = layers[-1][1].held.activations
     tape.hold(logits)  # their log softmax, which the loss keeps
     tape.look("the end of the forward pass")
     tape.look("the gradient of the loss", 2 * logits)
     tape.free(logits)
-    _backward(tape, layers, stays, first_learner(costs.network))
+    _backward(tape, layers, stays, first)
     return tape.peak
 
 
@@ -82,6 +85,8 @@ def _forward(tape: Tape, layers: list[tuple[Layer, LayerCost]], stays: list[bool
         passing = output if getattr(layer, "activation", None) else 0
         if isinstance(layer, LocalResponseNorm):
             passing = NORMALISATION_FORWARD * output
+        if isinstance(layer, Normalize):
+            passing = output  # the pixels less their mean
         tape.look(f"the output of {cost.name}", passing)
         tape.free(before)
         before = 0 if kept else output

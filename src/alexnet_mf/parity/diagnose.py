@@ -26,6 +26,7 @@ from alexnet_mf.layers import (
     Layer,
     LocalResponseNorm,
     MaxPool2d,
+    Normalize,
 )
 from alexnet_mf.parameters import digest
 from alexnet_mf.parity.ladder import Comparison, Rung, same_shapes
@@ -44,6 +45,8 @@ LAST_BITS = 3e-7
 """Pixels that differ by less, relative L2, differ by rounding alone."""
 ROUNDING = 2e-6
 """That hundredth need not be less than this, what float32 costs; but then a tenth."""
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Means and standard deviations of its red, green and blue in [0, 1], as torchvision's weights expect them."""
 
 
 def diagnose(comparison: Comparison, rungs: list[Rung]) -> list[str]:
@@ -137,6 +140,11 @@ def pixel_causes(images: Array, pixels: Array) -> Iterator[Cause]:
     yield "scaled twice", pixels / 255
     yield "height and width swapped", pixels.swapaxes(2, 3)
     yield "inverted (1 - pixel)", 1 - pixels
+    for mean, deviation in ((0.5, 0.5), (0.2860, 0.3530), (0.1307, 0.3081)):
+        yield f"normalised by mean {mean} and deviation {deviation}", (pixels - mean) / deviation
+    if pixels.shape[1] == 3:
+        mean, std = (np.array(values)[:, None, None] for values in IMAGENET)
+        yield "normalised by ImageNet's means and deviations", (pixels - mean) / std
     if images.ndim != 3:
         return
     factor = pixels.shape[2] // images.shape[1]
@@ -152,8 +160,6 @@ def pixel_causes(images: Array, pixels: Array) -> Iterator[Cause]:
     wide = np.floor(_bilinear(grey, (grey.shape[2], pixels.shape[3]), _half_pixel) + 0.5)
     yield "rounded to whole grey levels in each direction (resized as uint8)", \
         np.floor(_bilinear(wide, pixels.shape[2:], _half_pixel) + 0.5) / 255
-    for mean, deviation in ((0.5, 0.5), (0.2860, 0.3530), (0.1307, 0.3081)):
-        yield f"normalised by mean {mean} and deviation {deviation}", (pixels - mean) / deviation
 
 
 def _half_pixel(size: int, larger: int) -> Array:
@@ -215,6 +221,8 @@ def layer_causes(layer: Layer, x: Array, parameters: dict[str, Array], reference
             yield from _adaptive_causes(layer, x)
         case LocalResponseNorm():
             yield from _norm_causes(layer, x)
+        case Normalize():
+            yield from _normalize_causes(layer, x)
         case Flatten():
             yield "flattened as height, width, channel instead of channel, height, width", _flat(x, 0, 2, 3, 1)
             yield "flattened as channel, width, height instead of channel, height, width", _flat(x, 0, 1, 3, 2)
@@ -338,6 +346,26 @@ def _norm_causes(layer: LocalResponseNorm, x: Array) -> Iterator[Cause]:
     if layer.k != 1:
         yield f"k is 1 instead of {layer.k:g}", give(k=1.0)
     yield "the sum runs along the rows instead of the channels", give(x.swapaxes(1, 3)).swapaxes(1, 3)
+
+
+def _normalize_causes(layer: Normalize, x: Array) -> Iterator[Cause]:
+    mean, std = (np.array(values)[:, None, None] for values in (layer.mean, layer.std))
+    right = (x - mean) / std
+    yield "the normalisation is missing", x
+    yield "the mean is not subtracted", x / std
+    yield "it is not divided by std", x - mean
+    yield "multiplied by std instead of divided", (x - mean) * std
+    yield "divided by std^2, the variance", (x - mean) / std**2
+    yield "std is taken for a variance", (x - mean) / np.sqrt(std)
+    yield "the mean is added instead of subtracted", (x + mean) / std
+    yield "divided by std before the mean is subtracted", x / std - mean
+    yield "normalised twice", (right - mean) / std
+    yield "the pixels are grey levels up to 255, not scaled to [0, 1]", (255 * x - mean) / std
+    if len(layer.mean) > 1:
+        yield "mean and std are of the channels in reverse order", (x - mean[::-1]) / std[::-1]
+        yield "all channels have the first one's mean and std", (x - mean[0]) / std[0]
+    own = x.mean(axis=(1, 2, 3), keepdims=True), x.std(axis=(1, 2, 3), keepdims=True)
+    yield "each image is normalised by its own mean and std", (x - own[0]) / own[1]
 
 
 def _avg_pool_causes(layer: AvgPool2d, x: Array) -> Iterator[Cause]:

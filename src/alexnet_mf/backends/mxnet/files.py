@@ -5,6 +5,7 @@ Written by MXNet. Read here: MXNet's own reader believes a file's sizes before i
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import struct
 import tempfile
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from alexnet_mf.backends.mxnet import network as native
 from alexnet_mf.backends.mxnet import weights
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.layers import Conv2d, Dense, Flatten
+from alexnet_mf.layers import Conv2d, Dense, Flatten, Layer, Normalize
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
 
@@ -37,8 +38,9 @@ MODEL_ZOO = {"features.0": "conv1", "features.2": "conv2", "features.4": "conv3"
 
 
 def encode(network: Network, parameters: Parameters) -> bytes:
-    """What Gluon's `save_parameters` writes."""
-    net = native.build(network)
+    """What Gluon's `save_parameters` writes, of the network without its normalisation: for Gluon that is a transform of
+    the data, and no block to be counted."""
+    net = native.build(dataclasses.replace(network, layers=_without_normalisation(network)))
     net.initialize(mx.init.Zero())
     weights.load(net, parameters)
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +73,7 @@ def other_names(network: Network) -> dict[str, str]:
     keeps it in `net`. Older files have a block's prefix instead: `conv1_weight`.
     """
     result: dict[str, str] = {}
-    blocks = [layer for layer in network.layers if not isinstance(layer, Flatten)]
+    blocks = [layer for layer in _without_normalisation(network) if not isinstance(layer, Flatten)]
     for position, layer in enumerate(blocks):
         if isinstance(layer, (Conv2d, Dense)):
             for kind in ("weight", "bias"):
@@ -79,6 +81,10 @@ def other_names(network: Network) -> dict[str, str]:
                     result[theirs] = f"{layer.name}.{kind}"
     return result | {f"{theirs}.{kind}": f"{name}.{kind}" for theirs, name in MODEL_ZOO.items()
                      for kind in ("weight", "bias")}
+
+
+def _without_normalisation(network: Network) -> tuple[Layer, ...]:
+    return tuple(layer for layer in network.layers if not isinstance(layer, Normalize))
 
 
 def parse(content: bytes) -> dict[str, NDArray[Any]]:

@@ -49,6 +49,22 @@ class LocalResponseNorm(nn.HybridBlock):
         return x * (self._k + self._alpha * sums) ** -self._beta
 
 
+class Normalize(nn.HybridBlock):
+    """Each channel less its mean, over its deviation.
+
+    Gluon's own, `transforms.Normalize`, is for pictures: its operator takes one or three channels.
+    """
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._mean, self._std = mean, std
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        # Numbers of the graph: a Gluon constant would be one of the network's parameters, and in its files.
+        return F.concat(*((F.slice_axis(x, axis=1, begin=channel, end=channel + 1) - mean) / std
+                          for channel, (mean, std) in enumerate(zip(self._mean, self._std))), dim=1)
+
+
 def build(network: Network, precision: str = "float32") -> nn.HybridSequential:
     """The spec's layers, not yet initialised; each block bears its layer's name. Dense blocks flatten by themselves.
 
@@ -79,6 +95,8 @@ def native(layer: Layer, inputs: Shape) -> nn.HybridBlock:
             return AdaptiveAvgPool2D(layer.size, prefix=prefix)
         case layers.LocalResponseNorm():
             return LocalResponseNorm(layer.size, layer.alpha, layer.beta, layer.k, prefix=prefix)
+        case layers.Normalize():
+            return Normalize(layer.mean, layer.std, prefix=prefix)
         case Dense():
             return nn.Dense(layer.units, in_units=inputs[0], activation=layer.activation, prefix=prefix)
         case layers.Dropout():

@@ -216,6 +216,21 @@ def _channel_sums(values: Array, size: int) -> Array:
     return functools.reduce(np.add, (padded[:, first : first + values.shape[1]] for first in range(size)))
 
 
+def normalize_forward(x: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
+    """(x - mean) / std, each channel with its own."""
+    return (x - _planes(mean, x)) / _planes(std, x)
+
+
+def normalize_backward(gradient: Array, std: tuple[float, ...]) -> Array:
+    """Gradient in the input: the division once more; the mean is a constant."""
+    return gradient / _planes(std, gradient)
+
+
+def _planes(values: tuple[float, ...], x: Array) -> Array:
+    """One number for each channel, against (n, channels, height, width)."""
+    return np.array(values, x.dtype)[:, None, None]
+
+
 def flatten_forward(x: Array) -> Array:
     """(n, channels, height, width) to (n, features), in that order."""
     return x.reshape(len(x), -1)

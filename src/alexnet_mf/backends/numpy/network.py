@@ -20,6 +20,7 @@ from alexnet_mf.layers import (
     Layer,
     LocalResponseNorm,
     MaxPool2d,
+    Normalize,
 )
 from alexnet_mf.spec import Network
 
@@ -52,6 +53,8 @@ class NumpyNetwork:
                     x = layers.adaptive_avg_pool_forward(x, layer.size)
                 case LocalResponseNorm():
                     x = layers.local_response_norm_forward(x, layer.size, layer.alpha, layer.beta, layer.k)
+                case Normalize():
+                    x = layers.normalize_forward(x, layer.mean, layer.std)
                 case Flatten():
                     x = layers.flatten_forward(x)
                 case Dense():
@@ -113,6 +116,8 @@ class NumpyNetwork:
                 case LocalResponseNorm():
                     gradient = layers.local_response_norm_backward(gradient, before[name], layer.size, layer.alpha,
                                                                    layer.beta, layer.k)
+                case Normalize():
+                    gradient = layers.normalize_backward(gradient, layer.std)
                 case Flatten():
                     gradient = layers.flatten_backward(gradient, input_shape)
                 case Dense():
@@ -144,7 +149,8 @@ def native_name(layer: Layer) -> str:
     """What computes a layer, in the words of `layers.py`."""
     kinds: dict[type[Layer], str] = {
         Conv2d: "conv2d", MaxPool2d: "max_pool", AvgPool2d: "avg_pool", AdaptiveAvgPool2d: "adaptive_avg_pool",
-        LocalResponseNorm: "local_response_norm", Flatten: "flatten", Dense: "dense", Dropout: "dropout"}
+        LocalResponseNorm: "local_response_norm", Normalize: "normalize", Flatten: "flatten", Dense: "dense",
+        Dropout: "dropout"}
     activation = getattr(layer, "activation", None)
     return kinds[type(layer)] + (f" + {activation}" if activation else "")
 

@@ -17,6 +17,7 @@ from alexnet_mf.layers import (
     Layer,
     LocalResponseNorm,
     MaxPool2d,
+    Normalize,
     Shape,
     output_shape,
 )
@@ -62,7 +63,7 @@ def build(network: Network, dtype: str = "float32") -> Sequential:
     shape: Shape = network.input
     for layer in network.layers:
         for part in native(layer, shape):
-            part.dtype_policy = DTypePolicy(dtype)
+            part.dtype_policy = DTypePolicy("float32" if isinstance(layer, Normalize) else dtype)
             net.add(part)
         shape = output_shape(layer, shape)
     return net
@@ -92,6 +93,9 @@ def native(layer: Layer, shape: Shape) -> list[layers.Layer]:
             return [AdaptiveAveragePooling2D(layer.size, name=layer.name)]
         case LocalResponseNorm():
             return [LocalResponseNormalization(layer.size, layer.alpha, layer.beta, layer.k, name=layer.name)]
+        case Normalize():
+            # Keras takes the root of a variance, and if that is larger its epsilon, 1e-7, which no spec goes down to.
+            return [layers.Normalization(mean=layer.mean, variance=[std**2 for std in layer.std], name=layer.name)]
         case Flatten():
             return [layers.Flatten(name=layer.name)]
         case Dense():

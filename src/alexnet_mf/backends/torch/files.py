@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alexnet_mf import networks, spec
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.layers import Conv2d, Dense, Flatten
+from alexnet_mf.layers import Conv2d, Dense, Flatten, Normalize
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
 
@@ -62,11 +62,14 @@ def other_names(network: Network) -> dict[str, str]:
     """The canonical name for each that other people's modules have.
 
     A flat `Sequential` numbers its modules, activations too; the book keeps it in `net`. torchvision numbers
-    `features`, and from the flattening on `classifier`, each from 0.
+    `features`, and from the flattening on `classifier`, each from 0. Pixels are normalised outside of them, as
+    by torchvision's transforms: PyTorch has no module for it.
     """
     result: dict[str, str] = {}
     position, flattened = 0, None
     for layer in network.layers:
+        if isinstance(layer, Normalize):
+            continue
         if isinstance(layer, (Conv2d, Dense)):
             torchvision = f"features.{position}" if flattened is None else f"classifier.{position - flattened}"
             for theirs in (f"{position}", f"net.{position}", torchvision):

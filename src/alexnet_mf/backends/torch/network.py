@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from alexnet_mf import arithmetic
+from alexnet_mf import arithmetic, layers
 from alexnet_mf.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -25,6 +25,21 @@ from alexnet_mf.layers import (
 from alexnet_mf.spec import Network
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}
+
+
+class Normalize(nn.Module):
+    """torchvision's transform of this name as a module of the network, which it moves to the device with.
+
+    Its numbers are buffers that a state_dict leaves out: it has the parameters alone.
+    """
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.mean) / self.std
 
 
 def build(network: Network) -> nn.Sequential:
@@ -52,6 +67,8 @@ def native(layer: Layer, inputs: Shape) -> nn.Module:
         case LocalResponseNorm():
             # PyTorch takes the mean over `size` where the paper takes the sum: it divides alpha by n.
             return nn.LocalResponseNorm(layer.size, layer.alpha * layer.size, layer.beta, layer.k)
+        case layers.Normalize():
+            return Normalize(layer.mean, layer.std)
         case Flatten():
             return nn.Flatten()
         case Dense():
