@@ -17,11 +17,11 @@ from alexnet_mf.cli.arguments import (
     augment,
     check_takes_grey_images,
     execution,
+    first_installed,
     given_flags,
     seed,
 )
 from alexnet_mf.cli.progress import Display, DownloadDisplay
-from alexnet_mf.cli.train import first_installed
 from alexnet_mf.errors import SweepError
 from alexnet_mf.specfile import find_network
 from alexnet_mf.sweep import record as records
