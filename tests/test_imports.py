@@ -119,7 +119,10 @@ DIRECTIONS = {
     "alexnet_mf.parameters": {"errors", "files", "layers", "spec", "arithmetic"},
     "alexnet_mf.backends": {"errors"},
     "alexnet_mf.augmentation": {"errors"},
-    "alexnet_mf.backends.base": {"errors", "layers", "spec", "arithmetic", "parameters", "augmentation"},
+    "alexnet_mf.backends.common": {"errors", "layers", "spec"},
+    "alexnet_mf.backends.execution": {"errors"},
+    "alexnet_mf.backends.base": {"errors", "layers", "spec", "arithmetic", "parameters", "augmentation",
+                                 "backends.execution"},
     "alexnet_mf.backends.allocator": set(),
 }
 
@@ -138,7 +141,7 @@ def test_a_backend_imports_itself_and_what_lies_below_base(backend):
     assert own
     below = {f"alexnet_mf.{name}" for name in (
         "errors", "layers", "spec", "networks", "arithmetic", "parameters", "augmentation", "backends.base",
-        "backends.allocator")}
+        "backends.common", "backends.execution", "backends.allocator")}
     for name in own:
         foreign = {imported for imported in package_imports(name) - below - {"alexnet_mf", "alexnet_mf.backends"}
                    if not within(imported, package)}
@@ -167,7 +170,7 @@ def test_training_and_data_know_no_backend_but_the_contract():
     for name in FILES:
         if within(name, "alexnet_mf.training"):
             reached = {module for module in package_imports(name) if within(module, "alexnet_mf.backends")}
-            assert reached <= {"alexnet_mf.backends", "alexnet_mf.backends.base"}, name
+            assert reached <= {f"alexnet_mf.backends{part}" for part in ("", ".base", ".common", ".execution")}, name
         if within(name, "alexnet_mf.data"):
             assert not [module for module in package_imports(name)
                         if not within(module, "alexnet_mf.data")

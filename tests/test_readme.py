@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from console import call
 from PIL import Image
 
 from alexnet_mf import backends, cli, conversion, data, networks, specfile
@@ -63,9 +64,12 @@ def test_the_two_commands_for_a_fresh_machine_stand_first() -> None:
 
 
 @pytest.mark.parametrize("command", program_commands())
-def test_command(command: str, folder: Path, request: pytest.FixtureRequest) -> None:
+def test_command(command: str, folder: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str],
+                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, which has imported the frameworks already; `-m alexnet_mf` itself is other tests'."""
     asked = [name for name in request.config.getoption("--backends").split(",") if name] or backends.installed()
     words = shlex.split(command)[1:]
+    monkeypatch.chdir(folder)
     if "--backend" in words and words[words.index("--backend") + 1] not in [*asked, "all"]:
         pytest.skip(f"{command}: not one of the backends of this run")
     if "convert" in words:
@@ -86,18 +90,18 @@ def test_command(command: str, folder: Path, request: pytest.FixtureRequest) -> 
     extra = shlex.split(SHORT.get(kind, ""))
     if kind == "parity":
         extra += ["--backends", ",".join(asked)]
-    if kind == "bench":  # not the referee, unless there is nobody else
+    if kind == "bench":  # two processes for each backend: one will do, not the referee where there is another
         names = [name for name in asked if name != "numpy"]
-        extra += ["--backends", ",".join(names)] if names else ["--backends", "numpy", "--precision", "float64"]
-    if kind == "sweep":
-        extra += ["--backend", asked[0]]
-    done = subprocess.run([sys.executable, *words, *extra], cwd=folder, capture_output=True, text=True, check=False)
+        extra += ["--backends", names[0]] if names else ["--backends", "numpy", "--precision", "float64"]
+    if kind == "sweep":  # a process for each training: the referee's begin at once
+        extra += ["--backend", asked[-1], *(["--held-out", "8"] if "--held-out" in words else [])]
+    done = call(capsys, *words[2:], *extra)
     differs = "alexnet-tab" in words and {"tensorflow", "mxnet"} & set(asked)
-    assert done.returncode == (1 if differs else 0), done.stderr
-    assert done.stdout.strip()
-    assert "Traceback" not in done.stderr
+    assert done.code == (1 if differs else 0), done.err
+    assert done.out.strip()
+    assert "Traceback" not in done.err
     if differs:
-        assert "padding 0 instead of 1" in done.stdout
+        assert "padding 0 instead of 1" in done.out
 
 
 def test_the_python_example_runs(folder: Path, requires: Callable[[str], None]) -> None:

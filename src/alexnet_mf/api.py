@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf import backends, conversion, networks, parameters, spec
-from alexnet_mf.backends.base import AS_IT_COMES, Execution, Model
+from alexnet_mf.backends.base import Model
+from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.data import Dataset, DatasetName
 from alexnet_mf.data import load as load_data
 from alexnet_mf.parameters import Parameters

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.base import Model, upsampling_factor
+from alexnet_mf.backends.base import Model
+from alexnet_mf.backends.common import upsampling_factor
 from alexnet_mf.data import FASHION_CLASSES
 from alexnet_mf.data.pictures import Picture, Preparation, Unreadable, pictures
 from alexnet_mf.errors import DataError, OutputsNotFinite

@@ -74,23 +74,28 @@ def _line(text: str, layers: list[dict[str, Any]], error: SpecError) -> str:
     lines of its own errors alone."""
     lines = text.splitlines()
     headers = [number for number, line in enumerate(lines, 1) if re.match(r"\s*\[\[\s*layers\s*\]\]", line)]
-    layer = error.layer or _named(layers, str(error))
+    layer = error.layer or _at_fault(layers, str(error))
     if layer is not None and len(headers) != len(layers):
         return ""
     starts = [1, *headers, len(lines) + 1]
     first, end = starts[layer or 0], starts[(layer or 0) + 1]
-    key = re.search(r"unknown key '([^']+)'", str(error))
+    key = re.search(r"unknown key '([^']+)'|^(?:network [^:]+: )?(\w+) must be ", str(error))
     if key:
+        word = re.escape(key[1] or key[2])
         for number in range(first, end):
-            if re.match(rf"\s*[\"']?{re.escape(key[1])}[\"']?\s*=", lines[number - 1]):
+            if re.match(rf"\s*[\"']?{word}[\"']?\s*=", lines[number - 1]):
                 return f"line {number}: "
     return f"line {first}: " if layer else ""
 
 
-def _named(layers: list[dict[str, Any]], message: str) -> int | None:
-    """The number of the one layer that a message names, from 1."""
-    name = re.match(r"layer ([^\s:]+):", message)
-    found = [number for number, layer in enumerate(layers, 1) if name and str(layer.get("name", number)) == name[1]]
+def _at_fault(layers: list[dict[str, Any]], message: str) -> int | None:
+    """The number of the one layer that a message is about, from 1: it names it, or what cannot be its name, or says
+    that it is the last."""
+    if ": the last layer " in message:
+        return len(layers) or None
+    name, no_name = re.match(r"layer ([^\s:]+):", message), re.search(r": (.+) cannot name a layer;", message)
+    found = [number for number, layer in enumerate(layers, 1) if (name and str(layer.get("name", number)) == name[1])
+             or (no_name and repr(layer.get("name")) == no_name[1])]
     return found[0] if len(found) == 1 else None
 
 

@@ -13,7 +13,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from alexnet_mf import arithmetic, backends, layers, parameters, spec
-from alexnet_mf.backends.base import RATE_INSIDE, RATE_OUTSIDE, Backend, Execution, Model, Sgd, Trainer
+from alexnet_mf.backends.base import RATE_INSIDE, RATE_OUTSIDE, Backend, Model, Sgd, Trainer
+from alexnet_mf.backends.execution import Execution
 from alexnet_mf.errors import BackendUnavailable, DataError
 from alexnet_mf.layers import (
     AdaptiveAvgPool2d,

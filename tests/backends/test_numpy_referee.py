@@ -14,7 +14,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from alexnet_mf import arithmetic
 from alexnet_mf import parameters as canonical
 from alexnet_mf.backends import load
-from alexnet_mf.backends.base import PIXEL_SCALE, Sgd
+from alexnet_mf.backends.base import Sgd
+from alexnet_mf.backends.common import PIXEL_SCALE
 from alexnet_mf.backends.numpy import layers, training, weights
 from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.backends.numpy.network import NumpyNetwork, build

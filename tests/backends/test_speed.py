@@ -13,7 +13,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from alexnet_mf import backends, networks, parameters
-from alexnet_mf.backends.base import SPEED_SETTINGS, Backend, Device, Execution, Setting, Sgd
+from alexnet_mf.backends.base import Backend, Device, Sgd
+from alexnet_mf.backends.execution import SPEED_SETTINGS, Execution, Setting
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parity.case import Case, random_case
 from alexnet_mf.parity.referee import make_referee

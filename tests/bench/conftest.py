@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from alexnet_mf import backends, data, networks, spec
-from alexnet_mf.backends.base import AS_IT_COMES, Backend, Ceiling, Device, Execution, Model, find_precision
+from alexnet_mf.backends.base import Backend, Ceiling, Device, Model, find_precision
+from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.bench.link import WorkerFailed
 from alexnet_mf.bench.plan import Plan
 from alexnet_mf.bench.run import Bench

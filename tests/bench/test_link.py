@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_mf import spec
-from alexnet_mf.backends.base import LEFT_OUT
+from alexnet_mf.backends.execution import LEFT_OUT
 from alexnet_mf.bench import link as links
 from alexnet_mf.bench.link import Link, WorkerFailed, WorkerGone
 from alexnet_mf.bench.worker import PREFIX

@@ -12,6 +12,7 @@ import pytest
 from alexnet_mf.bench import plot, report
 from alexnet_mf.bench.report import Report
 from alexnet_mf.bench.report import report as make
+from alexnet_mf.bench.text import number_text, seconds_text
 from alexnet_mf.errors import BenchError
 
 
@@ -244,12 +245,12 @@ def test_runs_have_letters():
 @pytest.mark.parametrize("value, text", [(12345.6, "12,346"), (123.45, "123.5"), (45.14, "45.1"), (4.567, "4.57"),
                                          (0.01234, "0.0123")])
 def test_numbers(value, text):
-    assert report.number_text(value) == text
+    assert number_text(value) == text
 
 
 @pytest.mark.parametrize("seconds, text", [(12.34, "12.3 s"), (0.5, "500 ms"), (0.0000123, "12.3 us")])
 def test_seconds(seconds, text):
-    assert report.seconds_text(seconds) == text
+    assert seconds_text(seconds) == text
 
 
 # Markdown and plot
@@ -286,6 +287,14 @@ def test_the_plot_shows_the_interval_and_every_sample(record):
     assert ([0.5, 2.0], "-") in lines
     assert [1.0] in [xs for xs, _ in lines]
     assert sorted([1.0, 1.0, 0.8, 1.0, 1.0, 0.5, 2.0]) in [sorted(xs) for xs, _ in lines]
+
+
+@pytest.mark.parametrize("rounds, title", [(6, "medians with their 95 % intervals"),
+                                           (5, "medians without intervals: one of 95 % takes 6 samples")])
+def test_table_and_plot_tell_of_intervals_where_there_are_any(measured, rounds, title):
+    found = make([measured(("torch",), rounds=rounds)])
+    assert found.tables[0].title == title
+    assert plot.draw(found.rows).texts[0].get_text().startswith(f"{title}; dots: samples;")
 
 
 def test_the_plot_needs_no_colour(record):

@@ -184,7 +184,7 @@ def test_the_referees_phases_do_what_they_say(small, monkeypatch):
 
 def test_the_referee_computes_in_one_way_only(small):
     from alexnet_mf import parameters
-    from alexnet_mf.backends.base import Execution
+    from alexnet_mf.backends.execution import Execution
     from alexnet_mf.errors import BackendUnavailable
 
     numpy = backends.load("numpy")
@@ -198,9 +198,9 @@ def test_the_referee_computes_in_one_way_only(small):
 
 
 def test_a_process_knows_what_it_leaves_out(monkeypatch):
-    from alexnet_mf.backends import base
+    from alexnet_mf.backends import execution
 
-    monkeypatch.delenv(base.LEFT_OUT, raising=False)
-    assert base.left_out() == frozenset()
-    monkeypatch.setenv(base.LEFT_OUT, "compile,threads")
-    assert base.left_out() == {"compile", "threads"}
+    monkeypatch.delenv(execution.LEFT_OUT, raising=False)
+    assert execution.left_out() == frozenset()
+    monkeypatch.setenv(execution.LEFT_OUT, "compile,threads")
+    assert execution.left_out() == {"compile", "threads"}

@@ -93,6 +93,8 @@ def test_a_batch_of_a_billion_is_arithmetic(command):
 
 # Measured
 
+TAKEN = "taking --backend mxnet, the first installed of torch, tensorflow, mxnet\n"
+
 
 @pytest.fixture
 def measured(monkeypatch):
@@ -102,18 +104,19 @@ def measured(monkeypatch):
     def run(network: Any, backend: str, device: str, batch_size: int, momentum: float, **options: Any) -> Measured:
         asked.update(options, network=network.name, backend=backend, device=device, batch_size=batch_size,
                      momentum=momentum)
-        seconds = {what: estimate([0.5] * 6) for what in (*PHASES, "matrix product", "copy")}
+        seconds = {what: estimate([0.5] * options["rounds"]) for what in (*PHASES, "matrix product", "copy")}
         found = conditions.conditions([])
         return Measured(backend, "cuda:0" if asked.get("allocator") else "cpu", "a GPU", "float32", {"torch": "1.0"},
-                        {}, seconds, Ceilings(300e9, 20e9), Memory(300, 900, asked.get("allocator")), found)
+                        asked.get("settings", {}), seconds, Ceilings(300e9, 20e9),
+                        Memory(300, 900, asked.get("allocator")), found)
     monkeypatch.setattr(analyze, "measure", run)
-    monkeypatch.setattr(backends, "installed", lambda: ["mxnet", "numpy"])
+    monkeypatch.setattr(backends, "is_installed", lambda name: name in ("mxnet", "numpy"))
     return asked
 
 
 def test_predictions_stand_beside_what_was_measured(command, measured, tmp_path):
     outcome = command("analyze", "--plot", "roof.png", "--json", "a.json", "--device", "cpu", "--rounds", "7")
-    assert (outcome.code, outcome.err) == (0, "")
+    assert (outcome.code, outcome.err) == (0, TAKEN)
     assert measured["backend"] == "mxnet" and measured["momentum"] == 0.9 and measured["batch_size"] == 16
     assert measured["rounds"] == 7
     assert "roofline: 300 GFLOP/s, 20.0 GB/s (mxnet float32 on" in outcome.out
@@ -140,6 +143,29 @@ def test_an_allocator_that_contradicts_the_prediction_exits_with_1(command, meas
     assert ("off by more than 10 %" in outcome.err) is (code == 1)
 
 
+@pytest.mark.parametrize("rounds, title", [
+    (6, "times, 6 samples, medians with their 95 % intervals"),
+    (5, "times, 5 samples, medians without intervals: one of 95 % takes 6 samples"),
+    (1, "times, 1 sample, medians without intervals: one of 95 % takes 6 samples")])
+def test_the_title_tells_of_intervals_where_there_are_any(command, measured, rounds, title):
+    outcome = command("analyze", "--device", "cpu", "--rounds", rounds)
+    assert title in outcome.out.splitlines()
+    assert ("[500 ms, 500 ms]" in outcome.out) is (rounds == 6)
+    assert (f"(n = {rounds})" in outcome.out) is (rounds < 6)
+
+
+@pytest.mark.parametrize("settings, threads", [
+    ({"threads": 1}, "1 thread on "), ({"threads": "2"}, "2 threads on "), ({"intra_op_threads": 3}, "3 threads on "),
+    ({"intra_op_threads": 0}, ""), ({"OPENBLAS_NUM_THREADS": None, "OMP_NUM_THREADS": "1"}, "1 thread on "),
+    ({"OMP_NUM_THREADS": "4,2"}, ""), ({}, "")])
+def test_threads_are_told_as_they_were_not_as_there_are_cores(command, measured, settings, threads):
+    measured["settings"] = settings
+    cpu, cores = conditions.cpu()[0], conditions.usable_cores()
+    out = command("analyze", "--device", "cpu").out
+    assert f"(mxnet float32 on {cpu}, {threads}{cores} cores)\n" in out
+    assert f", {cpu}, {threads}{cores} cores, load" in out.splitlines()[-1]
+
+
 def test_json_alone_on_standard_output(command, measured):
     outcome = command("analyze", "--device", "cpu", "--json", "-")
     assert json.loads(outcome.out)["measured"]["backend"] == "mxnet"
@@ -150,7 +176,7 @@ def test_what_cannot_be_measured_is_told_after_the_table(command, measured, monk
     def fail(*words: Any, **options: Any) -> Any:
         raise BenchError("backend mxnet: step: it broke; --no-measure gives the table without it")
     monkeypatch.setattr(analyze, "measure", fail)
-    outcome = command("analyze", "--device", "cpu")
+    outcome = command("analyze", "--device", "cpu", "--backend", "mxnet")
     assert_one_line(outcome, "backend mxnet: step: it broke", "--no-measure")
     assert "Computation: " in outcome.out
 
@@ -171,6 +197,10 @@ def test_analyze_for_real(command):
     ([*TABLE, "--batch-size", "x"], ["--batch-size", "'x'"]),
     ([*TABLE, "--recipe", "slow"], ["slow", "book", "quick"]),
     ([*TABLE, "--plot", "r.png"], ["--plot draws the roofline", "leave out --no-measure"]),
+    ([*TABLE, "--device", "nonsense"], ["--no-measure measures nothing: leave out --device"]),
+    ([*TABLE, "--device", "auto"], ["--no-measure measures nothing: leave out --device"]),
+    ([*TABLE, "--rounds", "3"], ["--no-measure measures nothing: leave out --rounds"]),
+    ([*TABLE, "--sample-seconds", "1"], ["--no-measure measures nothing: leave out --sample-seconds"]),
     ([*TABLE, "--json", "/nowhere/a.json"], ["/nowhere/a.json", "cannot be written"]),
     (["analyze", "--backend", "jax"], ["jax", "torch"]),
     (["analyze", "--backend", "numpy", "--device", "tpu"], ["no device 'tpu' here", "cpu"]),
@@ -182,7 +212,7 @@ def test_wrong_words_are_told_in_one_line(command, words, fragments):
 
 
 def test_without_any_framework_it_says_what_there_is(command, monkeypatch):
-    monkeypatch.setattr(backends, "installed", lambda: ["numpy"])
+    monkeypatch.setattr(backends, "is_installed", lambda name: name == "numpy")
     assert_one_line(command("analyze"), "none of torch, tensorflow and mxnet", "--no-measure", "--backend numpy")
 
 
@@ -266,4 +296,5 @@ def test_free_memory_is_asked_of_the_machine_only_where_no_gpu_is_used(command, 
     monkeypatch.setattr(memory, "free_bytes", lambda: 10**6)
     monkeypatch.setattr(conditions, "gpus", lambda: [{"name": "GPU"}])
     assert command("analyze").code == 0
-    assert_one_line(command("analyze", "--device", "cpu"), "does not fit", "not even a single image would")
+    assert_one_line(command("analyze", "--device", "cpu", "--backend", "mxnet"), "does not fit",
+                    "not even a single image would")

@@ -92,7 +92,7 @@ def test_a_run_prints_tables_and_conditions(measured):
     _, outcome = measured
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
-    assert lines[0] == "medians, in brackets their 95 % intervals"
+    assert lines[0] == "medians with their 95 % intervals"
     assert lines[1].split("  ")[0] == "batch"
     for phase in PHASES:
         assert [line for line in lines if line.split()[:4] == ["2", phase, "numpy", "float64"]], phase

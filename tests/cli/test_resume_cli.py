@@ -602,6 +602,8 @@ def test_plot_curves_of_several_runs(command, small_alexnet, tmp_path):
 
 @pytest.mark.parametrize("words, fragments", [
     (["curves", "nowhere", "--plot", "c.png"], ["nowhere/metrics.jsonl", "cannot be read"]),
+    (["curves", "run/weights.safetensors", "--plot", "c.png"],
+     ["run/weights.safetensors: is a file", "alexnet-mf plot filters run/weights.safetensors --plot FILE"]),
     (["curves", "run", "--plot", "/nowhere/c.png"], ["/nowhere/c.png"]),
     (["curves", "run"], ["--plot"]),
     (["curves", "--plot", "c.png"], ["RUN"]),

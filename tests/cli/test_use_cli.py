@@ -153,7 +153,8 @@ def test_a_network_in_colour_cannot_be_evaluated(command, requires):
     network = spec.Network("colour", (3, 8, 8), (layers.Flatten("f"), layers.Dense("d", units=10)))
     parameters.save(Path("w"), parameters.initialise(network, 0), {"network": spec.as_dict(network)})
     done = command("evaluate", "w", "--backend", "numpy", "--data", "synthetic")
-    assert done.code == 2 and "only shapes, parity, analyze and predict take this network" in done.err
+    assert done.code == 2
+    assert "only shapes, parity, analyze, predict, convert and plot filters take this network" in done.err
 
 
 # predict

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from alexnet_mf import backends, data
-from alexnet_mf.backends.base import AS_IT_COMES, Execution
+from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -31,7 +31,7 @@ from alexnet_mf.layers import (
     Normalize,
 )
 from alexnet_mf.parity.case import Case, random_case
-from alexnet_mf.parity.diagnose import IMAGENET
+from alexnet_mf.parity.causes.inputs import IMAGENET
 from alexnet_mf.parity.referee import Referee, make_referee
 from alexnet_mf.parity.run import compare
 from alexnet_mf.parity.trace import trace

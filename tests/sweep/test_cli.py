@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from alexnet_mf import cli, data
+from alexnet_mf import cli, data, networks, specfile
 from alexnet_mf.cli import sweep as verb
 from alexnet_mf.sweep import record as records
 from alexnet_mf.sweep.run import Sweep
@@ -64,6 +64,19 @@ def test_a_sweep_that_is_there_is_not_written_over(command):
     assert command(*SHORT, "--json", "other.json")[0] == 0, "a file that holds none is replaced, as elsewhere"
 
 
+def test_each_network_at_the_books_rate_or_one_that_is_chosen(command, played):
+    code, out, err = command(*SHORT, "--lr", "0.03,0.1", "--lr", "lenet5=own", "--held-out", "5")
+    assert code == 0
+    assert [line.partition(": ")[2].partition(", seed")[0] for line in err.splitlines()] == [
+        "lenet5-relu, none, batch 128, lr 0.03", "lenet5-relu, none, batch 128, lr 0.1",
+        "lenet5, none, batch 128, lr 0.9", "lenet5-relu, none, batch 128, lr 0.1"]
+    assert out.startswith("accuracy on 5 training images held out, by learning rate (* the one taken)")
+    Path("mine.toml").write_text(specfile.dump(networks.get_network("lenet5")), encoding="utf-8")
+    played.commands.clear()
+    assert command(*SHORT[:4], "--net", "mine.toml,lenet5", "--lr", "mine.toml=0.2")[0] == 0
+    assert [asked["recipe"]["sgd"]["learning_rate"] for asked in played.commands] == [0.2, 0.9]
+
+
 def test_json_alone_on_standard_output(command):
     code, out, err = command(*SHORT, "--json", "-")
     assert (code, err) == (0, "")
@@ -101,6 +114,15 @@ def test_a_training_that_fails_is_told_and_the_exit_code_is_1(command, played):
     assert [line.split()[2] for line in out.splitlines()[2:4]] == ["8", "32"]
 
 
+def test_where_nothing_went_well_there_is_no_picture_and_it_says_so(command, played):
+    played.fails = lambda asked: {"failed": "diverged", "reason": "NaN"}
+    code, out, err = command(*SHORT, "--plot", "s.png")
+    assert code == 1
+    assert "lenet5, seed 0: diverged: NaN" in out.splitlines()
+    assert err.splitlines()[-1] == "s.png: not drawn: no training that counts went well"
+    assert not Path("s.png").exists()
+
+
 @pytest.mark.parametrize("kind, again", [("does not fit", 1), ("ended", 1), ("diverged", 0)])
 def test_what_may_go_well_another_time_is_tried_again(command, played, kind, again):
     played.fails = lambda asked: {"failed": kind, "reason": "why"} if asked["seed"] == 1 else None
@@ -118,7 +140,13 @@ def test_what_may_go_well_another_time_is_tried_again(command, played, kind, aga
     (["--augment", "flip,blur"], "unknown augmentation 'blur'; known: flip, crop, color, or none"),
     (["--seeds", "0,x"], "must be a whole number of at least 0, not 'x'"),
     (["--batch-size", "0"], "at least 1"),
-    (["--lr", "fast"], "must be numbers, comma-separated, not 'fast'"),
+    (["--lr", "fast"], "must be numbers, comma-separated, or own, not 'fast'"),
+    (["--lr", "alexnet=fast"], "must be numbers, comma-separated, or own, not 'fast'"),
+    (["--lr", "alexnet="], "must be numbers, comma-separated, or own, not ''"),
+    (["--lr", "lenet5=0.1"], "lenet5 (--lr lenet5=...), which takes no part; the networks are alexnet (--net)"),
+    (["--lr", "0.1", "--lr", "0.2"], "--lr is there twice for all networks: name its learning rates once"),
+    (["--lr", "alexnet=0.1", "--lr", "alexnet=own"], "--lr is there twice for alexnet"),
+    (["--lr", "alexnet=0.1,0.2"], "--held-out"),
     (["--lr", "0.1,0.2"], "--held-out"),
     (["--held-out", "10"], "--lr"),
     (["--json", "missing/s.json"], "no folder missing"),

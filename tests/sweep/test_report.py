@@ -43,6 +43,16 @@ def test_the_choice_of_a_rate_is_shown(sweep, played):
     assert not found.failed, "a rate that is no good is an answer"
 
 
+def test_only_those_that_choose_stand_in_the_table_of_the_choice(sweep):
+    """By hand: 0.9 less half the distance from 0.1, less 0.1 after one epoch."""
+    found = report(sweep(nets=("lenet5", "lenet5-relu", "alexnet-28"), learning_rates=(0.03, 0.1), held_out=5000,
+                         learning_rates_of={"lenet5": (), "alexnet-28": (0.1, 0.3)}, choosing_epochs=1).run())
+    assert rows(found, "accuracy on 5,000 training images held out") == [
+        ["", "0.03", "0.1", "0.3"], ["lenet5-relu", "0.765", "0.800 *", ""], ["alexnet-28", "", "0.800 *", "0.700"]]
+    assert [(row[0], row[3]) for row in rows(found, "after 2 epochs")[1:]] == [
+        ("lenet5", "0.9"), ("lenet5-relu", "0.1"), ("alexnet-28", "0.1")]
+
+
 def test_a_batch_that_does_not_fit_is_told(sweep, played):
     played.fails = lambda command: ({"failed": "does not fit", "reason": "--batch-size 16 would"}
                                     if command["recipe"]["batch_size"] == 64 else None)

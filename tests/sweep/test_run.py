@@ -51,6 +51,26 @@ def test_one_rate_is_taken_without_a_choice(sweep, played):
     assert {training[2] for training in trained(played)} == {0.5}
 
 
+def test_in_one_sweep_a_network_keeps_its_own_rate_and_another_chooses(sweep, played):
+    """Own of lenet5: the book's 0.9."""
+    record = sweep(learning_rates=(0.03, 0.1), learning_rates_of={"lenet5": ()}, held_out=5000, seeds=(0, 1)).run()
+    assert trained(played) == [("lenet5-relu", 128, 0.03, 0, 5000), ("lenet5-relu", 128, 0.1, 0, 5000),
+                               ("lenet5", 128, 0.9, 0, 0), ("lenet5-relu", 128, 0.1, 0, 0),
+                               ("lenet5", 128, 0.9, 1, 0), ("lenet5-relu", 128, 0.1, 1, 0)]
+    assert record["complete"]
+    assert schemas.problem(json.loads(json.dumps(record)), records.schema()) is None
+    again = sweep(json.loads(json.dumps(record)))
+    played.commands.clear()
+    again.run()
+    assert played.commands == []
+
+
+def test_single_networks_have_rates_beside_the_one_for_all(sweep, played):
+    sweep(learning_rates=(0.5,), learning_rates_of={"lenet5-relu": (0.075, 0.125)}, held_out=10).run()
+    assert trained(played) == [("lenet5-relu", 128, 0.075, 0, 10), ("lenet5-relu", 128, 0.125, 0, 10),
+                               ("lenet5", 128, 0.5, 0, 0), ("lenet5-relu", 128, 0.075, 0, 0)]
+
+
 def test_a_rate_that_diverges_is_not_chosen(sweep, played):
     played.fails = lambda command: ({"failed": "diverged", "reason": "NaN"}
                                     if command["recipe"]["sgd"]["learning_rate"] == 0.1 else None)
@@ -144,6 +164,9 @@ def test_progress_names_the_training(sweep, played):
 @pytest.mark.parametrize("plan, fragment", [
     ({"learning_rates": (0.1, 0.2)}, "--held-out"), ({"held_out": 5}, "--lr"),
     ({"choosing_epochs": 5}, "--lr"), ({"learning_rates": (0.1,), "held_out": 5}, "--lr"),
+    ({"nets": ("lenet5",), "learning_rates_of": {"alexnet": (0.1,)}}, "takes no part; the networks are lenet5 "),
+    ({"learning_rates_of": {"alexnet": (0.1, 0.2)}}, "--held-out"),
+    ({"learning_rates_of": {"alexnet": (-1.0,)}}, "learning rate must be a number from 0"),
     ({"nets": ()}, "network"), ({"seeds": (1, 1)}, "seed"), ({"batch_sizes": (0,)}, "batch size must be at least 1"),
     ({"epochs": 0}, "epochs must be at least 1"), ({"augments": (("blur",),)}, "known: flip, crop, color"),
     ({"learning_rates": (-1.0,)}, "learning rate must be a number from 0"),
@@ -155,6 +178,12 @@ def test_a_plan_that_makes_no_sense_is_told(plan, fragment):
 
 
 def test_a_plan_comes_back_from_json():
-    plan = Plan("numpy", ("a", "b"), (0, 1), (8,), ((), ("flip", "crop")), 3, (0.1, 0.2), 5, 2, 100, 10, "cpu",
-                "float32", ("threads",), ("compile",))
+    plan = Plan("numpy", ("a", "b"), (0, 1), (8,), ((), ("flip", "crop")), 3, (0.1, 0.2), {"a": (), "b": (0.3, 0.4)}, 5,
+                2, 100, 10, "cpu", "float32", ("threads",), ("compile",))
     assert Plan.from_json(json.loads(json.dumps(plan.as_json()))) == plan
+
+
+def test_an_older_plan_without_rates_by_network_is_read():
+    fields = Plan("numpy", learning_rates=(0.5,)).as_json()
+    del fields["learning_rates_of"]
+    assert Plan.from_json(fields) == Plan("numpy", learning_rates=(0.5,))

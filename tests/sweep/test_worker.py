@@ -43,6 +43,13 @@ def test_it_trains_as_the_loop_does(worker, small):
     assert answer["versions"]["numpy"] == np.__version__
 
 
+def test_it_trains_in_every_backend(worker, small, backend_name):
+    answer = worker.handle(command(small, backend=backend_name))
+    assert [epoch["epoch"] for epoch in answer["epochs_done"]] == [1, 2]
+    assert backend_name in answer["versions"]
+    assert (answer["device"] == "cpu") is (answer["peak_device_memory_bytes"] is None)
+
+
 def test_images_held_out_are_tested_on_and_not_trained_on(worker, small):
     images = data.synthetic.load(0)
     count = len(images.train)

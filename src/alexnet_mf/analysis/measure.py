@@ -26,6 +26,8 @@ ROUNDS = 6
 SAMPLE_SECONDS = 0.2
 ATTEMPTS = 3
 """To warm a phase up."""
+THREADS = ("threads", "intra_op_threads", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Names under which backends' settings have how many threads compute, the one that decides first."""
 TOLERANCE = 0.1
 """How far the allocator's peak may be from the predicted one."""
 
@@ -72,6 +74,12 @@ class Measured:
     ceilings: Ceilings
     memory: Memory
     conditions: dict[str, Any]
+
+    @property
+    def threads(self) -> int | None:
+        """That computed on a CPU, as the backend read it back; None where it does not tell, and there is one a core."""
+        told = next((self.settings[name] for name in THREADS if self.settings.get(name)), None)
+        return int(told) if told is not None and str(told).isdecimal() else None
 
 
 def default_precision(backend: str) -> str:

@@ -7,7 +7,6 @@ backend allocates and runs. A further framework is one folder with these two cla
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,13 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf.augmentation import Draws
-from alexnet_mf.errors import BackendUnavailable, DataError
+from alexnet_mf.backends.execution import AS_IT_COMES, Execution
+from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.layers import Shape
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
-
-PIXEL_SCALE = np.float32(1 / 255)
-"""Grey levels to [0, 1] by one float32 multiplication: frameworks and compilers divide differently."""
 
 
 @dataclass(frozen=True)
@@ -66,56 +63,6 @@ class Sgd:
     learning_rate: float
     momentum: float = 0.0
     weight_decay: float = 0.0
-
-
-LEFT_OUT = "ALEXNET_MF_WITHOUT"
-"""The environment variable that `left_out` reads."""
-
-PRECISIONS = ("float32", "tf32", "bfloat16")
-SPEED_SETTINGS = ("allocator", "compile", "fused", "layout", "packed", "threads")
-"""The names in the backends' own tables of what may make them fast."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """An entry of a backend's table (`backends/NAME/speed.py`)."""
-
-    on: bool
-    """Unless it is asked otherwise."""
-    reason: str
-    """What it is, and what it gained where that was measured."""
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a backend computes, beside what it computes."""
-
-    precision: str | None = None
-    """Of the factors in convolutions and matrix products: float32 (IEEE's, without TF32), tf32, bfloat16, or float16
-    where a framework has no bfloat16. Without it the backend's own: float32, and the referee's float64."""
-    without: frozenset[str] = frozenset()
-    """Settings of the backend's own table that are left out, by name."""
-    also: frozenset[str] = frozenset()
-    """Settings of that table that are switched on, though they are off by themselves."""
-
-    def settings(self, backend: str, table: Mapping[str, Mapping[str, Setting]], device: str) -> frozenset[str]:
-        """What is switched on.
-
-        Args:
-            table: for each kind of device (`cpu`, `cuda`) the settings by name.
-
-        Raises:
-            BackendUnavailable: where one to be switched is not in the table; lists those that are.
-        """
-        known = table[device.partition(":")[0]]
-        for name in sorted((self.without | self.also) - set(known)):
-            raise BackendUnavailable(f"backend {backend}: no setting {name!r} on {device}; "
-                                     f"there is {', '.join(known) or 'none'}")
-        return frozenset(name for name, setting in known.items() if setting.on) - self.without | self.also
-
-
-AS_IT_COMES = Execution()
-"""In the backend's own precision, with everything that makes it fast."""
 
 
 @dataclass(frozen=True)
@@ -320,12 +267,6 @@ class Backend(ABC):
         """The most bytes of the device's memory that this process has held; None on a CPU."""
 
 
-def left_out() -> frozenset[str]:
-    """Settings that this process leaves out from the start, for those that must be decided before a framework is
-    imported (threads): comma-separated names in $ALEXNET_MF_WITHOUT; `all` is every one of them."""
-    return frozenset(name for name in os.environ.get(LEFT_OUT, "").split(",") if name)
-
-
 def find_device(backend: Backend, wanted: str) -> str:
     """The device of that name; `auto` is the backend's best, `cuda` its first GPU.
 
@@ -352,46 +293,3 @@ def find_precision(backend: Backend, device: str, wanted: str | None) -> str:
         raise BackendUnavailable(f"backend {backend.name}: no precision {wanted} on {device}; there is "
                                  f"{', '.join(names)} (--precision)")
     return wanted
-
-
-def dropout_seed(seed: int, step: int) -> int:
-    """The 32-bit seed of one step's dropout masks.
-
-    A function of (seed, step), so that a run can go on where it stopped; and a hash, because MXNet's streams of seeds
-    that lie close together overlap (s + 1 shifts the mask of s by 127/1024 of the tensor).
-    """
-    return int(np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(1, np.uint32)[0])
-
-
-def upsampling_factor(image: tuple[int, ...], network: Network) -> int:
-    """How many times larger than a grey image (height, width) the network's input is, the same in height and width.
-
-    Raises:
-        DataError: unless it is 1, 2, 4 or 8: only then are the interpolated pixels exact in float32.
-    """
-    channels, height, width = network.input
-    if channels != 1:
-        raise DataError(f"network {network.name} takes {channels}x{height}x{width}, and grey images have one channel; "
-                        f"give inputs of the network's own shape")
-    factor = height // image[0]
-    if (height, width) != (image[0] * factor, image[1] * factor) or factor not in (1, 2, 4, 8):
-        raise DataError(f"network {network.name} takes {channels}x{height}x{width}: {image[0]}x{image[1]} grey images "
-                        f"can be upsampled exactly by 1, 2, 4 or 8 only; give inputs of the network's own shape")
-    return factor
-
-
-def check_inputs(inputs: NDArray[Any], labels: NDArray[np.int64], network: Network) -> None:
-    """Make sure that these are what `Model.place` takes.
-
-    Raises:
-        DataError: says what was given and what the network takes.
-    """
-    if inputs.ndim == 3 and inputs.dtype == np.uint8:
-        upsampling_factor(inputs.shape[1:], network)
-    elif inputs.dtype != np.float32 or inputs.shape[1:] != network.input:
-        raise DataError(f"network {network.name} takes float32 inputs (n, {', '.join(map(str, network.input))}) or "
-                        f"uint8 images (n, height, width), not {inputs.dtype} {inputs.shape}")
-    if labels.shape != inputs.shape[:1]:
-        raise DataError(f"{len(inputs)} images need as many labels, not {labels.shape}")
-    if labels.size and not 0 <= labels.min() <= labels.max() < network.classes:
-        raise DataError(f"labels must lie in 0..{network.classes - 1}, not {labels.min()}..{labels.max()}")

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from alexnet_mf.backends.base import LEFT_OUT
+from alexnet_mf.backends.execution import LEFT_OUT
 from alexnet_mf.bench.worker import PREFIX
 from alexnet_mf.errors import AlexnetMfError
 

@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from alexnet_mf.bench.plan import BOOK
-from alexnet_mf.bench.report import RANKED, Row
+from alexnet_mf.bench.rows import RANKED, Row
+from alexnet_mf.bench.statistics import title_of_medians
 from alexnet_mf.errors import BenchError
 
 HEIGHT_PER_ROW = 0.34
@@ -48,7 +49,8 @@ def draw(rows: Sequence[Row]) -> Figure:
             panel.grid(axis="x", color="0.9")
             panel.set_axisbelow(True)
             panel.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("medians with 95 % intervals; dots: samples; |: rate of the matrix product\n"
+    shown = title_of_medians(row.rate for row in rows if row.phase in phases)
+    figure.suptitle(f"{shown}; dots: samples; |: rate of the matrix product\n"
                     "filled: alexnet_mf, open: the book's style", fontsize="small", color="0.3")
     return figure
 

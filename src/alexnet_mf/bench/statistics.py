@@ -7,7 +7,7 @@ one. Medians take the place of means, order statistics that of standard errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from alexnet_mf.errors import NotComparable
@@ -79,6 +79,14 @@ def estimate(values: Sequence[float]) -> Estimate:
     """Median, quartiles and the median's interval."""
     low, high = median_interval(values) or (None, None)
     return Estimate(median(values), quantile(values, 0.25), quantile(values, 0.75), low, high, len(values))
+
+
+def title_of_medians(estimates: Iterable[Estimate]) -> str:
+    """What a table or picture of such estimates shows: intervals, if any of them has one."""
+    sure = f"{100 * CONFIDENCE:.0f} %"
+    if any(found.low is not None for found in estimates):
+        return f"medians with their {sure} intervals"
+    return f"medians without intervals: one of {sure} takes {FEWEST} samples"
 
 
 def ratio(above: Mapping[int, float], below: Mapping[int, float]) -> Estimate | None:

@@ -21,7 +21,9 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from alexnet_mf import backends, parameters, spec
-from alexnet_mf.backends.base import Ceiling, Execution, Sgd, find_device, upsampling_factor
+from alexnet_mf.backends.base import Ceiling, Sgd, find_device
+from alexnet_mf.backends.common import upsampling_factor
+from alexnet_mf.backends.execution import Execution
 from alexnet_mf.bench import measure
 from alexnet_mf.bench.measure import Timer
 from alexnet_mf.bench.plan import CEILINGS, OURS, work

@@ -22,14 +22,18 @@ from alexnet_mf.analysis.record import as_json
 from alexnet_mf.analysis.roofline import layer_times, predictions
 from alexnet_mf.bench import conditions
 from alexnet_mf.bench.plan import ITEM_BYTES
-from alexnet_mf.bench.report import estimate_text
+from alexnet_mf.bench.statistics import title_of_medians
+from alexnet_mf.bench.text import estimate_text
 from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_json, add_network, at_least_one
+from alexnet_mf.cli.arguments import add_json, add_network, at_least_one, first_installed, given_flags
 from alexnet_mf.cli.bench import positive
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, OutOfMemory
 from alexnet_mf.specfile import find_network
 from alexnet_mf.training.memory import check_fits_machine
 from alexnet_mf.training.recipe import RECIPES, Recipe, for_network
+
+ONLY_MEASURED = ("device", "rounds", "sample_seconds")
+"""Flags of what is measured."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Carry it out; the exit code."""
     drawing = importer(options) if options.plot else None
-    backend = options.backend or (first_installed() if options.measure else "torch")
+    if not options.measure:
+        check_measures(options)
+    backend = options.backend or (backend_to_measure() if options.measure else "torch")
     network = find_network(options.net, backend)
     recipe = for_network(RECIPES[options.recipe], network)
     found = costs(network, options.batch_size or recipe.batch_size, ITEM_BYTES[default_precision(backend)],
@@ -103,13 +109,27 @@ def importer(options: argparse.Namespace) -> Any:
     return output.drawing("alexnet_mf.analysis.plot", "--plot")
 
 
-def first_installed() -> str:
-    """The framework to measure where none is named."""
-    for name in backends.installed():
-        if name != "numpy":
-            return name
-    raise BackendUnavailable(f"none of torch, tensorflow and mxnet is installed: {backends.BACKENDS['torch'].install}; "
-                             "or --backend numpy, or --no-measure, which takes none")
+def backend_to_measure() -> str:
+    """The first that is installed.
+
+    Raises:
+        BackendUnavailable: where none is; says how to do without.
+    """
+    try:
+        return first_installed()
+    except BackendUnavailable as error:
+        raise BackendUnavailable(f"{error}; --no-measure takes none") from error
+
+
+def check_measures(options: argparse.Namespace) -> None:
+    """Refuse what only a measurement has a use for, where there is none.
+
+    Raises:
+        AlexnetMfError: names the flag.
+    """
+    for name in given_flags(add_arguments, options.words[1:]):
+        if name in ONLY_MEASURED:
+            raise AlexnetMfError(f"--no-measure measures nothing: leave out --{name.replace('_', '-')}")
 
 
 def tell(line: str) -> None:
@@ -192,11 +212,10 @@ def show_measured(found: Costs, peak: Peak, measured: Measured) -> None:
     output.table(["on a batch", "predicted", "measured", "measured / predicted"], [
         [phase, words.seconds(expected), estimate_text(measured.seconds[phase], words.seconds),
          f"{measured.seconds[phase].median / expected:.2f}"] for phase, expected in predicted.items()], right=(1, 3),
-        title=f"times, {measured.seconds['step'].n} samples, medians with their 95 % intervals")
+        title=f"times, {counted(measured.seconds['step'].n)}, {title_of_medians(measured.seconds.values())}")
     output.say(f"\n{memory_line(peak, measured)}")
     versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
-    output.say(f"{versions}, Python {measured.conditions['python']}, {measured.conditions['cpu']}, "
-               f"{measured.conditions['usable_cores']} cores{load(measured)}")
+    output.say(f"{versions}, Python {measured.conditions['python']}, {processor(measured)}{load(measured)}")
 
 
 def load(measured: Measured) -> str:
@@ -231,5 +250,17 @@ def memory_line(peak: Peak, measured: Measured) -> str:
 def where(measured: Measured) -> str:
     """The device, as a reader knows it."""
     if measured.device == "cpu":
-        return f"{measured.conditions['cpu']}, {measured.conditions['usable_cores']} cores"
+        return processor(measured)
     return f"{measured.device}, {measured.description}"
+
+
+def processor(measured: Measured) -> str:
+    """The processor, and how much of it computed: AMD EPYC, 1 thread on 2 cores."""
+    cores = f"{measured.conditions['usable_cores'] or '?'} cores"
+    threads = "" if measured.threads is None else f"{measured.threads} thread{'s' * (measured.threads != 1)} on "
+    return f"{measured.conditions['cpu']}, {threads}{cores}"
+
+
+def counted(n: int) -> str:
+    """6 samples."""
+    return f"{n} sample{'s' * (n != 1)}"

@@ -11,9 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import augmentation, backends, networks, spec
-from alexnet_mf.backends.base import LEFT_OUT, PRECISIONS, SPEED_SETTINGS, Execution, left_out, upsampling_factor
+from alexnet_mf.backends.common import upsampling_factor
+from alexnet_mf.backends.execution import LEFT_OUT, PRECISIONS, SPEED_SETTINGS, Execution, left_out
+from alexnet_mf.cli import output
 from alexnet_mf.data import DATASETS
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, DataError
+
+
+def first_installed() -> str:
+    """The backend for those who name none, who are told.
+
+    Raises:
+        BackendUnavailable: where no framework is installed; says how to get one.
+    """
+    name = backends.default()
+    output.notice(f"taking --backend {name}, the first installed of {', '.join(backends.FRAMEWORKS)}")
+    return name
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +48,7 @@ def check_takes_grey_images(network: spec.Network) -> None:
         upsampling_factor((28, 28), network)
     except DataError as error:
         raise DataError(f"{str(error).partition(';')[0]}; all data here are 28x28 grey images: only shapes, "
-                        f"parity, analyze and predict take this network") from error
+                        f"parity, analyze, predict, convert and plot filters take this network") from error
 
 
 def add_execution(parser: argparse.ArgumentParser) -> None:

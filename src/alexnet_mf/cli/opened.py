@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from alexnet_mf import backends, parameters, spec
 from alexnet_mf.backends.base import Backend, Model, find_precision
 from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_execution, execution, switched
-from alexnet_mf.cli.train import FRAMEWORKS, first_installed
+from alexnet_mf.cli.arguments import add_execution, execution, first_installed, switched
 from alexnet_mf.training.opened import WHICH, Opened, backend_of, open_weights
 
 
@@ -31,7 +30,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
              "there (default: last)")
     add("--net", help="network, by name or from a file that ends in .toml (default: what the weights file says)")
     add("--backend", choices=list(backends.BACKENDS),
-        help=f"framework (default: the run's, else the first installed of {', '.join(FRAMEWORKS)})")
+        help=f"framework (default: the run's, else the first installed of {', '.join(backends.FRAMEWORKS)})")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)")
     add_execution(parser)
 

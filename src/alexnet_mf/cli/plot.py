@@ -42,6 +42,10 @@ def curves(runs: list[Path], path: Path) -> None:
     Raises:
         AlexnetMfError: where a run cannot be read, the file cannot be written, or matplotlib is missing.
     """
+    for folder in runs:
+        if folder.is_file():
+            raise AlexnetMfError(f"{folder}: is a file, and curves are of run folders; the filters of weights are "
+                                 f"drawn by alexnet-mf plot filters {folder} --plot FILE")
     entries = {name: metrics.read(folder) for name, folder in zip(labels(runs), runs)}
     for name, lines in entries.items():
         if not lines:

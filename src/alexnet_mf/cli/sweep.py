@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from alexnet_mf.cli.arguments import (
     augment,
     check_takes_grey_images,
     execution,
+    first_installed,
     given_flags,
     seed,
 )
 from alexnet_mf.cli.progress import Display, DownloadDisplay
-from alexnet_mf.cli.train import first_installed
 from alexnet_mf.errors import SweepError
 from alexnet_mf.specfile import find_network
 from alexnet_mf.sweep import record as records
@@ -30,6 +31,8 @@ from alexnet_mf.sweep.report import Report, augment_text, report
 from alexnet_mf.sweep.run import Sweep, begin
 from alexnet_mf.training.recipe import BOOK
 
+OWN = "own"
+"""In place of a learning rate: the network's own."""
 FREE = ("resume", "json", "plot", "data_dir")
 """Options that do not decide what is trained."""
 
@@ -49,9 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
              f"to compare: --augment none --augment flip,crop (default: {augmentation.NONE})")
     add("--epochs", type=at_least_one, default=BOOK.epochs, metavar="N",
         help=f"passes over the training images, the same for all (default: {BOOK.epochs})")
-    add("--lr", type=rates, default=(), metavar="RATE,...",
+    add("--lr", type=rates, action="append", metavar="RATE,...|NET=RATE,...",
         help="learning rate of SGD; of several, comma-separated, each setup takes the one that is best on the images "
-             "that --held-out holds out (default: each network's own, by the book where that has one)")
+             f"that --held-out holds out. Repeatable: for one of the networks with NET=, of which {OWN} is its own "
+             "(default: each network's own, by the book where that has one)")
     add("--held-out", type=at_least_one, default=0, metavar="N",
         help="to choose among several --lr: train without the last N training images, and test on those; the trainings "
              "that count see them (default: none)")
@@ -85,12 +89,29 @@ def seeds(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(seed, words(text))))
 
 
-def rates(text: str) -> tuple[float, ...]:
-    """Comma-separated learning rates from the command line."""
+def rates(text: str) -> tuple[str, tuple[float, ...]]:
+    """Comma-separated learning rates from the command line, and whose they are: a network's, or "", all others'."""
+    net, _, given = text.rpartition("=")
+    if given == OWN:
+        return net, ()
     try:
-        return tuple(dict.fromkeys(map(float, words(text))))
+        return net, tuple(dict.fromkeys(map(float, words(given))))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be numbers, comma-separated, not {text!r}") from error
+        raise argparse.ArgumentTypeError(f"must be numbers, comma-separated, or {OWN}, not {given!r}") from error
+
+
+def rates_by_network(given: Sequence[tuple[str, tuple[float, ...]]]) -> dict[str, tuple[float, ...]]:
+    """All --lr, by network; "" is all others.
+
+    Raises:
+        SweepError: where two are for the same.
+    """
+    found = dict(given)
+    if len(found) < len(given):
+        net = next(net for i, (net, _) in enumerate(given) if net in dict(given[:i]))
+        raise SweepError(f"--lr is there twice for {net or 'all networks'}: name its learning rates once, "
+                         f"comma-separated; for one network of several: --lr NET=RATE,...")
+    return found
 
 
 def run(options: argparse.Namespace) -> int:
@@ -128,7 +149,9 @@ def begun(options: argparse.Namespace) -> dict[str, Any]:
     for network in networks.values():
         check_takes_grey_images(network)
     augments = tuple(dict.fromkeys(options.augment or [()]))
-    plan = Plan(name, options.net, options.seeds, options.batch_size, augments, options.epochs, options.lr,
+    by_network = rates_by_network(options.lr or [])
+    for_all = by_network.pop("", ())
+    plan = Plan(name, options.net, options.seeds, options.batch_size, augments, options.epochs, for_all, by_network,
                 options.held_out, options.lr_epochs, options.limit_train, options.limit_test, options.device,
                 how.precision, tuple(sorted(how.without)), tuple(sorted(how.also)))
     return begin(plan, networks, load_data(options.data, options))
@@ -213,7 +236,9 @@ def outcome(entry: dict[str, Any]) -> str:
 def tell(record: dict[str, Any], options: argparse.Namespace, drawing: Any) -> int:
     """Tables, remarks and conditions; 1 where a training that counts failed."""
     found = report(record)
-    if drawing and found.outcomes:
+    if drawing and not found.outcomes:
+        output.notice(f"{options.plot}: not drawn: no training that counts went well")
+    elif drawing:
         try:
             files.write(options.plot, drawing.png(found.outcomes))
         except OSError as error:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import augmentation, backends, layers, parameters, spec
-from alexnet_mf.backends.base import SPEED_SETTINGS, Backend, find_precision
+from alexnet_mf.backends.base import Backend, find_precision
+from alexnet_mf.backends.execution import SPEED_SETTINGS
 from alexnet_mf.cli import output, progress, signals
 from alexnet_mf.cli.arguments import (
     add_augment,
@@ -20,6 +21,7 @@ from alexnet_mf.cli.arguments import (
     add_source,
     check_takes_grey_images,
     execution,
+    first_installed,
     given_flags,
     minutes,
     switched,
@@ -31,14 +33,12 @@ from alexnet_mf.training import board, job, loop
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe
 from alexnet_mf.training.run import RUNS, WEIGHTS, Run, check_new, new_folder
 
-FRAMEWORKS = backends.FRAMEWORKS
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its flags."""
     add = parser.add_argument
     add("--backend", choices=list(backends.BACKENDS), help="framework (default: the first installed of "
-        f"{', '.join(FRAMEWORKS)})")
+        f"{', '.join(backends.FRAMEWORKS)})")
     add_network(parser)
     add_execution(parser)
     recipes = (f"book: {describe(BOOK)}; quick: {describe(QUICK)}, or as many epochs of book as cost no more; some "
@@ -216,13 +216,6 @@ def carry_out(ready: job.Job, backend: Backend, options: argparse.Namespace) -> 
         output.say(output.closing_figures(result.epochs[-1]))
         output.say(f"{result.images_per_second:.1f} examples/sec on {model.device}")
     return 0
-
-
-def first_installed() -> str:
-    """The backend for those who name none, who are told."""
-    name = backends.default()
-    output.notice(f"taking --backend {name}, the first installed of {', '.join(FRAMEWORKS)}")
-    return name
 
 
 def with_options(recipe: Recipe, options: argparse.Namespace) -> Recipe:

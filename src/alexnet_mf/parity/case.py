@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf import data, parameters
-from alexnet_mf.backends.base import Sgd, upsampling_factor
+from alexnet_mf.backends.base import Sgd
+from alexnet_mf.backends.common import upsampling_factor
 from alexnet_mf.errors import DataError
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network

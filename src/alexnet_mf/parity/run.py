@@ -14,7 +14,8 @@ from typing import Any
 
 from alexnet_mf import networks, parameters
 from alexnet_mf.backends import BACKENDS
-from alexnet_mf.backends.base import AS_IT_COMES, Execution, find_precision
+from alexnet_mf.backends.base import find_precision
+from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.errors import BackendUnavailable, TraceError
 from alexnet_mf.parity import trace as traces
 from alexnet_mf.parity.diagnose import diagnose

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from alexnet_mf.backends.base import Sgd
@@ -50,9 +50,9 @@ class Training:
 class Plan:
     """Every network with every augmentation, in every batch size, with every seed.
 
-    The recipe is the chapter's, with a learning rate of the network's own where it has one. With several learning rates
-    each of them is tried first, with the first seed, on all training images but the last `held_out`; the one with the
-    best accuracy on those is taken. The test images have no part in it.
+    The recipe is the chapter's, with a learning rate of the network's own where it has one. Of a network with several
+    learning rates each is tried first, with the first seed, on all training images but the last `held_out`; the one
+    with the best accuracy on those is taken. The test images have no part in it.
     """
 
     backend: str
@@ -63,6 +63,8 @@ class Plan:
     epochs: int = BOOK.epochs
     learning_rates: tuple[float, ...] = ()
     """One for all, or several to choose from; without any, each network's own."""
+    learning_rates_of: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """The same for single networks, by name; those that are not in it take `learning_rates`."""
     held_out: int = 0
     choosing_epochs: int = 0
     """Of a training that tries a learning rate; 0 for as many as all others have."""
@@ -78,13 +80,17 @@ class Plan:
                              ("augmentation", self.augments)):
             if not values or len(set(values)) != len(values):
                 raise SweepError(f"each {what} is to be named once, and at least one")
+        for net in self.learning_rates_of:
+            if net not in self.nets:
+                raise SweepError(f"a learning rate is named for {net} (--lr {net}=...), which takes no part; the "
+                                 f"networks are {', '.join(self.nets)} (--net)")
         if self.chooses and not self.held_out:
             raise SweepError("a learning rate is chosen on images that are held out of the training, never on the test "
                              "images: say how many with --held-out (5000, say), or name one --lr")
         if not self.chooses and (self.held_out or self.choosing_epochs):
             raise SweepError("--held-out and --lr-epochs are for the choice among several learning rates: name them "
                              "with --lr, comma-separated")
-        given = dict.fromkeys(self.setups(), self.learning_rates[0] if self.learning_rates else 0.0)
+        given = {setup: next(iter(self.rates_of(setup.net)), 0.0) for setup in self.setups()}
         for training in [*self.choices(), *self.trainings(given)]:
             self.recipe(training)  # wrong numbers are told before anything slow
 
@@ -92,12 +98,22 @@ class Plan:
     def from_json(cls, values: Mapping[str, Any]) -> Plan:
         """From a record."""
         plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return cls(**plain | {"augments": tuple(map(tuple, values["augments"]))})
+        return cls(**plain | {"augments": tuple(map(tuple, values["augments"])), "learning_rates_of": {
+            net: tuple(rates) for net, rates in values.get("learning_rates_of", {}).items()}})
+
+    def rates_of(self, net: str) -> tuple[float, ...]:
+        """The learning rates that a network is to choose from; of one there is no choice, and none is its own."""
+        return self.learning_rates_of.get(net, self.learning_rates)
+
+    @property
+    def choosing(self) -> list[Setup]:
+        """The setups whose learning rate is to be chosen."""
+        return [setup for setup in self.setups() if len(self.rates_of(setup.net)) > 1]
 
     @property
     def chooses(self) -> bool:
-        """Whether there are learning rates to choose from."""
-        return len(self.learning_rates) > 1
+        """Whether any is."""
+        return bool(self.choosing)
 
     def setups(self) -> list[Setup]:
         """What is compared, in the order of the tables."""
@@ -105,22 +121,18 @@ class Plan:
 
     def choices(self) -> list[Training]:
         """The trainings that try learning rates."""
-        if not self.chooses:
-            return []
         epochs = self.choosing_epochs or self.epochs
         return [Training(setup.net, setup.augment, setup.batch_size, rate, self.seeds[0], epochs, self.held_out)
-                for setup in self.setups() for rate in self.learning_rates]
+                for setup in self.choosing for rate in self.rates_of(setup.net)]
 
     def rates(self, networks: Mapping[str, Network]) -> dict[Setup, float]:
-        """The learning rates that need no choice.
+        """The learning rates of the setups that need no choice.
 
         Args:
             networks: by the names in the plan.
         """
-        if self.chooses:
-            return {}
-        return {setup: self.learning_rates[0] if self.learning_rates
-                else for_network(BOOK, networks[setup.net]).sgd.learning_rate for setup in self.setups()}
+        return {setup: next(iter(self.rates_of(setup.net)), for_network(BOOK, networks[setup.net]).sgd.learning_rate)
+                for setup in self.setups() if setup not in self.choosing}
 
     def trainings(self, rates: Mapping[Setup, float]) -> list[Training]:
         """Those that count, of the setups whose learning rate is known: all with one seed before any with the next."""
@@ -139,5 +151,10 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """As JSON has it: lists for tuples."""
-        return {name: [list(item) if isinstance(item, tuple) else item for item in value]
-                if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: _as_lists(value) for name, value in asdict(self).items()}
+
+
+def _as_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_lists(item) for key, item in value.items()}
+    return [_as_lists(item) for item in value] if isinstance(value, tuple) else value

@@ -8,7 +8,7 @@ from statistics import fmean, median
 from typing import Any
 
 from alexnet_mf import augmentation
-from alexnet_mf.bench.report import Table
+from alexnet_mf.bench.tables import Table
 from alexnet_mf.sweep.plan import Plan, Setup, Training
 from alexnet_mf.sweep.record import accuracy
 from alexnet_mf.sweep.run import chosen
@@ -103,19 +103,19 @@ def choice_table(plan: Plan, record: Mapping[str, Any]) -> Table:
     """What each learning rate gave on the images held out."""
     best = chosen(record)
     found = {Training.from_json(entry): entry for entry in record["trainings"] if entry["held_out"]}
+    rates = list(dict.fromkeys(training.learning_rate for training in plan.choices()))
     rows = []
-    for setup in plan.setups():
-        cells = []
-        for training in (training for training in plan.choices() if training.setup == setup):
-            entry = found.get(training)
-            cells.append("" if entry is None else entry["failed"] if "failed" in entry else
-                         f"{accuracy(entry):.3f}{' *' if best.get(setup) == training.learning_rate else ''}")
-        rows.append([label(plan, setup), *cells])
+    for setup in plan.choosing:
+        cells = dict.fromkeys(rates, "")
+        for training in (training for training in plan.choices() if training.setup == setup and training in found):
+            entry, rate = found[training], training.learning_rate
+            cells[rate] = (entry["failed"] if "failed" in entry else
+                           f"{accuracy(entry):.3f}{' *' if best.get(setup) == rate else ''}")
+        rows.append([label(plan, setup), *cells.values()])
     epochs = plan.choosing_epochs or plan.epochs
     return Table(f"accuracy on {plan.held_out:,} training images held out, by learning rate (* the one taken): seed "
                  f"{plan.seeds[0]}, {epochs} epoch{'s' * (epochs > 1)}",
-                 ["", *(f"{rate:g}" for rate in plan.learning_rates)], rows,
-                 list(range(1, len(plan.learning_rates) + 1)))
+                 ["", *(f"{rate:g}" for rate in rates)], rows, list(range(1, len(rates) + 1)))
 
 
 def remarks(plan: Plan, record: Mapping[str, Any]) -> list[str]:
@@ -123,8 +123,9 @@ def remarks(plan: Plan, record: Mapping[str, Any]) -> list[str]:
     told = []
     for entry in record["trainings"]:
         if "failed" in entry:
-            rate = f", lr {entry['learning_rate']:g}" if plan.chooses else ""
-            told.append(f"{label(plan, Training.from_json(entry).setup)}{rate}, seed {entry['seed']}: "
+            setup = Training.from_json(entry).setup
+            rate = f", lr {entry['learning_rate']:g}" if setup in plan.choosing else ""
+            told.append(f"{label(plan, setup)}{rate}, seed {entry['seed']}: "
                         f"{entry['failed']}: {entry['reason']}")
     told += [f"{label(plan, setup)}: none of these learning rates can be taken" for setup in without_rate(plan, record)]
     if not record["complete"]:
@@ -135,7 +136,7 @@ def remarks(plan: Plan, record: Mapping[str, Any]) -> list[str]:
 def without_rate(plan: Plan, record: Mapping[str, Any]) -> list[Setup]:
     """The setups that failed with each of the learning rates."""
     tried, best = {Training.from_json(entry) for entry in record["trainings"]}, chosen(record)
-    return [setup for setup in plan.setups() if plan.chooses and setup not in best
+    return [setup for setup in plan.choosing if setup not in best
             and all(one in tried for one in plan.choices() if one.setup == setup)]
 
 

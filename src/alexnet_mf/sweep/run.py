@@ -86,7 +86,7 @@ class Sweep:
         return [training for training in self.plan.trainings(self._rates()) if training not in tried]
 
     def _rates(self) -> dict[Setup, float]:
-        return self.plan.rates(self.networks) or chosen(self.record)
+        return {**chosen(self.record), **self.plan.rates(self.networks)}
 
     def _train(self, training: Training) -> None:
         """One training in a process of its own, and its entry in the record."""

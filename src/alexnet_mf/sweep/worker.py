@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import backends, data, parameters, spec
-from alexnet_mf.backends.base import Backend, Execution, Sgd, find_device, find_precision
+from alexnet_mf.backends.base import Backend, Sgd, find_device, find_precision
+from alexnet_mf.backends.execution import Execution
 from alexnet_mf.bench.worker import channel, peak_memory, send, serve
 from alexnet_mf.data import Dataset, LabelledImages
 from alexnet_mf.errors import DataError, OutOfMemory, SweepError, TrainingDiverged

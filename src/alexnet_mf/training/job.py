@@ -17,7 +17,8 @@ import numpy as np
 
 import alexnet_mf
 from alexnet_mf import parameters, spec
-from alexnet_mf.backends.base import Backend, Execution, Model, Sgd, find_precision
+from alexnet_mf.backends.base import Backend, Model, Sgd, find_precision
+from alexnet_mf.backends.execution import Execution
 from alexnet_mf.bench.conditions import conditions
 from alexnet_mf.data import Dataset
 from alexnet_mf.errors import AlexnetMfError, RunError

@@ -14,19 +14,9 @@ from mxnet import autograd, gluon
 from numpy.typing import NDArray
 
 from alexnet_mf.augmentation import Draws
-from alexnet_mf.backends.base import (
-    AS_IT_COMES,
-    Backend,
-    Ceiling,
-    Device,
-    Execution,
-    Model,
-    NativeLayer,
-    Sgd,
-    dropout_seed,
-    find_device,
-    find_precision,
-)
+from alexnet_mf.backends.base import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
+from alexnet_mf.backends.common import dropout_seed
+from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.mxnet import compat, files, weights
 from alexnet_mf.backends.mxnet import network as native
 from alexnet_mf.backends.mxnet.speed import SPEED

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_mf.backends.base import left_out
+from alexnet_mf.backends.execution import left_out
 from alexnet_mf.errors import BackendUnavailable
 
 THREADS = "MXNET_OMP_MAX_THREADS"

@@ -7,7 +7,7 @@ Measured on 2 cores of an AMD EPYC with MXNet 1.9.1, batch 32, interleaved (`ben
 
 from __future__ import annotations
 
-from alexnet_mf.backends.base import Setting
+from alexnet_mf.backends.execution import Setting
 
 SPEED = {
     "cpu": {

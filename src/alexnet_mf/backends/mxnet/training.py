@@ -12,16 +12,8 @@ from mxnet.gluon import nn
 from numpy.typing import NDArray
 
 from alexnet_mf.augmentation import Draws, draw
-from alexnet_mf.backends.base import (
-    PIXEL_SCALE,
-    RATE_INSIDE,
-    Sgd,
-    StepMetrics,
-    Trainer,
-    TrainerState,
-    check_inputs,
-    dropout_seed,
-)
+from alexnet_mf.backends.base import RATE_INSIDE, Sgd, StepMetrics, Trainer, TrainerState
+from alexnet_mf.backends.common import PIXEL_SCALE, check_inputs, dropout_seed
 from alexnet_mf.backends.mxnet import weights
 from alexnet_mf.backends.mxnet.augmentation import augment
 from alexnet_mf.spec import Network

@@ -11,18 +11,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from alexnet_mf.augmentation import Draws
-from alexnet_mf.backends.base import (
-    AS_IT_COMES,
-    Backend,
-    Ceiling,
-    Device,
-    Execution,
-    Model,
-    NativeLayer,
-    Sgd,
-    find_device,
-    find_precision,
-)
+from alexnet_mf.backends.base import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
+from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.numpy import files, training, weights
 from alexnet_mf.backends.numpy.layers import Array
 from alexnet_mf.backends.numpy.network import NumpyNetwork, build, native_name

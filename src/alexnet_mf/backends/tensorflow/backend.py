@@ -12,19 +12,9 @@ from numpy.typing import NDArray
 
 from alexnet_mf import arithmetic
 from alexnet_mf.augmentation import Draws
-from alexnet_mf.backends.base import (
-    AS_IT_COMES,
-    Backend,
-    Ceiling,
-    Device,
-    Execution,
-    Model,
-    NativeLayer,
-    Sgd,
-    dropout_seed,
-    find_device,
-    find_precision,
-)
+from alexnet_mf.backends.base import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
+from alexnet_mf.backends.common import dropout_seed
+from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.tensorflow import files, weights
 from alexnet_mf.backends.tensorflow import network as native
 from alexnet_mf.backends.tensorflow.speed import SPEED

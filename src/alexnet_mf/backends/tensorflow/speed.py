@@ -7,7 +7,7 @@ intervals: `benchmarks/results/`.
 
 from __future__ import annotations
 
-from alexnet_mf.backends.base import Setting
+from alexnet_mf.backends.execution import Setting
 
 SPEED = {
     "cpu": {

@@ -14,19 +14,9 @@ from torch.nn import functional
 
 from alexnet_mf.augmentation import Draws
 from alexnet_mf.backends.allocator import keep_large_blocks
-from alexnet_mf.backends.base import (
-    AS_IT_COMES,
-    Backend,
-    Ceiling,
-    Device,
-    Execution,
-    Model,
-    NativeLayer,
-    Sgd,
-    dropout_seed,
-    find_device,
-    find_precision,
-)
+from alexnet_mf.backends.base import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
+from alexnet_mf.backends.common import dropout_seed
+from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.torch import files, memory, weights
 from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch.speed import SPEED

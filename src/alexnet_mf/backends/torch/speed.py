@@ -6,7 +6,7 @@ Measured on 2 cores of an AMD EPYC with torch 2.14.1, batch 32 where nothing els
 
 from __future__ import annotations
 
-from alexnet_mf.backends.base import Setting
+from alexnet_mf.backends.execution import Setting
 
 SPEED = {
     "cpu": {

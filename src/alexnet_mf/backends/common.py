@@ -1,0 +1,57 @@
+"""What all backends do alike: the scale of pixels, the check of what they are fed, the seeds of dropout masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf.errors import DataError
+from alexnet_mf.spec import Network
+
+PIXEL_SCALE = np.float32(1 / 255)
+"""Grey levels to [0, 1] by one float32 multiplication: frameworks and compilers divide differently."""
+
+
+def dropout_seed(seed: int, step: int) -> int:
+    """The 32-bit seed of one step's dropout masks.
+
+    A function of (seed, step), so that a run can go on where it stopped; and a hash, because MXNet's streams of seeds
+    that lie close together overlap (s + 1 shifts the mask of s by 127/1024 of the tensor).
+    """
+    return int(np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(1, np.uint32)[0])
+
+
+def upsampling_factor(image: tuple[int, ...], network: Network) -> int:
+    """How many times larger than a grey image (height, width) the network's input is, the same in height and width.
+
+    Raises:
+        DataError: unless it is 1, 2, 4 or 8: only then are the interpolated pixels exact in float32.
+    """
+    channels, height, width = network.input
+    if channels != 1:
+        raise DataError(f"network {network.name} takes {channels}x{height}x{width}, and grey images have one channel; "
+                        f"give inputs of the network's own shape")
+    factor = height // image[0]
+    if (height, width) != (image[0] * factor, image[1] * factor) or factor not in (1, 2, 4, 8):
+        raise DataError(f"network {network.name} takes {channels}x{height}x{width}: {image[0]}x{image[1]} grey images "
+                        f"can be upsampled exactly by 1, 2, 4 or 8 only; give inputs of the network's own shape")
+    return factor
+
+
+def check_inputs(inputs: NDArray[Any], labels: NDArray[np.int64], network: Network) -> None:
+    """Make sure that these are what `Model.place` takes.
+
+    Raises:
+        DataError: says what was given and what the network takes.
+    """
+    if inputs.ndim == 3 and inputs.dtype == np.uint8:
+        upsampling_factor(inputs.shape[1:], network)
+    elif inputs.dtype != np.float32 or inputs.shape[1:] != network.input:
+        raise DataError(f"network {network.name} takes float32 inputs (n, {', '.join(map(str, network.input))}) or "
+                        f"uint8 images (n, height, width), not {inputs.dtype} {inputs.shape}")
+    if labels.shape != inputs.shape[:1]:
+        raise DataError(f"{len(inputs)} images need as many labels, not {labels.shape}")
+    if labels.size and not 0 <= labels.min() <= labels.max() < network.classes:
+        raise DataError(f"labels must lie in 0..{network.classes - 1}, not {labels.min()}..{labels.max()}")

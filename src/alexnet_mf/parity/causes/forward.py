@@ -1,0 +1,173 @@
+"""Layers: which is the first to diverge, and what it gives on its own input under each of the usual faults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from alexnet_mf import arithmetic
+from alexnet_mf.backends.numpy import layers
+from alexnet_mf.layers import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LocalResponseNorm,
+    MaxPool2d,
+    Normalize,
+)
+from alexnet_mf.parity.causes import ROUNDING, Array, Cause, reproduce, verdict
+from alexnet_mf.parity.causes.weighted import conv_causes, dense_causes
+from alexnet_mf.parity.ladder import Comparison, Rung
+from alexnet_mf.parity.measure import relative_l2
+
+
+def diagnose_layers(c: Comparison, rung: Rung) -> str:
+    """The first layer that diverges, given what the backend itself fed it."""
+    case = c.referee.case
+    outputs, references = c.subject.group("outputs"), c.referee.trace.group("outputs")
+    # A shape that is only told wrong is not an output that diverges.
+    failing = {failure.where for failure in rung.failures} if rung.name == "layer outputs" else set()
+    x: Array = c.subject.tensors["pixels"].astype(np.float64)
+    for layer in case.network.layers:
+        result = outputs[layer.name].astype(np.float64)
+        if layer.name in failing or result.shape != references[layer.name].shape:
+            reference = references[layer.name]
+            causes = layer_causes(layer, x, case.parameters(), reference, case)
+            cause = reproduce(result, reference, causes)
+            if cause is None and isinstance(layer, Dropout):
+                cause = _dropout_left_on(x, result)
+            return verdict(f"first divergent layer: {layer.name}", cause)
+        x = result
+    return "the measured shapes differ, the outputs of the batch do not"
+
+
+def layer_causes(layer: Layer, x: Array, parameters: dict[str, Array], reference: Array, case: Any) -> Iterator[Cause]:
+    """What one layer gives on its input `x` under each of the usual faults."""
+    values = {name: value.astype(np.float64) for name, value in parameters.items()}
+    match layer:
+        case Conv2d():
+            yield from conv_causes(layer, x, values[f"{layer.name}.weight"], values[f"{layer.name}.bias"])
+        case MaxPool2d():
+            yield from _pool_causes(layer, x, reference)
+        case AvgPool2d():
+            yield from _avg_pool_causes(layer, x)
+        case AdaptiveAvgPool2d():
+            yield from _adaptive_causes(layer, x)
+        case LocalResponseNorm():
+            yield from _norm_causes(layer, x)
+        case Normalize():
+            yield from _normalize_causes(layer, x)
+        case Flatten():
+            yield "flattened as height, width, channel instead of channel, height, width", _flat(x, 0, 2, 3, 1)
+            yield "flattened as channel, width, height instead of channel, height, width", _flat(x, 0, 1, 3, 2)
+            yield "flattened as width, height, channel instead of channel, height, width", _flat(x, 0, 3, 2, 1)
+        case Dense():
+            image = next((arithmetic.input_shapes(case.network)[flatten.name] for flatten in case.network.layers
+                          if isinstance(flatten, Flatten)), None)
+            yield from dense_causes(layer, x, values[f"{layer.name}.weight"], values[f"{layer.name}.bias"], image,
+                                    layer is case.network.layers[-1])
+        case Dropout():
+            yield from _dropout_causes(layer, x)
+
+
+def _flat(x: Array, *axes: int) -> Array:
+    return x.transpose(axes).reshape(len(x), -1)
+
+
+def _norm_causes(layer: LocalResponseNorm, x: Array) -> Iterator[Cause]:
+    def give(x: Array = x, size: int = layer.size, alpha: float = layer.alpha, k: float = layer.k) -> Array:
+        return layers.local_response_norm_forward(x, size, alpha, layer.beta, k)
+
+    yield "it is missing", x
+    yield "alpha is divided by the number of channels in the sum", give(alpha=layer.alpha / layer.size)
+    yield "alpha is multiplied by the number of channels in the sum", give(alpha=layer.alpha * layer.size)
+    yield "the sum takes `size` channels on either side", give(size=2 * layer.size + 1)
+    yield "the sum takes `size` channels on either side, and alpha is divided by their number", \
+        give(size=2 * layer.size + 1, alpha=layer.alpha / (2 * layer.size + 1))
+    if layer.k != 1:
+        yield f"k is 1 instead of {layer.k:g}", give(k=1.0)
+    yield "the sum runs along the rows instead of the channels", give(x.swapaxes(1, 3)).swapaxes(1, 3)
+
+
+def _normalize_causes(layer: Normalize, x: Array) -> Iterator[Cause]:
+    mean, std = (np.array(values)[:, None, None] for values in (layer.mean, layer.std))
+    right = (x - mean) / std
+    yield "the normalisation is missing", x
+    yield "the mean is not subtracted", x / std
+    yield "it is not divided by std", x - mean
+    yield "multiplied by std instead of divided", (x - mean) * std
+    yield "divided by std^2, the variance", (x - mean) / std**2
+    yield "std is taken for a variance", (x - mean) / np.sqrt(std)
+    yield "the mean is added instead of subtracted", (x + mean) / std
+    yield "divided by std before the mean is subtracted", x / std - mean
+    yield "normalised twice", (right - mean) / std
+    yield "the pixels are grey levels up to 255, not scaled to [0, 1]", (255 * x - mean) / std
+    if len(layer.mean) > 1:
+        yield "mean and std are of the channels in reverse order", (x - mean[::-1]) / std[::-1]
+        yield "all channels have the first one's mean and std", (x - mean[0]) / std[0]
+    own = x.mean(axis=(1, 2, 3), keepdims=True), x.std(axis=(1, 2, 3), keepdims=True)
+    yield "each image is normalised by its own mean and std", (x - own[0]) / own[1]
+
+
+def _avg_pool_causes(layer: AvgPool2d, x: Array) -> Iterator[Cause]:
+    k, s = layer.kernel, layer.stride
+    yield "maximum instead of average", layers.max_pool_forward(x, k, s)
+    yield "the sum instead of the average", layers.avg_pool_forward(x, k, s) * k**2
+    for kernel, stride in dict.fromkeys(((k - 1, s), (k + 1, s), (k, s - 1), (k, s + 1), (k, k), (s, s))):
+        if (kernel, stride) != (k, s) and 1 <= kernel <= min(x.shape[2:]) and stride >= 1:
+            yield f"kernel {kernel} and stride {stride} instead of {k} and {s}", \
+                layers.avg_pool_forward(x, kernel, stride)
+    if k > 1:
+        padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        yield "padding 1 instead of 0, its zeros counted", layers.avg_pool_forward(padded, k, s)
+
+
+def _adaptive_causes(layer: AdaptiveAvgPool2d, x: Array) -> Iterator[Cause]:
+    largest = np.empty((*x.shape[:2], layer.size, layer.size))
+    for position, area in layers.areas(x, layer.size):
+        largest[position] = area.max(axis=(2, 3))
+    yield "maximum instead of average", largest
+    kernel = min(x.shape[2:]) // layer.size
+    if kernel and layers.avg_pool_forward(x, kernel, kernel).shape == largest.shape:
+        yield f"average pooling with kernel and stride {kernel}", layers.avg_pool_forward(x, kernel, kernel)
+
+
+def _pool_causes(layer: MaxPool2d, x: Array, reference: Array) -> Iterator[Cause]:
+    k, s = layer.kernel, layer.stride
+    yield "average instead of maximum", np.mean(layers.window_pixels(x, k, s), axis=0)
+    for kernel, stride in dict.fromkeys(((k - 1, s), (k + 1, s), (k, s - 1), (k, s + 1), (k, k), (s, s))):
+        if (kernel, stride) != (k, s) and 1 <= kernel <= min(x.shape[2:]) and stride >= 1:
+            yield f"kernel {kernel} and stride {stride} instead of {k} and {s}", \
+                layers.max_pool_forward(x, kernel, stride)
+    for rounding, before, after in (("rounded up instead of down", 0, s - 1), ("padding 1 instead of 0", 1, 1),
+                                    ("asymmetric padding: 0 at the top and left, 1 at the bottom and right", 0, 1),
+                                    ("asymmetric padding: 1 at the top and left, 0 at the bottom and right", 1, 0)):
+        if s == 2 and (before, after) == (0, 1) and rounding.startswith("asymmetric"):
+            continue  # that is rounding up
+        padded = np.pad(x, ((0, 0), (0, 0), (before, after), (before, after)), constant_values=-np.inf)
+        yield rounding, layers.max_pool_forward(padded, k, s)
+    if min(reference.shape[2:]) > 1:
+        yield "minimum instead of maximum", -layers.max_pool_forward(-x, k, s)
+
+
+def _dropout_left_on(x: Array, result: Array) -> str | None:
+    """Dropout's own mark: some values are zero, and all others are larger by one factor."""
+    active = x != 0
+    kept = active & (result != 0)
+    if not kept.any() or kept.sum() == active.sum():
+        return None
+    scale = float((result[kept] * x[kept]).sum() / (x[kept] ** 2).sum())
+    if relative_l2(result[kept], scale * x[kept]) > ROUNDING:
+        return None
+    return f"dropout is on in evaluation: it drops {1 - kept.sum() / active.sum():.2f} and scales by {scale:.4g}"
+
+
+def _dropout_causes(layer: Dropout, x: Array) -> Iterator[Cause]:
+    yield "scaled by 1 - rate in evaluation", x * (1 - layer.rate)
+    yield "scaled by 1/(1 - rate) in evaluation", x / (1 - layer.rate)

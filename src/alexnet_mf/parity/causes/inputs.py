@@ -1,0 +1,114 @@
+"""What can become of parameters and pixels on their way into a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from alexnet_mf.parameters import digest
+from alexnet_mf.parity.causes import Array, Cause, first_of, reproduce, verdict
+from alexnet_mf.parity.ladder import Comparison, Rung
+from alexnet_mf.parity.measure import relative_l2
+
+LAST_BITS = 3e-7
+"""Pixels that differ by less, relative L2, differ by rounding alone."""
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Means and standard deviations of its red, green and blue in [0, 1], as torchvision's weights expect them."""
+
+
+# Parameters
+
+
+def diagnose_parameters(c: Comparison, names: list[str]) -> str:
+    """What was loaded, or exported, in place of the seed's parameters. Only digests travel in a trace."""
+    mine, start = c.subject.meta["exported_sha256"], c.referee.case.parameters()
+    explained = [[cause for cause, value in parameter_causes(start[name])
+                  if mine[name] == digest({name: np.ascontiguousarray(value)})] if name in start else []
+                 for name in names]
+    common = [cause for cause in explained[0] if all(cause in causes for causes in explained)]
+    return verdict(f"parameters after loading and exporting, {first_of(names)}", " or ".join(common) or None)
+
+
+def parameter_causes(value: Array) -> Iterator[Cause]:
+    """What can become of one tensor on its way in or out."""
+    yield "zero", np.zeros_like(value)
+    yield "in float64", value.astype(np.float64)
+    yield "rounded to half precision", value.astype(np.float16).astype(np.float32)
+    yield "cut to bfloat16", (value.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    if value.ndim == 2:
+        yield "transposed", value.T
+        if value.shape[0] != value.shape[1]:
+            yield "its numbers read in another layout (in, out)", value.reshape(value.shape[::-1]).T
+    if value.ndim == 4:
+        out, inputs, height, width = value.shape
+        yield "height and width swapped", value.swapaxes(2, 3)
+        yield "input and output channels swapped", value.swapaxes(0, 1)
+        yield "flipped", value[:, :, ::-1, ::-1]
+        yield "its numbers read in another layout (height, width, in, out)", \
+            value.reshape(height, width, inputs, out).transpose(3, 2, 0, 1)
+
+
+# Pixels
+
+
+def diagnose_pixels(c: Comparison, rung: Rung) -> str:
+    """What the network was fed in place of the pixels, by its images."""
+    mine, theirs = c.subject.tensors["pixels"], c.referee.trace.tensors["pixels"]
+    if mine.shape == theirs.shape and relative_l2(mine, theirs) < LAST_BITS:
+        grey = np.round(theirs.astype(np.float64) * 255 * 256) / 256  # exact, as `data` in the design says
+        divided = np.array_equal(mine, grey.astype(np.float32) / np.float32(255))
+        return "pixels: " + ("a division by 255 instead of a multiplication by float32(1/255)" if divided else
+                             "only the last bits differ: scaled or interpolated in another order")
+    return verdict("pixels", reproduce(mine, theirs, pixel_causes(c.referee.case.inputs[:len(theirs)], theirs)))
+
+
+def pixel_causes(images: Array, pixels: Array) -> Iterator[Cause]:
+    """The other conventions of enlarging grey images and scaling them to [0, 1]."""
+    yield "channels last instead of first", pixels.transpose(0, 2, 3, 1)
+    yield "not scaled to [0, 1]", pixels * 255
+    yield "scaled twice", pixels / 255
+    yield "height and width swapped", pixels.swapaxes(2, 3)
+    yield "inverted (1 - pixel)", 1 - pixels
+    for mean, deviation in ((0.5, 0.5), (0.2860, 0.3530), (0.1307, 0.3081)):
+        yield f"normalised by mean {mean} and deviation {deviation}", (pixels - mean) / deviation
+    if pixels.shape[1] == 3:
+        means, deviations = (np.array(values)[:, None, None] for values in IMAGENET)
+        yield "normalised by ImageNet's means and deviations", (pixels - means) / deviations
+    if images.ndim != 3:
+        return
+    factor = pixels.shape[2] // images.shape[1]
+    grey = images.astype(np.float64)[:, np.newaxis]
+    yield "nearest pixel instead of bilinear", grey.repeat(factor, 2).repeat(factor, 3) / 255
+    for name, positions in (("aligned corners instead of half-pixel centres", _aligned),
+                            ("pixel corners (no half-pixel shift) instead of half-pixel centres", _asymmetric)):
+        yield f"bilinear with {name}", _bilinear(grey, pixels.shape[2:], positions) / 255
+    levels = np.round(pixels.astype(np.float64) * 255 * 256) / 256  # exact in 1/256
+    yield "rounded to whole grey levels, halves up (resized as uint8)", np.floor(levels + 0.5) / 255
+    yield "rounded to whole grey levels, halves to even (resized as uint8)", np.round(levels) / 255
+    yield "rounded down to whole grey levels (resized as uint8)", np.floor(levels) / 255
+    wide = np.floor(_bilinear(grey, (grey.shape[2], pixels.shape[3]), _half_pixel) + 0.5)
+    yield "rounded to whole grey levels in each direction (resized as uint8)", \
+        np.floor(_bilinear(wide, pixels.shape[2:], _half_pixel) + 0.5) / 255
+
+
+def _half_pixel(size: int, larger: int) -> Array:
+    return (np.arange(larger) + 0.5) * size / larger - 0.5
+
+
+def _aligned(size: int, larger: int) -> Array:
+    return np.arange(larger) * (size - 1) / max(larger - 1, 1)
+
+
+def _asymmetric(size: int, larger: int) -> Array:
+    return np.arange(larger) * size / larger
+
+
+def _bilinear(x: Array, shape: tuple[int, ...], positions: Callable[[int, int], Array]) -> Array:
+    for axis, larger in zip((2, 3), shape):
+        size = x.shape[axis]
+        position = np.clip(positions(size, larger), 0, size - 1)
+        low = np.floor(position).astype(int)
+        share = (position - low).reshape([-1 if i == axis else 1 for i in range(4)])
+        x = x.take(low, axis) * (1 - share) + x.take(np.minimum(low + 1, size - 1), axis) * share
+    return x

@@ -1,0 +1,173 @@
+"""Loss, gradients and SGD: what they are under each of the usual faults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf.backends.base import Sgd
+from alexnet_mf.backends.numpy import layers
+from alexnet_mf.parity.causes import REPRODUCES, ROUNDING, Array, Cause, first_of, reproduce, verdict
+from alexnet_mf.parity.ladder import Comparison, Rung, same_shapes
+from alexnet_mf.parity.measure import relative_l2
+from alexnet_mf.parity.referee import Rule, branch_gradients, take_steps
+
+SAME_STEPS = 1e-3
+"""A rule of SGD is the backend's if it gives the same updates within this; also within a tenth of the difference."""
+
+
+def diagnose_loss(c: Comparison, rung: Rung) -> str:
+    """What gives the loss from the logits that are there; or which logits are wrong."""
+    case, mine = c.referee.case, c.subject.meta["loss"]
+    last = c.subject.group("outputs")[case.network.layers[-1].name].astype(np.float64)
+    if not any(failure.where == "loss" for failure in rung.failures):
+        return f"logits: {_logits(c.subject.tensors['logits'], c.referee.trace.tensors['logits'], last)}"
+    theirs = c.referee.trace.meta["loss"]
+    bound = min(1e-5, abs(mine / theirs - 1) / 10)
+    found = [cause for cause, value in loss_causes(last, case.labels[:case.batch], theirs)
+             if abs(mine - value) <= bound * abs(value)]
+    return verdict("loss", " or ".join(found) or None)
+
+
+def _logits(mine: Array, theirs: Array, first: Array) -> str:
+    """The first batch's last layer is right, and some logits, computed in other batches, are not."""
+    if relative_l2(mine[:len(first)], first) > ROUNDING:
+        return "the first batch's, taken alone, are right, so another batch size or order changes them"
+    wrong = [i for i, (a, b) in enumerate(zip(mine, theirs)) if relative_l2(a, b) > REPRODUCES]
+    return f"the first batch's are right, those of {len(wrong)} later images are not"
+
+
+def loss_causes(logits: Array, labels: NDArray[np.int64], right: float) -> Iterator[tuple[str, float]]:
+    """What the loss is under each of the usual faults."""
+    rows, classes = np.arange(len(labels)), logits.shape[1]
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    softmax = exponentials / exponentials.sum(axis=1, keepdims=True)
+    chosen = softmax[rows, labels]
+    yield "summed over the batch instead of averaged", right * len(labels)
+    yield "averaged over the batch twice", right / len(labels)
+    yield "softmax applied twice", layers.softmax_cross_entropy(softmax, labels)[0]
+    yield "averaged over the classes too", right / classes
+    yield "the softmax is missing", float(-logits[rows, labels].mean())
+    yield "the logarithm is missing", float(-chosen.mean())
+    yield "mean squared error instead of cross entropy", float(((softmax - np.eye(classes)[labels]) ** 2).mean())
+    yield "in bits (logarithm to base 2) instead of nats", right / float(np.log(2))
+    yield "label smoothing of 0.1", float((-np.log(chosen) * 0.9 - 0.1 * np.log(softmax).mean(axis=1)).mean())
+    for shift in (1, -1):
+        moved = layers.softmax_cross_entropy(logits, (labels + shift) % classes)[0]
+        yield f"the labels are shifted by one ({shift:+d})", moved
+    yield "the labels are in reverse order", layers.softmax_cross_entropy(logits, labels[::-1])[0]
+
+
+def diagnose_gradients(c: Comparison, rung: Rung) -> str:
+    """One factor for all, or the first wrong tensor in the direction in which gradients flow."""
+    first = rung.failures[0].where
+    mine, theirs = c.subject.group("gradients"), branch_gradients(c.referee.case, c.subject.group("training"))
+    where = f"first divergent gradient, from the loss downwards: {first}"
+    if first.endswith("near ties"):
+        return f"gradients: {first}: a wide gap was decided otherwise, though the layer's outputs in evaluation agree"
+    if first not in mine or not mine[first].any():
+        return f"{where}: no gradient reaches it: frozen or detached"
+    factors = {}
+    for name, value in mine.items():
+        factor = float((value * theirs[name]).sum() / max(float((theirs[name] ** 2).sum()), 1e-300))
+        if relative_l2(value, factor * theirs[name]) < REPRODUCES:
+            factors[name] = factor
+    if first in factors and abs(factors[first] - 1) <= REPRODUCES:
+        factors = {}  # less than a cause must reproduce: no factor explains it
+    if len(factors) == len(theirs) and max(factors.values()) - min(factors.values()) < 1e-3 * abs(factors[first]):
+        batch, factor = c.referee.case.batch, factors[first]
+        known = (("the loss is summed over the batch instead of averaged", batch),
+                 ("the loss is averaged over the batch twice", 1 / batch), ("the sign is wrong", -1))
+        cause = next((text for text, value in known if abs(factor / value - 1) < REPRODUCES), None)
+        return f"all gradients: scaled by {factor:.4g}" + (f" ({cause})" if cause else "")
+    if first in factors:
+        return f"{where}: scaled by {factors[first]:.4g}"
+    return verdict(where, reproduce(mine[first], theirs[first], gradient_causes(c, first, theirs[first])))
+
+
+def gradient_causes(c: Comparison, name: str, right: Array) -> Iterator[Cause]:
+    """What one parameter's gradient is under each of the usual faults."""
+    case = c.referee.case
+    if right.ndim == 2:
+        yield "transposed", right.T
+    if right.ndim == 4:
+        yield "height and width are swapped", right.swapaxes(2, 3)
+        yield "the kernel is flipped", right[:, :, ::-1, ::-1]
+    yield "the weight decay is in it already", right + case.sgd.weight_decay * case.parameters()[name]
+    layer = name.rpartition(".")[0]
+    if any(other.name == layer and getattr(other, "activation", None) == "relu" for other in case.network.layers):
+        training = c.subject.group("training")
+        open_relu = {**training, layer: training[layer].astype(np.float64) + 1}  # all positive, the order kept
+        yield "its ReLU passes the gradient where its output is zero", branch_gradients(case, open_relu)[name]
+
+
+def diagnose_steps(c: Comparison, rung: Rung) -> str:
+    """Which other rule of SGD gives the backend's parameters, by taking the steps with it."""
+    case, mine, theirs = c.referee.case, c.subject.group("stepped"), c.referee.trace.group("stepped")
+    start = case.parameters()
+    errors = {name: relative_l2(mine[name] - start[name], theirs[name] - start[name]) for name in start}
+    wrong = [failure.where for failure in rung.failures]
+    frozen = [name for name in wrong if name in start and np.array_equal(mine[name], start[name])]
+    if frozen:
+        return f"SGD steps: {', '.join(frozen)} never changed"
+    bound = min(max(SAME_STEPS, c.floors.update), max(errors.values()) / 10)
+    branches = [c.subject.group(f"stepwise/{step}") for step in range(case.steps)] if same_shapes(c) else None
+    found = [rule for rule, update in sgd_rules(case.sgd, case.batch).items()
+             if _follows(c, take_steps(case, start, update, count=min(3, case.steps), branches=branches).losses)
+             and max(relative_l2(mine[name] - start[name], value - start[name]) for name, value in
+                     take_steps(case, start, update, branches=branches).parameters.items()) <= bound]
+    return f"SGD steps: {' or '.join(found)}" if found else verdict(f"SGD steps: {first_of(wrong)}", None)
+
+
+def _follows(c: Comparison, losses: list[float]) -> bool:
+    """Whether a rule's first losses are the backend's: most wrong rules are told by them, without the other steps.
+    Losses that are wrong from the first one on tell nothing."""
+    mine, theirs = c.subject.meta["step_losses"], c.referee.trace.meta["step_losses"]
+    if abs(mine[0] - theirs[0]) > c.floors.step_loss * abs(theirs[0]):
+        return True
+    return all(abs(a - b) <= 10 * c.floors.step_loss * abs(b) for a, b in zip(mine, losses))
+
+
+def sgd_rules(sgd: Sgd, batch: int) -> dict[str, Rule]:
+    """SGD by other rules than the stated one, each in words."""
+
+    def rule(rate: float = sgd.learning_rate, momentum: float = sgd.momentum, decay: float = sgd.weight_decay,
+             scale: float = 1.0, dampening: float = 0.0, nesterov: bool = False, decoupled: bool = False,
+             bias_rate: float = 1.0, bias_decay: float = 1.0) -> Rule:
+        def update(weight: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
+            own_rate, own_decay = (rate * bias_rate, decay * bias_decay) if weight.ndim == 1 else (rate, decay)
+            g = scale * gradient + (0 if decoupled else own_decay * weight)
+            v = state["v"] = momentum * state.get("v", 0) + (1 - dampening if step else 1) * g
+            if decoupled:
+                weight -= own_rate * own_decay * weight
+            weight -= own_rate * (g + momentum * v if nesterov else v)
+        return update
+
+    def accumulated(weight: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
+        state["sum"] = state.get("sum", 0) + gradient
+        rule()(weight, state["sum"], state, step)
+
+    def rising(weight: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
+        rule(rate=-sgd.learning_rate)(weight, gradient, state, step)
+
+    rules = {
+        "the gradients are summed over the batch instead of averaged": rule(scale=batch),
+        "the gradients are averaged over the batch twice": rule(scale=1 / batch),
+        "the momentum is missing": rule(momentum=0),
+        "the weight decay is missing": rule(decay=0),
+        "Nesterov's momentum instead of the plain one": rule(nesterov=True),
+        "the momentum is dampened (1 - momentum)": rule(dampening=sgd.momentum),
+        "the weight decay is decoupled from the gradient": rule(decoupled=True),
+        "the weight decay is doubled": rule(decay=2 * sgd.weight_decay),
+        "the weight decay leaves out the biases": rule(bias_decay=0),
+        "the biases learn at twice the rate": rule(bias_rate=2),
+        "the gradients are not cleared between steps": accumulated,
+        "the learning rate is 10 times too large": rule(rate=10 * sgd.learning_rate),
+        "the learning rate is 10 times too small": rule(rate=sgd.learning_rate / 10),
+        "the learning rate is doubled": rule(rate=2 * sgd.learning_rate),
+        "the learning rate is halved": rule(rate=sgd.learning_rate / 2),
+        "the weights move up the gradient": rising,
+    }
+    return rules

@@ -1,0 +1,134 @@
+"""Convolutions and fully connected layers: what they give under each of the usual faults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from alexnet_mf.backends.numpy import layers
+from alexnet_mf.layers import Conv2d, Dense
+from alexnet_mf.parity.causes import Array, Cause
+
+
+def _activations(layer: Conv2d | Dense, sums: Array) -> Iterator[Cause]:
+    """The layer's weighted sums under other activations than its own."""
+    if layer.activation is not None:
+        yield "the activation is missing", sums
+    if layer.activation != "relu":
+        yield "a ReLU that the spec does not have", layers.relu_forward(sums)
+    once = layers.sigmoid_forward(sums)
+    if layer.activation == "sigmoid":
+        yield "the sigmoid is applied twice", layers.sigmoid_forward(once)
+    else:
+        yield "a sigmoid that the spec does not have", once
+    yield "a tanh that the spec does not have", np.tanh(sums)
+    if layer.activation == "relu":
+        yield "a leaky ReLU (0.01) instead of ReLU", np.where(sums > 0, sums, 0.01 * sums)
+        yield "an ELU instead of ReLU", np.where(sums > 0, sums, np.expm1(np.minimum(sums, 0)))
+
+
+def _activate(layer: Conv2d | Dense, sums: Array) -> Array:
+    return {None: lambda v: v, "relu": layers.relu_forward, "sigmoid": layers.sigmoid_forward}[layer.activation](sums)
+
+
+def _biases(layer: Conv2d | Dense, sums: Array, bias: Array) -> Iterator[Cause]:
+    yield "the bias is dropped", _activate(layer, sums - bias)
+    yield "the bias is added twice", _activate(layer, sums + bias)
+    yield "the bias is subtracted", _activate(layer, sums - 2 * bias)
+    yield "the bias is added after the activation", _activate(layer, sums - bias) + bias
+    yield "the biases are in reverse order", _activate(layer, sums - bias + bias[::-1])
+
+
+def _convolve(layer: Conv2d, x: Array, weight: Array, bias: Array, stride: int, sides: tuple[int, ...]) -> Array:
+    top, bottom, left, right = sides
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    return layers.conv2d_forward(padded, weight, bias, stride, 0, layer.groups)
+
+
+def conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator[Cause]:
+    """Of a convolution."""
+    p = layer.padding
+    shape = tuple((size + 2 * p - layer.kernel) // layer.stride + 1 for size in x.shape[2:])
+
+    def give(weight: Array = weight, stride: int = layer.stride, sides: tuple[int, ...] = (p, p, p, p)) -> Array:
+        return _convolve(layer, x, weight, bias, stride, sides)
+
+    for q in range(2 * p + layer.stride + 1):
+        if q != p and min(x.shape[2:]) + 2 * q >= layer.kernel:
+            yield f"padding {q} instead of {p}", _activate(layer, give(sides=(q, q, q, q)))
+    for before in range(2 * p + 1):
+        after = 2 * p - before
+        unread = before < p and shape == tuple((size + 2 * before - layer.kernel) // layer.stride + 1
+                                               for size in x.shape[2:])  # then it is padding `before`, said above
+        if before != after and not unread:
+            yield f"asymmetric padding: {before} at the top and left, {after} at the bottom and right", \
+                _activate(layer, give(sides=(before, after, before, after)))
+    same = [max((-(-size // layer.stride) - 1) * layer.stride + layer.kernel - size, 0) for size in x.shape[2:]]
+    if any(total % 2 for total in same):
+        (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in same)
+        yield f"padding as TensorFlow's `same` has it ({top} top, {bottom} bottom, {left} left, {right} right)", \
+            _activate(layer, give(sides=(top, bottom, left, right)))
+    sums = give()
+    planes = bias[:, None, None]
+    yield from _biases(layer, sums, planes)
+    yield from _activations(layer, sums)
+    yield "the kernel's height and width are swapped", _activate(layer, give(weight.swapaxes(2, 3)))
+    yield "the kernel is flipped (convolution instead of cross-correlation)", \
+        _activate(layer, give(weight[:, :, ::-1, ::-1]))
+    if weight.shape[0] == weight.shape[1]:
+        yield "the weight's input and output channels are swapped", _activate(layer, give(weight.swapaxes(0, 1)))
+    if layer.groups > 1:
+        yield from _group_causes(layer, x, weight, bias)
+    out, inputs, kernel, _ = weight.shape
+    yield "the weight's numbers are read in another layout (height, width, in, out)", \
+        _activate(layer, give(weight.reshape(kernel, kernel, inputs, out).transpose(3, 2, 0, 1)))
+    yield "the input channels are in reverse order", _activate(layer, give(weight[:, ::-1]))
+    yield "the output channels are in reverse order", _activate(layer, sums[:, ::-1])
+    for stride in range(1, 2 * layer.stride + 2):
+        sizes = tuple((size + 2 * p - layer.kernel) // stride + 1 for size in x.shape[2:])
+        if stride != layer.stride and sizes != shape:
+            yield f"stride {stride} instead of {layer.stride}", _activate(layer, give(stride=stride))
+
+
+def _group_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator[Cause]:
+    def give(x: Array) -> Array:
+        return _convolve(layer, x, weight, bias, layer.stride, (layer.padding,) * 4)
+
+    images, channels, *sizes = x.shape
+    shares = x.reshape(images, layer.groups, channels // layer.groups, *sizes)
+    turns = x.reshape(images, channels // layer.groups, layer.groups, *sizes).swapaxes(1, 2)
+    yield "the input channels go to the groups in turn, not in blocks", _activate(layer, give(turns.reshape(x.shape)))
+    yield "the groups take their inputs in reverse order", _activate(layer, give(shares[:, ::-1].reshape(x.shape)))
+    sums = give(x)
+    made = sums.reshape(images, layer.groups, -1, *sums.shape[2:]).swapaxes(1, 2).reshape(sums.shape)
+    yield "the groups' outputs are shuffled together, one channel of each in turn", _activate(layer, made)
+
+
+def dense_causes(layer: Dense, x: Array, weight: Array, bias: Array, image: tuple[int, ...] | None,
+                 last: bool) -> Iterator[Cause]:
+    """Of a fully connected layer; `image` is the shape that was flattened before it, `last` is that of the logits."""
+    sums = layers.dense_forward(x, weight, bias)
+    yield from _biases(layer, sums, bias)
+    if last:
+        exponentials = np.exp(sums - sums.max(axis=1, keepdims=True))
+        softmax = exponentials / exponentials.sum(axis=1, keepdims=True)
+        yield "a softmax is applied to the logits", softmax
+        yield "a log-softmax is applied to the logits", np.log(softmax)
+    yield from _activations(layer, sums)
+    if weight.shape[0] == weight.shape[1]:
+        yield "the weight is transposed", _activate(layer, layers.dense_forward(x, weight.T, bias))
+    else:
+        yield "the weight's numbers are read in another layout (in, out)", \
+            _activate(layer, layers.dense_forward(x, weight.reshape(weight.shape[::-1]).T, bias))
+    if image is not None and np.prod(image) == weight.shape[1]:
+        for order, axes in (("height, width, channel", (0, 2, 3, 1)), ("channel, width, height", (0, 1, 3, 2)),
+                            ("width, height, channel", (0, 3, 2, 1))):
+            columns = weight.reshape(len(weight), *image).transpose(axes).reshape(weight.shape)
+            yield f"the weight expects its input flattened as {order}", \
+                _activate(layer, layers.dense_forward(x, columns, bias))
+            inverse = np.argsort(np.arange(weight.shape[1]).reshape(image).transpose([a - 1 for a in axes[1:]]).ravel())
+            if not np.array_equal(weight[:, inverse], columns):
+                yield f"the weight is read as if its input were flattened as {order}", \
+                    _activate(layer, layers.dense_forward(x, weight[:, inverse], bias))
+    yield "the output units are in reverse order", _activate(layer, sums[:, ::-1])
