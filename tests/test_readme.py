@@ -85,6 +85,7 @@ def test_command(command: str, folder: Path, request: pytest.FixtureRequest) -> 
     extra = shlex.split(SHORT.get(kind, ""))
     if kind == "parity":
         extra += ["--backends", ",".join(asked)]
+        extra += ["--net", "lenet5,alexnet-28"] if "all" in words else []
     if kind == "bench":  # not the referee, unless there is nobody else
         names = [name for name in asked if name != "numpy"]
         extra += ["--backends", ",".join(names)] if names else ["--backends", "numpy", "--precision", "float64"]
