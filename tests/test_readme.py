@@ -90,6 +90,7 @@ def test_command(command: str, folder: Path, request: pytest.FixtureRequest, cap
     extra = shlex.split(SHORT.get(kind, ""))
     if kind == "parity":
         extra += ["--backends", ",".join(asked)]
+        extra += ["--net", "lenet5,alexnet-28"] if "all" in words else []
     if kind == "bench":  # two processes for each backend: one will do, not the referee where there is another
         names = [name for name in asked if name != "numpy"]
         extra += ["--backends", names[0]] if names else ["--backends", "numpy", "--precision", "float64"]

@@ -657,6 +657,62 @@ def test_everyone_is_asked_the_same_and_goes_on_from_the_one_before(command, ask
         assert given == [*flags, "--continue-from", str(tmp_path / f"{before}.safetensors")]
 
 
+# Several networks
+
+
+def nets_asked(calls) -> list[str]:
+    return list(dict.fromkeys(flags[flags.index("--net") + 1] for _, _, flags in calls))
+
+
+def test_several_networks_are_told_in_brief(command, asked, monkeypatch, tmp_path):
+    monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
+    outcome = command("--net", "lenet5,lenet5-relu,lenet5", "--keep", tmp_path / "kept", "--json", tmp_path / "all.json")
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = outcome.out.splitlines()
+    assert lines[0] == "lenet5: parity holds: same function, same training steps as the float64 referee in torch"
+    assert lines[-1] == "parity holds in 2 networks"
+    heading, *rows = lines[-7:-2]
+    assert heading.split("  ")[-1] == "SGD steps"
+    assert [row.split()[:-12] for row in rows] == [["lenet5", "numpy", "10", "of", "10"], ["torch", "10", "of", "10"],
+                                                   ["lenet5-relu", "numpy", "10", "of", "10"],
+                                                   ["torch", "10", "of", "10"]]
+    found = read_json((tmp_path / "all.json").read_text())
+    assert found["holds"] and list(found["networks"]) == ["lenet5", "lenet5-relu"]
+    assert all(report["holds"] for report in found["networks"].values())
+    assert sorted(path.relative_to(tmp_path / "kept").as_posix() for path in (tmp_path / "kept").rglob("*.*")) == [
+        f"{folder}/{name}.safetensors" for folder in ("1-lenet5", "2-lenet5-relu") for name in ("numpy", "torch")]
+
+
+def test_of_several_networks_a_red_one_is_named_and_the_others_are_asked(command, asked, monkeypatch, small):
+    monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
+    ask_all = run.run_trace
+
+    def answer(name: str, path: Path, flags: list[str], python: str) -> None:
+        ask_all(name, path, flags, python)
+        if name == "torch" and "lenet5" in flags:
+            bad = trace.load(path)
+            scale("gradients/conv1.weight", 1.5)(bad)
+            trace.save(path, bad)
+    monkeypatch.setattr(run, "run_trace", answer)
+    outcome = command("--net", "lenet5,lenet5-relu")
+    assert outcome.code == 1
+    assert outcome.out.splitlines()[-1] == "parity does not hold in lenet5"
+    assert "lenet5: parity does not hold: torch from rung 'gradients' on\ntorch: " in outcome.out
+    assert "torch    9 of 10" in outcome.out and "RED" in outcome.out
+    assert "lenet5-relu: parity holds" in outcome.out
+
+
+def test_all_networks_are_those_that_are_the_same_everywhere(command, asked, monkeypatch):
+    monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
+    assert command("--net", "all", "--json", "-").code == 0
+    assert nets_asked(asked) == [name for name in networks.NETWORKS if name != "alexnet-tab"]
+
+
+def test_of_several_networks_an_unknown_one_is_told_before_the_work(command, monkeypatch):
+    monkeypatch.setattr(run, "run_trace", must_not_start)
+    assert_one_line(command("--net", "lenet5,lenet6"), "unknown network 'lenet6'", "known: alexnet")
+
+
 # The whole ladder, each backend in a process
 
 DRIVER = """

@@ -12,6 +12,7 @@ from alexnet_mf.bench.link import WorkerFailed, WorkerGone
 from alexnet_mf.errors import AlexnetMfError, SweepError
 from alexnet_mf.sweep import record as records
 from alexnet_mf.sweep.plan import Plan, Setup
+from alexnet_mf.sweep.report import report
 from alexnet_mf.sweep.run import chosen
 
 
@@ -69,6 +70,14 @@ def test_single_networks_have_rates_beside_the_one_for_all(sweep, played):
     sweep(learning_rates=(0.5,), learning_rates_of={"lenet5-relu": (0.075, 0.125)}, held_out=10).run()
     assert trained(played) == [("lenet5-relu", 128, 0.075, 0, 10), ("lenet5-relu", 128, 0.125, 0, 10),
                                ("lenet5", 128, 0.5, 0, 0), ("lenet5-relu", 128, 0.075, 0, 0)]
+
+
+def test_momentum_is_that_of_every_training(sweep, played):
+    record = sweep(nets=("lenet5",), momentum=0.9, learning_rates=(0.03, 0.1), held_out=10).run()
+    assert [command["recipe"]["sgd"]["momentum"] for command in played.commands] == [0.9] * 3
+    assert Plan.from_json(record["plan"]).momentum == 0.9
+    assert "momentum 0.9" in report(record).tables[1].title
+    assert schemas.problem(json.loads(json.dumps(record)), records.schema()) is None
 
 
 def test_a_rate_that_diverges_is_not_chosen(sweep, played):
@@ -169,6 +178,7 @@ def test_progress_names_the_training(sweep, played):
     ({"learning_rates_of": {"alexnet": (-1.0,)}}, "learning rate must be a number from 0"),
     ({"nets": ()}, "network"), ({"seeds": (1, 1)}, "seed"), ({"batch_sizes": (0,)}, "batch size must be at least 1"),
     ({"epochs": 0}, "epochs must be at least 1"), ({"augments": (("blur",),)}, "known: flip, crop, color"),
+    ({"momentum": 1.0}, "momentum must be below 1"),
     ({"learning_rates": (-1.0,)}, "learning rate must be a number from 0"),
     ({"learning_rates": (0.1, float("nan")), "held_out": 5}, "learning rate must be a number from 0"),
 ])

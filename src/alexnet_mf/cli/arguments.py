@@ -29,10 +29,14 @@ def first_installed() -> str:
     return name
 
 
-def add_network(parser: argparse.ArgumentParser) -> None:
-    """--net and --device."""
+def add_network(parser: argparse.ArgumentParser, several: str = "") -> None:
+    """--net and --device.
+
+    Args:
+        several: what the help says of more than one network, for a verb that takes them.
+    """
     parser.add_argument("--net", default="alexnet",
-                        help=f"network: {', '.join(networks.NETWORKS)}; or a file of your own that ends in .toml "
+                        help=f"network: {', '.join(networks.NETWORKS)}; or a file of your own that ends in .toml{several} "
                              f"(default: alexnet)")
     parser.add_argument("--device", default="auto",
                         help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import backends, parameters, spec
+from alexnet_mf import backends, networks, parameters, spec
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import (
     add_execution,
@@ -26,6 +26,12 @@ from alexnet_mf.cli.arguments import (
 )
 from alexnet_mf.parity.measure import TIERS
 from alexnet_mf.specfile import find_network
+
+ALL = "all"
+"""Every built-in network that is the same in all backends."""
+
+BRIEF = ("layer outputs", "logits and loss", "gradients", "SGD steps")
+"""The rungs that stand in the table of several networks."""
 
 TIER_HELP = f"tolerances: {', '.join(TIERS)} (default: float32; the others are for computations in those precisions)"
 
@@ -55,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare.set_defaults(run=run_compare)
     parser.add_argument("--backends", type=backend_list, metavar="NAMES",
                         help="comma-separated backends (default: all that are installed here or named by --python)")
-    add_network(parser)
+    add_network(parser, f"; several, comma-separated, or {ALL}: of each the errors in brief")
     add_execution(parser)
     add_source(parser)
     add_plan(parser)
@@ -74,14 +80,37 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """The whole ladder."""
-    from alexnet_mf.parity.run import parity
-
-    find_network(options.net)
+    """The whole ladder, of one network or of several."""
+    nets = net_names(options.net)
+    for net in nets:
+        find_network(net)
     pythons = interpreters(options.python)
     names = options.backends or [name for name in backends.BACKENDS if name in pythons or backends.is_installed(name)]
     check_interpreters(["numpy", *names], pythons)  # the referee always takes part
-    flags = ["--net", options.net, "--device", options.device, "--seed", str(options.seed), "--data", options.data,
+    if nets == [options.net]:
+        return show(climb(options.net, names, pythons, options, options.keep), options)
+    reports = {}
+    for number, net in enumerate(nets, 1):
+        folder = options.keep and options.keep / f"{number}-{Path(net).stem}"
+        reports[net] = climb(net, names, pythons, options, folder)
+        if options.json != "-":
+            output.say(f"{net}: {verdict(reports[net])}")
+            tell_diagnoses(reports[net])
+    return show_several(reports, options)
+
+
+def net_names(text: str) -> list[str]:
+    """What --net names, comma-separated; `ALL` for every network that is the same in all backends."""
+    if text == ALL:
+        return [name for name in networks.NETWORKS if name != "alexnet-tab"]
+    return [text] if Path(text).is_file() else list(dict.fromkeys(text.split(",")))
+
+
+def climb(net: str, names: list[str], pythons: dict[str, str], options: argparse.Namespace, keep: Path | None) -> Any:
+    """One network's report, each backend in a process of its own."""
+    from alexnet_mf.parity.run import parity
+
+    flags = ["--net", net, "--device", options.device, "--seed", str(options.seed), "--data", options.data,
              "--batch-size", str(options.batch_size), "--steps", str(options.steps), "--images", str(options.images)]
     flags += execution_flags(options)
     if options.data_dir:
@@ -91,8 +120,7 @@ def run(options: argparse.Namespace) -> int:
         if options.json != "-" and sys.stdout.isatty():
             output.notice(f"{name} ..." if name == "comparing" else f"tracing {name} ...")
 
-    tier = options.tier or options.precision or "float32"
-    return show(parity(names, flags, pythons, tier, options.keep, tell), options)
+    return parity(names, flags, pythons, options.tier or options.precision or "float32", keep, tell)
 
 
 def run_trace(options: argparse.Namespace) -> int:
@@ -140,13 +168,38 @@ def show(report: Any, options: argparse.Namespace) -> int:
                 [f"{p.first} - {p.second}", "equal" if p.pixels_equal else "differ", f"{p.output:.1e} ({p.layer})",
                  f"{p.gradient:.1e} ({p.parameter})"] for p in report.pairs])
             output.say()
-        for name, sentences in report.diagnoses.items():
-            for sentence in sentences:
-                output.say(f"{name}: {sentence}")
+        tell_diagnoses(report)
         output.say(verdict(report))
     if options.json:
         output.write_json(options.json, as_json(report))
     return 0 if report.holds else 1
+
+
+def show_several(reports: dict[str, Any], options: argparse.Namespace) -> int:
+    """Of each network and backend how many rungs hold, and of the rungs in `BRIEF` the error nearest to its tolerance."""
+    holds = all(report.holds for report in reports.values())
+    if options.json != "-":
+        rows = [[net if first else "", name, f"{sum(rung.holds for rung in rungs)} of {len(rungs)}",
+                 *(cell(rung) for rung in rungs if rung.name in BRIEF)]
+                for net, report in reports.items()
+                for first, (name, rungs) in zip((True, *[False] * len(report.rungs)), report.rungs.items())]
+        output.say()
+        output.table(["network", "backend", "rungs that hold", *BRIEF], rows,
+                     title=f"seed {options.seed}: the error nearest to its tolerance")
+        output.say()
+        red = [net for net, report in reports.items() if not report.holds]
+        output.say(f"parity does not hold in {', '.join(red)}" if red else f"parity holds in {len(reports)} networks")
+    if options.json:
+        output.write_json(options.json, {"holds": holds, "networks": {net: as_json(report)
+                                                                      for net, report in reports.items()}})
+    return 0 if holds else 1
+
+
+def tell_diagnoses(report: Any) -> None:
+    """What is wrong with each backend, in sentences."""
+    for name, sentences in report.diagnoses.items():
+        for sentence in sentences:
+            output.say(f"{name}: {sentence}")
 
 
 def cell(rung: Any) -> str:

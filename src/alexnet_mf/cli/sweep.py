@@ -56,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="learning rate of SGD; of several, comma-separated, each setup takes the one that is best on the images "
              f"that --held-out holds out. Repeatable: for one of the networks with NET=, of which {OWN} is its own "
              "(default: each network's own, by the book where that has one)")
+    add("--momentum", type=float, default=0.0,
+        help="momentum of SGD, 0 up to but not including 1, the same for all; rates are the network's own without it: "
+             "name or choose others with --lr (default: 0)")
     add("--held-out", type=at_least_one, default=0, metavar="N",
         help="to choose among several --lr: train without the last N training images, and test on those; the trainings "
              "that count see them (default: none)")
@@ -153,7 +156,7 @@ def begun(options: argparse.Namespace) -> dict[str, Any]:
     for_all = by_network.pop("", ())
     plan = Plan(name, options.net, options.seeds, options.batch_size, augments, options.epochs, for_all, by_network,
                 options.held_out, options.lr_epochs, options.limit_train, options.limit_test, options.device,
-                how.precision, tuple(sorted(how.without)), tuple(sorted(how.also)))
+                how.precision, tuple(sorted(how.without)), tuple(sorted(how.also)), options.momentum)
     return begin(plan, networks, load_data(options.data, options))
 
 

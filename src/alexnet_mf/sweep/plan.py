@@ -74,6 +74,8 @@ class Plan:
     precision: str | None = None
     without: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    momentum: float = 0.0
+    """Of all trainings; the chapter's SGD has none."""
 
     def __post_init__(self) -> None:
         for what, values in (("network", self.nets), ("seed", self.seeds), ("batch size", self.batch_sizes),
@@ -146,7 +148,7 @@ class Plan:
             AlexnetMfError: for numbers that make no sense.
         """
         return replace(BOOK, epochs=training.epochs, batch_size=training.batch_size, augment=training.augment,
-                       sgd=Sgd(training.learning_rate), train_images=self.train_images,
+                       sgd=Sgd(training.learning_rate, self.momentum), train_images=self.train_images,
                        test_images=None if training.held_out else self.test_images)
 
     def as_json(self) -> dict[str, Any]:

@@ -85,7 +85,8 @@ def closing_table(plan: Plan, outcomes: Sequence[Outcome]) -> Table:
              spread(outcome.values("test_accuracy")), f"{fmean(outcome.values('train_accuracy')):.3f}",
              f"{fmean(outcome.values('loss')):.3f}", f"{median(outcome.rates):,.1f}" if outcome.rates else "",
              megabytes(outcome.memory)] for outcome in outcomes]
-    return Table(f"after {plan.epochs} epoch{'s' * (plan.epochs > 1)}: means over the seeds, (lowest to highest)", [
+    momentum = f", momentum {plan.momentum:g}" if plan.momentum else ""
+    return Table(f"after {plan.epochs} epoch{'s' * (plan.epochs > 1)}{momentum}: means over the seeds, (lowest to highest)", [
         "network", "augment", "batch", "lr", "seeds", "test accuracy", "train accuracy", "loss", "images/s",
         "peak memory"], rows, [2, 3, 4, 5, 6, 7, 8, 9])
 
