@@ -666,7 +666,8 @@ def nets_asked(calls) -> list[str]:
 
 def test_several_networks_are_told_in_brief(command, asked, monkeypatch, tmp_path):
     monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
-    outcome = command("--net", "lenet5,lenet5-relu,lenet5", "--keep", tmp_path / "kept", "--json", tmp_path / "all.json")
+    outcome = command("--net", "lenet5,lenet5-relu,lenet5", "--keep", tmp_path / "kept", "--json",
+                      tmp_path / "all.json")
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
     assert lines[0] == "lenet5: parity holds: same function, same training steps as the float64 referee in torch"

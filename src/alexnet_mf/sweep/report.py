@@ -86,7 +86,8 @@ def closing_table(plan: Plan, outcomes: Sequence[Outcome]) -> Table:
              f"{fmean(outcome.values('loss')):.3f}", f"{median(outcome.rates):,.1f}" if outcome.rates else "",
              megabytes(outcome.memory)] for outcome in outcomes]
     momentum = f", momentum {plan.momentum:g}" if plan.momentum else ""
-    return Table(f"after {plan.epochs} epoch{'s' * (plan.epochs > 1)}{momentum}: means over the seeds, (lowest to highest)", [
+    epochs = f"after {plan.epochs} epoch{'s' * (plan.epochs > 1)}{momentum}"
+    return Table(f"{epochs}: means over the seeds, (lowest to highest)", [
         "network", "augment", "batch", "lr", "seeds", "test accuracy", "train accuracy", "loss", "images/s",
         "peak memory"], rows, [2, 3, 4, 5, 6, 7, 8, 9])
 
