@@ -26,11 +26,12 @@ from alexnet_mf.data import load as load_data
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
 from alexnet_mf.specfile import find_network
-from alexnet_mf.training import job, loop, metrics
-from alexnet_mf.training import run as runs
+from alexnet_mf.training import folder as folders
+from alexnet_mf.training import job, listing, loop, metrics, record
 from alexnet_mf.training.loop import Epoch, Progress
 from alexnet_mf.training.opened import Which, open_weights
 from alexnet_mf.training.recipe import Recipe
+from alexnet_mf.training.run import Run
 
 convert = conversion.convert
 
@@ -75,7 +76,7 @@ class TrainedRun:
         Raises:
             RunError: where there is nothing to go on from, another process has the run, or the images are not its own.
         """
-        run = runs.Run.open(self.folder)
+        run = Run.open(self.folder)
         try:
             before = run.found.session if run.found else run.record
             same = backend in (None, before["backend"])
@@ -152,7 +153,7 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
     """
     name = backend or backends.default()
     if out is not None:
-        runs.check_new(Path(out))
+        folders.check_new(Path(out))
     start_file = Path(weights) if weights is not None else None
     network, values = _network_and_weights(net, name, start_file, seed)
     if dropout is not None:
@@ -164,8 +165,9 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
                      augment=augment, sgd=_changed(taken.sgd, learning_rate=learning_rate, momentum=momentum,
                                                    weight_decay=weight_decay))
     images = _load_data(data, data_dir, progress)
-    ready = job.begin(Path(out) if out is not None else runs.new_folder(runs.RUNS, name, network.name), model, images,
-                      taken, seed, job.describe_session(framework, model, how, ["alexnet_mf.train"]), start_file)
+    folder = Path(out) if out is not None else folders.new_folder(folders.RUNS, name, network.name)
+    ready = job.begin(folder, model, images, taken, seed,
+                      job.describe_session(framework, model, how, ["alexnet_mf.train"]), start_file)
     return _carry_out(ready, progress, on_progress, on_epoch, 60 * checkpoint_minutes)
 
 
@@ -176,10 +178,10 @@ def load_run(folder: Path | str) -> TrainedRun:
         RunError: where there is no run, or its record or metrics are damaged.
     """
     folder = Path(folder)
-    record = runs.read_record(folder)
-    session = [record, *record["resumed"]][-1]
-    return TrainedRun(folder, spec.from_dict(record["network"]), job.recipe_of(record), record["seed"],
-                      session["backend"], runs.summary(folder)["state"], metrics.epochs(metrics.read(folder)))
+    told = record.read(folder)
+    session = [told, *told["resumed"]][-1]
+    return TrainedRun(folder, spec.from_dict(told["network"]), job.recipe_of(told), told["seed"],
+                      session["backend"], listing.summary(folder)["state"], metrics.epochs(metrics.read(folder)))
 
 
 def _network_and_weights(net: Network | str | None, backend: str, weights: Source | None,

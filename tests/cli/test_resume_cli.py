@@ -25,6 +25,8 @@ from safetensors.numpy import load_file
 from alexnet_mf import parameters, spec
 from alexnet_mf.cli import train
 from alexnet_mf.training import checkpoint, job, run
+from alexnet_mf.training.folder import BEST, WEIGHTS
+from alexnet_mf.training.weight_files import WeightFiles
 
 # 3 epochs of 4 steps with momentum, a checkpoint after each step; annealed from step 9 on.
 SHORT = ["--data", "synthetic", "--limit-train", "30", "--limit-test", "16", "--batch-size", "8", "--epochs", "3",
@@ -49,7 +51,7 @@ def figures(folder: Path) -> dict[str, Any]:
     state = found.snapshot.state
     return {"losses": found.snapshot.position.losses, "epochs": epochs,
             "tensors": (parameters.digest(state.parameters), parameters.digest(state.velocity)),
-            **{name: tensor_digest(folder / name) for name in (run.WEIGHTS, run.BEST)}}
+            **{name: tensor_digest(folder / name) for name in (WEIGHTS, BEST)}}
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -153,8 +155,8 @@ def test_the_best_weights_are_those_of_the_best_epoch(quick, command, small_alex
     accuracies = iter([0.5, 0.75, 0.25])
     monkeypatch.setattr(train.loop, "_score", lambda logits, labels: (1.0, next(accuracies)))
     saved: list[str] = []
-    save = run.Run._save_weights
-    monkeypatch.setattr(run.Run, "_save_weights", lambda self, weights, *rest: (
+    save = WeightFiles.save
+    monkeypatch.setattr(WeightFiles, "save", lambda self, weights, *rest: (
         saved.append(parameters.digest(weights)), save(self, weights, *rest)))
     start(command, tmp_path / "run")
     assert len(set(saved)) == 3
@@ -382,8 +384,8 @@ def flip(path: Path, place: int) -> None:
     ("weights-best.safetensors", ["weights-best.safetensors: ", "the best of the epochs to come"]),
 ])
 def test_a_damaged_file_is_told_and_mended(whole, stopped, command, name, says, damage):
-    other = [path for path in (run.WEIGHTS, run.BEST) if path == name]
-    assert not (stopped / run.WEIGHTS).samefile(stopped / run.BEST), "else both are damaged"
+    other = [path for path in (WEIGHTS, BEST) if path == name]
+    assert not (stopped / WEIGHTS).samefile(stopped / BEST), "else both are damaged"
     damage(stopped / name)
     outcome = resume(command, stopped)
     assert outcome.code == 0
@@ -392,8 +394,8 @@ def test_a_damaged_file_is_told_and_mended(whole, stopped, command, name, says, 
     for fragment in says:
         assert fragment in outcome.err
     found = figures(stopped)
-    if run.BEST in other:  # epoch 1 may have been the best, and is lost
-        found[run.BEST] = whole[run.BEST]
+    if BEST in other:  # epoch 1 may have been the best, and is lost
+        found[BEST] = whole[BEST]
     assert found == whole
     assert record(stopped)["state"] == "finished"
 

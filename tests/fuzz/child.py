@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alexnet_mf import arithmetic, cli, data, parameters, specfile
-from alexnet_mf.bench import record
+from alexnet_mf.bench import record as bench_record
 from alexnet_mf.bench.report import markdown, report
 from alexnet_mf.cli import predict
 from alexnet_mf.cli import train as train_verb
@@ -25,7 +25,7 @@ from alexnet_mf.data import idx, pictures
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.parity import trace
 from alexnet_mf.spec import LENET5
-from alexnet_mf.training import curves, metrics, run
+from alexnet_mf.training import curves, listing, metrics, record, run
 from alexnet_mf.training.opened import backend_of, open_weights
 
 BOUND = 700_000_000
@@ -48,9 +48,9 @@ def read_checkpoint(folder: Path) -> None:
 
 
 def read_run(folder: Path) -> None:
-    run.summary(folder)
+    listing.summary(folder)
     backend_of(folder)
-    run.read_record(folder)
+    record.read(folder)
 
 
 def command(*words: str, codes: tuple[int, ...] = (0, 2)) -> None:
@@ -76,7 +76,7 @@ def compare(folder: Path) -> None:
 def read_metrics(folder: Path) -> None:
     entries = metrics.read(folder)
     metrics.epochs(entries)
-    run.summary(folder)
+    listing.summary(folder)
 
 
 def draw_metrics(folder: Path) -> None:
@@ -84,7 +84,7 @@ def draw_metrics(folder: Path) -> None:
 
 
 def read_bench(folder: Path) -> None:
-    markdown(report([record.load(folder / "bench.json")]))
+    markdown(report([bench_record.load(folder / "bench.json")]))
 
 
 def read_picture(folder: Path) -> None:

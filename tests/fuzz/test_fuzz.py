@@ -32,7 +32,7 @@ from alexnet_mf import cli, data, files, parameters, spec, specfile
 from alexnet_mf.parity import trace
 from alexnet_mf.spec import LENET5
 from alexnet_mf.specfile import dump
-from alexnet_mf.training import run
+from alexnet_mf.training.record import MOST_BYTES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
 
@@ -240,7 +240,7 @@ def test_the_largest_picture_fits_into_the_bound(child: Child, tmp_path: Path) -
 def test_what_is_small_to_read_and_large_to_hold_fits_too(kind: str, child: Child, good: dict[str, Any],
                                                           tmp_path: Path) -> None:
     """Empty lists by the million, as many as are read, where nobody asks for them: objects take twenty times more."""
-    size = {"run": run.MOST_RECORD_BYTES, "toml": specfile.MOST_BYTES}.get(kind, files.MOST_JSON)
+    size = {"run": MOST_BYTES, "toml": specfile.MOST_BYTES}.get(kind, files.MOST_JSON)
     wide = f"[{'[],' * (size // 3 - 20)}[]]"
     if kind == "toml":
         (tmp_path / "net.toml").write_text(f"x = {wide}")

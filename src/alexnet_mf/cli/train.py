@@ -28,8 +28,9 @@ from alexnet_mf.data import Dataset, load
 from alexnet_mf.errors import RunError
 from alexnet_mf.specfile import find_network
 from alexnet_mf.training import board, job, loop
+from alexnet_mf.training.folder import RUNS, WEIGHTS, check_new, new_folder
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe
-from alexnet_mf.training.run import RUNS, WEIGHTS, Run, check_new, new_folder
+from alexnet_mf.training.run import Run
 
 FRAMEWORKS = backends.FRAMEWORKS
 

@@ -23,8 +23,9 @@ from alexnet_mf.data import Dataset
 from alexnet_mf.errors import AlexnetMfError, RunError
 from alexnet_mf.spec import Network
 from alexnet_mf.training import board, loop
+from alexnet_mf.training.folder import WEIGHTS
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe, for_network
-from alexnet_mf.training.run import WEIGHTS, Run
+from alexnet_mf.training.run import Run
 
 CHECKPOINT_MINUTES = 10.0
 
