@@ -107,8 +107,8 @@ def link(path: Path, other: Path) -> None:
     _sync_folder(other.parent)
 
 
-def put_aside(path: Path) -> None:
-    """Rename a damaged file, should there be one, to a name that is free.
+def put_aside(path: Path) -> Path | None:
+    """Rename a damaged file, should there be one, to a name that is free, `NAME.damaged` if it is; the new path.
 
     Raises:
         OSError: where that cannot be done.
@@ -116,8 +116,11 @@ def put_aside(path: Path) -> None:
     aside, number = path.with_name(f"{path.name}.damaged"), 2
     while aside.exists():
         aside, number = path.with_name(f"{path.name}.damaged-{number}"), number + 1
-    if path.exists():
-        os.replace(path, aside)
+    if not path.exists():
+        return None
+    os.replace(path, aside)
+    _sync_folder(path.parent)
+    return aside
 
 
 def remove_partial(folder: Path) -> None:

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 
 from alexnet_mf import parameters, spec
 from alexnet_mf.cli import train
-from alexnet_mf.training import checkpoint, job, run
+from alexnet_mf.training import checkpoint, curves, job, run
 from alexnet_mf.training.folder import BEST, WEIGHTS
 from alexnet_mf.training.weight_files import WeightFiles
 
@@ -37,7 +37,7 @@ SHORT = ["--data", "synthetic", "--limit-train", "30", "--limit-test", "16", "--
 def quick(monkeypatch: pytest.MonkeyPatch, small_alexnet: spec.Network) -> None:
     """Without what takes time and is tested elsewhere."""
     monkeypatch.setattr(job, "conditions", lambda command: {"command": command, "git_revision": None})
-    monkeypatch.setattr(run.Run, "_draw", lambda self: None)
+    monkeypatch.setattr(curves, "png", lambda runs: b"\x89PNG of " + json.dumps(runs).encode())
 
 
 def start(command: Any, folder: Path | str, *more: str, backend: str = "numpy") -> Outcome:
@@ -259,11 +259,33 @@ def fail_when_over(method: Any, calls: Any) -> Any:
 
 
 def test_a_finished_run_says_its_figures_again(quick, command, tmp_path):
-    first = start(command, tmp_path / "run")
-    before = figures(tmp_path / "run")
-    again = resume(command, tmp_path / "run")
+    folder = tmp_path / "run"
+    first = start(command, folder)
+    before = content(folder)
+    again = resume(command, folder)
     assert (again.code, again.out, again.err) == (0, first.out, "")
+    told = command("train", "--resume", str(folder))
+    assert (told.code, told.err) == (0, "")
+    assert told.out == f"{folder}: all its 3 epochs are done, nothing is left to train; start a new run from its " \
+        f"weights (--weights {folder / WEIGHTS})\n" + first.out
+    assert content(folder) == before
+
+
+def test_a_finished_run_that_can_be_longer_says_how(quick, command, tmp_path):
+    start(command, tmp_path / "run", "--recipe", "book")
+    assert "nothing is left to train; prolong it with more --epochs\n" in command(
+        "train", "--resume", str(tmp_path / "run")).out
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "curves.png", WEIGHTS])
+def test_a_finished_run_is_mended_too(quick, command, tmp_path, name):
+    start(command, tmp_path / "run")
+    before = figures(tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    assert resume(command, tmp_path / "run").code == 0
+    assert (tmp_path / "run" / name).exists()
     assert figures(tmp_path / "run") == before
+    assert record(tmp_path / "run")["state"] == "finished"
 
 
 def test_more_epochs_prolong_a_run_as_if_it_had_been_longer_from_the_start(quick, command, tmp_path):
@@ -347,7 +369,7 @@ def test_an_error_at_any_call_is_told_and_costs_nothing(whole, command, failing_
             continue
         good = checkpoint.latest(folder / "checkpoint")
         assert good is not None
-        assert good[2] == []
+        assert good[2] == {}
         named = re.search(r"the last good checkpoint is (\S+): mend that, then go on with: alexnet-mf train "
                           r"--resume \S+\n", outcome.err)
         assert named
@@ -410,20 +432,51 @@ def test_what_is_damaged_is_put_aside(stopped, command, name):
 
 
 @pytest.mark.parametrize("damage", list(DAMAGES.values())[:-1], ids=list(DAMAGES)[:-1])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(whole, stopped, command, damage):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(whole, stopped, command, monkeypatch, damage):
     latest, before = checkpoint.paths(stopped / "checkpoint")
     damage(latest)
     damaged = latest.read_bytes()
     good = before.read_bytes()
+    found: list[dict[str, bytes]] = []
+    save = run.Run.save
+    monkeypatch.setattr(run.Run, "save", lambda self, snapshot: (
+        found.append(content(stopped / "checkpoint")), save(self, snapshot)))
     outcome = resume(command, stopped)
     assert outcome.code == 0
     assert outcome.err.count("\n") == 1
     assert f"{latest.name} is damaged: its checksum does not fit" in outcome.err
-    assert f"going on from the one before, {before.name}" in outcome.err
+    assert f"going on from the one before, {before.name}; it is {latest.name}.damaged until" in outcome.err
     assert figures(stopped) == whole
-    assert latest.read_bytes() == damaged
-    assert good
     assert record(stopped)["resumed"][0]["step"] == 6
+    assert found[0] == {f"{latest.name}.damaged": damaged, before.name: good}, "put aside, and the good one untouched"
+    assert not [name for name in found[1] if name.endswith(".damaged")], "step 7 has a good one again"
+
+
+def test_a_damaged_checkpoint_is_passed_over_once(whole, stopped, command):
+    """Ended again before there is another: the next resume finds the good one alone."""
+    latest, before = checkpoint.paths(stopped / "checkpoint")
+    flip(latest, 1000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run.Run, "save", fail_when_over(run.Run.save, iter([])))
+        with pytest.raises(ZeroDivisionError):
+            resume(command, stopped)
+    assert set(content(stopped / "checkpoint")) == {f"{latest.name}.damaged", before.name}
+    outcome = resume(command, stopped)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert figures(stopped) == whole
+    assert set(content(stopped / "checkpoint")) == {checkpoint.paths(stopped / "checkpoint")[0].name}
+
+
+def test_another_versions_checkpoint_is_no_damage(stopped, command):
+    """It is not passed over: what was computed since would be lost."""
+    _, found, _ = checkpoint.latest(stopped / "checkpoint")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", 2)
+        newer = checkpoint.save(stopped / "checkpoint", found)
+    before = content(stopped)
+    assert_refused(resume(command, stopped), f"{newer.name} is in format 2, and this version reads 1: go on with the "
+                   "version that wrote it")
+    assert content(stopped) == before
 
 
 def test_a_checkpoint_that_is_gone_is_not_missed(whole, stopped, command):
@@ -757,7 +810,7 @@ def test_a_second_signal_does_not_wait_and_harms_nothing(process_words, tmp_path
             assert process.wait(10) == code
         finally:
             process.kill()
-    assert checkpoint.latest(folder / "checkpoint")[2] == []
+    assert checkpoint.latest(folder / "checkpoint")[2] == {}
     done = run_to_end(process_words("train", "--resume", "run", "--quiet", "--epochs", "100000", more=(
         "from alexnet_mf.training import loop\ntrain = loop.train\n"
         "loop.train = lambda *words, **more: train(*words, **more | {'stop': lambda: True})\n"

@@ -43,6 +43,8 @@ class Run:
         self._log: files.GrowingFile | None = None
         self._good: list[Path] = []
         """Checkpoints: the last is known to be whole, and those before it may go when there are others after it."""
+        self._faults: dict[Path, str] = {}
+        """Checkpoints after it that are no good, and what is wrong with each."""
         self._board: Board | None = None
         self._curves: Any = None
         try:
@@ -90,8 +92,7 @@ class Run:
                 older = [old for old in checkpoint.paths(folder / CHECKPOINTS) if checkpoint.step_of(old) <
                          checkpoint.step_of(path)]
                 run._good = [*reversed(older), path]
-                run.notices += [f"{folder / CHECKPOINTS}: {fault}; going on from the one before, {path.name}"
-                                for fault in faults]
+                run._faults = faults
             try:
                 run.record = record.read(folder)
             except RunError as fault:
@@ -101,11 +102,12 @@ class Run:
                 run.notices.append(f"{fault}; writing it anew from the checkpoint")
         return run
 
-    def go_on(self, session: dict[str, Any]) -> Snapshot | None:
+    def go_on(self, session: dict[str, Any], over: bool = False) -> Snapshot | None:
         """Make the folder ready to be written from where the run stands; what is no good is put aside, not lost.
 
         Args:
             session: what computes the run from here on, as for `create`.
+            over: nothing is left to be computed; the folder is mended, and no session added.
 
         Returns:
             what to start from; None for the very beginning.
@@ -117,7 +119,7 @@ class Run:
         snapshot = None
         if self.found:
             snapshot, notices = going_on.carried(self.found, session)
-            self.notices += notices
+            self.notices += [] if over else notices
         else:
             self.notices.append(f"{self.folder}: was ended before its first checkpoint; beginning at the first step")
         with self._writing(RECORD):
@@ -126,12 +128,16 @@ class Run:
                 files.remove_partial(place)
             if not record.is_good(self.folder):
                 files.put_aside(self.folder / RECORD)
+        self._put_aside_checkpoints()
         with self._writing(metrics.NAME):
             self._log, notices = going_on.open_log(self.folder, self.found)
             self.notices += notices
         if snapshot:
             with self._writing(WEIGHTS):
                 self.notices += self._weights.mend(snapshot)
+        if over:
+            self._draw()
+            return snapshot
         step = snapshot.position.number if snapshot else 0
         self.record["resumed"] = [*self.record.get("resumed", []), {**session, "step": step}]
         self.tell("running")
@@ -190,6 +196,8 @@ class Run:
             self._good = [*(old for old in self._good if old != path), path]
             while len(self._good) > checkpoint.KEPT:
                 self._good.pop(0).unlink(missing_ok=True)
+            for old in checkpoint.superseded(self.folder / CHECKPOINTS, snapshot.position.number):
+                old.unlink(missing_ok=True)
 
     def stop(self, weights: Parameters, result: Result) -> None:
         """The run was stopped, and is to go on another day.
@@ -270,6 +278,16 @@ class Run:
     @cached_property
     def _weights(self) -> WeightFiles:
         return WeightFiles(self.folder, self.record["network"], self.record["seed"])
+
+    def _put_aside_checkpoints(self) -> None:
+        """Those that are no good get a name that no checkpoint has, until there is another as late."""
+        for path, fault in self._faults.items():
+            with self._writing(CHECKPOINTS):
+                aside = files.put_aside(path)
+            assert self.last_checkpoint is not None
+            self.notices.append(f"{self.folder / CHECKPOINTS}: {fault}; going on from the one before, "
+                                f"{self.last_checkpoint.name}" + (f"; it is {aside.name} until there is another as late"
+                                                                  if aside else ""))
 
     def _draw(self) -> None:
         if self._curves:
