@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import random
@@ -24,8 +25,10 @@ from safetensors.numpy import load_file
 
 from alexnet_mf import parameters, spec
 from alexnet_mf.cli import train
-from alexnet_mf.training import checkpoint, curves, job, run
+from alexnet_mf.training import checkpoint, curves, job, metrics, run
 from alexnet_mf.training.folder import BEST, WEIGHTS
+from alexnet_mf.training.opened import WHICH, open_weights
+from alexnet_mf.training.record import read as read_record
 from alexnet_mf.training.weight_files import WeightFiles
 
 # 3 epochs of 4 steps with momentum, a checkpoint after each step; annealed from step 9 on.
@@ -322,7 +325,10 @@ def test_a_run_that_began_with_weights_begins_with_them_again(quick, command, sm
 
 
 def test_a_power_cut_at_any_call_costs_nothing(quick, command, failing_os, tmp_path):
-    """Every open, write, fsync, rename and close of a run, its checkpoints and all else, one after the other."""
+    """Every open, write, fsync, rename and close of a run, its checkpoints and all else, one after the other.
+
+    In NumPy: the function that writes knows no backend. Each backend is killed for real below.
+    """
     words = ["--limit-train", "16", "--epochs", "2"]  # 2 steps each, the last of them slower
     recorded = failing_os()
     start(command, tmp_path / "whole", *words)
@@ -347,37 +353,53 @@ def test_a_power_cut_at_any_call_costs_nothing(quick, command, failing_os, tmp_p
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=errno.errorcode.get)
-def test_an_error_at_any_call_is_told_and_costs_nothing(whole, command, failing_os, tmp_path, error):
-    """One line that names file, error, last checkpoint and the way on; what is good stays good."""
+def test_an_error_at_any_call_is_told_and_costs_nothing(quick, command, failing_os, tmp_path, error):
+    """Every call for every file of a run: one line that names file, error, last checkpoint and the way on."""
+    words = ["--limit-train", "16", "--epochs", "2"]
     recorded = failing_os()
-    start(command, tmp_path / "counted")
-    assert recorded.calls[-1] == "close", "of metrics.jsonl, which is on the disk by then: no harm"
-    ends = [at for at, name in enumerate(recorded.calls[:-1]) if name != "link"]  # without links there are copies
-    # All of the second epoch, checkpoints, metrics, weights and best: the others differ in nothing but their numbers.
-    middle = [at for at in ends if len(recorded.calls) * 0.4 < at < len(recorded.calls) * 0.6]
-    for at in [*middle[::2], ends[0], ends[-1]]:
+    start(command, tmp_path / "whole", *words)
+    whole = figures(tmp_path / "whole")
+    written = {name for call, name in zip(recorded.calls, recorded.names) if call in ("write", "replace")}
+    assert {name.partition("-0")[0] for name in written} == {
+        "run.json", "metrics.jsonl", "curves.png", WEIGHTS, BEST, "step"}
+    assert (recorded.calls[-1], recorded.names[-1]) == ("close", "metrics.jsonl"), "on the disk by then: no harm"
+    for at, (call, name) in enumerate(zip(recorded.calls[:-1], recorded.names)):
+        if call == "link":  # without links there are copies
+            continue
         folder = tmp_path / f"run-{at}"
         failing_os(at, error)
-        outcome = start(command, folder)
+        outcome = start(command, folder, *words)
         failing_os()
-        assert outcome.code == 2, (at, recorded.calls[at])
-        assert outcome.err.count("\n") == 1
-        assert os.strerror(error) in outcome.err
-        assert str(folder) in outcome.err
-        if at == ends[0]:
-            assert "there is no checkpoint yet" in outcome.err
-            continue
-        good = checkpoint.latest(folder / "checkpoint")
-        assert good is not None
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), (at, call, name)
+        told = "checkpoint" if name.startswith("step-") else WEIGHTS if name == BEST else name
+        assert outcome.err.startswith(f"alexnet-mf: error: {folder}"), outcome.err
+        assert f"{told}: cannot be written ({os.strerror(error)})" in outcome.err or name == folder.name, outcome.err
+        assert_nothing_good_is_lost(folder, outcome)
+        done = resume(command, folder) if (folder / "run.json").exists() else start(command, folder, *words)
+        assert done.code == 0, done.err
+        assert figures(folder) == whole, (at, call, name)
+        assert record(folder)["state"] == "finished"
+        shutil.rmtree(folder)
+
+
+def assert_nothing_good_is_lost(folder: Path, outcome: Outcome) -> None:
+    """What is there is whole, and the checkpoint that is named is the last."""
+    good = checkpoint.latest(folder / "checkpoint")
+    if good is None:
+        assert "there is no checkpoint yet" in outcome.err
+    else:
         assert good[2] == {}
         named = re.search(r"the last good checkpoint is (\S+): mend that, then go on with: alexnet-mf train "
                           r"--resume \S+\n", outcome.err)
-        assert named
+        assert named and checkpoint.step_of(good[0]) - checkpoint.step_of(folder / named[1]) in (0, 1)
         assert (folder / "checkpoint" / named[1]).exists()
-        assert record(folder)["state"] in ("failed", "finished")
-        assert resume(command, folder).code == 0
-        assert figures(folder) == whole
-        shutil.rmtree(folder)
+    if (folder / "run.json").exists():
+        assert read_record(folder)["state"] in ("running", "failed")
+    for which, file in WHICH.items():
+        if (folder / file).exists():
+            open_weights(folder, which=which)
+    if (folder / "curves.png").exists():
+        assert (folder / "curves.png").read_bytes().endswith(b"]}")
 
 
 # Damage
@@ -420,6 +442,46 @@ def test_a_damaged_file_is_told_and_mended(whole, stopped, command, name, says, 
         found[BEST] = whole[BEST]
     assert found == whole
     assert record(stopped)["state"] == "finished"
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_picture_is_drawn_anew(whole, stopped, command, damage):
+    damage(stopped / "curves.png")
+    outcome = resume(command, stopped)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert (stopped / "curves.png").read_bytes() == curves.png({stopped.name: metrics.read(stopped)})
+    assert figures(stopped) == whole
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_events_are_left_alone_and_others_are_written(whole, command, tmp_path, damage):
+    """Nothing of a run depends on them."""
+    pytest.importorskip("tensorboardX")
+    folder = stop_after(7, command, tmp_path / "run", "--tensorboard")
+    (events,) = (folder / "tensorboard").iterdir()
+    damage(events)
+    before = content(folder / "tensorboard")
+    outcome = resume(command, folder)
+    assert (outcome.code, outcome.err) == (0, "")
+    after = content(folder / "tensorboard")
+    assert before.items() <= after.items()
+    (new,) = after.keys() - before.keys()
+    assert new.endswith(".7") and b"accuracy/test" in after[new]
+    assert figures(folder) == whole
+
+
+def test_events_whose_folder_is_gone_are_written_when_asked(whole, command, tmp_path):
+    pytest.importorskip("tensorboardX")
+    folder = stop_after(7, command, tmp_path / "run", "--tensorboard")
+    shutil.rmtree(folder / "tensorboard")
+    (folder / "tensorboard").write_text("no folder")
+    assert_refused(resume(command, folder, "--tensorboard"), "tensorboard: cannot be written (File exists)",
+                   "the last good checkpoint is step-00000007-")
+    (folder / "tensorboard").unlink()
+    outcome = resume(command, folder, "--tensorboard")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert len(list((folder / "tensorboard").iterdir())) == 1
+    assert figures(folder) == whole
 
 
 @pytest.mark.parametrize("name", ["run.json", "metrics.jsonl"])
@@ -736,31 +798,38 @@ def test_a_killed_process_goes_on_with_the_same_numbers(backend_name, process_wo
 
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments(backend_name, process_words, tmp_path):
-    """From the first import to the last rename; each resume is killed too, until one comes through."""
+    """From the first import to the last rename; each resume is killed too, until one comes through, and so on.
+
+    `-rP` shows a row of the README's table.
+    """
     moments = random.Random(6)
-    words = ["train", "--backend", backend_name, "--epochs", "2", *LONGER]
+    begin = ["train", "--backend", backend_name, "--epochs", "2", *LONGER]
+    resuming = ["train", "--resume", "run", "--quiet", "--checkpoint-minutes", "1e-9"]
     began = time.monotonic()
-    assert run_to_end(process_words(*words[:-3], "--out", "whole", "--quiet")).returncode == 0
+    assert run_to_end(process_words(*begin[:-3], "--out", "whole", "--quiet")).returncode == 0
     whole_seconds = time.monotonic() - began
-    folder, kills = tmp_path / "run", 0
-    while kills < 20:
-        if (folder / "run.json").exists():
-            words = ["train", "--resume", "run", "--quiet", "--checkpoint-minutes", "1e-9"]
-        with subprocess.Popen(process_words(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                              text=True) as process:
+    folder, resumed, steps = tmp_path / "run", 0, []
+    finished = 0
+    while len(steps) < 20 or folder.exists():
+        going_on = (folder / "run.json").exists()
+        resumed += going_on
+        with subprocess.Popen(process_words(*(resuming if going_on else begin)), stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True) as process:
             try:
-                process.wait(moments.uniform(0.5, 1.0) * whole_seconds)
-                assert process.returncode == 0, process.stderr.read()
-                assert figures(folder) == figures(tmp_path / "whole")
-                shutil.rmtree(folder)
-                words = ["train", "--backend", backend_name, "--epochs", "2", *LONGER]
+                process.wait(moments.uniform(0.5, 1.0) * whole_seconds if len(steps) < 20 else 300)
             except subprocess.TimeoutExpired:
                 process.kill()
-                kills += 1
-    done = run_to_end(process_words(*(["train", "--resume", "run", "--quiet"] if (folder / "run.json").exists()
-                                      else words)))
-    assert done.returncode == 0, done.stderr
-    assert figures(folder) == figures(tmp_path / "whole")
+                steps.append(max(checkpoints(folder), default=0))
+                continue
+            assert process.returncode == 0, process.stderr.read()
+        assert figures(folder) == figures(tmp_path / "whole")
+        for name in (WEIGHTS, BEST):
+            assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        finished += 1
+        shutil.rmtree(folder)
+    digest = hashlib.sha256((tmp_path / "whole" / WEIGHTS).read_bytes()).hexdigest()
+    print(f"| {backend_name} | {len(steps)} | {', '.join(map(str, sorted(steps)))} | {resumed} | {finished} | "
+          f"`{digest[:16]}` |")
 
 
 def test_a_second_process_on_the_same_run_is_refused(process_words, tmp_path):
