@@ -189,8 +189,9 @@ class Run:
             RunError: where it cannot be written: those before it stay; names the last one.
         """
         assert self._log is not None
-        with self._writing(CHECKPOINTS):
+        with self._writing(metrics.NAME):
             log = (self._log.size, self._log.sync())
+        with self._writing(CHECKPOINTS):
             path = checkpoint.save(self.folder / CHECKPOINTS,
                                    Checkpoint(snapshot, self.identity, self.session, log))
             self._good = [*(old for old in self._good if old != path), path]
