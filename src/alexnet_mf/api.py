@@ -212,6 +212,8 @@ def load_run(folder: Path | str) -> TrainedRun:
         told, session = found.run, found.session
     try:
         epochs = metrics.epochs(metrics.read(folder))
+        if len(epochs) < (told.get("closing") or {}).get("epochs", 0):
+            raise RunError(f"{folder / metrics.NAME}: is damaged: its last epochs are missing")
     except RunError as fault:
         epochs = _checkpoint(folder, fault).snapshot.position.epochs
     return TrainedRun(folder, spec.from_dict(told["network"]), job.recipe_of(told), told["seed"],
