@@ -7,6 +7,7 @@ skipped. Without it, every installed backend runs.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -88,7 +89,8 @@ class Crash(BaseException):
 
 
 class FailingOs:
-    """An `os` that counts the calls by which files change, and lets one of them fail."""
+    """An `os` that counts the calls by which files change, and lets one of them fail. The package writes files by these
+    alone (`alexnet_mf.files`), whatever computes what is in them: one backend stands for all."""
 
     CALLS = ("open", "write", "fsync", "ftruncate", "replace", "link", "close")
     Crash = Crash
@@ -97,6 +99,9 @@ class FailingOs:
         self.at = at
         self.error = error
         self.calls: list[str] = []
+        self.names: list[str] = []
+        """For each call the file or folder that it is about, without what makes the name a temporary file's."""
+        self._open: dict[int, str] = {}
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
@@ -105,8 +110,14 @@ class FailingOs:
 
         def call(*arguments: Any) -> Any:
             self.calls.append(name)
+            on = self._open.get(arguments[0]) if isinstance(arguments[0], int) else str(arguments[-1] if name in (
+                "replace", "link") else arguments[0])
+            self.names.append(re.sub(r"^\.(.*)\.\d+\.partial$", r"\1", os.path.basename(on or "")))
             if len(self.calls) - 1 != self.at:
-                return real(*arguments)
+                result = real(*arguments)
+                if name == "open":
+                    self._open[result] = on
+                return result
             if name == "write":  # in its middle, as on a disk that is getting full
                 os.write(arguments[0], bytes(arguments[1])[:len(arguments[1]) // 2])
             if self.error is None:

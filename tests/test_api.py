@@ -17,6 +17,7 @@ from alexnet_mf import cli, networks, parameters, spec, specfile
 from alexnet_mf.data import synthetic
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, ParametersError, RunError
 from alexnet_mf.training.recipe import QUICK
+from alexnet_mf.training.run import Run
 
 SHORT = {"data": "synthetic", "train_images": 30, "test_images": 16, "batch_size": 8, "epochs": 3,
          "learning_rate": 0.03, "momentum": 0.9, "progress": False}
@@ -97,6 +98,134 @@ def test_a_run_goes_on_in_another_backend_and_a_warning_says_what_is_lost(backen
     with pytest.warns(UserWarning, match=f"begun in numpy, going on in {backend_name}: .* not carried: the momentum"):
         done = begun.resume(4, backend_name, progress=False)
     assert (done.backend, done.epochs[:3], len(done.epochs)) == (backend_name, begun.epochs, 4)
+
+
+# What the command line has too: events, precision, speed settings, checkpoints by time
+
+
+def record(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+
+
+def test_tensorboard_events(small, monkeypatch):
+    pytest.importorskip("tensorboardX")
+    run = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 1}, tensorboard=True)
+    assert len(list((run.folder / "tensorboard").iterdir())) == 1
+    plain = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 1})
+    assert not (plain.folder / "tensorboard").exists()
+    plain.resume(2, progress=False, tensorboard=True)
+    (events,) = (plain.folder / "tensorboard").iterdir()
+    assert b"accuracy/test" in events.read_bytes()
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    for start in (lambda: alexnet_mf.train(small, "numpy", **SHORT, tensorboard=True, out="new"),
+                  lambda: plain.resume(3, tensorboard=True)):
+        with pytest.raises(RunError, match="pip install tensorboardX"):
+            start()
+    assert not Path("new").exists()
+
+
+def test_speed_settings_and_precision_are_the_command_lines(requires, small, toml):
+    requires("tensorflow")
+    run = alexnet_mf.train(small, "tensorflow", **SHORT, speed={"compile": False}, precision="float32", out="mine")
+    assert cli.main(["train", "--backend", "tensorflow", "--net", toml, *FLAGS, "--recipe", "book", "--out", "theirs",
+                     "--quiet", "--no-compile", "--precision", "float32"]) == 0
+    mine, theirs = record(Path("mine")), record(Path("theirs"))
+    assert (mine["without"], mine["also"], mine["precision"]) == (["compile"], [], "float32")
+    assert [mine[key] for key in ("without", "also", "precision", "settings")] == [
+        theirs[key] for key in ("without", "also", "precision", "settings")]
+    assert run.epochs == alexnet_mf.load_run("theirs").epochs
+
+
+def test_a_run_that_goes_on_keeps_its_settings(requires, small):
+    requires("tensorflow")
+    run = alexnet_mf.train(small, "tensorflow", **SHORT, speed={"compile": False})
+    for words, told in (({"speed": {"compile": True}}, "its speed settings are fixed: leave out compile=True"),
+                        ({"precision": "bfloat16"}, "its precision is float32, not bfloat16: leave it out")):
+        with pytest.raises(RunError, match=told):
+            run.resume(4, progress=False, **words)
+    run.resume(4, progress=False, speed={"compile": False}, precision="float32")
+    (again,) = record(run.folder)["resumed"]
+    assert (again["without"], again["precision"]) == (["compile"], "float32")
+
+
+def test_in_another_backend_settings_are_free(requires, small):
+    requires("tensorflow")
+    run = alexnet_mf.train(small, "numpy", **SHORT)
+    with pytest.warns(UserWarning, match="begun in numpy, going on in tensorflow"):
+        run.resume(4, "tensorflow", progress=False, speed={"compile": False})
+    assert record(run.folder)["resumed"][0]["without"] == ["compile"]
+    assert run.build("tensorflow", speed={"compile": False}).network == small
+
+
+@pytest.mark.parametrize("speed, told", [({"turbo": True}, "unknown speed setting 'turbo'; known: allocator, compile"),
+                                         ({"compile": False}, "no setting 'compile' on cpu; there is none")])
+def test_settings_that_there_are_not_are_told(small, speed, told):
+    for call in (alexnet_mf.build, alexnet_mf.train):
+        with pytest.raises(BackendUnavailable, match=told):
+            call(small, "numpy", speed=speed)
+    assert not Path("runs").exists()
+
+
+def test_threads_are_settled_when_mxnet_is_imported(requires, small):
+    """In a process of its own, which has not: left out, they stay left out, and are recorded so."""
+    requires("mxnet")
+    script = """
+import json, os, alexnet_mf
+for variable in ("MXNET_OMP_MAX_THREADS", "OMP_NUM_THREADS", "ALEXNET_MF_WITHOUT"):
+    os.environ.pop(variable, None)
+short = dict(data="synthetic", train_images=4, test_images=2, batch_size=4, epochs=1, progress=False)
+for speed in ({"threads": False}, None):
+    run = alexnet_mf.train("lenet5", "mxnet", **short, speed=speed)
+    print(json.loads((run.folder / "run.json").read_text())["without"])
+assert "ALEXNET_MF_WITHOUT" not in os.environ
+from alexnet_mf.backends.mxnet import compat
+print(compat.THREADS in os.environ)
+try:
+    alexnet_mf.build("lenet5", "mxnet", speed={"threads": True})
+except alexnet_mf.errors.BackendUnavailable as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "['threads']", "['threads']", "False", "backend mxnet: threads is settled when it is imported, and this "
+        "process has imported it without: take a new process"]
+
+
+def test_checkpoints_by_time(small, monkeypatch):
+    """Within an epoch too: after each step, here."""
+    steps: list[int] = []
+    save = Run.save
+    monkeypatch.setattr(Run, "save", lambda self, now: (steps.append(now.position.number), save(self, now)))
+    run = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 1}, checkpoint_minutes=1e-9)
+    assert steps == [1, 2, 3, 4]
+    steps.clear()
+    run.resume(2, progress=False)
+    assert steps == [8]
+    steps.clear()
+    run.resume(3, progress=False, checkpoint_minutes=1e-9)
+    assert steps == [9, 10, 11, 12]
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl"])
+@pytest.mark.parametrize("damage", [lambda path: path.write_text("{"), Path.unlink], ids=["damaged", "removed"])
+def test_what_resume_would_mend_is_read_from_the_checkpoint(small, name, damage):
+    run = alexnet_mf.train(small, "numpy", **SHORT)
+    damage(run.folder / name)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    with pytest.warns(UserWarning, match=rf"{name}: .*; the checkpoint step-00000012-\S+ takes its place"):
+        found = alexnet_mf.load_run(run.folder)
+    assert dataclasses.replace(found, state=run.state) == run
+    assert found.state == ("damaged" if name == "run.json" else "finished")
+    assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+    with pytest.warns(UserWarning, match="anew from the checkpoint"):
+        mended = found.resume(progress=False)
+    assert mended == run
+    for path in (run.folder / "checkpoint").iterdir():
+        path.unlink()
+    damage(run.folder / name)
+    with pytest.raises(RunError, match=name):
+        alexnet_mf.load_run(run.folder)
 
 
 def test_a_run_is_built_in_every_backend(backend_name, small):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import math
 import pickle
@@ -161,7 +162,39 @@ def test_save_and_load_bit_for_bit(small, tmp_path):
     loaded = parameters.load(tmp_path / "w.safetensors", small)
     assert parameters.digest(loaded) == parameters.digest(given)
     with safe_open(tmp_path / "w.safetensors", "numpy") as file:
-        assert json.loads(file.metadata()["alexnet_mf"]) == {"seed": 3, "note": "ä"}
+        assert json.loads(file.metadata()["alexnet_mf.weights"])["metadata"] == {"seed": 3, "note": "ä"}
+
+
+def test_the_same_parameters_are_the_same_bytes(small):
+    """The safetensors library writes several entries of metadata in an order that it draws anew each time."""
+    given = parameters.initialise(small, 3)
+    backwards = dict(reversed(given.items()))
+    assert len({parameters.to_bytes(each, {"seed": 3, "step": 1}) for each in [given, backwards] * 10}) == 1
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_files_from_before_are_read(small, tmp_path, guarded):
+    """Metadata and checksum were entries of their own, and at first there was no checksum."""
+    given, text = parameters.initialise(small, 3), '{"seed": 3, "test_accuracy": 0.75}'
+    checksum = hashlib.sha256(f"{parameters.digest(given)} {text}".encode()).hexdigest()
+    path = tmp_path / "w"
+    safetensors.numpy.save_file(given, path, {"alexnet_mf": text, **({"sha256": checksum} if guarded else {})})
+    found, metadata = parameters.load_with_metadata(path, small)
+    assert (parameters.digest(found), metadata) == (parameters.digest(given), json.loads(text))
+    path.write_bytes(path.read_bytes().replace(b"0.75", b"0.85"))
+    if guarded:
+        with pytest.raises(ParametersError, match="its checksum does not fit"):
+            parameters.load(path, small)
+    else:
+        assert parameters.load_with_metadata(path, small)[1]["test_accuracy"] == 0.85
+
+
+@pytest.mark.parametrize("said", ["[]", "{}", '{"metadata": {}}', '{"metadata": {}, "sha256": null}',
+                                  '{"metadata": [], "sha256": ""}', '{"metadata": {}, "sha256": ""}', "[" * 100_000])
+def test_metadata_that_this_program_does_not_write_is_damage(small, tmp_path, said):
+    safetensors.numpy.save_file(parameters.initialise(small, 0), tmp_path / "w", {"alexnet_mf.weights": said})
+    with pytest.raises(ParametersError, match="w: is damaged: "):
+        parameters.load(tmp_path / "w", small)
 
 
 def test_save_writes_canonical_order_whatever_the_memory_layout(small, tmp_path):

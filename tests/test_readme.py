@@ -78,7 +78,7 @@ def test_command(command: str, folder: Path, request: pytest.FixtureRequest, cap
             if needed not in (None, *asked):
                 pytest.skip(f"{command}: {needed} is not one of the backends of this run")
     missing = [word for word in words[3:-1] if "convert" in words and not (folder / word).exists()]
-    missing += [word for word in words if word.endswith(".safetensors") and "convert" not in words
+    missing += [word for word in words if word.endswith((".safetensors", ".pt")) and "convert" not in words
                and "--out" not in words
                and "--save-weights" not in words and not (folder / word).exists()]
     missing += [word for word in words if word.startswith("runs/") and "--out" not in words

@@ -63,6 +63,8 @@ class Weights:
     """A network's parameters, and where they came from."""
 
     kind: str
+    path: Path
+    """The file itself; of a run folder, the one in it."""
     network: Network
     parameters: Parameters
     metadata: dict[str, Any]
@@ -150,13 +152,13 @@ def kind_of_content(path: Path) -> str:
         elif int.from_bytes(start[:8], "little") <= size and start[8:9] == b"{":
             kind = CANONICAL
         else:
-            kind = ONNX if path.name.endswith(KINDS[ONNX].suffixes) else None
+            kind = next((name for name in (ONNX, CANONICAL) if path.name.endswith(KINDS[name].suffixes)), None)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ParametersError(f"{path}: cannot be read ({reason})") from error
     if kind is None:
         raise ParametersError(f"{path}: no kind of weights that is known: {', '.join(readable())}; if it is one, say "
-                              f"which with --from")
+                              f"which: convert --from")
     return kind
 
 
@@ -173,39 +175,41 @@ def readable() -> list[str]:
     return [name for name in KINDS if name != ONNX]
 
 
-def read(path: Path, kind: str | None = None, net: Network | str | None = None, which: Which = "last") -> Weights:
+def read(path: Path, kind: str | None = None, net: Network | str | None = None, which: Which = "last",
+         backend: str = "torch") -> Weights:
     """Read and check weights of any kind.
 
     Args:
         kind, which: as for `convert`.
         net: likewise, or the network itself.
+        backend: whose tab `alexnet-tab` is, where the file is no framework's own.
 
     Raises:
         AlexnetMfError: as `convert`.
     """
     kind = CANONICAL if path.is_dir() else kind or kind_of_content(path)
     if kind == CANONICAL:
-        return _read_canonical(path, net, which)
+        return _read_canonical(path, net, which, backend)
     if kind == ONNX:
         raise ParametersError(f"{path}: ONNX is written and not read; there is {', '.join(readable())}")
-    backend = KINDS[kind].backend
-    assert backend is not None
-    network = net if isinstance(net, Network) else find_network(net or networks.ALEXNET.name, backend)
+    framework = KINDS[kind].backend
+    assert framework is not None
+    network = net if isinstance(net, Network) else find_network(net or networks.ALEXNET.name, framework)
     content = _content(path, network)
     try:
-        return Weights(kind, network, _decoded(backend, content, network, str(path)), {})
+        return Weights(kind, path, network, _decoded(framework, content, network, str(path)), {})
     except ParametersError as error:
         if net is None:
             raise ParametersError(f"{error}; if they are another network's, name it with --net") from error
         raise
 
 
-def _read_canonical(path: Path, net: Network | str | None, which: Which) -> Weights:
+def _read_canonical(path: Path, net: Network | str | None, which: Which, backend: str) -> Weights:
     if isinstance(net, Network):
-        values, metadata = parameters.load_with_metadata(weights_file(path, which), net)
-        return Weights(CANONICAL, net, values, metadata)
-    opened = open_weights(path, net, which)
-    return Weights(CANONICAL, opened.network, opened.parameters, opened.metadata)
+        file = weights_file(path, which)
+        return Weights(CANONICAL, file, net, *parameters.load_with_metadata(file, net))
+    opened = open_weights(path, net, which, backend)
+    return Weights(CANONICAL, opened.path, opened.network, opened.parameters, opened.metadata)
 
 
 def _content(path: Path, network: Network) -> bytes:

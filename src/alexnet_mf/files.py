@@ -107,6 +107,22 @@ def link(path: Path, other: Path) -> None:
     _sync_folder(other.parent)
 
 
+def put_aside(path: Path) -> Path | None:
+    """Rename a damaged file, should there be one, to a name that is free, `NAME.damaged` if it is; the new path.
+
+    Raises:
+        OSError: where that cannot be done.
+    """
+    aside, number = path.with_name(f"{path.name}.damaged"), 2
+    while aside.exists():
+        aside, number = path.with_name(f"{path.name}.damaged-{number}"), number + 1
+    if not path.exists():
+        return None
+    os.replace(path, aside)
+    _sync_folder(path.parent)
+    return aside
+
+
 def remove_partial(folder: Path) -> None:
     """Remove what a crash left of files that were never whole. Nobody else may be writing in this folder.
 

@@ -29,8 +29,11 @@ from alexnet_mf.spec import Network
 
 Parameters: TypeAlias = dict[str, NDArray[np.float32]]
 
-KEY = "alexnet_mf"
-"""Of the entry in a safetensors header that holds the metadata, as JSON."""
+KEY = "alexnet_mf.weights"
+"""Of the entry in a safetensors header that holds metadata and checksum, as JSON. One entry: the safetensors library
+writes several in an order that differs from process to process."""
+OLD_KEY, OLD_CHECKSUM = "alexnet_mf", "sha256"
+"""What there was in its place: the metadata alone, as JSON, and the checksum; in the first files no checksum."""
 DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16", "I32": "int32", "I64": "int64"}
 """NumPy's names for those of safetensors, as far as weights are likely to have them."""
 MOST_NAMED, LONGEST_NAME = 100, 80
@@ -146,10 +149,11 @@ def save(path: Path, parameters: Parameters, metadata: Mapping[str, object] | No
 
 
 def to_bytes(parameters: Parameters, metadata: Mapping[str, object] | None = None) -> bytes:
-    """Safetensors in canonical layout, with `metadata` as JSON and a checksum in the header."""
+    """Safetensors in canonical layout, with `metadata` and a checksum in the header; the same bytes for the same."""
     tensors = {name: np.ascontiguousarray(value) for name, value in parameters.items()}
-    text = json.dumps(metadata or {})
-    return serialise(tensors, {KEY: text, "sha256": _checksum(tensors, text)})
+    metadata = dict(metadata or {})
+    said = {"metadata": metadata, "sha256": _checksum(tensors, json.dumps(metadata))}
+    return serialise(tensors, {KEY: json.dumps(said)})
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,10 @@ class Header:
     """Dtype and shape, by name."""
     metadata: dict[str, Any]
     """What `save` was given; {} for another program's file."""
+    text: str = "{}"
+    """The same as it was when the checksum was taken."""
+    checksum: str | None = None
+    """See `_checksum`."""
 
 
 def read_header(path: Path) -> Header:
@@ -196,10 +204,8 @@ def load_with_metadata(path: Path, network: Network) -> tuple[Parameters, dict[s
         header = _header(file, path)
         _refuse(_misfits(header.tensors, network), network, str(path))  # before anything large is read
         parameters = {name: file.get_tensor(name) for name in shapes(network)}
-        said = file.metadata() or {}
     check(parameters, network, str(path))
-    # Files of version 0.1 have no checksum.
-    if KEY in said and "sha256" in said and said["sha256"] != _checksum(parameters, said[KEY]):
+    if header.checksum not in (None, _checksum(parameters, header.text)):
         raise ParametersError(f"{path}: is damaged: its checksum does not fit; take another copy")
     return parameters, header.metadata
 
@@ -224,14 +230,22 @@ def _header(file: Any, path: Path) -> Header:
         described = file.get_slice(name)
         dtype = described.get_dtype()
         tensors[name] = (DTYPES.get(dtype, dtype), tuple(described.get_shape()))
-    text = (file.metadata() or {}).get(KEY, "{}")
+    said = file.metadata() or {}
+    key = KEY if KEY in said else OLD_KEY
+    text, checksum = said.get(key, "{}"), None if key == KEY else said.get(OLD_CHECKSUM)
     try:
         metadata = files.parse_json(text)
+        if key == KEY:
+            metadata, checksum = metadata["metadata"], metadata["sha256"]
+            text = json.dumps(metadata)
+            if not isinstance(checksum, str):
+                raise TypeError("no checksum")
         if not isinstance(metadata, dict):
-            raise ValueError("no object")
-    except ValueError as error:
-        raise ParametersError(f"{path}: is damaged: its header's {KEY} is no JSON object; take another copy") from error
-    return Header(tensors, metadata)
+            raise TypeError("no object")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ParametersError(f"{path}: is damaged: its header's {key} is not the JSON that this program writes; take "
+                              "another copy") from error
+    return Header(tensors, metadata, text, checksum)
 
 
 def _one_line(error: Exception) -> str:

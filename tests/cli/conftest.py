@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from console import Outcome, call
+from run_folders import figures, start, stop_after
 
 from alexnet_mf import data, networks, spec
+from alexnet_mf.training import curves, job
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +46,23 @@ def small_alexnet(small, monkeypatch):
     draw = data.synthetic.load
     monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=64, test=32))
     return network
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, small_alexnet: spec.Network) -> None:
+    """Without what takes time and is tested elsewhere."""
+    monkeypatch.setattr(job, "conditions", lambda command: {"command": command, "git_revision": None})
+    monkeypatch.setattr(curves, "png", lambda runs: b"\x89PNG of " + json.dumps(runs).encode())
+
+
+@pytest.fixture
+def whole(quick, command, tmp_path) -> dict[str, Any]:
+    """What an uninterrupted run leaves."""
+    assert start(command, tmp_path / "whole").code == 0
+    return figures(tmp_path / "whole")
+
+
+@pytest.fixture
+def stopped(quick, command, tmp_path) -> Path:
+    """A run that was stopped after 7 of 12 steps, with checkpoints after 6 and 7."""
+    return stop_after(7, command, tmp_path / "stopped")

@@ -1,120 +1,36 @@
-"""Runs that end before their time, and go on: the same numbers, bit for bit, and nothing good is lost."""
+"""Runs that end before their time, and go on: the same numbers, bit for bit."""
 
 from __future__ import annotations
 
 import dataclasses
-import errno
-import json
-import os
-import random
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from console import Outcome
 from numpy.testing import assert_array_equal
-from safetensors.numpy import load_file
+from run_folders import (
+    SHORT,
+    assert_refused,
+    checkpoints,
+    content,
+    fail_when_over,
+    figures,
+    lines,
+    record,
+    resume,
+    start,
+    stop_after,
+    tensor_digest,
+)
 
 from alexnet_mf import networks, parameters, spec
 from alexnet_mf.cli import train
 from alexnet_mf.training import checkpoint, job, run
-
-# 3 epochs of 4 steps with momentum, a checkpoint after each step; annealed from step 9 on.
-SHORT = ["--data", "synthetic", "--limit-train", "30", "--limit-test", "16", "--batch-size", "8", "--epochs", "3",
-         "--checkpoint-minutes", "1e-9", "--lr", "0.03"]
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, small_alexnet: spec.Network) -> None:
-    """Without what takes time and is tested elsewhere."""
-    monkeypatch.setattr(job, "conditions", lambda command: {"command": command, "git_revision": None})
-    monkeypatch.setattr(run.Run, "_draw", lambda self: None)
-
-
-def start(command: Any, folder: Path | str, *more: str, backend: str = "numpy") -> Outcome:
-    return command("train", "--backend", backend, *SHORT, "--out", str(folder), "--quiet", *more)
-
-
-def figures(folder: Path) -> dict[str, Any]:
-    """All numbers that a run left: those of the last checkpoint, its epochs, and the bits of its weights."""
-    _, found, _ = checkpoint.latest(folder / "checkpoint")
-    epochs = [line for line in lines(folder) if line["kind"] == "epoch"]
-    state = found.snapshot.state
-    return {"losses": found.snapshot.position.losses, "epochs": epochs,
-            "tensors": (parameters.digest(state.parameters), parameters.digest(state.velocity)),
-            **{name: tensor_digest(folder / name) for name in (run.WEIGHTS, run.BEST)}}
-
-
-def lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def tensor_digest(path: Path) -> str:
-    return parameters.digest(load_file(path))
-
-
-def record(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return found
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-@pytest.fixture
-def whole(quick, command, tmp_path) -> dict[str, Any]:
-    """What an uninterrupted run leaves."""
-    assert start(command, tmp_path / "whole").code == 0
-    return figures(tmp_path / "whole")
-
-
-@pytest.fixture
-def stopped(quick, command, tmp_path) -> Path:
-    """A run that was stopped after 7 of 12 steps, with checkpoints after 6 and 7."""
-    return stop_after(7, command, tmp_path / "stopped")
-
-
-def stop_after(step: int, command: Any, folder: Path, *more: str) -> Path:
-    """Make believe that Ctrl-C came in this step. It is asked for before the first, and twice at an epoch's end."""
-    calls = iter(range(step + 2 * ((step - 1) // 4)))
-
-    def interrupted(self: Any) -> bool:
-        if next(calls, None) is None:
-            self.signal = signal.SIGINT
-        return self.signal is not None
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.signals.Stop, "__call__", interrupted)
-        outcome = start(command, folder, *more)
-    assert outcome.code == 130, outcome.err
-    assert f"stopped by Ctrl-C after {step} steps; go on with: alexnet-mf train --resume {folder}\n" in outcome.err
-    return folder
-
-
-def checkpoints(folder: Path) -> list[int]:
-    """The steps of those that there are."""
-    return sorted(checkpoint.step_of(path) for path in (folder / "checkpoint").glob("step-*.safetensors"))
-
-
-def resume(command: Any, folder: Path, *more: str) -> Outcome:
-    return command("train", "--resume", str(folder), "--quiet", "--checkpoint-minutes", "1e-9", *more)
-
-
-def assert_refused(outcome: Outcome, *fragments: str) -> None:
-    """One clear line."""
-    assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.count("\n") == 1, outcome.err
-    for fragment in fragments:
-        assert fragment in outcome.err
-
+from alexnet_mf.training.folder import WEIGHTS
+from alexnet_mf.training.weight_files import WeightFiles
 
 # What a run leaves
 
@@ -153,8 +69,8 @@ def test_the_best_weights_are_those_of_the_best_epoch(quick, command, small_alex
     accuracies = iter([0.5, 0.75, 0.25])
     monkeypatch.setattr(train.loop, "_score", lambda logits, labels: (1.0, next(accuracies)))
     saved: list[str] = []
-    save = run.Run._save_weights
-    monkeypatch.setattr(run.Run, "_save_weights", lambda self, weights, *rest: (
+    save = WeightFiles.save
+    monkeypatch.setattr(WeightFiles, "save", lambda self, weights, *rest: (
         saved.append(parameters.digest(weights)), save(self, weights, *rest)))
     start(command, tmp_path / "run")
     assert len(set(saved)) == 3
@@ -248,20 +164,34 @@ def test_every_backend_draws_the_same_augmentation_again(backend_name, quick, co
     assert figures(tmp_path / "run") == figures(tmp_path / "whole")
 
 
-def fail_when_over(method: Any, calls: Any) -> Any:
-    def call(*arguments: Any) -> Any:
-        if next(calls, None) is None:
-            raise ZeroDivisionError
-        return method(*arguments)
-    return call
-
-
 def test_a_finished_run_says_its_figures_again(quick, command, tmp_path):
-    first = start(command, tmp_path / "run")
-    before = figures(tmp_path / "run")
-    again = resume(command, tmp_path / "run")
+    folder = tmp_path / "run"
+    first = start(command, folder)
+    before = content(folder)
+    again = resume(command, folder)
     assert (again.code, again.out, again.err) == (0, first.out, "")
+    told = command("train", "--resume", str(folder))
+    assert (told.code, told.err) == (0, "")
+    assert told.out == f"{folder}: all its 3 epochs are done, nothing is left to train; start a new run from its " \
+        f"weights (--weights {folder / WEIGHTS})\n" + first.out
+    assert content(folder) == before
+
+
+def test_a_finished_run_that_can_be_longer_says_how(quick, command, tmp_path):
+    start(command, tmp_path / "run", "--recipe", "book")
+    assert "nothing is left to train; prolong it with more --epochs\n" in command(
+        "train", "--resume", str(tmp_path / "run")).out
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "curves.png", WEIGHTS])
+def test_a_finished_run_is_mended_too(quick, command, tmp_path, name):
+    start(command, tmp_path / "run")
+    before = figures(tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    assert resume(command, tmp_path / "run").code == 0
+    assert (tmp_path / "run" / name).exists()
     assert figures(tmp_path / "run") == before
+    assert record(tmp_path / "run")["state"] == "finished"
 
 
 def test_more_epochs_prolong_a_run_as_if_it_had_been_longer_from_the_start(quick, command, tmp_path):
@@ -292,159 +222,6 @@ def test_a_run_that_began_with_weights_begins_with_them_again(quick, command, sm
     shutil.rmtree(tmp_path / "run" / "checkpoint")
     parameters.save(tmp_path / "w", parameters.initialise(small_alexnet, 4))
     assert_refused(resume(command, tmp_path / "run"), str(tmp_path / "w"), "has changed")
-
-
-# Power cuts and full disks: at every single call
-
-
-def test_a_power_cut_at_any_call_costs_nothing(quick, command, failing_os, tmp_path):
-    """Every open, write, fsync, rename and close of a run, its checkpoints and all else, one after the other."""
-    words = ["--limit-train", "16", "--epochs", "2"]  # 2 steps each, the last of them slower
-    recorded = failing_os()
-    start(command, tmp_path / "whole", *words)
-    whole = figures(tmp_path / "whole")
-    assert recorded.calls.count("replace") >= 4 + 2 + 2 + 1, "checkpoints, weights, run.json, the best"
-    for at in range(len(recorded.calls)):
-        folder = tmp_path / f"run-{at}"
-        failing = failing_os(at)
-        with pytest.raises(failing.Crash):
-            start(command, folder, *words)
-        failing_os()
-        if (folder / "run.json").exists():
-            outcome = resume(command, folder)
-            assert outcome.code == 0, outcome.err
-            assert outcome.err == "" or "before its first checkpoint" in outcome.err, (at, outcome.err)
-        else:
-            outcome = start(command, folder, *words)
-            assert outcome.code == 0, outcome.err
-        assert figures(folder) == whole, f"call {at}: {recorded.calls[at]}"
-        assert not list(folder.rglob("*.partial"))
-        shutil.rmtree(folder)
-
-
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=errno.errorcode.get)
-def test_an_error_at_any_call_is_told_and_costs_nothing(whole, command, failing_os, tmp_path, error):
-    """One line that names file, error, last checkpoint and the way on; what is good stays good."""
-    recorded = failing_os()
-    start(command, tmp_path / "counted")
-    assert recorded.calls[-1] == "close", "of metrics.jsonl, which is on the disk by then: no harm"
-    ends = [at for at, name in enumerate(recorded.calls[:-1]) if name != "link"]  # without links there are copies
-    # All of the second epoch, checkpoints, metrics, weights and best: the others differ in nothing but their numbers.
-    middle = [at for at in ends if len(recorded.calls) * 0.4 < at < len(recorded.calls) * 0.6]
-    for at in [*middle[::2], ends[0], ends[-1]]:
-        folder = tmp_path / f"run-{at}"
-        failing_os(at, error)
-        outcome = start(command, folder)
-        failing_os()
-        assert outcome.code == 2, (at, recorded.calls[at])
-        assert outcome.err.count("\n") == 1
-        assert os.strerror(error) in outcome.err
-        assert str(folder) in outcome.err
-        if at == ends[0]:
-            assert "there is no checkpoint yet" in outcome.err
-            continue
-        good = checkpoint.latest(folder / "checkpoint")
-        assert good is not None
-        assert good[2] == []
-        named = re.search(r"the last good checkpoint is (\S+): mend that, then go on with: alexnet-mf train "
-                          r"--resume \S+\n", outcome.err)
-        assert named
-        assert (folder / "checkpoint" / named[1]).exists()
-        assert record(folder)["state"] in ("failed", "finished")
-        assert resume(command, folder).code == 0
-        assert figures(folder) == whole
-        shutil.rmtree(folder)
-
-
-# Damage
-
-
-DAMAGES = {
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-7]),
-    "emptied": lambda path: path.write_bytes(b""),
-    "a bit flipped": lambda path: flip(path, len(path.read_bytes()) // 2),
-    "a bit flipped early": lambda path: flip(path, 5),
-    "removed": lambda path: path.unlink(),
-}
-
-
-def flip(path: Path, place: int) -> None:
-    damaged = bytearray(path.read_bytes())
-    damaged[place] ^= 4
-    path.write_bytes(damaged)
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-@pytest.mark.parametrize("name, says", [
-    ("run.json", ["run.json: is", "writing it anew from the checkpoint"]),
-    ("metrics.jsonl", ["metrics.jsonl: is", "its epochs are written anew"]),
-    ("weights.safetensors", ["weights.safetensors: ", "written anew from the checkpoint"]),
-    ("weights-best.safetensors", ["weights-best.safetensors: ", "the best of the epochs to come"]),
-])
-def test_a_damaged_file_is_told_and_mended(whole, stopped, command, name, says, damage):
-    other = [path for path in (run.WEIGHTS, run.BEST) if path == name]
-    assert not (stopped / run.WEIGHTS).samefile(stopped / run.BEST), "else both are damaged"
-    damage(stopped / name)
-    outcome = resume(command, stopped)
-    assert outcome.code == 0
-    assert outcome.err.count("\n") == 1, outcome.err
-    assert (": is missing" in outcome.err or "cannot be read" in outcome.err) or damage is not DAMAGES["removed"]
-    for fragment in says:
-        assert fragment in outcome.err
-    found = figures(stopped)
-    if run.BEST in other:  # epoch 1 may have been the best, and is lost
-        found[run.BEST] = whole[run.BEST]
-    assert found == whole
-    assert record(stopped)["state"] == "finished"
-
-
-@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl"])
-def test_what_is_damaged_is_put_aside(stopped, command, name):
-    """A person may still make something of it."""
-    flip(stopped / name, 5)
-    damaged = (stopped / name).read_bytes()
-    resume(command, stopped)
-    assert (stopped / f"{name}.damaged").read_bytes() == damaged
-
-
-@pytest.mark.parametrize("damage", list(DAMAGES.values())[:-1], ids=list(DAMAGES)[:-1])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(whole, stopped, command, damage):
-    latest, before = checkpoint.paths(stopped / "checkpoint")
-    damage(latest)
-    damaged = latest.read_bytes()
-    good = before.read_bytes()
-    outcome = resume(command, stopped)
-    assert outcome.code == 0
-    assert outcome.err.count("\n") == 1
-    assert f"{latest.name} is damaged: its checksum does not fit" in outcome.err
-    assert f"going on from the one before, {before.name}" in outcome.err
-    assert figures(stopped) == whole
-    assert latest.read_bytes() == damaged
-    assert good
-    assert record(stopped)["resumed"][0]["step"] == 6
-
-
-def test_a_checkpoint_that_is_gone_is_not_missed(whole, stopped, command):
-    checkpoint.paths(stopped / "checkpoint")[0].unlink()
-    assert resume(command, stopped).code == 0
-    assert figures(stopped) == whole
-
-
-def test_if_no_checkpoint_is_good_nothing_is_overwritten(stopped, command):
-    for path in checkpoint.paths(stopped / "checkpoint"):
-        flip(path, 1000)
-    before = content(stopped)
-    outcome = resume(command, stopped)
-    assert_refused(outcome, "no checkpoint is good", *(path.name for path in checkpoint.paths(stopped / "checkpoint")))
-    assert content(stopped) == before
-
-
-def test_without_record_and_checkpoint_there_is_nothing_to_go_on_from(stopped, command):
-    shutil.rmtree(stopped / "checkpoint")
-    (stopped / "run.json").unlink()
-    assert_refused(resume(command, stopped), str(stopped), "no run here")
-    (stopped / "checkpoint").mkdir()
-    assert_refused(resume(command, stopped), "run.json: is missing", "no checkpoint", "anew")
 
 
 # Another spec, backend or version
@@ -555,212 +332,3 @@ def test_tensorboard_that_is_missing_is_told_before_the_training(quick, command,
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     assert_refused(start(command, tmp_path / "run", "--tensorboard"), "pip install tensorboardX")
     assert not (tmp_path / "run").exists()
-
-
-# list runs
-
-
-def test_list_runs(quick, command, tmp_path, failing_os):
-    runs = tmp_path / "runs"
-    assert command("list", "runs").out == "no runs in runs\n"
-    start(command, runs / "finished", "--seed", "1")
-    stop_after(7, command, runs / "stopped")
-    start(command, runs / "failed", "--lr", "1e38", "--weight-decay", "1e38")
-    failing = failing_os(70)
-    with pytest.raises(failing.Crash):
-        start(command, runs / "interrupted")
-    failing_os()
-    shutil.copytree(runs / "finished", runs / "damaged")
-    flip(runs / "damaged" / "run.json", 100)
-    (runs / "no run").mkdir()
-    outcome = command("list", "runs", "--json", str(tmp_path / "runs.json"))
-    assert (outcome.code, outcome.err) == (0, "")
-    entries = json.loads((tmp_path / "runs.json").read_text(encoding="utf-8"))
-    assert {Path(entry["run"]).name: (entry["state"], entry["epoch"]) for entry in entries} == {
-        "damaged": ("damaged", None), "failed": ("failed", 0), "finished": ("finished", 3), "stopped": ("stopped", 1),
-        "interrupted": ("interrupted", 1)}
-    finished = next(entry for entry in entries if entry["state"] == "finished")
-    last = lines(runs / "finished")[-1]
-    assert finished["test_accuracy"] == last["test_accuracy"]
-    assert finished["images_per_second"] > 0
-    row = next(line for line in outcome.out.splitlines() if line.startswith("runs/finished"))
-    assert row.split() == ["runs/finished", "numpy", "alexnet", "finished", "3", "3", f"{last['loss']:.3f}",
-                           f"{last['train_accuracy']:.3f}", f"{last['test_accuracy']:.3f}",
-                           f"{finished['images_per_second']:.3f}"]
-
-
-# plot curves
-
-
-def test_plot_curves_of_several_runs(command, small_alexnet, tmp_path):
-    for seed in "12":
-        start(command, tmp_path / seed, "--seed", seed)
-    outcome = command("plot", "curves", str(tmp_path / "1"), str(tmp_path / "2"), "--plot", "curves.png")
-    assert (outcome.code, outcome.out, outcome.err) == (0, "curves.png: 2 runs\n", "")
-    assert Path("curves.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize("words, fragments", [
-    (["curves", "nowhere", "--plot", "c.png"], ["nowhere/metrics.jsonl", "cannot be read"]),
-    (["curves", "run/weights.safetensors", "--plot", "c.png"],
-     ["run/weights.safetensors: is a file", "alexnet-mf plot filters run/weights.safetensors --plot FILE"]),
-    (["curves", "run", "--plot", "/nowhere/c.png"], ["/nowhere/c.png"]),
-    (["curves", "run"], ["--plot"]),
-    (["curves", "--plot", "c.png"], ["RUN"]),
-    (["circles"], ["circles", "curves"]),
-    (["curves", "damaged", "--plot", "c.png"], ["damaged/metrics.jsonl: line 2 is damaged"]),
-    (["curves", "empty", "--plot", "c.png"], ["empty: there is nothing to draw yet"]),
-])
-def test_plot_tells_what_is_wrong_in_one_line(quick, command, tmp_path, words, fragments):
-    start(command, tmp_path / "run")
-    for name, change in (("damaged", lambda text: text.replace("\n{", "\n", 1)), ("empty", lambda text: "")):
-        (tmp_path / name).mkdir()
-        text = change((tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8"))
-        (tmp_path / name / "metrics.jsonl").write_text(text, encoding="utf-8")
-    assert_refused(command("plot", *words), *fragments)
-
-
-def test_plot_without_matplotlib_says_how_to_get_it(quick, command, tmp_path, monkeypatch):
-    start(command, tmp_path / "run")
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for name in [name for name in sys.modules if name.startswith(("matplotlib.", "alexnet_mf.training.curves"))]:
-        monkeypatch.delitem(sys.modules, name)
-    assert_refused(command("plot", "curves", "run", "--plot", "c.png"), "pip install matplotlib")
-
-
-# Processes: SIGKILL, two at once, a second Ctrl-C
-
-DRIVER = """
-import json, signal, sys
-from alexnet_mf import networks, spec
-network = spec.from_dict(json.loads({network!r}))
-networks.get_network = lambda name, backend="torch": network
-signal.signal(signal.SIGINT, signal.default_int_handler)
-{more}
-from alexnet_mf.cli import main
-sys.exit(main())
-"""
-
-
-@pytest.fixture
-def process_words(small):
-    """The words that start a training of the small network in a process."""
-    network = json.dumps(spec.as_dict(dataclasses.replace(small, name="alexnet")))
-    return lambda *words, more="": [sys.executable, "-c", DRIVER.format(network=network, more=more), *words]
-
-
-LONGER = ["--data", "synthetic", "--limit-train", "300", "--limit-test", "64", "--batch-size", "8",
-          "--checkpoint-minutes", "1e-9", "--out", "run", "--quiet"]
-
-
-def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < until, "nothing came"
-        time.sleep(0.002)
-
-
-def run_to_end(words: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
-
-
-def test_a_killed_process_goes_on_with_the_same_numbers(backend_name, process_words, tmp_path):
-    """SIGKILL in the middle of it, whatever it was doing then."""
-    words = process_words("train", "--backend", backend_name, "--epochs", "2", *LONGER)
-    assert run_to_end([*words[:-3], "--out", "whole", "--quiet"]).returncode == 0
-    folder = tmp_path / "run"
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: any(step >= 20 for step in checkpoints(folder)), process)
-        process.kill()
-        assert process.wait(60) == -signal.SIGKILL
-    done = run_to_end(process_words("train", "--resume", "run", "--quiet", "--checkpoint-minutes", "1e-9"))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert figures(folder) == figures(tmp_path / "whole")
-    (again,) = record(folder)["resumed"]
-    assert 20 <= again["step"] < 76
-
-
-@pytest.mark.slow
-def test_twenty_kills_at_random_moments(backend_name, process_words, tmp_path):
-    """From the first import to the last rename; each resume is killed too, until one comes through."""
-    moments = random.Random(6)
-    words = ["train", "--backend", backend_name, "--epochs", "2", *LONGER]
-    began = time.monotonic()
-    assert run_to_end(process_words(*words[:-3], "--out", "whole", "--quiet")).returncode == 0
-    whole_seconds = time.monotonic() - began
-    folder, kills = tmp_path / "run", 0
-    while kills < 20:
-        if (folder / "run.json").exists():
-            words = ["train", "--resume", "run", "--quiet", "--checkpoint-minutes", "1e-9"]
-        with subprocess.Popen(process_words(*words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                              text=True) as process:
-            try:
-                process.wait(moments.uniform(0.5, 1.0) * whole_seconds)
-                assert process.returncode == 0, process.stderr.read()
-                assert figures(folder) == figures(tmp_path / "whole")
-                shutil.rmtree(folder)
-                words = ["train", "--backend", backend_name, "--epochs", "2", *LONGER]
-            except subprocess.TimeoutExpired:
-                process.kill()
-                kills += 1
-    done = run_to_end(process_words(*(["train", "--resume", "run", "--quiet"] if (folder / "run.json").exists()
-                                      else words)))
-    assert done.returncode == 0, done.stderr
-    assert figures(folder) == figures(tmp_path / "whole")
-
-
-def test_a_second_process_on_the_same_run_is_refused(process_words, tmp_path):
-    folder = tmp_path / "run"
-    words = process_words("train", "--backend", "numpy", "--epochs", "100000", *LONGER)
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            wait_for(lambda: checkpoints(folder), process)
-            second = run_to_end(process_words("train", "--resume", "run"))
-            assert second.returncode == 2
-            assert second.stderr == f"alexnet-mf: error: run: is in use by process {process.pid}; wait for it, or " \
-                                    "take another folder\n"
-            listed = run_to_end(process_words("list", "runs", "--runs", ".", "--json", "-"))
-            assert [entry["state"] for entry in json.loads(listed.stdout)] == ["running"]
-        finally:
-            process.kill()
-    assert (folder / ".lock").exists(), "left by a dead process"
-    third = run_to_end(process_words("train", "--resume", "run", "--epochs", "1", "--quiet"))
-    assert "in use" not in third.stderr
-
-
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
-                         ids=["Ctrl-C", "SIGTERM", "SIGHUP"])
-def test_a_second_signal_does_not_wait_and_harms_nothing(process_words, tmp_path, number, code):
-    """Here each checkpoint takes an hour once a signal has come."""
-    more = ("import os, time\nfrom alexnet_mf import files\nfrom alexnet_mf.cli import signals\n"
-            "write = files._write_all\n"
-            "def slow(descriptor, content):\n"
-            "    if asked and len(content) > 10000: time.sleep(3600)\n"
-            "    write(descriptor, content)\n"
-            "files._write_all = slow\nasked = []\n"
-            "first = signals.Stop.__init__\n"
-            "def init(self, tell):\n    first(self, lambda name: (asked.append(1), tell(name)))\n"
-            "signals.Stop.__init__ = init\n")
-    folder = tmp_path / "run"
-    words = process_words("train", "--backend", "numpy", "--epochs", "100000", *LONGER, more=more)
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            wait_for(lambda: any(step > 5 for step in checkpoints(folder)), process)
-            process.send_signal(number)
-            told = process.stderr.readline()
-            assert told == ("Ctrl-C" if code == 130 else signal.Signals(number).name) + \
-                ": ending this step and saving; once more leaves at once\n"
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(1.0)
-            process.send_signal(number)
-            assert process.wait(10) == code
-        finally:
-            process.kill()
-    assert checkpoint.latest(folder / "checkpoint")[2] == []
-    done = run_to_end(process_words("train", "--resume", "run", "--quiet", "--epochs", "100000", more=(
-        "from alexnet_mf.training import loop\ntrain = loop.train\n"
-        "loop.train = lambda *words, **more: train(*words, **more | {'stop': lambda: True})\n"
-        "from alexnet_mf.cli import signals\n"
-        "signals.Stop.signal = property(lambda self: 15, lambda self, value: None)\n")))
-    assert done.returncode == 143, done.stderr

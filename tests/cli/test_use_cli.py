@@ -107,6 +107,34 @@ def test_a_weights_file_takes_the_data_it_is_told(command, trained):
     assert f"test acc {trained['test_accuracy']:.3f} on 32 images" in done.out
 
 
+@pytest.mark.parametrize("file, backend", [
+    ("w.pt", "torch"), ("w.weights.h5", "tensorflow"), ("w.params", "mxnet"), ("w.npz", "numpy")])
+def test_a_frameworks_own_file_is_evaluated_in_that_framework_and_in_any(command, trained, pictures, requires, file,
+                                                                         backend):
+    """As `convert` reads it; NumPy's files are nobody's own."""
+    requires(backend)
+    assert command("convert", "first", file).code == 0
+    words = ["--backend", "numpy"] if backend == "numpy" else []
+    own = json.loads(command("evaluate", file, *words, "--data", "synthetic", "--json", "-").out)
+    assert (own["backend"], own["weights"]) == (backend, file)
+    assert own["loss"] == pytest.approx(trained["test_loss"], rel=1e-5)
+    run = json.loads(command("predict", "first", "pictures", "--json", "-").out)
+    same = json.loads(command("predict", file, "pictures", "--backend", "numpy", "--json", "-").out)
+    assert same["weights_sha256"] == run["weights_sha256"] == own["weights_sha256"]
+    assert same["images"] == run["images"]
+
+
+def test_a_frameworks_own_file_that_does_not_fit_is_named_by_its_tensors(command, requires):
+    """It cannot say whose it is: without --net it is taken for AlexNet's."""
+    parameters.save(Path("w"), parameters.initialise(networks.LENET5, 0), {"network": spec.as_dict(networks.LENET5)})
+    assert command("convert", "w", "w.npz").code == 0
+    done = command("evaluate", "w.npz", "--backend", "numpy", "--data", "synthetic")
+    assert done.code == 2 and done.out == "" and len(done.err.splitlines()) == 1
+    assert "w.npz: not the parameters of alexnet: " in done.err and "name it with --net" in done.err
+    assert command("evaluate", "w.npz", "--net", "lenet5", "--backend", "numpy", "--data", "synthetic",
+                   "--limit-test", "4").code == 0
+
+
 def test_an_evaluation_in_another_backend_finds_the_same(command, trained, backend_name):
     done = command("evaluate", "first", "--backend", backend_name, "--json", "-")
     found = json.loads(done.out)
@@ -141,10 +169,12 @@ def test_weights_of_other_shapes_are_named(command, trained, small_alexnet):
 
 @pytest.mark.parametrize("verb", [("evaluate",), ("predict", "x.png")], ids=["evaluate", "predict"])
 @pytest.mark.parametrize("source, told", [
-    ("gone", "gone: cannot be read as safetensors"), (".", ".: there is no run here"),
-    ("text", "text: cannot be read as safetensors")])
+    ("gone", "gone: cannot be read (No such file or directory)"), (".", ".: there is no run here"),
+    ("text", "text: no kind of weights that is known: safetensors, torch, "),
+    ("w.safetensors", "w.safetensors: cannot be read as safetensors")])
 def test_what_holds_no_weights_is_refused(command, small_alexnet, verb, source, told):
     Path("text").write_text("text")
+    Path("w.safetensors").write_text("text")
     done = command(verb[0], source, *verb[1:], "--backend", "numpy")
     assert done.code == 2 and done.err.startswith(f"alexnet-mf: error: {told}") and len(done.err.splitlines()) == 1
 

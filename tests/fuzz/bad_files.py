@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import gzip
+import io
 import json
 import math
 import struct
+import warnings
+import zipfile
 import zlib
 from typing import Any
 
@@ -184,6 +187,35 @@ def of_gzip(draw: st.DrawFn, content: bytes) -> bytes:
         return draw(of_bytes(gzip.compress(content, 1, mtime=0)))
     packed = gzip.compress(draw(of_bytes(content)), 1, mtime=0)
     return packed + BOMB if how == "bomb" else packed
+
+
+@st.composite
+def of_zip(draw: st.DrawFn, content: bytes) -> bytes:
+    """By what is in the archive, with checksums that fit; by its bytes; or with a lot in it that is packed well."""
+    how = draw(st.sampled_from(["inside", "inside", "inside", "bytes", "name", "remove", "repeat", "pack", "bomb"]))
+    if how == "bytes":
+        return draw(of_bytes(content))
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        entries = [(name, archive.read(name)) for name in archive.namelist()]
+    number = draw(st.integers(0, len(entries) - 1))
+    name, inside = entries[number]
+    if how == "inside":
+        entries[number] = (name, draw(of_bytes(inside)))
+    elif how == "name":
+        entries[number] = (draw(st.sampled_from([f"x{name}", "../x", "a" * 1000, "\0", name.upper()])), inside)
+    elif how == "remove":
+        del entries[number]
+    elif how == "bomb":
+        entries[number] = (name, bytes(2**28))
+    elif how == "repeat":
+        entries.append((name, draw(of_bytes(inside))))
+    result = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(result, "w", zipfile.ZIP_DEFLATED if how in ("pack", "bomb") else
+                                                    zipfile.ZIP_STORED, compresslevel=1) as archive:
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        for each, bytes_ in entries:
+            archive.writestr(each, bytes_)
+    return result.getvalue()
 
 
 def chunks(content: bytes) -> list[tuple[bytes, bytes]]:

@@ -1,7 +1,8 @@
 """The process that reads what the fuzz test makes: a crash, a hang or a hunger for memory is its own.
 
 It takes lines of JSON, [reader, folder], and answers each with a line: "read"; "refused", by an error of the package's
-own; or what went wrong. Its address space is limited to what it has at the start and `BOUND`.
+own; or what went wrong. Its address space is limited to what it has at the start and `BOUND`. Words on its command line
+name backends to be loaded before that.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from alexnet_mf import arithmetic, cli, data, parameters, specfile
-from alexnet_mf.bench import record
+from alexnet_mf import arithmetic, backends, cli, conversion, data, parameters, specfile
+from alexnet_mf.bench import record as bench_record
 from alexnet_mf.bench.report import markdown, report
 from alexnet_mf.cli import predict
+from alexnet_mf.cli import sweep as sweep_verb
 from alexnet_mf.cli import train as train_verb
 from alexnet_mf.data import idx, pictures
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.networks import LENET5
 from alexnet_mf.parity import trace
-from alexnet_mf.training import curves, metrics, run
+from alexnet_mf.sweep import plot as sweep_plot
+from alexnet_mf.sweep import record as sweep_record
+from alexnet_mf.sweep.report import report as sweep_report
+from alexnet_mf.training import curves, listing, metrics, record, run
 from alexnet_mf.training.opened import backend_of, open_weights
 
 BOUND = 700_000_000
@@ -48,9 +53,9 @@ def read_checkpoint(folder: Path) -> None:
 
 
 def read_run(folder: Path) -> None:
-    run.summary(folder)
+    listing.summary(folder)
     backend_of(folder)
-    run.read_record(folder)
+    record.read(folder)
 
 
 def command(*words: str, codes: tuple[int, ...] = (0, 2)) -> None:
@@ -76,7 +81,7 @@ def compare(folder: Path) -> None:
 def read_metrics(folder: Path) -> None:
     entries = metrics.read(folder)
     metrics.epochs(entries)
-    run.summary(folder)
+    listing.summary(folder)
 
 
 def draw_metrics(folder: Path) -> None:
@@ -84,7 +89,31 @@ def draw_metrics(folder: Path) -> None:
 
 
 def read_bench(folder: Path) -> None:
-    markdown(report([record.load(folder / "bench.json")]))
+    markdown(report([bench_record.load(folder / "bench.json")]))
+
+
+def read_sweep(folder: Path) -> None:
+    """The record, and what goes on with it, but for the trainings that are left."""
+    sweep_report(sweep_record.load(folder / "sweep.json"))
+    command("sweep", "--resume", str(folder / "sweep.json"), codes=(0, 1, 2))
+
+
+def draw_sweep(folder: Path) -> None:
+    outcomes = sweep_report(sweep_record.load(folder / "sweep.json")).outcomes
+    if outcomes:
+        sweep_plot.png(outcomes)
+
+
+def no_training(without: object, tell: object) -> None:
+    raise AlexnetMfError("as far as this a record can be gone on with")
+
+
+def read_native(kind: str) -> Callable[[Path], None]:
+    def read(folder: Path) -> None:
+        with contextlib.suppress(AlexnetMfError):
+            conversion.kind_of_content(folder / "w")
+        conversion.read(folder / "w", kind, str(folder / "net.toml"))
+    return read
 
 
 def read_picture(folder: Path) -> None:
@@ -98,6 +127,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     "weights": read_weights, "trace": lambda folder: trace.load(folder / "trace.safetensors"),
     "compare": compare, "checkpoint": read_checkpoint, "run": read_run, "resume": resume, "metrics": read_metrics,
     "curves": draw_metrics, "toml": read_toml, "bench": read_bench, "picture": read_picture,
+    "sweep": read_sweep, "sweep plot": draw_sweep,
+    **{kind: read_native(kind) for kind in ("torch", "keras", "gluon", "npz")},
     "names": lambda folder: predict.read_names(folder / "names", LENET5)}
 
 
@@ -114,6 +145,9 @@ def answer(reader: str, folder: str) -> str:
 
 
 def main() -> None:
+    for name in sys.argv[1:]:
+        backends.load(name)
+    sweep_verb.Sweep = functools.partial(sweep_verb.Sweep, connect=no_training)
     train_verb.carry_out = lambda ready, *rest: ready.run.close() or 0
     data.synthetic.load = functools.cache(functools.partial(data.synthetic.load, train=40, test=10))
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():

@@ -23,16 +23,30 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from bad_files import of_bytes, of_gzip, of_json, of_json_text, of_lines, of_png, of_safetensors, of_toml, text_of
+from bad_files import (
+    of_bytes,
+    of_gzip,
+    of_json,
+    of_json_text,
+    of_lines,
+    of_png,
+    of_safetensors,
+    of_toml,
+    of_zip,
+    text_of,
+)
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from played import Trainings
 
-from alexnet_mf import cli, data, files, layers, parameters, spec, specfile
+from alexnet_mf import backends, cli, data, files, layers, parameters, spec, specfile
 from alexnet_mf.networks import LENET5
 from alexnet_mf.parity import trace
 from alexnet_mf.specfile import dump
-from alexnet_mf.training import run
+from alexnet_mf.sweep.plan import Plan
+from alexnet_mf.sweep.run import Sweep, begin
+from alexnet_mf.training.record import MOST_BYTES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
 
@@ -44,13 +58,15 @@ RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "epyc-2-cores.js
 class Child:
     """The process that reads; a new one where it is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, *loaded: str) -> None:
+        self.loaded = loaded
+        """Backends."""
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> subprocess.Popen[str]:
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("child.py"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+            [sys.executable, str(Path(__file__).with_name("child.py")), *self.loaded], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
         assert self.line(120) == "ready"
         return self.process
 
@@ -98,6 +114,15 @@ def idx(values: np.ndarray) -> bytes:
     return struct.pack(f">I{values.ndim}I", 0x800 | values.ndim, *values.shape) + values.tobytes()
 
 
+def swept(network: spec.Network) -> dict[str, Any]:
+    """The record of a sweep that chose a learning rate, complete."""
+    images = data.synthetic.load(0, train=40, test=10)
+    plan = Plan("numpy", ("tiny",), seeds=(0, 1), learning_rates=(0.1, 0.5), held_out=10, epochs=2)
+    record = begin(plan, {"tiny": network}, {"name": "synthetic", "origin": images.origin, "sha256": images.digest()})
+    played = Trainings(images.digest())
+    return Sweep(record, ["alexnet-mf", "sweep"], connect=played.connect).run()
+
+
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A good file of each kind, as it is written: bytes, and the run's folder."""
@@ -120,9 +145,12 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         result["samples"] = result["samples"][:2]
     record["results"] = record["results"][:6]
     metadata = {"network": spec.as_dict(network), "seed": 0, "step": 3}
+    weights = parameters.initialise(network, 0)
     picture = Image.fromarray(pixels)
-    return {"run": folder / "run", "trace": (folder / "trace.safetensors").read_bytes(),
-            "weights": parameters.to_bytes(parameters.initialise(network, 0), metadata),
+    return {"run": folder / "run", "trace": (folder / "trace.safetensors").read_bytes(), "network": network,
+            "weights": [parameters.to_bytes(weights, metadata),  # and as it was once, with no checksum to stop at
+                        safetensors.numpy.save(weights, {"alexnet_mf": json.dumps(metadata)})],
+            "sweep": text_of(swept(network)),
             "toml": (folder / "tiny.toml").read_bytes(), "bench": text_of(record), "record": record,
             "idx images": idx(images), "idx labels": idx(np.arange(10, dtype=np.uint8)),
             "names": "\n".join(data.FASHION_CLASSES).encode(),
@@ -140,6 +168,10 @@ def one_file(name: str, strategy: Callable[[bytes], st.SearchStrategy[bytes]], k
     def put(draw: Callable[..., Any], good: dict[str, Any], folder: Path) -> None:
         (folder / name).write_bytes(draw(strategy(good[kind])))
     return put
+
+
+def put_weights(draw: Callable[..., Any], good: dict[str, Any], folder: Path) -> None:
+    (folder / "w.safetensors").write_bytes(draw(st.sampled_from(good["weights"]).flatmap(of_safetensors)))
 
 
 def put_idx(kind: str) -> Any:
@@ -189,18 +221,25 @@ def put_metrics(draw: Callable[..., Any], good: dict[str, Any], folder: Path) ->
 
 KINDS = {  # by reader: what makes a bad file, and how many in the tests of every day
     "idx images": (put_idx("idx images"), 120), "idx labels": (put_idx("idx labels"), 120),
-    "weights": (one_file("w.safetensors", of_safetensors, "weights"), 250),
+    "weights": (put_weights, 250),
     "trace": (one_file("trace.safetensors", of_safetensors, "trace"), 200),
     "compare": (one_file("trace.safetensors", of_safetensors, "trace"), 60),
     "toml": (one_file("net.toml", of_toml, "toml"), 250),
     "bench": (one_file("bench.json", of_json_text, "bench"), 100),
     "names": (one_file("names", of_bytes, "names"), 60), "picture": (put_picture, 300),
     "run": (put_run, 200), "checkpoint": (put_checkpoint, 200), "resume": (put_for_resuming, 120),
-    "metrics": (put_metrics, 200), "curves": (put_metrics, 10)}
+    "metrics": (put_metrics, 200), "curves": (put_metrics, 10),
+    "sweep": (one_file("sweep.json", of_json_text, "sweep"), 120),
+    "sweep plot": (one_file("sweep.json", of_json_text, "sweep"), 10)}
+
+NATIVE = {  # a framework's own files of weights: by kind, whose they are, what makes bad ones, and how many
+    "torch": ("torch", of_zip, 60), "keras": ("tensorflow", of_bytes, 60), "gluon": ("mxnet", of_bytes, 100),
+    "npz": ("numpy", of_zip, 60)}
 
 
-def fuzz(kind: str, child: Child, good: dict[str, Any], folder: Path, examples: int, derandomize: bool) -> int:
-    """Try so many bad files; the number of those that could be read after all."""
+def fuzz(kind: str, child: Child, put: Any, good: dict[str, Any], folder: Path, examples: int,
+         derandomize: bool) -> None:
+    """Try so many bad files."""
     answers: list[str] = []
 
     @settings(max_examples=examples, deadline=None, database=None, derandomize=derandomize,
@@ -209,25 +248,55 @@ def fuzz(kind: str, child: Child, good: dict[str, Any], folder: Path, examples: 
     def read(drawn: st.DataObject) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        KINDS[kind][0](drawn.draw, good, folder)
+        put(drawn.draw, good, folder)
         answers.append(child.read(kind, folder))
         assert answers[-1] in ("read", "refused"), answers[-1]
 
     read()
     assert "refused" in answers, "nothing was bad: the test shows nothing"
     print(f"{kind}: {len(answers)} tried, {answers.count('refused')} refused")
-    return answers.count("read")
+
+
+def fuzz_native(kind: str, good: dict[str, Any], folder: Path, times: int, derandomize: bool) -> None:
+    """In a process that has the framework."""
+    backend, strategy, examples = NATIVE[kind]
+    content = backends.load(backend).encode_weights(kind, good["network"], parameters.initialise(good["network"], 0))
+
+    def put(draw: Callable[..., Any], good: dict[str, Any], folder: Path) -> None:
+        (folder / "net.toml").write_bytes(good["toml"])
+        (folder / "w").write_bytes(draw(strategy(content)))
+
+    child = Child(backend)
+    try:
+        put(lambda as_it_is: content, good, folder)
+        assert child.read(kind, folder) == "read"
+        fuzz(kind, child, put, good, folder / "bad", times * examples, derandomize)
+    finally:
+        child.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bad_files(kind: str, child: Child, good: dict[str, Any], tmp_path: Path) -> None:
-    fuzz(kind, child, good, tmp_path / "bad", KINDS[kind][1], derandomize=True)
+    fuzz(kind, child, KINDS[kind][0], good, tmp_path / "bad", KINDS[kind][1], derandomize=True)
+
+
+@pytest.mark.parametrize("kind", NATIVE)
+def test_bad_files_of_a_framework(kind: str, good: dict[str, Any], tmp_path: Path, requires: Any) -> None:
+    requires(NATIVE[kind][0])
+    fuzz_native(kind, good, tmp_path, 1, derandomize=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_bad_files(kind: str, child: Child, good: dict[str, Any], tmp_path: Path) -> None:
-    fuzz(kind, child, good, tmp_path / "bad", 30 * KINDS[kind][1], derandomize=False)
+    fuzz(kind, child, KINDS[kind][0], good, tmp_path / "bad", 30 * KINDS[kind][1], derandomize=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", NATIVE)
+def test_many_bad_files_of_a_framework(kind: str, good: dict[str, Any], tmp_path: Path, requires: Any) -> None:
+    requires(NATIVE[kind][0])
+    fuzz_native(kind, good, tmp_path, 30, derandomize=False)
 
 
 def test_the_largest_picture_fits_into_the_bound(child: Child, tmp_path: Path) -> None:
@@ -240,7 +309,7 @@ def test_the_largest_picture_fits_into_the_bound(child: Child, tmp_path: Path) -
 def test_what_is_small_to_read_and_large_to_hold_fits_too(kind: str, child: Child, good: dict[str, Any],
                                                           tmp_path: Path) -> None:
     """Empty lists by the million, as many as are read, where nobody asks for them: objects take twenty times more."""
-    size = {"run": run.MOST_RECORD_BYTES, "toml": specfile.MOST_BYTES}.get(kind, files.MOST_JSON)
+    size = {"run": MOST_BYTES, "toml": specfile.MOST_BYTES}.get(kind, files.MOST_JSON)
     wide = f"[{'[],' * (size // 3 - 20)}[]]"
     if kind == "toml":
         (tmp_path / "net.toml").write_text(f"x = {wide}")
@@ -268,9 +337,11 @@ def test_good_files_are_read(child: Child, good: dict[str, Any], tmp_path: Path)
     """Or the test would show nothing."""
     for kind, name in (("weights", "w.safetensors"), ("trace", "trace.safetensors"), ("compare", "trace.safetensors"),
                        ("toml", "net.toml"), ("bench", "bench.json"), ("names", "names"), ("idx images", "idx"),
-                       ("idx labels", "idx")):
-        (tmp_path / name).write_bytes(good["trace" if kind == "compare" else kind])
-        assert child.read(kind, tmp_path) == "read", kind
+                       ("idx labels", "idx"), ("sweep", "sweep.json"), ("sweep plot", "sweep.json")):
+        found = good[{"compare": "trace", "sweep plot": "sweep"}.get(kind, kind)]
+        for content in found if isinstance(found, list) else [found]:
+            (tmp_path / name).write_bytes(content)
+            assert child.read(kind, tmp_path) == "read", kind
     for content in [*good["pictures"], *good["jpegs"]]:
         (tmp_path / "picture").write_bytes(content)
         assert child.read("picture", tmp_path) == "read"

@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
 
-from alexnet_mf import parameters
+from alexnet_mf import files, parameters
 from alexnet_mf.backends.base import RATE_INSIDE, TrainerState
 from alexnet_mf.errors import RunError
 from alexnet_mf.training import checkpoint
@@ -118,16 +118,28 @@ def test_every_flipped_bit_is_seen(tmp_path):
 def test_the_latest_good_one_is_taken_and_the_others_are_named(tmp_path):
     paths = [checkpoint.save(tmp_path, make(number)) for number in (5, 9, 100_000_000)]
     path, found, faults = checkpoint.latest(tmp_path)
-    assert (path, found.snapshot.position.number, faults) == (paths[2], 100_000_000, [])
+    assert (path, found.snapshot.position.number, faults) == (paths[2], 100_000_000, {})
     for damaged in paths[:0:-1]:
         damaged.write_bytes(b"")
     path, found, faults = checkpoint.latest(tmp_path)
     assert (path, found.snapshot.position.number) == (paths[0], 5)
-    assert [fault.split()[0] for fault in faults] == [paths[2].name, paths[1].name]
+    assert [(path, fault.split()[0]) for path, fault in faults.items()] == [(path, path.name) for path in paths[:0:-1]]
     paths[0].write_bytes(b"")
     with pytest.raises(RunError, match="no checkpoint is good") as caught:
         checkpoint.latest(tmp_path)
     assert all(damaged.name in str(caught.value) for damaged in paths)
+
+
+def test_one_that_was_put_aside_is_none_any_more_and_goes_when_there_is_another_as_late(tmp_path):
+    paths = [checkpoint.save(tmp_path, make(number)) for number in (5, 9)]
+    asides = [files.put_aside(path) for path in paths]
+    assert [path.name for path in asides] == [f"{path.name}.damaged" for path in paths]
+    again = checkpoint.save(tmp_path, make(5))
+    assert files.put_aside(again).name == f"{paths[0].name}.damaged-2"
+    assert checkpoint.latest(tmp_path) is None
+    assert checkpoint.superseded(tmp_path, 4) == []
+    assert sorted(checkpoint.superseded(tmp_path, 8)) == [asides[0], tmp_path / f"{paths[0].name}.damaged-2"]
+    assert len(checkpoint.superseded(tmp_path, 9)) == 3
 
 
 def test_no_checkpoint_is_no_fault(tmp_path):

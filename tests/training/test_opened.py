@@ -85,7 +85,7 @@ def test_a_network_that_is_none_is_refused(small, tmp_path, network):
 def test_metadata_that_is_no_object_is_refused(small, tmp_path, text):
     content = safetensors.numpy.save(parameters.initialise(small, 0), {"alexnet_mf": text})
     (tmp_path / "w").write_bytes(content)
-    with pytest.raises(ParametersError, match="w: is damaged: its header's alexnet_mf is no JSON object"):
+    with pytest.raises(ParametersError, match="w: is damaged: its header's alexnet_mf is not the JSON"):
         open_weights(tmp_path / "w")
 
 

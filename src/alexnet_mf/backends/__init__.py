@@ -23,6 +23,8 @@ class Entry:
     framework: str
     """The import name of the framework."""
     install: str
+    at_import: tuple[str, ...] = ()
+    """The speed settings that are settled when the framework is imported."""
 
 
 def _install_mxnet() -> str:
@@ -35,7 +37,7 @@ def _install_mxnet() -> str:
 BACKENDS = {
     "torch": Entry("alexnet_mf.backends.torch", "torch", "pip install torch torchvision"),
     "tensorflow": Entry("alexnet_mf.backends.tensorflow", "tensorflow", "pip install tensorflow"),
-    "mxnet": Entry("alexnet_mf.backends.mxnet", "mxnet", _install_mxnet()),
+    "mxnet": Entry("alexnet_mf.backends.mxnet", "mxnet", _install_mxnet(), ("threads",)),
     "numpy": Entry("alexnet_mf.backends.numpy", "numpy", "pip install numpy"),
 }
 

@@ -36,8 +36,8 @@ def add_network(parser: argparse.ArgumentParser, several: str = "") -> None:
         several: what the help says of more than one network, for a verb that takes them.
     """
     parser.add_argument("--net", default="alexnet",
-                        help=f"network: {', '.join(networks.NETWORKS)}; or a file of your own that ends in .toml{several} "
-                             f"(default: alexnet)")
+                        help=f"network: {', '.join(networks.NETWORKS)}; or a file of your own that ends in .toml"
+                             f"{several} (default: alexnet)")
     parser.add_argument("--device", default="auto",
                         help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)")
 

@@ -17,7 +17,7 @@ from alexnet_mf.data import DATASETS, Dataset
 from alexnet_mf.errors import RunError
 from alexnet_mf.evaluate import Evaluation, evaluate
 from alexnet_mf.predict import class_names
-from alexnet_mf.training.run import read_record
+from alexnet_mf.training import record as records
 
 MOST_CLASSES = 20
 """Of a confusion matrix that is shown as a table."""
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 def run_data(options: argparse.Namespace) -> Dataset:
     """The data set asked for, else the run's, else what there is; the user is told where a run has not seen it."""
     try:
-        record = read_record(options.source)
+        record = records.read(options.source)
     except RunError:  # a weights file, or a run whose weights can be read and its record cannot
         record = {}
     data = load_data(options.data or record.get("data_name") or "auto", options)

@@ -11,7 +11,8 @@ from alexnet_mf import arithmetic, backends, networks, specfile
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
-from alexnet_mf.training.run import RUNS, is_run, summary
+from alexnet_mf.training.folder import RUNS, is_run
+from alexnet_mf.training.listing import summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -176,7 +176,7 @@ def show(report: Any, options: argparse.Namespace) -> int:
 
 
 def show_several(reports: dict[str, Any], options: argparse.Namespace) -> int:
-    """Of each network and backend how many rungs hold, and of the rungs in `BRIEF` the error nearest to its tolerance."""
+    """Of each network and backend how many rungs hold, and of those in `BRIEF` the error nearest to its tolerance."""
     holds = all(report.holds for report in reports.values())
     if options.json != "-":
         rows = [[net if first else "", name, f"{sum(rung.holds for rung in rungs)} of {len(rungs)}",

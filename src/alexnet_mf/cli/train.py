@@ -30,8 +30,9 @@ from alexnet_mf.data import Dataset, load
 from alexnet_mf.errors import RunError
 from alexnet_mf.specfile import find_network
 from alexnet_mf.training import board, job, loop
+from alexnet_mf.training.folder import RUNS, WEIGHTS, check_new, new_folder
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe
-from alexnet_mf.training.run import RUNS, WEIGHTS, Run, check_new, new_folder
+from alexnet_mf.training.run import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,7 +132,8 @@ def resume(options: argparse.Namespace) -> int:
         data = load_data(folder.record["data_name"], options)
         ready = job.take_up(folder, model, data, given.get("epochs", recipe.epochs),
                             job.describe_session(backend, model, how, ["alexnet-mf", *options.words]))
-        show_layers(backend, model, options)
+        if not ready.is_over:
+            show_layers(backend, model, options)
     except BaseException:
         folder.close()
         raise
@@ -241,6 +243,12 @@ def unasked(ready: job.Job, options: argparse.Namespace) -> bool:
 def announce(ready: job.Job, options: argparse.Namespace, display: progress.TrainingDisplay) -> None:
     """What will be done."""
     if display.quiet:
+        return
+    if ready.is_over:
+        longer = (f"start a new run from its weights (--weights {ready.run.folder / WEIGHTS})" if ready.recipe.annealed
+                  else "prolong it with more --epochs")
+        display.line(f"{ready.run.folder}: all its {ready.recipe.epochs} epochs are done, nothing is left to train; "
+                     f"{longer}")
         return
     display.line(f"{ready.data.origin}: {describe(ready.recipe)}")
     if unasked(ready, options):

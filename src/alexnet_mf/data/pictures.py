@@ -181,7 +181,7 @@ def _decode(path: Path, content: bytes, preparation: Preparation) -> NDArray[Any
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MOST_PIXELS or max(width, height) > MOST_ON_A_SIDE:
-                raise DataError(f"{path}: is too large: {width}x{height} pixels; {LIMITS}; shrink it")
+                raise _too_large(path, width, height)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return preparation(image)
@@ -189,11 +189,24 @@ def _decode(path: Path, content: bytes, preparation: Preparation) -> NDArray[Any
         raise DataError(f"{path}: is neither a PNG nor a JPEG picture, whatever its name, or its beginning is "
                         f"damaged") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: is too large: {LIMITS}; shrink it") from error
+        raise _too_large(path, *_size_in_header(content)) from error
     except (DataError, MemoryError):
         raise
     except Exception as error:  # Pillow raises whatever comes for a damaged file: SyntaxError, struct.error, ...
         raise DataError(f"{path}: is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
+
+
+def _too_large(path: Path, width: int, height: int) -> DataError:
+    return DataError(f"{path}: is too large: {width}x{height} pixels; {LIMITS}; shrink it")
+
+
+def _size_in_header(content: bytes) -> tuple[int, int]:
+    """Width and height of what `Image.open` takes for a decompression bomb, and does not tell the size of."""
+    from PIL import JpegImagePlugin, PngImagePlugin
+
+    is_png = content.startswith(b"\x89PNG")
+    with (PngImagePlugin.PngImageFile if is_png else JpegImagePlugin.JpegImageFile)(io.BytesIO(content)) as image:
+        return image.size
 
 
 def _plain(image: Image) -> Image:

@@ -27,12 +27,18 @@ from alexnet_mf.training.loop import Epoch, Position, Snapshot
 
 FORMAT = 1
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.safetensors")
+ASIDE = re.compile(NAME.pattern + r"\.damaged(-\d+)?")
+"""A damaged one that was put aside: no checkpoint any more."""
 MOST_HEADER_BYTES = 100_000_000
 """As many as safetensors allows: the losses of all steps are in it."""
 MOST_BYTES = 2**36
 """More than any network that a tensor's largest size allows."""
 KEPT = 2
 """Checkpoints that stay: should the last one be damaged, there is one before it."""
+
+
+class OtherVersion(RunError):
+    """A checkpoint that is whole, and in a format that this version does not read."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        RunError: where it cannot be read, its checksum does not fit, or another version wrote it; names the file.
+        RunError: where it cannot be read, or its checksum does not fit; names the file.
+        OtherVersion: where it is whole, but another version's.
     """
     try:
         content = files.read(path, MOST_BYTES)
@@ -82,7 +89,7 @@ def load(path: Path) -> Checkpoint:
         with safe_open(path, framework="numpy") as file:
             header = files.parse_json(file.metadata()["alexnet_mf"], MOST_HEADER_BYTES)
         if isinstance(header, dict) and header.get("format") != FORMAT:
-            raise RunError(f"{path.name} is in format {header['format']}, and this version reads {FORMAT}")
+            raise OtherVersion(f"{path.name} is in format {header['format']}, and this version reads {FORMAT}")
         wrong = schemas.problem(header, schemas.read("alexnet_mf.training", "checkpoint"))
         if wrong:
             raise RunError(f"{path.name} is damaged: {wrong}")
@@ -119,21 +126,28 @@ def step_of(path: Path) -> int:
     return int(name[1])
 
 
-def latest(folder: Path) -> tuple[Path, Checkpoint, list[str]] | None:
+def latest(folder: Path) -> tuple[Path, Checkpoint, dict[Path, str]] | None:
     """The latest good one, its path, and what is wrong with those after it; None where there is none, good or not.
 
     Raises:
-        RunError: where none of them is good; names each.
+        RunError: where none of them is good, which names each; or one after it is another version's, and no damage.
     """
-    faults: list[str] = []
+    faults: dict[Path, str] = {}
     for path in paths(folder):
         try:
             return path, load(path), faults
+        except OtherVersion as fault:
+            raise RunError(f"{folder}: {fault}: go on with the version that wrote it") from fault
         except RunError as fault:
-            faults.append(str(fault))
+            faults[path] = str(fault)
     if faults:
-        raise RunError(f"{folder}: no checkpoint is good: {'; '.join(faults)}")
+        raise RunError(f"{folder}: no checkpoint is good: {'; '.join(faults.values())}")
     return None
+
+
+def superseded(folder: Path, step: int) -> list[Path]:
+    """Damaged ones that were put aside, of this step or an earlier one."""
+    return [path for path in folder.glob("step-*") if (name := ASIDE.fullmatch(path.name)) and int(name[1]) <= step]
 
 
 def _checksum(content: bytes) -> str:

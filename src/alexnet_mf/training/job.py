@@ -24,8 +24,9 @@ from alexnet_mf.data import Dataset
 from alexnet_mf.errors import AlexnetMfError, RunError
 from alexnet_mf.spec import Network
 from alexnet_mf.training import board, loop
+from alexnet_mf.training.folder import WEIGHTS
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe, for_network
-from alexnet_mf.training.run import WEIGHTS, Run
+from alexnet_mf.training.run import Run
 
 CHECKPOINT_MINUTES = 10.0
 
@@ -41,6 +42,11 @@ class Job:
     seed: int
     start: loop.Snapshot | None = None
     """Where to go on; None for the very beginning."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to be trained."""
+        return self.start is not None and len(self.start.position.epochs) >= self.recipe.epochs
 
     @property
     def steps(self) -> int:
@@ -84,7 +90,8 @@ def take_up(run: Run, model: Model[Any], data: Dataset, epochs: int | None, sess
     recipe = with_epochs(run, recipe, recipe.epochs if epochs is None else epochs,
                          steps_of(recipe, data))
     run.record["recipe"] = dataclasses.asdict(recipe)
-    return Job(run, model, data, recipe, run.record["seed"], run.go_on(session))
+    over = run.found is not None and len(run.found.snapshot.position.epochs) >= recipe.epochs
+    return Job(run, model, data, recipe, run.record["seed"], run.go_on(session, over))
 
 
 def carry_out(job: Job, on_progress: Callable[[loop.Progress], None], on_epoch: Callable[[loop.Epoch], None],
@@ -111,7 +118,8 @@ def carry_out(job: Job, on_progress: Callable[[loop.Progress], None], on_epoch: 
         on_epoch(done)
 
     try:
-        if tensorboard or ((run.folder / board.FOLDER).is_dir() and board.is_installed()):
+        events = tensorboard or ((run.folder / board.FOLDER).is_dir() and board.is_installed())
+        if events and not job.is_over:
             run.write_events(job.start.position.number if job.start else 0)
         result = loop.train(job.model, job.data.train, job.data.test, job.recipe, job.seed, progress, epoch,
                             start=job.start, save=run.save, save_seconds=save_seconds, stop=stop,

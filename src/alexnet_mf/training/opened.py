@@ -10,10 +10,10 @@ from alexnet_mf.errors import AlexnetMfError, ParametersError, RunError, SpecErr
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
 from alexnet_mf.specfile import find_network
-from alexnet_mf.training import run
+from alexnet_mf.training import folder, record
 
 Which: TypeAlias = Literal["last", "best"]
-WHICH: dict[Which, str] = {"last": run.WEIGHTS, "best": run.BEST}
+WHICH: dict[Which, str] = {"last": folder.WEIGHTS, "best": folder.BEST}
 
 
 class Opened(NamedTuple):
@@ -58,7 +58,7 @@ def weights_file(path: Path, which: Which = "last") -> Path:
     """
     if not path.is_dir():
         return path
-    if not run.is_run(path):
+    if not folder.is_run(path):
         raise RunError(f"{path}: there is no run here; give a run folder (see: list runs) or a weights file")
     file = path / WHICH[which]
     if not file.exists():
@@ -91,8 +91,8 @@ def network_of(file: Path) -> Network:
 def backend_of(path: Path) -> str | None:
     """The backend that a run was trained in, to the last; None for a weights file or a record that is damaged."""
     try:
-        record = run.read_record(path)
-        name = [record, *record["resumed"]][-1]["backend"]
+        told = record.read(path)
+        name = [told, *told["resumed"]][-1]["backend"]
     except (AlexnetMfError, KeyError, TypeError, IndexError):
         return None
     return name if isinstance(name, str) else None

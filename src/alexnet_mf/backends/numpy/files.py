@@ -28,8 +28,12 @@ def decode(content: bytes) -> dict[str, NDArray[Any]]:
     """
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            found = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, KeyError, MemoryError, OverflowError, SyntaxError, RuntimeError,
             AttributeError, NotImplementedError, zipfile.BadZipFile) as error:
         raise ParametersError(f"cannot be read as .npz ({' '.join(str(error).split())}); write it with np.savez") \
             from error
+    for name, value in found.items():
+        if not isinstance(value, np.ndarray):  # NumPy gives the bytes of what does not begin like an array
+            raise ParametersError(f"cannot be read as .npz ({name[:80]!r} is no array); write it with np.savez")
+    return found

@@ -1,0 +1,263 @@
+"""Power cuts, full disks, damage: each is told, nothing good is lost, and the run goes on to the same bits."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from console import Outcome
+from run_folders import (
+    assert_refused,
+    content,
+    fail_when_over,
+    figures,
+    flip,
+    record,
+    resume,
+    start,
+    stop_after,
+)
+
+from alexnet_mf.training import checkpoint, curves, metrics, run
+from alexnet_mf.training.folder import BEST, WEIGHTS
+from alexnet_mf.training.opened import WHICH, open_weights
+from alexnet_mf.training.record import read as read_record
+
+# Power cuts and full disks: at every single call
+
+
+def test_a_power_cut_at_any_call_costs_nothing(quick, command, failing_os, tmp_path):
+    """Every open, write, fsync, rename and close of a run, its checkpoints and all else, one after the other.
+
+    In NumPy: the function that writes knows no backend. Each backend is killed for real in test_killed_cli.py.
+    """
+    words = ["--limit-train", "16", "--epochs", "2"]  # 2 steps each, the last of them slower
+    recorded = failing_os()
+    start(command, tmp_path / "whole", *words)
+    whole = figures(tmp_path / "whole")
+    assert recorded.calls.count("replace") >= 4 + 2 + 2 + 1, "checkpoints, weights, run.json, the best"
+    for at in range(len(recorded.calls)):
+        folder = tmp_path / f"run-{at}"
+        failing = failing_os(at)
+        with pytest.raises(failing.Crash):
+            start(command, folder, *words)
+        failing_os()
+        if (folder / "run.json").exists():
+            outcome = resume(command, folder)
+            assert outcome.code == 0, outcome.err
+            assert outcome.err == "" or "before its first checkpoint" in outcome.err, (at, outcome.err)
+        else:
+            outcome = start(command, folder, *words)
+            assert outcome.code == 0, outcome.err
+        assert figures(folder) == whole, f"call {at}: {recorded.calls[at]}"
+        assert not list(folder.rglob("*.partial"))
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=errno.errorcode.get)
+def test_an_error_at_any_call_is_told_and_costs_nothing(quick, command, failing_os, tmp_path, error):
+    """Every call for every file of a run: one line that names file, error, last checkpoint and the way on."""
+    words = ["--limit-train", "8", "--limit-test", "8", "--epochs", "2"]  # a step each
+    recorded = failing_os()
+    start(command, tmp_path / "whole", *words)
+    whole = figures(tmp_path / "whole")
+    written = {name for call, name in zip(recorded.calls, recorded.names) if call in ("write", "replace")}
+    assert {name.partition("-0")[0] for name in written} == {
+        "run.json", "metrics.jsonl", "curves.png", WEIGHTS, BEST, "step"}
+    assert (recorded.calls[-1], recorded.names[-1]) == ("close", "metrics.jsonl"), "on the disk by then: no harm"
+    for at, (call, name) in enumerate(zip(recorded.calls[:-1], recorded.names)):
+        if call == "link":  # without links there are copies
+            continue
+        folder = tmp_path / f"run-{at}"
+        failing_os(at, error)
+        outcome = start(command, folder, *words)
+        failing_os()
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), (at, call, name)
+        told = "checkpoint" if name.startswith("step-") else WEIGHTS if name == BEST else name
+        assert outcome.err.startswith(f"alexnet-mf: error: {folder}"), outcome.err
+        assert f"{told}: cannot be written ({os.strerror(error)})" in outcome.err or name == "whole", outcome.err
+        assert_nothing_good_is_lost(folder, outcome)
+        done = resume(command, folder) if (folder / "run.json").exists() else start(command, folder, *words)
+        assert done.code == 0, done.err
+        assert figures(folder) == whole, (at, call, name)
+        assert record(folder)["state"] == "finished"
+        shutil.rmtree(folder)
+
+
+def assert_nothing_good_is_lost(folder: Path, outcome: Outcome) -> None:
+    """What is there is whole, and the checkpoint that is named is there: the last, but for one of which it is not sure
+    that it is on the disk."""
+    named = re.search(r"the last good checkpoint is (\S+): mend that, then go on with: alexnet-mf train --resume \S+\n",
+                      outcome.err)
+    assert (named is None) == ("there is no checkpoint yet" in outcome.err)
+    assert named is None or (folder / "checkpoint" / named[1]).exists()
+    good = checkpoint.latest(folder / "checkpoint")
+    assert good is None or good[2] == {}
+    assert (checkpoint.step_of(good[0]) if good else 0) - (checkpoint.step_of(Path(named[1])) if named else 0) in (0, 1)
+    if (folder / "run.json").exists():
+        assert read_record(folder)["state"] in ("running", "failed")
+    for which, file in WHICH.items():
+        if (folder / file).exists():
+            open_weights(folder, which=which)
+    if (folder / "curves.png").exists():
+        assert (folder / "curves.png").read_bytes().endswith(b"]}")
+
+
+# Damage
+
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-7]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "a bit flipped": lambda path: flip(path, len(path.read_bytes()) // 2),
+    "a bit flipped early": lambda path: flip(path, 5),
+    "removed": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("name, says", [
+    ("run.json", ["run.json: is", "writing it anew from the checkpoint"]),
+    ("metrics.jsonl", ["metrics.jsonl: is", "its epochs are written anew"]),
+    ("weights.safetensors", ["weights.safetensors: ", "written anew from the checkpoint"]),
+    ("weights-best.safetensors", ["weights-best.safetensors: ", "the best of the epochs to come"]),
+])
+def test_a_damaged_file_is_told_and_mended(whole, stopped, command, name, says, damage):
+    other = [path for path in (WEIGHTS, BEST) if path == name]
+    assert not (stopped / WEIGHTS).samefile(stopped / BEST), "else both are damaged"
+    damage(stopped / name)
+    outcome = resume(command, stopped)
+    assert outcome.code == 0
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert (": is missing" in outcome.err or "cannot be read" in outcome.err) or damage is not DAMAGES["removed"]
+    for fragment in says:
+        assert fragment in outcome.err
+    found = figures(stopped)
+    if BEST in other:  # epoch 1 may have been the best, and is lost
+        found[BEST] = whole[BEST]
+    assert found == whole
+    assert record(stopped)["state"] == "finished"
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_picture_is_drawn_anew(whole, stopped, command, damage):
+    damage(stopped / "curves.png")
+    outcome = resume(command, stopped)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert (stopped / "curves.png").read_bytes() == curves.png({stopped.name: metrics.read(stopped)})
+    assert figures(stopped) == whole
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_events_are_left_alone_and_others_are_written(whole, command, tmp_path, damage):
+    """Nothing of a run depends on them."""
+    pytest.importorskip("tensorboardX")
+    folder = stop_after(7, command, tmp_path / "run", "--tensorboard")
+    (events,) = (folder / "tensorboard").iterdir()
+    damage(events)
+    before = content(folder / "tensorboard")
+    outcome = resume(command, folder)
+    assert (outcome.code, outcome.err) == (0, "")
+    after = content(folder / "tensorboard")
+    assert before.items() <= after.items()
+    (new,) = after.keys() - before.keys()
+    assert new.endswith(".7") and b"accuracy/test" in after[new]
+    assert figures(folder) == whole
+
+
+def test_events_whose_folder_is_gone_are_written_when_asked(whole, command, tmp_path):
+    pytest.importorskip("tensorboardX")
+    folder = stop_after(7, command, tmp_path / "run", "--tensorboard")
+    shutil.rmtree(folder / "tensorboard")
+    (folder / "tensorboard").write_text("no folder")
+    assert_refused(resume(command, folder, "--tensorboard"), "tensorboard: cannot be written (File exists)",
+                   "the last good checkpoint is step-00000007-")
+    (folder / "tensorboard").unlink()
+    outcome = resume(command, folder, "--tensorboard")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert len(list((folder / "tensorboard").iterdir())) == 1
+    assert figures(folder) == whole
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl"])
+def test_what_is_damaged_is_put_aside(stopped, command, name):
+    """A person may still make something of it."""
+    flip(stopped / name, 5)
+    damaged = (stopped / name).read_bytes()
+    resume(command, stopped)
+    assert (stopped / f"{name}.damaged").read_bytes() == damaged
+
+
+@pytest.mark.parametrize("damage", list(DAMAGES.values())[:-1], ids=list(DAMAGES)[:-1])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(whole, stopped, command, monkeypatch, damage):
+    latest, before = checkpoint.paths(stopped / "checkpoint")
+    damage(latest)
+    damaged = latest.read_bytes()
+    good = before.read_bytes()
+    found: list[dict[str, bytes]] = []
+    save = run.Run.save
+    monkeypatch.setattr(run.Run, "save", lambda self, snapshot: (
+        found.append(content(stopped / "checkpoint")), save(self, snapshot)))
+    outcome = resume(command, stopped)
+    assert outcome.code == 0
+    assert outcome.err.count("\n") == 1
+    assert f"{latest.name} is damaged: its checksum does not fit" in outcome.err
+    assert f"going on from the one before, {before.name}; it is {latest.name}.damaged until" in outcome.err
+    assert figures(stopped) == whole
+    assert record(stopped)["resumed"][0]["step"] == 6
+    assert found[0] == {f"{latest.name}.damaged": damaged, before.name: good}, "put aside, and the good one untouched"
+    assert not [name for name in found[1] if name.endswith(".damaged")], "step 7 has a good one again"
+
+
+def test_a_damaged_checkpoint_is_passed_over_once(whole, stopped, command):
+    """Ended again before there is another: the next resume finds the good one alone."""
+    latest, before = checkpoint.paths(stopped / "checkpoint")
+    flip(latest, 1000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run.Run, "save", fail_when_over(run.Run.save, iter([])))
+        with pytest.raises(ZeroDivisionError):
+            resume(command, stopped)
+    assert set(content(stopped / "checkpoint")) == {f"{latest.name}.damaged", before.name}
+    outcome = resume(command, stopped)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert figures(stopped) == whole
+    assert set(content(stopped / "checkpoint")) == {checkpoint.paths(stopped / "checkpoint")[0].name}
+
+
+def test_another_versions_checkpoint_is_no_damage(stopped, command):
+    """It is not passed over: what was computed since would be lost."""
+    _, found, _ = checkpoint.latest(stopped / "checkpoint")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", 2)
+        newer = checkpoint.save(stopped / "checkpoint", found)
+    before = content(stopped)
+    assert_refused(resume(command, stopped), f"{newer.name} is in format 2, and this version reads 1: go on with the "
+                   "version that wrote it")
+    assert content(stopped) == before
+
+
+def test_a_checkpoint_that_is_gone_is_not_missed(whole, stopped, command):
+    checkpoint.paths(stopped / "checkpoint")[0].unlink()
+    assert resume(command, stopped).code == 0
+    assert figures(stopped) == whole
+
+
+def test_if_no_checkpoint_is_good_nothing_is_overwritten(stopped, command):
+    for path in checkpoint.paths(stopped / "checkpoint"):
+        flip(path, 1000)
+    before = content(stopped)
+    outcome = resume(command, stopped)
+    assert_refused(outcome, "no checkpoint is good", *(path.name for path in checkpoint.paths(stopped / "checkpoint")))
+    assert content(stopped) == before
+
+
+def test_without_record_and_checkpoint_there_is_nothing_to_go_on_from(stopped, command):
+    shutil.rmtree(stopped / "checkpoint")
+    (stopped / "run.json").unlink()
+    assert_refused(resume(command, stopped), str(stopped), "no run here")
+    (stopped / "checkpoint").mkdir()
+    assert_refused(resume(command, stopped), "run.json: is missing", "no checkpoint", "anew")

@@ -1,0 +1,163 @@
+"""Runs in processes of their own: SIGKILL, two at once, a second Ctrl-C."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+from run_folders import checkpoints, figures, record
+
+from alexnet_mf import spec
+from alexnet_mf.training import checkpoint
+from alexnet_mf.training.folder import BEST, WEIGHTS
+
+DRIVER = """
+import json, signal, sys
+from alexnet_mf import spec
+network = spec.from_dict(json.loads({network!r}))
+networks.get_network = lambda name, backend="torch": network
+signal.signal(signal.SIGINT, signal.default_int_handler)
+{more}
+from alexnet_mf.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def process_words(small):
+    """The words that start a training of the small network in a process."""
+    network = json.dumps(spec.as_dict(dataclasses.replace(small, name="alexnet")))
+    return lambda *words, more="": [sys.executable, "-c", DRIVER.format(network=network, more=more), *words]
+
+
+LONGER = ["--data", "synthetic", "--limit-train", "300", "--limit-test", "64", "--batch-size", "8",
+          "--checkpoint-minutes", "1e-9", "--out", "run", "--quiet"]
+
+
+def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until, "nothing came"
+        time.sleep(0.002)
+
+
+def run_to_end(words: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_a_killed_process_goes_on_with_the_same_numbers(backend_name, process_words, tmp_path):
+    """SIGKILL in the middle of it, whatever it was doing then."""
+    words = process_words("train", "--backend", backend_name, "--epochs", "2", *LONGER)
+    assert run_to_end([*words[:-3], "--out", "whole", "--quiet"]).returncode == 0
+    folder = tmp_path / "run"
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: any(step >= 20 for step in checkpoints(folder)), process)
+        process.kill()
+        assert process.wait(60) == -signal.SIGKILL
+    done = run_to_end(process_words("train", "--resume", "run", "--quiet", "--checkpoint-minutes", "1e-9"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert figures(folder) == figures(tmp_path / "whole")
+    (again,) = record(folder)["resumed"]
+    assert 20 <= again["step"] < 76
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments(backend_name, process_words, tmp_path):
+    """From the first import to the last rename; each resume is killed too, until one comes through, and so on.
+
+    `-rP` shows a row of the README's table.
+    """
+    moments = random.Random(6)
+    begin = ["train", "--backend", backend_name, "--epochs", "2", *LONGER]
+    resuming = ["train", "--resume", "run", "--quiet", "--checkpoint-minutes", "1e-9"]
+    began = time.monotonic()
+    assert run_to_end(process_words(*begin[:-3], "--out", "whole", "--quiet")).returncode == 0
+    whole_seconds = time.monotonic() - began
+    folder, resumed, steps = tmp_path / "run", 0, []
+    finished = 0
+    while len(steps) < 20 or folder.exists():
+        going_on = (folder / "run.json").exists()
+        resumed += going_on
+        with subprocess.Popen(process_words(*(resuming if going_on else begin)), stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True) as process:
+            try:
+                process.wait(moments.uniform(0.5, 1.0) * whole_seconds if len(steps) < 20 else 300)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                steps.append(max(checkpoints(folder), default=0))
+                continue
+            assert process.returncode == 0, process.stderr.read()
+        assert figures(folder) == figures(tmp_path / "whole")
+        for name in (WEIGHTS, BEST):
+            assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        finished += 1
+        shutil.rmtree(folder)
+    digest = hashlib.sha256((tmp_path / "whole" / WEIGHTS).read_bytes()).hexdigest()
+    print(f"| {backend_name} | {len(steps)} | {', '.join(map(str, sorted(steps)))} | {resumed} | {finished} | "
+          f"`{digest[:16]}` |")
+
+
+def test_a_second_process_on_the_same_run_is_refused(process_words, tmp_path):
+    folder = tmp_path / "run"
+    words = process_words("train", "--backend", "numpy", "--epochs", "100000", *LONGER)
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for(lambda: checkpoints(folder), process)
+            second = run_to_end(process_words("train", "--resume", "run"))
+            assert second.returncode == 2
+            assert second.stderr == f"alexnet-mf: error: run: is in use by process {process.pid}; wait for it, or " \
+                                    "take another folder\n"
+            listed = run_to_end(process_words("list", "runs", "--runs", ".", "--json", "-"))
+            assert [entry["state"] for entry in json.loads(listed.stdout)] == ["running"]
+        finally:
+            process.kill()
+    assert (folder / ".lock").exists(), "left by a dead process"
+    third = run_to_end(process_words("train", "--resume", "run", "--epochs", "1", "--quiet"))
+    assert "in use" not in third.stderr
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+                         ids=["Ctrl-C", "SIGTERM", "SIGHUP"])
+def test_a_second_signal_does_not_wait_and_harms_nothing(process_words, tmp_path, number, code):
+    """Here each checkpoint takes an hour once a signal has come."""
+    more = ("import os, time\nfrom alexnet_mf import files\nfrom alexnet_mf.cli import signals\n"
+            "write = files._write_all\n"
+            "def slow(descriptor, content):\n"
+            "    if asked and len(content) > 10000: time.sleep(3600)\n"
+            "    write(descriptor, content)\n"
+            "files._write_all = slow\nasked = []\n"
+            "first = signals.Stop.__init__\n"
+            "def init(self, tell):\n    first(self, lambda name: (asked.append(1), tell(name)))\n"
+            "signals.Stop.__init__ = init\n")
+    folder = tmp_path / "run"
+    words = process_words("train", "--backend", "numpy", "--epochs", "100000", *LONGER, more=more)
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_for(lambda: any(step > 5 for step in checkpoints(folder)), process)
+            process.send_signal(number)
+            told = process.stderr.readline()
+            assert told == ("Ctrl-C" if code == 130 else signal.Signals(number).name) + \
+                ": ending this step and saving; once more leaves at once\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1.0)
+            process.send_signal(number)
+            assert process.wait(10) == code
+        finally:
+            process.kill()
+    assert checkpoint.latest(folder / "checkpoint")[2] == {}
+    done = run_to_end(process_words("train", "--resume", "run", "--quiet", "--epochs", "100000", more=(
+        "from alexnet_mf.training import loop\ntrain = loop.train\n"
+        "loop.train = lambda *words, **more: train(*words, **more | {'stop': lambda: True})\n"
+        "from alexnet_mf.cli import signals\n"
+        "signals.Stop.signal = property(lambda self: 15, lambda self, value: None)\n")))
+    assert done.returncode == 143, done.stderr

@@ -1,0 +1,79 @@
+"""`list runs` and `plot curves`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from run_folders import assert_refused, flip, lines, start, stop_after
+
+# list runs
+
+
+def test_list_runs(quick, command, tmp_path, failing_os):
+    runs = tmp_path / "runs"
+    assert command("list", "runs").out == "no runs in runs\n"
+    start(command, runs / "finished", "--seed", "1")
+    stop_after(7, command, runs / "stopped")
+    start(command, runs / "failed", "--lr", "1e38", "--weight-decay", "1e38")
+    failing = failing_os(70)
+    with pytest.raises(failing.Crash):
+        start(command, runs / "interrupted")
+    failing_os()
+    shutil.copytree(runs / "finished", runs / "damaged")
+    flip(runs / "damaged" / "run.json", 100)
+    (runs / "no run").mkdir()
+    outcome = command("list", "runs", "--json", str(tmp_path / "runs.json"))
+    assert (outcome.code, outcome.err) == (0, "")
+    entries = json.loads((tmp_path / "runs.json").read_text(encoding="utf-8"))
+    assert {Path(entry["run"]).name: (entry["state"], entry["epoch"]) for entry in entries} == {
+        "damaged": ("damaged", None), "failed": ("failed", 0), "finished": ("finished", 3), "stopped": ("stopped", 1),
+        "interrupted": ("interrupted", 1)}
+    finished = next(entry for entry in entries if entry["state"] == "finished")
+    last = lines(runs / "finished")[-1]
+    assert finished["test_accuracy"] == last["test_accuracy"]
+    assert finished["images_per_second"] > 0
+    row = next(line for line in outcome.out.splitlines() if line.startswith("runs/finished"))
+    assert row.split() == ["runs/finished", "numpy", "alexnet", "finished", "3", "3", f"{last['loss']:.3f}",
+                           f"{last['train_accuracy']:.3f}", f"{last['test_accuracy']:.3f}",
+                           f"{finished['images_per_second']:.3f}"]
+
+
+# plot curves
+
+
+def test_plot_curves_of_several_runs(command, small_alexnet, tmp_path):
+    for seed in "12":
+        start(command, tmp_path / seed, "--seed", seed)
+    outcome = command("plot", "curves", str(tmp_path / "1"), str(tmp_path / "2"), "--plot", "curves.png")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "curves.png: 2 runs\n", "")
+    assert Path("curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("words, fragments", [
+    (["curves", "nowhere", "--plot", "c.png"], ["nowhere/metrics.jsonl", "cannot be read"]),
+    (["curves", "run", "--plot", "/nowhere/c.png"], ["/nowhere/c.png"]),
+    (["curves", "run"], ["--plot"]),
+    (["curves", "--plot", "c.png"], ["RUN"]),
+    (["circles"], ["circles", "curves"]),
+    (["curves", "damaged", "--plot", "c.png"], ["damaged/metrics.jsonl: line 2 is damaged"]),
+    (["curves", "empty", "--plot", "c.png"], ["empty: there is nothing to draw yet"]),
+])
+def test_plot_tells_what_is_wrong_in_one_line(quick, command, tmp_path, words, fragments):
+    start(command, tmp_path / "run")
+    for name, change in (("damaged", lambda text: text.replace("\n{", "\n", 1)), ("empty", lambda text: "")):
+        (tmp_path / name).mkdir()
+        text = change((tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8"))
+        (tmp_path / name / "metrics.jsonl").write_text(text, encoding="utf-8")
+    assert_refused(command("plot", *words), *fragments)
+
+
+def test_plot_without_matplotlib_says_how_to_get_it(quick, command, tmp_path, monkeypatch):
+    start(command, tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in [name for name in sys.modules if name.startswith(("matplotlib.", "alexnet_mf.training.curves"))]:
+        monkeypatch.delitem(sys.modules, name)
+    assert_refused(command("plot", "curves", "run", "--plot", "c.png"), "pip install matplotlib")

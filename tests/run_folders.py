@@ -1,0 +1,100 @@
+"""Trainings of a small network in NumPy, ended and taken up again, and what their folders hold."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from console import Outcome
+from safetensors.numpy import load_file
+
+from alexnet_mf import parameters
+from alexnet_mf.cli import train
+from alexnet_mf.training import checkpoint
+from alexnet_mf.training.folder import BEST, WEIGHTS
+
+# 3 epochs of 4 steps with momentum, a checkpoint after each step; annealed from step 9 on.
+SHORT = ["--data", "synthetic", "--limit-train", "30", "--limit-test", "16", "--batch-size", "8", "--epochs", "3",
+         "--checkpoint-minutes", "1e-9", "--lr", "0.03"]
+
+
+def start(command: Any, folder: Path | str, *more: str, backend: str = "numpy") -> Outcome:
+    return command("train", "--backend", backend, *SHORT, "--out", str(folder), "--quiet", *more)
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """All numbers that a run left: those of the last checkpoint, its epochs, and the bits of its weights."""
+    _, found, _ = checkpoint.latest(folder / "checkpoint")
+    epochs = [line for line in lines(folder) if line["kind"] == "epoch"]
+    state = found.snapshot.state
+    return {"losses": found.snapshot.position.losses, "epochs": epochs,
+            "tensors": (parameters.digest(state.parameters), parameters.digest(state.velocity)),
+            **{name: tensor_digest(folder / name) for name in (WEIGHTS, BEST)}}
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def tensor_digest(path: Path) -> str:
+    return parameters.digest(load_file(path))
+
+
+def record(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return found
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def stop_after(step: int, command: Any, folder: Path, *more: str) -> Path:
+    """Make believe that Ctrl-C came in this step. It is asked for before the first, and twice at an epoch's end."""
+    calls = iter(range(step + 2 * ((step - 1) // 4)))
+
+    def interrupted(self: Any) -> bool:
+        if next(calls, None) is None:
+            self.signal = signal.SIGINT
+        return self.signal is not None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.signals.Stop, "__call__", interrupted)
+        outcome = start(command, folder, *more)
+    assert outcome.code == 130, outcome.err
+    assert f"stopped by Ctrl-C after {step} steps; go on with: alexnet-mf train --resume {folder}\n" in outcome.err
+    return folder
+
+
+def checkpoints(folder: Path) -> list[int]:
+    """The steps of those that there are."""
+    return sorted(checkpoint.step_of(path) for path in (folder / "checkpoint").glob("step-*.safetensors"))
+
+
+def resume(command: Any, folder: Path, *more: str) -> Outcome:
+    return command("train", "--resume", str(folder), "--quiet", "--checkpoint-minutes", "1e-9", *more)
+
+
+def assert_refused(outcome: Outcome, *fragments: str) -> None:
+    """One clear line."""
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.count("\n") == 1, outcome.err
+    for fragment in fragments:
+        assert fragment in outcome.err
+
+
+def fail_when_over(method: Any, calls: Any) -> Any:
+    def call(*arguments: Any) -> Any:
+        if next(calls, None) is None:
+            raise ZeroDivisionError
+        return method(*arguments)
+    return call
+
+
+def flip(path: Path, place: int) -> None:
+    damaged = bytearray(path.read_bytes())
+    damaged[place] ^= 4
+    path.write_bytes(damaged)
