@@ -23,8 +23,8 @@ def trained(played) -> list[tuple]:
 
 def test_each_network_with_its_own_rate_all_with_one_seed_before_the_next(sweep, played):
     record = sweep(seeds=(0, 1)).run()
-    assert trained(played) == [("lenet5", 128, 0.9, 0, 0), ("lenet5-relu", 128, 0.1, 0, 0),
-                               ("lenet5", 128, 0.9, 1, 0), ("lenet5-relu", 128, 0.1, 1, 0)]
+    assert trained(played) == [("lenet5", 128, 0.9, 0, 0), ("lenet5-relu", 128, 0.3, 0, 0),
+                               ("lenet5", 128, 0.9, 1, 0), ("lenet5-relu", 128, 0.3, 1, 0)]
     assert record["complete"]
     assert played.closed == 4, "a process for each"
     assert schemas.problem(json.loads(json.dumps(record)), records.schema()) is None
