@@ -143,8 +143,7 @@ def pixel_causes(images: Array, pixels: Array) -> Iterator[Cause]:
     for mean, deviation in ((0.5, 0.5), (0.2860, 0.3530), (0.1307, 0.3081)):
         yield f"normalised by mean {mean} and deviation {deviation}", (pixels - mean) / deviation
     if pixels.shape[1] == 3:
-        mean, std = (np.array(values)[:, None, None] for values in IMAGENET)
-        yield "normalised by ImageNet's means and deviations", (pixels - mean) / std
+        yield "normalised by ImageNet's means and deviations", layers.normalize_forward(pixels, *IMAGENET)
     if images.ndim != 3:
         return
     factor = pixels.shape[2] // images.shape[1]
