@@ -129,10 +129,12 @@ def test_pytorchs_tensors_take_what_was_predicted(torch_backend, name, batch_siz
     assert counted(torch_backend, network, batch_size, momentum) == pytest.approx(predicted, rel=TOLERANCE)
 
 
-@pytest.mark.parametrize("without", [None, "pool0"])
-def test_normalised_pixels_are_kept_only_for_a_convolution(torch_backend, without):
-    network = Network("normalised", NORMALISED.input, tuple(
-        layer for layer in NORMALISED.layers if layer.name != without))
+@pytest.mark.parametrize("pool, channels", [(8, 2), (2, 16), (None, 2)])
+def test_normalised_pixels_are_kept_only_for_a_convolution(torch_backend, pool, channels):
+    """At once, and not where they are pooled first; seen where the peak comes later."""
+    before = (NORMALISED.layers[0], *([AvgPool2d("pool0", pool, pool)] if pool else []))
+    network = Network("normalised", NORMALISED.input, (
+        *before, Conv2d("conv1", channels, kernel=3), Flatten("flatten"), Dense("fc2", units=2)))
     predicted = predicted_peak(costs(network, 8)).bytes
     assert counted(torch_backend, network, 8, 0.0) == pytest.approx(predicted, rel=TOLERANCE)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from alexnet_mf.backends.numpy import layers
 from alexnet_mf.parameters import digest
 from alexnet_mf.parity.causes import Array, Cause, first_of, reproduce, verdict
 from alexnet_mf.parity.ladder import Comparison, Rung
@@ -73,8 +74,7 @@ def pixel_causes(images: Array, pixels: Array) -> Iterator[Cause]:
     for mean, deviation in ((0.5, 0.5), (0.2860, 0.3530), (0.1307, 0.3081)):
         yield f"normalised by mean {mean} and deviation {deviation}", (pixels - mean) / deviation
     if pixels.shape[1] == 3:
-        means, deviations = (np.array(values)[:, None, None] for values in IMAGENET)
-        yield "normalised by ImageNet's means and deviations", (pixels - means) / deviations
+        yield "normalised by ImageNet's means and deviations", layers.normalize_forward(pixels, *IMAGENET)
     if images.ndim != 3:
         return
     factor = pixels.shape[2] // images.shape[1]
