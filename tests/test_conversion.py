@@ -532,6 +532,19 @@ def test_a_gluon_file_is_held_against_its_own_sizes(requires, small, given, net,
         conversion.read(tmp_path / "a.params", net=net)
 
 
+@pytest.mark.parametrize("change", [
+    lambda inside: b"\x92" + inside[1:], lambda inside: inside.replace(b"(10,)", b"(10,(")],
+                         ids=["no array", "a header that is no Python"])
+def test_an_npz_file_with_something_else_in_it_is_refused(given, net, tmp_path, change):
+    """NumPy gives the bytes of what does not begin like an array; of a header it raises whatever its parser does."""
+    np.savez(tmp_path / "good.npz", **given)
+    with zipfile.ZipFile(tmp_path / "good.npz") as good, zipfile.ZipFile(tmp_path / "bad.npz", "w") as bad:
+        for name in good.namelist():
+            bad.writestr(name, change(good.read(name)) if name == "fc4.bias.npy" else good.read(name))
+    with pytest.raises(ParametersError, match=r"bad\.npz: cannot be read as \.npz"):
+        conversion.read(tmp_path / "bad.npz", net=net)
+
+
 def test_damaged_files_are_told_or_read_and_never_crash(kind, native, net, tmp_path):
     """Truncated at every scale and with flipped bits: the package's own errors, or weights that fit."""
     content, draw = native.read_bytes(), random.Random(0)

@@ -80,7 +80,8 @@ class Conv2d:
             _check_integer(self, field, least)
         _check_activation(self)
         if self.channels % self.groups:
-            raise SpecError(f"layer {self.name}: {self.channels} channels cannot be shared among {self.groups} groups")
+            raise SpecError(f"layer {self.name}: {self.channels} channels cannot be shared among {self.groups} "
+                            f"groups; take a multiple")
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,8 @@ def output_shape(layer: Layer, shape: Shape) -> Shape:
         _check_size(layer, "weight", layer.units, shape[0])
         return (layer.units,)
     if len(shape) != 3:
-        raise SpecError(f"layer {layer.name}: takes (channels, height, width), not the flat {shape}")
+        raise SpecError(f"layer {layer.name}: takes (channels, height, width), not the flat {shape}; put it before the "
+                        f"Flatten")
     channels, *sizes = shape
     if isinstance(layer, Flatten):
         return (channels * sizes[0] * sizes[1],)
@@ -242,13 +244,14 @@ def output_shape(layer: Layer, shape: Shape) -> Shape:
     padded = [size + 2 * padding for size in sizes]
     if layer.kernel > min(padded):
         raise SpecError(f"layer {layer.name}: kernel {layer.kernel} is larger than its padded input "
-                        f"{padded[0]}x{padded[1]} ({sizes[0]}x{sizes[1]}, padding {padding})")
+                        f"{padded[0]}x{padded[1]} ({sizes[0]}x{sizes[1]}, padding {padding}); "
+                        f"take a larger input, smaller strides before it, or a smaller kernel")
     height, width = ((size - layer.kernel) // layer.stride + 1 for size in padded)
     if not isinstance(layer, Conv2d):
         return (channels, height, width)
     if channels % layer.groups:
         raise SpecError(f"layer {layer.name}: its {channels} input channels cannot be shared among {layer.groups} "
-                        f"groups")
+                        f"groups; take groups that divide them, or as many channels in the layer before")
     _check_size(layer, "weight", layer.channels, channels // layer.groups, layer.kernel, layer.kernel)
     _check_size(layer, "padded input", channels, *padded)
     _check_size(layer, "output", layer.channels, height, width)

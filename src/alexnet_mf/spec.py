@@ -82,7 +82,8 @@ class Network:
             raise SpecError(f"network {self.name}: an input of {'x'.join(map(str, self.input))} is too large: "
                             f"no tensor may have more than {LARGEST_TENSOR:,} numbers")
         if not self.layers or not isinstance(self.layers[-1], Dense):
-            raise SpecError(f"network {self.name}: the last layer must be a Dense layer, one unit a class")
+            raise SpecError(f"network {self.name}: the last layer must be a Dense layer, one unit a class"
+                            f"{f', not {self.layers[-1].name}' if self.layers else ''}")
 
     @property
     def classes(self) -> int:

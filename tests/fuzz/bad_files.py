@@ -202,7 +202,7 @@ def of_zip(draw: st.DrawFn, content: bytes) -> bytes:
     if how == "inside":
         entries[number] = (name, draw(of_bytes(inside)))
     elif how == "name":
-        entries[number] = (draw(st.sampled_from([f"x{name}", "../x", "a" * 1000, "\0", name.upper()])), inside)
+        entries[number] = (draw(st.sampled_from([f"x{name}", "../x", "a" * 1000, "x\0", name.upper()])), inside)
     elif how == "remove":
         del entries[number]
     elif how == "bomb":

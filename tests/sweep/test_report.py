@@ -104,6 +104,8 @@ def test_the_picture_by_batch_size_has_accuracy_throughput_and_memory(sweep):
     (lambda record: record["trainings"][0].update(seed=-1), "trainings"),
     (lambda record: record["plan"].update(epochs=0), "epochs must be at least 1"),
     (lambda record: record["networks"].pop("lenet5"), "lenet5"),
+    (lambda record: record["trainings"][1]["epochs_done"].pop(), "training 2 has not the 2 epochs of the plan"),
+    (lambda record: record["trainings"][1].update(epochs=3), "training 2 has not the 2 epochs of the plan"),
     (lambda record: record["networks"]["lenet5"].update(input=[1]), "damaged"),
     (lambda record: record.update(format=2), "its format is 2, and this program reads 1"),
     (lambda record: record.update(kind="bench"), "not a record of `sweep --json`"),

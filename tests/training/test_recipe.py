@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from alexnet_mf import arithmetic, networks
+from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.networks import ALEXNET, ALEXNET_28, ALEXNET_SLIM, LENET5, LENET5_RELU
 from alexnet_mf.training.recipe import ALL_IMAGES, BOOK, QUICK, for_network
 
@@ -52,3 +53,15 @@ def test_where_not_even_one_is_the_rate_rises_with_the_networks_own():
     assert for_network(QUICK, ALEXNET_SLIM) == QUICK
     assert recipe.sgd == replace(QUICK.sgd, learning_rate=recipe.sgd.learning_rate)
     assert replace(recipe, sgd=QUICK.sgd) == QUICK
+
+
+@pytest.mark.parametrize("change, told", [
+    ({"name": ["book"]}, "the name must be a text, not"),
+    ({"epochs": None}, "the epochs must be a whole number, not None"),
+    ({"batch_size": None}, "the batch size must be a whole number"), ({"batch_size": 0}, "must be at least 1, not 0"),
+    ({"train_images": "all"}, "number of training images must be a whole number"),
+    ({"annealed": "x"}, "the annealed share must be a number")])
+def test_values_that_make_no_sense_are_told(change, told):
+    """As a damaged run.json may have them."""
+    with pytest.raises(AlexnetMfError, match=told):
+        replace(BOOK, **change)

@@ -41,11 +41,14 @@ def load(path: Path) -> dict[str, Any]:
     if wrong:
         raise SweepError(f"{path}: damaged: {wrong}")
     try:
-        Plan.from_json(record["plan"])
+        plan = Plan.from_json(record["plan"])
         for fields in record["networks"].values():
             spec.from_dict(fields)
-        for entry in record["trainings"]:
-            Training.from_json(entry)
+        for number, entry in enumerate(record["trainings"], 1):
+            training = Training.from_json(entry)
+            epochs = plan.choosing_epochs or plan.epochs if training.held_out else plan.epochs
+            if training.epochs != epochs or ("failed" not in entry and len(entry["epochs_done"]) != epochs):
+                raise ValueError(f"training {number} has not the {epochs} epochs of the plan")
     except (AlexnetMfError, TypeError, ValueError, KeyError) as error:
         raise SweepError(f"{path}: damaged: {error}") from error
     missing = [net for net in record["plan"]["nets"] if net not in record["networks"]]

@@ -37,12 +37,16 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "augment", augmentation.check(self.augment))  # a list, where it was read from JSON
-        for field, value in (("epochs", self.epochs), ("batch size", self.batch_size),
-                             ("number of training images", self.train_images),
-                             ("number of test images", self.test_images)):
-            if value is not None and not isinstance(value, int):
+        if not isinstance(self.name, str):
+            raise AlexnetMfError(f"the name must be a text, not {self.name!r}")
+        for field, value, needed in (("epochs", self.epochs, True), ("batch size", self.batch_size, True),
+                                     ("number of training images", self.train_images, False),
+                                     ("number of test images", self.test_images, False)):
+            if value is None and not needed:
+                continue
+            if not isinstance(value, int):
                 raise AlexnetMfError(f"the {field} must be a whole number, not {value!r}")
-            if value is not None and value < 1:
+            if value < 1:
                 raise AlexnetMfError(f"the {field} must be at least 1, not {value}")
         for field, number in (("learning rate", self.sgd.learning_rate), ("momentum", self.sgd.momentum),
                               ("weight decay", self.sgd.weight_decay)):
