@@ -150,8 +150,8 @@ LENET5_RELU = Network(
         Dense("fc5", units=10),
     ),
     source="Dive into Deep Learning, section 8.1.5, exercise 5",
-    # Ours: a ReLU passes gradients whole, a sigmoid at most a quarter, so LeNet's 0.9 is too large. Of 0.03, 0.1 and 0.3
-    # the best on held-out training images (docs/exercises.md).
+    # Ours: a ReLU passes gradients whole, a sigmoid at most a quarter, so LeNet's 0.9 is too large. Of 0.03, 0.1 and
+    # 0.3 the best on held-out training images (docs/exercises.md).
     learning_rate=0.3,
 )
 

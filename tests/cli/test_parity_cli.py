@@ -848,8 +848,9 @@ def alexnet(*words: str) -> Outcome:
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.slow
 def test_parity_of_alexnet(request):
-    """As a user would ask, in one framework."""
+    """As a user would ask, in one framework; in all of them it is a command of the README's, and run by its test."""
     names = chosen(request.config)
     if not names:
         pytest.skip("no framework here")

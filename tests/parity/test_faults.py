@@ -856,9 +856,10 @@ def test_a_fault_is_found(backend_name: str, fault: Fault, monkeypatch: pytest.M
     assert not report.holds
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 10))])
 @pytest.mark.parametrize("network", list(NETWORKS))
 def test_without_a_fault_all_is_green(backend_name: str, network: str, seed: int) -> None:
+    """The question that the faults are asked, seed 0, and some others."""
     right = referee(network, seed)
     report = compare([trace(backends.load(backend_name), right.case)], referee=right)
     failures = [(rung.name, rung.failures) for rung in report.rungs[backend_name] if not rung.holds]
