@@ -117,7 +117,7 @@ def build(net: Network | str | None = None, backend: str | None = None, *, weigh
         backend: `torch`, `tensorflow`, `mxnet` or `numpy`; without it the first framework that is installed.
         weights: to hold; without them they are drawn by `seed`.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-        precision: `float32`, `tf32` or `bfloat16`; the backend's own without it.
+        precision: `float32`, `tf32`, `bfloat16` or `float16`; the backend's own without it.
         speed: settings of the backend's table that are switched on or left out: `{"compile": False}` is the command
             line's `--no-compile`. The others are as the table has them (`backends/NAME/speed.py`). `threads` is settled
             when MXNet is imported, and `allocator`, once on, is the process's.

@@ -549,11 +549,13 @@ def test_a_trace_in_bfloat16_needs_its_tier(command, small_alexnet, tmp_path, re
     assert command("compare", path, "--tier", "bfloat16").code == 0
 
 
-def test_a_precision_that_is_not_there_is_told_in_one_line(command, small_alexnet, tmp_path, backend_name):
+@pytest.mark.parametrize("precision", ["tf32", "float16"])
+def test_a_precision_that_is_not_there_is_told_in_one_line(command, small_alexnet, tmp_path, backend_name, precision):
     if backend_name == "numpy":
         pytest.skip("the referee's trace is float64, whatever the others are")
     assert_one_line(command("trace", "--backend", backend_name, "--device", "cpu", "--out", tmp_path / "t", *PLAN,
-                            "--precision", "tf32"), f"backend {backend_name}", "no precision tf32 on cpu", "float32")
+                            "--precision", precision), f"backend {backend_name}", f"no precision {precision} on cpu",
+                    "float32")
 
 
 # Going on from another backend's weights

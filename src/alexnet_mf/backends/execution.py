@@ -11,7 +11,7 @@ from alexnet_mf.errors import BackendUnavailable
 LEFT_OUT = "ALEXNET_MF_WITHOUT"
 """The environment variable that `left_out` reads."""
 
-PRECISIONS = ("float32", "tf32", "bfloat16")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 SPEED_SETTINGS = ("allocator", "compile", "fused", "layout", "packed", "threads")
 """The names in the backends' own tables of what may make them fast."""
 
