@@ -172,7 +172,7 @@ def test_a_finished_run_says_its_figures_again(quick, command, tmp_path):
     assert (again.code, again.out, again.err) == (0, first.out, "")
     told = command("train", "--resume", str(folder))
     assert (told.code, told.err) == (0, "")
-    assert told.out == f"{folder}: all its 3 epochs are done, nothing is left to train; start a new run from its " \
+    assert told.out == f"{folder}: finished after epoch 3, nothing is left to train; start a new run from its " \
         f"weights (--weights {folder / WEIGHTS})\n" + first.out
     assert content(folder) == before
 

@@ -247,7 +247,7 @@ def announce(ready: job.Job, options: argparse.Namespace, display: progress.Trai
     if ready.is_over:
         longer = (f"start a new run from its weights (--weights {ready.run.folder / WEIGHTS})" if ready.recipe.annealed
                   else "prolong it with more --epochs")
-        display.line(f"{ready.run.folder}: all its {ready.recipe.epochs} epochs are done, nothing is left to train; "
+        display.line(f"{ready.run.folder}: finished after epoch {ready.recipe.epochs}, nothing is left to train; "
                      f"{longer}")
         return
     display.line(f"{ready.data.origin}: {describe(ready.recipe)}")
