@@ -303,7 +303,7 @@ def test_a_learning_rate_that_is_asked_for_is_taken_before_the_networks_own(comm
 @pytest.mark.parametrize("words", [TRAIN, ["bench", "--backends", "numpy"]], ids=["train", "bench"])
 @pytest.mark.parametrize("net, fragments", [
     ("alexnet-2012", ["alexnet-2012 takes 3x227x227", "grey images have one channel",
-                      "shapes, parity, analyze and predict"]),
+                      "shapes, parity, analyze, predict, convert and plot filters"]),
     ("alexnet-owt", ["alexnet-owt takes 3x224x224", "grey images have one channel"])])
 def test_a_network_in_colour_takes_no_grey_images(command, words, net, fragments):
     assert_one_line(command(*words, "--net", net), *fragments)

@@ -22,7 +22,7 @@ from alexnet_mf.training.folder import BEST, WEIGHTS
 
 DRIVER = """
 import json, signal, sys
-from alexnet_mf import spec
+from alexnet_mf import networks, spec
 network = spec.from_dict(json.loads({network!r}))
 networks.get_network = lambda name, backend="torch": network
 signal.signal(signal.SIGINT, signal.default_int_handler)
