@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from alexnet_mf import backends, networks, parameters
+from alexnet_mf import backends, parameters
 from alexnet_mf.backends.base import Sgd
 from alexnet_mf.cli.arguments import add_execution, add_network, at_least_one, execution
 from alexnet_mf.data import synthetic
+from alexnet_mf.specfile import find_network
 
 WARM_UP = 5
 """Steps that compile, choose kernels and allocate."""
@@ -27,7 +28,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the table here too; beside it a trace for chrome://tracing")
     options = parser.parse_args()
     how = execution(options)
-    network = networks.get_network(options.net)
+    network = find_network(options.net, "torch")
     model = backends.load("torch").build(network, parameters.initialise(network, 0), options.device, how)
     images = synthetic.load(0, train=options.batch_size, test=1).train
     placed, rows = model.place(images.images, images.labels), np.arange(options.batch_size)

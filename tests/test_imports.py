@@ -119,10 +119,11 @@ DIRECTIONS = {
     "alexnet_mf.parameters": {"errors", "files", "layers", "spec", "arithmetic"},
     "alexnet_mf.backends": {"errors"},
     "alexnet_mf.augmentation": {"errors"},
-    "alexnet_mf.backends.common": {"errors", "layers", "spec"},
+    "alexnet_mf.backends.common": {"errors", "spec"},
     "alexnet_mf.backends.execution": {"errors"},
     "alexnet_mf.backends.base": {"errors", "layers", "spec", "arithmetic", "parameters", "augmentation",
                                  "backends.execution"},
+    "alexnet_mf.backends.switched": {"errors", "backends", "backends.base", "backends.execution"},
     "alexnet_mf.backends.allocator": set(),
 }
 

@@ -71,6 +71,7 @@ DENSE = Dense("last", units=10)
     (lambda: Dropout("drop9", rate=1.0), ["drop9", "rate", "below 1", "1.0"]),
     (lambda: Dropout("drop9", rate=-0.1), ["drop9", "-0.1"]),
     (lambda: Dropout("drop9", rate=float("nan")), ["drop9", "nan"]),
+    (lambda: Dropout("drop9", rate=False), ["drop9", "False"]),
     (lambda: Dropout("drop9", rate="0.5"), ["drop9", "'0.5'"]),
 ])
 def test_a_bad_layer_is_named_with_its_numbers(make, named):

@@ -199,7 +199,7 @@ class Dropout:
     rate: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rate, (int, float)) or not 0 <= self.rate < 1:
+        if isinstance(self.rate, bool) or not isinstance(self.rate, (int, float)) or not 0 <= self.rate < 1:
             raise SpecError(f"layer {self.name}: rate must be at least 0 and below 1, not {self.rate!r}")
         object.__setattr__(self, "rate", float(self.rate))  # 0 and 0.0 are one rate, and must have one digest
 

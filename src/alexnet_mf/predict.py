@@ -16,6 +16,7 @@ from alexnet_mf.backends.common import upsampling_factor
 from alexnet_mf.data import FASHION_CLASSES
 from alexnet_mf.data.pictures import Picture, Preparation, Unreadable, pictures
 from alexnet_mf.errors import DataError, OutputsNotFinite
+from alexnet_mf.layers import Normalize
 from alexnet_mf.spec import Network
 from alexnet_mf.training.loop import log_probabilities
 
@@ -37,14 +38,15 @@ class Prediction:
 
 def preparation(network: Network, invert: bool = False) -> Preparation:
     """How pictures are made into the network's input: as Fashion-MNIST's where it can be trained on that, else grey of
-    its own size, or ImageNet's colours.
+    its own size, or ImageNet's colours, which are normalised here unless that is the network's first layer.
 
     Raises:
         DataError: where its input is neither grey nor in colour.
     """
     channels, height, width = network.input
     if channels == 3:
-        return Preparation(height, width, colour=True, levels=False, invert=invert)
+        return Preparation(height, width, colour=True, levels=False, invert=invert,
+                           normalise=not isinstance(network.layers[0], Normalize))
     if channels != 1:
         raise DataError(f"network {network.name} takes {channels} channels, and pictures have 1 or 3")
     try:

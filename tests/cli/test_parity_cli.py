@@ -29,6 +29,7 @@ from safetensors.numpy import save_file
 
 from alexnet_mf import backends, data, networks, parameters, spec
 from alexnet_mf.cli import output
+from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parity import run, trace
 from alexnet_mf.parity.case import Case
 from alexnet_mf.parity.ladder import RUNGS
@@ -673,7 +674,7 @@ def test_several_networks_are_told_in_brief(command, asked, monkeypatch, tmp_pat
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
     assert lines[0] == "lenet5: parity holds: same function, same training steps as the float64 referee in torch"
-    assert lines[-1] == "parity holds in 2 networks"
+    assert lines[-1] == "parity holds in lenet5, lenet5-relu"
     heading, *rows = lines[-7:-2]
     assert heading.split()[-2:] == ["SGD", "steps"]
     assert [row.split()[:-12] for row in rows] == [["lenet5", "numpy", "10", "of", "10"], ["torch", "10", "of", "10"],
@@ -703,6 +704,22 @@ def test_of_several_networks_a_red_one_is_named_and_the_others_are_asked(command
     assert "lenet5: parity does not hold: torch from rung 'gradients' on\ntorch: " in outcome.out
     assert "torch    9 of 10" in outcome.out and "RED" in outcome.out
     assert "lenet5-relu: parity holds" in outcome.out
+
+
+def test_of_several_networks_those_before_a_failure_are_told(command, asked, monkeypatch, tmp_path):
+    monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
+    ask_all = run.run_trace
+
+    def answer(name: str, path: Path, flags: list[str], python: str) -> None:
+        if "lenet5-relu" in flags:
+            raise BackendUnavailable("backend torch: gone")
+        ask_all(name, path, flags, python)
+    monkeypatch.setattr(run, "run_trace", answer)
+    outcome = command("--net", "lenet5,lenet5-relu,alexnet-28", "--json", tmp_path / "all.json")
+    assert outcome.code == 2
+    assert outcome.out.splitlines()[-1] == "parity holds in lenet5"
+    assert outcome.err == "alexnet-mf: error: backend torch: gone\n"
+    assert list(read_json((tmp_path / "all.json").read_text())["networks"]) == ["lenet5"]
 
 
 def test_all_networks_are_those_that_are_the_same_everywhere(command, asked, monkeypatch):

@@ -106,6 +106,14 @@ def test_a_network_in_colour_takes_imagenets_convention(tmp_path):
     assert shown.shape == (32, 32, 3) and (shown == (255, 0, 51)).all()
 
 
+def test_a_network_that_normalises_by_itself_takes_colours_as_they_are(tmp_path):
+    preparation = Preparation(32, 32, colour=True, levels=False, normalise=False)
+    found = read(saved(tmp_path / "a.png", np.full((40, 40, 3), (255, 0, 51), np.uint8)), preparation)
+    np.testing.assert_allclose(found[:, 0, 0], [1, 0, 0.2], rtol=1e-6)
+    assert (preparation.visible(found) == (255, 0, 51)).all()
+    assert "ImageNet" not in preparation.describe()
+
+
 def test_the_description_says_what_is_done():
     assert Preparation(28, 28, invert=True).describe().startswith("grey, inverted; fitted into 28x28, centred on black")
     assert "ImageNet's mean" in Preparation(224, 224, colour=True, levels=False).describe()

@@ -134,6 +134,19 @@ def test_what_may_go_well_another_time_is_tried_again(command, played, kind, aga
     assert records.load(Path("s.json"))["complete"]
 
 
+def test_a_rate_that_failed_before_another_was_taken_is_not_tried_again(command, played):
+    """Else trainings at two learning rates would stand in one row."""
+    words = [*SHORT[:-4], "--net", "lenet5", "--seeds", "0,1", "--lr", "0.03,0.1", "--held-out", "5", "--json",
+             "s.json"]
+    played.fails = lambda asked: ({"failed": "ended", "reason": "why"}
+                                  if asked["recipe"]["sgd"]["learning_rate"] == 0.1 or asked["seed"] == 1 else None)
+    assert command(*words)[0] == 1
+    played.fails = lambda asked: None
+    played.commands.clear()
+    assert command("--resume", "s.json")[0] == 0
+    assert [(asked["recipe"]["sgd"]["learning_rate"], asked["seed"]) for asked in played.commands] == [(0.03, 1)]
+
+
 @pytest.mark.parametrize("words, fragment", [
     (["--net", "lenet6"], "unknown network 'lenet6'; known: alexnet,"),
     (["--net", "alexnet-2012"], "28x28 grey images"),

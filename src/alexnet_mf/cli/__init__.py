@@ -37,7 +37,8 @@ VERBS = {
     "sweep": (sweep, "train several networks, batch sizes, augmentations and seeds, and compare them"),
     "predict": (predict, "tell what pictures show, by the weights of a run or a file"),
     "evaluate": (evaluate, "test the weights of a run or a file: accuracy, confusions, mistakes"),
-    "convert": (convert, "weights from one program's file to another's: safetensors, PyTorch, Keras, Gluon, ONNX"),
+    "convert": (convert, "weights from one program's file to another's: safetensors, PyTorch, Keras, Gluon, NumPy, "
+                         "ONNX"),
     "plot": (plot, "draw the curves of runs, or the filters of a first layer"),
     "list": (listing, "list backends, networks or runs"),
 }

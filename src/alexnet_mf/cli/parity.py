@@ -87,15 +87,20 @@ def run(options: argparse.Namespace) -> int:
     pythons = interpreters(options.python)
     names = options.backends or [name for name in backends.BACKENDS if name in pythons or backends.is_installed(name)]
     check_interpreters(["numpy", *names], pythons)  # the referee always takes part
-    if nets == [options.net]:
-        return show(climb(options.net, names, pythons, options, options.keep), options)
-    reports = {}
-    for number, net in enumerate(nets, 1):
-        folder = options.keep and options.keep / f"{number}-{Path(net).stem}"
-        reports[net] = climb(net, names, pythons, options, folder)
-        if options.json != "-":
-            output.say(f"{net}: {verdict(reports[net])}")
-            tell_diagnoses(reports[net])
+    if len(nets) == 1:
+        return show(climb(nets[0], names, pythons, options, options.keep), options)
+    reports: dict[str, Any] = {}
+    try:
+        for number, net in enumerate(nets, 1):
+            folder = options.keep and options.keep / f"{number}-{Path(net).stem}"
+            reports[net] = climb(net, names, pythons, options, folder)
+            if options.json != "-":
+                output.say(f"{net}: {verdict(reports[net])}")
+                tell_diagnoses(reports[net])
+    except BaseException:  # Ctrl-C too: it may have taken an hour
+        if reports:
+            show_several(reports, options)
+        raise
     return show_several(reports, options)
 
 
@@ -188,7 +193,7 @@ def show_several(reports: dict[str, Any], options: argparse.Namespace) -> int:
                      title=f"seed {options.seed}: the error nearest to its tolerance")
         output.say()
         red = [net for net, report in reports.items() if not report.holds]
-        output.say(f"parity does not hold in {', '.join(red)}" if red else f"parity holds in {len(reports)} networks")
+        output.say(f"parity does not hold in {', '.join(red)}" if red else f"parity holds in {', '.join(reports)}")
     if options.json:
         output.write_json(options.json, {"holds": holds, "networks": {net: as_json(report)
                                                                       for net, report in reports.items()}})

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--momentum", type=float, help="momentum of SGD, 0 up to but not including 1 (default: the recipe's)")
     add("--weight-decay", type=float, help="L2 penalty, added to the gradient (default: the recipe's, 0)")
     add("--dropout", type=float,
-        help="rate of every dropout layer, 0 up to but not including 1 (default: the network's, 0.5)")
+        help="rate of every dropout layer, 0 up to but not including 1 (default: the network's)")
     add_augment(parser)
     add_source(parser)
     add("--limit-train", type=int, metavar="N", help="the first N training images only (default: the recipe's)")

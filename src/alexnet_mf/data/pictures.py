@@ -55,14 +55,17 @@ class Preparation:
     """Grey levels as bytes, which the network's backend enlarges and scales; else float32, scaled to [0, 1]."""
     invert: bool = False
     """Dark on light becomes light on dark."""
+    normalise: bool = True
+    """Colours: less ImageNet's mean, by its standard deviation; not for a network that does so itself."""
 
     def describe(self) -> str:
         """In a sentence."""
         inverted = ", inverted" if self.invert else ""
         size = f"{self.height}x{self.width}"
         if self.colour:
+            normalised = ", less ImageNet's mean, by its standard deviation" if self.normalise else ""
             return (f"red, green, blue{inverted}; the middle {IMAGENET_CROP:.3g} of the largest {size}-shaped part, "
-                    f"resized to {size}; scaled to [0, 1], less ImageNet's mean, by its standard deviation")
+                    f"resized to {size}; scaled to [0, 1]{normalised}")
         scaled = "then enlarged and scaled as in training" if self.levels else "scaled to [0, 1]"
         return f"grey{inverted}; fitted into {size}, centred on black; {scaled}"
 
@@ -71,8 +74,9 @@ class Preparation:
         image = _plain(image)
         if self.colour:
             middle = _flat(_middle(image, self.height, self.width), "RGB", self.invert)
-            pixels = np.asarray(middle, np.float32)
-            scaled = (pixels * PIXEL_SCALE - IMAGENET_MEAN) / IMAGENET_DEVIATION
+            scaled = np.asarray(middle, np.float32) * PIXEL_SCALE
+            if self.normalise:
+                scaled = (scaled - IMAGENET_MEAN) / IMAGENET_DEVIATION
             return np.ascontiguousarray(scaled.transpose(2, 0, 1))
         fitted = _flat(_fitted(image, self.height, self.width), "L", self.invert)
         grey = np.asarray(_centred(fitted, self.height, self.width), np.uint8)
@@ -83,7 +87,7 @@ class Preparation:
         if self.levels and not self.colour:
             return pixels
         shown = pixels.transpose(1, 2, 0)
-        if self.colour:
+        if self.colour and self.normalise:
             shown = shown * IMAGENET_DEVIATION + IMAGENET_MEAN
         return np.clip(np.rint(shown * 255), 0, 255).astype(np.uint8).squeeze()
 

@@ -58,8 +58,12 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def forget_failures(record: dict[str, Any]) -> None:
-    """Take out the trainings that may go well another time, to be tried again."""
-    kept = [entry for entry in record["trainings"] if entry.get("failed") not in PASSING]
+    """Take out the trainings that may go well another time, to be tried again; but not a learning rate that was to be
+    tried, where there are trainings at the one that was taken without it: they would not be comparable any more."""
+    settled = {Training.from_json(entry).setup for entry in record["trainings"]
+               if not entry["held_out"] and entry.get("failed") not in PASSING}
+    kept = [entry for entry in record["trainings"] if entry.get("failed") not in PASSING
+            or (entry["held_out"] and Training.from_json(entry).setup in settled)]
     if len(kept) < len(record["trainings"]):
         record |= {"trainings": kept, "complete": False}
 
