@@ -103,6 +103,15 @@ def test_a_folder_that_holds_something_is_refused(quick, command, tmp_path, ther
     assert content(tmp_path / "run") == {there: b"mine"}
 
 
+@pytest.mark.parametrize("name", ["step-00000012-0123456789abcdef.safetensors", "step-00000012.damaged"])
+def test_a_folder_with_checkpoints_is_refused_without_their_run_json(quick, command, tmp_path, name):
+    """Else `--resume` of the new run would take them for its own."""
+    (tmp_path / "run" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint" / name).write_text("mine", encoding="utf-8")
+    assert_refused(start(command, tmp_path / "run"), "holds a run", f"--resume {tmp_path / 'run'}", "--out")
+    assert content(tmp_path / "run") == {f"checkpoint/{name}": b"mine"}
+
+
 def test_a_folder_that_cannot_be_made_is_told(quick, command, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert_refused(start(command, tmp_path / "file" / "run"), "file/run", "cannot be made", "--out")
@@ -277,6 +286,24 @@ def test_other_images_are_refused(stopped, command, monkeypatch):
         dataclasses.replace(draw(*words, **more)[0], test=draw(*words, **more)[0].train), None))
     before = content(stopped)
     assert_refused(resume(command, stopped), "not the images", "synthetic")
+    assert content(stopped) == before
+
+
+@pytest.mark.parametrize("field, words", [("seed", ["--seed", "1"]), ("spec_sha256", ["--dropout", "0.25"]),
+                                          ("data_sha256", [])])
+def test_another_runs_checkpoint_is_refused(stopped, command, tmp_path, field, words):
+    """Copied beside the run's own, and later than those."""
+    draw = train.load
+    with pytest.MonkeyPatch.context() as patch:
+        if not words:
+            patch.setattr(train, "load", lambda *given, **more: (
+                dataclasses.replace(draw(*given, **more)[0], test=draw(*given, **more)[0].train), None))
+        start(command, tmp_path / "other", *words)
+    (foreign,) = (tmp_path / "other" / "checkpoint").iterdir()
+    shutil.copy(foreign, stopped / "checkpoint")
+    before = content(stopped)
+    assert_refused(resume(command, stopped), str(stopped / "checkpoint" / foreign.name), str(stopped / "run.json"),
+                   f"{field} is ", "another run")
     assert content(stopped) == before
 
 
