@@ -261,6 +261,32 @@ def test_train_starts_from_weights_and_takes_a_recipe(small):
     assert record["weights"]["sha256"] == parameters.digest(run.parameters())
 
 
+@pytest.mark.parametrize("source", ["run", "w.npz", "w.safetensors"])
+def test_what_a_run_began_with_is_read_again_as_it_was_read_first(small, monkeypatch, source):
+    """Ended before its first checkpoint, and taken up from another folder."""
+    begun = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 1}, out="run")
+    for file in ("w.npz", "w.safetensors"):
+        alexnet_mf.convert("run", file)
+    whole = alexnet_mf.train(small, "numpy", **SHORT, weights=source, out="whole")
+
+    def end(now):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        alexnet_mf.train(small, "numpy", **SHORT, weights=source, out="cut", on_progress=end)
+    assert not list(Path("cut/checkpoint").iterdir())
+    assert record(Path("cut"))["weights"] == {"file": str(Path(source).resolve()),
+                                              "sha256": parameters.digest(begun.parameters())}
+    cut = alexnet_mf.load_run(Path("cut").resolve())
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    with pytest.warns(UserWarning, match="before its first checkpoint; beginning at the first step"):
+        done = cut.resume(progress=False)
+    assert done.epochs == whole.epochs
+    assert parameters.digest(done.parameters()) == parameters.digest(
+        alexnet_mf.load_run(Path("..", "whole")).parameters())
+
+
 @pytest.mark.parametrize("call, error, fragment", [
     (lambda small: alexnet_mf.train(small, "nothing"), BackendUnavailable, "unknown backend 'nothing'; known: torch"),
     (lambda small: alexnet_mf.train("nothing", "numpy"), AlexnetMfError, "unknown network 'nothing'"),

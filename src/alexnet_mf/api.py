@@ -157,7 +157,7 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
         augment: what is done to the training images, of `flip`, `crop` and `color`; nothing without it.
         data: `fashion-mnist`, `synthetic`, or `auto`, which takes the second where it cannot have the first, and warns.
         data_dir: folder with the four files of Fashion-MNIST.
-        weights: canonical safetensors to start from.
+        weights: to start from: a run folder, whose last ones they are, or a file of any kind that `convert` reads.
         out: run folder, new or empty; without it runs/DATE-TIME-BACKEND-NET.
         checkpoint_minutes: time between two checkpoints within an epoch; there is one after each epoch anyway.
         tensorboard: write TensorBoard events too, into the run folder.

@@ -218,12 +218,14 @@ def test_a_run_that_has_slowed_down_cannot_be_prolonged(quick, command, tmp_path
     assert_refused(resume(command, tmp_path / "run", "--epochs", "9"), "smaller learning rate", "--weights")
 
 
-def test_a_run_that_began_with_weights_begins_with_them_again(quick, command, small_alexnet, tmp_path):
-    """Where it was ended before its first checkpoint; and not if they have changed since."""
+def test_a_run_that_began_with_weights_begins_with_them_again(quick, command, small_alexnet, monkeypatch, tmp_path):
+    """Where it was ended before its first checkpoint, from whatever folder; and not if they have changed since."""
     parameters.save(tmp_path / "w", parameters.initialise(small_alexnet, 3))
-    start(command, tmp_path / "whole", "--weights", str(tmp_path / "w"))
-    start(command, tmp_path / "run", "--weights", str(tmp_path / "w"))
+    start(command, tmp_path / "whole", "--weights", "w")
+    start(command, tmp_path / "run", "--weights", "w")
     shutil.rmtree(tmp_path / "run" / "checkpoint")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     outcome = resume(command, tmp_path / "run")
     assert outcome.code == 0
     assert "ended before its first checkpoint; beginning at the first step" in outcome.err

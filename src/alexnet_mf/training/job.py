@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import alexnet_mf
-from alexnet_mf import parameters, spec
+from alexnet_mf import conversion, parameters, spec
 from alexnet_mf.backends.base import Backend, Model, Sgd, find_precision
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.bench.conditions import conditions
@@ -61,12 +61,13 @@ def begin(folder: Path, model: Model[Any], data: Dataset, recipe: Recipe, seed: 
     Args:
         model: holding the weights to start from.
         session: what `describe_session` gave.
-        start_file: the canonical file that these weights came from; without it they are the seed's.
+        start_file: the file or run folder that these weights came from, of any kind that `conversion.read` reads;
+            run.json keeps it with its whole path. Without it they are the seed's.
 
     Raises:
         RunError: where the folder cannot be made, or holds something.
     """
-    weights = {"file": str(start_file), "sha256": parameters.digest(model.export())} if start_file else None
+    weights = {"file": str(start_file.resolve()), "sha256": parameters.digest(model.export())} if start_file else None
     run = Run.create(folder, {
         "network": spec.as_dict(model.network), "spec_sha256": spec.digest(model.network), "seed": seed,
         "recipe": dataclasses.asdict(recipe), "data": data.origin, "data_name": data.name,
@@ -199,8 +200,8 @@ def starting_weights(run: Run) -> parameters.Parameters:
     """The checkpoint's weights, in float32; without one those that the run began with.
 
     Raises:
-        RunError: where these came from a file that has changed.
-        ParametersError: where that file cannot be read.
+        RunError: where these came from a file, or run folder, that has changed.
+        AlexnetMfError: where that file cannot be read any more.
     """
     if run.found:
         found = run.found.snapshot.state.parameters
@@ -210,7 +211,7 @@ def starting_weights(run: Run) -> parameters.Parameters:
     given = run.record["weights"]
     if given is None:
         return parameters.initialise(run.network, run.record["seed"])
-    weights = parameters.load(Path(given["file"]), run.network)
+    weights = conversion.read(Path(given["file"]), net=run.network).parameters
     if parameters.digest(weights) != given["sha256"]:
         raise RunError(f"{given['file']}: has changed since {run.folder} was begun with it: start a new run")
     return weights
