@@ -14,8 +14,10 @@ from numpy.testing import assert_array_equal
 
 import alexnet_mf
 from alexnet_mf import cli, networks, parameters, spec, specfile
+from alexnet_mf.backends import switched
 from alexnet_mf.data import synthetic
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, ParametersError, RunError
+from alexnet_mf.layers import Dense, Flatten
 from alexnet_mf.training.recipe import QUICK
 from alexnet_mf.training.run import Run
 
@@ -298,6 +300,22 @@ def test_what_a_run_began_with_is_read_again_as_it_was_read_first(small, monkeyp
     (lambda small: alexnet_mf.load_run("nowhere"), RunError, "is missing")])
 def test_what_is_wrong_is_told_and_leaves_nothing(small, call, error, fragment):
     with pytest.raises(error, match=fragment):
+        call(small)
+    assert not Path("runs").exists()
+
+
+COLOUR = spec.Network("colour", (3, 28, 28), (Flatten("f"), Dense("d", units=10)))
+
+
+@pytest.mark.parametrize("call, fragment", [
+    (lambda small: alexnet_mf.train(COLOUR, "numpy", **SHORT), "all data here are 28x28 grey images"),
+    (lambda small: alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 0}), "at least 1, not 0"),
+    (lambda small: alexnet_mf.train(small, "numpy", **{**SHORT, "momentum": 1.0}), "momentum must be below 1"),
+    (lambda small: alexnet_mf.train(small, "numpy", recipe="slow"), "unknown recipe 'slow'")],
+    ids=["colour", "epochs", "momentum", "recipe"])
+def test_what_cannot_be_trained_is_told_before_anything_is_built(small, monkeypatch, call, fragment):
+    monkeypatch.setattr(switched, "load", None)
+    with pytest.raises(AlexnetMfError, match=fragment):
         call(small)
     assert not Path("runs").exists()
 

@@ -177,16 +177,18 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
         board.check_installed()
     if out is not None:
         folders.check_new(Path(out))
+    sgd = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
+    changes = {"epochs": epochs, "batch_size": batch_size, "train_images": train_images, "test_images": test_images,
+               "augment": augment}
     start_file = Path(weights) if weights is not None else None
     network, values = _network_and_weights(net, name, start_file, seed)
     if dropout is not None:
         network = spec.with_dropout(network, dropout)
+    job.check_takes_grey_images(network)
+    _recipe(recipe, network, "cpu", changes, sgd)  # wrong numbers are told before anything slow
     framework, how = switched.load(name, precision, speed)
     model = framework.build(network, values, device, how)
-    taken = recipe if isinstance(recipe, Recipe) else job.choose_recipe(recipe, network, model.device)
-    taken = _changed(taken, epochs=epochs, batch_size=batch_size, train_images=train_images, test_images=test_images,
-                     augment=augment, sgd=_changed(taken.sgd, learning_rate=learning_rate, momentum=momentum,
-                                                   weight_decay=weight_decay))
+    taken = _recipe(recipe, network, model.device, changes, sgd)
     images = _load_data(data, data_dir, progress)
     folder = Path(out) if out is not None else folders.new_folder(folders.RUNS, name, network.name)
     ready = job.begin(folder, model, images, taken, seed,
@@ -264,9 +266,15 @@ def _load_data(name: DatasetName, folder: Path | str | None, progress: bool) -> 
     return found
 
 
-def _changed(thing: Any, **changes: Any) -> Any:
-    """A dataclass with those fields replaced that are given."""
-    return dataclasses.replace(thing, **{name: value for name, value in changes.items() if value is not None})
+def _recipe(recipe: Recipe | str | None, network: Network, device: str, changes: Mapping[str, Any],
+            sgd: Mapping[str, Any]) -> Recipe:
+    """The recipe as it was asked for; see `job.choose_recipe`. Of the changes those count that are not None."""
+    chosen = recipe if isinstance(recipe, Recipe) else job.choose_recipe(recipe, network, device)
+    return dataclasses.replace(chosen, **_given(changes), sgd=dataclasses.replace(chosen.sgd, **_given(sgd)))
+
+
+def _given(changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in changes.items() if value is not None}
 
 
 def _carry_out(ready: job.Job, progress: bool, on_progress: Callable[[Progress], None] | None,

@@ -18,10 +18,11 @@ import numpy as np
 import alexnet_mf
 from alexnet_mf import conversion, parameters, spec
 from alexnet_mf.backends.base import Backend, Model, Sgd, find_precision
+from alexnet_mf.backends.common import upsampling_factor
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.bench.conditions import conditions
 from alexnet_mf.data import Dataset
-from alexnet_mf.errors import AlexnetMfError, RunError
+from alexnet_mf.errors import AlexnetMfError, DataError, RunError
 from alexnet_mf.spec import Network
 from alexnet_mf.training import board, loop
 from alexnet_mf.training.folder import WEIGHTS
@@ -52,6 +53,19 @@ class Job:
     def steps(self) -> int:
         """Steps of an epoch."""
         return steps_of(self.recipe, self.data)
+
+
+def check_takes_grey_images(network: Network) -> None:
+    """Make sure, before anything slow, that the network can be fed the data sets' 28x28 grey images.
+
+    Raises:
+        DataError: says what it takes, and which verbs take it nevertheless.
+    """
+    try:
+        upsampling_factor((28, 28), network)
+    except DataError as error:
+        raise DataError(f"{str(error).partition(';')[0]}; all data here are 28x28 grey images: only shapes, "
+                        f"parity, analyze, predict, convert and plot filters take this network") from error
 
 
 def begin(folder: Path, model: Model[Any], data: Dataset, recipe: Recipe, seed: int, session: dict[str, Any],
