@@ -6,6 +6,7 @@ import dataclasses
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from run_folders import (
     content,
     fail_when_over,
     figures,
+    flip,
     lines,
     record,
     resume,
@@ -29,7 +31,7 @@ from run_folders import (
 from alexnet_mf import networks, parameters, spec
 from alexnet_mf.cli import train
 from alexnet_mf.training import checkpoint, job, run
-from alexnet_mf.training.folder import WEIGHTS
+from alexnet_mf.training.folder import BEST, WEIGHTS
 from alexnet_mf.training.weight_files import WeightFiles
 
 # What a run leaves
@@ -201,6 +203,41 @@ def test_a_finished_run_is_mended_too(quick, command, tmp_path, name):
     assert (tmp_path / "run" / name).exists()
     assert figures(tmp_path / "run") == before
     assert record(tmp_path / "run")["state"] == "finished"
+
+
+def accuracies(*figures: float) -> Callable[..., tuple[float, float]]:
+    """In place of `loop._score`: these, one evaluation after the other."""
+    left = iter(figures)
+    return lambda logits, labels: (1.0, next(left))
+
+
+@pytest.mark.parametrize("damage", [lambda path: flip(path, 1000), Path.unlink], ids=["a bit flipped", "removed"])
+@pytest.mark.parametrize("last", [0.5, 0.875], ids=["not the best", "the best"])
+def test_a_finished_runs_weights_are_mended_to_the_same_bytes(quick, command, monkeypatch, tmp_path, last, damage):
+    """Header and all. Where the last are the best both names are one file, and a flipped bit is in both."""
+    monkeypatch.setattr(train.loop, "_score", accuracies(0.25, 0.75, last))
+    start(command, tmp_path / "run")
+    before = content(tmp_path / "run")
+    for name in (WEIGHTS, BEST)[:1 + (last > 0.75)]:
+        damage(tmp_path / "run" / name)
+        outcome = resume(command, tmp_path / "run")
+        assert outcome.code == 0 and f"{name}: " in outcome.err and "anew from the checkpoint\n" in outcome.err
+        assert content(tmp_path / "run") == before
+
+
+def test_best_weights_of_an_epoch_that_is_not_in_the_run_are_the_best_no_more(quick, command, small_alexnet,
+                                                                              monkeypatch, tmp_path):
+    """Ended between epoch 2 and its checkpoint; taken up again, epoch 2 is another, as it may be on a GPU."""
+    monkeypatch.setattr(train.loop, "_score", accuracies(0.5, 0.875))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run.Run, "save", fail_when_over(run.Run.save, iter(range(7))))
+        with pytest.raises(ZeroDivisionError):
+            start(command, tmp_path / "run")
+    monkeypatch.setattr(train.loop, "_score", accuracies(0.75, 0.625))
+    outcome = resume(command, tmp_path / "run")
+    assert (outcome.code, outcome.err) == (0, "")
+    _, header = parameters.load_with_metadata(tmp_path / "run" / BEST, small_alexnet)
+    assert (header["epoch"], header["test_accuracy"]) == (2, 0.75)
 
 
 def test_more_epochs_prolong_a_run_as_if_it_had_been_longer_from_the_start(quick, command, tmp_path):
