@@ -297,11 +297,26 @@ def test_what_a_run_began_with_is_read_again_as_it_was_read_first(small, monkeyp
     (lambda small: alexnet_mf.train(small, "numpy", data="other"), AlexnetMfError, "unknown data set 'other'"),
     (lambda small: alexnet_mf.build(small, "numpy", weights={}), ParametersError, "missing conv1.weight"),
     (lambda small: alexnet_mf.build(small, "numpy", device="cuda"), BackendUnavailable, "no device 'cuda'"),
-    (lambda small: alexnet_mf.load_run("nowhere"), RunError, "is missing")])
+    (lambda small: alexnet_mf.load_run("nowhere"), RunError, "nowhere: there is no run here"),
+    (lambda small: alexnet_mf.train(small, "numpy", **SHORT, checkpoint_minutes=-1), AlexnetMfError,
+     "checkpoint_minutes must be a number above 0, not -1"),
+    (lambda small: alexnet_mf.train(small, "numpy", **SHORT, checkpoint_minutes=float("nan")), AlexnetMfError,
+     "above 0, not nan")])
 def test_what_is_wrong_is_told_and_leaves_nothing(small, call, error, fragment):
     with pytest.raises(error, match=fragment):
         call(small)
     assert not Path("runs").exists()
+
+
+def test_a_run_is_asked_for_what_there_is_not(small):
+    run = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 1}, out="mine")
+    for call in (run.parameters, lambda which: run.build("numpy", which=which)):
+        with pytest.raises(RunError, match="there are no weights 'bst'; a run has last and best"):
+            call("bst")
+    before = record(run.folder)
+    with pytest.raises(AlexnetMfError, match="checkpoint_minutes must be a number above 0, not 0"):
+        run.resume(2, progress=False, checkpoint_minutes=0)
+    assert record(run.folder) == before
 
 
 COLOUR = spec.Network("colour", (3, 28, 28), (Flatten("f"), Dense("d", units=10)))

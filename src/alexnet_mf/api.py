@@ -24,7 +24,7 @@ from alexnet_mf.backends import switched
 from alexnet_mf.backends.base import Model
 from alexnet_mf.data import Dataset, DatasetName
 from alexnet_mf.data import load as load_data
-from alexnet_mf.errors import RunError
+from alexnet_mf.errors import AlexnetMfError, RunError
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
 from alexnet_mf.specfile import find_network
@@ -62,7 +62,12 @@ class TrainedRun:
     """The closing figures of each epoch that is over."""
 
     def parameters(self, which: Which = "last") -> Parameters:
-        """Its canonical weights: the last, or those of the best test accuracy."""
+        """Its canonical weights: the last, or those of the best test accuracy.
+
+        Raises:
+            RunError: where there are no such weights, or not yet.
+            ParametersError: where they are damaged.
+        """
         return open_weights(self.folder, which=which).parameters
 
     def build(self, backend: str | None = None, device: str = "auto", which: Which = "last", *,
@@ -88,6 +93,7 @@ class TrainedRun:
             RunError: where there is nothing to go on from, another process has the run, the images are not its own, or
                 precision and speed settings are.
         """
+        _check_minutes(checkpoint_minutes)
         if tensorboard:
             board.check_installed()
         run = Run.open(self.folder)
@@ -172,6 +178,7 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
         TrainingDiverged: where the loss is no number any more.
         AlexnetMfError: where something cannot be had as asked; names the remedy.
     """
+    _check_minutes(checkpoint_minutes)
     name = backend or backends.default()
     if tensorboard:
         board.check_installed()
@@ -206,6 +213,8 @@ def load_run(folder: Path | str) -> TrainedRun:
         RunError: where there is no run, or no checkpoint to take the place of what is damaged.
     """
     folder = Path(folder)
+    if not folders.is_run(folder):
+        raise RunError(f"{folder}: there is no run here; `list runs` shows those that there are")
     try:
         told = record.read(folder)
         session = [told, *told["resumed"]][-1]
@@ -229,6 +238,12 @@ def _checkpoint(folder: Path, fault: RunError) -> Checkpoint:
         raise fault
     warnings.warn(f"{fault}; the checkpoint {found[0].name} takes its place", stacklevel=3)
     return found[1]
+
+
+def _check_minutes(minutes: float) -> None:
+    """As the command line does."""
+    if not minutes > 0:
+        raise AlexnetMfError(f"checkpoint_minutes must be a number above 0, not {minutes!r}")
 
 
 def _its_own(run: Run, before: Mapping[str, Any], precision: str | None,
