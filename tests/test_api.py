@@ -14,8 +14,10 @@ from numpy.testing import assert_array_equal
 
 import alexnet_mf
 from alexnet_mf import cli, networks, parameters, spec, specfile
+from alexnet_mf.backends import switched
 from alexnet_mf.data import synthetic
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, ParametersError, RunError
+from alexnet_mf.layers import Dense, Flatten
 from alexnet_mf.training.recipe import QUICK
 from alexnet_mf.training.run import Run
 
@@ -261,6 +263,32 @@ def test_train_starts_from_weights_and_takes_a_recipe(small):
     assert record["weights"]["sha256"] == parameters.digest(run.parameters())
 
 
+@pytest.mark.parametrize("source", ["run", "w.npz", "w.safetensors"])
+def test_what_a_run_began_with_is_read_again_as_it_was_read_first(small, monkeypatch, source):
+    """Ended before its first checkpoint, and taken up from another folder."""
+    begun = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 1}, out="run")
+    for file in ("w.npz", "w.safetensors"):
+        alexnet_mf.convert("run", file)
+    whole = alexnet_mf.train(small, "numpy", **SHORT, weights=source, out="whole")
+
+    def end(now):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        alexnet_mf.train(small, "numpy", **SHORT, weights=source, out="cut", on_progress=end)
+    assert not list(Path("cut/checkpoint").iterdir())
+    assert record(Path("cut"))["weights"] == {"file": str(Path(source).resolve()),
+                                              "sha256": parameters.digest(begun.parameters())}
+    cut = alexnet_mf.load_run(Path("cut").resolve())
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    with pytest.warns(UserWarning, match="before its first checkpoint; beginning at the first step"):
+        done = cut.resume(progress=False)
+    assert done.epochs == whole.epochs
+    assert parameters.digest(done.parameters()) == parameters.digest(
+        alexnet_mf.load_run(Path("..", "whole")).parameters())
+
+
 @pytest.mark.parametrize("call, error, fragment", [
     (lambda small: alexnet_mf.train(small, "nothing"), BackendUnavailable, "unknown backend 'nothing'; known: torch"),
     (lambda small: alexnet_mf.train("nothing", "numpy"), AlexnetMfError, "unknown network 'nothing'"),
@@ -269,9 +297,40 @@ def test_train_starts_from_weights_and_takes_a_recipe(small):
     (lambda small: alexnet_mf.train(small, "numpy", data="other"), AlexnetMfError, "unknown data set 'other'"),
     (lambda small: alexnet_mf.build(small, "numpy", weights={}), ParametersError, "missing conv1.weight"),
     (lambda small: alexnet_mf.build(small, "numpy", device="cuda"), BackendUnavailable, "no device 'cuda'"),
-    (lambda small: alexnet_mf.load_run("nowhere"), RunError, "is missing")])
+    (lambda small: alexnet_mf.load_run("nowhere"), RunError, "nowhere: there is no run here"),
+    (lambda small: alexnet_mf.train(small, "numpy", **SHORT, checkpoint_minutes=-1), AlexnetMfError,
+     "checkpoint_minutes must be a number above 0, not -1"),
+    (lambda small: alexnet_mf.train(small, "numpy", **SHORT, checkpoint_minutes=float("nan")), AlexnetMfError,
+     "above 0, not nan")])
 def test_what_is_wrong_is_told_and_leaves_nothing(small, call, error, fragment):
     with pytest.raises(error, match=fragment):
+        call(small)
+    assert not Path("runs").exists()
+
+
+def test_a_run_is_asked_for_what_there_is_not(small):
+    run = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 1}, out="mine")
+    for call in (run.parameters, lambda which: run.build("numpy", which=which)):
+        with pytest.raises(RunError, match="there are no weights 'bst'; a run has last and best"):
+            call("bst")
+    before = record(run.folder)
+    with pytest.raises(AlexnetMfError, match="checkpoint_minutes must be a number above 0, not 0"):
+        run.resume(2, progress=False, checkpoint_minutes=0)
+    assert record(run.folder) == before
+
+
+COLOUR = spec.Network("colour", (3, 28, 28), (Flatten("f"), Dense("d", units=10)))
+
+
+@pytest.mark.parametrize("call, fragment", [
+    (lambda small: alexnet_mf.train(COLOUR, "numpy", **SHORT), "all data here are 28x28 grey images"),
+    (lambda small: alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 0}), "at least 1, not 0"),
+    (lambda small: alexnet_mf.train(small, "numpy", **{**SHORT, "momentum": 1.0}), "momentum must be below 1"),
+    (lambda small: alexnet_mf.train(small, "numpy", recipe="slow"), "unknown recipe 'slow'")],
+    ids=["colour", "epochs", "momentum", "recipe"])
+def test_what_cannot_be_trained_is_told_before_anything_is_built(small, monkeypatch, call, fragment):
+    monkeypatch.setattr(switched, "load", None)
+    with pytest.raises(AlexnetMfError, match=fragment):
         call(small)
     assert not Path("runs").exists()
 

@@ -24,7 +24,7 @@ from alexnet_mf.backends import switched
 from alexnet_mf.backends.base import Model
 from alexnet_mf.data import Dataset, DatasetName
 from alexnet_mf.data import load as load_data
-from alexnet_mf.errors import RunError
+from alexnet_mf.errors import AlexnetMfError, RunError
 from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
 from alexnet_mf.specfile import find_network
@@ -62,7 +62,12 @@ class TrainedRun:
     """The closing figures of each epoch that is over."""
 
     def parameters(self, which: Which = "last") -> Parameters:
-        """Its canonical weights: the last, or those of the best test accuracy."""
+        """Its canonical weights: the last, or those of the best test accuracy.
+
+        Raises:
+            RunError: where there are no such weights, or not yet.
+            ParametersError: where they are damaged.
+        """
         return open_weights(self.folder, which=which).parameters
 
     def build(self, backend: str | None = None, device: str = "auto", which: Which = "last", *,
@@ -88,6 +93,7 @@ class TrainedRun:
             RunError: where there is nothing to go on from, another process has the run, the images are not its own, or
                 precision and speed settings are.
         """
+        _check_minutes(checkpoint_minutes)
         if tensorboard:
             board.check_installed()
         run = Run.open(self.folder)
@@ -157,7 +163,7 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
         augment: what is done to the training images, of `flip`, `crop` and `color`; nothing without it.
         data: `fashion-mnist`, `synthetic`, or `auto`, which takes the second where it cannot have the first, and warns.
         data_dir: folder with the four files of Fashion-MNIST.
-        weights: canonical safetensors to start from.
+        weights: to start from: a run folder, whose last ones they are, or a file of any kind that `convert` reads.
         out: run folder, new or empty; without it runs/DATE-TIME-BACKEND-NET.
         checkpoint_minutes: time between two checkpoints within an epoch; there is one after each epoch anyway.
         tensorboard: write TensorBoard events too, into the run folder.
@@ -172,21 +178,24 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
         TrainingDiverged: where the loss is no number any more.
         AlexnetMfError: where something cannot be had as asked; names the remedy.
     """
+    _check_minutes(checkpoint_minutes)
     name = backend or backends.default()
     if tensorboard:
         board.check_installed()
     if out is not None:
         folders.check_new(Path(out))
+    sgd = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
+    changes = {"epochs": epochs, "batch_size": batch_size, "train_images": train_images, "test_images": test_images,
+               "augment": augment}
     start_file = Path(weights) if weights is not None else None
     network, values = _network_and_weights(net, name, start_file, seed)
     if dropout is not None:
         network = spec.with_dropout(network, dropout)
+    job.check_takes_grey_images(network)
+    _recipe(recipe, network, "cpu", changes, sgd)  # wrong numbers are told before anything slow
     framework, how = switched.load(name, precision, speed)
     model = framework.build(network, values, device, how)
-    taken = recipe if isinstance(recipe, Recipe) else job.choose_recipe(recipe, network, model.device)
-    taken = _changed(taken, epochs=epochs, batch_size=batch_size, train_images=train_images, test_images=test_images,
-                     augment=augment, sgd=_changed(taken.sgd, learning_rate=learning_rate, momentum=momentum,
-                                                   weight_decay=weight_decay))
+    taken = _recipe(recipe, network, model.device, changes, sgd)
     images = _load_data(data, data_dir, progress)
     folder = Path(out) if out is not None else folders.new_folder(folders.RUNS, name, network.name)
     ready = job.begin(folder, model, images, taken, seed,
@@ -204,6 +213,8 @@ def load_run(folder: Path | str) -> TrainedRun:
         RunError: where there is no run, or no checkpoint to take the place of what is damaged.
     """
     folder = Path(folder)
+    if not folders.is_run(folder):
+        raise RunError(f"{folder}: there is no run here; `list runs` shows those that there are")
     try:
         told = record.read(folder)
         session = [told, *told["resumed"]][-1]
@@ -227,6 +238,12 @@ def _checkpoint(folder: Path, fault: RunError) -> Checkpoint:
         raise fault
     warnings.warn(f"{fault}; the checkpoint {found[0].name} takes its place", stacklevel=3)
     return found[1]
+
+
+def _check_minutes(minutes: float) -> None:
+    """As the command line does."""
+    if not minutes > 0:
+        raise AlexnetMfError(f"checkpoint_minutes must be a number above 0, not {minutes!r}")
 
 
 def _its_own(run: Run, before: Mapping[str, Any], precision: str | None,
@@ -264,9 +281,15 @@ def _load_data(name: DatasetName, folder: Path | str | None, progress: bool) -> 
     return found
 
 
-def _changed(thing: Any, **changes: Any) -> Any:
-    """A dataclass with those fields replaced that are given."""
-    return dataclasses.replace(thing, **{name: value for name, value in changes.items() if value is not None})
+def _recipe(recipe: Recipe | str | None, network: Network, device: str, changes: Mapping[str, Any],
+            sgd: Mapping[str, Any]) -> Recipe:
+    """The recipe as it was asked for; see `job.choose_recipe`. Of the changes those count that are not None."""
+    chosen = recipe if isinstance(recipe, Recipe) else job.choose_recipe(recipe, network, device)
+    return dataclasses.replace(chosen, **_given(changes), sgd=dataclasses.replace(chosen.sgd, **_given(sgd)))
+
+
+def _given(changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in changes.items() if value is not None}
 
 
 def _carry_out(ready: job.Job, progress: bool, on_progress: Callable[[Progress], None] | None,

@@ -6,6 +6,7 @@ import dataclasses
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from run_folders import (
     content,
     fail_when_over,
     figures,
+    flip,
     lines,
     record,
     resume,
@@ -29,7 +31,7 @@ from run_folders import (
 from alexnet_mf import networks, parameters, spec
 from alexnet_mf.cli import train
 from alexnet_mf.training import checkpoint, job, run
-from alexnet_mf.training.folder import WEIGHTS
+from alexnet_mf.training.folder import BEST, WEIGHTS
 from alexnet_mf.training.weight_files import WeightFiles
 
 # What a run leaves
@@ -101,6 +103,15 @@ def test_a_folder_that_holds_something_is_refused(quick, command, tmp_path, ther
     (tmp_path / "run" / there).write_text("mine", encoding="utf-8")
     assert_refused(start(command, tmp_path / "run"), str(tmp_path / "run"), fragment, "--out")
     assert content(tmp_path / "run") == {there: b"mine"}
+
+
+@pytest.mark.parametrize("name", ["step-00000012-0123456789abcdef.safetensors", "step-00000012.damaged"])
+def test_a_folder_with_checkpoints_is_refused_without_their_run_json(quick, command, tmp_path, name):
+    """Else `--resume` of the new run would take them for its own."""
+    (tmp_path / "run" / "checkpoint").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoint" / name).write_text("mine", encoding="utf-8")
+    assert_refused(start(command, tmp_path / "run"), "holds a run", f"--resume {tmp_path / 'run'}", "--out")
+    assert content(tmp_path / "run") == {f"checkpoint/{name}": b"mine"}
 
 
 def test_a_folder_that_cannot_be_made_is_told(quick, command, tmp_path):
@@ -194,6 +205,41 @@ def test_a_finished_run_is_mended_too(quick, command, tmp_path, name):
     assert record(tmp_path / "run")["state"] == "finished"
 
 
+def accuracies(*figures: float) -> Callable[..., tuple[float, float]]:
+    """In place of `loop._score`: these, one evaluation after the other."""
+    left = iter(figures)
+    return lambda logits, labels: (1.0, next(left))
+
+
+@pytest.mark.parametrize("damage", [lambda path: flip(path, 1000), Path.unlink], ids=["a bit flipped", "removed"])
+@pytest.mark.parametrize("last", [0.5, 0.875], ids=["not the best", "the best"])
+def test_a_finished_runs_weights_are_mended_to_the_same_bytes(quick, command, monkeypatch, tmp_path, last, damage):
+    """Header and all. Where the last are the best both names are one file, and a flipped bit is in both."""
+    monkeypatch.setattr(train.loop, "_score", accuracies(0.25, 0.75, last))
+    start(command, tmp_path / "run")
+    before = content(tmp_path / "run")
+    for name in (WEIGHTS, BEST)[:1 + (last > 0.75)]:
+        damage(tmp_path / "run" / name)
+        outcome = resume(command, tmp_path / "run")
+        assert outcome.code == 0 and f"{name}: " in outcome.err and "anew from the checkpoint\n" in outcome.err
+        assert content(tmp_path / "run") == before
+
+
+def test_best_weights_of_an_epoch_that_is_not_in_the_run_are_the_best_no_more(quick, command, small_alexnet,
+                                                                              monkeypatch, tmp_path):
+    """Ended between epoch 2 and its checkpoint; taken up again, epoch 2 is another, as it may be on a GPU."""
+    monkeypatch.setattr(train.loop, "_score", accuracies(0.5, 0.875))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run.Run, "save", fail_when_over(run.Run.save, iter(range(7))))
+        with pytest.raises(ZeroDivisionError):
+            start(command, tmp_path / "run")
+    monkeypatch.setattr(train.loop, "_score", accuracies(0.75, 0.625))
+    outcome = resume(command, tmp_path / "run")
+    assert (outcome.code, outcome.err) == (0, "")
+    _, header = parameters.load_with_metadata(tmp_path / "run" / BEST, small_alexnet)
+    assert (header["epoch"], header["test_accuracy"]) == (2, 0.75)
+
+
 def test_more_epochs_prolong_a_run_as_if_it_had_been_longer_from_the_start(quick, command, tmp_path):
     words = ["--recipe", "book"]
     start(command, tmp_path / "long", *words, "--epochs", "4")
@@ -209,12 +255,14 @@ def test_a_run_that_has_slowed_down_cannot_be_prolonged(quick, command, tmp_path
     assert_refused(resume(command, tmp_path / "run", "--epochs", "9"), "smaller learning rate", "--weights")
 
 
-def test_a_run_that_began_with_weights_begins_with_them_again(quick, command, small_alexnet, tmp_path):
-    """Where it was ended before its first checkpoint; and not if they have changed since."""
+def test_a_run_that_began_with_weights_begins_with_them_again(quick, command, small_alexnet, monkeypatch, tmp_path):
+    """Where it was ended before its first checkpoint, from whatever folder; and not if they have changed since."""
     parameters.save(tmp_path / "w", parameters.initialise(small_alexnet, 3))
-    start(command, tmp_path / "whole", "--weights", str(tmp_path / "w"))
-    start(command, tmp_path / "run", "--weights", str(tmp_path / "w"))
+    start(command, tmp_path / "whole", "--weights", "w")
+    start(command, tmp_path / "run", "--weights", "w")
     shutil.rmtree(tmp_path / "run" / "checkpoint")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     outcome = resume(command, tmp_path / "run")
     assert outcome.code == 0
     assert "ended before its first checkpoint; beginning at the first step" in outcome.err
@@ -277,6 +325,24 @@ def test_other_images_are_refused(stopped, command, monkeypatch):
         dataclasses.replace(draw(*words, **more)[0], test=draw(*words, **more)[0].train), None))
     before = content(stopped)
     assert_refused(resume(command, stopped), "not the images", "synthetic")
+    assert content(stopped) == before
+
+
+@pytest.mark.parametrize("field, words", [("seed", ["--seed", "1"]), ("spec_sha256", ["--dropout", "0.25"]),
+                                          ("data_sha256", [])])
+def test_another_runs_checkpoint_is_refused(stopped, command, tmp_path, field, words):
+    """Copied beside the run's own, and later than those."""
+    draw = train.load
+    with pytest.MonkeyPatch.context() as patch:
+        if not words:
+            patch.setattr(train, "load", lambda *given, **more: (
+                dataclasses.replace(draw(*given, **more)[0], test=draw(*given, **more)[0].train), None))
+        start(command, tmp_path / "other", *words)
+    (foreign,) = (tmp_path / "other" / "checkpoint").iterdir()
+    shutil.copy(foreign, stopped / "checkpoint")
+    before = content(stopped)
+    assert_refused(resume(command, stopped), str(stopped / "checkpoint" / foreign.name), str(stopped / "run.json"),
+                   f"{field} is ", "another run")
     assert content(stopped) == before
 
 

@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import augmentation, backends, networks, spec
-from alexnet_mf.backends.common import upsampling_factor
+from alexnet_mf import augmentation, backends, networks
 from alexnet_mf.backends.execution import LEFT_OUT, PRECISIONS, SPEED_SETTINGS, Execution, left_out
 from alexnet_mf.cli import output
 from alexnet_mf.data import DATASETS
-from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, DataError
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
 
 
 def first_installed() -> str:
@@ -40,19 +39,6 @@ def add_network(parser: argparse.ArgumentParser, several: str = "") -> None:
                              f"{several} (default: alexnet)")
     parser.add_argument("--device", default="auto",
                         help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)")
-
-
-def check_takes_grey_images(network: spec.Network) -> None:
-    """Make sure, before anything slow, that the network can be fed the data sets' 28x28 grey images.
-
-    Raises:
-        DataError: says what it takes, and which verbs take it nevertheless.
-    """
-    try:
-        upsampling_factor((28, 28), network)
-    except DataError as error:
-        raise DataError(f"{str(error).partition(';')[0]}; all data here are 28x28 grey images: only shapes, "
-                        f"parity, analyze, predict, convert and plot filters take this network") from error
 
 
 def add_execution(parser: argparse.ArgumentParser) -> None:

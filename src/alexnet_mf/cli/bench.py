@@ -19,13 +19,13 @@ from alexnet_mf.cli.arguments import (
     at_least_one,
     backend_list,
     check_interpreters,
-    check_takes_grey_images,
     interpreters,
     seed,
     switched,
 )
 from alexnet_mf.errors import BackendUnavailable, BenchError
 from alexnet_mf.specfile import find_network
+from alexnet_mf.training.job import check_takes_grey_images
 
 DEFAULTS = Plan(("torch",))
 BOOKS = ("alexnet", "alexnet-tab")

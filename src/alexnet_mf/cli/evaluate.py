@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from alexnet_mf.cli import opened, output, progress
-from alexnet_mf.cli.arguments import add_json, at_least_one, check_takes_grey_images
+from alexnet_mf.cli.arguments import add_json, at_least_one
 from alexnet_mf.cli.train import load_data
 from alexnet_mf.data import DATASETS, Dataset
 from alexnet_mf.errors import RunError
 from alexnet_mf.evaluate import Evaluation, evaluate
 from alexnet_mf.predict import class_names
 from alexnet_mf.training import record as records
+from alexnet_mf.training.job import check_takes_grey_images
 
 MOST_CLASSES = 20
 """Of a confusion matrix that is shown as a table."""

@@ -16,7 +16,6 @@ from alexnet_mf.cli.arguments import (
     add_json,
     at_least_one,
     augment,
-    check_takes_grey_images,
     execution,
     first_installed,
     given_flags,
@@ -29,6 +28,7 @@ from alexnet_mf.sweep import record as records
 from alexnet_mf.sweep.plan import Plan, Training
 from alexnet_mf.sweep.report import Report, augment_text, report
 from alexnet_mf.sweep.run import Sweep, begin
+from alexnet_mf.training.job import check_takes_grey_images
 from alexnet_mf.training.recipe import BOOK
 
 OWN = "own"

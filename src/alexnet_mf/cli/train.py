@@ -19,7 +19,6 @@ from alexnet_mf.cli.arguments import (
     add_json,
     add_network,
     add_source,
-    check_takes_grey_images,
     execution,
     first_installed,
     given_flags,
@@ -96,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
     how = execution(options)
     backend = backends.load(name)
     network = find_network(options.net, name)
-    check_takes_grey_images(network)
+    job.check_takes_grey_images(network)
     if options.dropout is not None:
         network = spec.with_dropout(network, options.dropout)
     start = (parameters.load(options.weights, network) if options.weights

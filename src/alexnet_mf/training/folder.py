@@ -20,13 +20,19 @@ def check_new(folder: Path) -> None:
         RunError: where something is there already.
     """
     try:
-        there = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.exists() else []
+        there = _names(folder) if folder.exists() else []
+        checkpoints = _names(folder / CHECKPOINTS) if CHECKPOINTS in there else []
     except OSError as error:
         raise RunError(f"{folder}: cannot be read as a folder ({error.strerror}); name another with --out") from error
-    if RECORD in there:
+    if RECORD in there or checkpoints:
         raise RunError(f"{folder}: holds a run; go on with it (--resume {folder}), or name another folder with --out")
     if there and there != [CHECKPOINTS]:
         raise RunError(f"{folder}: is not empty; name another folder with --out")
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in it, but for what is hidden."""
+    return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def is_run(folder: Path) -> bool:

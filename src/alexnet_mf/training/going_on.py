@@ -11,12 +11,16 @@ import numpy as np
 
 from alexnet_mf import files
 from alexnet_mf.backends.base import TrainerState
+from alexnet_mf.errors import RunError
 from alexnet_mf.training import metrics
 from alexnet_mf.training.checkpoint import Checkpoint
+from alexnet_mf.training.folder import RECORD
 from alexnet_mf.training.loop import Snapshot
 
 DECIDES = ("versions", "settings", "device", "precision", "without", "also")
 """What of a session the bits of a backend's numbers may depend on."""
+IS = ("spec_sha256", "seed", "data_sha256")
+"""What of a run no session changes: a checkpoint with another value is another run's."""
 
 
 def carried(found: Checkpoint, now: Mapping[str, Any]) -> tuple[Snapshot, list[str]]:
@@ -39,6 +43,23 @@ def carried(found: Checkpoint, now: Mapping[str, Any]) -> tuple[Snapshot, list[s
     return Snapshot(snapshot.position, TrainerState(weights, {}, snapshot.state.rule)), [
         f"begun in {before['backend']}, going on in {now['backend']}: weights, position and order of the images are "
         f"carried over; not carried: {'; '.join(lost)}"]
+
+
+def check_belongs(found: Checkpoint, path: Path, record: Mapping[str, Any]) -> None:
+    """Make sure that a checkpoint is one of the run that run.json tells of.
+
+    Args:
+        path: where it was found.
+        record: what run.json says.
+
+    Raises:
+        RunError: where it is another run's; names both, and what differs.
+    """
+    other = [f"{what} is {found.run[what]} in the one, {record[what]} in the other" for what in IS
+             if found.run[what] != record[what]]
+    if other:
+        raise RunError(f"{path}: is a checkpoint of another run than {path.parents[1] / RECORD} tells of "
+                       f"({'; '.join(other)}); move away the one that does not belong there")
 
 
 def open_log(folder: Path, found: Checkpoint | None) -> tuple[files.GrowingFile, list[str]]:

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 import alexnet_mf
-from alexnet_mf import parameters, spec
+from alexnet_mf import conversion, parameters, spec
 from alexnet_mf.backends.base import Backend, Model, Sgd, find_precision
+from alexnet_mf.backends.common import upsampling_factor
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.bench.conditions import conditions
 from alexnet_mf.data import Dataset
-from alexnet_mf.errors import AlexnetMfError, RunError
+from alexnet_mf.errors import AlexnetMfError, DataError, RunError
 from alexnet_mf.spec import Network
 from alexnet_mf.training import board, loop
 from alexnet_mf.training.folder import WEIGHTS
@@ -54,6 +55,19 @@ class Job:
         return steps_of(self.recipe, self.data)
 
 
+def check_takes_grey_images(network: Network) -> None:
+    """Make sure, before anything slow, that the network can be fed the data sets' 28x28 grey images.
+
+    Raises:
+        DataError: says what it takes, and which verbs take it nevertheless.
+    """
+    try:
+        upsampling_factor((28, 28), network)
+    except DataError as error:
+        raise DataError(f"{str(error).partition(';')[0]}; all data here are 28x28 grey images: only shapes, "
+                        f"parity, analyze, predict, convert and plot filters take this network") from error
+
+
 def begin(folder: Path, model: Model[Any], data: Dataset, recipe: Recipe, seed: int, session: dict[str, Any],
           start_file: Path | None = None) -> Job:
     """Make a training ready in a new or empty folder.
@@ -61,12 +75,13 @@ def begin(folder: Path, model: Model[Any], data: Dataset, recipe: Recipe, seed: 
     Args:
         model: holding the weights to start from.
         session: what `describe_session` gave.
-        start_file: the canonical file that these weights came from; without it they are the seed's.
+        start_file: the file or run folder that these weights came from, of any kind that `conversion.read` reads;
+            run.json keeps it with its whole path. Without it they are the seed's.
 
     Raises:
         RunError: where the folder cannot be made, or holds something.
     """
-    weights = {"file": str(start_file), "sha256": parameters.digest(model.export())} if start_file else None
+    weights = {"file": str(start_file.resolve()), "sha256": parameters.digest(model.export())} if start_file else None
     run = Run.create(folder, {
         "network": spec.as_dict(model.network), "spec_sha256": spec.digest(model.network), "seed": seed,
         "recipe": dataclasses.asdict(recipe), "data": data.origin, "data_name": data.name,
@@ -199,8 +214,8 @@ def starting_weights(run: Run) -> parameters.Parameters:
     """The checkpoint's weights, in float32; without one those that the run began with.
 
     Raises:
-        RunError: where these came from a file that has changed.
-        ParametersError: where that file cannot be read.
+        RunError: where these came from a file, or run folder, that has changed.
+        AlexnetMfError: where that file cannot be read any more.
     """
     if run.found:
         found = run.found.snapshot.state.parameters
@@ -210,7 +225,7 @@ def starting_weights(run: Run) -> parameters.Parameters:
     given = run.record["weights"]
     if given is None:
         return parameters.initialise(run.network, run.record["seed"])
-    weights = parameters.load(Path(given["file"]), run.network)
+    weights = conversion.read(Path(given["file"]), net=run.network).parameters
     if parameters.digest(weights) != given["sha256"]:
         raise RunError(f"{given['file']}: has changed since {run.folder} was begun with it: start a new run")
     return weights

@@ -54,8 +54,10 @@ def weights_file(path: Path, which: Which = "last") -> Path:
     """The file itself, or the one in a run folder.
 
     Raises:
-        RunError: where the folder is no run, or has no such weights yet.
+        RunError: where the folder is no run, or has no such weights yet, or `which` is none of `WHICH`.
     """
+    if which not in WHICH:
+        raise RunError(f"there are no weights {which!r}; a run has {' and '.join(WHICH)}")
     if not path.is_dir():
         return path
     if not folder.is_run(path):

@@ -80,7 +80,8 @@ class Run:
         """Take a run up again: lock it, read it, and find its latest good checkpoint; nothing is written yet.
 
         Raises:
-            RunError: where there is no run, it is in use, or it has nothing to go on from; says what is wrong.
+            RunError: where there is no run, it is in use, or it has nothing to go on from, or another run's; says
+                what is wrong.
         """
         if not is_run(folder):
             raise RunError(f"{folder}: there is no run here; `list runs` shows those that there are")
@@ -100,6 +101,8 @@ class Run:
                     raise RunError(f"{fault}, and there is no checkpoint: start the training anew") from fault
                 run.record = {**run.found.run, "resumed": []}
                 run.notices.append(f"{fault}; writing it anew from the checkpoint")
+            if found:
+                going_on.check_belongs(found[1], found[0], run.record)
         return run
 
     def go_on(self, session: dict[str, Any], over: bool = False) -> Snapshot | None:
