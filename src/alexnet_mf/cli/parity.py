@@ -7,7 +7,7 @@ import dataclasses
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from alexnet_mf import backends, networks, parameters, spec
 from alexnet_mf.cli import output
@@ -30,7 +30,7 @@ from alexnet_mf.specfile import find_network
 ALL = "all"
 """Every built-in network that is the same in all backends."""
 
-BRIEF = ("layer outputs", "logits and loss", "gradients", "SGD steps")
+IN_BRIEF = ("layer outputs", "logits and loss", "gradients", "SGD steps")
 """The rungs that stand in the table of several networks."""
 
 TIER_HELP = f"tolerances: {', '.join(TIERS)} (default: float32; the others are for computations in those precisions)"
@@ -89,19 +89,38 @@ def run(options: argparse.Namespace) -> int:
     check_interpreters(["numpy", *names], pythons)  # the referee always takes part
     if len(nets) == 1:
         return show(climb(nets[0], names, pythons, options, options.keep), options)
-    reports: dict[str, Any] = {}
+    found: list[Brief] = []
     try:
         for number, net in enumerate(nets, 1):
             folder = options.keep and options.keep / f"{number}-{Path(net).stem}"
-            reports[net] = climb(net, names, pythons, options, folder)
+            report = climb(net, names, pythons, options, folder)
             if options.json != "-":
-                output.say(f"{net}: {verdict(reports[net])}")
-                tell_diagnoses(reports[net])
+                output.say(f"{net}: {verdict(report)}")
+                tell_diagnoses(report)
+            found.append(brief(net, report))
     except BaseException:  # Ctrl-C too: it may have taken an hour
-        if reports:
-            show_several(reports, options)
+        if found:
+            show_several(found, options)
         raise
-    return show_several(reports, options)
+    return show_several(found, options)
+
+
+class Brief(NamedTuple):
+    """What is kept of a network's report: its traces are gigabytes."""
+
+    net: str
+    holds: bool
+    rows: list[list[str]]
+    """Of each backend how many rungs hold, and of those in `IN_BRIEF` the error nearest to its tolerance."""
+    details: dict[str, Any]
+
+
+def brief(net: str, report: Any) -> Brief:
+    """A report in brief."""
+    rows = [["", name, f"{sum(rung.holds for rung in rungs)} of {len(rungs)}",
+             *(cell(rung) for rung in rungs if rung.name in IN_BRIEF)] for name, rungs in report.rungs.items()]
+    rows[0][0] = net
+    return Brief(net, report.holds, rows, as_json(report))
 
 
 def net_names(text: str) -> list[str]:
@@ -180,24 +199,19 @@ def show(report: Any, options: argparse.Namespace) -> int:
     return 0 if report.holds else 1
 
 
-def show_several(reports: dict[str, Any], options: argparse.Namespace) -> int:
-    """Of each network and backend how many rungs hold, and of those in `BRIEF` the error nearest to its tolerance."""
-    holds = all(report.holds for report in reports.values())
+def show_several(found: list[Brief], options: argparse.Namespace) -> int:
+    """One table and one verdict."""
+    red = [one.net for one in found if not one.holds]
     if options.json != "-":
-        rows = [[net if first else "", name, f"{sum(rung.holds for rung in rungs)} of {len(rungs)}",
-                 *(cell(rung) for rung in rungs if rung.name in BRIEF)]
-                for net, report in reports.items()
-                for first, (name, rungs) in zip((True, *[False] * len(report.rungs)), report.rungs.items())]
         output.say()
-        output.table(["network", "backend", "rungs that hold", *BRIEF], rows,
+        output.table(["network", "backend", "rungs that hold", *IN_BRIEF], [row for one in found for row in one.rows],
                      title=f"seed {options.seed}: the error nearest to its tolerance")
         output.say()
-        red = [net for net, report in reports.items() if not report.holds]
-        output.say(f"parity does not hold in {', '.join(red)}" if red else f"parity holds in {', '.join(reports)}")
+        output.say(f"parity does not hold in {', '.join(red)}" if red else
+                   f"parity holds in {', '.join(one.net for one in found)}")
     if options.json:
-        output.write_json(options.json, {"holds": holds, "networks": {net: as_json(report)
-                                                                      for net, report in reports.items()}})
-    return 0 if holds else 1
+        output.write_json(options.json, {"holds": not red, "networks": {one.net: one.details for one in found}})
+    return 1 if red else 0
 
 
 def tell_diagnoses(report: Any) -> None:
