@@ -262,7 +262,7 @@ def _network_and_weights(net: Network | str | None, backend: str, weights: Sourc
                          seed: int) -> tuple[Network, Mapping[str, NDArray[np.float32]]]:
     """What to build, and with which parameters."""
     if isinstance(weights, (str, Path)):
-        found = conversion.read(Path(weights), net=net)
+        found = conversion.read(Path(weights), net=net, backend=backend)
         return found.network, found.parameters
     network = net if isinstance(net, Network) else find_network(net or networks.ALEXNET.name, backend)
     if weights is None:
