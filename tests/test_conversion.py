@@ -356,6 +356,29 @@ def test_the_model_zoos_alexnet(requires, tmp_path):
         assert_array_equal(found[f"{name}.bias"], block.bias.data().asnumpy())
 
 
+def test_the_model_zoo_loads_alexnet_owt_and_computes_the_same(requires, tmp_path):
+    requires("mxnet")
+    backend = backends.load("mxnet")
+    import mxnet as mx
+
+    given = parameters.initialise(ALEXNET_OWT, 0)
+    (tmp_path / "zoo.params").write_bytes(backend.encode_weights("gluon-zoo", ALEXNET_OWT, given))
+    zoo = mx.gluon.model_zoo.vision.alexnet(pretrained=False)
+    zoo.load_parameters(str(tmp_path / "zoo.params"))
+    pixels = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
+    model = backend.build(ALEXNET_OWT, given)
+    logits = model.logits(model.place(pixels, np.zeros(2, np.int64)), 2)
+    assert relative_l2(zoo(mx.nd.array(pixels)).asnumpy(), logits) < TIERS["float32"].output
+    back = conversion.read(tmp_path / "zoo.params", net="alexnet-owt")
+    assert parameters.digest(back.parameters) == parameters.digest(given)
+
+
+def test_the_model_zoos_names_are_for_alexnet_owt_alone(requires, small):
+    requires("mxnet")
+    with pytest.raises(ParametersError, match=r"is alexnet-owt, not .*; take --to gluon"):
+        backends.load("mxnet").encode_weights("gluon-zoo", small, {})
+
+
 def test_other_names_in_gluons_files(requires, given, net, tmp_path):
     requires("mxnet")
     backends.load("mxnet")

@@ -44,6 +44,7 @@ KINDS = {
     "torchvision": Kind("PyTorch's state_dict of torchvision's alexnet, for alexnet-owt", (), "torch"),
     "keras": Kind("weights of Keras 3", (".weights.h5", ".keras"), "tensorflow"),
     "gluon": Kind("MXNet Gluon's parameters", (".params",), "mxnet"),
+    "gluon-zoo": Kind("parameters of the MXNet model zoo's alexnet, for alexnet-owt", (), "mxnet"),
     "npz": Kind("NumPy's arrays, under canonical names", (".npz",), "numpy"),
     ONNX: Kind("an ONNX graph with its weights, to be written only", (".onnx",)),
 }

@@ -162,7 +162,7 @@ class MXNetBackend(Backend):
         return MXNetModel(network, parameters, device, execution.settings(self.name, SPEED, device), precision)
 
     def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
-        return files.encode(network, parameters)
+        return files.encode(kind, network, parameters)
 
     def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
         return files.decode(content, network)

@@ -16,6 +16,7 @@ import mxnet as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_mf import networks, spec
 from alexnet_mf.backends.mxnet import network as native
 from alexnet_mf.backends.mxnet import weights
 from alexnet_mf.errors import ParametersError
@@ -35,17 +36,28 @@ LARGEST_RANK = 32
 MODEL_ZOO = {"features.0": "conv1", "features.2": "conv2", "features.4": "conv3", "features.5": "conv4",
              "features.6": "conv5", "features.9": "fc6", "features.11": "fc7", "output": "fc8"}
 """The model zoo's AlexNet, which is `alexnet-owt`."""
+ZOO = "gluon-zoo"
 
 
-def encode(network: Network, parameters: Parameters) -> bytes:
+def encode(kind: str, network: Network, parameters: Parameters) -> bytes:
     """What Gluon's `save_parameters` writes, of the network without its normalisation: for Gluon that is a transform of
-    the data, and no block to be counted."""
-    net = native.build(dataclasses.replace(network, layers=_without_normalisation(network)))
-    net.initialize(mx.init.Zero())
-    weights.load(net, parameters)
+    the data, and no block to be counted. Or what it writes of the model zoo's AlexNet.
+
+    Raises:
+        ParametersError: for the model zoo's names of a network that it does not have.
+    """
+    if kind == ZOO and spec.digest(network) != spec.digest(networks.ALEXNET_OWT):
+        raise ParametersError(f"the model zoo's AlexNet is alexnet-owt, not {network.name}; take --to gluon")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.params"
-        net.save_parameters(str(path))
+        if kind == ZOO:
+            mx.nd.save(str(path), {f"{theirs}.{what}": mx.nd.array(parameters[f"{name}.{what}"])
+                                   for theirs, name in MODEL_ZOO.items() for what in ("weight", "bias")})
+        else:
+            net = native.build(dataclasses.replace(network, layers=_without_normalisation(network)))
+            net.initialize(mx.init.Zero())
+            weights.load(net, parameters)
+            net.save_parameters(str(path))
         return path.read_bytes()
 
 
