@@ -20,6 +20,7 @@ WARM_UP = 5
 
 
 def main() -> None:
+    """Profile some steps, and show where their time goes."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_network(parser)
     add_execution(parser)
