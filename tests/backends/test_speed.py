@@ -95,9 +95,8 @@ def test_each_setting_does_what_its_name_says(backend, small, monkeypatch):
         data = model.place(images, labels)
         return convolution_layout(lambda: model.logits(data, 4)), convolution_layout(lambda: model.gradients(data))
 
-    assert layouts(build()) == (True, False)
-    assert layouts(build(without=("packed",))) == (False, False)
-    assert layouts(build("layout")) == (True, True)
+    assert layouts(build()) == (True, True)
+    assert layouts(build(without=("layout",))) == (False, False)
     assert build("fused").trainer(Sgd(0.1), 0).optimizer.defaults["fused"] is True
     assert not build().trainer(Sgd(0.1), 0).optimizer.defaults["fused"]
     compiled = []
@@ -113,9 +112,9 @@ def test_each_setting_does_what_its_name_says(backend, small, monkeypatch):
 
 @pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
 def test_inference_takes_the_weights_as_they_are_now(backend, small):
-    """Also after training steps, and where it computes with copies of them."""
+    """Also after training steps."""
     model = backend.build(small, parameters.initialise(small, 0))
-    plain = backend.build(small, parameters.initialise(small, 0), execution=Execution(without=frozenset({"packed"})))
+    plain = backend.build(small, parameters.initialise(small, 0), execution=Execution(without=frozenset({"layout"})))
     images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), np.uint8)
     found = []
     for each in (model, plain):

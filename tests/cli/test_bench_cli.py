@@ -325,13 +325,13 @@ def test_flags_reach_the_plan():
         "bench", "--backends", "numpy", "--net", "alexnet-tab", "--device", "cpu", "--batch-size", "32,128,32",
         "--precision", "tf32,bfloat16", "--phases", "input,step", "--rounds", "9", "--epoch-batches", "4",
         "--sample-seconds", "1.5", "--seed", "3", "--no-book", "--no-fused", "--layout",
-        "--ablate", "compile,packed", "--try", "compile,compile+fused"])
+        "--ablate", "compile,allocator", "--try", "compile,compile+fused"])
     plan = verb.plan(options, {})
     assert (plan.net, plan.device, plan.batch_sizes, plan.precisions, plan.phases) == (
         "alexnet-tab", "cpu", (32, 128), ("tf32", "bfloat16"), ("input", "step"))
     assert (plan.rounds, plan.epoch_batches, plan.sample_seconds, plan.seed, plan.book) == (9, 4, 1.5, 3, False)
     assert (plan.without, plan.also, plan.ablate, plan.tried) == (
-        ("fused",), ("layout",), ("compile", "packed"), ("compile", "compile+fused"))
+        ("fused",), ("layout",), ("compile", "allocator"), ("compile", "compile+fused"))
 
 
 def test_nothing_is_imported_that_is_not_used():

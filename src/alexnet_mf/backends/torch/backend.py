@@ -121,13 +121,11 @@ class TorchModel(Model[Placed]):
 
     def _inference(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """What gives logits, dropout off, with the parameters as they are now."""
-        packed = "packed" in self.speed and "compile" not in self.speed
-        net = native.packed(self.net) if packed else self.call
-
         def infer(pixels: torch.Tensor) -> torch.Tensor:
             self.net.eval()
             with torch.inference_mode(), autocast(self.device, self.precision):
-                return net(pixels).clone() if "compile" in self.speed else net(pixels)  # a graph's next call overwrites
+                logits = self.call(pixels)
+                return logits.clone() if "compile" in self.speed else logits  # a graph's next call overwrites them
         return infer
 
     @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -24,7 +23,10 @@ from alexnet_mf.layers import (
 )
 from alexnet_mf.spec import Network
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: nn.ReLU(inplace=True),  # nothing else reads what comes before it, and backward needs its output alone
+    "sigmoid": nn.Sigmoid,
+}
 
 
 class Normalize(nn.Module):
@@ -77,14 +79,6 @@ def native(layer: Layer, inputs: Shape) -> nn.Module:
             return nn.Dropout(layer.rate)
         case _:
             raise TypeError(f"{layer!r} has no module")
-
-
-def packed(net: nn.Sequential) -> nn.Sequential:
-    """For inference: convolutions with a copy of their weights in the order that oneDNN computes in, NHWC; all other
-    modules are the network's own."""
-    return nn.Sequential(OrderedDict(
-        (name, copy.deepcopy(module).to(memory_format=torch.channels_last) if isinstance(module, nn.Conv2d) else module)
-        for name, module in net.named_children()))
 
 
 def activation_name(layer: Conv2d | Dense) -> str:

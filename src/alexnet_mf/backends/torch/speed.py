@@ -12,10 +12,7 @@ SPEED = {
     "cpu": {
         "allocator": Setting(True, "large blocks are kept, not handed back to the kernel: a step 1.28x [1.18, 1.42], "
                                    "inference at batch 128 1.08x [1.07, 1.11]"),
-        "packed": Setting(True, "inference with a channels_last copy of the convolutions' weights: at batch 128 1.14x "
-                                "[1.11, 1.17]"),
-        "layout": Setting(False, "channels_last throughout: a step 1.06x [1.01, 1.12], inference beside `packed` no "
-                                 "difference seen; off, as it moves the rounding of every training"),
+        "layout": Setting(True, "channels_last throughout: PLACEHOLDER"),
         "fused": Setting(False, "SGD in one pass over the parameters: no difference seen"),
         "compile": Setting(False, "torch.compile: no difference seen, and the first step takes 11 s instead of 1 s"),
     },
