@@ -90,6 +90,31 @@ def compiled(net: nn.Sequential, device: str) -> Callable[[torch.Tensor], torch.
     return call
 
 
+class Readings:
+    """Loss and number of right images of each step since the last reading: on the device, in one piece of memory.
+
+    Kept as tensors of their own they would settle, step by step, inside the large blocks that a step has freed; the next
+    step's blocks would not fit there any more, and the process would grow (by 140 MB a step at batch 128, measured).
+    """
+
+    def __init__(self, device: torch.device, room: int = 1024) -> None:
+        self._losses = torch.zeros(room, device=device)
+        self._correct = torch.zeros(room, dtype=torch.int64, device=device)
+        self._steps = 0
+
+    def add(self, loss: torch.Tensor, correct: torch.Tensor) -> None:
+        if self._steps == len(self._losses):
+            self._losses, self._correct = (torch.cat([kept, kept]) for kept in (self._losses, self._correct))
+        self._losses[self._steps], self._correct[self._steps] = loss, correct
+        self._steps += 1
+
+    def take(self) -> StepMetrics:
+        """What was added, and forget it; waits for the device."""
+        steps, self._steps = self._steps, 0
+        return StepMetrics(self._losses[:steps].cpu().numpy().astype(np.float64),
+                           self._correct[:steps].cpu().numpy().copy())
+
+
 class TorchTrainer(Trainer[Placed]):
     """SGD steps: the network as it is called, eager or compiled, and PyTorch's optimizer."""
 
@@ -102,16 +127,14 @@ class TorchTrainer(Trainer[Placed]):
         self.augment = augment
         self.optimizer = torch.optim.SGD(net.parameters(), lr=sgd.learning_rate, momentum=sgd.momentum,
                                          weight_decay=sgd.weight_decay, fused=fused or None)
-        self._losses: list[torch.Tensor] = []
-        self._correct: list[torch.Tensor] = []
+        self.readings = Readings(next(net.parameters()).device)
 
     def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
         draws = draw(self.augment, self.seed, number, len(indices), data.image)
         pixels, labels = data.batch(torch.from_numpy(indices).to(data.labels.device, non_blocking=True), draws)
         loss, logits = self.forward_backward(pixels, labels, number)
         self.optimizer.step()
-        self._losses.append(loss)
-        self._correct.append((logits.argmax(1) == labels).sum())
+        self.readings.add(loss, (logits.argmax(1) == labels).sum())
 
     def forward_backward(self, pixels: torch.Tensor, labels: torch.Tensor,
                          number: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -130,12 +153,7 @@ class TorchTrainer(Trainer[Placed]):
         return any(parameter.grad is None for parameter in self.net.parameters())
 
     def read(self) -> StepMetrics:
-        if not self._losses:
-            return StepMetrics(np.zeros(0), np.zeros(0, np.int64))
-        losses = torch.stack(self._losses).cpu().numpy().astype(np.float64)
-        correct = torch.stack(self._correct).cpu().numpy()
-        self._losses, self._correct = [], []
-        return StepMetrics(losses, correct)
+        return self.readings.take()
 
     def export_state(self) -> TrainerState:
         buffers = {name: self.optimizer.state[parameter].get("momentum_buffer")
