@@ -17,8 +17,13 @@ out=${OUT:-benchmarks/results/$(date -u +%Y%m%d-%H%M)-$backend-$device}
 if [ "$device" = cpu ]; then have=float32,bfloat16; elif [ "$backend" = mxnet ]; then have=float32,float16; else
     have=float32,tf32,bfloat16; fi
 precisions=${PRECISIONS:-$have}
-tried=${TRIED:-$([ "$backend" = torch ] && echo layout,fused,compile,layout+fused+compile || echo compile)}
-best=${BEST:-$([ "$backend" = torch ] && echo --layout --fused --compile || echo --compile)}  # for a second training
+case $backend-$device in  # settings that are off by themselves: each alone, and all of them
+    torch-cpu) each=fused,compile, all=fused+compile ;;
+    torch-*) each=layout,fused,compile, all=layout+fused+compile ;;
+    *) each="" all=compile ;;
+esac
+tried=${TRIED:-$each$all}
+best=${BEST:---${all//+/ --}}  # for a second training
 
 if [ -n "${QUICK:-}" ]; then
     data=synthetic sizes=4 rounds=1

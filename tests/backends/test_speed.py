@@ -111,6 +111,26 @@ def test_each_setting_does_what_its_name_says(backend, small, monkeypatch):
 
 
 @pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
+def test_readings_of_many_steps_lie_in_one_piece_of_memory(backend):
+    """Tensors of their own would keep the blocks apart that a step frees (`Readings`)."""
+    import torch
+
+    from alexnet_mf.backends.torch.training import Readings
+
+    readings = Readings(torch.device("cpu"), room=2)
+    pieces = set()
+    for taken in (5, 0, 1):
+        for step in range(taken):
+            readings.add(torch.tensor(step / 2), torch.tensor(step))
+            pieces.add(readings._losses.untyped_storage().data_ptr())
+        metrics = readings.take()
+        assert metrics.losses.dtype == np.float64
+        assert_array_equal(metrics.losses, np.arange(taken) / 2)
+        assert_array_equal(metrics.correct, np.arange(taken))
+    assert len(pieces) <= 3, "of 2, 4 and 8 steps"
+
+
+@pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
 def test_inference_takes_the_weights_as_they_are_now(backend, small):
     """Also after training steps."""
     model = backend.build(small, parameters.initialise(small, 0))
