@@ -24,7 +24,7 @@ from alexnet_mf.layers import (
 from alexnet_mf.spec import Network
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": lambda: nn.ReLU(inplace=True),  # nothing else reads what comes before it, and backward needs its output alone
+    "relu": lambda: nn.ReLU(inplace=True),  # its input is read by nobody else, and backward takes its output
     "sigmoid": nn.Sigmoid,
 }
 

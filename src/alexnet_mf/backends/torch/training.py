@@ -93,8 +93,8 @@ def compiled(net: nn.Sequential, device: str) -> Callable[[torch.Tensor], torch.
 class Readings:
     """Loss and number of right images of each step since the last reading: on the device, in one piece of memory.
 
-    Kept as tensors of their own they would settle, step by step, inside the large blocks that a step has freed; the next
-    step's blocks would not fit there any more, and the process would grow (by 140 MB a step at batch 128, measured).
+    Kept as tensors of their own they would settle, step by step, inside the large blocks that a step has freed; the
+    next step's would not fit there any more, and the process would grow (by 140 MB a step at batch 128, measured).
     """
 
     def __init__(self, device: torch.device, room: int = 1024) -> None:
