@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from alexnet_mf.augmentation import Draws
 from alexnet_mf.backends.base import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
-from alexnet_mf.backends.common import dropout_seed
+from alexnet_mf.backends.common import dropout_seed, random_bytes, random_matrices
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.mxnet import compat, files, weights
 from alexnet_mf.backends.mxnet import network as native
@@ -169,13 +169,16 @@ class MXNetBackend(Backend):
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size, context = (2048, mx.cpu()) if device == "cpu" else (8192, context_of(device))
-        a, b, product = (mx.nd.amp_cast(mx.nd.ones((size, size), ctx=context), dtype=execution.precision or "float32")
-                         for _ in range(3))
+        a, b = (mx.nd.amp_cast(mx.nd.array(matrix, ctx=context), dtype=execution.precision or "float32")
+                for matrix in random_matrices(size))
+        product = mx.nd.zeros_like(a)
 
         def multiply() -> None:  # not `dot`: that is OpenBLAS's, a fifth as fast where it does not know the processor
             mx.nd.FullyConnected(a, b, num_hidden=size, no_bias=True, out=product)
 
-        source, target = (mx.nd.ones((COPIED_BYTES // 4,), ctx=context) for _ in range(2))
+        # As float32: MXNet copies uint8 seven times as slowly.
+        source = mx.nd.array(random_bytes(COPIED_BYTES // 4).astype(np.float32), ctx=context)
+        target = mx.nd.zeros_like(source)
         return {"matrix product": Ceiling(multiply, 2.0 * size**3),
                 "copy": Ceiling(lambda: source.copyto(target), 2.0 * COPIED_BYTES)}
 

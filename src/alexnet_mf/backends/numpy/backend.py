@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from alexnet_mf.augmentation import Draws
 from alexnet_mf.backends.base import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
+from alexnet_mf.backends.common import random_bytes, random_matrices
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.numpy import files, training, weights
 from alexnet_mf.backends.numpy.layers import Array
@@ -164,8 +165,9 @@ class NumpyBackend(Backend):
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         """A product of two large matrices, and a copy of 64 MB."""
-        a, b, product = (np.full((MATRIX_SIZE, MATRIX_SIZE), value) for value in (0.5, 0.25, 0.0))
-        source, target = (np.full(COPIED_BYTES, value, np.uint8) for value in (1, 0))
+        a, b = (matrix.astype(np.float64) for matrix in random_matrices(MATRIX_SIZE))
+        product, source = np.zeros_like(a), random_bytes(COPIED_BYTES)
+        target = np.zeros_like(source)
 
         def multiply() -> None:
             np.dot(a, b, out=product)

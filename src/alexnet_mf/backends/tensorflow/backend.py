@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from alexnet_mf import arithmetic
 from alexnet_mf.augmentation import Draws
 from alexnet_mf.backends.base import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
-from alexnet_mf.backends.common import dropout_seed
+from alexnet_mf.backends.common import dropout_seed, random_bytes, random_matrices
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.tensorflow import files, weights
 from alexnet_mf.backends.tensorflow import network as native
@@ -202,8 +202,8 @@ class TensorFlowBackend(Backend):
         size = 2048 if device == "cpu" else 8192
         dtype = tf.bfloat16 if execution.precision == "bfloat16" else tf.float32
         with tf.device(native_name(device)):
-            a, b = (tf.ones((size, size), dtype) for _ in range(2))
-            source = tf.ones(COPIED_BYTES, tf.uint8)
+            a, b = (tf.cast(matrix, dtype) for matrix in random_matrices(size))
+            source = tf.constant(random_bytes(COPIED_BYTES))
 
         def multiply() -> Any:
             with tf.device(native_name(device)):

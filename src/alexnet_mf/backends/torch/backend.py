@@ -15,7 +15,7 @@ from torch.nn import functional
 from alexnet_mf.augmentation import Draws
 from alexnet_mf.backends.allocator import keep_large_blocks
 from alexnet_mf.backends.base import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
-from alexnet_mf.backends.common import dropout_seed
+from alexnet_mf.backends.common import dropout_seed, random_bytes, random_matrices
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.torch import files, memory, weights
 from alexnet_mf.backends.torch import network as native
@@ -199,8 +199,10 @@ class TorchBackend(Backend):
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size = 2048 if device == "cpu" else 8192
         dtype = torch.bfloat16 if execution.precision == "bfloat16" else torch.float32
-        a, b, product = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(3))
-        source, target = (torch.ones(COPIED_BYTES, dtype=torch.uint8, device=device) for _ in range(2))
+        a, b = (torch.from_numpy(matrix).to(device, dtype) for matrix in random_matrices(size))
+        product = torch.empty(size, size, dtype=dtype, device=device)
+        source = torch.from_numpy(random_bytes(COPIED_BYTES)).to(device)
+        target = torch.empty_like(source)
         return {"matrix product": Ceiling(lambda: torch.mm(a, b, out=product), 2.0 * size**3),
                 "copy": Ceiling(lambda: target.copy_(source), 2.0 * COPIED_BYTES)}
 

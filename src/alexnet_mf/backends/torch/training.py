@@ -166,5 +166,6 @@ class TorchTrainer(Trainer[Placed]):
         weights.load(self.net, state.parameters)
         for name, parameter in self.net.named_parameters():
             if name in state.velocity:
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.tensor(state.velocity[name],
-                                                                                  device=parameter.device)
+                # In the parameter's own memory layout: the fused update reads both by position.
+                buffer = torch.empty_like(parameter).copy_(torch.from_numpy(state.velocity[name]))
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
