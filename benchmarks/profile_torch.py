@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from alexnet_mf import backends, parameters
-from alexnet_mf.backends.base import Sgd
+from alexnet_mf import backends
+from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.cli.arguments import add_execution, add_network, at_least_one, execution
 from alexnet_mf.data import synthetic
-from alexnet_mf.specfile import find_network
+from alexnet_mf.spec.toml import find_network
+from alexnet_mf.weights import parameters
 
 WARM_UP = 5
 """Steps that compile, choose kernels and allocate."""

@@ -20,11 +20,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from alexnet_mf import networks, parameters
 from alexnet_mf.backends.common import PIXEL_SCALE, dropout_seed, random_matrices
 from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch import weights
 from alexnet_mf.bench.plan import work
+from alexnet_mf.spec import zoo
+from alexnet_mf.weights import parameters
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "plain": (),
@@ -68,7 +69,7 @@ class Step:
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.benchmark = "benchmark" in options
-        network = networks.ALEXNET
+        network = zoo.ALEXNET
         self.net = native.build(network).to(device)
         weights.load(self.net, parameters.initialise(network, 0))
         if "layout" in options:
@@ -245,7 +246,7 @@ def main() -> None:
         report({"precision": precision, "matrix_product_flops": rate, "torch": torch.__version__,
                 "device": torch.cuda.get_device_name() if device != "cpu" else "cpu"})
         for batch_size in map(int, options.batch_sizes.split(",")):
-            flops = work("step", networks.ALEXNET, precision, 784, batch_size).flops
+            flops = work("step", zoo.ALEXNET, precision, 784, batch_size).flops
             _, plain = measure(batch_size, device, "float32", "plain", 0.0, 1, None)
             for name in names:
                 if time.perf_counter() - began > options.budget:

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from alexnet_mf import backends, files
-from alexnet_mf.backends.base import Backend
-from alexnet_mf.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
+from alexnet_mf.backends.contract import Backend
 from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,10 +11,10 @@ import pytest
 from console import Outcome
 from safetensors.numpy import load_file
 
-from alexnet_mf import parameters
 from alexnet_mf.cli import train
 from alexnet_mf.training import checkpoint
 from alexnet_mf.training.folder import BEST, WEIGHTS
+from alexnet_mf.weights import parameters
 
 # 3 epochs of 4 steps with momentum, a checkpoint after each step; annealed from step 9 on.
 SHORT = ["--data", "synthetic", "--limit-train", "30", "--limit-test", "16", "--batch-size", "8", "--epochs", "3",

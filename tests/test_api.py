@@ -13,13 +13,15 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import alexnet_mf
-from alexnet_mf import cli, networks, parameters, spec, specfile
+from alexnet_mf import cli, spec
 from alexnet_mf.backends import switched
 from alexnet_mf.data import synthetic
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, ParametersError, RunError
-from alexnet_mf.layers import Dense, Flatten
+from alexnet_mf.spec import toml, zoo
+from alexnet_mf.spec.layers import Dense, Flatten
 from alexnet_mf.training.recipe import QUICK
 from alexnet_mf.training.run import Run
+from alexnet_mf.weights import parameters
 
 SHORT = {"data": "synthetic", "train_images": 30, "test_images": 16, "batch_size": 8, "epochs": 3,
          "learning_rate": 0.03, "momentum": 0.9, "progress": False}
@@ -35,16 +37,16 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def toml(small: spec.Network, tmp_path: Path) -> str:
+def small_toml(small: spec.Network, tmp_path: Path) -> str:
     path = tmp_path / "small.toml"
-    path.write_text(specfile.dump(small), encoding="utf-8")
+    path.write_text(toml.dump(small), encoding="utf-8")
     return str(path)
 
 
-def test_train_leaves_the_command_lines_numbers(backend_name, small, toml, tmp_path):
+def test_train_leaves_the_command_lines_numbers(backend_name, small, small_toml, tmp_path):
     run = alexnet_mf.train(small, backend_name, **SHORT, out="mine")
-    assert cli.main(["train", "--backend", backend_name, "--net", toml, *FLAGS, "--recipe", "book", "--out", "theirs",
-                     "--quiet"]) == 0
+    assert cli.main(["train", "--backend", backend_name, "--net", small_toml, *FLAGS, "--recipe", "book",
+                     "--out", "theirs", "--quiet"]) == 0
     theirs = alexnet_mf.load_run("theirs")
     assert run.epochs == theirs.epochs
     assert parameters.digest(run.parameters()) == parameters.digest(theirs.parameters())
@@ -126,11 +128,11 @@ def test_tensorboard_events(small, monkeypatch):
     assert not Path("new").exists()
 
 
-def test_speed_settings_and_precision_are_the_command_lines(requires, small, toml):
+def test_speed_settings_and_precision_are_the_command_lines(requires, small, small_toml):
     requires("tensorflow")
     run = alexnet_mf.train(small, "tensorflow", **SHORT, speed={"compile": False}, precision="float32", out="mine")
-    assert cli.main(["train", "--backend", "tensorflow", "--net", toml, *FLAGS, "--recipe", "book", "--out", "theirs",
-                     "--quiet", "--no-compile", "--precision", "float32"]) == 0
+    assert cli.main(["train", "--backend", "tensorflow", "--net", small_toml, *FLAGS, "--recipe", "book",
+                     "--out", "theirs", "--quiet", "--no-compile", "--precision", "float32"]) == 0
     mine, theirs = record(Path("mine")), record(Path("theirs"))
     assert (mine["without"], mine["also"], mine["precision"]) == (["compile"], [], "float32")
     assert [mine[key] for key in ("without", "also", "precision", "settings")] == [
@@ -237,11 +239,11 @@ def test_a_run_is_built_in_every_backend(backend_name, small):
     assert run.build().network == small
 
 
-def test_build_takes_names_files_networks_and_weights(small, toml, tmp_path):
+def test_build_takes_names_files_networks_and_weights(small, small_toml, tmp_path):
     drawn = parameters.initialise(small, 7)
-    for net in (small, toml):
+    for net in (small, small_toml):
         assert parameters.digest(alexnet_mf.build(net, "numpy", seed=7).export()) == parameters.digest(drawn)
-    assert alexnet_mf.build("lenet5", "numpy").network == networks.LENET5
+    assert alexnet_mf.build("lenet5", "numpy").network == zoo.LENET5
     parameters.save(tmp_path / "a.safetensors", drawn, {"network": spec.as_dict(small)})
     alexnet_mf.convert(str(tmp_path / "a.safetensors"), tmp_path / "a.npz")
     for net, weights in ((None, "a.safetensors"), (small, "a.safetensors"), (small, "a.npz"), (small, drawn)):
@@ -255,7 +257,7 @@ def test_build_takes_names_files_networks_and_weights(small, toml, tmp_path):
 def test_canonical_weights_are_read_for_the_backends_own_network(small, monkeypatch, tmp_path):
     """`alexnet-tab` is another network in each backend."""
     other = dataclasses.replace(small, layers=(dataclasses.replace(small.layers[0], padding=2), *small.layers[1:]))
-    monkeypatch.setattr(networks, "get_network", lambda name, backend="torch": other if backend == "numpy" else small)
+    monkeypatch.setattr(zoo, "get_network", lambda name, backend="torch": other if backend == "numpy" else small)
     parameters.save(tmp_path / "a.safetensors", parameters.initialise(other, 0), {})
     assert alexnet_mf.build("alexnet-tab", "numpy", weights=tmp_path / "a.safetensors").network == other
 

@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from alexnet_mf import backends, conversion, parameters, spec, specfile
+from alexnet_mf import backends, conversion, spec
 from alexnet_mf.conversion import KINDS, convert
 from alexnet_mf.errors import AlexnetMfError, ParametersError, SpecError
-from alexnet_mf.layers import (
+from alexnet_mf.parity.measure import TIERS, relative_l2
+from alexnet_mf.spec import Network, toml
+from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -31,10 +33,9 @@ from alexnet_mf.layers import (
     LocalResponseNorm,
     Normalize,
 )
-from alexnet_mf.networks import ALEXNET_OWT
-from alexnet_mf.parameters import Parameters
-from alexnet_mf.parity.measure import TIERS, relative_l2
-from alexnet_mf.spec import Network
+from alexnet_mf.spec.zoo import ALEXNET_OWT
+from alexnet_mf.weights import parameters
+from alexnet_mf.weights.parameters import Parameters
 
 NATIVE = {"torch": "torch", "keras": "tensorflow", "gluon": "mxnet", "npz": "numpy"}
 """The kind that each backend's framework has."""
@@ -56,7 +57,7 @@ def given(small: Network) -> Parameters:
 def net(small: Network, tmp_path: Path) -> str:
     """The small network as a file."""
     path = tmp_path / "small.toml"
-    path.write_text(specfile.dump(small), encoding="utf-8")
+    path.write_text(toml.dump(small), encoding="utf-8")
     return str(path)
 
 
@@ -85,7 +86,7 @@ def test_there_and_back_the_bits_are_the_same(kind, native, given, net, tmp_path
     assert parameters.digest(back.parameters) == parameters.digest(given) == done.sha256
     for name, value in given.items():
         assert_array_equal(back.parameters[name], value)
-    assert spec.digest(back.network) == spec.digest(specfile.find_network(net))
+    assert spec.digest(back.network) == spec.digest(toml.find_network(net))
 
 
 def test_a_canonical_file_keeps_what_it_says(canonical, small, given, tmp_path):
@@ -642,7 +643,7 @@ def test_onnx_is_not_read(tmp_path, canonical):
 
 def test_without_onnx_it_is_said_how_to_get_it(canonical, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    monkeypatch.delitem(sys.modules, "alexnet_mf.onnx_graph", raising=False)
+    monkeypatch.delitem(sys.modules, "alexnet_mf.weights.onnx_graph", raising=False)
     with pytest.raises(AlexnetMfError, match=r"pip install onnx, or install alexnet_mf\[onnx\]"):
         convert(canonical, tmp_path / "a.onnx")
 

@@ -26,12 +26,12 @@ def modules_after(statement: str) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("module", ["alexnet_mf", "alexnet_mf.networks", "alexnet_mf.cli"])
+@pytest.mark.parametrize("module", ["alexnet_mf", "alexnet_mf.spec.zoo", "alexnet_mf.cli"])
 def test_importing_the_package_imports_no_framework(module):
     assert not modules_after(f"import {module}") & FRAMEWORK_FAMILY
 
 
-@pytest.mark.parametrize("module", ["alexnet_mf", "alexnet_mf.networks", "alexnet_mf.errors"])
+@pytest.mark.parametrize("module", ["alexnet_mf", "alexnet_mf.spec.zoo", "alexnet_mf.errors"])
 def test_package_and_spec_do_not_even_import_numpy(module):
     """A spec can be read where nothing is installed."""
     assert "numpy" not in modules_after(f"import {module}")
@@ -101,29 +101,31 @@ def within(name: str, package: str) -> bool:
 
 def test_the_check_sees_the_source():
     assert len(FILES) > 30
-    assert "alexnet_mf.spec" in package_imports("alexnet_mf.arithmetic")
+    assert "alexnet_mf.spec" in package_imports("alexnet_mf.spec.arithmetic")
     assert "alexnet_mf.backends.torch.weights" in package_imports("alexnet_mf.backends.torch.backend")
-    assert IMPORTS["alexnet_mf.backends"]["alexnet_mf.backends.base"] is True
+    assert IMPORTS["alexnet_mf.backends"]["alexnet_mf.backends.contract"] is True
 
 
-# Each module and all that it may import of this package: layers <- spec <- arithmetic <- parameters <- base <-
+# Each module and all that it may import of this package: layers <- spec <- arithmetic <- parameters <- contract <-
 # backends.
 DIRECTIONS = {
     "alexnet_mf": set(),
     "alexnet_mf.errors": set(),
-    "alexnet_mf.layers": {"errors"},
-    "alexnet_mf.spec": {"errors", "layers"},
-    "alexnet_mf.networks": {"errors", "layers", "spec"},
-    "alexnet_mf.arithmetic": {"layers", "spec"},
+    "alexnet_mf.spec": {"spec.network"},
+    "alexnet_mf.spec.layers": {"errors"},
+    "alexnet_mf.spec.network": {"errors", "spec.layers"},
+    "alexnet_mf.spec.zoo": {"errors", "spec", "spec.layers"},
+    "alexnet_mf.spec.arithmetic": {"spec", "spec.layers"},
     "alexnet_mf.files": set(),
-    "alexnet_mf.parameters": {"errors", "files", "layers", "spec", "arithmetic"},
+    "alexnet_mf.weights": set(),
+    "alexnet_mf.weights.parameters": {"errors", "files", "spec", "spec.layers", "spec.arithmetic", "weights"},
     "alexnet_mf.backends": {"errors"},
-    "alexnet_mf.augmentation": {"errors"},
+    "alexnet_mf.data.augmentation": {"errors"},
     "alexnet_mf.backends.common": {"errors", "spec"},
     "alexnet_mf.backends.execution": {"errors"},
-    "alexnet_mf.backends.base": {"errors", "layers", "spec", "arithmetic", "parameters", "augmentation",
-                                 "backends.execution"},
-    "alexnet_mf.backends.switched": {"errors", "backends", "backends.base", "backends.execution"},
+    "alexnet_mf.backends.contract": {"errors", "spec", "spec.layers", "spec.arithmetic", "weights.parameters",
+                                     "data.augmentation", "backends.execution"},
+    "alexnet_mf.backends.switched": {"errors", "backends", "backends.contract", "backends.execution"},
     "alexnet_mf.backends.allocator": set(),
 }
 
@@ -141,8 +143,8 @@ def test_a_backend_imports_itself_and_what_lies_below_base(backend):
     own = [name for name in FILES if within(name, package)]
     assert own
     below = {f"alexnet_mf.{name}" for name in (
-        "errors", "layers", "spec", "networks", "arithmetic", "parameters", "augmentation", "backends.base",
-        "backends.common", "backends.execution", "backends.allocator")}
+        "errors", "spec", "spec.layers", "spec.zoo", "spec.arithmetic", "weights", "weights.parameters", "data",
+        "data.augmentation", "backends.contract", "backends.common", "backends.execution", "backends.allocator")}
     for name in own:
         foreign = {imported for imported in package_imports(name) - below - {"alexnet_mf", "alexnet_mf.backends"}
                    if not within(imported, package)}
@@ -171,7 +173,8 @@ def test_training_and_data_know_no_backend_but_the_contract():
     for name in FILES:
         if within(name, "alexnet_mf.training"):
             reached = {module for module in package_imports(name) if within(module, "alexnet_mf.backends")}
-            assert reached <= {f"alexnet_mf.backends{part}" for part in ("", ".base", ".common", ".execution")}, name
+            allowed = {f"alexnet_mf.backends{part}" for part in ("", ".contract", ".common", ".execution")}
+            assert reached <= allowed, name
         if within(name, "alexnet_mf.data"):
             assert not [module for module in package_imports(name)
                         if not within(module, "alexnet_mf.data")

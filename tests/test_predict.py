@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_mf import backends, parameters
+from alexnet_mf import backends
 from alexnet_mf.data import FASHION_CLASSES
 from alexnet_mf.data.pictures import Preparation, Unreadable
 from alexnet_mf.errors import DataError, OutputsNotFinite
-from alexnet_mf.layers import Conv2d, Dense, Flatten, Normalize
-from alexnet_mf.networks import ALEXNET, ALEXNET_28, ALEXNET_OWT, LENET5
 from alexnet_mf.predict import BATCH, class_names, predict, preparation
 from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import Conv2d, Dense, Flatten, Normalize
+from alexnet_mf.spec.zoo import ALEXNET, ALEXNET_28, ALEXNET_OWT, LENET5
+from alexnet_mf.weights import parameters
 
 
 @pytest.fixture

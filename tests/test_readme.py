@@ -14,7 +14,8 @@ import pytest
 from console import call
 from PIL import Image
 
-from alexnet_mf import backends, cli, conversion, data, networks, specfile
+from alexnet_mf import backends, cli, conversion, data
+from alexnet_mf.spec import toml, zoo
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -120,15 +121,15 @@ def test_the_python_example_runs(folder: Path, requires: Callable[[str], None]) 
 def normalised_lenet(folder: Path) -> Path:
     """lenet5 as a file, with the README's TOML before its first layer."""
     [example] = re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
-    head, header, rest = specfile.dump(networks.LENET5).partition("[[layers]]")
+    head, header, rest = toml.dump(zoo.LENET5).partition("[[layers]]")
     path = folder / "mine.toml"
     path.write_text(f"{head}{example}\n{header}{rest}", encoding="utf-8")
     return path
 
 
 def test_the_toml_example_goes_before_the_first_layer(tmp_path: Path) -> None:
-    network = specfile.load(normalised_lenet(tmp_path))
-    assert network.layers[1:] == networks.LENET5.layers
+    network = toml.load(normalised_lenet(tmp_path))
+    assert network.layers[1:] == zoo.LENET5.layers
     assert network.layers[0].mean == (0.2860,) and network.layers[0].std == (0.3530,)
 
 

@@ -19,15 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf import backends, conversion, networks, parameters, spec
+from alexnet_mf import backends, conversion, spec
 from alexnet_mf.backends import switched
-from alexnet_mf.backends.base import Model
+from alexnet_mf.backends.contract import Model
 from alexnet_mf.data import Dataset, DatasetName
 from alexnet_mf.data import load as load_data
 from alexnet_mf.errors import AlexnetMfError, RunError
-from alexnet_mf.parameters import Parameters
-from alexnet_mf.spec import Network
-from alexnet_mf.specfile import find_network
+from alexnet_mf.spec import Network, zoo
+from alexnet_mf.spec.toml import find_network
 from alexnet_mf.training import board, checkpoint, job, listing, loop, metrics, record
 from alexnet_mf.training import folder as folders
 from alexnet_mf.training.checkpoint import Checkpoint
@@ -35,6 +34,8 @@ from alexnet_mf.training.loop import Epoch, Progress
 from alexnet_mf.training.opened import Which, open_weights
 from alexnet_mf.training.recipe import Recipe
 from alexnet_mf.training.run import Run
+from alexnet_mf.weights import parameters
+from alexnet_mf.weights.parameters import Parameters
 
 convert = conversion.convert
 
@@ -264,7 +265,7 @@ def _network_and_weights(net: Network | str | None, backend: str, weights: Sourc
     if isinstance(weights, (str, Path)):
         found = conversion.read(Path(weights), net=net, backend=backend)
         return found.network, found.parameters
-    network = net if isinstance(net, Network) else find_network(net or networks.ALEXNET.name, backend)
+    network = net if isinstance(net, Network) else find_network(net or zoo.ALEXNET.name, backend)
     if weights is None:
         return network, parameters.initialise(network, seed)
     parameters.check(weights, network)

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf import arithmetic, backends, files, networks, parameters, spec
+from alexnet_mf import backends, files, spec
 from alexnet_mf.errors import AlexnetMfError, ParametersError
-from alexnet_mf.parameters import Parameters
-from alexnet_mf.spec import Network
-from alexnet_mf.specfile import find_network
+from alexnet_mf.spec import Network, arithmetic, zoo
+from alexnet_mf.spec.toml import find_network
 from alexnet_mf.training.opened import Which, open_weights, weights_file
+from alexnet_mf.weights import parameters
+from alexnet_mf.weights.parameters import Parameters
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def read(path: Path, kind: str | None = None, net: Network | str | None = None, 
         raise ParametersError(f"{path}: ONNX is written and not read; there is {', '.join(readable())}")
     framework = KINDS[kind].backend
     assert framework is not None
-    network = net if isinstance(net, Network) else find_network(net or networks.ALEXNET.name, framework)
+    network = net if isinstance(net, Network) else find_network(net or zoo.ALEXNET.name, framework)
     content = _content(path, network)
     try:
         return Weights(kind, path, network, _decoded(framework, content, network, str(path)), {})
@@ -267,7 +268,7 @@ def encode(kind: str, weights: Weights) -> bytes:
 def _onnx_graph() -> Any:
     """The module that writes ONNX graphs; onnx is an extra."""
     try:
-        return importlib.import_module("alexnet_mf.onnx_graph")
+        return importlib.import_module("alexnet_mf.weights.onnx_graph")
     except ImportError as error:
         raise AlexnetMfError(f"ONNX files take onnx, which cannot be imported ({error}); pip install onnx, or install "
                              "alexnet_mf[onnx]") from error

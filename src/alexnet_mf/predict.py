@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.base import Model
 from alexnet_mf.backends.common import upsampling_factor
+from alexnet_mf.backends.contract import Model
 from alexnet_mf.data import FASHION_CLASSES
 from alexnet_mf.data.pictures import Picture, Preparation, Unreadable, pictures
 from alexnet_mf.errors import DataError, OutputsNotFinite
-from alexnet_mf.layers import Normalize
 from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import Normalize
 from alexnet_mf.training.loop import log_probabilities
 
 BATCH = 32

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alexnet_mf import arithmetic, backends, parameters
-from alexnet_mf.backends.base import NativeLayer
-from alexnet_mf.specfile import find_network
+from alexnet_mf import backends
+from alexnet_mf.backends.contract import NativeLayer
+from alexnet_mf.spec import arithmetic
+from alexnet_mf.spec.toml import find_network
+from alexnet_mf.weights import parameters
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from alexnet_mf import arithmetic, backends, networks, parameters
+from alexnet_mf import backends
 from alexnet_mf.analysis.costs import (
     CONVOLUTIONS,
     DENSE,
@@ -21,10 +21,11 @@ from alexnet_mf.analysis.costs import (
     Work,
     costs,
 )
-from alexnet_mf.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, LocalResponseNorm, MaxPool2d, Normalize
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, arithmetic, zoo
+from alexnet_mf.spec.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, LocalResponseNorm, MaxPool2d, Normalize
+from alexnet_mf.weights import parameters
 
-ALL = [networks.get_network(name) for name in networks.NETWORKS if name != "alexnet-tab"]
+ALL = [zoo.get_network(name) for name in zoo.NETWORKS if name != "alexnet-tab"]
 
 
 def layer(found: Costs, name: str) -> LayerCost:
@@ -38,7 +39,7 @@ def layer(found: Costs, name: str) -> LayerCost:
     ("alexnet", 46_764_746, 938_146_176), ("alexnet-tab", 46_764_746, 938_146_176),
     ("alexnet-2012", 60_965_224, 724_406_816), ("alexnet-owt", 61_100_840, 714_188_480), ("lenet5", 61_706, 416_520)])
 def test_the_facts(name, parameters, macs):
-    found = costs(networks.get_network(name), 3)
+    found = costs(zoo.get_network(name), 3)
     assert sum(cost.parameters for cost in found.layers) == parameters
     assert found.forward.macs == 3 * macs
     assert found.forward.flops == 2 * 3 * macs
@@ -182,7 +183,7 @@ def test_intensity_is_flop_over_bytes():
 
 def test_a_larger_batch_reads_weights_once_for_more_images():
     """So the intensity of a dense layer grows with the batch, up to what its activations allow."""
-    small, large = (layer(costs(networks.ALEXNET, n), "fc6").forward.intensity for n in (1, 64))
+    small, large = (layer(costs(zoo.ALEXNET, n), "fc6").forward.intensity for n in (1, 64))
     assert math.isclose(small, 2 * 4096 * 6400 / (4 * (6400 + 4096 * 6401 + 4096)))
     assert 50 * small < large < 64 * small
 

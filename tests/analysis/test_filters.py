@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from alexnet_mf import networks, parameters, spec
+from alexnet_mf import spec
 from alexnet_mf.analysis import filters, mosaic
 from alexnet_mf.analysis.filters import Filters
 from alexnet_mf.errors import ParametersError, RunError, SpecError
-from alexnet_mf.layers import Conv2d, Dense, Flatten
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, zoo
+from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
+from alexnet_mf.weights import parameters
 
 DENSE = Network("dense", (1, 28, 28), (Flatten("flatten"), Dense("fc1", units=10)))
 
@@ -37,7 +38,7 @@ def colour(channels: int = 3) -> Network:
                                                   Dense("fc2", units=10)))
 
 
-@pytest.mark.parametrize("network", [networks.LENET5, colour()], ids=lambda network: network.name)
+@pytest.mark.parametrize("network", [zoo.LENET5, colour()], ids=lambda network: network.name)
 def test_a_file_says_whose_its_weights_are(saved, network):
     found = filters.read(saved(network))
     first = network.layers[0].name
@@ -46,7 +47,7 @@ def test_a_file_says_whose_its_weights_are(saved, network):
 
 
 def test_of_another_programs_file_it_is_asked(saved):
-    path = saved(networks.LENET5, says=False)
+    path = saved(zoo.LENET5, says=False)
     with pytest.raises(ParametersError, match=r"w\.safetensors: does not say which network's .*--net"):
         filters.read(path)
     assert filters.read(path, "lenet5").weights.shape == (6, 1, 5, 5)
@@ -62,7 +63,7 @@ def test_a_run_shows_its_last_weights(tmp_path, saved):
     (run / "run.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RunError, match=r"run: has no weights\.safetensors"):
         filters.read(run)
-    saved(networks.LENET5, name="run/weights.safetensors")
+    saved(zoo.LENET5, name="run/weights.safetensors")
     assert filters.read(run).network == "lenet5"
 
 
@@ -92,7 +93,7 @@ def test_what_is_no_safetensors_is_told(tmp_path, content, net):
 
 
 def test_damaged_weights_are_told(tmp_path, saved):
-    path = saved(networks.LENET5)
+    path = saved(zoo.LENET5)
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_mf import backends, networks, parameters
+from alexnet_mf import backends
 from alexnet_mf.analysis.costs import MASK_BYTES, costs
 from alexnet_mf.analysis.peak import predicted_peak
-from alexnet_mf.backends.base import Sgd
-from alexnet_mf.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, MaxPool2d, Normalize
-from alexnet_mf.spec import Network
+from alexnet_mf.backends.contract import Sgd
+from alexnet_mf.spec import Network, zoo
+from alexnet_mf.spec.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, MaxPool2d, Normalize
+from alexnet_mf.weights import parameters
 
 TOLERANCE = 0.002
 
@@ -62,7 +63,7 @@ def test_by_hand_where_pixels_are_normalised():
 
 
 def test_without_momentum_a_velocity_less():
-    found = [predicted_peak(costs(networks.ALEXNET, 1, momentum=momentum)).bytes for momentum in (False, True)]
+    found = [predicted_peak(costs(zoo.ALEXNET, 1, momentum=momentum)).bytes for momentum in (False, True)]
     assert found[1] - found[0] == 4 * 46_764_746
 
 
@@ -124,7 +125,7 @@ def counted(backend: Any, network: Network, batch_size: int, momentum: float) ->
     ("alexnet-28", 16, 0.0)])
 def test_pytorchs_tensors_take_what_was_predicted(torch_backend, name, batch_size, momentum):
     """Where the peak is at the end of the forward pass, and where it is in the backward pass."""
-    network = networks.get_network(name)
+    network = zoo.get_network(name)
     predicted = predicted_peak(costs(network, batch_size, momentum=momentum > 0)).bytes
     assert counted(torch_backend, network, batch_size, momentum) == pytest.approx(predicted, rel=TOLERANCE)
 
@@ -156,7 +157,7 @@ def test_what_cublas_keeps_is_not_counted(torch_backend, monkeypatch):
     been taken, as cuBLAS's does."""
     import torch
 
-    network, rows = networks.LENET5, np.arange(32)
+    network, rows = zoo.LENET5, np.arange(32)
     model = torch_backend.build(network, parameters.initialise(network, 0), "cpu")
     placed = model.place(np.zeros((32, 1, 28, 28), np.float32), rows % 10)
     workspace, asked = {"bytes": 0}, []

@@ -9,12 +9,11 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from alexnet_mf import networks
 from alexnet_mf.analysis import plot
 from alexnet_mf.analysis.costs import costs
 from alexnet_mf.analysis.roofline import Ceilings
-from alexnet_mf.layers import Conv2d, Dense, Flatten
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, zoo
+from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
 
 DEVICE = Ceilings(300e9, 20e9)
 SECONDS = {"forward": 0.2, "step": 0.6}
@@ -31,8 +30,8 @@ def picture(network: Network, device: Ceilings = DEVICE, batch_size: int = 16):
 
 
 def test_each_layer_lies_on_the_roof_and_the_whole_where_it_was_measured():
-    found = costs(networks.ALEXNET, 16)
-    for panel, whole, seconds in zip(picture(networks.ALEXNET).axes, (found.forward, found.training), (0.2, 0.6)):
+    found = costs(zoo.ALEXNET, 16)
+    for panel, whole, seconds in zip(picture(zoo.ALEXNET).axes, (found.forward, found.training), (0.2, 0.6)):
         roof, convolutions, dense, measured = panel.lines
         assert roof.get_xdata()[1] == 15.0 and roof.get_ydata()[1] == 300.0
         assert len(convolutions.get_xdata()) == 5 and len(dense.get_xdata()) == 3
@@ -44,13 +43,13 @@ def test_each_layer_lies_on_the_roof_and_the_whole_where_it_was_measured():
 
 
 def test_axes_have_units():
-    left, right = picture(networks.ALEXNET).axes
+    left, right = picture(zoo.ALEXNET).axes
     assert left.get_xlabel() == right.get_xlabel() == "arithmetic intensity (FLOP/byte)"
     assert left.get_ylabel() == "rate (GFLOP/s)"
     assert "inference, batch 16" in left.get_title(loc="left")
 
 
-@pytest.mark.parametrize("network", [networks.ALEXNET, networks.LENET5, DEEP, DENSE], ids=lambda net: net.name)
+@pytest.mark.parametrize("network", [zoo.ALEXNET, zoo.LENET5, DEEP, DENSE], ids=lambda net: net.name)
 @pytest.mark.parametrize("device", [DEVICE, Ceilings(60e12, 3e12), Ceilings(1e9, 1e12)], ids=["cpu", "gpu", "odd"])
 def test_no_name_lies_over_another_or_over_a_point(network, device):
     figure = picture(network, device)
@@ -72,7 +71,7 @@ def test_no_name_lies_over_another_or_over_a_point(network, device):
 
 
 def test_no_colour_is_needed():
-    for panel in picture(networks.ALEXNET).axes:
+    for panel in picture(zoo.ALEXNET).axes:
         markers = [line.get_marker() for line in panel.lines]
         assert len(set(markers)) == len(markers)
         for line in panel.lines:
@@ -83,7 +82,7 @@ def test_no_colour_is_needed():
 
 
 def test_it_is_a_png():
-    assert plot.png(costs(networks.LENET5, 8), DEVICE, SECONDS).startswith(b"\x89PNG")
+    assert plot.png(costs(zoo.LENET5, 8), DEVICE, SECONDS).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("wanted, gap, places", [

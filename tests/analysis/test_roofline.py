@@ -6,9 +6,9 @@ import pytest
 
 from alexnet_mf.analysis.costs import UPDATE, Work, costs
 from alexnet_mf.analysis.roofline import COMPUTE, MEMORY, Ceilings, layer_times, predictions
-from alexnet_mf.layers import Conv2d, Dense, Flatten
-from alexnet_mf.networks import ALEXNET
 from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
+from alexnet_mf.spec.zoo import ALEXNET
 
 DEVICE = Ceilings(flops=1000.0, bandwidth=100.0)
 

@@ -6,16 +6,15 @@ import re
 
 import pytest
 
-from alexnet_mf import networks
 from alexnet_mf.analysis import words
 from alexnet_mf.analysis.costs import CONVOLUTIONS, DENSE, costs
 from alexnet_mf.analysis.roofline import Ceilings
-from alexnet_mf.layers import Conv2d, Dense, Flatten
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, zoo
+from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
 
 
 def test_alexnets_answers():
-    memory, computation, traffic = words.conclusions(costs(networks.ALEXNET, 16, momentum=True))
+    memory, computation, traffic = words.conclusions(costs(zoo.ALEXNET, 16, momentum=True))
     assert "fully connected layers dominate" in memory
     assert "Of the parameters, fully connected layers have 92 %." in memory
     assert "938,146,176 multiply-accumulates an image forward, 2,780,566,272 in training" in computation
@@ -37,12 +36,12 @@ def test_a_net_with_large_convolutions_and_a_small_dense_layer_is_told_the_other
 @pytest.mark.parametrize("momentum", [False, True])
 def test_the_batch_from_which_convolutions_hold_more(momentum):
     """Just there, and not one image earlier."""
-    found = costs(networks.ALEXNET, 1, momentum=momentum)
+    found = costs(zoo.ALEXNET, 1, momentum=momentum)
     said = re.search(r"From a batch of (\d+) on, convolutions hold more", words.memory(found))
     n = int(said[1])
 
     def held(batch_size: int) -> dict[str, float]:
-        return words.by_part(costs(networks.ALEXNET, batch_size, momentum=momentum), lambda layer: layer.held.total)
+        return words.by_part(costs(zoo.ALEXNET, batch_size, momentum=momentum), lambda layer: layer.held.total)
     assert held(n)[CONVOLUTIONS] > held(n)[DENSE]
     assert held(n - 1)[CONVOLUTIONS] <= held(n - 1)[DENSE]
 
@@ -54,7 +53,7 @@ def test_who_has_no_more_than_half_does_not_dominate():
 
 
 def test_what_a_device_makes_of_it():
-    found = costs(networks.ALEXNET, 16)
+    found = costs(zoo.ALEXNET, 16)
     (balanced,) = words.bandwidth(found, Ceilings(300e9, 20e9))
     assert balanced.startswith("Roofline: 300 GFLOP/s and 20.0 GB/s meet at 15.0 FLOP/byte.")
     assert "of pool1, pool2, pool5, fc6, fc7 and fc8" in balanced

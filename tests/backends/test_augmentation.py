@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from alexnet_mf import augmentation, backends, parameters
-from alexnet_mf.augmentation import KINDS, LUMA, Draws, draw
-from alexnet_mf.backends.base import Backend, Model, Sgd
-from alexnet_mf.layers import Conv2d, Dense, Flatten, MaxPool2d
+from alexnet_mf import backends
+from alexnet_mf.backends.contract import Backend, Model, Sgd
+from alexnet_mf.data import augmentation
+from alexnet_mf.data.augmentation import KINDS, LUMA, Draws, draw
 from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import Conv2d, Dense, Flatten, MaxPool2d
+from alexnet_mf.weights import parameters
 
 PLACES = [("flip",), ("crop",), ("flip", "crop")]
 

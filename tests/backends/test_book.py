@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_mf import data, parameters
-from alexnet_mf.networks import ALEXNET, TABS, get_network
+from alexnet_mf import data
 from alexnet_mf.spec import Network
+from alexnet_mf.spec.zoo import ALEXNET, TABS, get_network
+from alexnet_mf.weights import parameters
 
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
 WEIGHTED = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]

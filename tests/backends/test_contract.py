@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from alexnet_mf import arithmetic, backends, layers, parameters, spec
-from alexnet_mf.backends.base import RATE_INSIDE, RATE_OUTSIDE, Backend, Model, Sgd, Trainer
+from alexnet_mf import backends, spec
+from alexnet_mf.backends.contract import RATE_INSIDE, RATE_OUTSIDE, Backend, Model, Sgd, Trainer
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.errors import BackendUnavailable, DataError
-from alexnet_mf.layers import (
+from alexnet_mf.spec import Network, arithmetic, layers, with_dropout
+from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -27,8 +28,8 @@ from alexnet_mf.layers import (
     MaxPool2d,
     Normalize,
 )
-from alexnet_mf.networks import get_network
-from alexnet_mf.spec import Network, with_dropout
+from alexnet_mf.spec.zoo import get_network
+from alexnet_mf.weights import parameters
 
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
 

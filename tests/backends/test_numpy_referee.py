@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from alexnet_mf import arithmetic
-from alexnet_mf import parameters as canonical
 from alexnet_mf.backends import load
-from alexnet_mf.backends.base import Sgd
 from alexnet_mf.backends.common import PIXEL_SCALE
+from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.backends.numpy import layers, training, weights
 from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.backends.numpy.network import NumpyNetwork, build
 from alexnet_mf.errors import BackendUnavailable, DataError, ParametersError
-from alexnet_mf.layers import (
+from alexnet_mf.spec import Network, arithmetic, with_dropout
+from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -31,8 +30,8 @@ from alexnet_mf.layers import (
     MaxPool2d,
     Normalize,
 )
-from alexnet_mf.networks import ALEXNET
-from alexnet_mf.spec import Network, with_dropout
+from alexnet_mf.spec.zoo import ALEXNET
+from alexnet_mf.weights import parameters as canonical
 
 # Every layer type, a stride that does not divide, padding, overlapping windows, an odd and non-square input.
 SMALL = Network("small", (2, 13, 11), (

@@ -13,8 +13,8 @@ SCRIPT = """
 import sys
 import numpy as np
 from alexnet_mf import backends, parameters
-from alexnet_mf.backends.base import Sgd
-from alexnet_mf.layers import Dense, Flatten
+from alexnet_mf.backends.contract import Sgd
+from alexnet_mf.spec.layers import Dense, Flatten
 from alexnet_mf.spec import Network
 
 network = Network("tiny", (1, 4, 4), (Flatten("flatten"), Dense("fc1", units=3)))

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from alexnet_mf import backends, networks, parameters
-from alexnet_mf.backends.base import Backend, Device, Sgd
+from alexnet_mf import backends
+from alexnet_mf.backends.contract import Backend, Device, Sgd
 from alexnet_mf.backends.execution import SPEED_SETTINGS, Execution, Setting
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parity.case import Case, random_case
 from alexnet_mf.parity.referee import make_referee
 from alexnet_mf.parity.run import answer, compare
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, zoo
+from alexnet_mf.weights import parameters
 
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
 NETWORK_PHASES = {"input", "forward", "forward_backward", "optimizer", "step"}
@@ -254,4 +255,4 @@ def test_mxnets_gpu_build_is_kept_from_tf32(monkeypatch, requires, said, told):
     backend = backends.load("mxnet")
     monkeypatch.setattr(backend, "devices", lambda: [Device("cuda:0"), Device("cpu")])
     with pytest.raises(BackendUnavailable, match="no precision tf32 on cuda:0" if told == "0" else "unset NVIDIA_TF32"):
-        backend.build(networks.LENET5, {}, "cuda:0", Execution("tf32"))
+        backend.build(zoo.LENET5, {}, "cuda:0", Execution("tf32"))

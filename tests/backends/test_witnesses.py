@@ -13,10 +13,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from alexnet_mf import backends, parameters
-from alexnet_mf.networks import ALEXNET_OWT
-from alexnet_mf.parameters import Parameters
+from alexnet_mf import backends
 from alexnet_mf.parity.measure import TIERS, relative_l2
+from alexnet_mf.spec.zoo import ALEXNET_OWT
+from alexnet_mf.weights import parameters
+from alexnet_mf.weights.parameters import Parameters
 
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 IMAGES = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)

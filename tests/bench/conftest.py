@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_mf import backends, data, networks, spec
-from alexnet_mf.backends.base import Backend, Ceiling, Device, Model, find_precision
+from alexnet_mf import backends, data, spec
+from alexnet_mf.backends.contract import Backend, Ceiling, Device, Model, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
-from alexnet_mf.bench.link import WorkerFailed
 from alexnet_mf.bench.plan import Plan
 from alexnet_mf.bench.run import Bench
 from alexnet_mf.bench.worker import Worker
 from alexnet_mf.errors import BackendUnavailable
+from alexnet_mf.instruments.process import WorkerFailed
+from alexnet_mf.spec import zoo
 from alexnet_mf.training import loop
 
 
@@ -157,7 +158,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, device: FakeDevice, small: spec.Networ
     """Backends on one device, under the names of the registry; the training loop takes as long as their steps."""
     known = {name: FakeBackend(name, device) for name in backends.BACKENDS}
     monkeypatch.setattr(backends, "load", lambda name: known[name])
-    monkeypatch.setattr(networks, "get_network", lambda name, backend="torch": small)
+    monkeypatch.setattr(zoo, "get_network", lambda name, backend="torch": small)
 
     def train(model, train, test, recipe, seed) -> Any:
         steps = len(train) // recipe.batch_size

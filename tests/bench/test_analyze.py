@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_mf import backends, layers, networks, spec
+from alexnet_mf import backends, spec
 from alexnet_mf.analysis.measure import Memory, measure
 from alexnet_mf.bench import worker
-from alexnet_mf.bench.link import WorkerFailed, WorkerGone
 from alexnet_mf.errors import BenchError
+from alexnet_mf.instruments.process import WorkerFailed, WorkerGone
+from alexnet_mf.spec import layers, zoo
 
 
 @pytest.fixture
@@ -111,9 +112,9 @@ def test_a_worker_that_is_gone_is_asked_no_more(measured, local):
 
 
 def test_grey_images_where_the_network_takes_them_else_random_numbers():
-    grey = worker.inputs(networks.LENET5, 0, 6)
+    grey = worker.inputs(zoo.LENET5, 0, 6)
     assert (grey.name, grey.train.images.dtype, grey.train.images.shape) == ("synthetic", np.uint8, (6, 28, 28))
-    colour = worker.inputs(networks.ALEXNET_OWT, 0, 2)
+    colour = worker.inputs(zoo.ALEXNET_OWT, 0, 2)
     assert (colour.name, colour.train.images.dtype) == ("random", np.float32)
     assert colour.train.images.shape == (2, 3, 224, 224)
     few = spec.Network("few", (1, 28, 28), (layers.Flatten("flatten"), layers.Dense("fc", units=3)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from alexnet_mf import arithmetic, spec
+from alexnet_mf import spec
 from alexnet_mf.bench.plan import BOOK, OURS, PHASES, Contestant, Plan, work
 from alexnet_mf.errors import BenchError
-from alexnet_mf.networks import ALEXNET
+from alexnet_mf.spec import arithmetic
+from alexnet_mf.spec.zoo import ALEXNET
 
 
 def labels(plan: Plan) -> list[str]:

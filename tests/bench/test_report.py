@@ -12,8 +12,8 @@ import pytest
 from alexnet_mf.bench import plot, report
 from alexnet_mf.bench.report import Report
 from alexnet_mf.bench.report import report as make
-from alexnet_mf.bench.text import number_text, seconds_text
 from alexnet_mf.errors import BenchError
+from alexnet_mf.instruments.units import number_text, seconds_text
 
 
 def cell(found: Report, name: str, phase: str, column: str) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from alexnet_mf.bench import run as runs
-from alexnet_mf.bench.link import WorkerFailed, WorkerGone
 from alexnet_mf.bench.plan import CEILINGS, PHASES, Plan
 from alexnet_mf.bench.run import Bench
 from alexnet_mf.errors import BenchError
+from alexnet_mf.instruments.process import WorkerFailed, WorkerGone
 
 
 def rounds_of(result: dict[str, Any]) -> list[int]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from alexnet_mf import backends, spec
-from alexnet_mf.backends.base import Sgd
+from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.bench import worker as workers
 from alexnet_mf.bench.plan import CEILINGS, PHASES
 from alexnet_mf.bench.worker import PREFIX, Worker, peak_memory, serve
@@ -156,7 +156,8 @@ def test_what_frameworks_print_is_no_answer(small):
 
 
 def test_the_referees_phases_do_what_they_say(small, monkeypatch):
-    from alexnet_mf import data, parameters
+    from alexnet_mf import data
+    from alexnet_mf.weights import parameters
 
     model: Any = backends.load("numpy").build(small, parameters.initialise(small, 0))
     images = data.synthetic.load(0, train=8, test=1).train
@@ -183,9 +184,9 @@ def test_the_referees_phases_do_what_they_say(small, monkeypatch):
 
 
 def test_the_referee_computes_in_one_way_only(small):
-    from alexnet_mf import parameters
     from alexnet_mf.backends.execution import Execution
     from alexnet_mf.errors import BackendUnavailable
+    from alexnet_mf.weights import parameters
 
     numpy = backends.load("numpy")
     start = parameters.initialise(small, 0)

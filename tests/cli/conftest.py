@@ -13,8 +13,10 @@ import pytest
 from console import Outcome, call
 from run_folders import figures, start, stop_after
 
-from alexnet_mf import data, networks, spec
-from alexnet_mf.training import curves, job
+from alexnet_mf import data, spec
+from alexnet_mf.plots import curves
+from alexnet_mf.spec import zoo
+from alexnet_mf.training import job
 
 
 @pytest.fixture(autouse=True)
@@ -34,13 +36,13 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 def small_alexnet(small, monkeypatch):
     """A small network under AlexNet's name, and a small synthetic set."""
     network = dataclasses.replace(small, name="alexnet")
-    known = networks.get_network
+    known = zoo.get_network
 
     def get_network(name: str, backend: str = "torch") -> spec.Network:
         known(name, backend)
         return network
 
-    monkeypatch.setattr(networks, "get_network", get_network)
+    monkeypatch.setattr(zoo, "get_network", get_network)
     # It costs next to nothing.
     monkeypatch.setattr("alexnet_mf.training.job.for_network", lambda recipe, network: recipe)
     draw = data.synthetic.load

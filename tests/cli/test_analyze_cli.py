@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 from console import assert_one_line
 
-from alexnet_mf import backends, layers, networks, parameters, spec, specfile
+from alexnet_mf import backends, spec
 from alexnet_mf.analysis.costs import costs
 from alexnet_mf.analysis.measure import PHASES, Measured, Memory
 from alexnet_mf.analysis.peak import predicted_peak
 from alexnet_mf.analysis.roofline import Ceilings
-from alexnet_mf.bench import conditions
-from alexnet_mf.bench.statistics import estimate
 from alexnet_mf.cli import analyze
 from alexnet_mf.errors import BenchError
+from alexnet_mf.instruments import machine
+from alexnet_mf.instruments.statistics import estimate
+from alexnet_mf.spec import layers, toml, zoo
 from alexnet_mf.training import memory
+from alexnet_mf.weights import parameters
 
 TABLE = ["analyze", "--no-measure"]
 
@@ -49,12 +51,12 @@ def test_the_tables_of_alexnet(command):
         assert f"\n{sentence}" in outcome.out
 
 
-@pytest.mark.parametrize("net", networks.NETWORKS)
+@pytest.mark.parametrize("net", zoo.NETWORKS)
 def test_every_network_as_json(command, net):
     outcome = command(*TABLE, "--net", net, "--batch-size", "3", "--json", "-")
     assert outcome.code == 0
     report = json.loads(outcome.out)
-    network = networks.get_network(net)
+    network = zoo.get_network(net)
     found = costs(network, 3, momentum=report["momentum"] > 0)
     assert report["batch_size"] == 3 and report["measured"] is None
     assert [layer["layer"] for layer in report["layers"]] == [layer.name for layer in network.layers]
@@ -105,7 +107,7 @@ def measured(monkeypatch):
         asked.update(options, network=network.name, backend=backend, device=device, batch_size=batch_size,
                      momentum=momentum)
         seconds = {what: estimate([0.5] * options["rounds"]) for what in (*PHASES, "matrix product", "copy")}
-        found = conditions.conditions([])
+        found = machine.conditions([])
         return Measured(backend, "cuda:0" if asked.get("allocator") else "cpu", "a GPU", "float32", {"torch": "1.0"},
                         asked.get("settings", {}), seconds, Ceilings(300e9, 20e9),
                         Memory(300, 900, asked.get("allocator")), found)
@@ -135,7 +137,7 @@ def test_predictions_stand_beside_what_was_measured(command, measured, tmp_path)
 @pytest.mark.parametrize("over, code, told", [(1.0, 0, "+0.0 %"), (1.09, 0, "+9.0 %"), (1.2, 1, "+20.0 %"),
                                               (0.8, 1, "-20.0 %")])
 def test_an_allocator_that_contradicts_the_prediction_exits_with_1(command, measured, over, code, told):
-    peak = predicted_peak(costs(networks.ALEXNET, 16, momentum=True)).bytes
+    peak = predicted_peak(costs(zoo.ALEXNET, 16, momentum=True)).bytes
     measured["allocator"] = round(over * peak)
     outcome = command("analyze", "--device", "cpu")
     assert outcome.code == code
@@ -160,7 +162,7 @@ def test_the_title_tells_of_intervals_where_there_are_any(command, measured, rou
     ({"OMP_NUM_THREADS": "4,2"}, ""), ({}, "")])
 def test_threads_are_told_as_they_were_not_as_there_are_cores(command, measured, settings, threads):
     measured["settings"] = settings
-    cpu, cores = conditions.cpu()[0], conditions.usable_cores()
+    cpu, cores = machine.cpu()[0], machine.usable_cores()
     out = command("analyze", "--device", "cpu").out
     assert f"(mxnet float32 on {cpu}, {threads}{cores} cores)\n" in out
     assert f", {cpu}, {threads}{cores} cores, load" in out.splitlines()[-1]
@@ -191,7 +193,7 @@ def test_analyze_for_real(command):
 
 
 @pytest.mark.parametrize("words, fragments", [
-    ([*TABLE, "--net", "lenet"], ["unknown network 'lenet'", *networks.NETWORKS]),
+    ([*TABLE, "--net", "lenet"], ["unknown network 'lenet'", *zoo.NETWORKS]),
     ([*TABLE, "--net", "gone.toml"], ["gone.toml: cannot be read"]),
     ([*TABLE, "--batch-size", "0"], ["--batch-size", "at least 1"]),
     ([*TABLE, "--batch-size", "x"], ["--batch-size", "'x'"]),
@@ -227,7 +229,7 @@ def test_without_matplotlib_it_says_so_before_the_work(command, measured, monkey
 
 def changed(tmp_path: Path, network: spec.Network, *changes: tuple[str, str]) -> Path:
     """A network's TOML with some words replaced, the first time each."""
-    text = specfile.dump(network)
+    text = toml.dump(network)
     for old, new in changes:
         assert old in text
         text = text.replace(old, new, 1)
@@ -253,7 +255,7 @@ BAD = [
 def test_a_network_that_makes_no_sense_is_refused_before_anything_is_allocated(command, tmp_path, words, changes,
                                                                              fragments, monkeypatch):
     monkeypatch.setattr(parameters, "initialise", lambda *arguments, **options: pytest.fail("weights were drawn"))
-    outcome = command(*words, "--net", changed(tmp_path, networks.ALEXNET, *changes))
+    outcome = command(*words, "--net", changed(tmp_path, zoo.ALEXNET, *changes))
     assert_one_line(outcome, "net.toml", *fragments)
     assert outcome.out == ""
 
@@ -262,8 +264,8 @@ def test_a_network_that_makes_no_sense_is_refused_before_anything_is_allocated(c
 
 
 def test_filters_of_a_file_and_of_a_run(command, tmp_path):
-    parameters.save(tmp_path / "w.safetensors", parameters.initialise(networks.LENET5, 0),
-                    {"network": spec.as_dict(networks.LENET5)})
+    parameters.save(tmp_path / "w.safetensors", parameters.initialise(zoo.LENET5, 0),
+                    {"network": spec.as_dict(zoo.LENET5)})
     outcome = command("plot", "filters", "w.safetensors", "--plot", "f.png")
     assert (outcome.code, outcome.out, outcome.err) == (0, "f.png: 6 filters of conv1 of lenet5\n", "")
     assert Path("f.png").read_bytes().startswith(b"\x89PNG")
@@ -294,7 +296,7 @@ def test_filters_that_cannot_be_drawn_are_told_in_one_line(command, tmp_path, wo
 
 def test_free_memory_is_asked_of_the_machine_only_where_no_gpu_is_used(command, measured, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda: 10**6)
-    monkeypatch.setattr(conditions, "gpus", lambda: [{"name": "GPU"}])
+    monkeypatch.setattr(machine, "gpus", lambda: [{"name": "GPU"}])
     assert command("analyze").code == 0
     assert_one_line(command("analyze", "--device", "cpu", "--backend", "mxnet"), "does not fit",
                     "not even a single image would")

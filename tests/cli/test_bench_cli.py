@@ -21,10 +21,12 @@ import numpy as np
 import pytest
 from console import Outcome
 
-from alexnet_mf import backends, cli, networks, spec
-from alexnet_mf.bench import link, record, run
+from alexnet_mf import backends, cli, spec
+from alexnet_mf.bench import record, run
 from alexnet_mf.bench.plan import PHASES
 from alexnet_mf.cli import bench as verb
+from alexnet_mf.instruments import process
+from alexnet_mf.spec import zoo
 
 QUICK = ["--backends", "numpy", "--precision", "float64", "--batch-size", "2", "--epoch-batches", "2",
          "--sample-seconds", "0.01"]
@@ -40,12 +42,12 @@ def command(command):
 def small_alexnet(small, monkeypatch) -> spec.Network:
     """A small network under AlexNet's name; workers get it from us."""
     network = dataclasses.replace(small, name="alexnet")
-    known = networks.get_network
+    known = zoo.get_network
 
     def get_network(name: str, backend: str = "torch") -> spec.Network:
         known(name, backend)
         return network
-    monkeypatch.setattr(networks, "get_network", get_network)
+    monkeypatch.setattr(zoo, "get_network", get_network)
     return network
 
 
@@ -227,11 +229,12 @@ def test_a_signal_ends_the_workers_and_keeps_what_was_measured(small, tmp_path, 
     """In a process of its own, which is sent the signal once a first sample has been taken."""
     program = f"""
 import json, signal, sys
-from alexnet_mf import networks, spec
+from alexnet_mf import spec
+from alexnet_mf.spec import zoo
 from alexnet_mf.bench.run import Bench
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 network = spec.from_dict(json.loads({json.dumps(json.dumps(spec.as_dict(small)))}))
-networks.get_network = lambda name, backend="torch": network
+zoo.get_network = lambda name, backend="torch": network
 sample = Bench._sample
 def noted(self, *arguments):
     sample(self, *arguments)
@@ -345,4 +348,4 @@ def test_nothing_is_imported_that_is_not_used():
 
 def test_a_worker_is_waited_for_long_enough():
     """Compiling for a GPU takes minutes."""
-    assert link.ANSWER_SECONDS >= 600
+    assert process.ANSWER_SECONDS >= 600

@@ -29,12 +29,14 @@ import pytest
 from console import Outcome, assert_one_line
 
 import alexnet_mf
-from alexnet_mf import backends, cli, data, networks, parameters, spec
+from alexnet_mf import backends, cli, data, spec
 from alexnet_mf.backends.numpy.backend import NumpyModel
 from alexnet_mf.cli import output
 from alexnet_mf.errors import DataError
+from alexnet_mf.spec import zoo
 from alexnet_mf.training import job
 from alexnet_mf.training.recipe import BOOK, QUICK
+from alexnet_mf.weights import parameters
 
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
 CLOSING = re.compile(r"loss (\d+\.\d{3}), train acc ([01]\.\d{3}), test acc ([01]\.\d{3})\n"
@@ -94,7 +96,7 @@ def test_the_stated_defaults_are_those_that_hold():
     assert (options.backend, options.recipe, options.epochs, options.lr, options.dropout) == (None,) * 5
     for asked, device, recipe in ((None, "cpu", QUICK), (None, "cuda:0", BOOK), ("book", "cpu", BOOK),
                                   ("quick", "cuda:0", QUICK)):
-        assert job.choose_recipe(asked, networks.ALEXNET, device) == recipe
+        assert job.choose_recipe(asked, zoo.ALEXNET, device) == recipe
 
 
 def test_version(command):
@@ -257,7 +259,7 @@ def test_list_networks(command):
     outcome = command("list", "networks")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.lines[0].split() == ["network", "input", "parameters", "multiply", "accumulates", "source"]
-    assert [line.split()[0] for line in outcome.lines[1:]] == list(networks.NETWORKS)
+    assert [line.split()[0] for line in outcome.lines[1:]] == list(zoo.NETWORKS)
     rows = {line.split()[0]: line for line in outcome.lines[1:]}
     for name in ("alexnet", "alexnet-tab"):
         assert rows[name].split()[1:4] == ["1x224x224", "46,764,746", "938,146,176"]
@@ -265,13 +267,13 @@ def test_list_networks(command):
     assert rows["alexnet-owt"].split()[1:4] == ["3x224x224", "61,100,840", "714,188,480"]
     assert rows["lenet5"].split()[1:4] == ["1x28x28", "61,706", "416,520"]
     assert command("list", "networks", "lenet5").lines[1:] == [
-        f"lenet5   1x28x28      61,706               416,520  {networks.LENET5.source}"]
+        f"lenet5   1x28x28      61,706               416,520  {zoo.LENET5.source}"]
 
 
 def test_list_networks_as_json(command):
     outcome = command("list", "networks", "--json", "-")
     entries = json.loads(outcome.out)
-    assert [entry["network"] for entry in entries] == list(networks.NETWORKS)
+    assert [entry["network"] for entry in entries] == list(zoo.NETWORKS)
     assert {(entry["parameters"], entry["multiply_accumulates"]) for entry in entries[:2]} == {
         (46_764_746, 938_146_176)}
 
@@ -615,9 +617,10 @@ def test_durations_read_well(seconds, text):
 
 DRIVER = """
 import json, signal, sys
-from alexnet_mf import networks, spec
+from alexnet_mf import spec
+from alexnet_mf.spec import zoo
 network = spec.from_dict(json.loads({network!r}))
-networks.get_network = lambda name, backend="torch": network
+zoo.get_network = lambda name, backend="torch": network
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 from alexnet_mf.cli import main
 sys.exit(main())
@@ -790,8 +793,8 @@ def test_the_main_job(framework, tmp_path):
     assert "46,764,746" in done.stdout
     assert "\x1b" not in done.stdout
     report = json.loads(report_file.read_text(encoding="utf-8"))
-    assert report["spec_sha256"] == spec.digest(networks.ALEXNET)
+    assert report["spec_sha256"] == spec.digest(zoo.ALEXNET)
     assert report["versions"][framework]
     assert len(report["losses"]) == 2
-    trained = parameters.load(weights_file, networks.ALEXNET)
-    assert parameters.digest(trained) != parameters.digest(parameters.initialise(networks.ALEXNET, 0))
+    trained = parameters.load(weights_file, zoo.ALEXNET)
+    assert parameters.digest(trained) != parameters.digest(parameters.initialise(zoo.ALEXNET, 0))

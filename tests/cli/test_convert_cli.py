@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_mf import conversion, networks, parameters, spec, specfile
+from alexnet_mf import conversion, spec
 from alexnet_mf.conversion import KINDS
+from alexnet_mf.spec import toml, zoo
+from alexnet_mf.weights import parameters
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def test_each_error_is_one_line_and_leaves_nothing(command, run, tmp_path, words
     (tmp_path / "empty").mkdir()
     (tmp_path / "taken.npz").write_text("mine")
     (tmp_path / "a.onnx").write_text("mine")
-    (tmp_path / "lenet.toml").write_text(specfile.dump(networks.LENET5), encoding="utf-8")
+    (tmp_path / "lenet.toml").write_text(toml.dump(zoo.LENET5), encoding="utf-8")
     before = sorted(path.name for path in tmp_path.rglob("*"))
     done = command("convert", *words)
     assert (done.code, done.out) == (2, "")

@@ -22,7 +22,8 @@ from run_folders import (
     stop_after,
 )
 
-from alexnet_mf.training import checkpoint, curves, metrics, run
+from alexnet_mf.plots import curves
+from alexnet_mf.training import checkpoint, metrics, run
 from alexnet_mf.training.folder import BEST, WEIGHTS
 from alexnet_mf.training.opened import WHICH, open_weights
 from alexnet_mf.training.record import read as read_record

@@ -22,9 +22,10 @@ from alexnet_mf.training.folder import BEST, WEIGHTS
 
 DRIVER = """
 import json, signal, sys
-from alexnet_mf import networks, spec
+from alexnet_mf import spec
+from alexnet_mf.spec import zoo
 network = spec.from_dict(json.loads({network!r}))
-networks.get_network = lambda name, backend="torch": network
+zoo.get_network = lambda name, backend="torch": network
 signal.signal(signal.SIGINT, signal.default_int_handler)
 {more}
 from alexnet_mf.cli import main

@@ -27,14 +27,15 @@ import pytest
 from console import Outcome
 from safetensors.numpy import save_file
 
-from alexnet_mf import backends, data, networks, parameters, spec
+from alexnet_mf import backends, data, spec
 from alexnet_mf.cli import output
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parity import run, trace
 from alexnet_mf.parity.case import Case
 from alexnet_mf.parity.ladder import RUNGS
 from alexnet_mf.parity.trace import Trace
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, zoo
+from alexnet_mf.weights import parameters
 
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
 DRAWN = data.synthetic.load(0, train=1, test=12)
@@ -210,7 +211,7 @@ def test_a_network_that_only_calls_itself_alexnet_is_told_in_one_line(command, f
     """The referee computes AlexNet, here another small network."""
     *rest, last = files.network.layers
     real = dataclasses.replace(files.network, name="alexnet", layers=(*rest, dataclasses.replace(last, units=11)))
-    monkeypatch.setattr(networks, "get_network", lambda name, backend="torch": real)
+    monkeypatch.setattr(zoo, "get_network", lambda name, backend="torch": real)
     assert command("compare", files.save(ask(real))).code == 0
     path = files.save(ask(dataclasses.replace(files.network, name="alexnet")))
     assert_one_line(command("compare", path), "numpy and torch", "layers or parameters")
@@ -446,8 +447,8 @@ def test_a_place_that_cannot_be_written_is_told_before_the_comparison(command, f
 @pytest.fixture
 def small_alexnet(small, monkeypatch):
     """A small network in AlexNet's place, and a small synthetic set."""
-    known = networks.get_network
-    monkeypatch.setattr(networks, "get_network", lambda name, backend="torch": known(name, backend) and small)
+    known = zoo.get_network
+    monkeypatch.setattr(zoo, "get_network", lambda name, backend="torch": known(name, backend) and small)
     draw = data.synthetic.load
     monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=16, test=32))
     return small
@@ -725,7 +726,7 @@ def test_of_several_networks_those_before_a_failure_are_told(command, asked, mon
 def test_all_networks_are_those_that_are_the_same_everywhere(command, asked, monkeypatch):
     monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
     assert command("--net", "all", "--json", "-").code == 0
-    assert nets_asked(asked) == [name for name in networks.NETWORKS if name != "alexnet-tab"]
+    assert nets_asked(asked) == [name for name in zoo.NETWORKS if name != "alexnet-tab"]
 
 
 def test_of_several_networks_an_unknown_one_is_told_before_the_work(command, monkeypatch):
@@ -737,12 +738,13 @@ def test_of_several_networks_an_unknown_one_is_told_before_the_work(command, mon
 
 DRIVER = """
 import dataclasses, json, sys
-from alexnet_mf import data, networks, spec
+from alexnet_mf import data, spec
+from alexnet_mf.spec import zoo
 network, draw = spec.from_dict(json.loads({network!r})), data.synthetic.load
 first, *rest = network.layers
 tab = dataclasses.replace(network, layers=(dataclasses.replace(first, padding=2), *rest))  # TensorFlow's, say
 theirs = ("alexnet-tab", "tensorflow")
-networks.get_network = lambda name, backend="torch": tab if (name, backend) == theirs else network
+zoo.get_network = lambda name, backend="torch": tab if (name, backend) == theirs else network
 data.synthetic.load = lambda seed: draw(seed, train=16, test=32)
 from alexnet_mf.cli import main
 sys.exit(main(sys.argv[3:]))  # after -m alexnet_mf

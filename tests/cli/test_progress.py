@@ -11,14 +11,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from alexnet_mf import backends, parameters
-from alexnet_mf.backends.base import Sgd
+from alexnet_mf import backends
+from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.cli import progress as shown
 from alexnet_mf.cli.progress import DownloadDisplay, ImagesDisplay, TrainingDisplay, fitted
 from alexnet_mf.data import LabelledImages
 from alexnet_mf.training import loop
 from alexnet_mf.training.loop import Epoch, Progress
 from alexnet_mf.training.recipe import Recipe
+from alexnet_mf.weights import parameters
 
 
 class Terminal(io.StringIO):

@@ -28,11 +28,13 @@ from run_folders import (
     tensor_digest,
 )
 
-from alexnet_mf import networks, parameters, spec
+from alexnet_mf import spec
 from alexnet_mf.cli import train
+from alexnet_mf.spec import zoo
 from alexnet_mf.training import checkpoint, job, run
 from alexnet_mf.training.folder import BEST, WEIGHTS
 from alexnet_mf.training.weight_files import WeightFiles
+from alexnet_mf.weights import parameters
 
 # What a run leaves
 
@@ -87,7 +89,7 @@ def test_saved_weights_are_those_of_the_run(quick, command, tmp_path):
 
 def test_without_matplotlib_there_is_one_notice_and_no_picture(command, small_alexnet, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for name in [name for name in sys.modules if name.startswith(("matplotlib.", "alexnet_mf.training.curves"))]:
+    for name in [name for name in sys.modules if name.startswith(("matplotlib.", "alexnet_mf.plots.curves"))]:
         monkeypatch.delitem(sys.modules, name)
     outcome = start(command, tmp_path / "run")
     assert outcome.code == 0
@@ -306,7 +308,7 @@ def test_flags_that_agree_with_the_run_are_taken(whole, stopped, command):
 
 def test_another_spec_under_the_same_name_changes_nothing(whole, stopped, command, monkeypatch):
     """A later version of this program may have another `alexnet`: the run keeps its own."""
-    monkeypatch.setattr(networks, "get_network", None)
+    monkeypatch.setattr(zoo, "get_network", None)
     assert resume(command, stopped).code == 0
     assert figures(stopped) == whole
 

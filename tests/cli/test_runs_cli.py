@@ -74,6 +74,6 @@ def test_plot_tells_what_is_wrong_in_one_line(quick, command, tmp_path, words, f
 def test_plot_without_matplotlib_says_how_to_get_it(quick, command, tmp_path, monkeypatch):
     start(command, tmp_path / "run")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for name in [name for name in sys.modules if name.startswith(("matplotlib.", "alexnet_mf.training.curves"))]:
+    for name in [name for name in sys.modules if name.startswith(("matplotlib.", "alexnet_mf.plots.curves"))]:
         monkeypatch.delitem(sys.modules, name)
     assert_refused(command("plot", "curves", "run", "--plot", "c.png"), "pip install matplotlib")

@@ -13,8 +13,10 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from alexnet_mf import backends, data, layers, networks, parameters, spec
+from alexnet_mf import backends, data, spec
+from alexnet_mf.spec import layers, zoo
 from alexnet_mf.training import job, run
+from alexnet_mf.weights import parameters
 
 
 @pytest.fixture
@@ -126,7 +128,7 @@ def test_a_frameworks_own_file_is_evaluated_in_that_framework_and_in_any(command
 
 def test_a_frameworks_own_file_that_does_not_fit_is_named_by_its_tensors(command, requires):
     """It cannot say whose it is: without --net it is taken for AlexNet's."""
-    parameters.save(Path("w"), parameters.initialise(networks.LENET5, 0), {"network": spec.as_dict(networks.LENET5)})
+    parameters.save(Path("w"), parameters.initialise(zoo.LENET5, 0), {"network": spec.as_dict(zoo.LENET5)})
     assert command("convert", "w", "w.npz").code == 0
     done = command("evaluate", "w.npz", "--backend", "numpy", "--data", "synthetic")
     assert done.code == 2 and done.out == "" and len(done.err.splitlines()) == 1
@@ -197,8 +199,8 @@ def test_pictures_get_classes_and_probabilities(command, trained, pictures):
     assert done.lines[2].split() == ["picture", "class", "probability", "then"]
     found = json.loads(Path("p.json").read_text())
     assert found["unreadable"] == [] and found["preprocessing"] in done.lines[1]
-    model = backends.load("numpy").build(networks.get_network("alexnet"), parameters.load(
-        Path("first/weights.safetensors"), networks.get_network("alexnet")), "cpu")
+    model = backends.load("numpy").build(zoo.get_network("alexnet"), parameters.load(
+        Path("first/weights.safetensors"), zoo.get_network("alexnet")), "cpu")
     logits = model.logits(model.place(pictures, np.zeros(3, np.int64)), 8)
     for number, (line, entry, row) in enumerate(zip(done.lines[3:], found["images"], logits, strict=True)):
         best = np.argsort(-row)[:2]
@@ -271,7 +273,7 @@ def test_names_of_classes_from_a_file(command, trained, pictures):
 
 
 def test_without_matplotlib_it_is_told_before_the_work(command, trained, pictures, monkeypatch):
-    monkeypatch.setitem(sys.modules, "alexnet_mf.drawing", None)
+    monkeypatch.setitem(sys.modules, "alexnet_mf.plots.drawing", None)
     for words in (["predict", "first", "pictures"], ["evaluate", "first"]):
         done = command(*words, "--plot", "x.png")
         assert done.code == 2 and done.out == "" and "--plot takes matplotlib" in done.err

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from alexnet_mf import arithmetic, backends, cli, conversion, data, parameters, specfile
+from alexnet_mf import backends, cli, conversion, data
 from alexnet_mf.bench import record as bench_record
 from alexnet_mf.bench.report import markdown, report
 from alexnet_mf.cli import predict
@@ -25,23 +25,26 @@ from alexnet_mf.cli import sweep as sweep_verb
 from alexnet_mf.cli import train as train_verb
 from alexnet_mf.data import idx, pictures
 from alexnet_mf.errors import AlexnetMfError
-from alexnet_mf.networks import LENET5
 from alexnet_mf.parity import trace
+from alexnet_mf.plots import curves
+from alexnet_mf.spec import arithmetic, toml
+from alexnet_mf.spec.zoo import LENET5
 from alexnet_mf.sweep import plot as sweep_plot
 from alexnet_mf.sweep import record as sweep_record
 from alexnet_mf.sweep.report import report as sweep_report
-from alexnet_mf.training import curves, listing, metrics, record, run
+from alexnet_mf.training import listing, metrics, record, run
 from alexnet_mf.training.opened import backend_of, open_weights
+from alexnet_mf.weights import parameters
 
 BOUND = 700_000_000
 """Bytes that reading a file may take: the largest picture takes 400 million, an idx file no more than it has."""
 
 
 def read_toml(folder: Path) -> None:
-    network = specfile.load(folder / "net.toml")
+    network = toml.load(folder / "net.toml")
     parameters.shapes(network)
     arithmetic.input_shapes(network)
-    specfile.dump(network)
+    toml.dump(network)
 
 
 def read_weights(folder: Path) -> None:

@@ -40,13 +40,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from played import Trainings
 
-from alexnet_mf import backends, cli, data, files, layers, parameters, spec, specfile
-from alexnet_mf.networks import LENET5
+from alexnet_mf import backends, cli, data, files, spec
 from alexnet_mf.parity import trace
-from alexnet_mf.specfile import dump
+from alexnet_mf.spec import layers, toml
+from alexnet_mf.spec.toml import dump
+from alexnet_mf.spec.zoo import LENET5
 from alexnet_mf.sweep.plan import Plan
 from alexnet_mf.sweep.run import Sweep, begin
 from alexnet_mf.training.record import MOST_BYTES
+from alexnet_mf.weights import parameters
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
 
@@ -309,7 +311,7 @@ def test_the_largest_picture_fits_into_the_bound(child: Child, tmp_path: Path) -
 def test_what_is_small_to_read_and_large_to_hold_fits_too(kind: str, child: Child, good: dict[str, Any],
                                                           tmp_path: Path) -> None:
     """Empty lists by the million, as many as are read, where nobody asks for them: objects take twenty times more."""
-    size = {"run": MOST_BYTES, "toml": specfile.MOST_BYTES}.get(kind, files.MOST_JSON)
+    size = {"run": MOST_BYTES, "toml": toml.MOST_BYTES}.get(kind, files.MOST_JSON)
     wide = f"[{'[],' * (size // 3 - 20)}[]]"
     if kind == "toml":
         (tmp_path / "net.toml").write_text(f"x = {wide}")

@@ -20,7 +20,13 @@ import pytest
 
 from alexnet_mf import backends, data
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
-from alexnet_mf.layers import (
+from alexnet_mf.parity.case import Case, random_case
+from alexnet_mf.parity.causes.inputs import IMAGENET
+from alexnet_mf.parity.referee import Referee, make_referee
+from alexnet_mf.parity.run import compare
+from alexnet_mf.parity.trace import trace
+from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -31,12 +37,6 @@ from alexnet_mf.layers import (
     MaxPool2d,
     Normalize,
 )
-from alexnet_mf.parity.case import Case, random_case
-from alexnet_mf.parity.causes.inputs import IMAGENET
-from alexnet_mf.parity.referee import Referee, make_referee
-from alexnet_mf.parity.run import compare
-from alexnet_mf.parity.trace import trace
-from alexnet_mf.spec import Network
 
 # Sizes chosen so that faults stay silent, as in AlexNet: conv1 gives 18x18 with padding 0 and 1; pool1 gives 8x8 or,
 # rounded up, 9x9, and pool2 makes 4x4 of both. fc4 is square, conv2 has as many input as output channels.

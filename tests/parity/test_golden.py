@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_mf import backends, data, networks, parameters, spec
-from alexnet_mf.backends.base import Backend
+from alexnet_mf import backends, data, spec
+from alexnet_mf.backends.contract import Backend
 from alexnet_mf.parity.case import Case, make_case
 from alexnet_mf.parity.measure import TIERS
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, zoo
+from alexnet_mf.weights import parameters
 
 FOLDER = Path(__file__).parent / "golden"
-NETWORKS = {**{name: (name, "torch") for name in networks.NETWORKS if name != "alexnet-tab"},
+NETWORKS = {**{name: (name, "torch") for name in zoo.NETWORKS if name != "alexnet-tab"},
             **{f"alexnet-tab-{tab}": ("alexnet-tab", tab) for tab in ("torch", "tensorflow", "mxnet")}}
 BATCH = 2
 EPSILON = 1e-10
@@ -56,7 +57,7 @@ def norms(model: Any, case: Case) -> dict[str, float]:
 @functools.cache
 def measured(name: str, backend_name: str) -> dict[str, Any]:
     """All golden numbers of one network, as one backend computes them."""
-    network = networks.get_network(*NETWORKS[name])
+    network = zoo.get_network(*NETWORKS[name])
     case = question(network)
     build = backends.load(backend_name).build
     exported = parameters.digest(build(network, parameters.initialise(network, 0)).export())
@@ -76,7 +77,7 @@ def real_images(backend_name: str) -> dict[str, str]:
     """Fashion-MNIST's, and what networks that take it enlarged and as it is are fed."""
     build = backends.load(backend_name).build
     large, plain = (images(build(case.network, case.parameters()), case)
-                    for case in (question(network, "fashion-mnist") for network in (networks.ALEXNET, networks.LENET5)))
+                    for case in (question(network, "fashion-mnist") for network in (zoo.ALEXNET, zoo.LENET5)))
     assert (plain["images"], plain["labels"]) == (large["images"], large["labels"])
     return {**large, "pixels_28x28": plain["pixels"]}
 

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_mf import arithmetic, backends, data, parameters, spec
+from alexnet_mf import backends, data, spec
 from alexnet_mf.errors import TraceError
-from alexnet_mf.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
 from alexnet_mf.parity import ladder
 from alexnet_mf.parity.case import Case, random_case
 from alexnet_mf.parity.ladder import RUNGS, Comparison, Measurement, Rung
@@ -25,7 +24,9 @@ from alexnet_mf.parity.measure import TIERS, ratio, relative_l2, relative_larges
 from alexnet_mf.parity.referee import Referee, branch_gradients, make_referee, sgd_rule, take_steps
 from alexnet_mf.parity.run import Report, compare
 from alexnet_mf.parity.trace import Trace, trace
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, arithmetic
+from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
+from alexnet_mf.weights import parameters
 
 # Images are enlarged; conv1 gives 18x18 with padding 0 as with padding 1, so that both have the same parameters.
 NETWORK = Network("small", (1, 56, 56), (

@@ -16,7 +16,12 @@ from hypothesis import strategies as st
 from alexnet_mf import backends
 from alexnet_mf.backends.numpy import layers, training
 from alexnet_mf.errors import SpecError
-from alexnet_mf.layers import (
+from alexnet_mf.parity.case import random_case
+from alexnet_mf.parity.referee import SOFTMAX_ERROR, Referee, make_referee
+from alexnet_mf.parity.run import compare
+from alexnet_mf.parity.trace import trace
+from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -28,11 +33,6 @@ from alexnet_mf.layers import (
     Normalize,
     output_shape,
 )
-from alexnet_mf.parity.case import random_case
-from alexnet_mf.parity.referee import SOFTMAX_ERROR, Referee, make_referee
-from alexnet_mf.parity.run import compare
-from alexnet_mf.parity.trace import trace
-from alexnet_mf.spec import Network
 
 ACTIVATIONS = st.sampled_from([None, "relu", "relu", "sigmoid"])
 RATES = st.sampled_from([0, 0.1, 0.25, 0.5, 0.8])

@@ -12,12 +12,12 @@ from dataclasses import replace
 import pytest
 
 from alexnet_mf import backends, data
-from alexnet_mf.layers import Conv2d, Dense, Layer
-from alexnet_mf.networks import ALEXNET
 from alexnet_mf.parity.case import Case, make_case
 from alexnet_mf.parity.referee import Referee, make_referee
 from alexnet_mf.parity.run import compare
 from alexnet_mf.parity.trace import trace
+from alexnet_mf.spec.layers import Conv2d, Dense, Layer
+from alexnet_mf.spec.zoo import ALEXNET
 
 COUNT = 48
 """Images in a case: nine batches of four, and some more to classify."""

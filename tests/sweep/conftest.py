@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from played import DATA, Trainings
 
-from alexnet_mf import networks
-from alexnet_mf.bench import conditions
+from alexnet_mf.instruments import machine
+from alexnet_mf.spec import zoo
 from alexnet_mf.sweep.plan import Plan
 from alexnet_mf.sweep.run import Sweep, begin
 
 
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> Trainings:
-    machine = conditions.conditions(["alexnet-mf", "sweep"])
-    monkeypatch.setattr(conditions, "conditions", lambda command: {**machine, "command": list(command)})
+    conditions = machine.conditions(["alexnet-mf", "sweep"])
+    monkeypatch.setattr(machine, "conditions", lambda command: {**conditions, "command": list(command)})
     return Trainings()
 
 
@@ -27,6 +27,6 @@ def sweep(played: Trainings) -> Callable[..., Sweep]:
     def make(record: dict[str, Any] | None = None, **plan: Any) -> Sweep:
         if record is None:
             made = Plan("numpy", **{"nets": ("lenet5", "lenet5-relu"), "epochs": 2, **plan})
-            record = begin(made, {net: networks.get_network(net) for net in made.nets}, DATA)
+            record = begin(made, {net: zoo.get_network(net) for net in made.nets}, DATA)
         return Sweep(record, ["alexnet-mf", "sweep"], connect=played.connect)
     return make

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from alexnet_mf import cli, data, networks, specfile
+from alexnet_mf import cli, data
 from alexnet_mf.cli import sweep as verb
+from alexnet_mf.spec import toml, zoo
 from alexnet_mf.sweep import record as records
 from alexnet_mf.sweep.run import Sweep
 
@@ -71,7 +72,7 @@ def test_each_network_at_the_books_rate_or_one_that_is_chosen(command, played):
         "lenet5-relu, none, batch 128, lr 0.03", "lenet5-relu, none, batch 128, lr 0.1",
         "lenet5, none, batch 128, lr 0.9", "lenet5-relu, none, batch 128, lr 0.1"]
     assert out.startswith("accuracy on 5 training images held out, by learning rate (* the one taken)")
-    Path("mine.toml").write_text(specfile.dump(networks.get_network("lenet5")), encoding="utf-8")
+    Path("mine.toml").write_text(toml.dump(zoo.get_network("lenet5")), encoding="utf-8")
     played.commands.clear()
     assert command(*SHORT[:4], "--net", "mine.toml,lenet5", "--lr", "mine.toml=0.2")[0] == 0
     assert [asked["recipe"]["sgd"]["learning_rate"] for asked in played.commands] == [0.2, 0.9]

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from alexnet_mf import schemas
-from alexnet_mf.bench.link import WorkerFailed, WorkerGone
 from alexnet_mf.errors import AlexnetMfError, SweepError
+from alexnet_mf.instruments.process import WorkerFailed, WorkerGone
 from alexnet_mf.sweep import record as records
 from alexnet_mf.sweep.plan import Plan, Setup
 from alexnet_mf.sweep.report import report

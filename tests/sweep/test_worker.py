@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_mf import backends, data, parameters, spec
-from alexnet_mf.backends.base import Sgd
-from alexnet_mf.bench.link import Link
+from alexnet_mf import backends, data, spec
+from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.errors import DataError, SweepError
+from alexnet_mf.instruments.process import Link
 from alexnet_mf.sweep.worker import Worker, split
 from alexnet_mf.training import loop, memory
 from alexnet_mf.training.recipe import BOOK
+from alexnet_mf.weights import parameters
 
 RECIPE = dataclasses.replace(BOOK, epochs=2, batch_size=8, sgd=Sgd(0.05), train_images=20, test_images=10,
                              augment=("flip",))

@@ -13,12 +13,13 @@ from numpy.testing import assert_array_equal
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
 
-from alexnet_mf import files, parameters
-from alexnet_mf.backends.base import RATE_INSIDE, TrainerState
+from alexnet_mf import files
+from alexnet_mf.backends.contract import RATE_INSIDE, TrainerState
 from alexnet_mf.errors import RunError
 from alexnet_mf.training import checkpoint
 from alexnet_mf.training.checkpoint import Checkpoint
 from alexnet_mf.training.loop import Epoch, Position, Snapshot
+from alexnet_mf.weights import parameters
 
 EPOCH = Epoch(1, 1 / 3, 0.1, 2 / 3, 1e-300)
 POSITION = Position(7, [EPOCH], [1 / 3, 0.1, 5e-324], 2 / 7, 3, 24, 16, 0.1)

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from alexnet_mf import data, parameters
-from alexnet_mf.backends.base import RATE_OUTSIDE, Model, Sgd, StepMetrics, Trainer, TrainerState
+from alexnet_mf import data
+from alexnet_mf.backends.contract import RATE_OUTSIDE, Model, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.data import LabelledImages, epoch_order
 from alexnet_mf.errors import AlexnetMfError, TrainingDiverged
 from alexnet_mf.training import loop
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe
+from alexnet_mf.weights import parameters
 
 # A device that runs behind the program, as GPUs do, and a clock that both live by. Times are binary fractions: exact.
 

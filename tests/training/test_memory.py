@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_mf import arithmetic, cli, networks, parameters, spec
-from alexnet_mf.backends.base import Backend, Sgd
+from alexnet_mf import cli, spec
+from alexnet_mf.backends.contract import Backend, Sgd
 from alexnet_mf.data import synthetic
 from alexnet_mf.errors import OutOfMemory
+from alexnet_mf.spec import arithmetic, zoo
 from alexnet_mf.training import loop, memory
 from alexnet_mf.training.recipe import Recipe
+from alexnet_mf.weights import parameters
 
 
 def recipe(batch_size: int) -> Recipe:
@@ -161,4 +163,4 @@ def test_what_a_training_step_holds_by_hand():
     """AlexNet: 46,764,746 parameters thrice, and twice what an image's pixels and layers are."""
     outputs = (96 * 54 * 54 + 96 * 26 * 26 + 256 * 26 * 26 + 256 * 12 * 12 + 2 * 384 * 12 * 12 + 256 * 12 * 12
                + 2 * 256 * 5 * 5 + 4 * 4096 + 10)
-    assert arithmetic.training_values(networks.ALEXNET, 128) == 3 * 46_764_746 + 2 * 128 * (224 * 224 + outputs)
+    assert arithmetic.training_values(zoo.ALEXNET, 128) == 3 * 46_764_746 + 2 * 128 * (224 * 224 + outputs)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from alexnet_mf import networks, parameters, spec
+from alexnet_mf import spec
 from alexnet_mf.errors import ParametersError, RunError, SpecError
+from alexnet_mf.spec import zoo
 from alexnet_mf.training.opened import backend_of, open_weights
+from alexnet_mf.weights import parameters
 
 
 @pytest.fixture
@@ -57,10 +59,10 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 def test_another_programs_file_takes_a_network_by_name(tmp_path):
     path = tmp_path / "w.safetensors"
-    safetensors.numpy.save_file(parameters.initialise(networks.LENET5, 3), path)
+    safetensors.numpy.save_file(parameters.initialise(zoo.LENET5, 3), path)
     with pytest.raises(ParametersError, match="its tensors fit lenet5 and lenet5-relu: name it with --net"):
         open_weights(path)
-    assert open_weights(path, "lenet5").network is networks.LENET5
+    assert open_weights(path, "lenet5").network is zoo.LENET5
     with pytest.raises(ParametersError, match=r"not the parameters of alexnet-28: missing conv3.weight; .*surplus fc4"):
         open_weights(path, "alexnet-28")
     with pytest.raises(SpecError, match="unknown network 'lenet'"):

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from alexnet_mf import arithmetic, networks
 from alexnet_mf.errors import AlexnetMfError
-from alexnet_mf.networks import ALEXNET, ALEXNET_28, ALEXNET_SLIM, LENET5, LENET5_RELU
+from alexnet_mf.spec import arithmetic, zoo
+from alexnet_mf.spec.zoo import ALEXNET, ALEXNET_28, ALEXNET_SLIM, LENET5, LENET5_RELU
 from alexnet_mf.training.recipe import ALL_IMAGES, BOOK, QUICK, for_network
 
 
-@pytest.mark.parametrize("network", [ALEXNET, *networks.TABS.values()], ids=lambda network: network.source)
+@pytest.mark.parametrize("network", [ALEXNET, *zoo.TABS.values()], ids=lambda network: network.source)
 def test_alexnets_recipes_are_the_recipes(network):
     assert for_network(BOOK, network) == BOOK
     assert for_network(QUICK, network) == QUICK
@@ -28,7 +28,7 @@ def test_the_books_recipe_takes_the_networks_own_rate(network, rate):
 
 def test_a_quick_training_costs_no_more_than_alexnets():
     budget = 3840 * 2_780_566_272
-    for network in map(networks.get_network, networks.NETWORKS):
+    for network in map(zoo.get_network, zoo.NETWORKS):
         recipe = for_network(QUICK, network)
         images = recipe.epochs * (recipe.train_images or ALL_IMAGES)
         assert images * sum(arithmetic.training_macs(network).values()) <= budget, network.name

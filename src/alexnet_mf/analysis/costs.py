@@ -12,9 +12,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from alexnet_mf import arithmetic
-from alexnet_mf.layers import Conv2d, Dense, Dropout, Flatten, Layer, LocalResponseNorm, MaxPool2d, Shape
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, arithmetic
+from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten, Layer, LocalResponseNorm, MaxPool2d, Shape
 
 CONVOLUTIONS, DENSE, OTHER = "convolutions", "fully connected layers", "other layers"
 PARTS = (CONVOLUTIONS, DENSE, OTHER)

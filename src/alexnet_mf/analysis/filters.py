@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf import layers
 from alexnet_mf.errors import ParametersError
+from alexnet_mf.spec import layers
 from alexnet_mf.training.opened import open_weights
 
 SHOWN_CHANNELS = (1, 3)

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 from alexnet_mf import spec
 from alexnet_mf.analysis.roofline import Ceilings
-from alexnet_mf.bench import conditions
-from alexnet_mf.bench.link import Link, WorkerFailed, WorkerGone
 from alexnet_mf.bench.plan import CEILINGS, ITEM_BYTES, OURS
-from alexnet_mf.bench.statistics import Estimate, estimate
 from alexnet_mf.errors import BenchError
+from alexnet_mf.instruments.machine import conditions
+from alexnet_mf.instruments.process import Link, WorkerFailed, WorkerGone
+from alexnet_mf.instruments.statistics import Estimate, estimate
 
 PHASES = ("forward", "step", "optimizer")
 """In the order in which they are prepared: the process's peak after `step` is that of inference and training."""
@@ -117,7 +117,7 @@ def measure(network: spec.Network, backend: str, device: str, batch_size: int, m
     """
     precision = default_precision(backend)
     assert precision in ITEM_BYTES
-    what, machine = "starting", conditions.conditions(list(command))
+    what, machine = "starting", conditions(list(command))
     channel = connect(sys.executable, ())
     try:
         tell(f"starting {backend}")

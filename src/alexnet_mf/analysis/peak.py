@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from alexnet_mf.analysis.costs import Costs, LayerCost, first_learner
-from alexnet_mf.layers import Conv2d, Dense, Dropout, Flatten, Layer, LocalResponseNorm, Normalize
+from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten, Layer, LocalResponseNorm, Normalize
 
 NORMALISATION_FORWARD, NORMALISATION_BACKWARD = 2, 3
 """Tensors of its input's size that local response normalisation holds for a moment, beside those it keeps."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from alexnet_mf.errors import BackendUnavailable
 
 if TYPE_CHECKING:
-    from alexnet_mf.backends.base import Backend
+    from alexnet_mf.backends.contract import Backend
 
 
 @dataclass(frozen=True)

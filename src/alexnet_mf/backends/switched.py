@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from alexnet_mf import backends
-from alexnet_mf.backends.base import Backend
+from alexnet_mf.backends.contract import Backend
 from alexnet_mf.backends.execution import LEFT_OUT, SPEED_SETTINGS, Execution, left_out
 from alexnet_mf.errors import BackendUnavailable
 

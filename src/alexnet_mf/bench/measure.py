@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from alexnet_mf.bench.statistics import median
 from alexnet_mf.errors import MeasurementRefused
+from alexnet_mf.instruments.statistics import median
 
 SAMPLE_SECONDS = 0.2
 """The least length of a sample: a million times what a clock resolves, and long beside a scheduler's interruptions."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alexnet_mf import arithmetic
 from alexnet_mf.errors import BenchError
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, arithmetic
 
 PHASES = {
     "forward": "inference on pixels that are ready",

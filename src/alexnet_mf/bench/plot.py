@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from alexnet_mf.bench.plan import BOOK
 from alexnet_mf.bench.rows import RANKED, Row
-from alexnet_mf.bench.statistics import title_of_medians
 from alexnet_mf.errors import BenchError
+from alexnet_mf.instruments.statistics import title_of_medians
 
 HEIGHT_PER_ROW = 0.34
 """Inches."""

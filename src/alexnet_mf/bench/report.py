@@ -11,7 +11,7 @@ from typing import Any
 from alexnet_mf.bench.conclusions import gains, ranking, remarks
 from alexnet_mf.bench.rows import Row, rows_of
 from alexnet_mf.bench.tables import Table, parts_of, results_table
-from alexnet_mf.bench.text import bytes_text
+from alexnet_mf.instruments.units import bytes_text
 
 SHOWN = ("input", "forward", "forward_backward", "optimizer", "step", "epoch")
 """The order of the table."""

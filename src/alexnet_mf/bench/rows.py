@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from alexnet_mf.bench import statistics
 from alexnet_mf.bench.plan import BOOK, OURS, PHASES
-from alexnet_mf.bench.statistics import Estimate
+from alexnet_mf.instruments import statistics
+from alexnet_mf.instruments.statistics import Estimate
 
 RANKED = ("forward", "step", "epoch")
 """Phases of which one asks who is faster; the others explain."""

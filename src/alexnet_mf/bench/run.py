@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from alexnet_mf import spec
-from alexnet_mf.bench import conditions
-from alexnet_mf.bench.link import Link, WorkerFailed, WorkerGone
 from alexnet_mf.bench.plan import BOOK, CEILINGS, PHASES, Contestant, Plan
 from alexnet_mf.bench.record import FORMAT
 from alexnet_mf.bench.worker import PROTOCOL
 from alexnet_mf.errors import BenchError
-from alexnet_mf.specfile import find_network
+from alexnet_mf.instruments import machine
+from alexnet_mf.instruments.process import Link, WorkerFailed, WorkerGone
+from alexnet_mf.spec.toml import find_network
 
 
 class Channel(Protocol):
@@ -65,7 +65,7 @@ class Bench:
         self._began = time.monotonic()
         self._runners: list[Runner] = []
         self.record: dict[str, Any] = {
-            "format": FORMAT, "conditions": conditions.conditions(command), "plan": asdict(plan), "networks": {},
+            "format": FORMAT, "conditions": machine.conditions(command), "plan": asdict(plan), "networks": {},
             "workers": [], "results": [], "failures": [], "complete": False}
 
     def run(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Bench:
                 self._group(batch_size)
         finally:
             self._close()
-            self.record["conditions"]["load_after"] = conditions.load()
+            self.record["conditions"]["load_after"] = machine.load()
             self.record["conditions"]["seconds"] = time.monotonic() - self._began
         if not self.measured:
             failures = "; ".join(f"{entry['backend']}: {entry['reason']}" for entry in self.record["failures"])

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alexnet_mf.bench import statistics
 from alexnet_mf.bench.plan import OURS, PHASES
 from alexnet_mf.bench.rows import Row, name, per_second
-from alexnet_mf.bench.text import bytes_text, estimate_text, number_text, percent, seconds_text, times
+from alexnet_mf.instruments import statistics
+from alexnet_mf.instruments.units import bytes_text, estimate_text, number_text, percent, seconds_text, times
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from alexnet_mf import backends, parameters, spec
-from alexnet_mf.backends.base import Ceiling, Sgd, find_device
+from alexnet_mf import backends, spec
 from alexnet_mf.backends.common import upsampling_factor
+from alexnet_mf.backends.contract import Ceiling, Sgd, find_device
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.bench import measure
 from alexnet_mf.bench.measure import Timer
@@ -31,6 +31,7 @@ from alexnet_mf.data import FASHION_CLASSES, Dataset, LabelledImages, epoch_orde
 from alexnet_mf.errors import AlexnetMfError, DataError
 from alexnet_mf.training import loop
 from alexnet_mf.training.recipe import Recipe
+from alexnet_mf.weights import parameters
 
 PREFIX = "alexnet_mf.bench "
 """At the start of every answer: what a Python prints before it comes to this file is no answer."""

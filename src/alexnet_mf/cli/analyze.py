@@ -9,26 +9,19 @@ from typing import Any
 from alexnet_mf import backends
 from alexnet_mf.analysis import words
 from alexnet_mf.analysis.costs import Costs, LayerCost, Work, costs
-from alexnet_mf.analysis.measure import (
-    ROUNDS,
-    SAMPLE_SECONDS,
-    TOLERANCE,
-    Measured,
-    default_precision,
-    measure,
-)
+from alexnet_mf.analysis.measure import ROUNDS, SAMPLE_SECONDS, TOLERANCE, Measured, default_precision, measure
 from alexnet_mf.analysis.peak import Peak, predicted_peak
 from alexnet_mf.analysis.record import as_json
 from alexnet_mf.analysis.roofline import layer_times, predictions
-from alexnet_mf.bench import conditions
 from alexnet_mf.bench.plan import ITEM_BYTES
-from alexnet_mf.bench.statistics import title_of_medians
-from alexnet_mf.bench.text import estimate_text
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json, add_network, at_least_one, first_installed, given_flags
 from alexnet_mf.cli.bench import positive
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, OutOfMemory
-from alexnet_mf.specfile import find_network
+from alexnet_mf.instruments import machine
+from alexnet_mf.instruments.statistics import title_of_medians
+from alexnet_mf.instruments.units import estimate_text
+from alexnet_mf.spec.toml import find_network
 from alexnet_mf.training.memory import check_fits_machine
 from alexnet_mf.training.recipe import RECIPES, Recipe, for_network
 
@@ -76,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
                    f"{words.size(peak.bytes)}, at {peak.moment}.")
     measured = None
     if options.measure:
-        if options.device == "cpu" or not conditions.gpus():
+        if options.device == "cpu" or not machine.gpus():
             try:
                 check_fits_machine(network, found.batch_size, found.item_bytes)
             except OutOfMemory as error:

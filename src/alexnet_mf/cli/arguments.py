@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import augmentation, backends, networks
+from alexnet_mf import backends
 from alexnet_mf.backends.execution import LEFT_OUT, PRECISIONS, SPEED_SETTINGS, Execution, left_out
 from alexnet_mf.cli import output
-from alexnet_mf.data import DATASETS
+from alexnet_mf.data import DATASETS, augmentation
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
+from alexnet_mf.spec import zoo
 
 
 def first_installed() -> str:
@@ -35,7 +36,7 @@ def add_network(parser: argparse.ArgumentParser, several: str = "") -> None:
         several: what the help says of more than one network, for a verb that takes them.
     """
     parser.add_argument("--net", default="alexnet",
-                        help=f"network: {', '.join(networks.NETWORKS)}; or a file of your own that ends in .toml"
+                        help=f"network: {', '.join(zoo.NETWORKS)}; or a file of your own that ends in .toml"
                              f"{several} (default: alexnet)")
     parser.add_argument("--device", default="auto",
                         help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)")

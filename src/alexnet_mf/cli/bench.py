@@ -24,7 +24,7 @@ from alexnet_mf.cli.arguments import (
     switched,
 )
 from alexnet_mf.errors import BackendUnavailable, BenchError
-from alexnet_mf.specfile import find_network
+from alexnet_mf.spec.toml import find_network
 from alexnet_mf.training.job import check_takes_grey_images
 
 DEFAULTS = Plan(("torch",))

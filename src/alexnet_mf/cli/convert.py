@@ -6,9 +6,10 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from alexnet_mf import conversion, networks, spec
+from alexnet_mf import conversion, spec
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json
+from alexnet_mf.spec import zoo
 from alexnet_mf.training.opened import WHICH
 
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{kinds} (default: told from the content)")
     add("--to", dest="destination_kind", choices=list(conversion.KINDS), metavar="KIND",
         help="one of the same (default: told from the ending)")
-    add("--net", help=f"network: {', '.join(networks.NETWORKS)}; or a file of your own that ends in .toml "
+    add("--net", help=f"network: {', '.join(zoo.NETWORKS)}; or a file of your own that ends in .toml "
                       f"(default: the one that SRC names, else alexnet)")
     add("--weights", choices=list(WHICH), default="last",
         help="of a run folder, the last weights or those of the best test accuracy (default: last)")

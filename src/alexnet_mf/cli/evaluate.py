@@ -15,7 +15,7 @@ from alexnet_mf.cli.arguments import add_json, at_least_one
 from alexnet_mf.cli.train import load_data
 from alexnet_mf.data import DATASETS, Dataset
 from alexnet_mf.errors import RunError
-from alexnet_mf.evaluate import Evaluation, evaluate
+from alexnet_mf.evaluation import Evaluation, evaluate
 from alexnet_mf.predict import class_names
 from alexnet_mf.training import record as records
 from alexnet_mf.training.job import check_takes_grey_images
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Carry it out; the exit code."""
-    drawing = output.drawing("alexnet_mf.drawing", "--plot") if options.plot else None
+    drawing = output.drawing("alexnet_mf.plots.drawing", "--plot") if options.plot else None
     loaded = opened.load(options)
     network = loaded.model.network
     check_takes_grey_images(network)

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import arithmetic, backends, networks, specfile
+from alexnet_mf import backends
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
+from alexnet_mf.spec import arithmetic, toml, zoo
 from alexnet_mf.training.folder import RUNS, is_run
 from alexnet_mf.training.listing import summary
 
@@ -32,9 +33,9 @@ def run(options: argparse.Namespace) -> int:
         raise AlexnetMfError(f"list {options.what} takes no name and no --toml")
     if options.toml:
         if not options.name or options.json:
-            raise AlexnetMfError(f"--toml takes the name of one network ({', '.join(networks.NETWORKS)}), and no "
+            raise AlexnetMfError(f"--toml takes the name of one network ({', '.join(zoo.NETWORKS)}), and no "
                                  f"--json")
-        output.say(specfile.dump(specfile.find_network(options.name)).rstrip())
+        output.say(toml.dump(toml.find_network(options.name)).rstrip())
         return 0
     entries = LISTS[options.what](options)
     if not entries and options.json != "-":
@@ -79,8 +80,8 @@ def list_backends() -> list[dict[str, Any]]:
 def list_networks(only: str | None = None) -> list[dict[str, Any]]:
     """Each network, or one: its input, parameters, multiply-accumulates an image, and source."""
     entries = []
-    for name in [only] if only else networks.NETWORKS:
-        network = specfile.find_network(name)
+    for name in [only] if only else zoo.NETWORKS:
+        network = toml.find_network(name)
         entries.append({"network": network.name, "input": output.shape_text(network.input),
                         "parameters": sum(arithmetic.parameter_counts(network).values()),
                         "multiply_accumulates": sum(arithmetic.macs(network).values()), "source": network.source})

@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alexnet_mf import backends, conversion, parameters, spec
-from alexnet_mf.backends.base import Backend, Model, find_precision
+from alexnet_mf import backends, conversion, spec
+from alexnet_mf.backends.contract import Backend, Model, find_precision
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_execution, execution, first_installed, switched
 from alexnet_mf.conversion import KINDS, Weights
 from alexnet_mf.training.opened import WHICH, backend_of
+from alexnet_mf.weights import parameters
 
 
 class Loaded(NamedTuple):

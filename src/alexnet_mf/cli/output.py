@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from alexnet_mf import files
-from alexnet_mf.backends.base import NativeLayer
+from alexnet_mf.backends.contract import NativeLayer
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.training import loop
 

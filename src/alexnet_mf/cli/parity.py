@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alexnet_mf import backends, networks, parameters, spec
+from alexnet_mf import backends, spec
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import (
     add_execution,
@@ -25,7 +25,9 @@ from alexnet_mf.cli.arguments import (
     interpreters,
 )
 from alexnet_mf.parity.measure import TIERS
-from alexnet_mf.specfile import find_network
+from alexnet_mf.spec import zoo
+from alexnet_mf.spec.toml import find_network
+from alexnet_mf.weights import parameters
 
 ALL = "all"
 """Every built-in network that is the same in all backends."""
@@ -126,7 +128,7 @@ def brief(net: str, report: Any) -> Brief:
 def net_names(text: str) -> list[str]:
     """What --net names, comma-separated; `ALL` for every network that is the same in all backends."""
     if text == ALL:
-        return [name for name in networks.NETWORKS if name != "alexnet-tab"]
+        return [name for name in zoo.NETWORKS if name != "alexnet-tab"]
     return [text] if Path(text).is_file() else list(dict.fromkeys(text.split(",")))
 
 

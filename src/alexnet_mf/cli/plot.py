@@ -50,7 +50,7 @@ def curves(runs: list[Path], path: Path) -> None:
     for name, lines in entries.items():
         if not lines:
             raise AlexnetMfError(f"{name}: there is nothing to draw yet")
-    save(path, "alexnet_mf.training.curves", entries)
+    save(path, "alexnet_mf.plots.curves", entries)
     output.say(f"{path}: {len(runs)} run{'s' * (len(runs) > 1)}")
 
 

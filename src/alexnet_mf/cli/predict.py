@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Carry it out; the exit code."""
-    drawing = output.drawing("alexnet_mf.drawing", "--plot") if options.plot else None
+    drawing = output.drawing("alexnet_mf.plots.drawing", "--plot") if options.plot else None
     loaded = opened.load(options)
     network = loaded.model.network
     names = read_names(options.classes, network) if options.classes else class_names(network)

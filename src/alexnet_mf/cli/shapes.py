@@ -6,11 +6,11 @@ import argparse
 import dataclasses
 
 from alexnet_mf import backends
-from alexnet_mf.backends.base import NativeLayer
+from alexnet_mf.backends.contract import NativeLayer
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json, add_network
 from alexnet_mf.shapes import ShapeReport, shapes
-from alexnet_mf.specfile import find_network
+from alexnet_mf.spec.toml import find_network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

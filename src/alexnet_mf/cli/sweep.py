@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import augmentation, backends, data, files
+from alexnet_mf import backends, data, files
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import (
     add_data,
@@ -22,8 +22,9 @@ from alexnet_mf.cli.arguments import (
     seed,
 )
 from alexnet_mf.cli.progress import Display, DownloadDisplay
+from alexnet_mf.data import augmentation
 from alexnet_mf.errors import SweepError
-from alexnet_mf.specfile import find_network
+from alexnet_mf.spec.toml import find_network
 from alexnet_mf.sweep import record as records
 from alexnet_mf.sweep.plan import Plan, Training
 from alexnet_mf.sweep.report import Report, augment_text, report

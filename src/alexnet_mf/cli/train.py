@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import augmentation, backends, layers, parameters, spec
-from alexnet_mf.backends.base import Backend, find_precision
+from alexnet_mf import backends, spec
+from alexnet_mf.backends.contract import Backend, find_precision
 from alexnet_mf.backends.execution import SPEED_SETTINGS
 from alexnet_mf.cli import output, progress, signals
 from alexnet_mf.cli.arguments import (
@@ -25,13 +25,15 @@ from alexnet_mf.cli.arguments import (
     minutes,
     switched,
 )
-from alexnet_mf.data import Dataset, load
+from alexnet_mf.data import Dataset, augmentation, load
 from alexnet_mf.errors import RunError
-from alexnet_mf.specfile import find_network
+from alexnet_mf.spec import layers
+from alexnet_mf.spec.toml import find_network
 from alexnet_mf.training import board, job, loop
 from alexnet_mf.training.folder import RUNS, WEIGHTS, check_new, new_folder
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe
 from alexnet_mf.training.run import Run
+from alexnet_mf.weights import parameters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

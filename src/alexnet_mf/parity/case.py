@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf import data, parameters
-from alexnet_mf.backends.base import Sgd
+from alexnet_mf import data
 from alexnet_mf.backends.common import upsampling_factor
+from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.errors import DataError
-from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
+from alexnet_mf.weights import parameters
+from alexnet_mf.weights.parameters import Parameters
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf import arithmetic, parameters, spec
+from alexnet_mf import spec
 from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.errors import TraceError
-from alexnet_mf.layers import Dropout
 from alexnet_mf.parity.measure import COST_FACTOR, TIERS, Floors, ratio, relative_l2, relative_largest
 from alexnet_mf.parity.referee import Referee, branch_gradients, flips, loss_error, sgd_rule, take_steps
 from alexnet_mf.parity.trace import Trace, digests
+from alexnet_mf.spec import arithmetic
+from alexnet_mf.spec.layers import Dropout
+from alexnet_mf.weights import parameters
 
 NEAR_TIE_IN_STEPS = 1e-5
 """The widest gap, over the largest value of its layer, that counts as a near tie once the steps have begun."""

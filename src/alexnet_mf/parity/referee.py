@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from alexnet_mf import spec
 from alexnet_mf.backends import load
-from alexnet_mf.backends.base import Sgd
+from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.backends.numpy.layers import max_pool_choice, window_pixels
-from alexnet_mf.layers import Conv2d, Dense, MaxPool2d
-from alexnet_mf.parameters import Parameters
 from alexnet_mf.parity.case import Case
 from alexnet_mf.parity.measure import ratio, relative_l2, relative_largest
 from alexnet_mf.parity.trace import Trace, trace
+from alexnet_mf.spec.layers import Conv2d, Dense, MaxPool2d
+from alexnet_mf.weights.parameters import Parameters
 
 Array: TypeAlias = NDArray[Any]
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import networks, parameters
 from alexnet_mf.backends import BACKENDS
-from alexnet_mf.backends.base import find_precision
+from alexnet_mf.backends.contract import find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.errors import BackendUnavailable, TraceError
 from alexnet_mf.parity import trace as traces
@@ -23,6 +22,8 @@ from alexnet_mf.parity.ladder import Comparison, Rung, check_comparable
 from alexnet_mf.parity.measure import TIERS, relative_l2
 from alexnet_mf.parity.referee import Referee, make_referee
 from alexnet_mf.parity.trace import Trace
+from alexnet_mf.spec import zoo
+from alexnet_mf.weights import parameters
 
 PREFIX = "alexnet-mf: error: "
 """How the command line begins the line that says why it failed."""
@@ -72,8 +73,8 @@ def compare(answers: Sequence[Trace], tier: str = "float32", referee: Referee | 
         referee = next((referee_of(answer) for answer in answers if answer.backend == "numpy"), None)
     if referee is None:
         case = answers[0].case()
-        if case.network.name in networks.NETWORKS:  # `alexnet-tab` is another network for each backend
-            case = type(case)(**{**vars(case), "network": networks.get_network(case.network.name, "numpy")})
+        if case.network.name in zoo.NETWORKS:  # `alexnet-tab` is another network for each backend
+            case = type(case)(**{**vars(case), "network": zoo.get_network(case.network.name, "numpy")})
         referee = make_referee(case)
     check_comparable([referee.trace, *answers])
     labels = label(answers)

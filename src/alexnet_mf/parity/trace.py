@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from alexnet_mf import files, layers, parameters, spec
-from alexnet_mf.backends.base import Backend, Model, Sgd
+from alexnet_mf import files, spec
+from alexnet_mf.backends.contract import Backend, Model, Sgd
 from alexnet_mf.errors import TraceError
-from alexnet_mf.parameters import Parameters
 from alexnet_mf.parity.case import Case
+from alexnet_mf.spec import layers
+from alexnet_mf.weights import parameters
+from alexnet_mf.weights.parameters import Parameters
 
 FORMAT = 1
 KEY = "alexnet_mf_trace"

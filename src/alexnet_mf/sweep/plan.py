@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from alexnet_mf.backends.base import Sgd
+from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.errors import SweepError
 from alexnet_mf.spec import Network
 from alexnet_mf.training.recipe import BOOK, Recipe, for_network

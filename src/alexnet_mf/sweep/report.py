@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from alexnet_mf import augmentation
 from alexnet_mf.bench.tables import Table
+from alexnet_mf.data import augmentation
 from alexnet_mf.sweep.plan import Plan, Setup, Training
 from alexnet_mf.sweep.record import accuracy
 from alexnet_mf.sweep.run import chosen

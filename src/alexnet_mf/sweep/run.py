@@ -9,9 +9,9 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from alexnet_mf import spec
-from alexnet_mf.bench import conditions
-from alexnet_mf.bench.link import Link, WorkerFailed, WorkerGone
 from alexnet_mf.errors import SweepError
+from alexnet_mf.instruments import machine
+from alexnet_mf.instruments.process import Link, WorkerFailed, WorkerGone
 from alexnet_mf.spec import Network
 from alexnet_mf.sweep.plan import Plan, Setup, Training
 from alexnet_mf.sweep.record import FORMAT, accuracy
@@ -58,7 +58,7 @@ class Sweep:
         self.data_dir = data_dir
         self.connect = connect
         self._began = time.monotonic()
-        self._session = {**conditions.conditions(command), "load_after": None, "seconds": 0.0}
+        self._session = {**machine.conditions(command), "load_after": None, "seconds": 0.0}
 
     def run(self) -> dict[str, Any]:
         """Train what has not been trained yet.
@@ -72,7 +72,7 @@ class Sweep:
             while left := self._left():
                 self._train(left[0])
         finally:
-            self._session |= {"load_after": conditions.load(), "seconds": time.monotonic() - self._began}
+            self._session |= {"load_after": machine.load(), "seconds": time.monotonic() - self._began}
             self.record["complete"] = not self._left()
             self.save(self.record)
         return self.record

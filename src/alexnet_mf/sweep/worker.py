@@ -9,14 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import backends, data, parameters, spec
-from alexnet_mf.backends.base import Backend, Sgd, find_device, find_precision
+from alexnet_mf import backends, data, spec
+from alexnet_mf.backends.contract import Backend, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.bench.worker import channel, peak_memory, send, serve
 from alexnet_mf.data import Dataset, LabelledImages
 from alexnet_mf.errors import DataError, OutOfMemory, SweepError, TrainingDiverged
 from alexnet_mf.training import loop
 from alexnet_mf.training.recipe import Recipe
+from alexnet_mf.weights import parameters
 
 PROTOCOL = 1
 TELL_SECONDS = 2.0

@@ -21,7 +21,7 @@ from safetensors.numpy import load as parse
 from safetensors.numpy import save as serialise
 
 from alexnet_mf import files, schemas
-from alexnet_mf.backends.base import TrainerState
+from alexnet_mf.backends.contract import TrainerState
 from alexnet_mf.errors import RunError
 from alexnet_mf.training.loop import Epoch, Position, Snapshot
 

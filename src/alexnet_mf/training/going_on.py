@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_mf import files
-from alexnet_mf.backends.base import TrainerState
+from alexnet_mf.backends.contract import TrainerState
 from alexnet_mf.errors import RunError
 from alexnet_mf.training import metrics
 from alexnet_mf.training.checkpoint import Checkpoint

@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 
 import alexnet_mf
-from alexnet_mf import conversion, parameters, spec
-from alexnet_mf.backends.base import Backend, Model, Sgd, find_precision
+from alexnet_mf import conversion, spec
 from alexnet_mf.backends.common import upsampling_factor
+from alexnet_mf.backends.contract import Backend, Model, Sgd, find_precision
 from alexnet_mf.backends.execution import Execution
-from alexnet_mf.bench.conditions import conditions
 from alexnet_mf.data import Dataset
 from alexnet_mf.errors import AlexnetMfError, DataError, RunError
+from alexnet_mf.instruments.machine import conditions
 from alexnet_mf.spec import Network
 from alexnet_mf.training import board, loop
 from alexnet_mf.training.folder import WEIGHTS
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe, for_network
 from alexnet_mf.training.run import Run
+from alexnet_mf.weights import parameters
 
 CHECKPOINT_MINUTES = 10.0
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_mf.backends.base import Model, TrainerState
+from alexnet_mf.backends.contract import Model, TrainerState
 from alexnet_mf.data import LabelledImages, batches, epoch_order
 from alexnet_mf.errors import TrainingDiverged
 from alexnet_mf.training import memory

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_mf import arithmetic
-from alexnet_mf.backends.base import Model, Sgd
+from alexnet_mf.backends.contract import Model, Sgd
 from alexnet_mf.errors import OutOfMemory
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, arithmetic
 
 SAFE = 0.75
 """The share of the free memory that a suggested batch may take: frameworks took 0.9 to 1.35 times the estimate."""

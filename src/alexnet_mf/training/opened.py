@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from alexnet_mf import networks, parameters, spec
+from alexnet_mf import spec
 from alexnet_mf.errors import AlexnetMfError, ParametersError, RunError, SpecError
-from alexnet_mf.parameters import Parameters
-from alexnet_mf.spec import Network
-from alexnet_mf.specfile import find_network
+from alexnet_mf.spec import Network, zoo
+from alexnet_mf.spec.toml import find_network
 from alexnet_mf.training import folder, record
+from alexnet_mf.weights import parameters
+from alexnet_mf.weights.parameters import Parameters
 
 Which: TypeAlias = Literal["last", "best"]
 WHICH: dict[Which, str] = {"last": folder.WEIGHTS, "best": folder.BEST}
@@ -84,7 +85,7 @@ def network_of(file: Path) -> Network:
         except SpecError as error:
             raise ParametersError(f"{file}: its header does not describe a network ({error}); name one with "
                                   f"--net") from error
-    fits = [name for name in networks.NETWORKS if parameters.fits(header, networks.get_network(name))]
+    fits = [name for name in zoo.NETWORKS if parameters.fits(header, zoo.get_network(name))]
     remedy = f"its tensors fit {' and '.join(fits)}: name it with --net" if fits else \
         "name it with --net, or take over another program's weights with `convert`"
     raise ParametersError(f"{file}: does not say which network's weights it holds; {remedy}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from alexnet_mf import arithmetic, augmentation
-from alexnet_mf.backends.base import Sgd
+from alexnet_mf.backends.contract import Sgd
+from alexnet_mf.data import augmentation
 from alexnet_mf.errors import AlexnetMfError
-from alexnet_mf.networks import ALEXNET
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, arithmetic
+from alexnet_mf.spec.zoo import ALEXNET
 
 LARGEST = 3.4e38
 """What float32 can hold: PyTorch and MXNet refuse a larger rate in the middle of a training."""

@@ -18,7 +18,6 @@ from typing import Any
 
 from alexnet_mf import files, spec
 from alexnet_mf.errors import RunError
-from alexnet_mf.parameters import Parameters
 from alexnet_mf.training import board, checkpoint, going_on, metrics, record
 from alexnet_mf.training.board import Board
 from alexnet_mf.training.checkpoint import Checkpoint
@@ -26,6 +25,7 @@ from alexnet_mf.training.folder import CHECKPOINTS, CURVES, RECORD, WEIGHTS, che
 from alexnet_mf.training.lock import lock
 from alexnet_mf.training.loop import Epoch, Progress, Result, Snapshot
 from alexnet_mf.training.weight_files import WeightFiles
+from alexnet_mf.weights.parameters import Parameters
 
 
 class Run:
@@ -48,7 +48,7 @@ class Run:
         self._board: Board | None = None
         self._curves: Any = None
         try:
-            self._curves = importlib.import_module("alexnet_mf.training.curves")
+            self._curves = importlib.import_module("alexnet_mf.plots.curves")
         except Exception as error:  # whatever a broken installation raises: no picture is worth a training
             self.notices.append(f"no {CURVES}: matplotlib cannot be imported ({error}); pip install matplotlib")
 

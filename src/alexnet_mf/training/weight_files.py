@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_mf import files, parameters, spec
+from alexnet_mf import files, spec
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.parameters import Parameters
 from alexnet_mf.training.folder import BEST, WEIGHTS
 from alexnet_mf.training.loop import Epoch, Snapshot
+from alexnet_mf.weights import parameters
+from alexnet_mf.weights.parameters import Parameters
 
 
 class WeightFiles:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mxnet as mx
 import numpy as np
 
-from alexnet_mf.augmentation import LUMA, Draws
+from alexnet_mf.data.augmentation import LUMA, Draws
 
 
 def augment(images: mx.nd.NDArray, draws: Draws, white: float) -> mx.nd.NDArray:

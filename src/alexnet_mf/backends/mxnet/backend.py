@@ -1,4 +1,4 @@
-"""MXNet behind the contract of `backends/base.py`."""
+"""MXNet behind the contract of `backends/contract.py`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy as np
 from mxnet import autograd, gluon
 from numpy.typing import NDArray
 
-from alexnet_mf.augmentation import Draws
-from alexnet_mf.backends.base import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.common import dropout_seed, random_bytes, random_matrices
+from alexnet_mf.backends.contract import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.mxnet import compat, files, weights
 from alexnet_mf.backends.mxnet import network as native
 from alexnet_mf.backends.mxnet.speed import SPEED
 from alexnet_mf.backends.mxnet.training import MXNetTrainer, Placed, place, seed_dropout
+from alexnet_mf.data.augmentation import Draws
 from alexnet_mf.errors import BackendUnavailable
-from alexnet_mf.layers import Flatten
-from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import Flatten
+from alexnet_mf.weights.parameters import Parameters
 
 COPIED_BYTES = 2**28
 

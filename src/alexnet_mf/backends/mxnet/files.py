@@ -16,13 +16,13 @@ import mxnet as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf import networks, spec
+from alexnet_mf import spec
 from alexnet_mf.backends.mxnet import network as native
 from alexnet_mf.backends.mxnet import weights
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.layers import Conv2d, Dense, Flatten, Layer, Normalize
-from alexnet_mf.parameters import Parameters
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, zoo
+from alexnet_mf.spec.layers import Conv2d, Dense, Flatten, Layer, Normalize
+from alexnet_mf.weights.parameters import Parameters
 
 # src/ndarray/ndarray.cc and src/c_api/c_api.cc of MXNet 1.9.1.
 LIST_MAGIC = 0x112
@@ -46,7 +46,7 @@ def encode(kind: str, network: Network, parameters: Parameters) -> bytes:
     Raises:
         ParametersError: for the model zoo's names of a network that it does not have.
     """
-    if kind == ZOO and spec.digest(network) != spec.digest(networks.ALEXNET_OWT):
+    if kind == ZOO and spec.digest(network) != spec.digest(zoo.ALEXNET_OWT):
         raise ParametersError(f"the model zoo's AlexNet is alexnet-owt, not {network.name}; take --to gluon")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.params"

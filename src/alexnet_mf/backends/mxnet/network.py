@@ -6,9 +6,8 @@ from typing import Any
 
 from mxnet.gluon import nn
 
-from alexnet_mf import arithmetic, layers
-from alexnet_mf.layers import AdaptiveAvgPool2d, AvgPool2d, Conv2d, Dense, Flatten, Layer, MaxPool2d, Shape
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, arithmetic, layers
+from alexnet_mf.spec.layers import AdaptiveAvgPool2d, AvgPool2d, Conv2d, Dense, Flatten, Layer, MaxPool2d, Shape
 
 
 class Dropout(nn.Dropout):

@@ -9,7 +9,7 @@ import numpy as np
 from mxnet.gluon import nn
 from numpy.typing import NDArray
 
-from alexnet_mf.parameters import Parameters
+from alexnet_mf.weights.parameters import Parameters
 
 
 def load(net: nn.HybridSequential, parameters: Mapping[str, NDArray[np.float32]]) -> None:

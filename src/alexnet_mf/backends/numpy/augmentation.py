@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.augmentation import LUMA, Draws
+from alexnet_mf.data.augmentation import LUMA, Draws
 
 
 def augment(images: NDArray[np.float32], draws: Draws, white: float) -> NDArray[np.float32]:

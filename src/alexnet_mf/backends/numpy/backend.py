@@ -1,4 +1,4 @@
-"""NumPy behind the contract of `backends/base.py`."""
+"""NumPy behind the contract of `backends/contract.py`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from alexnet_mf.augmentation import Draws
-from alexnet_mf.backends.base import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.common import random_bytes, random_matrices
+from alexnet_mf.backends.contract import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.numpy import files, training, weights
 from alexnet_mf.backends.numpy.layers import Array
 from alexnet_mf.backends.numpy.network import NumpyNetwork, build, native_name
 from alexnet_mf.backends.numpy.training import NumpyTrainer, PlacedData
-from alexnet_mf.parameters import Parameters, check
+from alexnet_mf.data.augmentation import Draws
 from alexnet_mf.spec import Network
+from alexnet_mf.weights.parameters import Parameters, check
 
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 MATRIX_SIZE = 1536

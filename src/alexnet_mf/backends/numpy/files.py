@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.parameters import Parameters
+from alexnet_mf.weights.parameters import Parameters
 
 
 def encode(parameters: Parameters) -> bytes:

@@ -9,7 +9,8 @@ import numpy as np
 
 from alexnet_mf.backends.numpy import layers
 from alexnet_mf.backends.numpy.layers import Array
-from alexnet_mf.layers import (
+from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import (
     Activation,
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -22,7 +23,6 @@ from alexnet_mf.layers import (
     MaxPool2d,
     Normalize,
 )
-from alexnet_mf.spec import Network
 
 
 class NumpyNetwork:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.augmentation import Draws, draw
-from alexnet_mf.backends.base import RATE_OUTSIDE, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.backends.common import PIXEL_SCALE, check_inputs, upsampling_factor
+from alexnet_mf.backends.contract import RATE_OUTSIDE, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.backends.numpy.augmentation import augment
 from alexnet_mf.backends.numpy.layers import Array, softmax_cross_entropy
 from alexnet_mf.backends.numpy.network import NumpyNetwork
+from alexnet_mf.data.augmentation import Draws, draw
 from alexnet_mf.spec import Network
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from alexnet_mf.backends.numpy.layers import Array
-from alexnet_mf.parameters import Parameters
+from alexnet_mf.weights.parameters import Parameters
 
 
 def to_native(parameters: Mapping[str, NDArray[np.float32]], dtype: DTypeLike) -> dict[str, Array]:

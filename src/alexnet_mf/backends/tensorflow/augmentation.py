@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from alexnet_mf.augmentation import LUMA, Draws
+from alexnet_mf.data.augmentation import LUMA, Draws
 
 SPECIFICATION = (tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.int32),
                  tf.TensorSpec([None, 3], tf.float32))

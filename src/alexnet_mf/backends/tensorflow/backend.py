@@ -1,4 +1,4 @@
-"""TensorFlow behind the contract of `backends/base.py`."""
+"""TensorFlow behind the contract of `backends/contract.py`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from alexnet_mf import arithmetic
-from alexnet_mf.augmentation import Draws
-from alexnet_mf.backends.base import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.common import dropout_seed, random_bytes, random_matrices
+from alexnet_mf.backends.contract import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.tensorflow import files, weights
 from alexnet_mf.backends.tensorflow import network as native
 from alexnet_mf.backends.tensorflow.speed import SPEED
 from alexnet_mf.backends.tensorflow.training import Placed, TensorFlowTrainer, mean_loss, place, seed_dropout
-from alexnet_mf.layers import Dense, Flatten, Shape
-from alexnet_mf.parameters import Parameters
-from alexnet_mf.spec import Network
+from alexnet_mf.data.augmentation import Draws
+from alexnet_mf.spec import Network, arithmetic
+from alexnet_mf.spec.layers import Dense, Flatten, Shape
+from alexnet_mf.weights.parameters import Parameters
 
 COPIED_BYTES = 2**28
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from alexnet_mf.backends.tensorflow import network as native
 from alexnet_mf.backends.tensorflow import weights
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.layers import Conv2d, Dense, Shape
-from alexnet_mf.parameters import Parameters, shapes
 from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import Conv2d, Dense, Shape
+from alexnet_mf.weights.parameters import Parameters, shapes
 
 IN_ARCHIVE = "model.weights.h5"
 HDF5 = b"\x89HDF\r\n\x1a\n"

@@ -7,7 +7,8 @@ from typing import Any
 import tensorflow as tf
 from keras import DTypePolicy, Sequential, layers
 
-from alexnet_mf.layers import (
+from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -21,7 +22,6 @@ from alexnet_mf.layers import (
     Shape,
     output_shape,
 )
-from alexnet_mf.spec import Network
 
 
 class AdaptiveAveragePooling2D(layers.Layer):

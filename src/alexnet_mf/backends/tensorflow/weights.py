@@ -9,10 +9,9 @@ import numpy as np
 from keras import Sequential
 from numpy.typing import NDArray
 
-from alexnet_mf import arithmetic
-from alexnet_mf.layers import Dense, Flatten, Shape
-from alexnet_mf.parameters import Parameters
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, arithmetic
+from alexnet_mf.spec.layers import Dense, Flatten, Shape
+from alexnet_mf.weights.parameters import Parameters
 
 
 def load(net: Sequential, network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> None:

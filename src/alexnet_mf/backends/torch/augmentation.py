@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from alexnet_mf.augmentation import LUMA, Draws
+from alexnet_mf.data.augmentation import LUMA, Draws
 
 
 def augment(images: torch.Tensor, draws: Draws, white: float) -> torch.Tensor:

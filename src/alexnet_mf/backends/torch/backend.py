@@ -1,4 +1,4 @@
-"""PyTorch behind the contract of `backends/base.py`."""
+"""PyTorch behind the contract of `backends/contract.py`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from alexnet_mf.augmentation import Draws
 from alexnet_mf.backends.allocator import keep_large_blocks
-from alexnet_mf.backends.base import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.common import dropout_seed, random_bytes, random_matrices
+from alexnet_mf.backends.contract import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.torch import files, memory, weights
 from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch.speed import SPEED
 from alexnet_mf.backends.torch.training import Placed, TorchTrainer, autocast, compiled, place
-from alexnet_mf.parameters import Parameters
+from alexnet_mf.data.augmentation import Draws
 from alexnet_mf.spec import Network
+from alexnet_mf.weights.parameters import Parameters
 
 COPIED_BYTES = 2**28
 

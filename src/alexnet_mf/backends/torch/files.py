@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet_mf import networks, spec
+from alexnet_mf import spec
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.layers import Conv2d, Dense, Flatten, Normalize
-from alexnet_mf.parameters import Parameters
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, zoo
+from alexnet_mf.spec.layers import Conv2d, Dense, Flatten, Normalize
+from alexnet_mf.weights.parameters import Parameters
 
 TORCHVISION = "torchvision"
 
@@ -28,7 +28,7 @@ def encode(kind: str, network: Network, parameters: Parameters) -> bytes:
     """
     names = {name: name for name in parameters}
     if kind == TORCHVISION:
-        if spec.digest(network) != spec.digest(networks.ALEXNET_OWT):
+        if spec.digest(network) != spec.digest(zoo.ALEXNET_OWT):
             raise ParametersError(f"torchvision's AlexNet is alexnet-owt, not {network.name}; take --to torch")
         names = {canonical: theirs for theirs, canonical in other_names(network).items()
                  if theirs.startswith(("features.", "classifier."))}

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from alexnet_mf import arithmetic, layers
-from alexnet_mf.layers import (
+from alexnet_mf.spec import Network, arithmetic, layers
+from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -21,7 +21,6 @@ from alexnet_mf.layers import (
     MaxPool2d,
     Shape,
 )
-from alexnet_mf.spec import Network
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),  # its input is read by nobody else, and backward takes its output

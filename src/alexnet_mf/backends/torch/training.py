@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from alexnet_mf.augmentation import Draws, draw
-from alexnet_mf.backends.base import RATE_OUTSIDE, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.backends.common import PIXEL_SCALE, check_inputs, dropout_seed
+from alexnet_mf.backends.contract import RATE_OUTSIDE, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.backends.torch import weights
 from alexnet_mf.backends.torch.augmentation import augment
+from alexnet_mf.data.augmentation import Draws, draw
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.spec import Network
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from alexnet_mf.parameters import Parameters
+from alexnet_mf.weights.parameters import Parameters
 
 
 def load(net: nn.Sequential, parameters: Mapping[str, NDArray[np.float32]]) -> None:

@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_mf import arithmetic
 from alexnet_mf.backends.numpy import layers
-from alexnet_mf.layers import (
+from alexnet_mf.parity.causes import ROUNDING, Array, Cause, reproduce, verdict
+from alexnet_mf.parity.causes.weighted import conv_causes, dense_causes
+from alexnet_mf.parity.ladder import Comparison, Rung
+from alexnet_mf.parity.measure import relative_l2
+from alexnet_mf.spec import arithmetic
+from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -21,10 +25,6 @@ from alexnet_mf.layers import (
     MaxPool2d,
     Normalize,
 )
-from alexnet_mf.parity.causes import ROUNDING, Array, Cause, reproduce, verdict
-from alexnet_mf.parity.causes.weighted import conv_causes, dense_causes
-from alexnet_mf.parity.ladder import Comparison, Rung
-from alexnet_mf.parity.measure import relative_l2
 
 
 def diagnose_layers(c: Comparison, rung: Rung) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from alexnet_mf.backends.numpy import layers
-from alexnet_mf.parameters import digest
 from alexnet_mf.parity.causes import Array, Cause, first_of, reproduce, verdict
 from alexnet_mf.parity.ladder import Comparison, Rung
 from alexnet_mf.parity.measure import relative_l2
+from alexnet_mf.weights.parameters import digest
 
 LAST_BITS = 3e-7
 """Pixels that differ by less, relative L2, differ by rounding alone."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.base import Sgd
+from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.backends.numpy import layers
 from alexnet_mf.parity.causes import REPRODUCES, ROUNDING, Array, Cause, first_of, reproduce, verdict
 from alexnet_mf.parity.ladder import Comparison, Rung, same_shapes

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from alexnet_mf.backends.numpy import layers
-from alexnet_mf.layers import Conv2d, Dense
 from alexnet_mf.parity.causes import Array, Cause
+from alexnet_mf.spec.layers import Conv2d, Dense
 
 
 def _activations(layer: Conv2d | Dense, sums: Array) -> Iterator[Cause]:

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import files, networks, spec
+from alexnet_mf import files, spec
 from alexnet_mf.errors import SpecError
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, zoo
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,7 +35,7 @@ def find_network(net: str, backend: str = "torch") -> Network:
     """
     if net.lower().endswith(SUFFIX):
         return load(Path(net))
-    return networks.get_network(net, backend)
+    return zoo.get_network(net, backend)
 
 
 def load(path: Path) -> Network:
@@ -55,7 +55,7 @@ def load(path: Path) -> Network:
         raise SpecError(f"{path}: not a network: nested too deeply") from error
     except ValueError as error:  # tomllib's own error, or bytes that are not UTF-8
         raise SpecError(f"{path}: not TOML: {' '.join(str(error).split())}") from error
-    if fields.get("name") in networks.NETWORKS:
+    if fields.get("name") in zoo.NETWORKS:
         raise SpecError(f"{path}: {fields['name']} is the name of a network of the package's own; give it another name")
     layers = fields.get("layers")
     if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
@@ -101,7 +101,7 @@ def _at_fault(layers: list[dict[str, Any]], message: str) -> int | None:
 
 def dump(network: Network) -> str:
     """The network as TOML that `load` takes. Its name is changed: one of the package's own cannot be a file's."""
-    name = f"my-{network.name}" if network.name in networks.NETWORKS else network.name
+    name = f"my-{network.name}" if network.name in zoo.NETWORKS else network.name
     lines = [f"name = {_value(name)}"]
     if network.source:
         lines.append(f"source = {_value(network.source)}")

@@ -17,11 +17,11 @@ import safetensors.numpy
 from numpy.testing import assert_array_equal
 from safetensors import safe_open
 
-from alexnet_mf import parameters
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.layers import Conv2d, Dense, Flatten
-from alexnet_mf.networks import ALEXNET, TABS
 from alexnet_mf.spec import Network, with_dropout
+from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
+from alexnet_mf.spec.zoo import ALEXNET, TABS
+from alexnet_mf.weights import parameters
 
 
 @pytest.fixture(scope="module")

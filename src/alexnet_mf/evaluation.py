@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.base import Model
+from alexnet_mf.backends.contract import Model
 from alexnet_mf.data import LabelledImages
 from alexnet_mf.errors import OutputsNotFinite
 from alexnet_mf.training.loop import EVALUATION_BATCH, EVALUATION_PART, log_probabilities

@@ -15,12 +15,12 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.augmentation import Draws
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
+from alexnet_mf.data.augmentation import Draws
 from alexnet_mf.errors import BackendUnavailable
-from alexnet_mf.layers import Shape
-from alexnet_mf.parameters import Parameters
 from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import Shape
+from alexnet_mf.weights.parameters import Parameters
 
 
 @dataclass(frozen=True)

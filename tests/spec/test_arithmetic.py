@@ -7,12 +7,11 @@ import math
 
 import pytest
 
-from alexnet_mf import arithmetic, layers, networks
-from alexnet_mf.layers import Conv2d, Dense, Flatten, LocalResponseNorm, MaxPool2d
-from alexnet_mf.networks import ALEXNET, ALEXNET_28, ALEXNET_2012, ALEXNET_OWT, ALEXNET_SLIM, LENET5, LENET5_RELU
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, arithmetic, layers, zoo
+from alexnet_mf.spec.layers import Conv2d, Dense, Flatten, LocalResponseNorm, MaxPool2d
+from alexnet_mf.spec.zoo import ALEXNET, ALEXNET_28, ALEXNET_2012, ALEXNET_OWT, ALEXNET_SLIM, LENET5, LENET5_RELU
 
-NETWORKS = [ALEXNET, *networks.TABS.values()]
+NETWORKS = [ALEXNET, *zoo.TABS.values()]
 
 
 def test_every_output_shape():

@@ -14,9 +14,9 @@ import pytest
 
 from alexnet_mf import spec
 from alexnet_mf.backends.execution import LEFT_OUT
-from alexnet_mf.bench import link as links
-from alexnet_mf.bench.link import Link, WorkerFailed, WorkerGone
 from alexnet_mf.bench.worker import PREFIX
+from alexnet_mf.instruments import process as links
+from alexnet_mf.instruments.process import Link, WorkerFailed, WorkerGone
 
 ANSWER = f"""read line; echo '{PREFIX}{{"fine": 1}}'"""
 
@@ -95,7 +95,7 @@ def test_a_worker_that_is_not_asked_is_stopped(connect, script):
 @pytest.mark.skipif(not links.CAN_PAUSE, reason="takes Linux")
 def test_a_worker_ends_with_its_parent_however_that_ends(tmp_path):
     """Even if it is stopped, and the parent had no time to say good-bye."""
-    program = ("import os, sys, signal\nfrom alexnet_mf.bench.link import Link, WorkerFailed\n"
+    program = ("import os, sys, signal\nfrom alexnet_mf.instruments.process import Link, WorkerFailed\n"
                "link = Link(sys.executable, ())\n"
                "try: link.ask({'do': 'sample', 'phase': ''})\nexcept WorkerFailed: pass\n"
                f"open({str(tmp_path / 'pid')!r}, 'w').write(str(link.process.pid))\n"

@@ -15,9 +15,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from alexnet_mf import arithmetic, spec
+from alexnet_mf import spec
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.layers import (
+from alexnet_mf.spec import Network, arithmetic
+from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -30,7 +31,6 @@ from alexnet_mf.layers import (
     Normalize,
     Shape,
 )
-from alexnet_mf.spec import Network
 
 OPSET = 13
 """Of 2020: every operator here has been as it is since then, and old runtimes read it."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from alexnet_mf.training import curves
+from alexnet_mf.plots import curves
 
 
 def lines(epochs: int, shift: float = 0.0) -> list[dict]:

@@ -10,9 +10,9 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from alexnet_mf import drawing
 from alexnet_mf.data import FASHION_CLASSES
-from alexnet_mf.evaluate import Evaluation, Mistake
+from alexnet_mf.evaluation import Evaluation, Mistake
+from alexnet_mf.plots import drawing
 from alexnet_mf.predict import Prediction
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 28, 28)).astype(np.uint8)

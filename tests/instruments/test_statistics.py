@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet_mf.bench import statistics
-from alexnet_mf.bench.statistics import Candidate, Estimate, estimate, faster, median, median_interval, quantile, ratio
 from alexnet_mf.errors import NotComparable
+from alexnet_mf.instruments import statistics
+from alexnet_mf.instruments.statistics import (
+    Candidate,
+    Estimate,
+    estimate,
+    faster,
+    median,
+    median_interval,
+    quantile,
+    ratio,
+)
 
 
 @pytest.mark.parametrize("values, expected", [([3], 3), ([1, 9], 5), ([9, 1, 4], 4), ([1, 2, 3, 100], 2.5)], ids=str)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
-from alexnet_mf.layers import Conv2d, Dense, Layer, Shape, output_shape
 from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import Conv2d, Dense, Layer, Shape, output_shape
 
 
 def output_shapes(network: Network) -> dict[str, Shape]:

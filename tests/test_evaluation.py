@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from alexnet_mf import backends, data, parameters
+from alexnet_mf import backends, data
 from alexnet_mf.data import LabelledImages
 from alexnet_mf.errors import OutputsNotFinite
-from alexnet_mf.evaluate import evaluate
+from alexnet_mf.evaluation import evaluate
 from alexnet_mf.training import loop
+from alexnet_mf.weights import parameters
 
 
 class Oracle:

@@ -9,9 +9,11 @@ import onnx
 import onnxruntime
 import pytest
 
-from alexnet_mf import backends, networks, onnx_graph, parameters, spec
+from alexnet_mf import backends, spec
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.layers import (
+from alexnet_mf.parity.measure import TIERS, relative_l2
+from alexnet_mf.spec import Network, zoo
+from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -22,8 +24,7 @@ from alexnet_mf.layers import (
     MaxPool2d,
     Normalize,
 )
-from alexnet_mf.parity.measure import TIERS, relative_l2
-from alexnet_mf.spec import Network
+from alexnet_mf.weights import onnx_graph, parameters
 
 TOLERANCE = TIERS["float32"].output
 EVERYTHING = Network("everything", (2, 23, 19), (
@@ -50,11 +51,11 @@ def logits(backend: str, network: Network, given: parameters.Parameters, batch: 
     return model.logits(model.place(batch, np.zeros(len(batch), np.int64)), len(batch))
 
 
-@pytest.mark.parametrize("net", networks.NETWORKS)
+@pytest.mark.parametrize("net", zoo.NETWORKS)
 def test_onnx_runtime_gives_the_logits_of_every_backend(net, request):
     """One test for a network, all backends in it: its weights are drawn once."""
     names = [name for name in request.config.getoption("--backends").split(",") if name] or backends.installed()
-    network = networks.get_network(net, "mxnet")  # whose tab pads conv1 by 0; PyTorch's has alexnet's own numbers
+    network = zoo.get_network(net, "mxnet")  # whose tab pads conv1 by 0; PyTorch's has alexnet's own numbers
     given = parameters.initialise(network, 0, random_biases=True)
     content = onnx_graph.encode(network, given)
     batch = images(network, 2)
@@ -67,7 +68,7 @@ def test_onnx_runtime_gives_the_logits_of_every_backend(net, request):
 
 @pytest.mark.parametrize("net", ["tensorflow", "mxnet"])
 def test_the_tabs_that_pad_by_0_are_written_so(net):
-    network = networks.get_network("alexnet-tab", net)
+    network = zoo.get_network("alexnet-tab", net)
     model = onnx_graph.build(network, {})
     pads = next(attribute.ints for attribute in model.graph.node[0].attribute if attribute.name == "pads")
     assert list(pads) == [0, 0, 0, 0]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from alexnet_mf import augmentation
-from alexnet_mf.augmentation import KINDS, draw
+from alexnet_mf.data import augmentation
+from alexnet_mf.data.augmentation import KINDS, draw
 from alexnet_mf.errors import AlexnetMfError, DataError
 from alexnet_mf.training.recipe import BOOK, Recipe
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_mf import networks, spec, specfile
+from alexnet_mf import spec
 from alexnet_mf.errors import SpecError
-from alexnet_mf.layers import AvgPool2d, Conv2d, Dense, Flatten, Normalize
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, toml, zoo
+from alexnet_mf.spec.layers import AvgPool2d, Conv2d, Dense, Flatten, Normalize
 
 TINY = """
 name = "tiny"
@@ -64,46 +64,46 @@ def write(tmp_path: Path):
 
 
 def test_a_file_is_the_network_that_it_says(write):
-    assert specfile.load(write()) == Network("tiny", (1, 28, 28), (
+    assert toml.load(write()) == Network("tiny", (1, 28, 28), (
         Conv2d("conv1", channels=4, kernel=5, activation=None), AvgPool2d("pool1", kernel=2, stride=2),
         Flatten("flatten"), Dense("fc2", units=10)), learning_rate=1.0)
 
 
-@pytest.mark.parametrize("network", [*map(networks.get_network, networks.NETWORKS), *networks.TABS.values()],
+@pytest.mark.parametrize("network", [*map(zoo.get_network, zoo.NETWORKS), *zoo.TABS.values()],
                          ids=lambda network: network.source)
 def test_what_is_written_can_be_read(write, network):
-    again = specfile.load(write(specfile.dump(network)))
+    again = toml.load(write(toml.dump(network)))
     assert again == dataclasses.replace(network, name=f"my-{network.name}")
     assert spec.digest(again) == spec.digest(network)
-    assert specfile.load(write(specfile.dump(again))) == again, "a name that is not the package's stays"
+    assert toml.load(write(toml.dump(again))) == again, "a name that is not the package's stays"
 
 
 def test_a_normalisation_is_written_and_read(write):
     network = Network("colour", (3, 4, 4), (Normalize("normalize", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
                                             Flatten("flatten"), Dense("fc", units=2)))
-    assert "mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n" in specfile.dump(network)
-    assert specfile.load(write(specfile.dump(network))) == network
+    assert "mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n" in toml.dump(network)
+    assert toml.load(write(toml.dump(network))) == network
 
 
 def test_odd_texts_are_written_as_toml(write):
     odd = Network("odd", (1, 4, 4), (Flatten("flatten"), Dense("fc", units=2)),
                   source='a "quoted" \\ back\tslash\nand Füße \U0001f600 # none')
-    assert specfile.load(write(specfile.dump(odd))) == odd
+    assert toml.load(write(toml.dump(odd))) == odd
 
 
 def test_every_field_is_written_to_start_from():
-    text = specfile.dump(networks.LENET5)
+    text = toml.dump(zoo.LENET5)
     for line in ('name = "my-lenet5"', "input = [1, 28, 28]", "learning_rate = 0.9", 'kind = "AvgPool2d"', "groups = 1",
                  'activation = "sigmoid"', 'activation = "none"', 'bias_initialisation = "zeros"'):
         assert line in text
 
 
 def test_a_name_or_a_file_finds_a_network(write):
-    assert specfile.find_network("lenet5") is networks.LENET5
-    assert specfile.find_network("alexnet-tab", "mxnet") is networks.TABS["mxnet"]
-    assert specfile.find_network(str(write())).name == "tiny"
+    assert toml.find_network("lenet5") is zoo.LENET5
+    assert toml.find_network("alexnet-tab", "mxnet") is zoo.TABS["mxnet"]
+    assert toml.find_network(str(write())).name == "tiny"
     with pytest.raises(SpecError, match=r"'lenet'; known: alexnet, alexnet-tab, "):
-        specfile.find_network("lenet")
+        toml.find_network("lenet")
 
 
 @pytest.mark.parametrize("replaced, named", [
@@ -159,7 +159,7 @@ def test_a_name_or_a_file_finds_a_network(write):
 def test_a_wrong_file_is_told_with_line_and_layer(write, replaced, named):
     path = write(**replaced)
     with pytest.raises(SpecError) as caught:
-        specfile.load(path)
+        toml.load(path)
     said = str(caught.value)
     assert said.startswith(f"{path}: ")
     assert "\n" not in said
@@ -173,22 +173,22 @@ def test_a_wrong_file_is_told_with_line_and_layer(write, replaced, named):
 ])
 def test_what_is_no_network_at_all_is_refused(write, text, named):
     with pytest.raises(SpecError, match=named):
-        specfile.load(write(text))
+        toml.load(write(text))
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path):
     with pytest.raises(SpecError, match=r"gone\.toml: cannot be read \(No such file.*list networks NAME --toml"):
-        specfile.load(tmp_path / "gone.toml")
+        toml.load(tmp_path / "gone.toml")
     (tmp_path / "folder.toml").mkdir()
     with pytest.raises(SpecError, match=r"folder\.toml: cannot be read"):
-        specfile.find_network(str(tmp_path / "folder.toml"))
+        toml.find_network(str(tmp_path / "folder.toml"))
 
 
 def test_no_line_is_named_where_it_could_be_another():
     """Headers that a text holds are not headers."""
     layers = [{"name": "conv1"}]
-    assert specfile._line("[[layers]]\n", layers, SpecError("layer conv1: wrong")) == "line 1: "
-    assert specfile._line('x = """\n[[layers]]\n"""\n[[layers]]\n', layers, SpecError("layer conv1: wrong")) == ""
-    assert specfile._line("[[layers]]\n", layers, SpecError("layer conv2: wrong")) == ""
-    assert specfile._line("[[layers]]\n", layers, SpecError("network x: wrong")) == ""
-    assert specfile._line("[[layers]]\n" * 2, layers * 2, SpecError("layer conv1: wrong")) == ""
+    assert toml._line("[[layers]]\n", layers, SpecError("layer conv1: wrong")) == "line 1: "
+    assert toml._line('x = """\n[[layers]]\n"""\n[[layers]]\n', layers, SpecError("layer conv1: wrong")) == ""
+    assert toml._line("[[layers]]\n", layers, SpecError("layer conv2: wrong")) == ""
+    assert toml._line("[[layers]]\n", layers, SpecError("network x: wrong")) == ""
+    assert toml._line("[[layers]]\n" * 2, layers * 2, SpecError("layer conv1: wrong")) == ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from alexnet_mf.bench.statistics import Estimate
+from alexnet_mf.instruments.statistics import Estimate
 
 
 def number_text(value: float) -> str:

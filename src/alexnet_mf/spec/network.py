@@ -1,6 +1,6 @@
 """A network as data: a tuple of frozen layers, and the dictionaries and digests that are made of it.
 
-The layers are those of `layers.py`, the networks that have a name those of `networks.py`. Nothing here imports a
+The layers are those of `layers.py`, the networks that have a name those of `zoo.py`. Nothing here imports a
 framework, or anything outside the standard library.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from alexnet_mf.errors import SpecError
-from alexnet_mf.layers import KINDS, LARGEST_TENSOR, Dense, Dropout, Layer, Normalize, Shape, output_shape
+from alexnet_mf.spec.layers import KINDS, LARGEST_TENSOR, Dense, Dropout, Layer, Normalize, Shape, output_shape
 
 BiasInitialisation: TypeAlias = Literal["zeros", "uniform_fan_in"]
 BIAS_INITIALISATIONS: tuple[BiasInitialisation, ...] = ("zeros", "uniform_fan_in")

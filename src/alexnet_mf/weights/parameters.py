@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialise
 
-from alexnet_mf import arithmetic, files
+from alexnet_mf import files
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.layers import Conv2d, Dense, Shape
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, arithmetic
+from alexnet_mf.spec.layers import Conv2d, Dense, Shape
 
 Parameters: TypeAlias = dict[str, NDArray[np.float32]]
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
-from alexnet_mf.evaluate import Evaluation
+from alexnet_mf.evaluation import Evaluation
 from alexnet_mf.predict import Prediction
 
 MOST_ON_SHEET = 60

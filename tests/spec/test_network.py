@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_mf import layers, networks, spec
+from alexnet_mf import spec
 from alexnet_mf.errors import SpecError
-from alexnet_mf.layers import (
+from alexnet_mf.spec import Network, layers, zoo
+from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -25,8 +26,7 @@ from alexnet_mf.layers import (
     MaxPool2d,
     Normalize,
 )
-from alexnet_mf.networks import ALEXNET, LENET5, TABS
-from alexnet_mf.spec import Network
+from alexnet_mf.spec.zoo import ALEXNET, LENET5, TABS
 
 DENSE = Dense("last", units=10)
 
@@ -190,7 +190,7 @@ def test_with_dropout_replaces_every_rate_and_nothing_else():
         spec.with_dropout(ALEXNET, 1.0)
 
 
-@pytest.mark.parametrize("network", [*map(networks.get_network, networks.NETWORKS), *TABS.values()],
+@pytest.mark.parametrize("network", [*map(zoo.get_network, zoo.NETWORKS), *TABS.values()],
                          ids=lambda network: network.source)
 def test_as_dict_and_back_through_json(network):
     text = json.dumps(spec.as_dict(network))
@@ -203,7 +203,7 @@ def test_a_description_leaves_out_what_says_nothing_new():
     assert "learning_rate" not in plain
     assert list(plain["layers"][0]) == ["kind", "name", "channels", "kernel", "stride", "padding", "activation"]
     assert spec.as_dict(LENET5)["learning_rate"] == 0.9
-    assert spec.as_dict(networks.ALEXNET_2012)["layers"][3]["groups"] == 2
+    assert spec.as_dict(zoo.ALEXNET_2012)["layers"][3]["groups"] == 2
 
 
 def test_as_dict_and_back_for_every_layer_type(small):
@@ -279,7 +279,7 @@ IMAGENET = Normalize("normalize", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224,
 
 
 def normalised(layer: Normalize) -> Network:
-    return dataclasses.replace(networks.ALEXNET_OWT, name="normalised", layers=(layer, *networks.ALEXNET_OWT.layers))
+    return dataclasses.replace(zoo.ALEXNET_OWT, name="normalised", layers=(layer, *zoo.ALEXNET_OWT.layers))
 
 
 def test_a_normalisation_travels_as_data():
@@ -297,7 +297,7 @@ def test_a_normalisation_travels_as_data():
 
 
 def test_digest_catches_a_normalisation():
-    digests = {spec.digest(network) for network in (networks.ALEXNET_OWT, *map(normalised, (
+    digests = {spec.digest(network) for network in (zoo.ALEXNET_OWT, *map(normalised, (
         IMAGENET, dataclasses.replace(IMAGENET, mean=IMAGENET.mean[::-1]),
         dataclasses.replace(IMAGENET, std=IMAGENET.std[::-1]), dataclasses.replace(IMAGENET, name="other"))))}
     assert len(digests) == 5
@@ -310,27 +310,27 @@ def test_equal_networks_have_equal_digests():
 
 
 def test_known_networks():
-    assert networks.NETWORKS == ("alexnet", "alexnet-tab", "alexnet-2012", "alexnet-owt", "lenet5", "lenet5-relu",
+    assert zoo.NETWORKS == ("alexnet", "alexnet-tab", "alexnet-2012", "alexnet-owt", "lenet5", "lenet5-relu",
                              "alexnet-slim", "alexnet-28")
-    for name in networks.NETWORKS:
-        assert networks.get_network(name, "mxnet").name == name
-        assert networks.get_network(name, "mxnet").source
+    for name in zoo.NETWORKS:
+        assert zoo.get_network(name, "mxnet").name == name
+        assert zoo.get_network(name, "mxnet").source
 
 
 def test_an_unknown_network_lists_the_known_ones():
     with pytest.raises(SpecError, match=r"'lenet'.*alexnet, alexnet-tab"):
-        networks.get_network("lenet")
+        zoo.get_network("lenet")
 
 
 def test_a_tab_of_a_backend_without_one_lists_those_that_have():
     with pytest.raises(SpecError, match=r"'jax'.*torch.*tensorflow.*mxnet"):
-        networks.get_network("alexnet-tab", "jax")
+        zoo.get_network("alexnet-tab", "jax")
 
 
 @pytest.mark.parametrize("backend, padding, biases", [
     ("torch", 1, "uniform_fan_in"), ("tensorflow", 0, "zeros"), ("mxnet", 0, "zeros"), ("numpy", 1, "uniform_fan_in")])
 def test_the_tabs_differ_in_conv1_padding_and_biases_alone(backend, padding, biases):
-    tab = networks.get_network("alexnet-tab", backend)
+    tab = zoo.get_network("alexnet-tab", backend)
     assert tab.layers[0].padding == padding
     assert tab.bias_initialisation == biases
     assert tab.layers[1:] == ALEXNET.layers[1:]
@@ -339,14 +339,15 @@ def test_the_tabs_differ_in_conv1_padding_and_biases_alone(backend, padding, bia
 
 @pytest.mark.parametrize("backend", ["torch", "tensorflow", "mxnet", "numpy"])
 def test_alexnet_is_one_network_in_every_backend(backend):
-    assert networks.get_network("alexnet", backend) is ALEXNET
+    assert zoo.get_network("alexnet", backend) is ALEXNET
     assert ALEXNET.layers[0].padding == 1
     assert ALEXNET.bias_initialisation == "zeros"
     assert ALEXNET.classes == 10
 
 
-@pytest.mark.parametrize("module, own", [(layers, {"errors"}), (spec, {"errors", "layers"}),
-                                         (networks, {"errors", "layers", "spec"})], ids=["layers", "spec", "networks"])
+@pytest.mark.parametrize("module, own", [
+    (layers, {"errors"}), (spec.network, {"errors", "spec.layers"}), (spec, {"spec.network"}),
+    (zoo, {"errors", "spec.layers", "spec"})], ids=["layers", "network", "spec", "zoo"])
 def test_the_spec_imports_the_standard_library_alone(module, own):
     imported = set()
     for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from alexnet_mf.errors import SpecError
-from alexnet_mf.layers import (
+from alexnet_mf.spec import BiasInitialisation, Network
+from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -13,7 +14,6 @@ from alexnet_mf.layers import (
     LocalResponseNorm,
     MaxPool2d,
 )
-from alexnet_mf.spec import BiasInitialisation, Network
 
 
 def _alexnet(name: str, source: str, conv1_padding: int, bias_initialisation: BiasInitialisation) -> Network:

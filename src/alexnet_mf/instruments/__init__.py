@@ -1,0 +1,1 @@
+"""What the measuring verbs share: conditions of a machine, worker processes, statistics, units."""

@@ -1,0 +1,1 @@
+"""Pictures. Imports matplotlib, and so is imported only to draw."""

@@ -1,0 +1,1 @@
+"""Weights in canonical layout, and the file formats that need no framework."""
