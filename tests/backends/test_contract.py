@@ -374,7 +374,7 @@ class Unheard:
 def test_a_layer_of_an_unknown_kind_is_not_passed_over(backend, monkeypatch):
     monkeypatch.setitem(layers.KINDS, "Unheard", Unheard)
     known = layers.output_shape
-    for module in (spec, arithmetic, *([sys.modules["alexnet_mf.backends.tensorflow.network"]]
+    for module in (spec.network, arithmetic, *([sys.modules["alexnet_mf.backends.tensorflow.network"]]
                                        if backend.name == "tensorflow" else [])):
         monkeypatch.setattr(module, "output_shape",
                             lambda layer, shape: shape if isinstance(layer, Unheard) else known(layer, shape))

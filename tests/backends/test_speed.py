@@ -13,7 +13,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from alexnet_mf import backends
-from alexnet_mf.backends.contract import Backend, Device, Sgd
+from alexnet_mf.backends import common
+from alexnet_mf.backends.contract import Backend, Device, Sgd, TrainerState
 from alexnet_mf.backends.execution import SPEED_SETTINGS, Execution, Setting
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parity.case import Case, random_case
@@ -105,7 +106,9 @@ def test_each_setting_does_what_its_name_says(backend, small, monkeypatch):
     build()
     assert not compiled
     build("compile")
-    assert [options["options"]["triton.cudagraphs"] for options in compiled] == [False]
+    assert [options["dynamic"] for options in compiled] == [False]
+    assert type(build("fold").net.conv1).__name__ == "FoldedConv2d"
+    assert type(build().net.conv1).__name__ == "Conv2d"
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(BackendUnavailable, match=r"takes a C\+\+ compiler.*--compile"):
         build("compile")
@@ -129,6 +132,68 @@ def test_readings_of_many_steps_lie_in_one_piece_of_memory(backend):
         assert_array_equal(metrics.losses, np.arange(taken) / 2)
         assert_array_equal(metrics.correct, np.arange(taken))
     assert len(pieces) <= 3, "of 2, 4 and 8 steps"
+
+
+@pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
+@pytest.mark.parametrize("channels, kernel, stride, padding, height, width", [
+    (1, 11, 4, 1, 224, 224), (1, 11, 4, 0, 224, 224), (3, 11, 4, 2, 224, 224), (3, 11, 4, 0, 227, 227),
+    (2, 4, 2, 0, 9, 11), (1, 3, 3, 2, 10, 17)])
+def test_a_folded_convolution_is_the_same_function(backend, channels, kernel, stride, padding, height, width):
+    import torch
+
+    from alexnet_mf.backends.torch.fold import FoldedConv2d, fold
+
+    torch.manual_seed(0)
+    plain, folded = (torch.nn.Conv2d(channels, 8, kernel, stride, padding).double() for _ in range(2))
+    folded.load_state_dict(plain.state_dict())
+    fold(torch.nn.Sequential(folded))
+    assert type(folded) is FoldedConv2d
+    images = torch.randn(2, channels, height, width, dtype=torch.float64)
+    right, found = plain(images), folded(images)
+    assert found.shape == right.shape
+    torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-13)
+    gradient = torch.randn_like(right)
+    right.backward(gradient)
+    found.backward(gradient)
+    torch.testing.assert_close(folded.weight.grad, plain.weight.grad, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(folded.bias.grad, plain.bias.grad, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
+@pytest.mark.parametrize("also", [(), ("fused",)])
+@pytest.mark.parametrize("without", [(), ("layout",)])
+def test_a_run_resumes_bit_for_bit_with_each_optimizer_and_layout(backend, small, also, without):
+    """A fused update reads weights and momentum by position: both must lie in memory alike."""
+    how = Execution(without=frozenset(without), also=frozenset(also))
+    images = np.random.default_rng(0).integers(0, 256, (8, 28, 28), np.uint8)
+
+    def train(steps: range, state: TrainerState | None) -> TrainerState:
+        model = backend.build(small, parameters.initialise(small, 0), execution=how)
+        trainer, data = model.trainer(Sgd(0.1, 0.9), 7), model.place(images, np.arange(8) % 10)
+        if state is not None:
+            trainer.load_state(state)
+        for number in steps:
+            trainer.step(data, np.arange(number, number + 4), number)
+        return trainer.export_state()
+
+    ends = [train(range(4), None), train(range(2, 4), train(range(2), None))]
+    for kind in ("parameters", "velocity"):
+        for name, value in getattr(ends[0], kind).items():
+            assert_array_equal(value, getattr(ends[1], kind)[name], err_msg=f"{kind} {name}")
+
+
+@pytest.mark.parametrize("backend_name", ["torch", "tensorflow", "mxnet", "numpy"], indirect=True)
+def test_the_ceiling_multiplies_random_numbers(backend, monkeypatch):
+    """Constant operands overstate what a GPU can do with real ones."""
+    module = importlib.import_module(f"alexnet_mf.backends.{backend.name}.backend")
+    asked = []
+    monkeypatch.setattr(module, "random_matrices", lambda size: asked.append(size) or common.random_matrices(size))
+    monkeypatch.setattr(module, "random_bytes", lambda count: asked.append(count) or common.random_bytes(count))
+    backend.ceilings("cpu", Execution())
+    assert len(asked) == 2
+    first, second = common.random_matrices(64)
+    assert abs(first.std() - 1) < 0.05 and not np.array_equal(first, second)
+    assert len(np.unique(common.random_bytes(10_000))) == 256
 
 
 @pytest.mark.parametrize("backend_name", ["torch"], indirect=True)

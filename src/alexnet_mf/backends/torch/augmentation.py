@@ -2,30 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch.nn import functional
 
 from alexnet_mf.data.augmentation import LUMA, Draws
 
 
-def augment(images: torch.Tensor, draws: Draws, white: float) -> torch.Tensor:
-    """Flip, crop, then colour.
+@dataclass(frozen=True)
+class PlacedDraws:
+    """The draws of one batch on its device."""
+
+    padding: tuple[int, int]
+    """Zero rows above and below, and zero columns left and right."""
+    tensors: tuple[torch.Tensor, ...]
+    """The row (n, height) and column (n, width) that each pixel comes from, if pixels move; then the factors (n, 3), if
+    colors change."""
+
+    @property
+    def moved(self) -> bool:
+        return len(self.tensors) > 1
+
+    @property
+    def colored(self) -> bool:
+        return len(self.tensors) != 2
+
+
+def place(draws: Draws, device: torch.device) -> PlacedDraws:
+    """Copy the draws to the device."""
+    moves = (draws.rows(), draws.columns()) if draws.moved else ()
+    factors = (draws.factors,) if draws.coloured else ()
+    indices = tuple(torch.from_numpy(index).to(device, torch.int64, non_blocking=True) for index in moves)
+    return PlacedDraws(draws.padding, (*indices, *(torch.from_numpy(each).to(device) for each in factors)))
+
+
+def augment(images: torch.Tensor, draws: PlacedDraws, white: float) -> torch.Tensor:
+    """Flip, crop, then change the colors.
 
     Args:
         images: (n, channels, height, width).
-        white: the largest value of a pixel; the least is 0.
+        white: the largest value of a pixel; the smallest is 0.
     """
     if draws.moved:
         images = move(images, draws)
-    return colour(images, torch.from_numpy(draws.factors).to(images.device), white) if draws.coloured else images
+    return colour(images, draws.tensors[-1], white) if draws.colored else images
 
 
-def move(images: torch.Tensor, draws: Draws) -> torch.Tensor:
-    """Flip and crop: of the padded images some rows, and of these some columns."""
-    (above, left), (height, width) = draws.padding, draws.size
+def move(images: torch.Tensor, draws: PlacedDraws) -> torch.Tensor:
+    """Flip and crop: take some rows of the padded images, and of these some columns."""
+    (above, left), (rows, columns) = draws.padding, draws.tensors[:2]
+    height, width = rows.shape[1], columns.shape[1]
     padded = functional.pad(images, (left, left, above, above))
-    rows, columns = (torch.from_numpy(index).to(images.device, torch.int64)
-                     for index in (draws.rows(), draws.columns()))
     channels, padded_width = padded.shape[1], padded.shape[3]
     padded = padded.gather(2, rows[:, None, :, None].expand(-1, channels, -1, padded_width))
     return padded.gather(3, columns[:, None, None, :].expand(-1, channels, height, width))

@@ -18,8 +18,11 @@ from alexnet_mf.backends.contract import Backend, Ceiling, Device, Model, Native
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.torch import files, memory, weights
 from alexnet_mf.backends.torch import network as native
+from alexnet_mf.backends.torch.augmentation import place as place_draws
+from alexnet_mf.backends.torch.fold import fold
+from alexnet_mf.backends.torch.graph import Graphed
 from alexnet_mf.backends.torch.speed import SPEED
-from alexnet_mf.backends.torch.training import Placed, TorchTrainer, autocast, compiled, place
+from alexnet_mf.backends.torch.training import Placed, TorchTrainer, autocast, compiled, generator, place
 from alexnet_mf.data.augmentation import Draws
 from alexnet_mf.spec import Network
 from alexnet_mf.weights.parameters import Parameters
@@ -39,9 +42,12 @@ class TorchModel(Model[Placed]):
         self.net = native.build(network).to(device)
         if "layout" in speed:
             self.net.to(memory_format=torch.channels_last)
+        if "fold" in speed:
+            fold(self.net)
         weights.load(self.net, parameters)
-        self.call = compiled(self.net, device) if "compile" in speed else self.net
+        self.call = compiled(self.net) if "compile" in speed else self.net
         """The network as it computes batches; `net` holds the parameters."""
+        self._infer = Graphed(self._forward, torch.device(device)) if "graph" in speed else self._forward
 
     def describe(self) -> list[NativeLayer]:
         x = torch.zeros(1, *self.network.input, device=self.device)
@@ -63,17 +69,17 @@ class TorchModel(Model[Placed]):
         return place(self.network, inputs, labels, torch.device(self.device))
 
     def pixels(self, data: Placed, draws: Draws | None = None) -> NDArray[np.float32]:
-        return data.batch(slice(None), draws)[0].cpu().numpy()
+        placed = place_draws(draws, data.labels.device) if draws else None
+        return data.batch(slice(None), placed)[0].cpu().numpy()
 
     def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
         if dropout is not None:
-            torch.manual_seed(dropout_seed(*dropout))
+            generator(torch.device(self.device)).manual_seed(dropout_seed(*dropout))
         outputs = self._run(data.batch(slice(None))[0], training=dropout is not None)
         return {name: value.float().cpu().numpy() for name, value in outputs.items()}
 
     def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
-        infer = self._inference()
-        logits = [infer(data.batch(rows)[0]) for rows in data.batches(batch_size)]
+        logits = [self.infer(data.batch(rows)[0]).clone() for rows in data.batches(batch_size)]
         return torch.cat(logits).float().cpu().numpy()
 
     def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
@@ -86,10 +92,10 @@ class TorchModel(Model[Placed]):
         return loss.item(), weights.export_gradients(self.net)
 
     def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> TorchTrainer:
-        return TorchTrainer(self.net, self.call, sgd, seed, "fused" in self.speed, self.precision, augment)
+        return TorchTrainer(self.net, self.call, sgd, seed, self.speed, self.precision, augment)
 
     def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
-        trainer, infer = self.trainer(sgd, seed), self._inference()
+        trainer = self.trainer(sgd, seed)
         rows = torch.from_numpy(indices).to(self.device)
         pixels, labels = data.batch(rows)
 
@@ -98,7 +104,7 @@ class TorchModel(Model[Placed]):
                 trainer.forward_backward(pixels, labels, number)
             trainer.optimizer.step()
 
-        return {"input": lambda number: data.batch(rows), "forward": lambda number: infer(pixels),
+        return {"input": lambda number: data.batch(rows), "forward": lambda number: self.infer(pixels),
                 "forward_backward": lambda number: trainer.forward_backward(pixels, labels, number),
                 "optimizer": optimizer,
                 "step": lambda number: trainer.step(data, indices, number)}
@@ -106,7 +112,8 @@ class TorchModel(Model[Placed]):
     def step_memory(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> int | None:
         if self.device == "cpu":
             return None
-        trainer = self.trainer(sgd, seed)
+        eager = self.speed - {"graph"}  # the allocator cannot be watched inside a graph
+        trainer = TorchTrainer(self.net, self.call, sgd, seed, eager, self.precision)
         clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)  # in no public module
         return memory.step_memory(lambda number: trainer.step(data, indices, number),
                                   sum(value.numel() * value.element_size() for value in self.net.parameters()),
@@ -119,14 +126,14 @@ class TorchModel(Model[Placed]):
     def synchronize(self) -> None:
         synchronize(self.device)
 
-    def _inference(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What gives logits, dropout off, with the parameters as they are now."""
-        def infer(pixels: torch.Tensor) -> torch.Tensor:
-            self.net.eval()
-            with torch.inference_mode(), autocast(self.device, self.precision):
-                logits = self.call(pixels)
-                return logits.clone() if "compile" in self.speed else logits  # a graph's next call overwrites them
-        return infer
+    def infer(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the logits, dropout off, with the parameters as they are now; the next call may overwrite them."""
+        self.net.eval()
+        return self._infer(pixels)[0]
+
+    def _forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            return (self.call(pixels),)
 
     @torch.no_grad()
     def _run(self, x: torch.Tensor, training: bool = False) -> dict[str, torch.Tensor]:
@@ -186,6 +193,7 @@ class TorchBackend(Backend):
         tf32 = precision == "tf32"
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cudnn.benchmark = "autotune" in speed
         if "allocator" in speed:
             keep_large_blocks()
         return TorchModel(network, parameters, device, speed, precision)

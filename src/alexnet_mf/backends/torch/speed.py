@@ -16,11 +16,16 @@ SPEED = {
         "layout": Setting(True, "channels_last throughout: inference 1.22x [1.17, 1.55], a step 1.04x, no difference "
                                 "seen (on the EPYC 1.06x [1.01, 1.12])"),
         "fused": Setting(False, "SGD in one pass over the parameters: no difference seen"),
+        "fold": Setting(False, "a strided first convolution of few channels computed as one of many: not measured"),
         "compile": Setting(False, "torch.compile: no difference seen, and the first step takes 11 s instead of 1 s"),
     },
     "cuda": {  # nothing has been measured on a GPU yet, so nothing is on
         "layout": Setting(False, "channels_last throughout: not measured"),
         "fused": Setting(False, "SGD in one kernel: not measured"),
-        "compile": Setting(False, "torch.compile with CUDA graphs: not measured"),
+        "compile": Setting(False, "torch.compile: not measured"),
+        "graph": Setting(False, "the whole training step, from the gathering of the images to the metrics, and "
+                                "inference as one CUDA graph each: not measured"),
+        "fold": Setting(False, "a strided first convolution of few channels computed as one of many: not measured"),
+        "autotune": Setting(False, "cuDNN times its algorithms and takes the fastest: not measured"),
     },
 }

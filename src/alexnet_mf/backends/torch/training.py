@@ -1,4 +1,4 @@
-"""Data that stays on the device, and the training step."""
+"""Data that stays on the device, and the training step: one function of tensors, which a CUDA graph can replay."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from torch.nn import functional
 from alexnet_mf.backends.common import PIXEL_SCALE, check_inputs, dropout_seed
 from alexnet_mf.backends.contract import RATE_OUTSIDE, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.backends.torch import weights
-from alexnet_mf.backends.torch.augmentation import augment
-from alexnet_mf.data.augmentation import Draws, draw
+from alexnet_mf.backends.torch.augmentation import PlacedDraws, augment
+from alexnet_mf.backends.torch.augmentation import place as place_draws
+from alexnet_mf.backends.torch.graph import Graphed
+from alexnet_mf.data.augmentation import draw
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.spec import Network
 
@@ -32,7 +34,7 @@ class Placed:
     size: tuple[int, ...]
     """The network's (height, width)."""
 
-    def batch(self, rows: torch.Tensor | slice, draws: Draws | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, rows: torch.Tensor | slice, draws: PlacedDraws | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """The network's input and the labels of some rows."""
         return pixels(self.inputs[rows], self.size, draws), self.labels[rows]
 
@@ -52,7 +54,7 @@ def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], dev
     return Placed(torch.tensor(inputs, device=device), torch.tensor(labels, device=device), network.input[1:])
 
 
-def pixels(images: torch.Tensor, size: tuple[int, ...], draws: Draws | None = None) -> torch.Tensor:
+def pixels(images: torch.Tensor, size: tuple[int, ...], draws: PlacedDraws | None = None) -> torch.Tensor:
     """What the network is fed: grey levels augmented and upsampled, inputs that are ready augmented alone."""
     if images.dtype != torch.uint8:
         return augment(images, draws, 1.0) if draws else images
@@ -71,23 +73,24 @@ def autocast(device: str, precision: str) -> torch.autocast:
     return torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def compiled(net: nn.Sequential, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The network in one piece for each batch size and mode; on a GPU as CUDA graphs, without gaps between kernels.
-    Dropout keeps the eager network's masks.
+def compiled(net: nn.Sequential) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Compile the network, once for each batch size and mode. Dropout keeps the eager network's masks.
 
     Raises:
-        BackendUnavailable: without a C++ compiler.
+        BackendUnavailable: if there is no C++ compiler.
     """
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         raise BackendUnavailable("backend torch: torch.compile takes a C++ compiler; install g++ or set CXX, or "
                                  "leave out --compile")
-    run: Callable[[torch.Tensor], torch.Tensor] = torch.compile(
-        net, dynamic=False, options={"fallback_random": True, "triton.cudagraphs": device != "cpu"})
+    run: Callable[[torch.Tensor], torch.Tensor] = torch.compile(net, dynamic=False, options={"fallback_random": True})
+    return run
 
-    def call(pixels: torch.Tensor) -> torch.Tensor:
-        torch.compiler.cudagraph_mark_step_begin()
-        return run(pixels)
-    return call
+
+def generator(device: torch.device) -> torch.Generator:
+    """Return the device's default generator, from which nn.Dropout draws."""
+    if device.type == "cpu":
+        return torch.default_generator
+    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
 
 
 class Readings:
@@ -119,28 +122,59 @@ class TorchTrainer(Trainer[Placed]):
     """SGD steps: the network as it is called, eager or compiled, and PyTorch's optimizer."""
 
     def __init__(self, net: nn.Sequential, call: Callable[[torch.Tensor], torch.Tensor], sgd: Sgd, seed: int,
-                 fused: bool = False, precision: str = "float32", augment: tuple[str, ...] = ()):
+                 speed: frozenset[str] = frozenset(), precision: str = "float32", augment: tuple[str, ...] = ()):
         self.net = net
         self.call = call
         self.seed = seed
         self.precision = precision
         self.augment = augment
+        self.graph = "graph" in speed
         self.optimizer = torch.optim.SGD(net.parameters(), lr=sgd.learning_rate, momentum=sgd.momentum,
-                                         weight_decay=sgd.weight_decay, fused=fused or None)
-        self.readings = Readings(next(net.parameters()).device)
+                                         weight_decay=sgd.weight_decay, fused="fused" in speed or None)
+        if self.graph and sgd.momentum:  # a replay cannot tell the first step, which has no velocity, from the others
+            for parameter in net.parameters():
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        self.device = next(net.parameters()).device
+        self.generator = generator(self.device)
+        self.readings = Readings(self.device)
+        self._data: Placed | None = None
+        self._compute: Callable[..., tuple[torch.Tensor, ...]]
 
     def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
+        if data is not self._data:
+            self._data, self._compute = data, self._step_on(data)
         draws = draw(self.augment, self.seed, number, len(indices), data.image)
-        pixels, labels = data.batch(torch.from_numpy(indices).to(data.labels.device, non_blocking=True), draws)
-        loss, logits = self.forward_backward(pixels, labels, number)
-        self.optimizer.step()
-        self.readings.add(loss, (logits.argmax(1) == labels).sum())
+        tensors = place_draws(draws, self.device).tensors if draws else ()
+        rows = torch.from_numpy(indices).to(self.device, non_blocking=True)
+        self._train_mode()
+        self.generator.manual_seed(dropout_seed(self.seed, number))
+        self.readings.add(*self._compute(rows, *tensors))
+
+    def _step_on(self, data: Placed) -> Callable[..., tuple[torch.Tensor, ...]]:
+        """Return the step on this data as a function of tensors: rows and draws to loss and number correct."""
+        drawn = draw(self.augment, self.seed, 0, 1, data.image)
+        padding = drawn.padding if drawn else (0, 0)
+
+        def compute(rows: torch.Tensor, *draws: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            pixels, labels = data.batch(rows, PlacedDraws(padding, draws) if draws else None)
+            loss, logits = self._forward_backward(pixels, labels)
+            self.optimizer.step()
+            return loss, (logits.argmax(1) == labels).sum()
+
+        return Graphed(compute, self.device) if self.graph else compute
 
     def forward_backward(self, pixels: torch.Tensor, labels: torch.Tensor,
                          number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradients in place; the loss and the logits."""
-        self.net.train()
-        torch.manual_seed(dropout_seed(self.seed, number))  # nn.Dropout draws from the global stream alone
+        """Compute gradients in place; return the loss and the logits."""
+        self._train_mode()
+        self.generator.manual_seed(dropout_seed(self.seed, number))
+        return self._forward_backward(pixels, labels)
+
+    def _train_mode(self) -> None:
+        if not self.net.training:  # `train` walks through all modules: 40 us
+            self.net.train()
+
+    def _forward_backward(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.optimizer.zero_grad()  # before the forward pass, whose activations can then have the gradients' memory
         with autocast(pixels.device.type, self.precision):
             logits = self.call(pixels)
