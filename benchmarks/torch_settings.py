@@ -22,13 +22,13 @@ import torch
 from alexnet_mf import backends
 from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.backends.execution import Execution
+from alexnet_mf.backends.torch.speed import SPEED
 from alexnet_mf.bench.plan import work
 from alexnet_mf.spec import zoo
 from alexnet_mf.weights import parameters
 
-SETTINGS = ["", "layout", "layout+fused", "layout+fused+autotune", "layout+fused+fold", "graph",
-            "graph+layout+fused", "graph+layout+fused+autotune", "graph+layout+fused+fold",
-            "graph+layout+fused+fold+autotune", "graph+layout+fused+compile", "graph+layout+fused+fold+compile"]
+SETTINGS = ["", "layout+fused", "layout+fused+fold", "graph+layout+fused", "graph+layout+fused+fold",
+            "graph+layout+fused+fold+compile"]
 CHECKED_STEPS = 3
 IMAGES = 6000
 
@@ -87,8 +87,9 @@ class Comparison:
         return ceiling.amount / statistics.median(times)
 
     def build(self, precision: str, settings: str) -> Any:
-        also = frozenset(settings.split("+")) if settings else frozenset()
-        return self.backend.build(self.network, self.weights, self.device, Execution(precision, also=also))
+        also = frozenset(settings.split("+")) if settings else frozenset[str]()
+        off = frozenset(SPEED[self.device.partition(":")[0]]) - also
+        return self.backend.build(self.network, self.weights, self.device, Execution(precision, off, also))
 
     def update(self, model: Any, batch_size: int) -> dict[str, np.ndarray]:
         """Return what the first steps change, by parameter."""

@@ -12,7 +12,7 @@ LEFT_OUT = "ALEXNET_MF_WITHOUT"
 """The environment variable that `left_out` reads."""
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
-SPEED_SETTINGS = ("allocator", "autotune", "compile", "fold", "fused", "graph", "layout", "threads")
+SPEED_SETTINGS = ("allocator", "compile", "fold", "fused", "graph", "layout", "threads")
 """The names in the backends' own tables of what may make them fast."""
 
 

@@ -193,7 +193,6 @@ class TorchBackend(Backend):
         tf32 = precision == "tf32"
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = tf32
-        torch.backends.cudnn.benchmark = "autotune" in speed
         if "allocator" in speed:
             keep_large_blocks()
         return TorchModel(network, parameters, device, speed, precision)
