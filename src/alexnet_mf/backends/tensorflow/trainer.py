@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from alexnet_mf.backends.common import PIXEL_SCALE, check_inputs, dropout_seed
 from alexnet_mf.backends.contract import RATE_INSIDE, Sgd, StepMetrics, Trainer, TrainerState
-from alexnet_mf.backends.tensorflow import augmentation, weights
+from alexnet_mf.backends.tensorflow import augment as augmentation
+from alexnet_mf.backends.tensorflow import weights
 from alexnet_mf.data.augmentation import Draws, draw
 from alexnet_mf.spec import Network
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from alexnet_mf.backends.common import PIXEL_SCALE, check_inputs, dropout_seed
 from alexnet_mf.backends.contract import RATE_INSIDE, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.backends.mxnet import weights
-from alexnet_mf.backends.mxnet.augmentation import augment
+from alexnet_mf.backends.mxnet.augment import augment
 from alexnet_mf.data.augmentation import Draws, draw
 from alexnet_mf.spec import Network
 
