@@ -491,7 +491,7 @@ def test_outputs_apply_dropout_only_when_asked():
 def native_small() -> NumpyNetwork:
     """Parameters three times as large as usual: gradients well above the rounding of a difference."""
     drawn = canonical.initialise(SMALL, 0, random_biases=True)
-    return build(SMALL, weights.to_native({name: value * np.float32(3) for name, value in drawn.items()}, np.float64))
+    return build(SMALL, weights.load({name: value * np.float32(3) for name, value in drawn.items()}, np.float64))
 
 
 @pytest.mark.parametrize("dropout", [None, (0, 3)])
@@ -532,7 +532,7 @@ def test_finite_differences_catch_a_wrong_gradient(function, monkeypatch):
 
 def test_pooling_before_the_first_parameters_is_no_obstacle():
     network = Network("pool-first", (1, 4, 4), (MaxPool2d("pool0", 2, 2), Flatten("flatten"), Dense("fc1", units=2)))
-    native = build(network, weights.to_native(canonical.initialise(network, 0), np.float64))
+    native = build(network, weights.load(canonical.initialise(network, 0), np.float64))
     data = trainer.place(network, random(3, 1, 4, 4).astype(np.float32), np.array([0, 1, 1]))
     _, _, gradients = trainer.loss_and_gradients(native, data)
     for name, value in native.parameters.items():
@@ -734,7 +734,7 @@ def test_training_steps_use_the_dropout_of_seed_and_step():
         trainer.step(model.place(inputs, labels), np.arange(3), number)
         return float(trainer.read().losses[0])
 
-    native = build(SMALL, weights.to_native(canonical.initialise(SMALL, 0, random_biases=True), np.float64))
+    native = build(SMALL, weights.load(canonical.initialise(SMALL, 0, random_biases=True), np.float64))
     expected = trainer.loss_and_gradients(native, trainer.place(SMALL, inputs, labels), dropout=(7, 4))[0]
     assert loss(7, 4) == expected
     assert len({loss(7, 4), loss(7, 5), loss(8, 4)}) == 3

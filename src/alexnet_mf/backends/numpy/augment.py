@@ -1,4 +1,4 @@
-"""What augmentation does to a batch: the specification, image by image."""
+"""Augmentation of a batch: the specification, image by image."""
 
 from __future__ import annotations
 
@@ -9,40 +9,43 @@ from alexnet_mf.data.augmentation import LUMA, Draws
 
 
 def augment(images: NDArray[np.float32], draws: Draws, white: float) -> NDArray[np.float32]:
-    """Flip, crop, then colour.
+    """Flip, crop, then color.
 
     Args:
         images: (n, channels, height, width).
-        white: the largest value of a pixel: 255 for grey levels, 1 for inputs that are ready. The least is 0.
+        white: largest value of a pixel: 255 for gray levels, 1 for ready inputs. The smallest is 0.
     """
-    return np.stack([augment_one(image, draws, i, np.float32(white)) for i, image in enumerate(images)])
+    moved = [move(image, draws, i) for i, image in enumerate(images)]
+    return np.stack([color(image, draws.factors[i], np.float32(white)) for i, image in enumerate(moved)]
+                    if draws.coloured else moved)
 
 
-def augment_one(image: NDArray[np.float32], draws: Draws, i: int, white: np.float32) -> NDArray[np.float32]:
-    """Image i of the batch, (channels, height, width)."""
+def move(image: NDArray[np.float32], draws: Draws, i: int) -> NDArray[np.float32]:
+    """Flip and crop image i of the batch, (channels, height, width)."""
     if draws.flip[i]:
         image = image[:, :, ::-1]
     (above, left), (row, column) = draws.padding, draws.corner[i]
     padded = np.pad(image, ((0, 0), (above, above), (left, left)))
-    image = padded[:, row:row + draws.size[0], column:column + draws.size[1]]
-    return colour(image, draws.factors[i], white) if draws.coloured else image
+    return padded[:, row:row + draws.size[0], column:column + draws.size[1]]
 
 
-def colour(image: NDArray[np.float32], factors: NDArray[np.float32], white: np.float32) -> NDArray[np.float32]:
-    """Brightness: nearer to black or farther from it. Contrast: the same about the image's mean grey. Saturation: the
-    same about each pixel's own grey. What leaves the range of a pixel is cut off after each.
+def color(image: NDArray[np.float32], factors: NDArray[np.float32], white: np.float32) -> NDArray[np.float32]:
+    """Change brightness, contrast and saturation.
+
+    Each moves the pixels nearer to a gray level or farther from it: to black, to the image's mean gray, and to each
+    pixel's own gray. Values outside a pixel's range are clipped after each.
     """
     brightness, contrast, saturation = factors
     one = np.float32(1)  # beside Python's own, NumPy 1 takes these scalars to float64
     image = np.clip(brightness * image, 0, white)
-    image = np.clip(contrast * image + (one - contrast) * grey(image).mean(), 0, white)
+    image = np.clip(contrast * image + (one - contrast) * gray(image).mean(), 0, white)
     if len(image) == 3:
-        image = np.clip(saturation * image + (one - saturation) * grey(image), 0, white)
+        image = np.clip(saturation * image + (one - saturation) * gray(image), 0, white)
     return image
 
 
-def grey(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(1, height, width)."""
+def gray(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the gray image, (1, height, width)."""
     if len(image) == 1:
         return image
     red, green, blue = image

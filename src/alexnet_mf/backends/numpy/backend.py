@@ -35,7 +35,7 @@ class NumpyModel(Model[Placed], MeasurableModel[Placed]):
     def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], dtype: DTypeLike) -> None:
         self.network = network
         self.device = "cpu"
-        self.net = native.build(network, weights.to_native(parameters, dtype))
+        self.net = native.build(network, weights.load(parameters, dtype))
         self.item_bytes = self.net.dtype.itemsize
 
     @property
@@ -55,7 +55,7 @@ class NumpyModel(Model[Placed], MeasurableModel[Placed]):
         return rows
 
     def export(self) -> Parameters:
-        return weights.to_canonical(self.parameters)
+        return weights.export(self.parameters)
 
     def place(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> Placed:
         return place(self.network, inputs, labels)
