@@ -19,7 +19,7 @@ from alexnet_mf.backends.contract import Backend, Device, Model, NativeLayer, Sg
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.torch import formats, memory, weights
 from alexnet_mf.backends.torch import network as native
-from alexnet_mf.backends.torch.augmentation import place as place_draws
+from alexnet_mf.backends.torch.augment import place as place_draws
 from alexnet_mf.backends.torch.fold import fold
 from alexnet_mf.backends.torch.graph import Graphed
 from alexnet_mf.backends.torch.speed import SPEED
