@@ -496,7 +496,7 @@ def test_json_tells_the_conditions_and_the_figures(command, small_alexnet, tmp_p
     assert report["seed"] == 9
     assert "synthetic" in report["data"]
     assert spec.from_dict(report["network"]) == network
-    assert report["spec_sha256"] == spec.digest(network)
+    assert report["spec_sha256"] == spec.fingerprint(network)
     assert (report["precision"], report["without"], report["also"]) == ("float64", [], [])
     assert report["recipe"] == {"name": "book", "epochs": 2, "batch_size": 5, "train_images": 12, "test_images": 7,
                                 "annealed": 0, "augment": [],
@@ -796,7 +796,7 @@ def test_the_main_job(framework, tmp_path):
     assert "46,764,746" in done.stdout
     assert "\x1b" not in done.stdout
     report = json.loads(report_file.read_text(encoding="utf-8"))
-    assert report["spec_sha256"] == spec.digest(zoo.ALEXNET)
+    assert report["spec_sha256"] == spec.fingerprint(zoo.ALEXNET)
     assert report["versions"][framework]
     assert len(report["losses"]) == 2
     trained = parameters.load(weights_file, zoo.ALEXNET)

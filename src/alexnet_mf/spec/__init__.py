@@ -21,10 +21,11 @@ from alexnet_mf.spec.network import (
     Network,
     as_dict,
     digest,
+    fingerprint,
     from_dict,
     with_dropout,
 )
 
 __all__ = ["BIAS_INITIALISATIONS", "Activation", "AdaptiveAvgPool2d", "AvgPool2d", "BiasInitialisation", "Conv2d",
            "Dense", "Dropout", "Flatten", "Layer", "LocalResponseNorm", "MaxPool2d", "Network", "Normalize", "Shape",
-           "as_dict", "digest", "from_dict", "output_shape", "with_dropout"]
+           "as_dict", "digest", "fingerprint", "from_dict", "output_shape", "with_dropout"]
