@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf import backends, files, spec
+from alexnet_mf.backends.capabilities import weight_formats
 from alexnet_mf.errors import AlexnetMfError, ParametersError
 from alexnet_mf.spec import Network, arithmetic, zoo
 from alexnet_mf.spec.toml import find_network
@@ -239,7 +240,7 @@ def _content(path: Path, network: Network) -> bytes:
 def _decoded(backend: str, content: bytes, network: Network, where: str) -> Parameters:
     """What a framework's file holds, once it is sure that it fits the network."""
     try:
-        found: Mapping[str, NDArray[Any]] = backends.load(backend).decode_weights(content, network)
+        found: Mapping[str, NDArray[Any]] = weight_formats(backends.load(backend)).decode_weights(content, network)
     except ParametersError as error:
         raise ParametersError(f"{where}: {error}") from error
     parameters.check(found, network, where)
@@ -258,7 +259,7 @@ def encode(kind: str, weights: Weights) -> bytes:
         return bytes(_onnx_graph().encode(weights.network, weights.parameters))
     backend = KINDS[kind].backend
     assert backend is not None
-    content = backends.load(backend).encode_weights(kind, weights.network, weights.parameters)
+    content = weight_formats(backends.load(backend)).encode_weights(kind, weights.network, weights.parameters)
     back = _decoded(backend, content, weights.network, f"what {kind} wrote")
     if parameters.digest(back) != parameters.digest(weights.parameters):
         raise ParametersError(f"what {kind} wrote and read again is not what it was given; nothing was written")

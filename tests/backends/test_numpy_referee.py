@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from alexnet_mf.backends import load
 from alexnet_mf.backends.common import PIXEL_SCALE
 from alexnet_mf.backends.contract import Sgd
-from alexnet_mf.backends.numpy import layers, training, weights
+from alexnet_mf.backends.numpy import layers, trainer, weights
 from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.backends.numpy.network import NumpyNetwork, build
 from alexnet_mf.errors import BackendUnavailable, DataError, ParametersError
@@ -491,16 +491,16 @@ def test_outputs_apply_dropout_only_when_asked():
 def native_small() -> NumpyNetwork:
     """Parameters three times as large as usual: gradients well above the rounding of a difference."""
     drawn = canonical.initialise(SMALL, 0, random_biases=True)
-    return build(SMALL, weights.to_native({name: value * np.float32(3) for name, value in drawn.items()}, np.float64))
+    return build(SMALL, weights.load({name: value * np.float32(3) for name, value in drawn.items()}, np.float64))
 
 
 @pytest.mark.parametrize("dropout", [None, (0, 3)])
 @pytest.mark.parametrize("name", canonical.shapes(SMALL))
 def test_network_gradients_by_finite_differences(name, dropout):
     native = native_small()
-    data = training.place(*small_data(), SMALL)
-    _, _, gradients = training.loss_and_gradients(native, data, dropout)
-    assert_is_gradient(gradients[name], lambda: training.loss_and_gradients(native, data, dropout)[0],
+    data = trainer.place(SMALL, *small_data())
+    _, _, gradients = trainer.loss_and_gradients(native, data, dropout)
+    assert_is_gradient(gradients[name], lambda: trainer.loss_and_gradients(native, data, dropout)[0],
                        native.parameters[name])
 
 
@@ -519,24 +519,24 @@ FAULTS: dict[str, Callable[..., Any]] = {
 @pytest.mark.parametrize("function", FAULTS)
 def test_finite_differences_catch_a_wrong_gradient(function, monkeypatch):
     native = native_small()
-    data = training.place(*small_data(), SMALL)
-    right = training.loss_and_gradients(native, data)[2]
-    module = training if function == "softmax_cross_entropy" else layers
+    data = trainer.place(SMALL, *small_data())
+    right = trainer.loss_and_gradients(native, data)[2]
+    module = trainer if function == "softmax_cross_entropy" else layers
     monkeypatch.setattr(module, function, functools.partial(FAULTS[function], getattr(module, function)))
-    wrong = training.loss_and_gradients(native, data)[2]
+    wrong = trainer.loss_and_gradients(native, data)[2]
     changed = next(name for name in right if not np.array_equal(right[name], wrong[name]))
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
-        assert_is_gradient(wrong[changed], lambda: training.loss_and_gradients(native, data)[0],
+        assert_is_gradient(wrong[changed], lambda: trainer.loss_and_gradients(native, data)[0],
                            native.parameters[changed])
 
 
 def test_pooling_before_the_first_parameters_is_no_obstacle():
     network = Network("pool-first", (1, 4, 4), (MaxPool2d("pool0", 2, 2), Flatten("flatten"), Dense("fc1", units=2)))
-    native = build(network, weights.to_native(canonical.initialise(network, 0), np.float64))
-    data = training.place(random(3, 1, 4, 4).astype(np.float32), np.array([0, 1, 1]), network)
-    _, _, gradients = training.loss_and_gradients(native, data)
+    native = build(network, weights.load(canonical.initialise(network, 0), np.float64))
+    data = trainer.place(network, random(3, 1, 4, 4).astype(np.float32), np.array([0, 1, 1]))
+    _, _, gradients = trainer.loss_and_gradients(native, data)
     for name, value in native.parameters.items():
-        assert_is_gradient(gradients[name], lambda: training.loss_and_gradients(native, data)[0], value)
+        assert_is_gradient(gradients[name], lambda: trainer.loss_and_gradients(native, data)[0], value)
 
 
 def test_the_loss_is_a_mean_whatever_the_batch():
@@ -627,7 +627,7 @@ def test_pixels_are_the_exact_fraction_times_one_float32(size, factor):
     grey = np.random.default_rng(0).integers(0, 256, (4, *size), dtype=np.uint8)
     grey[0], grey[1] = 255, 0
     network = Network("pixels", (1, size[0] * factor, size[1] * factor), (Flatten("flatten"), Dense("fc1", units=2)))
-    pixels = training.pixels(training.place(grey, np.zeros(4, np.int64), network), network)
+    pixels = trainer.place(network, grey, np.zeros(4, np.int64)).pixels()
     assert pixels.dtype == np.float32 and pixels.shape == (4, *network.input)
 
     # In whole numbers: output i lies (2 i + 1 - factor) / (2 factor) input pixels from the first input's centre.
@@ -647,7 +647,7 @@ def test_pixels_are_the_exact_fraction_times_one_float32(size, factor):
 def test_upsampling_by_hand():
     network = Network("pixels", (1, 2, 4), (Flatten("flatten"), Dense("fc1", units=2)))
     grey = np.array([[[0, 100]]], np.uint8)
-    pixels = training.pixels(training.place(grey, np.zeros(1, np.int64), network), network)
+    pixels = trainer.place(network, grey, np.zeros(1, np.int64)).pixels()
     expected = np.array([[0, 25, 75, 100]] * 2, np.float32) * np.float32(1 / 255)
     assert_array_equal(pixels[0, 0], expected)
 
@@ -670,7 +670,7 @@ def test_float32_inputs_are_fed_as_they_are():
 ])
 def test_images_and_labels_that_do_not_fit_are_refused(inputs, labels):
     with pytest.raises(DataError):
-        training.place(inputs, np.array(labels), TINY)
+        trainer.place(TINY, inputs, np.array(labels))
 
 
 # Training
@@ -734,8 +734,8 @@ def test_training_steps_use_the_dropout_of_seed_and_step():
         trainer.step(model.place(inputs, labels), np.arange(3), number)
         return float(trainer.read().losses[0])
 
-    native = build(SMALL, weights.to_native(canonical.initialise(SMALL, 0, random_biases=True), np.float64))
-    expected = training.loss_and_gradients(native, training.place(inputs, labels, SMALL), dropout=(7, 4))[0]
+    native = build(SMALL, weights.load(canonical.initialise(SMALL, 0, random_biases=True), np.float64))
+    expected = trainer.loss_and_gradients(native, trainer.place(SMALL, inputs, labels), dropout=(7, 4))[0]
     assert loss(7, 4) == expected
     assert len({loss(7, 4), loss(7, 5), loss(8, 4)}) == 3
 

@@ -12,10 +12,10 @@ from alexnet_mf import backends
 SCRIPT = """
 import sys
 import numpy as np
-from alexnet_mf import backends, parameters
+from alexnet_mf import backends
 from alexnet_mf.backends.contract import Sgd
-from alexnet_mf.spec.layers import Dense, Flatten
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Dense, Flatten, Network
+from alexnet_mf.weights import parameters
 
 network = Network("tiny", (1, 4, 4), (Flatten("flatten"), Dense("fc1", units=3)))
 loaded = [backends.load(name) for name in sys.argv[1:]]

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from alexnet_mf import backends, data, spec
-from alexnet_mf.backends.contract import Backend, Ceiling, Device, Model, find_precision
+from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel
+from alexnet_mf.backends.contract import Backend, Device, Model, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.bench.plan import Plan
 from alexnet_mf.bench.run import Bench
@@ -45,7 +46,7 @@ class FakeDevice:
 
 
 @dataclass
-class FakeBackend(Backend):
+class FakeBackend(Backend, Measurable):
     """Each phase takes the device as long as `seconds` says."""
 
     name: str = "numpy"
@@ -79,12 +80,6 @@ class FakeBackend(Backend):
             raise BackendUnavailable(f"backend {self.name}: no setting 'unknown'; known: compile")
         return FakeModel(network, self)
 
-    def encode_weights(self, kind, network, parameters) -> bytes:
-        raise NotImplementedError
-
-    def decode_weights(self, content, network) -> dict[str, Any]:
-        raise NotImplementedError
-
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         return {"matrix product": Ceiling(self.work("matrix product"), 2.0**40),
                 "copy": Ceiling(self.work("copy"), 2.0**30)}
@@ -103,7 +98,7 @@ class FakeBackend(Backend):
         return lambda *number: self.clock.give(self.seconds[name])
 
 
-class FakeModel:
+class FakeModel(MeasurableModel[Any]):
     """What a worker asks of a model."""
 
     def __init__(self, network: spec.Network, backend: FakeBackend) -> None:

@@ -112,7 +112,8 @@ def measured(monkeypatch):
                         asked.get("settings", {}), seconds, Ceilings(300e9, 20e9),
                         Memory(300, 900, asked.get("allocator")), found)
     monkeypatch.setattr(analyze, "measure", run)
-    monkeypatch.setattr(backends, "is_installed", lambda name: name in ("mxnet", "numpy"))
+    for module in (backends, backends.registry):
+        monkeypatch.setattr(module, "is_installed", lambda name: name in ("mxnet", "numpy"))
     return asked
 
 
@@ -214,7 +215,8 @@ def test_wrong_words_are_told_in_one_line(command, words, fragments):
 
 
 def test_without_any_framework_it_says_what_there_is(command, monkeypatch):
-    monkeypatch.setattr(backends, "is_installed", lambda name: name == "numpy")
+    for module in (backends, backends.registry):
+        monkeypatch.setattr(module, "is_installed", lambda name: name == "numpy")
     assert_one_line(command("analyze"), "none of torch, tensorflow and mxnet", "--no-measure", "--backend numpy")
 
 

@@ -109,7 +109,7 @@ def test_a_run_keeps_every_sample(measured, small_alexnet):
     assert [len(result["samples"]) for result in written["results"]] == [6] * (len(PHASES) + 2)
     assert {result["phase"] for result in written["results"]} == {*PHASES, "matrix product", "copy"}
     (worker,) = written["workers"]
-    assert worker["spec_sha256"] == spec.digest(small_alexnet)
+    assert worker["spec_sha256"] == spec.fingerprint(small_alexnet)
     assert written["networks"] == {worker["spec_sha256"]: json.loads(json.dumps(spec.as_dict(small_alexnet)))}
     assert "OPENBLAS_NUM_THREADS" in worker["settings"]
     assert written["complete"] and not written["failures"]

@@ -202,7 +202,8 @@ def test_no_framework_at_all_says_how_to_get_one(command, only):
                                               (["tensorflow", "mxnet"], "tensorflow"), (["mxnet"], "mxnet")])
 def test_without_a_backend_the_first_installed_is_taken(command, small_alexnet, monkeypatch, installed, taken):
     numpy_backend, asked = backends.load("numpy"), []
-    monkeypatch.setattr(backends, "is_installed", lambda name: name in installed)
+    for module in (backends, backends.registry):
+        monkeypatch.setattr(module, "is_installed", lambda name: name in installed)
     monkeypatch.setattr(backends, "load", lambda name: asked.append(name) or numpy_backend)
     outcome = command("--data", "synthetic", *TINY)
     assert outcome.code == 0
@@ -370,7 +371,8 @@ def test_shapes_of_alexnet_in_all_backends(command, monkeypatch, request):
     """The JSON of the issue: backend name to rows of name, native, shape (NCHW), native_shape, parameters."""
     asked = [name for name in request.config.getoption("--backends").split(",") if name] or list(backends.BACKENDS)
     names = [name for name in backends.BACKENDS if name in asked and backends.is_installed(name)]
-    monkeypatch.setattr(backends, "is_installed", lambda name: name in names)
+    for module in (backends, backends.registry):
+        monkeypatch.setattr(module, "is_installed", lambda name: name in names)
     outcome = command("shapes", "--backend", "all", "--json", "-")
     assert outcome.code == 0
     assert outcome.err.splitlines() == [f"{name} is not installed: {backends.BACKENDS[name].install}"
@@ -427,7 +429,8 @@ def test_shapes_exits_with_1_where_a_backend_disagrees(command, small_alexnet, m
         rows = right.build(small_alexnet, parameters.initialise(small_alexnet, 0), "cpu")
         rows = NumpyModel.describe.__closure__[1].cell_contents(rows)
         other = SimpleNamespace(build=lambda *arguments: SimpleNamespace(describe=lambda: rows))
-        monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
+        for module in (backends, backends.registry):
+            monkeypatch.setattr(module, "is_installed", lambda name: name in ("torch", "numpy"))
         monkeypatch.setattr(backends, "load", lambda name: other if name == "torch" else right)
     outcome = command("shapes", "--backend", "all" if everywhere else "numpy")
     assert outcome.code == 1
@@ -493,7 +496,7 @@ def test_json_tells_the_conditions_and_the_figures(command, small_alexnet, tmp_p
     assert report["seed"] == 9
     assert "synthetic" in report["data"]
     assert spec.from_dict(report["network"]) == network
-    assert report["spec_sha256"] == spec.digest(network)
+    assert report["spec_sha256"] == spec.fingerprint(network)
     assert (report["precision"], report["without"], report["also"]) == ("float64", [], [])
     assert report["recipe"] == {"name": "book", "epochs": 2, "batch_size": 5, "train_images": 12, "test_images": 7,
                                 "annealed": 0, "augment": [],
@@ -793,7 +796,7 @@ def test_the_main_job(framework, tmp_path):
     assert "46,764,746" in done.stdout
     assert "\x1b" not in done.stdout
     report = json.loads(report_file.read_text(encoding="utf-8"))
-    assert report["spec_sha256"] == spec.digest(zoo.ALEXNET)
+    assert report["spec_sha256"] == spec.fingerprint(zoo.ALEXNET)
     assert report["versions"][framework]
     assert len(report["losses"]) == 2
     trained = parameters.load(weights_file, zoo.ALEXNET)

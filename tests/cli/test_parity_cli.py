@@ -380,7 +380,7 @@ def test_json_tells_the_conditions_and_every_measurement(command, files, tmp_pat
                            "backends", "pairs"}
     assert report["holds"] is True
     assert spec.from_dict(report["network"]) == files.network
-    assert report["spec_sha256"] == spec.digest(files.network)
+    assert report["spec_sha256"] == spec.fingerprint(files.network)
     assert (report["data"], report["seed"], report["batch"], report["steps"]) == ("synthetic", 0, 2, 2)
     assert report["sgd"] == {"learning_rate": 0.01, "momentum": 0.9, "weight_decay": 0.01}
     assert report["float32_cost"]["gradients/conv1.weight"] > 0

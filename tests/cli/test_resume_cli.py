@@ -49,7 +49,7 @@ def test_a_run_folder(command, small_alexnet, tmp_path):
         "checkpoint", "curves.png", "metrics.jsonl", "run.json", "weights-best.safetensors", "weights.safetensors"]
     told = record(folder)
     assert spec.from_dict(told["network"]) == small_alexnet
-    assert told["spec_sha256"] == spec.digest(small_alexnet)
+    assert told["spec_sha256"] == spec.fingerprint(small_alexnet)
     assert (told["backend"], told["device"], told["seed"], told["data_name"]) == ("numpy", "cpu", 5, "synthetic")
     assert told["recipe"]["batch_size"] == 8
     assert told["versions"]["numpy"] == np.__version__

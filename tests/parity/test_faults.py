@@ -139,17 +139,17 @@ def table() -> Iterator[list[tuple[str, ...]]]:
 def _(patch: pytest.MonkeyPatch) -> None:
     import mxnet as mx
 
-    from alexnet_mf.backends.mxnet import training
-    patch.setattr(training, "upsample", lambda images, size: mx.nd.contrib.BilinearResize2D(
-        images.expand_dims(1).astype("float32"), height=size[0], width=size[1]) * float(training.PIXEL_SCALE))
+    from alexnet_mf.backends.mxnet import trainer
+    patch.setattr(trainer, "upsample", lambda images, size: mx.nd.contrib.BilinearResize2D(
+        images.expand_dims(1).astype("float32"), height=size[0], width=size[1]) * float(trainer.PIXEL_SCALE))
 
 
 @broken_module("nearest pixel instead of bilinear", "tensorflow", "pixels", "pixels", "nearest pixel")
 def _(patch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 
-    from alexnet_mf.backends.tensorflow import training
-    patch.setattr(training, "upsample", lambda images, size: training.PIXEL_SCALE * tf.image.resize(
+    from alexnet_mf.backends.tensorflow import trainer
+    patch.setattr(trainer, "upsample", lambda images, size: trainer.PIXEL_SCALE * tf.image.resize(
         tf.cast(images[..., tf.newaxis], tf.float32), size, "nearest"))
 
 
@@ -182,9 +182,9 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @broken_module("pixels normalised", "mxnet", "pixels", "pixels", "normalised by mean 0.5 and deviation 0.5")
 def _(patch: pytest.MonkeyPatch) -> None:
-    from alexnet_mf.backends.mxnet import training
-    right = training.upsample
-    patch.setattr(training, "upsample", lambda images, size: (right(images, size) - 0.5) / 0.5)
+    from alexnet_mf.backends.mxnet import trainer
+    right = trainer.upsample
+    patch.setattr(trainer, "upsample", lambda images, size: (right(images, size) - 0.5) / 0.5)
 
 
 # Parameters
@@ -549,8 +549,8 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @broken_module("dropout masks drawn anew at every call", "mxnet", "dropout modes", "drop3",
                "the same step has other masks")
 def _(patch: pytest.MonkeyPatch) -> None:
-    from alexnet_mf.backends.mxnet import backend, training
-    for module in (backend, training):
+    from alexnet_mf.backends.mxnet import backend, trainer
+    for module in (backend, trainer):
         patch.setattr(module, "seed_dropout", lambda seed, context: None)
 
 
@@ -716,7 +716,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def gluon_trainer(change: Callable[[Any], None]) -> Callable[[pytest.MonkeyPatch], None]:
     """An MXNet trainer changed after it was made."""
     def apply(patch: pytest.MonkeyPatch) -> None:
-        from alexnet_mf.backends.mxnet.training import MXNetTrainer
+        from alexnet_mf.backends.mxnet.trainer import MXNetTrainer
         right = MXNetTrainer.__init__
 
         def start(self: Any, *arguments: Any) -> None:
@@ -768,7 +768,7 @@ broken_module("learning rate 10 times too large", "mxnet", "SGD steps", "SGD ste
 def _(patch: pytest.MonkeyPatch) -> None:
     import keras
 
-    from alexnet_mf.backends.tensorflow.training import TensorFlowTrainer
+    from alexnet_mf.backends.tensorflow.trainer import TensorFlowTrainer
     right = TensorFlowTrainer.__init__
 
     def start(self: Any, net: Any, network: Any, sgd: Any, *arguments: Any) -> None:
@@ -781,7 +781,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     import keras
 
-    from alexnet_mf.backends.tensorflow.training import TensorFlowTrainer
+    from alexnet_mf.backends.tensorflow.trainer import TensorFlowTrainer
     right = TensorFlowTrainer.__init__
 
     def start(self: Any, net: Any, network: Any, sgd: Any, *arguments: Any) -> None:
@@ -792,7 +792,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @broken_module("every step takes the first batch", "tensorflow", "SGD steps", "SGD steps", NONE)
 def _(patch: pytest.MonkeyPatch) -> None:
-    from alexnet_mf.backends.tensorflow.training import TensorFlowTrainer
+    from alexnet_mf.backends.tensorflow.trainer import TensorFlowTrainer
     right = TensorFlowTrainer.step
     patch.setattr(TensorFlowTrainer, "step", lambda self, data, indices, number: right(
         self, data, np.arange(len(indices)), number))

@@ -62,7 +62,7 @@ def measured(name: str, backend_name: str) -> dict[str, Any]:
     build = backends.load(backend_name).build
     exported = parameters.digest(build(network, parameters.initialise(network, 0)).export())
     model = build(network, case.parameters())
-    return {"spec": spec.digest(network), "parameters": exported,
+    return {"spec": spec.fingerprint(network), "parameters": exported,
             "parameters_with_biases": parameters.digest(model.export()), **images(model, case),
             "norms": norms(model, case)}
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from alexnet_mf import backends
-from alexnet_mf.backends.numpy import layers, training
+from alexnet_mf.backends.numpy import layers, trainer
 from alexnet_mf.errors import SpecError
 from alexnet_mf.parity.case import random_case
 from alexnet_mf.parity.referee import SOFTMAX_ERROR, Referee, make_referee
@@ -207,7 +207,7 @@ def test_what_a_softmax_does_to_updates_has_a_bound(monkeypatch: pytest.MonkeyPa
         signs = np.array([[1.0], [-1.0], [1.0]])
         return loss, gradient + times * SOFTMAX_ERROR * signs * probabilities / len(labels)
 
-    monkeypatch.setattr(training, "softmax_cross_entropy", inexact)
+    monkeypatch.setattr(trainer, "softmax_cross_entropy", inexact)
     answer = trace(numpy, right.case)
     monkeypatch.undo()
     answer.meta["backend"] = "torch"

@@ -74,7 +74,7 @@ def test_a_file_is_the_network_that_it_says(write):
 def test_what_is_written_can_be_read(write, network):
     again = toml.load(write(toml.dump(network)))
     assert again == dataclasses.replace(network, name=f"my-{network.name}")
-    assert spec.digest(again) == spec.digest(network)
+    assert spec.fingerprint(again) == spec.fingerprint(network)
     assert toml.load(write(toml.dump(again))) == again, "a name that is not the package's stays"
 
 

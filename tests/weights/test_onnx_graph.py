@@ -120,7 +120,7 @@ def test_the_file_passes_the_checker_and_takes_any_batch():
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     assert parameters.digest({name: stored[name] for name in given}) == parameters.digest(given)
     assert {prop.key: prop.value for prop in model.metadata_props} == {
-        "network": "everything", "spec_sha256": spec.digest(EVERYTHING)}
+        "network": "everything", "spec_sha256": spec.fingerprint(EVERYTHING)}
 
 
 def test_weights_beyond_two_gigabytes_are_told():

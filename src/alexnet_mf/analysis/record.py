@@ -17,7 +17,7 @@ from alexnet_mf.training.recipe import Recipe
 def as_json(found: Costs, recipe: Recipe, peak: Peak, measured: Measured | None) -> dict[str, Any]:
     """Everything, in bytes, seconds and counts."""
     result: dict[str, Any] = {
-        "network": spec.as_dict(found.network), "spec_sha256": spec.digest(found.network),
+        "network": spec.as_dict(found.network), "spec_sha256": spec.fingerprint(found.network),
         "recipe": recipe.name, "momentum": recipe.sgd.momentum, "batch_size": found.batch_size,
         "item_bytes": found.item_bytes, "layers": [layer_json(layer) for layer in found.layers],
         "total": {"parameters": sum(layer.parameters for layer in found.layers), "held_bytes": found.held,

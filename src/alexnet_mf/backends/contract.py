@@ -2,13 +2,14 @@
 
 A `Backend` builds a `Model`: one network, built natively, on one device. Everything crosses this border as NumPy arrays
 in canonical layout (NCHW activations, OIHW weights); native layouts stay behind it. Shared code computes numbers; a
-backend allocates and runs. A further framework is one folder with these two classes and one line in the registry.
+backend allocates and runs. Another framework is one folder with these two classes and one line in the registry.
+`capabilities.py` declares what only some verbs need.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -25,7 +26,7 @@ from alexnet_mf.weights.parameters import Parameters
 
 @dataclass(frozen=True)
 class NativeLayer:
-    """One canonical row of the layer table, as measured on the native network with a batch of one."""
+    """One canonical row of the layer table, measured on the native network with a batch of one."""
 
     name: str
     native: str
@@ -33,7 +34,7 @@ class NativeLayer:
     shape: Shape
     """Output shape in NCHW."""
     native_shape: Shape
-    """Output shape as the framework has it (TensorFlow: NHWC)."""
+    """Output shape in the framework's own layout (TensorFlow: NHWC)."""
     parameters: int
     """Weights and biases, counted on the native network."""
 
@@ -47,16 +48,6 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Ceiling:
-    """Something that a device does as fast as it can, to hold other work against."""
-
-    call: Callable[[], Any]
-    """Does it once, without waiting for the device."""
-    amount: float
-    """What one call does: floating-point operations of a matrix product; of a copy, bytes read and bytes written."""
-
-
-@dataclass(frozen=True)
 class Sgd:
     """Stochastic gradient descent: v = momentum v + g + weight_decay w; w = w - learning_rate v."""
 
@@ -67,28 +58,28 @@ class Sgd:
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """What the steps since the last reading showed, one entry a step."""
+    """Metrics of the steps since the last reading, one entry per step."""
 
     losses: NDArray[np.float64]
     """Mean cross entropy of the step's batch, dropout on, before its update."""
     correct: NDArray[np.int64]
-    """Images of the batch whose largest logit was their label's."""
+    """Number of images whose largest logit was their label's."""
 
 
 @dataclass(frozen=True)
 class TrainerState:
-    """All that a training step changes, copied to arrays in canonical layout and in the dtype of the computation."""
+    """Everything that a training step changes, as arrays in canonical layout and in the dtype of the computation."""
 
     parameters: dict[str, NDArray[Any]]
     velocity: dict[str, NDArray[Any]]
-    """By the parameters' names; {} without momentum, and where there is none yet."""
+    """By the parameters' names; {} without momentum and before the first step."""
     rule: str
-    """What a velocity is, as the update that uses it: one of the two below."""
+    """The update rule that defines the velocity: one of the two below."""
 
 
 RATE_OUTSIDE = "v = momentum v + g; w = w - learning_rate v"
 RATE_INSIDE = "v = momentum v - learning_rate g; w = w + v"
-"""The two update rules that frameworks have."""
+"""The two update rules of the frameworks."""
 
 
 Placed = TypeVar("Placed")
@@ -100,23 +91,23 @@ class Trainer(ABC, Generic[Placed]):
 
     @abstractmethod
     def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
-        """One step of mean softmax cross entropy on these rows of the data.
+        """Take one step of mean softmax cross entropy on these rows of the data.
 
         Args:
-            number: the step's number since the start of training; with the seed it decides the dropout masks.
+            number: the step's number since the start of training; with the seed it determines the dropout masks.
         """
 
     @abstractmethod
     def read(self) -> StepMetrics:
-        """The metrics of the steps since the last reading; waits for the device."""
+        """Return the metrics of the steps since the last reading; waits for the device."""
 
     @abstractmethod
     def export_state(self) -> TrainerState:
-        """What the steps so far have made; waits for the device."""
+        """Return the state after the steps so far; waits for the device."""
 
     @abstractmethod
     def load_state(self, state: TrainerState) -> None:
-        """Go on from what a trainer of this backend with the same SGD exported, with the same numbers bit for bit."""
+        """Resume from the state that a trainer of this backend with the same SGD exported, bit for bit."""
 
 
 class Model(ABC, Generic[Placed]):
@@ -125,32 +116,32 @@ class Model(ABC, Generic[Placed]):
     network: Network
     device: str
     item_bytes = 4
-    """Of one number, as the model keeps it."""
+    """Size of one number in the model, in bytes."""
 
     @abstractmethod
     def describe(self) -> list[NativeLayer]:
-        """Every layer's native class and measured output shape, by running a batch of one through the network."""
+        """Run a batch of one and return every layer's native class and measured output shape."""
 
     @abstractmethod
     def export(self) -> Parameters:
-        """The parameters as they are now, in canonical layout."""
+        """Return the current parameters in canonical layout."""
 
     @abstractmethod
     def place(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> Placed:
-        """Put images on the device, once.
+        """Copy images to the device, once.
 
         Args:
-            inputs: uint8 grey levels (n, height, width), which stay small and are upsampled a batch at a time; or
-                float32 (n, channels, height, width), which the network takes as they are.
+            inputs: uint8 gray levels (n, height, width), upsampled a batch at a time; or float32 (n, channels, height,
+                width), ready for the network.
         """
 
     @abstractmethod
     def pixels(self, data: Placed, draws: Draws | None = None) -> NDArray[np.float32]:
-        """What the network is fed: augmented as drawn, upsampled, scaled to [0, 1], NCHW."""
+        """Return the network's input: augmented as drawn, upsampled, scaled to [0, 1], NCHW."""
 
     @abstractmethod
     def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
-        """Every layer's output after its activation, by layer name, in canonical layout.
+        """Return every layer's output after its activation, by layer name, in canonical layout.
 
         Args:
             dropout: (seed, step) of the masks to apply; without it dropout is off.
@@ -158,43 +149,27 @@ class Model(ABC, Generic[Placed]):
 
     @abstractmethod
     def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
-        """(n, classes), dropout off, `batch_size` images at a time."""
+        """Return the logits (n, classes), dropout off, computed `batch_size` images at a time."""
 
     @abstractmethod
     def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
-        """Mean cross entropy of the whole data, and its gradient in every parameter, dropout off."""
+        """Return the mean cross entropy of the whole data and the gradient of every parameter, dropout off."""
 
     @abstractmethod
     def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> Trainer[Placed]:
-        """A trainer whose dropout masks and augmentation are a function of (seed, step number).
+        """Return a trainer whose dropout masks and augmentation are a function of (seed, step number).
 
         Args:
-            augment: kinds of augmentation, as `augmentation.check` gives them.
+            augment: kinds of augmentation, as `augmentation.check` returns them.
         """
-
-    @abstractmethod
-    def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
-        """The parts of a training step on these rows of the data, each to be timed alone.
-
-        `input` (gather, upsample, scale), `forward` (inference on pixels that are ready), `forward_backward`
-        (likewise), `optimizer` (one update from gradients that are there) and `step` (`Trainer.step`, input included).
-        None of them waits for the device. The argument is the number of the call; with the seed it decides the dropout
-        masks.
-        """
-
-    def step_memory(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> int | None:
-        """The most bytes that training steps on these rows hold, by the allocator of the model's device: weights,
-        gradients, velocity, a batch's pixels and what backward needs, without the workspaces of libraries. None where
-        the framework does not tell, as on a CPU."""
-        return None
 
     def out_of_memory(self, error: Exception) -> bool:
-        """Whether this is how the framework says that the device's memory does not suffice."""
+        """Return True if the framework reports with this error that the device's memory is exhausted."""
         return isinstance(error, MemoryError)
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Wait until the device has done all that was asked of it."""
+        """Wait until the device has finished all work."""
 
 
 class Backend(ABC):
@@ -204,74 +179,35 @@ class Backend(ABC):
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
-        """The framework's version, and those of the libraries it computes with."""
+        """Return the versions of the framework and of the libraries it computes with."""
 
     @abstractmethod
     def devices(self) -> list[Device]:
-        """The devices that this installation can use, best first."""
+        """Return the devices that this installation can use, best first."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Precision switches, thread counts and how it was built, read back from the framework."""
+        """Return precision switches, thread counts and build options, read back from the framework."""
 
     @abstractmethod
     def precisions(self, device: str) -> list[str]:
-        """How this device can compute; the first is the default."""
+        """Return the precisions of this device; the first is the default."""
 
     @abstractmethod
     def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu",
               execution: Execution = AS_IT_COMES) -> Model[Any]:
-        """Build the network on a device, holding a copy of these canonical parameters.
+        """Build the network on a device from a copy of these canonical parameters.
 
         Raises:
-            BackendUnavailable: where the device is not there, or cannot compute like that.
+            BackendUnavailable: if the device is missing, or cannot compute as asked.
         """
-
-    @abstractmethod
-    def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
-        """A file that the framework's users load without this package, written as they would.
-
-        Args:
-            kind: one of the backend's own in `conversion.KINDS`.
-
-        Raises:
-            ParametersError: where this network has no such file.
-        """
-
-    @abstractmethod
-    def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
-        """The tensors of such a file, of whatever origin: in canonical layout and under canonical names, those that are
-        none of the network's under their own. Whether they fit is for `parameters.check` to say. Nothing is unpickled.
-
-        Raises:
-            ParametersError: where it is no such file; the message goes on from the file's name.
-        """
-
-    @abstractmethod
-    def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
-        """The device's own limits: a large `matrix product` in this precision, and a large `copy`."""
-
-    @abstractmethod
-    def book(self, device: str, batch_size: int) -> dict[str, Callable[[], Any]]:
-        """The book's own code (`book.py`) on one batch that is ready: `forward` and `step`; {} where there is none.
-
-        For a process of its own, with `all` left out (see `left_out`): the framework as it is shipped.
-        """
-
-    @abstractmethod
-    def synchronize(self, device: str) -> None:
-        """Wait until the device has done all that was asked of it, be it a model's work or not."""
-
-    @abstractmethod
-    def peak_memory(self, device: str) -> int | None:
-        """The most bytes of the device's memory that this process has held; None on a CPU."""
 
 
 def find_device(backend: Backend, wanted: str) -> str:
-    """The device of that name; `auto` is the backend's best, `cuda` its first GPU.
+    """Return the device's name; `auto` is the backend's best device, `cuda` its first GPU.
 
     Raises:
-        BackendUnavailable: where there is none; lists those that there are.
+        BackendUnavailable: if there is no such device; lists the existing ones.
     """
     names = [device.name for device in backend.devices()]
     name = {"auto": names[0], "cuda": "cuda:0"}.get(wanted, wanted)
@@ -281,10 +217,10 @@ def find_device(backend: Backend, wanted: str) -> str:
 
 
 def find_precision(backend: Backend, device: str, wanted: str | None) -> str:
-    """The precision asked for, or the backend's own.
+    """Return the precision asked for, or the device's default.
 
     Raises:
-        BackendUnavailable: where the device cannot compute so; lists what it can.
+        BackendUnavailable: if the device does not support it; lists those that it supports.
     """
     names = backend.precisions(device)
     if wanted is None:

@@ -116,7 +116,7 @@ class Bench:
     def _start(self, contestant: Contestant) -> None:
         self.tell(f"starting {contestant.label}, batch {contestant.batch_size}")
         network = find_network("alexnet-tab" if contestant.style == BOOK else self.plan.net, contestant.backend)
-        entry = {**as_json(contestant), "id": len(self.record["workers"]), "spec_sha256": spec.digest(network)}
+        entry = {**as_json(contestant), "id": len(self.record["workers"]), "spec_sha256": spec.fingerprint(network)}
         plan = self.plan
         try:
             channel = self.connect(self.pythons.get(contestant.backend, sys.executable), contestant.without)

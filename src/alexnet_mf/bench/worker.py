@@ -21,8 +21,9 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from alexnet_mf import backends, spec
+from alexnet_mf.backends.capabilities import Ceiling, measurable, measurable_model
 from alexnet_mf.backends.common import upsampling_factor
-from alexnet_mf.backends.contract import Ceiling, Sgd, find_device
+from alexnet_mf.backends.contract import Sgd, find_device
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.bench import measure
 from alexnet_mf.bench.measure import Timer
@@ -87,7 +88,7 @@ class Worker:
             phases = [*self.timers, "epoch", *CEILINGS]
         else:
             self._time({name: _ignoring_number(call)
-                        for name, call in self.backend.book(self.device, batch_size).items()})
+                        for name, call in measurable(self.backend).book(self.device, batch_size).items()})
             phases = list(self.timers)
         described = {entry.name: entry.description for entry in self.backend.devices()}
         return {"protocol": PROTOCOL, "phases": phases, "device": self.device,
@@ -104,11 +105,12 @@ class Worker:
         placed, batch = (self.model.place(part.images, part.labels) for part in (train, some))
         self.read_back = lambda: self.model.logits(batch, self.batch_size)
         rows = epoch_order(images, self.seed, 0)[:self.batch_size]
-        self.step_memory = lambda: self.model.step_memory(placed, rows, self.sgd, self.seed)
-        self._time(self.model.phases(placed, rows, self.sgd, self.seed))
+        measured = measurable_model(self.model)
+        self.step_memory = lambda: measured.step_memory(placed, rows, self.sgd, self.seed)
+        self._time(measured.phases(placed, rows, self.sgd, self.seed))
 
     def _time(self, calls: dict[str, Callable[[int], None]]) -> None:
-        wait = self.model.synchronize if self.model else lambda: self.backend.synchronize(self.device)
+        wait = self.model.synchronize if self.model else lambda: measurable(self.backend).synchronize(self.device)
         self.timers |= {name: Timer(call, wait, self.clock) for name, call in calls.items()}
 
     def prepare(self, phase: str) -> dict[str, Any]:
@@ -118,7 +120,7 @@ class Worker:
             warmed = measure.WarmUp(seconds, 1, [], True)  # its steps have been warmed up
             does = asdict(work(phase, self.network, self.precision, self._image_bytes(), images))
         elif phase in CEILINGS:  # built this late: until now the process's peak memory is that of the network alone
-            ceiling: Ceiling = self.backend.ceilings(self.device, self.execution)[phase]
+            ceiling: Ceiling = measurable(self.backend).ceilings(self.device, self.execution)[phase]
             self._time({phase: _ignoring_number(ceiling.call)})
             warmed = measure.warm_up(self.timers[phase], self.sample_seconds)
             measure.check_synchronised(self.timers[phase], warmed.calls)
@@ -132,7 +134,7 @@ class Worker:
         return {"work": does, "first_call_seconds": warmed.first_call_seconds, "calls_per_sample": warmed.calls,
                 "warm_up_seconds": warmed.seconds, "steady": warmed.steady, "expected_seconds": measure.typical(warmed),
                 "peak_memory_bytes": peak_memory(),
-                "peak_device_memory_bytes": self.backend.peak_memory(self.device)}
+                "peak_device_memory_bytes": measurable(self.backend).peak_memory(self.device)}
 
     def _image_bytes(self) -> int:
         return self.data.train.images[0].nbytes if self.model else 0
@@ -159,7 +161,7 @@ class Worker:
     def finish(self) -> dict[str, Any]:
         """What the backend reads back after all was measured."""
         return {"settings": self.backend.settings(), "peak_memory_bytes": peak_memory(),
-                "peak_device_memory_bytes": self.backend.peak_memory(self.device)}
+                "peak_device_memory_bytes": measurable(self.backend).peak_memory(self.device)}
 
 
 def inputs(network: spec.Network, seed: int, images: int) -> Dataset:

@@ -78,5 +78,5 @@ def report(loaded: Loaded, options: argparse.Namespace) -> dict[str, Any]:
     return {"backend": backend.name, "versions": backend.versions(), "device": model.device,
             "precision": find_precision(backend, model.device, options.precision),
             "without": switched(options, False), "also": switched(options, True),
-            "network": model.network.name, "spec_sha256": spec.digest(model.network),
+            "network": model.network.name, "spec_sha256": spec.fingerprint(model.network),
             "weights": str(weights.path), "weights_sha256": parameters.digest(weights.parameters)}

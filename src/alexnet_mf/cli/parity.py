@@ -260,7 +260,7 @@ def as_json(report: Any) -> dict[str, Any]:
     """The report with its conditions."""
     case = report.referee.case
     return {
-        "holds": report.holds, "network": spec.as_dict(case.network), "spec_sha256": spec.digest(case.network),
+        "holds": report.holds, "network": spec.as_dict(case.network), "spec_sha256": spec.fingerprint(case.network),
         "data": case.origin, "seed": case.seed, "batch": case.batch, "steps": case.steps,
         "sgd": dataclasses.asdict(case.sgd), "float32_cost": report.referee.cost,
         "backends": {name: {

@@ -281,7 +281,7 @@ def report(ready: job.Job, backend: Backend, result: loop.Result, options: argpa
     return {"backend": backend.name, "versions": backend.versions(), "settings": backend.settings(),
             "device": model.device, "precision": find_precision(backend, model.device, options.precision),
             "without": switched(options, False), "also": switched(options, True),
-            "network": spec.as_dict(model.network), "spec_sha256": spec.digest(model.network),
+            "network": spec.as_dict(model.network), "spec_sha256": spec.fingerprint(model.network),
             "data": ready.data.origin, "seed": options.seed, "recipe": dataclasses.asdict(ready.recipe),
             "run": str(ready.run.folder), "epochs": [dataclasses.asdict(epoch) for epoch in result.epochs],
             "losses": result.losses, "images_timed": result.images, "seconds": result.seconds,

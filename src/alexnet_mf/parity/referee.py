@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf import spec
-from alexnet_mf.backends import load
 from alexnet_mf.backends.contract import Sgd
+from alexnet_mf.backends.numpy import BACKEND
+from alexnet_mf.backends.numpy.backend import NumpyModel
 from alexnet_mf.backends.numpy.layers import max_pool_choice, window_pixels
+from alexnet_mf.backends.numpy.trainer import Placed
 from alexnet_mf.parity.case import Case
 from alexnet_mf.parity.measure import ratio, relative_l2, relative_largest
 from alexnet_mf.parity.trace import Trace, trace
@@ -48,7 +50,7 @@ class Referee:
         case, start = self.case, self.case.parameters()
         velocity, total = dict.fromkeys(start, 0.0), dict.fromkeys(start, 0.0)
 
-        def add_up(model: Any, batch: Any) -> None:
+        def add_up(model: NumpyModel, batch: Placed) -> None:
             for name, moved in softmax_moves(model, batch, case.seed).items():
                 velocity[name] = case.sgd.momentum * velocity[name] + moved
                 total[name] += case.sgd.learning_rate * velocity[name]
@@ -63,13 +65,9 @@ def make_referee(case: Case, continue_from: Parameters | None = None) -> Referee
     Args:
         continue_from: as for a trace of any backend.
     """
-    backend: Any = load("numpy")
-    exact = trace(backend, case, continue_from=continue_from)
-
-    def build(*arguments: Any) -> Any:
-        return backend.build(*arguments, dtype=np.float32)
-
-    return Referee(case, exact, float32_cost(case, trace(backend, case, build=build), exact))
+    exact = trace(BACKEND, case, continue_from=continue_from)
+    single = trace(BACKEND, case, build=functools.partial(BACKEND.build, dtype=np.float32))
+    return Referee(case, exact, float32_cost(case, single, exact))
 
 
 def float32_cost(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
@@ -93,7 +91,7 @@ def float32_cost(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
     logits = exact.tensors[f"outputs/{last}"]
     cost["loss"] = loss_error(single.meta["loss"], exact.meta["loss"], logits)
     cost["softmax/loss"] = loss_error(exact.meta["loss"] + SOFTMAX_ERROR, exact.meta["loss"], logits)
-    model: Any = load("numpy").build(case.network, start)
+    model = BACKEND.build(case.network, start)
     moves = softmax_moves(model, model.place(case.inputs[:case.batch], case.labels[:case.batch]), case.seed)
     cost |= {f"softmax/{name}": ratio(moves[name], float(np.linalg.norm(gradient)))
              for name, gradient in exact.group("gradients").items()}
@@ -105,7 +103,7 @@ def loss_error(loss: float, reference: float, logits: Array) -> float:
     return ratio(abs(loss - reference), max(abs(reference), float(np.abs(logits).max())))
 
 
-def softmax_moves(model: Any, batch: Any, seed: int) -> dict[str, float]:
+def softmax_moves(model: NumpyModel, batch: Placed, seed: int) -> dict[str, float]:
     """How far `SOFTMAX_ERROR` in the probabilities can move each gradient, as a Euclidean norm: far, against the
     gradient, where a batch's images or a plane's pixels nearly cancel out, as they may in a bias.
 
@@ -129,10 +127,9 @@ def softmax_moves(model: Any, batch: Any, seed: int) -> dict[str, float]:
 
 def branch_gradients(case: Case, branch: Mapping[str, Array]) -> dict[str, Array]:
     """The referee's float64 gradients where ReLU and max pooling decide near ties as in another run's layer outputs."""
-    model: Any = load("numpy").build(case.network, case.parameters())
+    model = BACKEND.build(case.network, case.parameters())
     batch = model.place(case.inputs[:case.batch], case.labels[:case.batch])
-    gradients: dict[str, Array] = model.gradients(batch, branch=branch)[1]
-    return gradients
+    return model.gradients(batch, branch=branch)[1]
 
 
 def flips(network: spec.Network, pixels: Array, mine: Mapping[str, Array],
@@ -191,14 +188,14 @@ def sgd_rule(sgd: Sgd) -> Rule:
 
 def take_steps(case: Case, start: Mapping[str, Array], update: Rule, first: int = 0, count: int | None = None,
                branches: Sequence[Mapping[str, Array]] | None = None,
-               watch: Callable[[Any, Any], None] | None = None) -> Steps:
+               watch: Callable[[NumpyModel, Placed], None] | None = None) -> Steps:
     """The referee's SGD steps without dropout, from any parameters, by any rule.
 
     Args:
         branches: for each step the layer outputs of another run, whose decisions on near ties are followed.
         watch: is shown the model and the batch before each step.
     """
-    model: Any = load("numpy").build(spec.with_dropout(case.network, 0), start)
+    model = BACKEND.build(spec.with_dropout(case.network, 0), start)
     states: dict[str, dict[str, Array]] = {name: {} for name in start}
     losses, count_flips, widest = [], 0, 0.0
     with np.errstate(all="ignore"):  # a wrong rule may diverge

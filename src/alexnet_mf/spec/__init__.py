@@ -1,13 +1,31 @@
-"""Network specs: data that imports no framework, nor NumPy. The networks by name are in `spec.zoo`."""
+"""Networks as data: no framework is imported here, nor NumPy. The networks by name are in `spec.zoo`."""
 
+from alexnet_mf.spec.layers import (
+    Activation,
+    AdaptiveAvgPool2d,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LocalResponseNorm,
+    MaxPool2d,
+    Normalize,
+    Shape,
+    output_shape,
+)
 from alexnet_mf.spec.network import (
     BIAS_INITIALISATIONS,
     BiasInitialisation,
     Network,
     as_dict,
     digest,
+    fingerprint,
     from_dict,
     with_dropout,
 )
 
-__all__ = ["BIAS_INITIALISATIONS", "BiasInitialisation", "Network", "as_dict", "digest", "from_dict", "with_dropout"]
+__all__ = ["BIAS_INITIALISATIONS", "Activation", "AdaptiveAvgPool2d", "AvgPool2d", "BiasInitialisation", "Conv2d",
+           "Dense", "Dropout", "Flatten", "Layer", "LocalResponseNorm", "MaxPool2d", "Network", "Normalize", "Shape",
+           "as_dict", "digest", "fingerprint", "from_dict", "output_shape", "with_dropout"]

@@ -172,8 +172,18 @@ def _check_keys(where: str, kind: type[Network] | type[Layer], given: dict[str, 
 
 
 def digest(network: Network) -> str:
-    """SHA-256 of the network's numbers: equal digests, equal networks. Names of networks and sources do not count."""
-    fields = as_dict(network)
-    for label in ("name", "source"):
-        del fields[label]
+    """Return the SHA-256 of the architecture: networks with equal digests compute the same from the same weights.
+
+    It leaves out what only a training uses: learning rate, initial biases and dropout rates.
+    """
+    fields = as_dict(with_dropout(network, 0))
+    return _sha256({key: fields[key] for key in ("input", "layers")})
+
+
+def fingerprint(network: Network) -> str:
+    """Return the SHA-256 of all that a network states but its name and source, for records."""
+    return _sha256({key: value for key, value in as_dict(network).items() if key not in ("name", "source")})
+
+
+def _sha256(fields: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

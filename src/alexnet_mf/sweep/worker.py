@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import backends, data, spec
+from alexnet_mf.backends.capabilities import Measurable
 from alexnet_mf.backends.contract import Backend, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.bench.worker import channel, peak_memory, send, serve
@@ -70,7 +71,7 @@ class Worker:
                 "data_sha256": images.digest(), "epochs_done": [asdict(epoch) for epoch in result.epochs],
                 "images_timed": result.images, "seconds": result.seconds,
                 "images_per_second": rate if math.isfinite(rate) else None, "peak_memory_bytes": peak_memory(),
-                "peak_device_memory_bytes": loaded.peak_memory(device)}
+                "peak_device_memory_bytes": loaded.peak_memory(device) if isinstance(loaded, Measurable) else None}
 
     def _build(self, backend: Backend, network: spec.Network, seed: int, device: str, execution: Execution) -> Any:
         return backend.build(network, parameters.initialise(network, seed), device, execution)

@@ -84,7 +84,7 @@ def begin(folder: Path, model: Model[Any], data: Dataset, recipe: Recipe, seed: 
     """
     weights = {"file": str(start_file.resolve()), "sha256": parameters.digest(model.export())} if start_file else None
     run = Run.create(folder, {
-        "network": spec.as_dict(model.network), "spec_sha256": spec.digest(model.network), "seed": seed,
+        "network": spec.as_dict(model.network), "spec_sha256": spec.fingerprint(model.network), "seed": seed,
         "recipe": dataclasses.asdict(recipe), "data": data.origin, "data_name": data.name,
         "data_sha256": data.digest(), "weights": weights}, session)
     return Job(run, model, data, recipe, seed)

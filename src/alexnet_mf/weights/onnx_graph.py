@@ -77,7 +77,7 @@ def build(network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> on
         [numpy_helper.from_array(value, name) for name, value in tensors.items()])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
                               producer_name="alexnet_mf")
-    helper.set_model_props(model, {"network": network.name, "spec_sha256": spec.digest(network)})
+    helper.set_model_props(model, {"network": network.name, "spec_sha256": spec.fingerprint(network)})
     return model
 
 

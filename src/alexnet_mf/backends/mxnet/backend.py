@@ -13,13 +13,14 @@ import numpy as np
 from mxnet import autograd, gluon
 from numpy.typing import NDArray
 
+from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
 from alexnet_mf.backends.common import dropout_seed, random_bytes, random_matrices
-from alexnet_mf.backends.contract import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
+from alexnet_mf.backends.contract import Backend, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
-from alexnet_mf.backends.mxnet import compat, files, weights
+from alexnet_mf.backends.mxnet import compat, formats, weights
 from alexnet_mf.backends.mxnet import network as native
 from alexnet_mf.backends.mxnet.speed import SPEED
-from alexnet_mf.backends.mxnet.training import MXNetTrainer, Placed, place, seed_dropout
+from alexnet_mf.backends.mxnet.trainer import MXNetTrainer, Placed, place, seed_dropout
 from alexnet_mf.data.augmentation import Draws
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.spec import Network
@@ -29,7 +30,7 @@ from alexnet_mf.weights.parameters import Parameters
 COPIED_BYTES = 2**28
 
 
-class MXNetModel(Model[Placed]):
+class MXNetModel(Model[Placed], MeasurableModel[Placed]):
     """A Gluon `HybridSequential` on a device."""
 
     def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str,
@@ -47,12 +48,13 @@ class MXNetModel(Model[Placed]):
         outputs = self._run(mx.nd.zeros((1, *self.network.input), ctx=self.context))
         rows = []
         for layer in self.network.layers:
-            block = native.block(layer, self.net)
+            modules = native.modules(layer, self.net)
             shape = outputs[layer.name].shape
             rows.append(NativeLayer(
-                name=layer.name, native=type(block).__name__ if block is not None else "(flattened by Dense)",
+                name=layer.name,
+                native=" + ".join(type(module).__name__ for module in modules) or "(flattened by Dense)",
                 shape=shape, native_shape=shape,
-                parameters=sum(p.data().size for p in block.collect_params().values()) if block is not None else 0))
+                parameters=sum(value.data().size for module in modules for value in module.collect_params().values())))
         return rows
 
     def export(self) -> Parameters:
@@ -119,13 +121,15 @@ class MXNetModel(Model[Placed]):
         outputs = {}
         with autograd.train_mode() if training else autograd.predict_mode():
             for layer in self.network.layers:
-                x = x.flatten() if isinstance(layer, Flatten) else native.block(layer, self.net)(x)
+                x = x.flatten() if isinstance(layer, Flatten) else x
+                for module in native.modules(layer, self.net):
+                    x = module(x)
                 outputs[layer.name] = x
         return outputs
 
 
-class MXNetBackend(Backend):
-    """MXNet 1.9.1, Gluon."""
+class MXNetBackend(Backend, Measurable, WeightFormats):
+    """MXNet 1.9.1, Gluon. It reports the free memory of a GPU, but no peak."""
 
     name = "mxnet"
 
@@ -162,10 +166,10 @@ class MXNetBackend(Backend):
         return MXNetModel(network, parameters, device, execution.settings(self.name, SPEED, device), precision)
 
     def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
-        return files.encode(kind, network, parameters)
+        return formats.encode(kind, network, parameters)
 
     def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
-        return files.decode(content, network)
+        return formats.decode(content, network)
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size, context = (2048, mx.cpu()) if device == "cpu" else (8192, context_of(device))
@@ -189,9 +193,6 @@ class MXNetBackend(Backend):
 
     def synchronize(self, device: str) -> None:
         mx.nd.waitall()
-
-    def peak_memory(self, device: str) -> int | None:
-        return None  # MXNet tells what is free on a GPU, not the most that it held
 
     @staticmethod
     def _without_code(index: int) -> str | None:

@@ -12,11 +12,11 @@ from alexnet_mf.backends.numpy.layers import Array
 from alexnet_mf.weights.parameters import Parameters
 
 
-def to_native(parameters: Mapping[str, NDArray[np.float32]], dtype: DTypeLike) -> dict[str, Array]:
-    """A copy in the dtype of the computation; float64 holds every float32 exactly."""
+def load(parameters: Mapping[str, NDArray[np.float32]], dtype: DTypeLike) -> dict[str, Array]:
+    """Return a copy in the dtype of the computation; float64 holds every float32 exactly."""
     return {name: value.astype(dtype, order="C") for name, value in parameters.items()}
 
 
-def to_canonical(parameters: Mapping[str, NDArray[Any]]) -> Parameters:
-    """A copy in float32."""
+def export(parameters: Mapping[str, NDArray[Any]]) -> Parameters:
+    """Return a copy in float32."""
     return {name: value.astype(np.float32) for name, value in parameters.items()}

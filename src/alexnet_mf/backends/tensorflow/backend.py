@@ -10,13 +10,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
 from alexnet_mf.backends.common import dropout_seed, random_bytes, random_matrices
-from alexnet_mf.backends.contract import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
+from alexnet_mf.backends.contract import Backend, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
-from alexnet_mf.backends.tensorflow import files, weights
+from alexnet_mf.backends.tensorflow import formats, weights
 from alexnet_mf.backends.tensorflow import network as native
 from alexnet_mf.backends.tensorflow.speed import SPEED
-from alexnet_mf.backends.tensorflow.training import Placed, TensorFlowTrainer, mean_loss, place, seed_dropout
+from alexnet_mf.backends.tensorflow.trainer import Placed, TensorFlowTrainer, mean_loss, place, seed_dropout
 from alexnet_mf.data.augmentation import Draws
 from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.layers import Dense, Flatten, Shape
@@ -25,7 +26,7 @@ from alexnet_mf.weights.parameters import Parameters
 COPIED_BYTES = 2**28
 
 
-class TensorFlowModel(Model[Placed]):
+class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
     """A Keras `Sequential` on a device."""
 
     def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str,
@@ -49,11 +50,11 @@ class TensorFlowModel(Model[Placed]):
         outputs = self._to_canonical(native_outputs)
         rows = []
         for layer in self.network.layers:
-            parts = native.parts(layer, self.net)
+            modules = native.modules(layer, self.net)
             rows.append(NativeLayer(
-                name=layer.name, native=" + ".join(type(part).__name__ for part in parts),
+                name=layer.name, native=" + ".join(type(module).__name__ for module in modules),
                 shape=outputs[layer.name].shape, native_shape=tuple(native_outputs[layer.name].shape),
-                parameters=sum(part.count_params() for part in parts)))
+                parameters=sum(module.count_params() for module in modules)))
         return rows
 
     def export(self) -> Parameters:
@@ -130,8 +131,8 @@ class TensorFlowModel(Model[Placed]):
         outputs = {}
         with tf.device(self._tf_device):
             for layer in self.network.layers:
-                for part in native.parts(layer, self.net):
-                    x = part(x, training=training) if isinstance(part, keras.layers.Dropout) else part(x)
+                for module in native.modules(layer, self.net):
+                    x = module(x, training=training) if isinstance(module, keras.layers.Dropout) else module(x)
                 outputs[layer.name] = x
         return outputs
 
@@ -151,7 +152,7 @@ class TensorFlowModel(Model[Placed]):
         return result
 
 
-class TensorFlowBackend(Backend):
+class TensorFlowBackend(Backend, Measurable, WeightFormats):
     """TensorFlow with Keras, training as a graph."""
 
     name = "tensorflow"
@@ -192,10 +193,10 @@ class TensorFlowBackend(Backend):
         return TensorFlowModel(network, parameters, device, speed, precision)
 
     def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
-        return files.encode(network, parameters)
+        return formats.encode(kind, network, parameters)
 
     def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
-        return files.decode(content, network)
+        return formats.decode(content, network)
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size = 2048 if device == "cpu" else 8192

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from alexnet_mf.backends.allocator import keep_large_blocks
+from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
 from alexnet_mf.backends.common import dropout_seed, random_bytes, random_matrices
-from alexnet_mf.backends.contract import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
+from alexnet_mf.backends.contract import Backend, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
-from alexnet_mf.backends.torch import files, memory, weights
+from alexnet_mf.backends.torch import formats, memory, weights
 from alexnet_mf.backends.torch import network as native
-from alexnet_mf.backends.torch.augmentation import place as place_draws
+from alexnet_mf.backends.torch.augment import place as place_draws
 from alexnet_mf.backends.torch.fold import fold
 from alexnet_mf.backends.torch.graph import Graphed
 from alexnet_mf.backends.torch.speed import SPEED
@@ -30,7 +31,7 @@ from alexnet_mf.weights.parameters import Parameters
 COPIED_BYTES = 2**28
 
 
-class TorchModel(Model[Placed]):
+class TorchModel(Model[Placed], MeasurableModel[Placed]):
     """A `nn.Sequential` on a device."""
 
     def __init__(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str,
@@ -148,7 +149,7 @@ class TorchModel(Model[Placed]):
         return outputs
 
 
-class TorchBackend(Backend):
+class TorchBackend(Backend, Measurable, WeightFormats):
     """PyTorch, eager."""
 
     name = "torch"
@@ -198,10 +199,10 @@ class TorchBackend(Backend):
         return TorchModel(network, parameters, device, speed, precision)
 
     def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
-        return files.encode(kind, network, parameters)
+        return formats.encode(kind, network, parameters)
 
     def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
-        return files.decode(content, network)
+        return formats.decode(content, network)
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size = 2048 if device == "cpu" else 8192

@@ -2,92 +2,66 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
-
-import torch
 from torch import nn
 
-from alexnet_mf.spec import Network, arithmetic, layers
-from alexnet_mf.spec.layers import (
-    AdaptiveAvgPool2d,
-    AvgPool2d,
-    Conv2d,
-    Dense,
-    Dropout,
-    Flatten,
-    Layer,
-    LocalResponseNorm,
-    MaxPool2d,
-    Shape,
-)
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": lambda: nn.ReLU(inplace=True),  # its input is read by nobody else, and backward takes its output
-    "sigmoid": nn.Sigmoid,
-}
-
-
-class Normalize(nn.Module):
-    """torchvision's transform of this name as a module of the network, which it moves to the device with.
-
-    Its numbers are buffers that a state_dict leaves out: it has the parameters alone.
-    """
-
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (x - self.mean) / self.std
+from alexnet_mf import spec
+from alexnet_mf.backends.torch.layers import Normalize
+from alexnet_mf.spec import Network, arithmetic
 
 
 def build(network: Network) -> nn.Sequential:
-    """The spec's layers, with PyTorch's own initial values; each module bears its layer's name."""
+    """Build the network with PyTorch's own initial values; each module has its layer's name."""
     inputs = arithmetic.input_shapes(network)
-    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    net = nn.Sequential()
     for layer in network.layers:
-        modules[layer.name] = native(layer, inputs[layer.name])
-        if isinstance(layer, (Conv2d, Dense)) and layer.activation:
-            modules[activation_name(layer)] = ACTIVATIONS[layer.activation]()
-    return nn.Sequential(modules)
+        for name, module in zip(names(layer), native(layer, inputs[layer.name])):
+            net.add_module(name, module)
+    return net
 
 
-def native(layer: Layer, inputs: Shape) -> nn.Module:
-    """PyTorch's module for one layer, its activation apart."""
+def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.Module]:
+    """Return PyTorch's modules for a layer whose input has shape `inputs`, without the batch."""
     match layer:
-        case Conv2d():
-            return nn.Conv2d(inputs[0], layer.channels, layer.kernel, layer.stride, layer.padding, groups=layer.groups)
-        case MaxPool2d():
-            return nn.MaxPool2d(layer.kernel, layer.stride)
-        case AvgPool2d():
-            return nn.AvgPool2d(layer.kernel, layer.stride)
-        case AdaptiveAvgPool2d():
-            return nn.AdaptiveAvgPool2d(layer.size)
-        case LocalResponseNorm():
-            # PyTorch takes the mean over `size` where the paper takes the sum: it divides alpha by n.
-            return nn.LocalResponseNorm(layer.size, layer.alpha * layer.size, layer.beta, layer.k)
-        case layers.Normalize():
-            return Normalize(layer.mean, layer.std)
-        case Flatten():
-            return nn.Flatten()
-        case Dense():
-            return nn.Linear(inputs[0], layer.units)
-        case Dropout():
-            return nn.Dropout(layer.rate)
-        case _:
-            raise TypeError(f"{layer!r} has no module")
+        case spec.Conv2d():
+            return [nn.Conv2d(in_channels=inputs[0], out_channels=layer.channels, kernel_size=layer.kernel,
+                              stride=layer.stride, padding=layer.padding, groups=layer.groups),
+                    *activation(layer.activation)]
+        case spec.MaxPool2d():
+            return [nn.MaxPool2d(kernel_size=layer.kernel, stride=layer.stride)]
+        case spec.AvgPool2d():
+            return [nn.AvgPool2d(kernel_size=layer.kernel, stride=layer.stride)]
+        case spec.AdaptiveAvgPool2d():
+            return [nn.AdaptiveAvgPool2d(output_size=layer.size)]
+        case spec.LocalResponseNorm():
+            # PyTorch takes the mean over `size` channels where the paper takes the sum: it divides alpha by n.
+            return [nn.LocalResponseNorm(size=layer.size, alpha=layer.alpha * layer.size, beta=layer.beta, k=layer.k)]
+        case spec.Normalize():
+            return [Normalize(mean=layer.mean, std=layer.std)]
+        case spec.Flatten():
+            return [nn.Flatten()]
+        case spec.Dense():
+            return [nn.Linear(in_features=inputs[0], out_features=layer.units), *activation(layer.activation)]
+        case spec.Dropout():
+            return [nn.Dropout(p=layer.rate)]
+    raise TypeError(f"{layer!r} has no PyTorch module")
 
 
-def activation_name(layer: Conv2d | Dense) -> str:
-    """The name of the module that follows this layer's own."""
-    return f"{layer.name}_{layer.activation}"
+def activation(name: spec.Activation | None) -> list[nn.Module]:
+    """Return PyTorch's module for an activation, or nothing."""
+    match name:
+        case "relu":
+            return [nn.ReLU(inplace=True)]  # nobody else reads its input, and the backward pass takes its output
+        case "sigmoid":
+            return [nn.Sigmoid()]
+    return []
 
 
-def modules(layer: Layer, net: nn.Sequential) -> list[nn.Module]:
-    """The modules of a built network that make up one canonical layer; the last one gives its output."""
-    result = [net.get_submodule(layer.name)]
-    if isinstance(layer, (Conv2d, Dense)) and layer.activation:
-        result.append(net.get_submodule(activation_name(layer)))
-    return result
+def names(layer: spec.Layer) -> list[str]:
+    """Return the names that a layer's modules have in the network."""
+    activation = getattr(layer, "activation", None)
+    return [layer.name, f"{layer.name}_{activation}"] if activation else [layer.name]
+
+
+def modules(layer: spec.Layer, net: nn.Sequential) -> list[nn.Module]:
+    """Return the modules of a built network that make up one layer; the last one gives its output."""
+    return [net.get_submodule(name) for name in names(layer)]

@@ -17,8 +17,8 @@ from torch.nn import functional
 from alexnet_mf.backends.common import PIXEL_SCALE, check_inputs, dropout_seed
 from alexnet_mf.backends.contract import RATE_OUTSIDE, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.backends.torch import weights
-from alexnet_mf.backends.torch.augmentation import PlacedDraws, augment
-from alexnet_mf.backends.torch.augmentation import place as place_draws
+from alexnet_mf.backends.torch.augment import PlacedDraws, augment
+from alexnet_mf.backends.torch.augment import place as place_draws
 from alexnet_mf.backends.torch.graph import Graphed
 from alexnet_mf.data.augmentation import draw
 from alexnet_mf.errors import BackendUnavailable

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from alexnet_mf.backends.common import PIXEL_SCALE, check_inputs, dropout_seed
 from alexnet_mf.backends.contract import RATE_INSIDE, Sgd, StepMetrics, Trainer, TrainerState
-from alexnet_mf.backends.tensorflow import augmentation, weights
+from alexnet_mf.backends.tensorflow import weights
+from alexnet_mf.backends.tensorflow.augment import SPECIFICATION, augment, tensors
 from alexnet_mf.data.augmentation import Draws, draw
 from alexnet_mf.spec import Network
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Images and labels on the device: uint8 grey levels, or float32 NHWC inputs ready for the network."""
+    """Images and labels on the device: uint8 gray levels, or float32 NHWC inputs ready for the network."""
 
     inputs: tf.Tensor
     labels: tf.Tensor
@@ -27,18 +28,18 @@ class Placed:
     """The network's (height, width)."""
 
     def batch(self, rows: slice, draws: Draws | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-        """The network's input and the labels of some rows."""
-        drawn = augmentation.tensors(draws) if draws else ()
+        """Return the network's input and the labels of some rows."""
+        drawn = tensors(draws) if draws else ()
         return pixels(self.inputs[rows], self.size, draws, drawn), self.labels[rows]
 
     @property
     def image(self) -> tuple[int, ...]:
-        """(channels, height, width) of the images as they lie here."""
+        """(channels, height, width) of the images as they are stored here."""
         height, width, *channels = self.inputs.shape[1:]
         return (*(channels or (1,)), height, width)
 
     def batches(self, size: int) -> list[slice]:
-        """All rows in order, `size` at a time."""
+        """Return all rows in order, `size` at a time."""
         return [slice(start, start + size) for start in range(0, int(self.labels.shape[0]), size)]
 
 
@@ -53,18 +54,18 @@ def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], dev
 
 def pixels(images: tf.Tensor, size: tuple[int, ...], draws: Draws | None = None,
            drawn: tuple[tf.Tensor, ...] = ()) -> tf.Tensor:
-    """What the network is fed: grey levels augmented and upsampled, inputs that are ready augmented alone."""
+    """Return the network's input: gray levels are augmented and upsampled, ready inputs only augmented."""
     if images.dtype != tf.uint8:
-        return augmentation.augment(images, draws, drawn, 1.0) if draws else images
+        return augment(images, draws, drawn, 1.0) if draws else images
     if draws:
-        images = augmentation.augment(tf.cast(images[..., tf.newaxis], tf.float32), draws, drawn, 255.0)[..., 0]
+        images = augment(tf.cast(images[..., tf.newaxis], tf.float32), draws, drawn, 255.0)[..., 0]
     return upsample(images, size)
 
 
 def upsample(images: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
-    """Grey levels (n, h, w) to pixels (n, *size, 1): interpolated first, then scaled, to stay exact."""
-    grey = tf.cast(images[..., tf.newaxis], tf.float32)
-    return tf.image.resize(grey, size, "bilinear") * PIXEL_SCALE  # half-pixel centres are its only convention
+    """Turn gray levels (n, h, w) into pixels (n, *size, 1): interpolated first, then scaled, to stay exact."""
+    gray = tf.cast(images[..., tf.newaxis], tf.float32)
+    return tf.image.resize(gray, size, "bilinear") * PIXEL_SCALE  # half-pixel centres are its only convention
 
 
 def seed_dropout(net: keras.Sequential, seed: tf.Tensor) -> None:
@@ -101,8 +102,8 @@ class TensorFlowTrainer(Trainer[Placed]):
                 self._graph = tf.function(self._one_step, input_signature=[
                     tf.TensorSpec([None, *data.inputs.shape[1:]], data.inputs.dtype), tf.TensorSpec([None], tf.int64),
                     tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.uint32),
-                    augmentation.SPECIFICATION if draws else ()])
-            drawn = augmentation.tensors(draws) if draws else ()
+                    SPECIFICATION if draws else ()])
+            drawn = tensors(draws) if draws else ()
             loss, correct = self._graph(data.inputs, data.labels, tf.constant(indices), seed, drawn)
         self._losses.append(loss)
         self._correct.append(correct)
@@ -138,7 +139,7 @@ class TensorFlowTrainer(Trainer[Placed]):
 
     def gather(self, images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor,
                drawn: tuple[tf.Tensor, ...] = ()) -> tuple[tf.Tensor, tf.Tensor]:
-        """The network's input and the labels of some rows."""
+        """Return the network's input and the labels of some rows."""
         return pixels(tf.gather(images, rows), self.size, self._draws, drawn), tf.gather(labels, rows)
 
     def forward_backward(self, x: tf.Tensor, y: tf.Tensor,

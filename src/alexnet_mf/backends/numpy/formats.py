@@ -1,4 +1,4 @@
-"""NumPy's file of weights: `.npz`, under canonical names."""
+"""NumPy's weights file: `.npz`, under canonical names."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf.errors import ParametersError
+from alexnet_mf.spec import Network
 from alexnet_mf.weights.parameters import Parameters
 
 
-def encode(parameters: Parameters) -> bytes:
-    """What `np.savez` writes."""
+def encode(kind: str, network: Network, parameters: Parameters) -> bytes:
+    """Return the file that `np.savez` writes."""
     file = io.BytesIO()
     np.savez(file, **parameters)
     return file.getvalue()
 
 
-def decode(content: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays; nothing is unpickled.
+def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
+    """Return the arrays; nothing is unpickled.
 
     Raises:
-        ParametersError: where it is no such file.
+        ParametersError: if it is no such file.
     """
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from alexnet_mf.backends.common import PIXEL_SCALE, check_inputs, dropout_seed
 from alexnet_mf.backends.contract import RATE_INSIDE, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.backends.mxnet import weights
-from alexnet_mf.backends.mxnet.augmentation import augment
+from alexnet_mf.backends.mxnet.augment import augment
 from alexnet_mf.data.augmentation import Draws, draw
 from alexnet_mf.spec import Network
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Images and labels on the device: uint8 grey levels, or float32 inputs ready for the network."""
+    """Images and labels on the device: uint8 gray levels, or float32 inputs ready for the network."""
 
     inputs: mx.nd.NDArray
     labels: mx.nd.NDArray
@@ -29,18 +29,18 @@ class Placed:
     """The network's (height, width)."""
 
     def batch(self, rows: mx.nd.NDArray | slice, draws: Draws | None = None) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
-        """The network's input and the labels of some rows."""
+        """Return the network's input and the labels of some rows."""
         if isinstance(rows, slice):
             return pixels(self.inputs[rows], self.size, draws), self.labels[rows]
         return pixels(mx.nd.take(self.inputs, rows), self.size, draws), mx.nd.take(self.labels, rows)
 
     @property
     def image(self) -> tuple[int, ...]:
-        """(channels, height, width) of the images as they lie here."""
+        """(channels, height, width) of the images as they are stored here."""
         return self.inputs.shape[1:] if self.inputs.ndim == 4 else (1, *self.inputs.shape[1:])
 
     def batches(self, size: int) -> list[slice]:
-        """All rows in order, `size` at a time."""
+        """Return all rows in order, `size` at a time."""
         count = len(self.labels)
         return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
@@ -53,7 +53,7 @@ def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], con
 
 
 def pixels(images: mx.nd.NDArray, size: tuple[int, ...], draws: Draws | None = None) -> mx.nd.NDArray:
-    """What the network is fed: grey levels augmented and upsampled, inputs that are ready augmented alone."""
+    """Return the network's input: gray levels are augmented and upsampled, ready inputs only augmented."""
     if images.dtype != np.uint8:
         return augment(images, draws, 1.0) if draws else images
     if draws:
@@ -62,11 +62,11 @@ def pixels(images: mx.nd.NDArray, size: tuple[int, ...], draws: Draws | None = N
 
 
 def upsample(images: mx.nd.NDArray, size: tuple[int, ...]) -> mx.nd.NDArray:
-    """Grey levels (n, h, w) to pixels (n, 1, *size): interpolated first, then scaled, to stay exact."""
-    grey = images.expand_dims(1).astype("float32")
+    """Turn gray levels (n, h, w) into pixels (n, 1, *size): interpolated first, then scaled, to stay exact."""
+    gray = images.expand_dims(1).astype("float32")
     height, width = size
-    grey = mx.nd.contrib.BilinearResize2D(grey, height=height, width=width, align_corners=False)  # its default is True
-    return grey * float(PIXEL_SCALE)
+    gray = mx.nd.contrib.BilinearResize2D(gray, height=height, width=width, align_corners=False)  # its default is True
+    return gray * float(PIXEL_SCALE)
 
 
 def seed_dropout(seed: int, context: mx.Context) -> None:

@@ -1,4 +1,4 @@
-"""What augmentation does to a batch, on its device."""
+"""Augmentation of a batch, on its device."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def augment(images: torch.Tensor, draws: PlacedDraws, white: float) -> torch.Ten
     """
     if draws.moved:
         images = move(images, draws)
-    return colour(images, draws.tensors[-1], white) if draws.colored else images
+    return color(images, draws.tensors[-1], white) if draws.colored else images
 
 
 def move(images: torch.Tensor, draws: PlacedDraws) -> torch.Tensor:
@@ -59,18 +59,18 @@ def move(images: torch.Tensor, draws: PlacedDraws) -> torch.Tensor:
     return padded.gather(3, columns[:, None, None, :].expand(-1, channels, height, width))
 
 
-def colour(images: torch.Tensor, factors: torch.Tensor, white: float) -> torch.Tensor:
-    """Brightness, contrast and saturation."""
+def color(images: torch.Tensor, factors: torch.Tensor, white: float) -> torch.Tensor:
+    """Change brightness, contrast and saturation."""
     brightness, contrast, saturation = factors.T.reshape(3, -1, 1, 1, 1)
     images = (brightness * images).clamp(0, white)
-    images = (contrast * images + (1 - contrast) * grey(images).mean((1, 2, 3), keepdim=True)).clamp(0, white)
+    images = (contrast * images + (1 - contrast) * gray(images).mean((1, 2, 3), keepdim=True)).clamp(0, white)
     if images.shape[1] == 3:
-        images = (saturation * images + (1 - saturation) * grey(images)).clamp(0, white)
+        images = (saturation * images + (1 - saturation) * gray(images)).clamp(0, white)
     return images
 
 
-def grey(images: torch.Tensor) -> torch.Tensor:
-    """(n, 1, height, width)."""
+def gray(images: torch.Tensor) -> torch.Tensor:
+    """Return the gray images, (n, 1, height, width)."""
     if images.shape[1] == 1:
         return images
     return sum(share * images[:, i:i + 1] for i, share in enumerate(LUMA))  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""What augmentation does to a batch, on its device."""
+"""Augmentation of a batch, on its device."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from alexnet_mf.data.augmentation import LUMA, Draws
 
 
 def augment(images: mx.nd.NDArray, draws: Draws, white: float) -> mx.nd.NDArray:
-    """Flip, crop, then colour.
+    """Flip, crop, then color.
 
     Args:
         images: (n, channels, height, width).
-        white: the largest value of a pixel; the least is 0.
+        white: largest value of a pixel; the smallest is 0.
     """
     if draws.moved:
         images = move(images, draws)
-    return colour(images, mx.nd.array(draws.factors, ctx=images.context), white) if draws.coloured else images
+    return color(images, mx.nd.array(draws.factors, ctx=images.context), white) if draws.coloured else images
 
 
 def move(images: mx.nd.NDArray, draws: Draws) -> mx.nd.NDArray:
-    """Flip and crop. MXNet takes from one axis alone, the same for all images; so the padded batch is one row of
-    numbers, and each pixel's place in it is the sum of the places of its plane, row and column.
+    """Flip and crop.
+
+    MXNet takes from one axis alone, the same for all images; so the padded batch is one row of numbers, and each
+    pixel's place in it is the sum of the places of its plane, row and column.
     """
     (above, left) = draws.padding
     if above or left:
@@ -35,19 +37,19 @@ def move(images: mx.nd.NDArray, draws: Draws) -> mx.nd.NDArray:
     return mx.nd.take(images.reshape(-1), plane + row + column)
 
 
-def colour(images: mx.nd.NDArray, factors: mx.nd.NDArray, white: float) -> mx.nd.NDArray:
-    """Brightness, contrast and saturation."""
+def color(images: mx.nd.NDArray, factors: mx.nd.NDArray, white: float) -> mx.nd.NDArray:
+    """Change brightness, contrast and saturation."""
     brightness, contrast, saturation = factors.T.reshape((3, -1, 1, 1, 1))
     images = (brightness * images).clip(0, white)
-    mean = grey(images).mean(axis=(1, 2, 3), keepdims=True)
+    mean = gray(images).mean(axis=(1, 2, 3), keepdims=True)
     images = (contrast * images + (1 - contrast) * mean).clip(0, white)
     if images.shape[1] == 3:
-        images = (saturation * images + (1 - saturation) * grey(images)).clip(0, white)
+        images = (saturation * images + (1 - saturation) * gray(images)).clip(0, white)
     return images
 
 
-def grey(images: mx.nd.NDArray) -> mx.nd.NDArray:
-    """(n, 1, height, width)."""
+def gray(images: mx.nd.NDArray) -> mx.nd.NDArray:
+    """Return the gray images, (n, 1, height, width)."""
     if images.shape[1] == 1:
         return images
     return sum(share * images.slice_axis(1, i, i + 1) for i, share in enumerate(LUMA))

@@ -1,0 +1,55 @@
+"""Augmentation of a batch, on its device."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from alexnet_mf.data.augmentation import LUMA, Draws
+
+SPECIFICATION = (tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.int32),
+                 tf.TensorSpec([None, 3], tf.float32))
+"""Specification of the tensors that `tensors` returns."""
+
+
+def augment(images: tf.Tensor, draws: Draws, drawn: tuple[tf.Tensor, ...], white: float) -> tf.Tensor:
+    """Flip, crop, then color.
+
+    Args:
+        images: (n, height, width, channels).
+        draws: the draws of any step; whatever changes from step to step is in `drawn`, for the sake of the graph.
+        white: largest value of a pixel; the smallest is 0.
+    """
+    rows, columns, factors = drawn
+    if draws.moved:
+        images = move(images, draws, rows, columns)
+    return color(images, factors, white) if draws.coloured else images
+
+
+def move(images: tf.Tensor, draws: Draws, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Flip and crop: take some rows of the padded images, and of these some columns."""
+    (above, left) = draws.padding
+    images = tf.pad(images, [[0, 0], [above, above], [left, left], [0, 0]])
+    return tf.gather(tf.gather(images, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+
+
+def color(images: tf.Tensor, factors: tf.Tensor, white: float) -> tf.Tensor:
+    """Change brightness, contrast and saturation."""
+    brightness, contrast, saturation = tf.unstack(tf.reshape(tf.transpose(factors), [3, -1, 1, 1, 1]))
+    images = tf.clip_by_value(brightness * images, 0, white)
+    mean = tf.reduce_mean(gray(images), [1, 2, 3], keepdims=True)
+    images = tf.clip_by_value(contrast * images + (1 - contrast) * mean, 0, white)
+    if images.shape[3] == 3:
+        images = tf.clip_by_value(saturation * images + (1 - saturation) * gray(images), 0, white)
+    return images
+
+
+def gray(images: tf.Tensor) -> tf.Tensor:
+    """Return the gray images, (n, height, width, 1)."""
+    if images.shape[3] == 1:
+        return images
+    return tf.add_n([share * images[..., i:i + 1] for i, share in enumerate(LUMA)])
+
+
+def tensors(draws: Draws) -> tuple[tf.Tensor, ...]:
+    """Return the draws that change from step to step: rows, columns and factors."""
+    return tf.constant(draws.rows()), tf.constant(draws.columns()), tf.constant(draws.factors)

@@ -1,0 +1,56 @@
+"""The layers that Keras does not have, and the padding that its convolutions do not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+from keras import layers
+
+from alexnet_mf import spec
+
+
+class AdaptiveAveragePooling2D(layers.Layer):
+    """Means over rows, then over columns, as two matrix products. Only later versions of Keras have this layer."""
+
+    def __init__(self, size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._size = size
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        rows, columns = (tf.constant(self._shares(pixels), x.dtype) for pixels in x.shape[1:3])
+        return tf.einsum("ih,nhwc,jw->nijc", rows, x, columns)
+
+    def _shares(self, pixels: int) -> list[list[float]]:
+        """Return, for each row of the output, the share of each row of the input."""
+        areas = [range(i * pixels // self._size, -(-(i + 1) * pixels // self._size)) for i in range(self._size)]
+        return [[1 / len(area) if pixel in area else 0.0 for pixel in range(pixels)] for area in areas]
+
+
+class LocalResponseNormalization(layers.Layer):
+    """TensorFlow's function as a layer. Of the frameworks only TensorFlow takes alpha as the paper has it."""
+
+    def __init__(self, size: int, alpha: float, beta: float, k: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._numbers = {"depth_radius": size // 2, "bias": k, "alpha": alpha, "beta": beta}
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.nn.local_response_normalization(x, **self._numbers)
+
+
+def padding(layer: spec.Conv2d) -> str:
+    """Return Keras's word for a convolution's padding: `same` where it puts the same zeros on every side."""
+    return "same" if layer.padding and layer.stride == 1 and layer.kernel == 2 * layer.padding + 1 else "valid"
+
+
+def before_convolution(layer: spec.Conv2d, inputs: spec.Shape) -> list[layers.Layer]:
+    """Return the layers that pad or crop the input of a convolution, where Keras's own padding cannot."""
+    result = []
+    if layer.padding and padding(layer) == "valid":
+        result.append(layers.ZeroPadding2D(padding=layer.padding, name=f"{layer.name}_padding"))
+    rest = [(size + 2 * layer.padding - layer.kernel) % layer.stride for size in inputs[1:]]
+    if layer.kernel == 1 and any(rest):
+        # In TensorFlow 2.21 the weight gradient of a 1x1 convolution of stride 2 on even sizes corrupts the heap
+        # (oneDNN, AVX-512). What no window reaches is cut off, and the sizes are odd.
+        result.append(layers.Cropping2D(cropping=[(0, size) for size in rest], name=f"{layer.name}_cropping"))
+    return result

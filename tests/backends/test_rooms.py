@@ -1,0 +1,85 @@
+"""Every backend has the same files, and in them the same functions in the same order."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import alexnet_mf
+from alexnet_mf.backends import BACKENDS
+from alexnet_mf.spec.layers import KINDS
+
+FOLDER = Path(alexnet_mf.__file__).parent / "backends"
+PUBLIC = {
+    "network": ["build", "native", "names", "modules"],
+    "layers": [],
+    "book": ["alexnet", "initialise", "loader", "train", "train_batch", "evaluate", "calls"],
+    "formats": ["encode", "decode"],
+    "trainer": ["Placed", "place", "pixels", "upsample"],
+    "augment": ["augment", "move", "color", "gray"],
+    "weights": ["load", "export"],
+    "speed": [],
+    "backend": [],
+}
+"""The names that a file begins with or has in this order; others may stand between and after them."""
+ALSO = {"mxnet": {"compat"}, "tensorflow": {"quiet"}, "torch": {"fold", "graph", "memory"}}
+MISSING = {
+    ("numpy", "book"): None,  # the chapter has no NumPy tab
+    ("numpy", "speed"): None,  # the reference has no speed settings
+    ("numpy", "network"): ["build", "modules"],  # NumPy has no modules to be built
+    ("tensorflow", "book"): ["alexnet", "loader", "train", "calls"],  # Keras initializes and loops by itself
+}
+OTHER_NAMES = {("torch", "trainer"): "training"}
+METHODS = {
+    "Model": ["describe", "export", "place", "pixels", "outputs", "logits", "gradients", "trainer", "phases",
+              "step_memory", "out_of_memory", "synchronize"],
+    "Backend": ["versions", "devices", "settings", "precisions", "build", "encode_weights", "decode_weights",
+                "ceilings", "book", "synchronize", "peak_memory"],
+    "Trainer": ["step", "read", "export_state", "load_state"],
+}
+
+
+def tree(backend: str, file: str) -> ast.Module:
+    file = OTHER_NAMES.get((backend, file), file)
+    return ast.parse((FOLDER / backend / f"{file}.py").read_text(encoding="utf-8"))
+
+
+def public(body: list[ast.stmt]) -> list[str]:
+    return [node.name for node in body
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_same_files(backend):
+    files = {path.stem for path in (FOLDER / backend).glob("*.py")} - {"__init__"}
+    missing = {file for (name, file), names in MISSING.items() if name == backend and names is None}
+    expected = {OTHER_NAMES.get((backend, file), file) for file in set(PUBLIC) - missing}
+    assert files == expected | ALSO.get(backend, set())
+
+
+@pytest.mark.parametrize("file", PUBLIC)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_same_functions_in_the_same_order(backend, file):
+    expected = MISSING.get((backend, file), PUBLIC[file])
+    if expected is not None:
+        assert [name for name in public(tree(backend, file).body) if name in PUBLIC[file]] == expected
+
+
+@pytest.mark.parametrize("file, kind", [("backend", "Model"), ("backend", "Backend"), ("trainer", "Trainer")])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_same_methods_in_the_same_order(backend, file, kind):
+    (body,) = [node.body for node in tree(backend, file).body
+               if isinstance(node, ast.ClassDef) and node.name.endswith(kind)]
+    found = [name for name in public(body) if name in METHODS[kind]]
+    assert found == [name for name in METHODS[kind] if name in found]
+    assert len(found) >= len(METHODS[kind]) - 2, "what a capability has a default for may be missing"
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"])
+def test_the_same_layers_in_the_same_order(backend):
+    (native,) = [node for node in tree(backend, "network").body
+                 if isinstance(node, ast.FunctionDef) and node.name == "native"]
+    (match,) = [node for node in native.body if isinstance(node, ast.Match)]
+    assert [ast.unparse(case.pattern) for case in match.cases] == [f"spec.{kind}()" for kind in KINDS]
