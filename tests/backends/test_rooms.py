@@ -24,14 +24,13 @@ PUBLIC = {
     "backend": [],
 }
 """The names that a file begins with or has in this order; others may stand between and after them."""
-ALSO = {"mxnet": {"compat"}, "tensorflow": {"quiet"}, "torch": {"fold", "graph", "memory"}}
+ALSO = {"mxnet": {"compat"}, "tensorflow": {"quiet"}, "torch": {"graph", "memory"}}
 MISSING = {
     ("numpy", "book"): None,  # the chapter has no NumPy tab
     ("numpy", "speed"): None,  # the reference has no speed settings
     ("numpy", "network"): ["build", "modules"],  # NumPy has no modules to be built
     ("tensorflow", "book"): ["alexnet", "loader", "train", "calls"],  # Keras initializes and loops by itself
 }
-OTHER_NAMES = {("torch", "trainer"): "training"}
 METHODS = {
     "Model": ["describe", "export", "place", "pixels", "outputs", "logits", "gradients", "trainer", "phases",
               "step_memory", "out_of_memory", "synchronize"],
@@ -42,7 +41,6 @@ METHODS = {
 
 
 def tree(backend: str, file: str) -> ast.Module:
-    file = OTHER_NAMES.get((backend, file), file)
     return ast.parse((FOLDER / backend / f"{file}.py").read_text(encoding="utf-8"))
 
 
@@ -55,7 +53,7 @@ def public(body: list[ast.stmt]) -> list[str]:
 def test_the_same_files(backend):
     files = {path.stem for path in (FOLDER / backend).glob("*.py")} - {"__init__"}
     missing = {file for (name, file), names in MISSING.items() if name == backend and names is None}
-    expected = {OTHER_NAMES.get((backend, file), file) for file in set(PUBLIC) - missing}
+    expected = set(PUBLIC) - missing
     assert files == expected | ALSO.get(backend, set())
 
 

@@ -120,7 +120,7 @@ def test_readings_of_many_steps_lie_in_one_piece_of_memory(backend):
     """Tensors of their own would keep the blocks apart that a step frees (`Readings`)."""
     import torch
 
-    from alexnet_mf.backends.torch.training import Readings
+    from alexnet_mf.backends.torch.trainer import Readings
 
     readings = Readings(torch.device("cpu"), room=2)
     pieces = set()
@@ -142,7 +142,7 @@ def test_readings_of_many_steps_lie_in_one_piece_of_memory(backend):
 def test_a_folded_convolution_is_the_same_function(backend, channels, kernel, stride, padding, height, width):
     import torch
 
-    from alexnet_mf.backends.torch.fold import FoldedConv2d, fold
+    from alexnet_mf.backends.torch.layers import FoldedConv2d, fold
 
     torch.manual_seed(0)
     plain, folded = (torch.nn.Conv2d(channels, 8, kernel, stride, padding).double() for _ in range(2))

@@ -557,7 +557,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @broken_module("training steps in evaluation mode", "torch", "dropout modes", "training step",
                "the dropout of the training step is off")
 def _(patch: pytest.MonkeyPatch) -> None:
-    from alexnet_mf.backends.torch.training import TorchTrainer
+    from alexnet_mf.backends.torch.trainer import TorchTrainer
     right = TorchTrainer.step
 
     def step(self: Any, *arguments: Any) -> None:
@@ -667,7 +667,7 @@ def _(model: Any) -> None:
 def torch_optimizer(**options: Any) -> Callable[[pytest.MonkeyPatch], None]:
     """A trainer whose SGD has other options than asked for."""
     def apply(patch: pytest.MonkeyPatch) -> None:
-        from alexnet_mf.backends.torch.training import TorchTrainer
+        from alexnet_mf.backends.torch.trainer import TorchTrainer
         right = TorchTrainer.__init__
 
         def start(self: Any, *arguments: Any) -> None:
@@ -693,7 +693,7 @@ broken_module("learning rate 1.9 times too large", "torch", "SGD steps", "SGD st
 @broken_module("gradients not cleared between steps", "torch", "SGD steps", "SGD steps",
                "the gradients are not cleared between steps")
 def _(patch: pytest.MonkeyPatch) -> None:
-    from alexnet_mf.backends.torch.training import TorchTrainer
+    from alexnet_mf.backends.torch.trainer import TorchTrainer
     right = TorchTrainer.step
 
     def step(self: Any, *arguments: Any) -> None:
@@ -804,7 +804,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @broken_module("a schedule that halves the rate after six steps", "torch", "weights", "continued steps",
                "starts from these weights")
 def _(patch: pytest.MonkeyPatch) -> None:
-    from alexnet_mf.backends.torch.training import TorchTrainer
+    from alexnet_mf.backends.torch.trainer import TorchTrainer
     right = TorchTrainer.step
 
     def step(self: Any, data: Any, indices: Any, number: int) -> None:

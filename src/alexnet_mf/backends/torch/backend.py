@@ -20,10 +20,10 @@ from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.torch import formats, memory, weights
 from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch.augment import place as place_draws
-from alexnet_mf.backends.torch.fold import fold
 from alexnet_mf.backends.torch.graph import Graphed
+from alexnet_mf.backends.torch.layers import fold
 from alexnet_mf.backends.torch.speed import SPEED
-from alexnet_mf.backends.torch.training import Placed, TorchTrainer, autocast, compiled, generator, place
+from alexnet_mf.backends.torch.trainer import Placed, TorchTrainer, autocast, compiled, generator, place
 from alexnet_mf.data.augmentation import Draws
 from alexnet_mf.spec import Network
 from alexnet_mf.weights.parameters import Parameters

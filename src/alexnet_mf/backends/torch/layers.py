@@ -1,9 +1,13 @@
-"""The layers that PyTorch has no module for."""
+"""The layers that PyTorch has no module for, and one that it computes more slowly than it could."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional
+
+MOST_CHANNELS = 4
+"""Input channels up to which folding is worth it: tensor cores multiply eight and more at a time."""
 
 
 class Normalize(nn.Module):
@@ -19,3 +23,45 @@ class Normalize(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (x - self.mean) / self.std
+
+
+class FoldedConv2d(nn.Conv2d):
+    """The function and the parameters of `nn.Conv2d`; stride s in height and width becomes s*s times the channels.
+
+    AlexNet's conv1 (1 channel, 11x11, stride 4) is computed as 16 channels, 3x3, stride 1. Padding the kernel to a
+    multiple of the stride adds products with zero: 144 for 121.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        stride, (kernel, _), (padding, _) = self.stride[0], self.kernel_size, self.padding
+        blocks = -(-kernel // stride)
+        bottom, right = (stride * ((size + 2 * padding - kernel) // stride + blocks) - size - padding
+                         for size in x.shape[2:])
+        x = functional.pad(x, (padding, right, padding, bottom))
+        weight = functional.pad(self.weight, (0, stride * blocks - kernel) * 2)
+        x, weight = (fold_blocks(tensor, stride) for tensor in (x, weight))
+        return functional.conv2d(x, weight, self.bias)
+
+
+def fold_blocks(x: torch.Tensor, side: int) -> torch.Tensor:
+    """Move blocks of side x side pixels into the channels: (n, c, h, w) to (n, c * side**2, h / side, w / side).
+
+    `pixel_unshuffle`, but the result is in channels_last memory, which tensor cores read as it is.
+    """
+    n, channels, height, width = x.shape
+    x = x.reshape(n, channels, height // side, side, width // side, side).permute(0, 2, 4, 1, 3, 5)
+    return x.reshape(n, height // side, width // side, channels * side**2).permute(0, 3, 1, 2)
+
+
+def fold(net: nn.Sequential) -> None:
+    """Replace each strided convolution of few channels in place; it keeps its parameters."""
+    for module in net:
+        if type(module) is nn.Conv2d and can_fold(module):
+            module.__class__ = FoldedConv2d
+
+
+def can_fold(convolution: nn.Conv2d) -> bool:
+    """Return True if the kernel, stride and padding are square and the input has few channels."""
+    square = all(len(set(sizes)) == 1 for sizes in (convolution.kernel_size, convolution.stride, convolution.padding))
+    return (square and convolution.stride[0] > 1 and convolution.in_channels <= MOST_CHANNELS
+            and convolution.groups == 1)
