@@ -35,7 +35,7 @@ class Trainings:
         top = 0.9 - abs(recipe["sgd"]["learning_rate"] - BEST_RATE) / 2 - 0.01 * seed
         epochs = [{"epoch": number, "loss": 1 / number, "train_accuracy": top - 0.02, "test_loss": 1.0,
                    "test_accuracy": top - 0.1 / number} for number in range(1, recipe["epochs"] + 1)]
-        return {"protocol": 1, "versions": {"numpy": "1"}, "settings": {}, "device": "cpu", "description": "",
+        return {"versions": {"numpy": "1"}, "settings": {}, "device": "cpu", "description": "",
                 "precision": "float64", "data_sha256": self.images, "epochs_done": epochs, "images_timed": 100,
                 "seconds": 1.0, "images_per_second": 50.0 * recipe["batch_size"] - seed,
                 "peak_memory_bytes": 10**6 * recipe["batch_size"], "peak_device_memory_bytes": None}

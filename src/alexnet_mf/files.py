@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,32 @@ def write(path: Path, content: bytes) -> None:
             os.close(descriptor)
         os.replace(partial, target)
     except OSError:
+        _remove(partial)
+        raise
+    _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path for another library to write a file to. At the end the file replaces `path`, whole.
+
+    Raises:
+        OSError: as `write`; what was there before is untouched.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
+    try:
+        yield partial
+        descriptor = os.open(partial, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(partial, target)
+    except BaseException:
         _remove(partial)
         raise
     _sync_folder(target.parent)

@@ -124,7 +124,7 @@ class FakeModel(MeasurableModel[Any]):
 
 
 class Local:
-    """A worker in this process, in the place of `Link`; everything crosses as JSON, as it would."""
+    """A worker in this process, in the place of `WorkerProcess`; everything crosses as JSON, as it would."""
 
     def __init__(self, python: str, without: tuple[str, ...], clock: Callable[[], float],
                  asked: list[tuple[Any, dict[str, Any]]]) -> None:

@@ -169,22 +169,6 @@ def test_a_phase_that_fails_once_is_not_asked_again(bench_with, find):
     assert rounds_of(find(record, "torch", "step")) == [0, 1, 2]
 
 
-def test_a_worker_of_another_version_is_not_measured(bench_with):
-    bench, made = bench_with(lambda command: False, WorkerFailed(""))
-    connect = bench.connect
-
-    def older(python: str, without: tuple[str, ...]) -> Any:
-        worker = connect(python, without)
-        ask = worker.ask
-        if len(made) == 1:
-            worker.ask = lambda command: {**ask(command), "protocol": 0}  # type: ignore[method-assign]
-        return worker
-    bench.connect = older
-    record = bench.run()
-    assert [(entry["backend"], entry["phase"]) for entry in record["failures"]] == [("torch", "start")]
-    assert "another version" in record["failures"][0]["reason"]
-
-
 def test_where_nothing_can_be_measured_that_is_an_error(measured, fake):
     for backend in fake.values():
         backend.precisions = lambda device: ["float64"]

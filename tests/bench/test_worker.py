@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -13,9 +12,10 @@ import pytest
 
 from alexnet_mf import backends, spec
 from alexnet_mf.backends.contract import Sgd
-from alexnet_mf.bench import worker as workers
 from alexnet_mf.bench.plan import CEILINGS, PHASES
-from alexnet_mf.bench.worker import PREFIX, Worker, peak_memory, serve
+from alexnet_mf.bench.worker import Worker
+from alexnet_mf.instruments.machine import peak_memory
+from alexnet_mf.instruments.process import PREFIX
 
 START = {"do": "start", "backend": "torch", "style": "alexnet_mf", "device": "auto", "precision": "float32",
          "without": [], "also": [], "batch_size": 4, "epoch_batches": 3, "sample_seconds": 0.2, "seed": 0}
@@ -89,27 +89,6 @@ def test_the_books_style_has_its_two_phases_and_no_ceilings(worker, small):
 def test_a_precision_that_a_backend_has_not_is_an_error(worker, small):
     with pytest.raises(Exception, match="backend torch: no precision float16 on cpu; there is float32, bfloat16"):
         start(worker, small, precision="float16")
-
-
-def test_an_error_is_an_answer_and_the_next_command_may_go_well(worker, small):
-    commands = [{**START, "network": spec.as_dict(small)}, {"do": "prepare", "phase": "nonsense"},
-                {"do": "prepare", "phase": "step"}]
-    answers = io.StringIO()
-    serve(io.StringIO("".join(json.dumps(command) + "\n" for command in commands)), answers, worker)
-    lines = answers.getvalue().splitlines()
-    assert all(line.startswith(PREFIX) for line in lines)
-    first, second, third = (json.loads(line[len(PREFIX):]) for line in lines)
-    assert "error" not in first and "calls_per_sample" in third
-    assert second == {"error": "KeyError: 'nonsense'"}
-
-
-@pytest.mark.parametrize("error, said", [
-    (NotImplementedError("backend torch has no ceilings yet"), "backend torch has no ceilings yet"),
-    (RuntimeError("\n CUDA out of memory.\nTried to allocate"), "RuntimeError: CUDA out of memory."),
-    (MemoryError(), "MemoryError: nothing said"),
-], ids=lambda value: type(value).__name__)
-def test_an_error_is_told_in_one_line(error, said):
-    assert workers.reason(error) == said
 
 
 def test_peak_memory_grows_and_does_not_shrink():

@@ -1,7 +1,7 @@
 """`parity`, `parity trace` and `parity compare`: verdicts, exit codes, files that are no traces, other interpreters.
 
-Most tests call `main` in this process, on traces of a small network. The whole ladder gets processes of its own, by
-interpreters that put the small network in AlexNet's place; and AlexNet itself is asked once, or twice with `-m slow`.
+Most tests call `main` in this process, on traces of a small network. The whole ladder gets processes of its own, with
+the small network from a file; AlexNet itself is compared with `-m slow` alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from alexnet_mf.parity import run, trace
 from alexnet_mf.parity.case import Case
 from alexnet_mf.parity.ladder import RUNGS
 from alexnet_mf.parity.trace import Trace
-from alexnet_mf.spec import Network, zoo
+from alexnet_mf.spec import Network, toml, zoo
 from alexnet_mf.weights import parameters
 
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
@@ -435,7 +435,7 @@ def must_not_start(*arguments: Any, **options: Any) -> Any:
 
 def test_a_place_that_cannot_be_written_is_told_before_the_comparison(command, files, monkeypatch, tmp_path):
     monkeypatch.setattr(trace, "load", must_not_start)
-    monkeypatch.setattr(run, "run_trace", must_not_start)
+    monkeypatch.setattr(run, "trace_in_process", must_not_start)
     for words in (["compare", files.numpy], PLAN):
         assert_one_line(command(*words, "--json", tmp_path / "no" / "r.json"), str(tmp_path / "no"), "make it")
         assert_one_line(command(*words, "--json", tmp_path), str(tmp_path), "cannot be written")
@@ -494,7 +494,7 @@ def test_a_disk_that_is_full_is_told_in_one_line(command, small_alexnet, monkeyp
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(trace, "save_file", full)
     assert_one_line(command("trace", "--backend", "numpy", *PLAN, "--out", tmp_path / "t"), str(tmp_path / "t"),
-                    "No space left", "--out")
+                    "No space left", "another file")
 
 
 @pytest.mark.parametrize("words, fragments", [
@@ -519,7 +519,7 @@ def test_a_disk_that_is_full_is_told_in_one_line(command, small_alexnet, monkeyp
 ], ids=" ".join)
 def test_wrong_words_are_told_in_one_line(command, monkeypatch, tmp_path, words, fragments):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "run_trace", must_not_start)
+    monkeypatch.setattr(run, "trace_in_process", must_not_start)
     assert_one_line(command(*words), *fragments)
 
 
@@ -614,7 +614,7 @@ def test_weights_of_another_network_to_go_on_from_are_told_in_one_line(command, 
 def test_a_missing_backend_is_told_before_the_work(command, monkeypatch):
     known = backends.is_installed
     monkeypatch.setattr(backends, "is_installed", lambda name: name != "mxnet" and known(name))
-    monkeypatch.setattr(run, "run_trace", must_not_start)
+    monkeypatch.setattr(run, "trace_in_process", must_not_start)
     assert_one_line(command("--backends", "numpy,mxnet"), "mxnet", "not installed", backends.BACKENDS["mxnet"].install,
                     "--python mxnet=PATH")
     assert_one_line(command("trace", "--backend", "mxnet", "--out", os.devnull), "mxnet", "not installed",
@@ -623,13 +623,13 @@ def test_a_missing_backend_is_told_before_the_work(command, monkeypatch):
 
 @pytest.fixture
 def asked(monkeypatch, small):
-    """Who is asked with which interpreter and flags; each answers at once."""
-    calls: list[tuple[str, str, list[str]]] = []
+    """Who is asked with which interpreter and values; each answers at once."""
+    calls: list[tuple[str, str, dict[str, Any]]] = []
 
-    def answer(name: str, path: Path, flags: list[str], python: str) -> None:
-        calls.append((name, python, list(flags)))
-        trace.save(path, ask(small, name))
-    monkeypatch.setattr(run, "run_trace", answer)
+    def answer(backend: str, python: str, values: dict[str, Any]) -> None:
+        calls.append((backend, python, values))
+        trace.save(Path(values["out"]), ask(small, backend))
+    monkeypatch.setattr(run, "trace_in_process", answer)
     return calls
 
 
@@ -652,20 +652,21 @@ def test_everyone_is_asked_the_same_and_goes_on_from_the_one_before(command, ask
     monkeypatch.setattr(backends, "is_installed", lambda name: True)
     assert command("--keep", tmp_path, "--net", "alexnet-tab", "--device", "cpu", "--seed", "5", "--data", "synthetic",
                    "--batch-size", "3", "--steps", "4", "--images", "50", "--data-dir", tmp_path).code == 0
-    flags = ["--net", "alexnet-tab", "--device", "cpu", "--seed", "5", "--data", "synthetic", "--batch-size", "3",
-             "--steps", "4", "--images", "50", "--data-dir", str(tmp_path)]
     names = ["numpy", *FRAMEWORKS]
     assert [name for name, _, _ in asked] == names
-    assert asked[0][2] == flags
-    for before, (_, _, given) in zip(names, asked[1:]):
-        assert given == [*flags, "--continue-from", str(tmp_path / f"{before}.safetensors")]
+    for before, (name, _, values) in zip([None, *names], asked):
+        assert values == {
+            "out": str(tmp_path / f"{name}.safetensors"), "seed": 5, "data_name": "synthetic",
+            "data_dir": str(tmp_path), "network": spec.as_dict(zoo.get_network("alexnet-tab", name)), "images": 50,
+            "batch_size": 3, "steps": 4, "device": "cpu", "precision": None, "without": [], "also": [],
+            "continue_from": before and str(tmp_path / f"{before}.safetensors")}
 
 
 # Several networks
 
 
 def nets_asked(calls) -> list[str]:
-    return list(dict.fromkeys(flags[flags.index("--net") + 1] for _, _, flags in calls))
+    return list(dict.fromkeys(values["network"]["name"] for _, _, values in calls))
 
 
 def test_several_networks_are_told_in_brief(command, asked, monkeypatch, tmp_path):
@@ -690,15 +691,15 @@ def test_several_networks_are_told_in_brief(command, asked, monkeypatch, tmp_pat
 
 def test_of_several_networks_a_red_one_is_named_and_the_others_are_asked(command, asked, monkeypatch, small):
     monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
-    ask_all = run.run_trace
+    ask_all = run.trace_in_process
 
-    def answer(name: str, path: Path, flags: list[str], python: str) -> None:
-        ask_all(name, path, flags, python)
-        if name == "torch" and "lenet5" in flags:
-            bad = trace.load(path)
+    def answer(backend: str, python: str, values: dict[str, Any]) -> None:
+        ask_all(backend, python, values)
+        if backend == "torch" and values["network"]["name"] == "lenet5":
+            bad = trace.load(Path(values["out"]))
             scale("gradients/conv1.weight", 1.5)(bad)
-            trace.save(path, bad)
-    monkeypatch.setattr(run, "run_trace", answer)
+            trace.save(Path(values["out"]), bad)
+    monkeypatch.setattr(run, "trace_in_process", answer)
     outcome = command("--net", "lenet5,lenet5-relu")
     assert outcome.code == 1
     assert outcome.out.splitlines()[-1] == "parity does not hold in lenet5"
@@ -709,13 +710,13 @@ def test_of_several_networks_a_red_one_is_named_and_the_others_are_asked(command
 
 def test_of_several_networks_those_before_a_failure_are_told(command, asked, monkeypatch, tmp_path):
     monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
-    ask_all = run.run_trace
+    ask_all = run.trace_in_process
 
-    def answer(name: str, path: Path, flags: list[str], python: str) -> None:
-        if "lenet5-relu" in flags:
+    def answer(backend: str, python: str, values: dict[str, Any]) -> None:
+        if values["network"]["name"] == "lenet5-relu":
             raise BackendUnavailable("backend torch: gone")
-        ask_all(name, path, flags, python)
-    monkeypatch.setattr(run, "run_trace", answer)
+        ask_all(backend, python, values)
+    monkeypatch.setattr(run, "trace_in_process", answer)
     outcome = command("--net", "lenet5,lenet5-relu,alexnet-28", "--json", tmp_path / "all.json")
     assert outcome.code == 2
     assert outcome.out.splitlines()[-1] == "parity holds in lenet5"
@@ -730,26 +731,11 @@ def test_all_networks_are_those_that_are_the_same_everywhere(command, asked, mon
 
 
 def test_of_several_networks_an_unknown_one_is_told_before_the_work(command, monkeypatch):
-    monkeypatch.setattr(run, "run_trace", must_not_start)
+    monkeypatch.setattr(run, "trace_in_process", must_not_start)
     assert_one_line(command("--net", "lenet5,lenet6"), "unknown network 'lenet6'", "known: alexnet")
 
 
 # The whole ladder, each backend in a process
-
-DRIVER = """
-import dataclasses, json, sys
-from alexnet_mf import data, spec
-from alexnet_mf.spec import zoo
-network, draw = spec.from_dict(json.loads({network!r})), data.synthetic.load
-first, *rest = network.layers
-tab = dataclasses.replace(network, layers=(dataclasses.replace(first, padding=2), *rest))  # TensorFlow's, say
-theirs = ("alexnet-tab", "tensorflow")
-zoo.get_network = lambda name, backend="torch": tab if (name, backend) == theirs else network
-data.synthetic.load = lambda seed: draw(seed, train=16, test=32)
-from alexnet_mf.cli import main
-sys.exit(main(sys.argv[3:]))  # after -m alexnet_mf
-"""
-
 
 def script(path: Path, *lines: str) -> Path:
     """A program in the place of Python."""
@@ -759,24 +745,29 @@ def script(path: Path, *lines: str) -> Path:
 
 
 @pytest.fixture
-def interpreter(small, tmp_path) -> Path:
-    """A Python whose AlexNet is the small network; it notes that it was taken, and for which backend."""
-    driver = tmp_path / "driver.py"
-    driver.write_text(DRIVER.format(network=json.dumps(spec.as_dict(small))), encoding="utf-8")
-    return script(tmp_path / "python with spaces", f'echo "$6" >> {shlex.quote(str(tmp_path / "taken"))}',
-                  f'exec {shlex.quote(sys.executable)} {shlex.quote(str(driver))} "$@"')
+def by(tmp_path) -> Callable[..., list[str]]:
+    """Flags that name an interpreter for each of these backends and the referee; it notes that it was taken."""
+    def write(*names: str) -> list[str]:
+        paths = {name: script(tmp_path / f"python of {name}", f'echo {name} >> {shlex.quote(str(tmp_path / "taken"))}',
+                              f'exec {shlex.quote(sys.executable)} "$@"') for name in ("numpy", *names)}
+        return [word for name, path in paths.items() for word in ("--python", f"{name}={path}")]
+    return write
 
 
-def by(interpreter: Path, *names: str) -> list[str]:
-    return [word for name in ("numpy", *names) for word in ("--python", f"{name}={interpreter}")]
+@pytest.fixture
+def small_toml(small, tmp_path) -> Path:
+    """The small network in a file."""
+    path = tmp_path / "small.toml"
+    path.write_text(toml.dump(small), encoding="utf-8")
+    return path
 
 
-def test_the_whole_ladder_by_other_interpreters_and_what_it_keeps(command, interpreter, request, tmp_path):
+def test_the_whole_ladder_by_other_interpreters_and_what_it_keeps(command, by, request, small_toml, tmp_path):
     """The kept traces give the same verdict by themselves."""
     backend_name = [*chosen(request.config), "numpy"][0]
     kept = tmp_path / "a" / "folder"
-    outcome = command("--backends", backend_name, *PLAN, "--device", "cpu", *by(interpreter, backend_name), "--keep",
-                      kept, "--json", tmp_path / "report.json")
+    outcome = command("--net", small_toml, "--backends", backend_name, *PLAN, "--device", "cpu", *by(backend_name),
+                      "--keep", kept, "--json", tmp_path / "report.json")
     assert (outcome.code, outcome.err) == (0, ""), outcome.out
     names = list(dict.fromkeys(["numpy", backend_name]))
     assert (tmp_path / "taken").read_text(encoding="utf-8").split() == names
@@ -788,11 +779,12 @@ def test_the_whole_ladder_by_other_interpreters_and_what_it_keeps(command, inter
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "report.json").read_bytes()
 
 
-def test_a_tab_that_differs_from_the_referees_is_red_and_named(command, interpreter, request):
+def test_a_tab_that_differs_from_the_referees_is_red_and_named(command, monkeypatch, request, small):
     if "tensorflow" not in chosen(request.config):
         pytest.skip("takes tensorflow")
-    outcome = command("--net", "alexnet-tab", "--backends", "tensorflow", *PLAN, "--device", "cpu",
-                      *by(interpreter, "tensorflow"))
+    monkeypatch.setattr(zoo, "get_network", lambda name, backend="torch":
+                        dataclasses.replace(wider(small) if backend == "tensorflow" else small, name=name))
+    outcome = command("--net", "alexnet-tab", "--backends", "tensorflow", *PLAN, "--device", "cpu")
     assert (outcome.code, outcome.err) == (1, "")
     assert outcome.out.splitlines()[-3:] == [
         "tensorflow: conv1.padding is 2, the referee's is 1",
@@ -800,14 +792,14 @@ def test_a_tab_that_differs_from_the_referees_is_red_and_named(command, interpre
         "parity does not hold: tensorflow from rung 'spec and parameters' on"]
 
 
-def test_an_interpreter_for_a_backend_that_takes_no_part_is_told(command, interpreter):
-    outcome = command("--backends", "numpy", *PLAN, *by(interpreter, "torch"))
+def test_an_interpreter_for_a_backend_that_takes_no_part_is_told(command, by):
+    outcome = command("--backends", "numpy", *PLAN, *by("torch"))
     assert_one_line(outcome, "--python torch=... is for a backend that takes no part", "--backends")
 
 
-def test_a_backend_that_cannot_do_it_says_why_once(command, interpreter):
-    """The line is the backend's own, without the program's name twice."""
-    outcome = command("--backends", "numpy", "--data", "synthetic", "--images", "9", *by(interpreter))
+def test_a_backend_that_cannot_do_it_says_why_once(command, by, small_toml):
+    """The message names the backend once."""
+    outcome = command("--net", small_toml, "--backends", "numpy", "--data", "synthetic", "--images", "9", *by())
     assert_one_line(outcome, "backend numpy: batches of 4 for 6 steps take 36 images, and there are 9", "--images")
     assert outcome.err.count("error") == 1
 
@@ -823,7 +815,7 @@ def test_an_interpreter_that_fails_is_told_in_one_line(command, tmp_path, lines,
     """With what to do."""
     python = script(tmp_path / "python", *lines)
     assert_one_line(command("--backends", "numpy", *PLAN, "--python", f"numpy={python}"), "backend numpy", str(python),
-                    "alexnet_mf and numpy", "--python numpy=PATH", *said)
+                    "alexnet_mf and numpy", "--python", *said)
 
 
 @pytest.mark.parametrize("content", [None, "no program", "folder"])
@@ -837,24 +829,24 @@ def test_an_interpreter_that_is_none_is_told_in_one_line(command, tmp_path, cont
                     "cannot be run", "--python")
 
 
-def test_an_interpreter_that_writes_no_trace_is_told_in_one_line(command, tmp_path):
+def test_an_interpreter_that_does_not_answer_is_told_in_one_line(command, tmp_path):
     silent = script(tmp_path / "silent", "exit 0")
-    assert_one_line(command("--backends", "numpy", *PLAN, "--python", f"numpy={silent}"), "numpy.safetensors",
-                    "cannot be read as a trace")
+    assert_one_line(command("--backends", "numpy", *PLAN, "--python", f"numpy={silent}"), "backend numpy",
+                    "ended with exit code 0", "--python")
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below"])
 def test_a_folder_for_traces_that_cannot_be_made_is_told_before_the_work(command, monkeypatch, tmp_path, folder):
-    monkeypatch.setattr(run, "run_trace", must_not_start)
+    monkeypatch.setattr(run, "trace_in_process", must_not_start)
     (tmp_path / "file").write_bytes(b"")
     assert_one_line(command("--backends", "numpy", "--keep", tmp_path / folder), str(tmp_path / folder), "--keep")
 
 
-def test_traces_that_are_not_kept_are_gone(command, interpreter, monkeypatch, tmp_path):
+def test_traces_that_are_not_kept_are_gone(command, small_toml, monkeypatch, tmp_path):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    assert command("--backends", "numpy", *PLAN, *by(interpreter)).code == 0
-    assert command("--backends", "numpy", "--images", "1", *by(interpreter)).code == 2
+    assert command("--net", small_toml, "--backends", "numpy", *PLAN).code == 0
+    assert command("--net", small_toml, "--backends", "numpy", "--images", "1").code == 2
     assert list((tmp_path / "temporary").iterdir()) == []
 
 

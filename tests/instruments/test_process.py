@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shlex
 import signal
 import subprocess
@@ -9,16 +11,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from alexnet_mf import spec
-from alexnet_mf.backends.execution import LEFT_OUT
-from alexnet_mf.bench.worker import PREFIX
-from alexnet_mf.instruments import process as links
-from alexnet_mf.instruments.process import Link, WorkerFailed, WorkerGone
+from alexnet_mf.instruments import process as processes
+from alexnet_mf.instruments.process import PREFIX, PROTOCOL, WorkerFailed, WorkerGone, WorkerProcess, one_line, serve
 
-ANSWER = f"""read line; echo '{PREFIX}{{"fine": 1}}'"""
+ANSWER = f"""read line; echo '{PREFIX}{{"protocol": {PROTOCOL}, "fine": 1}}'"""
+BENCH = "alexnet_mf.bench.worker"
 
 
 @pytest.fixture
@@ -33,18 +35,18 @@ def script(tmp_path: Path):
 
 
 @pytest.fixture
-def opened() -> Iterator[list[Link]]:
-    """Links that end with the test."""
-    several: list[Link] = []
+def opened() -> Iterator[list[WorkerProcess]]:
+    """Workers that end with the test."""
+    several: list[WorkerProcess] = []
     yield several
-    for link in several:
-        link.close()
+    for worker in several:
+        worker.close()
 
 
 @pytest.fixture
 def connect(opened):
-    def start(python: str, without: tuple[str, ...] = ()) -> Link:
-        opened.append(Link(python, without))
+    def start(python: str, **options: Any) -> WorkerProcess:
+        opened.append(WorkerProcess(python, BENCH, **options))
         return opened[-1]
     return start
 
@@ -63,42 +65,42 @@ def until(condition) -> None:
 
 
 def test_a_real_worker(connect, small):
-    link = connect(sys.executable)
-    answer = link.ask({"do": "start", "backend": "numpy", "style": "alexnet_mf", "device": "cpu",
+    worker = connect(sys.executable)
+    answer = worker.ask({"do": "start", "backend": "numpy", "style": "alexnet_mf", "device": "cpu",
                        "precision": "float64", "without": [], "also": [], "batch_size": 2, "epoch_batches": 2,
                        "sample_seconds": 0.001, "seed": 0, "network": spec.as_dict(small)})
     assert answer["device"] == "cpu" and "numpy" in answer["versions"]
-    assert link.ask({"do": "prepare", "phase": "optimizer"})["calls_per_sample"] >= 1
+    assert worker.ask({"do": "prepare", "phase": "optimizer"})["calls_per_sample"] >= 1
     with pytest.raises(WorkerFailed, match="KeyError: 'nonsense'"):
-        link.ask({"do": "sample", "phase": "nonsense"})
-    assert link.ask({"do": "sample", "phase": "optimizer"})["seconds"] > 0
-    assert link.ask({"do": "finish"})["peak_memory_bytes"] > 1e7
+        worker.ask({"do": "sample", "phase": "nonsense"})
+    assert worker.ask({"do": "sample", "phase": "optimizer"})["seconds"] > 0
+    assert worker.ask({"do": "finish"})["peak_memory_bytes"] > 1e7
 
 
 def test_progress_is_told_and_is_no_answer(connect, script):
     told = []
-    link = connect(script("read line", *(f"""echo '{PREFIX}{{"progress": {n}}}'""" for n in (1, 2)),
-                          f"""echo '{PREFIX}{{"fine": 1}}'"""))
-    link.tell = told.append
-    assert link.ask({}) == {"fine": 1}
+    worker = connect(script(*(f"""echo '{PREFIX}{{"progress": {n}}}'""" for n in (1, 2)),
+                          ANSWER))
+    worker.report_progress = told.append
+    assert worker.ask({}) == {"fine": 1}
     assert told == [1, 2]
 
 
-@pytest.mark.skipif(not links.CAN_PAUSE, reason="takes Linux")
+@pytest.mark.skipif(not processes.CAN_PAUSE, reason="takes Linux")
 def test_a_worker_that_is_not_asked_is_stopped(connect, script):
-    link = connect(script(ANSWER, ANSWER, "sleep 600"))
-    assert link.ask({}) == {"fine": 1}
-    until(lambda: state(link.process.pid) == "T")
-    assert link.ask({}) == {"fine": 1}
+    worker = connect(script(ANSWER, ANSWER, "sleep 600"))
+    assert worker.ask({}) == {"fine": 1}
+    until(lambda: state(worker.process.pid) == "T")
+    assert worker.ask({}) == {"fine": 1}
 
 
-@pytest.mark.skipif(not links.CAN_PAUSE, reason="takes Linux")
+@pytest.mark.skipif(not processes.CAN_PAUSE, reason="takes Linux")
 def test_a_worker_ends_with_its_parent_however_that_ends(tmp_path):
     """Even if it is stopped, and the parent had no time to say good-bye."""
-    program = ("import os, sys, signal\nfrom alexnet_mf.instruments.process import Link, WorkerFailed\n"
-               "link = Link(sys.executable, ())\n"
-               "try: link.ask({'do': 'sample', 'phase': ''})\nexcept WorkerFailed: pass\n"
-               f"open({str(tmp_path / 'pid')!r}, 'w').write(str(link.process.pid))\n"
+    program = ("import os, sys, signal\nfrom alexnet_mf.instruments.process import WorkerFailed, WorkerProcess\n"
+               "worker = WorkerProcess(sys.executable, 'alexnet_mf.bench.worker')\n"
+               "try: worker.ask({'do': 'sample', 'phase': ''})\nexcept WorkerFailed: pass\n"
+               f"open({str(tmp_path / 'pid')!r}, 'w').write(str(worker.process.pid))\n"
                "os.kill(os.getpid(), signal.SIGKILL)")
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
     pid = int((tmp_path / "pid").read_text())
@@ -106,17 +108,24 @@ def test_a_worker_ends_with_its_parent_however_that_ends(tmp_path):
 
 
 def test_a_worker_takes_its_children_with_it(connect, script, tmp_path):
-    link = connect(script(f"sleep 600 & echo $! > {shlex.quote(str(tmp_path / 'child'))}", ANSWER, "wait"))
-    link.ask({})
+    worker = connect(script(f"sleep 600 & echo $! > {shlex.quote(str(tmp_path / 'child'))}", ANSWER, "wait"))
+    worker.ask({})
     child = int((tmp_path / "child").read_text())
-    link.close()
+    worker.close()
     until(lambda: not Path(f"/proc/{child}").exists() or state(child) == "Z")
-    link.close()  # once more does no harm
+    worker.close()  # once more does no harm
 
 
-def test_a_worker_knows_what_it_leaves_out(connect, script):
-    link = connect(script(f"""read line; echo '{PREFIX}{{"left": "'"${LEFT_OUT}"'"}}'"""), ("all",))
-    assert link.ask({}) == {"left": "all"}
+def test_a_worker_has_the_variables_that_it_is_started_with(connect, script):
+    worker = connect(script(f"""read line; echo '{PREFIX}{{"protocol": {PROTOCOL}, "set": "'"$SOME_NAME"'"}}'"""),
+                     environment={"SOME_NAME": "all"})
+    assert worker.ask({}) == {"set": "all"}
+
+
+@pytest.mark.parametrize("protocol", ["", '"protocol": 1, '])
+def test_a_worker_of_another_version_is_refused(connect, script, protocol):
+    with pytest.raises(WorkerFailed, match="another version of alexnet_mf; install this one there"):
+        connect(script(f"""read line; echo '{PREFIX}{{{protocol}"fine": 1}}'""")).ask({})
 
 
 def test_what_comes_before_an_answer_is_passed_over(connect, script):
@@ -125,25 +134,53 @@ def test_what_comes_before_an_answer_is_passed_over(connect, script):
 
 @pytest.mark.parametrize("lines, said", [
     (["echo one >&2", "echo two >&2", "exit 3"], "ended with exit code 3 (two)"),
-    (["read line", "exit 4"], "ended with exit code 4 (nothing said)"),
-    (["kill -9 $$"], "ended with exit code -9 (nothing said; was it killed for its memory? take a smaller"),
+    (["read line", "exit 4"], "ended with exit code 4 (no message)"),
+    (["kill -9 $$"], "ended with exit code -9 (no message; probably killed for its memory: take a smaller"),
     (["read line", "kill -11 $$"], "ended with exit code -11"),
 ], ids=["at once", "when asked", "killed", "crashed"])
 def test_a_worker_that_dies_says_what_it_said_last(connect, script, lines, said):
-    link = connect(script(*lines))
+    worker = connect(script(*lines))
     with pytest.raises(WorkerGone) as caught:
-        link.ask({})
+        worker.ask({})
     assert said in str(caught.value)
 
 
-def test_a_worker_that_does_not_answer_is_given_up(connect, script, monkeypatch):
-    monkeypatch.setattr(links, "ANSWER_SECONDS", 0.2)
-    link = connect(script("sleep 600"))
+def test_a_worker_that_does_not_answer_is_given_up(connect, script):
+    worker = connect(script("sleep 600"), answer_seconds=0.2)
     with pytest.raises(WorkerGone, match=r"no answer within 0.2 s"):
-        link.ask({})
-    assert link.process.returncode == -signal.SIGKILL
+        worker.ask({})
+    assert worker.process.returncode == -signal.SIGKILL
 
 
 def test_an_interpreter_that_cannot_be_run(tmp_path):
-    with pytest.raises(WorkerGone, match=r"cannot be run.*--python"):
-        Link(str(tmp_path / "nowhere"), ())
+    with pytest.raises(WorkerGone, match="nowhere cannot be run"):
+        WorkerProcess(str(tmp_path / "nowhere"), BENCH)
+
+
+# The worker's end
+
+
+class Divider:
+    def handle(self, command):
+        return {"quotient": command["a"] / command["b"]}
+
+
+def test_an_error_is_an_answer_and_the_next_command_may_succeed():
+    commands = [{"a": 6, "b": 3}, {"a": 6, "b": 0}, {"a": 6, "b": 2}]
+    answers = io.StringIO()
+    serve(io.StringIO("".join(json.dumps(command) + "\n" for command in commands)), answers, Divider())
+    lines = answers.getvalue().splitlines()
+    assert all(line.startswith(PREFIX) for line in lines)
+    assert [json.loads(line[len(PREFIX):]) for line in lines] == [
+        {"protocol": PROTOCOL, "quotient": 2.0},
+        {"protocol": PROTOCOL, "error": "ZeroDivisionError: division by zero"},
+        {"protocol": PROTOCOL, "quotient": 3.0}]
+
+
+@pytest.mark.parametrize("error, line", [
+    (NotImplementedError("backend torch has no ceilings yet"), "backend torch has no ceilings yet"),
+    (RuntimeError("\n CUDA out of memory.\nTried to allocate"), "RuntimeError: CUDA out of memory."),
+    (MemoryError(), "MemoryError: no message"),
+], ids=lambda value: type(value).__name__)
+def test_an_error_becomes_one_line(error, line):
+    assert one_line(error) == line

@@ -120,7 +120,7 @@ def test_what_would_fail_every_training_ends_the_sweep(sweep, played):
 
 
 def test_other_images_end_the_sweep(sweep, played):
-    played.fails = lambda command: {"protocol": 1, "data_sha256": "1" * 64}
+    played.fails = lambda command: {"data_sha256": "1" * 64}
     with pytest.raises(SweepError, match="not the images"):
         sweep().run()
 

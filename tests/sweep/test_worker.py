@@ -12,7 +12,7 @@ import pytest
 from alexnet_mf import backends, data, spec
 from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.errors import DataError, SweepError
-from alexnet_mf.instruments.process import Link
+from alexnet_mf.instruments.process import WorkerProcess
 from alexnet_mf.sweep.worker import Worker, split
 from alexnet_mf.training import loop, memory
 from alexnet_mf.training.recipe import BOOK
@@ -88,11 +88,11 @@ def test_another_command_is_refused(worker):
 
 
 def test_in_a_process_of_its_own(worker, small):
-    link = Link(sys.executable, (), "alexnet_mf.sweep.worker")
+    process = WorkerProcess(sys.executable, "alexnet_mf.sweep.worker")
     try:
-        answer = link.ask(command(small))
+        answer = process.ask(command(small))
     finally:
-        link.close()
+        process.close()
     assert answer["epochs_done"] == worker.handle(command(small))["epochs_done"]
     if sys.platform == "linux":
         assert 10**7 < answer["peak_memory_bytes"] < 10**9

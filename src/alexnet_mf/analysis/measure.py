@@ -9,14 +9,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from alexnet_mf import spec
 from alexnet_mf.analysis.roofline import Ceilings
 from alexnet_mf.bench.plan import CEILINGS, ITEM_BYTES, OURS
+from alexnet_mf.bench.run import connect
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments.machine import conditions
-from alexnet_mf.instruments.process import Link, WorkerFailed, WorkerGone
+from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone
 from alexnet_mf.instruments.statistics import Estimate, estimate
 
 PHASES = ("forward", "step", "optimizer")
@@ -30,13 +31,6 @@ THREADS = ("threads", "intra_op_threads", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREA
 """Names under which backends' settings have how many threads compute, the one that decides first."""
 TOLERANCE = 0.1
 """How far the allocator's peak may be from the predicted one."""
-
-
-class Channel(Protocol):
-    """What `Link` does."""
-
-    def ask(self, command: dict[str, Any]) -> dict[str, Any]: ...
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ def _prepare(channel: Channel, phase: str) -> dict[str, Any]:
 def measure(network: spec.Network, backend: str, device: str, batch_size: int, momentum: float, *,
             rounds: int = ROUNDS, sample_seconds: float = SAMPLE_SECONDS, seed: int = 0, command: Sequence[str] = (),
             tell: Callable[[str], None] = lambda line: None,
-            connect: Callable[[str, tuple[str, ...]], Channel] = Link) -> Measured:
+            connect: Callable[[str, tuple[str, ...]], Channel] = connect) -> Measured:
     """Start a worker, and measure.
 
     Args:

@@ -12,23 +12,21 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from alexnet_mf import spec
+from alexnet_mf.backends.execution import LEFT_OUT
 from alexnet_mf.bench.plan import BOOK, CEILINGS, PHASES, Contestant, Plan
 from alexnet_mf.bench.record import FORMAT
-from alexnet_mf.bench.worker import PROTOCOL
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments import machine
-from alexnet_mf.instruments.process import Link, WorkerFailed, WorkerGone
+from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone, WorkerProcess
 from alexnet_mf.spec.toml import find_network
 
 
-class Channel(Protocol):
-    """What `Link` does."""
-
-    def ask(self, command: dict[str, Any]) -> dict[str, Any]: ...
-    def close(self) -> None: ...
+def connect(python: str, without: tuple[str, ...]) -> Channel:
+    """Start a worker that leaves out these settings from the start."""
+    return WorkerProcess(python, "alexnet_mf.bench.worker", {LEFT_OUT: ",".join(without)})
 
 
 @dataclass
@@ -50,7 +48,7 @@ class Bench:
 
     def __init__(self, plan: Plan, pythons: Mapping[str, str] | None = None, command: Sequence[str] = (),
                  tell: Callable[[str], None] = lambda line: None,
-                 connect: Callable[[str, tuple[str, ...]], Channel] = Link) -> None:
+                 connect: Callable[[str, tuple[str, ...]], Channel] = connect) -> None:
         """
         Args:
             pythons: the interpreter to use for a backend, by name, where it is not this one.
@@ -127,10 +125,6 @@ class Bench:
         self._runners.append(runner)
 
         def started(answer: dict[str, Any]) -> None:
-            if answer.pop("protocol", None) != PROTOCOL:
-                runner.alive = False
-                self._fail(contestant, "start", "another version of alexnet_mf lives there; install this one")
-                return
             runner.entry |= {key: value for key, value in answer.items() if key != "phases"}
             wanted = [*self.plan.phases, *CEILINGS]
             for phase in answer["phases"]:

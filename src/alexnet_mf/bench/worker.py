@@ -1,22 +1,12 @@
-"""One contestant, measured in a process of its own: `python -m alexnet_mf.bench.worker`.
-
-The parent sends commands on standard input and gets answers, each a line of JSON. Frameworks print what they like, even
-from C, so answers do not go through standard output: its descriptor is copied before anything is imported, and from
-then on whatever is printed goes where errors go.
-"""
+"""The benchmark's worker process, which measures one contestant: `python -m alexnet_mf.bench.worker`."""
 
 from __future__ import annotations
 
-import ctypes
-import json
-import os
 import platform
-import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import IO, Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -29,23 +19,16 @@ from alexnet_mf.bench import measure
 from alexnet_mf.bench.measure import Timer
 from alexnet_mf.bench.plan import CEILINGS, OURS, work
 from alexnet_mf.data import FASHION_CLASSES, Dataset, LabelledImages, epoch_order, synthetic
-from alexnet_mf.errors import AlexnetMfError, DataError
+from alexnet_mf.errors import DataError
+from alexnet_mf.instruments.machine import peak_memory
+from alexnet_mf.instruments.process import serve_forever
 from alexnet_mf.training import loop
 from alexnet_mf.training.recipe import Recipe
 from alexnet_mf.weights import parameters
 
-PREFIX = "alexnet_mf.bench "
-"""At the start of every answer: what a Python prints before it comes to this file is no answer."""
-PROTOCOL = 1
 FASHION_SHAPE = (28, 28)
 LEARNING_RATE = 2.0**-20
 """So small that the weights stay where they were drawn, and every step computes on numbers like those of the first."""
-
-
-class Handler(Protocol):
-    """What answers commands."""
-
-    def handle(self, command: dict[str, Any]) -> dict[str, Any]: ...
 
 
 class Worker:
@@ -91,7 +74,7 @@ class Worker:
                         for name, call in measurable(self.backend).book(self.device, batch_size).items()})
             phases = list(self.timers)
         described = {entry.name: entry.description for entry in self.backend.devices()}
-        return {"protocol": PROTOCOL, "phases": phases, "device": self.device,
+        return {"phases": phases, "device": self.device,
                 "description": described.get(self.device, ""), "versions": self.backend.versions(),
                 "settings": self.backend.settings(), "python": platform.python_version(),
                 "import_seconds": imported - began, "build_seconds": self.clock() - imported}
@@ -182,70 +165,5 @@ def _ignoring_number(call: Callable[[], None]) -> Callable[[int], None]:
     return lambda number: call()
 
 
-def peak_memory() -> int | None:
-    """The most bytes of memory that this process has held at once; None where the system does not tell."""
-    try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
-            for line in lines:
-                if line.startswith("VmHWM:"):  # not ru_maxrss, which a child inherits from its parent
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def die_with_parent() -> None:
-    """Ask Linux to end this process when its parent ends, however that happens; elsewhere, the end of its standard
-    input does, unless it is busy."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
-
-
-def reason(error: BaseException) -> str:
-    """An error in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, (AlexnetMfError, NotImplementedError)) and lines:
-        return lines[0]
-    return f"{type(error).__name__}: {lines[0] if lines else 'nothing said'}"
-
-
-def serve(commands: IO[str], answers: IO[str], worker: Handler) -> None:
-    """Answer commands until there are no more. An error is an answer too, and the next command may go well."""
-    for line in commands:
-        try:
-            answer = worker.handle(json.loads(line))
-        except Exception as error:  # whatever a framework raises: the parent tells it, and others go on
-            answer = {"error": reason(error)}
-        send(answers, answer)
-
-
-def send(answers: IO[str], answer: dict[str, Any]) -> None:
-    """One answer."""
-    answers.write(PREFIX + json.dumps(answer) + "\n")
-    answers.flush()
-
-
-def channel() -> tuple[IO[str], IO[str]]:
-    """Where commands come from and answers go to, for this process alone; whatever else it prints is no answer."""
-    die_with_parent()
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    commands = os.fdopen(os.dup(0), "r", encoding="utf-8")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    return commands, answers
-
-
-def main() -> None:
-    """Serve until there are no more commands."""
-    serve(*channel(), Worker())
-
-
 if __name__ == "__main__":
-    main()
+    serve_forever(lambda send_progress: Worker())

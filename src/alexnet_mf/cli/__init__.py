@@ -26,6 +26,7 @@ from alexnet_mf.cli import (
     sweep,
     train,
 )
+from alexnet_mf.cli.flags import with_flags
 from alexnet_mf.errors import AlexnetMfError
 
 VERBS = {
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except AlexnetMfError as error:
-        print(f"alexnet-mf: error: {error}", file=sys.stderr)
+        print(f"alexnet-mf: error: {with_flags(str(error), options)}", file=sys.stderr)
         return error.exit_code
     except MemoryError:
         print("alexnet-mf: error: not enough memory; take a smaller network or batch", file=sys.stderr)

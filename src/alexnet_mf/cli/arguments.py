@@ -71,13 +71,6 @@ def execution(options: argparse.Namespace) -> Execution:
     return Execution(options.precision, frozenset(without), frozenset(switched(options, True)))
 
 
-def execution_flags(options: argparse.Namespace) -> list[str]:
-    """The same as words for another process."""
-    precision = ["--precision", options.precision] if options.precision else []
-    return [*precision, *(f"--no-{name}" for name in switched(options, False)),
-            *(f"--{name}" for name in switched(options, True))]
-
-
 def add_source(parser: argparse.ArgumentParser) -> None:
     """--data, --data-dir and --seed."""
     add_data(parser)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alexnet_mf import backends, spec
+from alexnet_mf.backends.execution import Execution
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import (
     add_execution,
@@ -21,13 +22,12 @@ from alexnet_mf.cli.arguments import (
     backend_list,
     check_interpreters,
     execution,
-    execution_flags,
     interpreters,
+    switched,
 )
 from alexnet_mf.parity.measure import TIERS
 from alexnet_mf.spec import zoo
 from alexnet_mf.spec.toml import find_network
-from alexnet_mf.weights import parameters
 
 ALL = "all"
 """Every built-in network that is the same in all backends."""
@@ -133,39 +133,31 @@ def net_names(text: str) -> list[str]:
 
 
 def climb(net: str, names: list[str], pythons: dict[str, str], options: argparse.Namespace, keep: Path | None) -> Any:
-    """One network's report, each backend in a process of its own."""
+    """Return one network's report, each backend in a process of its own."""
     from alexnet_mf.parity.run import parity
 
-    flags = ["--net", net, "--device", options.device, "--seed", str(options.seed), "--data", options.data,
-             "--batch-size", str(options.batch_size), "--steps", str(options.steps), "--images", str(options.images)]
-    flags += execution_flags(options)
-    if options.data_dir:
-        flags += ["--data-dir", str(options.data_dir)]
-
-    def tell(name: str) -> None:
+    def show_progress(line: str) -> None:
         if options.json != "-" and sys.stdout.isatty():
-            output.notice(f"{name} ..." if name == "comparing" else f"tracing {name} ...")
+            output.notice(f"{line} ...")
 
-    return parity(names, flags, pythons, options.tier or options.precision or "float32", keep, tell)
+    how = Execution(options.precision, frozenset(switched(options, False)), frozenset(switched(options, True)))
+    return parity(net, names, seed=options.seed, data=options.data, data_dir=options.data_dir, images=options.images,
+                  batch_size=options.batch_size, steps=options.steps, device=options.device, execution=how,
+                  tier=options.tier, pythons=pythons, keep=keep, report_progress=show_progress)
 
 
 def run_trace(options: argparse.Namespace) -> int:
-    """What one backend computes."""
-    from alexnet_mf.parity import trace as traces
-    from alexnet_mf.parity.case import make_case
-    from alexnet_mf.parity.run import answer
+    """Write what one backend computes."""
+    from alexnet_mf.parity.run import write_trace
 
     how = execution(options)
-    backend = backends.load(options.backend)
-    case, why = make_case(find_network(options.net, options.backend), options.seed, options.data, options.data_dir,
-                          options.images, batch=options.batch_size, steps=options.steps)
-    if why:
-        output.notice(why)
-    origin = traces.load(options.continue_from).group("stepped") if options.continue_from else None
-    if origin is not None:
-        parameters.check(origin, case.network, str(options.continue_from))
-    result = answer(backend, case, options.device, origin, how)
-    traces.save(options.out, result)
+    result, notice = write_trace(
+        options.out, options.backend, find_network(options.net, options.backend), seed=options.seed,
+        data_name=options.data, data_dir=options.data_dir, images=options.images, batch_size=options.batch_size,
+        steps=options.steps, device=options.device, execution=how, continue_from=options.continue_from)
+    if notice:
+        output.notice(notice)
+    case = result.case()
     output.say(f"{options.out}: {options.backend} on {result.meta['device']}, {case.origin}, seed {case.seed}")
     return 0
 

@@ -66,6 +66,23 @@ def memory_bytes() -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
+def peak_memory() -> int | None:
+    """Return the largest memory of this process so far in bytes, or None if the system does not report it."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                if line.startswith("VmHWM:"):  # not ru_maxrss, which a child inherits from its parent
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
 def load() -> list[float] | None:
     """Runnable processes, the mean of the last 1, 5 and 15 minutes: what else the machine was doing."""
     try:

@@ -1,73 +1,99 @@
-"""The parent's end of a worker: a process, commands to it and answers from it.
+"""Worker processes: the parent's end (`WorkerProcess`) and the worker's end (`serve`).
 
-An answer that has the key `progress` is none: it is told, and the wait for the answer begins anew.
+The parent sends commands on the worker's standard input and receives answers, each one line of JSON. Messages with a
+`progress` key go to the callback; the wait for the answer continues. Frameworks print what they like, even from C, so
+answers do not go through standard output: the worker copies its descriptor first, and from then on whatever is printed
+goes to standard error.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
-import select
+import queue
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import IO, Any, Protocol
 
-from alexnet_mf.backends.execution import LEFT_OUT
-from alexnet_mf.bench.worker import PREFIX
 from alexnet_mf.errors import AlexnetMfError
 
+PREFIX = "alexnet_mf.worker "
+"""Start of every answer. A Python that prints something before the worker starts does not answer by it."""
+PROTOCOL = 2
+"""Version of commands and answers. Both ends must have the same."""
 ANSWER_SECONDS = 1800.0
-"""An answer that takes longer does not come any more: compiling and ten slow epochs take less."""
+"""Longest wait for an answer or for the next progress: compiling and ten slow epochs take less."""
+POLL_SECONDS = 1.0
 END_SECONDS = 5.0
 CAN_PAUSE = sys.platform == "linux"  # where a paused process still ends with its parent
 
 
 class WorkerFailed(AlexnetMfError):
-    """A worker answered with an error, and can go on."""
+    """A worker answered with an error. It can take further commands."""
 
 
 class WorkerGone(WorkerFailed):
-    """A worker's process ended, or does not answer."""
+    """A worker process ended, or does not answer."""
 
 
-class Link:
-    """One worker. Between an answer and the next command it is stopped, so that no thread of it spins."""
+class Channel(Protocol):
+    """What callers use of `WorkerProcess`."""
 
-    def __init__(self, python: str, without: tuple[str, ...], module: str = "alexnet_mf.bench.worker",
-                 tell: Callable[[Any], None] = lambda progress: None) -> None:
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]: ...
+    def close(self) -> None: ...
+
+
+class Handler(Protocol):
+    """A worker's end: carries out one command and returns the answer."""
+
+    def handle(self, command: dict[str, Any]) -> dict[str, Any]: ...
+
+
+class WorkerProcess:
+    """One worker. Between an answer and the next command it is paused, so that none of its threads spins."""
+
+    def __init__(self, python: str, module: str, environment: Mapping[str, str] | None = None,
+                 report_progress: Callable[[Any], None] = lambda progress: None,
+                 answer_seconds: float | None = None) -> None:
         """Start the process.
 
         Args:
-            without: settings that it leaves out from the start.
-            module: the worker.
-            tell: takes what the worker says of its progress.
+            python: interpreter.
+            module: module that calls `serve_forever`.
+            environment: variables to set beside the parent's own.
+            report_progress: takes the progress that the worker sends.
+            answer_seconds: longest wait for an answer; `ANSWER_SECONDS` without it.
 
         Raises:
-            WorkerGone: where this interpreter cannot be run.
+            WorkerGone: if the interpreter cannot be run.
         """
         self.python = python
-        self.tell = tell
-        self._buffer = b""
+        self.report_progress = report_progress
+        self._answer_seconds = ANSWER_SECONDS if answer_seconds is None else answer_seconds
+        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._errors = tempfile.TemporaryFile()
-        environment = {**os.environ, LEFT_OUT: ",".join(without)}
         try:
             self.process = subprocess.Popen(
-                [python, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=self._errors, env=environment, start_new_session=True)  # Ctrl-C is for the parent alone
+                [python, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+                env={**os.environ, **(environment or {})}, start_new_session=True)  # Ctrl-C is for the parent alone
         except OSError as error:
             self._errors.close()
-            raise WorkerGone(f"{python} cannot be run ({error.strerror}); see --python") from error
+            raise WorkerGone(f"{python} cannot be run ({error.strerror})") from error
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
         """Send a command and wait for its answer.
 
         Raises:
-            WorkerFailed: with the worker's own line.
-            WorkerGone: with the last line that it wrote.
+            WorkerFailed: with the worker's own message.
+            WorkerGone: with the last line that the worker wrote.
         """
         assert self.process.stdin
         if CAN_PAUSE:
@@ -75,47 +101,52 @@ class Link:
         try:
             self.process.stdin.write((json.dumps(command) + "\n").encode())
             self.process.stdin.flush()
-        except BrokenPipeError:
+        except OSError:  # a broken pipe; on Windows an invalid argument
             raise self._gone() from None
-        while "progress" in (answer := self._answer(time.monotonic() + ANSWER_SECONDS)):
-            self.tell(answer["progress"])
+        while "progress" in (answer := self._receive()):
+            self.report_progress(answer["progress"])
         if CAN_PAUSE:
             self._signal(signal.SIGSTOP)
+        if answer.pop("protocol", None) != PROTOCOL:
+            raise WorkerFailed(f"{self.python} has another version of alexnet_mf; install this one there")
         if "error" in answer:
             raise WorkerFailed(answer["error"])
         return answer
 
-    def _answer(self, deadline: float) -> dict[str, Any]:
+    def _read(self) -> None:
+        """Queue the answers until the worker closes its output; then None."""
         assert self.process.stdout
-        source = self.process.stdout.fileno()
-        while True:
-            line, newline, rest = self._buffer.partition(b"\n")
-            if newline:
-                self._buffer = rest
-                if line.startswith(PREFIX.encode()):
-                    answer: dict[str, Any] = json.loads(line[len(PREFIX):])
-                    return answer
+        for line in self.process.stdout:
+            if line.startswith(PREFIX.encode()):
+                self._answers.put(json.loads(line[len(PREFIX):]))
+        self._answers.put(None)
+
+    def _receive(self) -> dict[str, Any]:
+        deadline = time.monotonic() + self._answer_seconds
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                answer = self._answers.get(timeout=min(left, POLL_SECONDS))  # Windows sees Ctrl-C between two waits
+            except queue.Empty:
                 continue
-            if not select.select([source], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                self.close()
-                raise WorkerGone(f"no answer within {ANSWER_SECONDS:g} s")
-            piece = os.read(source, 65536)
-            if not piece:
+            if answer is None:
                 raise self._gone()
-            self._buffer += piece
+            return answer
+        self.close()
+        raise WorkerGone(f"no answer within {self._answer_seconds:g} s")
 
     def _gone(self) -> WorkerGone:
-        """What a process that has ended left behind."""
+        """Describe how the process ended."""
         try:
             self.process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
             pass  # it closed its output and lives on; `close` ends it
         self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
         self.close()
         code = self.process.returncode
-        killed = "; was it killed for its memory? take a smaller --batch-size" if code == -signal.SIGKILL else ""
-        return WorkerGone(f"{self.python} ended with exit code {code} ({said[-1] if said else 'nothing said'}{killed})")
+        killed = "; probably killed for its memory: take a smaller batch" if os.name == "posix" and \
+            code == -signal.SIGKILL else ""
+        return WorkerGone(f"{self.python} ended with exit code {code} ({lines[-1] if lines else 'no message'}{killed})")
 
     def _signal(self, number: signal.Signals) -> None:
         try:
@@ -124,14 +155,74 @@ class Link:
             pass
 
     def close(self) -> None:
-        """End the process and whatever it started; it has nothing to lose."""
+        """End the process and its children. It has nothing to lose."""
         if self._errors.closed:
             return
-        self._signal(signal.SIGKILL)
+        if os.name == "posix":
+            self._signal(signal.SIGKILL)
+        else:
+            self.process.kill()
         self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self._errors):
+        self._reader.join(END_SECONDS)
+        for stream in (self.process.stdin, self._errors, *([] if self._reader.is_alive() else [self.process.stdout])):
             if stream:
                 try:
                     stream.close()
-                except BrokenPipeError:
+                except OSError:
                     pass
+
+
+# The worker's end
+
+
+def serve_forever(make_handler: Callable[[Callable[[Any], None]], Handler]) -> None:
+    """Answer the parent's commands until there are no more.
+
+    Args:
+        make_handler: takes a function that sends progress to the parent, and returns what handles the commands.
+    """
+    commands, answers = open_channel()
+    serve(commands, answers, make_handler(lambda progress: send(answers, {"progress": progress})))
+
+
+def serve(commands: IO[str], answers: IO[str], handler: Handler) -> None:
+    """Answer commands until there are no more. After an error, the next command may succeed."""
+    for line in commands:
+        try:
+            answer = handler.handle(json.loads(line))
+        except Exception as error:  # whatever a framework raises: the parent reports it, and other workers continue
+            answer = {"error": one_line(error)}
+        send(answers, {"protocol": PROTOCOL, **answer})
+
+
+def send(answers: IO[str], answer: dict[str, Any]) -> None:
+    """Write one message to the parent."""
+    answers.write(PREFIX + json.dumps(answer) + "\n")
+    answers.flush()
+
+
+def open_channel() -> tuple[IO[str], IO[str]]:
+    """Return the streams of commands and answers, for this process alone: its children and prints cannot use them."""
+    die_with_parent()
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    commands = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    return commands, answers
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends, however that happens. Elsewhere the end of standard input
+    does, unless the process is busy."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message as one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, (AlexnetMfError, NotImplementedError)) and lines:
+        return lines[0]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -44,7 +44,7 @@ class Case:
         needed = self.batch * (1 + self.steps + self.continued)
         if len(self.inputs) < needed:
             raise DataError(f"batches of {self.batch} for {self.steps} steps take {needed} images, and there are "
-                            f"{len(self.inputs)}: take more images (--images), or a smaller --batch-size or --steps")
+                            f"{len(self.inputs)}: take more `images`, or a smaller `batch_size` or `steps`")
 
     def parameters(self) -> Parameters:
         """The parameters that every backend starts from; no bias is zero, so that none can be lost unseen."""

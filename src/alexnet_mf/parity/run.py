@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import subprocess
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -12,21 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf.backends import BACKENDS
+from alexnet_mf import backends as registry
+from alexnet_mf import data, spec
 from alexnet_mf.backends.contract import find_precision
-from alexnet_mf.backends.execution import AS_IT_COMES, Execution
+from alexnet_mf.backends.execution import AS_IT_COMES, LEFT_OUT, Execution
 from alexnet_mf.errors import BackendUnavailable, TraceError
+from alexnet_mf.instruments.process import WorkerFailed, WorkerGone, WorkerProcess
 from alexnet_mf.parity import trace as traces
+from alexnet_mf.parity.case import make_case
 from alexnet_mf.parity.diagnose import diagnose
 from alexnet_mf.parity.ladder import Comparison, Rung, check_comparable
 from alexnet_mf.parity.measure import TIERS, relative_l2
 from alexnet_mf.parity.referee import Referee, make_referee
 from alexnet_mf.parity.trace import Trace
-from alexnet_mf.spec import zoo
+from alexnet_mf.spec import Network, zoo
+from alexnet_mf.spec.toml import find_network
 from alexnet_mf.weights import parameters
-
-PREFIX = "alexnet-mf: error: "
-"""How the command line begins the line that says why it failed."""
 
 
 @dataclass(frozen=True)
@@ -121,54 +122,111 @@ def pair(first: str, second: str, answers: Mapping[str, Trace]) -> Pair:
     return Pair(first, second, equal, errors["outputs"][layer], layer, errors["gradients"][parameter], parameter)
 
 
-def parity(names: Sequence[str], flags: Sequence[str] = (), pythons: Mapping[str, str] | None = None,
-           tier: str = "float32", keep: Path | None = None, tell: Callable[[str], None] = lambda line: None) -> Report:
-    """Trace each backend in a process of its own, the referee first, and compare.
+def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None, *, seed: int = 0,
+           data: data.DatasetName = "auto", data_dir: Path | None = None, images: int = 64, batch_size: int = 4,
+           steps: int = 6, device: str = "auto", execution: Execution = AS_IT_COMES, tier: str | None = None,
+           pythons: Mapping[str, str] | None = None, keep: Path | None = None,
+           report_progress: Callable[[str], None] = lambda line: None) -> Report:
+    """Compare what backends compute for one network with the float64 referee, rung by rung.
 
-    Each backend's last steps start from the weights that the one before it had reached: a training begun in one
-    framework and continued in another.
+    Each backend writes its trace in a process of its own, the referee first. Each backend's last steps start from the
+    weights that the one before it had reached: a training begun in one framework and continued in another.
 
     Args:
-        flags: of `parity trace`, the same for all.
-        pythons: the interpreter to use for a backend, by name, where it is not this one.
-        keep: a folder for the traces; without it they are temporary.
+        net: network, its name, or the path of a TOML file.
+        backends: names; all that are installed here or have an entry in `pythons` without it.
+        seed: of the initial weights, the inputs and dropout.
+        data: dataset of the inputs.
+        data_dir: folder of the Fashion-MNIST files.
+        images: test images to classify.
+        batch_size: images that pass through every layer and back, and of each SGD step.
+        steps: SGD steps to compare.
+        execution: precision and speed settings of all backends but the referee.
+        tier: tolerances, one of `TIERS`; those of the precision without it.
+        pythons: interpreters of backends that live in other environments, by backend.
+        keep: folder for the traces; without it they are temporary.
+        report_progress: takes a line on what is being done.
 
     Raises:
-        BackendUnavailable: where a backend's process fails; with the last line that it wrote.
+        BackendUnavailable: if a backend is missing, or its process fails.
+        AlexnetMfError: if something else cannot be done as asked.
     """
-    ordered = ["numpy", *(name for name in names if name != "numpy")]
+    pythons = pythons or {}
+    names = backends if backends is not None else [name for name in registry.BACKENDS if name in pythons
+                                                   or registry.is_installed(name)]
+    ordered = ["numpy", *(name for name in dict.fromkeys(names) if name != "numpy")]
+    networks = {name: find_network(net, name) if isinstance(net, str) else net for name in ordered}
     with tempfile.TemporaryDirectory(prefix="alexnet_mf-parity-") as temporary:
         folder = keep or Path(temporary)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TraceError(f"{folder}: no folder for traces ({error.strerror}); name another one: --keep") from error
+            raise TraceError(f"{folder}: cannot be made ({error.strerror}); name another folder for the traces "
+                             f"(`keep`)") from error
         before: Path | None = None
         answers = []
         for name in ordered:
-            tell(name)
+            report_progress(f"tracing {name}")
             path = folder / f"{name}.safetensors"
-            run_trace(name, path, [*flags, *(["--continue-from", str(before)] if before else [])],
-                      (pythons or {}).get(name, sys.executable))
+            trace_in_process(name, pythons.get(name, sys.executable), {
+                "out": str(path), "network": spec.as_dict(networks[name]), "seed": seed, "data_name": data,
+                "data_dir": data_dir and str(data_dir), "images": images, "batch_size": batch_size, "steps": steps,
+                "device": device, "precision": execution.precision, "without": sorted(execution.without),
+                "also": sorted(execution.also), "continue_from": before and str(before)})
             before = path
             answers.append(traces.load(path))
-        tell("comparing")
-        return compare(answers, tier)
+        report_progress("comparing")
+        return compare(answers, tier or execution.precision or "float32")
 
 
-def run_trace(name: str, path: Path, flags: Sequence[str], python: str) -> None:
-    """`parity trace` of one backend in a process of its own."""
-    command = [python, "-m", "alexnet_mf", "parity", "trace", "--backend", name, "--out", str(path), *flags]
+def trace_in_process(backend: str, python: str, values: dict[str, Any]) -> None:
+    """Have a process of this interpreter write a trace.
+
+    Args:
+        values: arguments of `write_trace` as JSON values, see `parity.worker`.
+
+    Raises:
+        BackendUnavailable: if the process fails or cannot be started.
+    """
     try:
-        process = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-    except OSError as error:
-        raise BackendUnavailable(f"backend {name}: {python} cannot be run ({error.strerror}); see --python") from error
-    if process.returncode:
-        reason = (process.stderr.strip().splitlines() or ["nothing said"])[-1]
-        if not reason.startswith(PREFIX):  # not an answer of this program: it is not there, or it crashed
-            reason = f"{python} failed with exit code {process.returncode} ({reason}); it needs alexnet_mf and " \
-                     f"{BACKENDS[name].framework}, or name another interpreter: --python {name}=PATH"
-        raise BackendUnavailable(f"backend {name}: {reason.removeprefix(PREFIX).removeprefix(f'backend {name}: ')}")
+        worker = WorkerProcess(python, "alexnet_mf.parity.worker", {LEFT_OUT: ",".join(values["without"])},
+                               answer_seconds=math.inf)  # the referee takes minutes for AlexNet, hours for more
+        try:
+            worker.ask({"do": "trace", "backend": backend, **values})
+        finally:
+            worker.close()
+    except WorkerGone as error:
+        raise BackendUnavailable(f"backend {backend}: {error}; it needs alexnet_mf and "
+                                 f"{registry.BACKENDS[backend].framework}, or name another interpreter in `pythons`"
+                                 ) from error
+    except WorkerFailed as error:
+        raise BackendUnavailable(f"backend {backend}: {str(error).removeprefix(f'backend {backend}: ')}") from error
+
+
+def write_trace(out: Path, backend: str, network: Network, *, seed: int = 0, data_name: data.DatasetName = "auto",
+                data_dir: Path | None = None, images: int = 64, batch_size: int = 4, steps: int = 6,
+                device: str = "auto", execution: Execution = AS_IT_COMES,
+                continue_from: Path | None = None) -> tuple[Trace, str | None]:
+    """Write the trace of one backend, in this process.
+
+    Args:
+        out: file to write.
+        continue_from: another backend's trace; the last steps start from the weights that it had reached.
+
+    Returns:
+        The trace, and a notice if the inputs are not those hoped for.
+
+    Raises:
+        AlexnetMfError: if it cannot be computed or written.
+    """
+    loaded = registry.load(backend)
+    case, notice = make_case(network, seed, data_name, data_dir, images, batch=batch_size, steps=steps)
+    start = traces.load(continue_from).group("stepped") if continue_from else None
+    if start is not None:
+        parameters.check(start, case.network, str(continue_from))
+    result = answer(loaded, case, device, start, execution)
+    traces.save(out, result)
+    return result, notice
 
 
 def answer(backend: Any, case: Any, device: str = "cpu", continue_from: parameters.Parameters | None = None,

@@ -171,9 +171,10 @@ def save(path: Path, answer: Trace) -> None:
         keep = exact or value.dtype.kind in "iu"
         tensors[name] = np.ascontiguousarray(value if keep else value.astype(np.float32, copy=False))
     try:
-        save_file(tensors, path, {KEY: json.dumps(answer.meta)})
+        with files.replacing(path) as partial:
+            save_file(tensors, partial, {KEY: json.dumps(answer.meta)})
     except (OSError, SafetensorError) as error:
-        raise TraceError(f"{path}: cannot be written ({error}); name another file for --out") from error
+        raise TraceError(f"{path}: cannot be written ({error}); name another file") from error
 
 
 def load(path: Path) -> Trace:

@@ -6,31 +6,23 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 from alexnet_mf import spec
+from alexnet_mf.backends.execution import LEFT_OUT
 from alexnet_mf.errors import SweepError
 from alexnet_mf.instruments import machine
-from alexnet_mf.instruments.process import Link, WorkerFailed, WorkerGone
+from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone, WorkerProcess
 from alexnet_mf.spec import Network
 from alexnet_mf.sweep.plan import Plan, Setup, Training
 from alexnet_mf.sweep.record import FORMAT, accuracy
-from alexnet_mf.sweep.worker import PROTOCOL
 
-WORKER = "alexnet_mf.sweep.worker"
 Tell = Callable[[dict[str, Any]], None]
-
-
-class Channel(Protocol):
-    """What `Link` does."""
-
-    def ask(self, command: dict[str, Any]) -> dict[str, Any]: ...
-    def close(self) -> None: ...
 
 
 def connect(without: tuple[str, ...], tell: Tell) -> Channel:
     """A worker in a process of its own, with this interpreter."""
-    return Link(sys.executable, without, WORKER, tell)
+    return WorkerProcess(sys.executable, "alexnet_mf.sweep.worker", {LEFT_OUT: ",".join(without)}, tell)
 
 
 class Sweep:
@@ -109,8 +101,6 @@ class Sweep:
             raise SweepError(str(error)) from error  # the next would fail alike: no device, no framework, no data
         finally:
             channel.close()
-        if answer.pop("protocol", PROTOCOL) != PROTOCOL:
-            raise SweepError("this interpreter has another version of alexnet_mf as well; install one of them")
         digest = answer.pop("data_sha256", self.record["data"]["sha256"])
         if digest != self.record["data"]["sha256"]:
             raise SweepError(f"these are not the images that the sweep was begun with "

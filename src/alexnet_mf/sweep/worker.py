@@ -1,4 +1,4 @@
-"""One training, in a process of its own: `python -m alexnet_mf.sweep.worker`. The protocol is `bench/worker.py`'s."""
+"""A sweep's worker process, which trains once: `python -m alexnet_mf.sweep.worker`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from alexnet_mf import backends, data, spec
 from alexnet_mf.backends.capabilities import Measurable
 from alexnet_mf.backends.contract import Backend, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import Execution
-from alexnet_mf.bench.worker import channel, peak_memory, send, serve
 from alexnet_mf.data import Dataset, LabelledImages
 from alexnet_mf.errors import DataError, OutOfMemory, SweepError, TrainingDiverged
+from alexnet_mf.instruments.machine import peak_memory
+from alexnet_mf.instruments.process import serve_forever
 from alexnet_mf.training import loop
 from alexnet_mf.training.recipe import Recipe
 from alexnet_mf.weights import parameters
 
-PROTOCOL = 1
 TELL_SECONDS = 2.0
 """Between two words on progress."""
 
@@ -66,7 +66,7 @@ class Worker:
         result = loop.train(built, training_set, test_set, steps, seed, self._progress)
         rate = result.images_per_second
         described = {entry.name: entry.description for entry in loaded.devices()}
-        return {"protocol": PROTOCOL, "versions": loaded.versions(), "settings": loaded.settings(), "device": device,
+        return {"versions": loaded.versions(), "settings": loaded.settings(), "device": device,
                 "description": described.get(device, ""), "precision": find_precision(loaded, device, precision),
                 "data_sha256": images.digest(), "epochs_done": [asdict(epoch) for epoch in result.epochs],
                 "images_timed": result.images, "seconds": result.seconds,
@@ -100,11 +100,5 @@ def split(images: Dataset, held_out: int) -> tuple[LabelledImages, LabelledImage
     return train.first(left), LabelledImages(train.images[left:], train.labels[left:])
 
 
-def main() -> None:
-    """Serve until there are no more commands."""
-    commands, answers = channel()
-    serve(commands, answers, Worker(lambda progress: send(answers, {"progress": progress})))
-
-
 if __name__ == "__main__":
-    main()
+    serve_forever(Worker)

@@ -1,0 +1,29 @@
+"""Parity's worker process, which writes one backend's trace: `python -m alexnet_mf.parity.worker`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alexnet_mf import spec
+from alexnet_mf.backends.execution import Execution
+from alexnet_mf.instruments.process import serve_forever
+from alexnet_mf.parity.run import write_trace
+
+
+class Worker:
+    """Answers the command `trace`."""
+
+    def handle(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Write a trace. The command holds the arguments of `write_trace` as JSON values; the answer is empty."""
+        values = dict(command)
+        assert values.pop("do") == "trace"
+        execution = Execution(values.pop("precision"), frozenset(values.pop("without")), frozenset(values.pop("also")))
+        paths = {name: None if values[name] is None else Path(values[name])
+                 for name in ("out", "data_dir", "continue_from")}
+        write_trace(**{**values, **paths, "network": spec.from_dict(values["network"]), "execution": execution})
+        return {}
+
+
+if __name__ == "__main__":
+    serve_forever(lambda send_progress: Worker())
