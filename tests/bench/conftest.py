@@ -20,6 +20,7 @@ from alexnet_mf.bench.run import Bench
 from alexnet_mf.bench.worker import Worker
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.instruments.process import WorkerFailed
+from alexnet_mf.instruments.records import plain
 from alexnet_mf.spec import zoo
 from alexnet_mf.training import loop
 
@@ -184,13 +185,13 @@ def local(device: FakeDevice):
 
 @pytest.fixture
 def measured(fake: dict[str, FakeBackend], device: FakeDevice):
-    """Run a plan on the fake backends; the commands that their workers got are kept in `asked`."""
+    """Run a plan on the fake backends and return its record as JSON values; `asked` keeps the commands of workers."""
     asked: list[tuple[Any, dict[str, Any]]] = []
 
     def run(backend_names: tuple[str, ...] = ("torch", "mxnet"), **options: Any) -> dict[str, Any]:
         bench = Bench(Plan(backend_names, **{"batch_sizes": (4,), **options}), command=["alexnet-mf", "bench"],
                       connect=lambda python, without: Local(python, without, device.clock, asked))
-        return bench.run()
+        return plain(bench.run())
 
     run.asked = asked  # type: ignore[attr-defined]
     return run

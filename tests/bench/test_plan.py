@@ -47,7 +47,7 @@ def test_the_books_style_leaves_everything_out():
     ({"rounds": 0}, "number of rounds must be at least 1, not 0"),
     ({"batch_sizes": (32, 0)}, "batch size must be at least 1, not 0"),
     ({"epoch_batches": 1}, "batches of an epoch must be at least 2, not 1"),
-    ({"sample_seconds": 0.0}, "longer than no time"),
+    ({"sample_seconds": 0.0}, "sample_seconds must be greater than 0"),
 ], ids=lambda value: "" if isinstance(value, str) else str(value))
 def test_a_plan_that_makes_no_sense(options, said):
     with pytest.raises(BenchError, match=said):

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -14,6 +15,9 @@ import pytest
 from alexnet_mf.bench import record
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments import machine
+from alexnet_mf.instruments.records import plain, to_json
+
+RESULTS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*.json"))
 
 
 @pytest.fixture
@@ -31,19 +35,26 @@ def saved(tmp_path):
 
 
 def test_the_schema_is_one():
-    jsonschema.Draft202012Validator.check_schema(record.schema())
+    jsonschema.Draft202012Validator.check_schema(record.json_schema())
 
 
 def test_what_the_program_writes_is_what_the_schema_says(good, saved):
-    jsonschema.validate(good, record.schema(), jsonschema.Draft202012Validator)
-    assert record.problem(good) is None
-    assert record.load(saved(good)) == good
+    jsonschema.validate(good, record.json_schema(), jsonschema.Draft202012Validator)
+    assert plain(record.load(saved(good))) == good
 
 
 def test_a_stopped_run_is_a_record_too(good, saved):
     good["complete"] = False
     good["results"][-1]["samples"].clear()
-    assert record.load(saved(good)) == good
+    assert plain(record.load(saved(good))) == good
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_the_records_that_are_kept_are_read_as_they_are(path):
+    """And written again as they are: every number stands in a field of the type."""
+    found = record.load(path)
+    assert json.loads(to_json(found)) == json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.validate(plain(found), record.json_schema(), jsonschema.Draft202012Validator)
 
 
 def at(*path: str | int) -> Callable[[Any], Any]:
@@ -67,28 +78,33 @@ def change(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 SAMPLE = ("results", 0, "samples", 0)
 DAMAGE = [
-    (("conditions", "load_after"), [], "conditions.load_after", "[]"),
-    (("conditions",), ..., "the whole", "'conditions' is a required property"),
-    (("conditions", "cpu"), 7, "conditions.cpu", "is not of type 'string'"),
-    (("conditions", "gpus"), [{"name": 1}], "conditions.gpus[0].name", "is not of type 'string'"),
-    (("conditions", "load_before"), [-1.0, 0.0, 0.0], "conditions.load_before[0]", "less than the minimum of 0"),
-    (("networks", "a" * 64), {}, f"networks.{'a' * 64}", "'name' is a required property"),
-    (("plan", "rounds"), 0, "plan.rounds", "less than the minimum of 1"),
-    (("plan", "rounds"), 1.5, "plan.rounds", "is not of type 'integer'"),
-    (("plan", "rounds"), True, "plan.rounds", "is not of type 'integer'"),
-    (("plan", "phases"), [], "plan.phases", "[] should be non-empty"),
-    (("plan", "phases"), ["forwards"], "plan.phases[0]", "is not one of ["),
-    (("workers", 1, "style"), "Book", "workers[1].style", "is not one of ["),
-    (("workers", 0, "settings"), ..., "workers[0]", "'settings' is a required property"),
-    (("results", 0, "work", "flops"), None, "results[0].work.flops", "is not of type 'number'"),
-    (("results", 0, "speed"), 1, "results[0]", "'speed' was unexpected"),
-    ((*SAMPLE, "seconds"), 0, "results[0].samples[0].seconds", "less than or equal to the minimum of 0"),
-    ((*SAMPLE, "seconds"), "1", "results[0].samples[0].seconds", "is not of type 'number'"),
-    ((*SAMPLE, "round"), -1, "results[0].samples[0].round", "less than the minimum of 0"),
-    ((*SAMPLE, "calls"), ..., "results[0].samples[0]", "'calls' is a required property"),
-    (("results", 0, "samples"), {}, "results[0].samples", "is not of type 'array'"),
-    (("failures",), [{"backend": "torch"}], "failures[0]", "'style' is a required property"),
-    (("complete",), "yes", "complete", "is not of type 'boolean'"),
+    (("conditions", "load_after"), [], "conditions.load_after", "Expected `array` of length >= 3"),
+    (("conditions",), ..., "the record", "missing required field `conditions`"),
+    (("conditions", "cpu"), 7, "conditions.cpu", "Expected `str`, got `int`"),
+    (("conditions", "seconds"), ..., "conditions.seconds", "missing"),
+    (("conditions", "gpus"), [{"name": 1}], "conditions.gpus[0][...]", "Expected `str`, got `int`"),
+    (("conditions", "load_before"), [-1.0, 0.0, 0.0], "conditions.load_before[0]", "Expected `float` >= 0"),
+    (("networks", "a" * 64), {}, f"networks.{'a' * 64}.name", "missing"),
+    (("networks", "a" * 64), {"name": 1}, f"networks.{'a' * 64}.name", "not a string"),
+    (("plan", "rounds"), 0, "plan.rounds", "Expected `int` >= 1"),
+    (("plan", "rounds"), 1.5, "plan.rounds", "Expected `int`, got `float`"),
+    (("plan", "rounds"), True, "plan.rounds", "Expected `int`, got `bool`"),
+    (("plan", "rounds"), ..., "plan.rounds", "missing"),
+    (("plan", "epoch_batches"), 1, "the record", "batches of an epoch must be at least 2"),
+    (("plan", "phases"), [], "plan.phases", "Expected `array` of length >= 1"),
+    (("plan", "phases"), ["forwards"], "plan.phases[0]", "Invalid enum value 'forwards'"),
+    (("workers", 1, "style"), "Book", "workers[1].style", "Invalid enum value 'Book'"),
+    (("workers", 0, "settings"), ..., "workers[0]", "missing required field `settings`"),
+    (("results", 0, "work", "flops"), None, "results[0].work.flops", "Expected `float`, got `null`"),
+    (("results", 0, "speed"), 1, "results[0]", "contains unknown field `speed`"),
+    ((*SAMPLE, "seconds"), 0, "results[0].samples[0].seconds", "Expected `float` > 0"),
+    ((*SAMPLE, "seconds"), 10**400, "results[0].samples[0].seconds", ""),
+    ((*SAMPLE, "seconds"), "1", "results[0].samples[0].seconds", "Expected `float`, got `str`"),
+    ((*SAMPLE, "round"), -1, "results[0].samples[0].round", "Expected `int` >= 0"),
+    ((*SAMPLE, "calls"), ..., "results[0].samples[0]", "missing required field `calls`"),
+    (("results", 0, "samples"), {}, "results[0].samples", "Expected `array`, got `object`"),
+    (("failures",), [{"backend": "torch"}], "failures[0]", "missing required field `style`"),
+    (("complete",), "yes", "complete", "Expected `bool`, got `str`"),
 ]
 
 
@@ -105,7 +121,7 @@ def test_a_damaged_record_is_told_by_place(good, saved, path, new, place, said):
 def test_a_number_that_is_none_is_damage(good, saved):
     """JSON has no NaN, though Python writes and reads one."""
     for value in (math.nan, math.inf):
-        with pytest.raises(BenchError, match="no JSON"):
+        with pytest.raises(BenchError, match="not JSON"):
             record.load(saved(change(good, (*SAMPLE, "seconds"), value)))
 
 
@@ -117,9 +133,9 @@ def test_results_belong_to_workers_and_workers_to_networks(good, saved):
 
 
 @pytest.mark.parametrize("content, said", [
-    ("", "no JSON"), ("{", "no JSON"), ("\x00", "no JSON"), ("[" * 100_000, "no JSON"),
-    ("[]", "not a record of `bench --json`"), ("7", "not a record"), ('{"format": 1, "holds": true}', "not a record"),
-    ('{"format": 99, "results": [], "workers": []}', "its format is 99, and this program reads 1"),
+    ("", "not JSON"), ("{", "not JSON"), ("\x00", "not JSON"), ("[" * 100_000, "not JSON"),
+    ("[]", "not a record of bench"), ("7", "not a record"), ('{"format": 1, "holds": true}', "not a record"),
+    ('{"format": 99, "results": [], "workers": []}', "its format is 99, this version reads 1"),
 ], ids=lambda value: value[:20])
 def test_a_file_that_is_no_record_is_told_in_one_line(saved, content, said):
     path = saved(content)
@@ -131,7 +147,7 @@ def test_a_file_that_is_no_record_is_told_in_one_line(saved, content, said):
 
 def test_bytes_that_are_no_text_are_told_in_one_line(tmp_path):
     (tmp_path / "weights").write_bytes(bytes(range(128, 256)))
-    with pytest.raises(BenchError, match="no JSON"):
+    with pytest.raises(BenchError, match="not JSON"):
         record.load(tmp_path / "weights")
     with pytest.raises(BenchError, match="No such file"):
         record.load(tmp_path / "nowhere")

@@ -10,8 +10,9 @@ import pytest
 from alexnet_mf.bench import run as runs
 from alexnet_mf.bench.plan import CEILINGS, PHASES, Plan
 from alexnet_mf.bench.run import Bench
-from alexnet_mf.errors import BenchError
+from alexnet_mf.errors import BackendUnavailable, BenchError
 from alexnet_mf.instruments.process import WorkerFailed, WorkerGone
+from alexnet_mf.instruments.records import plain
 
 
 def rounds_of(result: dict[str, Any]) -> list[int]:
@@ -144,7 +145,7 @@ def test_a_worker_that_dies_keeps_its_samples_and_the_others_go_on(bench_with, f
         count += command["do"] == "sample" and command["phase"] == "step"
         return count == 3
     bench, made = bench_with(third_step, WorkerGone("python ended with exit code -9"))
-    record = bench.run()
+    record = plain(bench.run())
     assert failures(record) == [("torch", "alexnet_mf", "step", "python ended with exit code -9")]
     assert rounds_of(find(record, "torch", "step")) == [0, 1]
     assert rounds_of(find(record, "mxnet", "step")) == [0, 1, 2]
@@ -154,7 +155,7 @@ def test_a_worker_that_dies_keeps_its_samples_and_the_others_go_on(bench_with, f
 def test_a_worker_that_dies_while_it_warms_up_is_not_waited_for(bench_with, find):
     bench, _ = bench_with(lambda command: (command["do"], command.get("phase")) == ("prepare", "input"),
                           WorkerGone("python ended with exit code -6"))
-    record = bench.run()
+    record = plain(bench.run())
     assert failures(record) == [("torch", "alexnet_mf", "input", "python ended with exit code -6")]
     assert rounds_of(find(record, "torch", "forward")) == []
     assert rounds_of(find(record, "mxnet", "input")) == [0, 1, 2]
@@ -163,7 +164,7 @@ def test_a_worker_that_dies_while_it_warms_up_is_not_waited_for(bench_with, find
 def test_a_phase_that_fails_once_is_not_asked_again(bench_with, find):
     bench, _ = bench_with(lambda command: (command["do"], command.get("phase")) == ("sample", "input"),
                           WorkerFailed("it went wrong"))
-    record = bench.run()
+    record = plain(bench.run())
     assert failures(record) == [("torch", "alexnet_mf", "input", "it went wrong")]
     assert rounds_of(find(record, "torch", "input")) == []
     assert rounds_of(find(record, "torch", "step")) == [0, 1, 2]
@@ -189,6 +190,27 @@ def test_what_was_measured_until_it_was_stopped_is_kept(bench_with, find, stop):
     with pytest.raises(stop):
         bench.run()
     assert all(worker.closed for worker in made)
-    assert not bench.record["complete"]
-    assert sum(len(result["samples"]) for result in bench.record["results"]) > 12
-    assert "seconds" in bench.record["conditions"]
+    assert not bench.record.complete
+    assert sum(len(result.samples) for result in bench.record.results) > 12
+    assert bench.record.conditions.seconds > 0
+
+
+# From Python
+
+
+def test_the_function_of_the_verb_records_how_it_was_called(fake, local, monkeypatch):
+    monkeypatch.setattr(Bench.__init__, "__defaults__", (None, (), lambda line: None, local))
+    saved = []
+    record = runs.bench(Plan(("torch",), batch_sizes=(4,), phases=("step",), rounds=2), save=saved.append)
+    assert record.complete and saved == [record]
+    assert record.conditions.command == [
+        "alexnet_mf.bench(Plan(backends=('torch',), batch_sizes=(4,), phases=('step',), rounds=2))"]
+    assert runs.bench(record.plan, command=["a", "b"]).conditions.command == ["a", "b"]
+
+
+def test_without_a_plan_all_frameworks_are_measured(monkeypatch):
+    monkeypatch.setattr(runs.backends, "is_installed", lambda name: name in ("numpy", "mxnet"))
+    assert runs.installed({"torch": "python"}) == ("torch", "mxnet")
+    monkeypatch.setattr(runs.backends, "is_installed", lambda name: name == "numpy")
+    with pytest.raises(BackendUnavailable, match=r"none of torch, tensorflow and mxnet is installed; .* .`pythons`"):
+        runs.bench()

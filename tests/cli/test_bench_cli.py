@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import json
 import os
 import shlex
@@ -17,6 +16,7 @@ from typing import Any
 
 import console
 import jsonschema
+import msgspec
 import numpy as np
 import pytest
 from console import Outcome
@@ -26,7 +26,7 @@ from alexnet_mf.bench import record, run
 from alexnet_mf.bench.plan import PHASES
 from alexnet_mf.cli import bench as verb
 from alexnet_mf.instruments import process
-from alexnet_mf.spec import zoo
+from alexnet_mf.spec import toml, zoo
 
 QUICK = ["--backends", "numpy", "--precision", "float64", "--batch-size", "2", "--epoch-batches", "2",
          "--sample-seconds", "0.01"]
@@ -40,7 +40,7 @@ def command(command):
 
 @pytest.fixture
 def small_alexnet(small, monkeypatch) -> spec.Network:
-    """A small network under AlexNet's name; workers get it from us."""
+    """A small network under AlexNet's name."""
     network = dataclasses.replace(small, name="alexnet")
     known = zoo.get_network
 
@@ -105,7 +105,7 @@ def test_a_run_prints_tables_and_conditions(measured):
 def test_a_run_keeps_every_sample(measured, small_alexnet):
     path, _ = measured
     written = json.loads(path.read_text(encoding="utf-8"))
-    jsonschema.validate(written, record.schema(), jsonschema.Draft202012Validator)
+    jsonschema.validate(written, record.json_schema(), jsonschema.Draft202012Validator)
     assert [len(result["samples"]) for result in written["results"]] == [6] * (len(PHASES) + 2)
     assert {result["phase"] for result in written["results"]} == {*PHASES, "matrix product", "copy"}
     (worker,) = written["workers"]
@@ -181,7 +181,7 @@ def test_a_phase_that_fails_is_told_and_the_others_go_on(command, small_alexnet,
     assert (outcome.code, outcome.err) == (1, "")
     assert "numpy alexnet_mf float64, batch 2, optimizer failed: ZeroDivisionError: division by zero" in outcome.out
     written = record.load(tmp_path / "run.json")
-    assert {result["phase"]: len(result["samples"]) for result in written["results"]} == {
+    assert {result.phase: len(result.samples) for result in written.results} == {
         "input": 2, "matrix product": 2, "copy": 2}
     quiet = command("--report", tmp_path / "run.json", "--markdown", "-")
     assert quiet.code == 1
@@ -202,9 +202,9 @@ def test_a_sleep_is_seen_in_its_phase(command, small_alexnet, interpreter, tmp_p
     python = interpreter("real = found['input']; found['input'] = lambda number: (real(number), time.sleep(0.25))")
     assert command(*QUICK, "--rounds", "1", "--phases", "input,optimizer", "--python", f"numpy={python}", "--json",
                    tmp_path / "run.json").code == 0
-    by = {result["phase"]: result for result in record.load(tmp_path / "run.json")["results"]}
-    assert by["input"]["samples"][0]["seconds"] / by["input"]["samples"][0]["calls"] >= 0.25
-    assert by["input"]["first_call_seconds"] >= 0.25
+    by = {result.phase: result for result in record.load(tmp_path / "run.json").results}
+    assert by["input"].samples[0].seconds / by["input"].samples[0].calls >= 0.25
+    assert by["input"].first_call_seconds >= 0.25
 
 
 def test_a_backend_that_cannot_is_told_in_one_line(command, small_alexnet):
@@ -217,7 +217,7 @@ def test_a_backend_that_cannot_is_told_in_one_line(command, small_alexnet):
 def test_a_python_without_the_package_is_told_in_one_line(command, small_alexnet, tmp_path):
     python = script(tmp_path / "python", f'exec {shlex.quote(sys.executable)} -I -S "$@"')
     assert_one_line(command(*QUICK, "--python", f"numpy={python}"), "numpy", "exit code 1", "alexnet_mf and numpy",
-                    "--python numpy=PATH")
+                    "--python NAME=PATH")
 
 
 # Ctrl-C
@@ -229,12 +229,8 @@ def test_a_signal_ends_the_workers_and_keeps_what_was_measured(small, tmp_path, 
     """In a process of its own, which is sent the signal once a first sample has been taken."""
     program = f"""
 import json, signal, sys
-from alexnet_mf import spec
-from alexnet_mf.spec import zoo
 from alexnet_mf.bench.run import Bench
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
-network = spec.from_dict(json.loads({json.dumps(json.dumps(spec.as_dict(small)))}))
-zoo.get_network = lambda name, backend="torch": network
 sample = Bench._sample
 def noted(self, *arguments):
     sample(self, *arguments)
@@ -244,7 +240,9 @@ Bench._sample = noted
 from alexnet_mf.cli import main
 sys.exit(main(sys.argv[1:]))
 """
-    process = subprocess.Popen([sys.executable, "-c", program, "bench", *QUICK, "--rounds", "1000000", "--json",
+    (tmp_path / "small.toml").write_text(toml.dump(small), encoding="utf-8")
+    process = subprocess.Popen([sys.executable, "-c", program, "bench", *QUICK, "--no-book", "--net",
+                                str(tmp_path / "small.toml"), "--rounds", "1000000", "--json",
                                 str(tmp_path / "run.json")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 120
     while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
@@ -255,8 +253,8 @@ sys.exit(main(sys.argv[1:]))
     assert (process.returncode, out) == (code, "")
     assert err.strip() == f"alexnet-mf: {said}"
     written = record.load(tmp_path / "run.json")
-    assert not written["complete"]
-    assert any(result["samples"] for result in written["results"])
+    assert not written.complete
+    assert any(result.samples for result in written.results)
     for pid in json.loads((tmp_path / "pids").read_text()):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -301,12 +299,11 @@ def test_a_missing_backend_is_told_before_the_work(command, no_worker, monkeypat
     monkeypatch.setattr(backends, "is_installed", lambda name: name == "numpy" and known(name))
     assert_one_line(command("--backends", "numpy,mxnet"), "mxnet", "not installed", backends.BACKENDS["mxnet"].install,
                     "--python mxnet=PATH")
-    assert_one_line(command(), "none of torch, tensorflow and mxnet is installed", "--python torch=PATH")
+    assert_one_line(command(), "none of torch, tensorflow and mxnet is installed", "--python NAME=PATH")
 
 
 def test_a_missing_matplotlib_is_told_before_the_work(command, no_worker, monkeypatch, tmp_path):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "matplotlib" else find(name))
+    monkeypatch.setitem(sys.modules, "alexnet_mf.bench.plot", None)
     assert_one_line(command("--backends", "numpy", "--plot", tmp_path / "p.png"), "--plot takes matplotlib",
                     "alexnet_mf[plot]")
 
@@ -320,7 +317,7 @@ def test_who_is_measured(monkeypatch, words, chosen):
     options = cli.parser().parse_args(["bench", *words])
     plan = verb.plan(options, verb.interpreters(options.python))
     assert list(plan.backends) == chosen
-    assert dataclasses.replace(plan, backends=("torch",)) == verb.DEFAULTS
+    assert msgspec.structs.replace(plan, backends=("torch",)) == verb.DEFAULTS
 
 
 def test_flags_reach_the_plan():
@@ -349,3 +346,9 @@ def test_nothing_is_imported_that_is_not_used():
 def test_a_worker_is_waited_for_long_enough():
     """Compiling for a GPU takes minutes."""
     assert process.ANSWER_SECONDS >= 600
+
+
+def test_the_schema_of_the_record_is_printed(command):
+    outcome = command("--schema")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert json.loads(outcome.out) == json.loads(json.dumps(record.json_schema()))

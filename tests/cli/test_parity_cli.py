@@ -815,7 +815,7 @@ def test_an_interpreter_that_fails_is_told_in_one_line(command, tmp_path, lines,
     """With what to do."""
     python = script(tmp_path / "python", *lines)
     assert_one_line(command("--backends", "numpy", *PLAN, "--python", f"numpy={python}"), "backend numpy", str(python),
-                    "alexnet_mf and numpy", "--python", *said)
+                    "alexnet_mf and numpy", "--python NAME=PATH", *said)
 
 
 @pytest.mark.parametrize("content", [None, "no program", "folder"])
@@ -832,7 +832,7 @@ def test_an_interpreter_that_is_none_is_told_in_one_line(command, tmp_path, cont
 def test_an_interpreter_that_does_not_answer_is_told_in_one_line(command, tmp_path):
     silent = script(tmp_path / "silent", "exit 0")
     assert_one_line(command("--backends", "numpy", *PLAN, "--python", f"numpy={silent}"), "backend numpy",
-                    "ended with exit code 0", "--python")
+                    "ended with exit code 0", "--python NAME=PATH")
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below"])

@@ -16,10 +16,10 @@ def gains(rows: Sequence[Row]) -> list[str]:
     """What each setting gains, where it was left out, or tried, in a process beside the full one."""
     told = []
     for row in rows:
-        if row.phase not in RANKED or row.full or row.worker["style"] != OURS:
+        if row.phase not in RANKED or row.full or row.worker.style != OURS:
             continue
         for whole in rows:
-            same = (whole.full and whole.run == row.run and whole.worker["backend"] == row.worker["backend"]
+            same = (whole.full and whole.run == row.run and whole.worker.backend == row.worker.backend
                     and whole.conditions == row.conditions)
             if not same:
                 continue

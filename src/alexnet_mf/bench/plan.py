@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
 
 from alexnet_mf.errors import BenchError
+from alexnet_mf.instruments.records import Amount, AtLeastOne, Count, Part
 from alexnet_mf.spec import Network, arithmetic
 
-PHASES = {
+Phase = Literal["forward", "step", "input", "forward_backward", "optimizer", "epoch", "matrix product", "copy"]
+"""Phases and ceilings."""
+Style = Literal["alexnet_mf", "book"]
+PHASES: dict[Phase, str] = {
     "forward": "inference on pixels that are ready",
     "step": "a whole training step, input included",
     "input": "gather, upsample and scale a batch",
@@ -17,28 +24,30 @@ PHASES = {
 }
 """In the order in which a worker prepares them: its peak memory after `step` is then, as in the book's style, that of
 inference and training alone."""
-BOOK_PHASES = ("forward", "step")
-CEILINGS = ("matrix product", "copy")
+BOOK_PHASES: tuple[Phase, ...] = ("forward", "step")
+CEILINGS: tuple[Phase, ...] = ("matrix product", "copy")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16", "float64")
 ITEM_BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 """Of one pixel as the network takes it."""
-OURS, BOOK = "alexnet_mf", "book"
+BOOKS = ("alexnet", "alexnet-tab")
+"""Networks that the book's own code builds."""
+OURS: Style = "alexnet_mf"
+BOOK: Style = "book"
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
     """One run of the benchmark: every backend in every precision, batch size by batch size."""
 
     backends: tuple[str, ...]
     net: str = "alexnet"
     device: str = "auto"
-    batch_sizes: tuple[int, ...] = (32,)
+    batch_sizes: Annotated[tuple[AtLeastOne, ...], Meta(min_length=1)] = (32,)
     precisions: tuple[str, ...] = ("float32",)
-    phases: tuple[str, ...] = tuple(PHASES)
-    rounds: int = 7
+    phases: Annotated[tuple[Phase, ...], Meta(min_length=1)] = tuple(PHASES)
+    rounds: AtLeastOne = 7
     """Samples of each phase; one a round, in all backends before the next."""
     book: bool = True
-    """Whether the book's style is measured beside ours."""
+    """Measure the book's style beside ours. Networks that are not in the book have none."""
     without: tuple[str, ...] = ()
     """Settings that every backend leaves out."""
     also: tuple[str, ...] = ()
@@ -47,11 +56,11 @@ class Plan:
     """Settings of which each is left out in a further process of each backend, to see what it gains."""
     tried: tuple[str, ...] = ()
     """Settings of which each is switched on in a further process of each backend; some together as `compile+fused`."""
-    sample_seconds: float = 0.2
+    sample_seconds: Annotated[float, Meta(gt=0)] = 0.2
     """The least length of a sample."""
-    epoch_batches: int = 5
+    epoch_batches: AtLeastOne = 5
     """Of one epoch; the first is trained and not timed."""
-    seed: int = 0
+    seed: Count = 0
     """Of weights, images, dropout and the order of the measurements."""
 
     def __post_init__(self) -> None:
@@ -69,7 +78,7 @@ class Plan:
             if count < least:
                 raise BenchError(f"the {what} must be at least {least}, not {count}")
         if not self.sample_seconds > 0:
-            raise BenchError(f"a sample must be longer than no time at all, not {self.sample_seconds} s")
+            raise BenchError(f"sample_seconds must be greater than 0, not {self.sample_seconds}")
 
     def contestants(self, batch_size: int) -> list[Contestant]:
         """Each gets a process of its own."""
@@ -82,7 +91,7 @@ class Plan:
                     without, also = (tuple(sorted({*whole, *part})) for whole, part in
                                      ((self.without, less), (self.also, more)))
                     found.append(Contestant(backend, OURS, precision, without, also, batch_size))
-            if self.book and set(self.phases) & set(BOOK_PHASES):
+            if self.book and self.net in BOOKS and set(self.phases) & set(BOOK_PHASES):
                 found.append(Contestant(backend, BOOK, "as shipped", ("all",), (), batch_size))
         return list(dict.fromkeys(found))
 
@@ -92,7 +101,7 @@ class Contestant:
     """A backend in one style, measured in a process of its own."""
 
     backend: str
-    style: str
+    style: Style
     """`alexnet_mf`, or `book`: the chapter's own code, with the framework as it is shipped."""
     precision: str
     """`as shipped` in the book's style: that code sets none."""
@@ -109,14 +118,13 @@ class Contestant:
                          *(f"+{name}" for name in self.also)])
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(Part):
     """What one call of a phase does, by the arithmetic of the network; the framework may do more."""
 
-    images: float
-    flops: float
+    images: Amount
+    flops: Amount
     """Two for each multiply-accumulate."""
-    bytes: float
+    bytes: Amount
     """That any implementation must at least read and write, of a phase that computes next to nothing; 0 of others."""
 
 
@@ -138,6 +146,6 @@ def work(phase: str, network: Network, precision: str, image_bytes: int, images:
         flops = 2 * images * sum(arithmetic.macs(network).values())
     else:
         flops = 2 * images * sum(arithmetic.training_macs(network).values())
-    return Work(images, flops, moved)
+    return Work(images=images, flops=flops, bytes=moved)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -57,7 +57,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 def draw_row(panel: matplotlib.axes.Axes, y: int, row: Row) -> None:
     """One contestant."""
-    book = row.worker["style"] == BOOK
+    book = row.worker.style == BOOK
     samples = list(row.rates.values())
     panel.plot(samples, [y + 0.25] * len(samples), ".", color="0.65", markersize=3)
     if row.rate.low is not None and row.rate.high is not None:
@@ -68,13 +68,12 @@ def draw_row(panel: matplotlib.axes.Axes, y: int, row: Row) -> None:
         panel.plot([row.rate.median / row.share.median], [y], "|", color="0.3", markersize=14, markeredgewidth=1.5)
 
 
-def save(rows: Sequence[Row], path: Path) -> None:
-    """Draw to a PNG file.
+def png(rows: Sequence[Row]) -> bytes:
+    """Return the picture as the content of a file.
 
     Raises:
-        BenchError: where it cannot be written, or there is nothing to draw.
+        BenchError: if there is nothing to draw.
     """
-    try:
-        draw(rows).savefig(path, format="png", dpi=150)
-    except OSError as error:
-        raise BenchError(f"{path}: cannot be written ({error.strerror}); name another file") from error
+    content = io.BytesIO()
+    draw(rows).savefig(content, format="png", dpi=150)
+    return content.getvalue()

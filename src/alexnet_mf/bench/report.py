@@ -6,9 +6,9 @@ import itertools
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from alexnet_mf.bench.conclusions import gains, ranking, remarks
+from alexnet_mf.bench.record import Record
 from alexnet_mf.bench.rows import Row, rows_of
 from alexnet_mf.bench.tables import Table, parts_of, results_table
 from alexnet_mf.instruments.units import bytes_text
@@ -27,7 +27,7 @@ class Report:
     conditions: list[str] = field(default_factory=list)
 
 
-def report(records: Sequence[dict[str, Any]]) -> Report:
+def report(records: Sequence[Record]) -> Report:
     """Everything that the records show, in words and figures."""
     runs = [name_of(i) if len(records) > 1 else "" for i in range(len(records))]
     rows = sorted(itertools.chain(*(rows_of(record, run) for record, run in zip(records, runs))),
@@ -41,10 +41,10 @@ def report(records: Sequence[dict[str, Any]]) -> Report:
     conclusions = [*gains(rows), *ranking(rows), *remarks(rows)]
     for record, run in zip(records, runs):
         prefix = f"{run}: " if run else ""
-        conclusions += [f"{prefix}{failure['backend']} {failure['style']} {failure['precision']}, batch "
-                        f"{failure['batch_size']}, {failure['phase']} failed: {failure['reason']}"
-                        for failure in record["failures"]]
-        if not record["complete"]:
+        conclusions += [f"{prefix}{failure.backend} {failure.style} {failure.precision}, batch "
+                        f"{failure.batch_size}, {failure.phase} failed: {failure.reason}"
+                        for failure in record.failures]
+        if not record.complete:
             conclusions.append(f"{prefix}stopped before its end: this is what had been measured")
     return Report(rows, tables, conclusions, [line for record, run in zip(records, runs)
                                               for line in conditions_of(record, run)])
@@ -56,24 +56,24 @@ def name_of(number: int) -> str:
     return (name_of(number // 26 - 1) if number >= 26 else "") + letters[number % 26]
 
 
-def conditions_of(record: dict[str, Any], run: str) -> list[str]:
+def conditions_of(record: Record, run: str) -> list[str]:
     """Where, when, with what and by which command."""
-    at, plan = record["conditions"], record["plan"]
-    memory = f", {bytes_text(at['memory_bytes'])}" if at["memory_bytes"] else ""
-    lines = [f"{at['cpu']}, {at['physical_cores'] or '?'} cores, {at['usable_cores']} usable threads{memory}; "
-             f"{at['platform']}; Python {at['python']}"]
+    at, plan = record.conditions, record.plan
+    memory = f", {bytes_text(at.memory_bytes)}" if at.memory_bytes else ""
+    lines = [f"{at.cpu}, {at.physical_cores or '?'} cores, {at.usable_cores} usable threads{memory}; "
+             f"{at.platform}; Python {at.python}"]
     lines += [", ".join(value if key == "name" else f"{key} {value}" for key, value in gpu.items())
-              for gpu in at["gpus"]]
+              for gpu in at.gpus]
     versions: dict[str, str] = {}
-    for worker in record["workers"]:
-        versions |= worker["versions"]
-    nets = ", ".join(f"{entry['name']} ({digest[:12]})" for digest, entry in record["networks"].items())
-    load = " and ".join("?" if value is None else f"{value[0]:.1f}" for value in (at["load_before"], at["load_after"]))
+    for worker in record.workers:
+        versions |= worker.versions
+    nets = ", ".join(f"{entry['name']} ({digest[:12]})" for digest, entry in record.networks.items())
+    load = " and ".join("?" if value is None else f"{value[0]:.1f}" for value in (at.load_before, at.load_after))
     lines += [f"{', '.join(f'{library} {version}' for library, version in versions.items())}; {nets}",
-              f"{plan['rounds']} round{'s' * (plan['rounds'] != 1)}, seed {plan['seed']}, {at['time']}, load {load}, "
-              f"revision {at['git_revision'] or 'unknown'}"]
-    if at["command"]:
-        lines.append(" ".join(at["command"]))
+              f"{plan.rounds} round{'s' * (plan.rounds != 1)}, seed {plan.seed}, {at.time}, load {load}, "
+              f"revision {at.git_revision or 'unknown'}"]
+    if at.command:
+        lines.append(" ".join(at.command))
     return [f"{run}: {line}" if run else line for line in lines]
 
 

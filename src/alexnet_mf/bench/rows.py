@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from alexnet_mf.bench.plan import BOOK, OURS, PHASES
+from alexnet_mf.bench.plan import BOOK, OURS, PHASES, Phase, Plan, Style
+from alexnet_mf.bench.record import Record, Result, Worker
 from alexnet_mf.instruments import statistics
 from alexnet_mf.instruments.statistics import Estimate
 
@@ -20,10 +20,10 @@ class Row:
     run: str
     """A, B, ...: which record."""
     batch_size: int
-    phase: str
+    phase: Phase
     name: str
     """Backend, precision or `book`, and what is left out."""
-    worker: dict[str, Any]
+    worker: Worker
     device: str
     """Kind and model."""
     full: bool
@@ -50,78 +50,78 @@ class Row:
     @property
     def conditions(self) -> dict[str, str]:
         """What must be equal before it may be ranked against another."""
-        return {"precision": self.worker["precision"], "spec": self.worker["spec_sha256"][:12], "device": self.device,
+        return {"precision": self.worker.precision, "spec": self.worker.spec_sha256[:12], "device": self.device,
                 "phase": self.phase, "batch size": str(self.batch_size)}
 
 
-def rows_of(record: dict[str, Any], run: str) -> list[Row]:
+def rows_of(record: Record, run: str) -> list[Row]:
     """One for each phase of each worker that has samples."""
-    workers = {worker["id"]: worker for worker in record["workers"]}
-    plain = switches(record["plan"])
+    workers = {worker.id: worker for worker in record.workers}
+    plain = switches(record.plan)
     rows = []
-    for result in record["results"]:
-        worker, phase = workers[result["worker"]], result["phase"]
-        if phase not in PHASES or not result["samples"]:
+    for result in record.results:
+        worker, phase = workers[result.worker], result.phase
+        if phase not in PHASES or not result.samples:
             continue
         rates = per_second(result, "images")
-        kind = "bytes" if result["work"]["bytes"] else "flops"
-        ceiling = "copy" if kind == "bytes" else "matrix product"
+        kind = "bytes" if result.work.bytes else "flops"
+        ceiling: Phase = "copy" if kind == "bytes" else "matrix product"
         limit = ceiling_of(record, worker, ceiling)
         book = _result(record, phase, worker, BOOK)
         peak, where = peak_of(result)
-        book_peak, book_where = peak_of(book) if book and worker["style"] == OURS else (None, "")
+        book_peak, book_where = peak_of(book) if book and worker.style == OURS else (None, "")
         rows.append(Row(
-            run, worker["batch_size"], phase, name(worker), worker, device(record, worker),
-            worker["style"] == OURS and switches(worker) == plain, rates, statistics.estimate(list(rates.values())),
+            run, worker.batch_size, phase, name(worker), worker, device(record, worker),
+            worker.style == OURS and switches(worker) == plain, rates, statistics.estimate(list(rates.values())),
             statistics.ratio(per_second(result, kind), per_second(limit, kind)) if limit else None, ceiling,
-            statistics.ratio(rates, per_second(book, "images")) if book and worker["style"] == OURS else None,
-            result["first_call_seconds"], result["steady"], peak, where,
+            statistics.ratio(rates, per_second(book, "images")) if book and worker.style == OURS else None,
+            result.first_call_seconds, result.steady, peak, where,
             peak / book_peak if peak and book_peak and where == book_where else None))
     return rows
 
 
-def peak_of(result: dict[str, Any]) -> tuple[int | None, str]:
+def peak_of(result: Result) -> tuple[int | None, str]:
     """The most bytes of memory until the end of a phase's warm-up, and whose: the device's, where it can be told."""
-    peak = result["peak_device_memory_bytes"]
-    return (result["peak_memory_bytes"], "process") if peak is None else (peak, "device")
+    peak = result.peak_device_memory_bytes
+    return (result.peak_memory_bytes, "process") if peak is None else (peak, "device")
 
 
-def per_second(result: dict[str, Any], what: str) -> dict[int, float]:
+def per_second(result: Result, what: str) -> dict[int, float]:
     """Images, flops or bytes a second, by round."""
-    return {sample["round"]: sample["calls"] * result["work"][what] / sample["seconds"] for sample in result["samples"]}
+    return {sample.round: sample.calls * getattr(result.work, what) / sample.seconds for sample in result.samples}
 
 
-def ceiling_of(record: dict[str, Any], worker: dict[str, Any], ceiling: str) -> dict[str, Any] | None:
+def ceiling_of(record: Record, worker: Worker, ceiling: Phase) -> Result | None:
     """The worker's own; the book's style is held against that of its backend's first precision."""
-    own = next((result for result in record["results"] if result["phase"] == ceiling
-                and result["worker"] == worker["id"] and result["samples"]), None)
+    own = next((result for result in record.results if result.phase == ceiling
+                and result.worker == worker.id and result.samples), None)
     return own or _result(record, ceiling, worker, OURS)
 
 
-def _result(record: dict[str, Any], phase: str, beside: dict[str, Any], style: str) -> dict[str, Any] | None:
+def _result(record: Record, phase: Phase, beside: Worker, style: Style) -> Result | None:
     """Of the first worker of that style with another one's backend, batch size and device."""
-    ids = {worker["id"] for worker in record["workers"] if worker["style"] == style
-           and all(worker[key] == beside[key] for key in ("backend", "batch_size", "device"))}
-    return next((result for result in record["results"] if result["phase"] == phase and result["worker"] in ids
-                 and result["samples"]), None)
+    ids = {worker.id for worker in record.workers if worker.style == style
+           and all(getattr(worker, key) == getattr(beside, key) for key in ("backend", "batch_size", "device"))}
+    return next((result for result in record.results if result.phase == phase and result.worker in ids
+                 and result.samples), None)
 
 
-def name(worker: dict[str, Any]) -> str:
+def name(worker: Worker) -> str:
     """As `Contestant.label`."""
-    if worker["style"] == BOOK:
-        return f"{worker['backend']} book"
+    if worker.style == BOOK:
+        return f"{worker.backend} book"
     without, also = switches(worker)
-    return " ".join([worker["backend"], worker["precision"], *(f"-{left}" for left in without),
+    return " ".join([worker.backend, worker.precision, *(f"-{left}" for left in without),
                      *(f"+{tried}" for tried in also)])
 
 
-def switches(entry: dict[str, Any]) -> tuple[list[str], list[str]]:
+def switches(entry: Plan | Worker) -> tuple[list[str], list[str]]:
     """The settings that a plan or a worker leaves out, and those that it switches on."""
-    return sorted(entry["without"]), sorted(entry.get("also", ()))
+    return sorted(entry.without), sorted(entry.also)
 
 
-def device(record: dict[str, Any], worker: dict[str, Any]) -> str:
+def device(record: Record, worker: Worker) -> str:
     """Kind and model: results of two devices are compared only if both are the same."""
-    if worker["device"] == "cpu":
-        return f"cpu, {record['conditions']['cpu']}, {record['conditions']['usable_cores']} cores"
-    return f"{worker['device'].partition(':')[0]}, {worker['description']}"
+    if worker.device == "cpu":
+        return f"cpu, {record.conditions.cpu}, {record.conditions.usable_cores} cores"
+    return f"{worker.device.partition(':')[0]}, {worker.description}"

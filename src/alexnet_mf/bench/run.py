@@ -7,6 +7,7 @@ anew for every other round, and the round between runs it backwards: who is firs
 
 from __future__ import annotations
 
+import functools
 import random
 import sys
 import time
@@ -14,12 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from alexnet_mf import spec
+from alexnet_mf import backends, spec
 from alexnet_mf.backends.execution import LEFT_OUT
-from alexnet_mf.bench.plan import BOOK, CEILINGS, PHASES, Contestant, Plan
-from alexnet_mf.bench.record import FORMAT
-from alexnet_mf.errors import BenchError
+from alexnet_mf.bench.plan import BOOK, CEILINGS, PHASES, Contestant, Phase, Plan, Work
+from alexnet_mf.bench.record import FORMAT, Failure, Record, Result, Sample, Worker
+from alexnet_mf.errors import BackendUnavailable, BenchError
 from alexnet_mf.instruments import machine
+from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone, WorkerProcess
 from alexnet_mf.spec.toml import find_network
 
@@ -36,9 +38,11 @@ class Runner:
     contestant: Contestant
     network: spec.Network
     channel: Channel
-    entry: dict[str, Any]
-    """Its part of the record."""
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    entry: Worker | None = None
+    """Its part of the record, once it has started."""
+    phases: list[Phase] = field(default_factory=list)
+    """What it can still measure."""
+    results: dict[Phase, Result] = field(default_factory=dict)
     """By phase; also parts of the record."""
     alive: bool = True
 
@@ -62,11 +66,10 @@ class Bench:
         self.connect = connect
         self._began = time.monotonic()
         self._runners: list[Runner] = []
-        self.record: dict[str, Any] = {
-            "format": FORMAT, "conditions": machine.conditions(command), "plan": asdict(plan), "networks": {},
-            "workers": [], "results": [], "failures": [], "complete": False}
+        self.record = Record(format=FORMAT, conditions=WholeConditions(**machine.conditions(command)), plan=plan,
+                             networks={}, workers=[], results=[], failures=[], complete=False)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Record:
         """Measure everything; workers end with it, however it ends.
 
         Raises:
@@ -77,18 +80,18 @@ class Bench:
                 self._group(batch_size)
         finally:
             self._close()
-            self.record["conditions"]["load_after"] = machine.load()
-            self.record["conditions"]["seconds"] = time.monotonic() - self._began
+            self.record.conditions.load_after = machine.load()
+            self.record.conditions.seconds = time.monotonic() - self._began
         if not self.measured:
-            failures = "; ".join(f"{entry['backend']}: {entry['reason']}" for entry in self.record["failures"])
+            failures = "; ".join(f"{failure.backend}: {failure.reason}" for failure in self.record.failures)
             raise BenchError(f"nothing was measured: {failures or 'the book has no code for these phases'}")
-        self.record["complete"] = True
+        self.record.complete = True
         return self.record
 
     @property
     def measured(self) -> bool:
         """Whether there is any sample."""
-        return any(result["samples"] for result in self.record["results"])
+        return any(result.samples for result in self.record.results)
 
     def _group(self, batch_size: int) -> None:
         """All contestants at one batch size, alive together."""
@@ -97,8 +100,8 @@ class Bench:
         for runner in self._runners:
             self._prepare(runner)
         tasks = [(phase, runner) for phase in (*PHASES, *CEILINGS) for runner in self._runners
-                 if runner.alive and phase in runner.results]
-        expected = sum(runner.results[phase]["expected_seconds"] for phase, runner in tasks)
+                 if runner.alive and phase in runner.phases]
+        expected = sum(runner.results[phase].expected_seconds for phase, runner in tasks)
         draw = random.Random(f"{self.plan.seed}/{batch_size}")
         for number in range(self.plan.rounds):
             left = (self.plan.rounds - number) * expected
@@ -108,63 +111,62 @@ class Bench:
                 self._sample(phase, runner, number)
         for runner in self._runners:
             if runner.alive:
-                self._attempt(runner, "finish", {"do": "finish"}, runner.entry.update)
+                self._attempt(runner, "finish", {"do": "finish"}, functools.partial(update, runner.entry))
         self._close()
 
     def _start(self, contestant: Contestant) -> None:
         self.tell(f"starting {contestant.label}, batch {contestant.batch_size}")
         network = find_network("alexnet-tab" if contestant.style == BOOK else self.plan.net, contestant.backend)
-        entry = {**as_json(contestant), "id": len(self.record["workers"]), "spec_sha256": spec.fingerprint(network)}
-        plan = self.plan
+        plan, digest = self.plan, spec.fingerprint(network)
         try:
             channel = self.connect(self.pythons.get(contestant.backend, sys.executable), contestant.without)
         except WorkerGone as error:
             self._fail(contestant, "start", str(error))
             return
-        runner = Runner(contestant, network, channel, entry)
+        runner = Runner(contestant, network, channel)
         self._runners.append(runner)
 
         def started(answer: dict[str, Any]) -> None:
-            runner.entry |= {key: value for key, value in answer.items() if key != "phases"}
-            wanted = [*self.plan.phases, *CEILINGS]
-            for phase in answer["phases"]:
-                if phase in wanted:
-                    runner.results[phase] = {}
-            if runner.results:
-                self.record["workers"].append(runner.entry)
-                self.record["networks"][entry["spec_sha256"]] = spec.as_dict(network)
+            offered = answer.pop("phases")
+            runner.phases = [phase for phase in (*PHASES, *CEILINGS) if phase in offered
+                             and phase in (*plan.phases, *CEILINGS)]
+            if runner.phases:
+                runner.entry = Worker(**as_json(contestant), id=len(self.record.workers), spec_sha256=digest, **answer)
+                self.record.workers.append(runner.entry)
+                self.record.networks[digest] = spec.as_dict(network)
 
         self._attempt(runner, "start", {
             "do": "start", **as_json(contestant), "network": spec.as_dict(network), "device": plan.device,
             "epoch_batches": plan.epoch_batches, "sample_seconds": plan.sample_seconds, "seed": plan.seed}, started)
-        if not runner.results:  # it failed, or the book has no such code
+        if not runner.phases:  # it failed, or the book has no such code
             runner.alive = False
             channel.close()
 
     def _prepare(self, runner: Runner) -> None:
-        for phase in [phase for phase in (*PHASES, *CEILINGS) if phase in runner.results]:
+        for phase in list(runner.phases):
             if not runner.alive:
                 return
             self.tell(f"warming up {runner.contestant.label}, batch {runner.contestant.batch_size}: {phase}")
 
-            def prepared(answer: dict[str, Any], phase: str = phase) -> None:
-                result = runner.results[phase]
-                result |= {"worker": runner.entry["id"], "phase": phase, **answer, "samples": []}
-                self.record["results"].append(result)
+            def prepared(answer: dict[str, Any], phase: Phase = phase) -> None:
+                assert runner.entry
+                runner.results[phase] = Result(worker=runner.entry.id, phase=phase, work=Work(**answer.pop("work")),
+                                               **answer, samples=[])
+                self.record.results.append(runner.results[phase])
 
             if not self._attempt(runner, phase, {"do": "prepare", "phase": phase}, prepared):
-                runner.results.pop(phase, None)
+                runner.phases.remove(phase)
 
-    def _sample(self, phase: str, runner: Runner, number: int) -> None:
-        if not runner.alive or phase not in runner.results:
+    def _sample(self, phase: Phase, runner: Runner, number: int) -> None:
+        if not runner.alive or phase not in runner.phases:
             return
         at = time.monotonic() - self._began
 
         def sampled(answer: dict[str, Any]) -> None:
-            runner.results[phase]["samples"].append({"round": number, "at": at, **answer})
+            runner.results[phase].samples.append(Sample(round=number, at=at, **answer))
 
         if not self._attempt(runner, phase, {"do": "sample", "phase": phase}, sampled):
-            runner.results.pop(phase, None)  # it may fail again and again: told once is enough
+            runner.phases.remove(phase)  # it may fail again and again: one failure in the record is enough
 
     def _attempt(self, runner: Runner, what: str, command: dict[str, Any],
                  then: Callable[[dict[str, Any]], None]) -> bool:
@@ -174,8 +176,8 @@ class Bench:
         except WorkerFailed as error:
             gone = isinstance(error, WorkerGone)
             runner.alive = runner.alive and not gone
-            hint = (f"; it needs alexnet_mf and {runner.contestant.backend}, or name another interpreter: "
-                    f"--python {runner.contestant.backend}=PATH" if gone and what == "start" else "")
+            hint = (f"; it needs alexnet_mf and {runner.contestant.backend}, or name another interpreter (`pythons`)"
+                    if gone and what == "start" else "")
             self._fail(runner.contestant, what, f"{error}{hint}")
             return False
         then(answer)
@@ -183,7 +185,7 @@ class Bench:
 
     def _fail(self, contestant: Contestant, what: str, why: str) -> None:
         said = why.removeprefix(f"backend {contestant.backend}: ")
-        self.record["failures"].append({**as_json(contestant), "phase": what, "reason": said})
+        self.record.failures.append(Failure(**as_json(contestant), phase=what, reason=said))
         self.tell(f"{contestant.label}, {what}: {said}")
 
     def _close(self) -> None:
@@ -192,12 +194,18 @@ class Bench:
         self._runners = []
 
 
+def update(entry: Worker | None, values: dict[str, Any]) -> None:
+    """Set fields of a worker's entry."""
+    for name, value in values.items():
+        setattr(entry, name, value)
+
+
 def as_json(contestant: Contestant) -> dict[str, Any]:
     """Its part of a worker's and a failure's entry in the record."""
     return {**asdict(contestant), "without": list(contestant.without), "also": list(contestant.also)}
 
 
-Task = tuple[str, Runner]
+Task = tuple[Phase, Runner]
 
 
 def order(tasks: list[Task], number: int, draw: random.Random) -> list[Task]:
@@ -214,6 +222,42 @@ def order(tasks: list[Task], number: int, draw: random.Random) -> list[Task]:
     return ordered
 
 
-def bench(plan: Plan, pythons: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Run the benchmark and return its record, as `bench --json` writes it."""
-    return Bench(plan, pythons).run()
+def bench(plan: Plan | None = None, *, pythons: Mapping[str, str] | None = None, command: Sequence[str] = (),
+          report_progress: Callable[[str], None] = lambda line: None,
+          save: Callable[[Record], None] = lambda record: None) -> Record:
+    """Measure how fast backends are, beside the limits of the device and beside the book's own code.
+
+    Args:
+        plan: what to measure; all frameworks that are installed here or have an entry in `pythons` without it.
+        pythons: interpreters of backends that live in other environments, by backend.
+        command: words for the record; the call of this function without them.
+        report_progress: takes a line on what is being done.
+        save: takes the record once it holds a sample, when the run ends or is interrupted.
+
+    Raises:
+        BackendUnavailable: if no framework is installed.
+        BenchError: if nothing at all could be measured.
+    """
+    pythons = pythons or {}
+    plan = plan or Plan(installed(pythons))
+    run = Bench(plan, pythons, command or [f"alexnet_mf.bench({plan})"], report_progress)
+    try:
+        return run.run()
+    finally:
+        if run.measured:
+            save(run.record)
+
+
+def installed(pythons: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the frameworks that are installed here or have an interpreter of their own.
+
+    Raises:
+        BackendUnavailable: if there is none.
+    """
+    names = tuple(name for name in backends.BACKENDS
+                  if name != "numpy" and (name in pythons or backends.is_installed(name)))
+    if not names:
+        raise BackendUnavailable(f"none of torch, tensorflow and mxnet is installed; "
+                                 f"{backends.BACKENDS['torch'].install}, or name an interpreter that has one "
+                                 f"(`pythons`)")
+    return names

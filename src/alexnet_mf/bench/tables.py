@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from alexnet_mf.bench.plan import OURS, PHASES
+from alexnet_mf.bench.record import Record
 from alexnet_mf.bench.rows import Row, name, per_second
 from alexnet_mf.instruments import statistics
 from alexnet_mf.instruments.units import bytes_text, estimate_text, number_text, percent, seconds_text, times
@@ -38,14 +38,14 @@ def results_table(rows: Sequence[Row]) -> Table:
         f"peak memory ({where}; to the book's)"], body, [0])
 
 
-def parts_of(record: dict[str, Any], run: str) -> list[list[str]]:
+def parts_of(record: Record, run: str) -> list[list[str]]:
     """Of each worker in our style: the ceilings, the share of the input in a step, and an epoch beside its steps."""
     found = []
-    for worker in record["workers"]:
-        if worker["style"] != OURS:
+    for worker in record.workers:
+        if worker.style != OURS:
             continue
-        mine = {result["phase"]: result for result in record["results"]
-                if result["worker"] == worker["id"] and result["samples"]}
+        mine = {result.phase: result for result in record.results
+                if result.worker == worker.id and result.samples}
         rates = {phase: per_second(result, "images") for phase, result in mine.items() if phase in PHASES}
         cells = []
         for ceiling, kind, unit in (("matrix product", "flops", "GFLOP/s"), ("copy", "bytes", "GB/s")):
@@ -56,6 +56,6 @@ def parts_of(record: dict[str, Any], run: str) -> list[list[str]]:
             both = statistics.ratio(rates[above], rates[below]) if above in rates and below in rates else None
             cells.append(estimate_text(both, lambda value: f"{100 * value:.1f}", " %") if both else "")
         label = f"{run}: {name(worker)}" if run else name(worker)
-        found.append([label, str(worker["batch_size"]), *cells, seconds_text(worker["import_seconds"]),
-                      seconds_text(worker["build_seconds"])])
+        found.append([label, str(worker.batch_size), *cells, seconds_text(worker.import_seconds),
+                      seconds_text(worker.build_seconds)])
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from alexnet_mf.data import FASHION_CLASSES, Dataset, LabelledImages, epoch_orde
 from alexnet_mf.errors import DataError
 from alexnet_mf.instruments.machine import peak_memory
 from alexnet_mf.instruments.process import serve_forever
+from alexnet_mf.instruments.records import plain
 from alexnet_mf.training import loop
 from alexnet_mf.training.recipe import Recipe
 from alexnet_mf.weights import parameters
@@ -101,7 +101,7 @@ class Worker:
         if phase == "epoch":
             seconds, images = self._epoch()
             warmed = measure.WarmUp(seconds, 1, [], True)  # its steps have been warmed up
-            does = asdict(work(phase, self.network, self.precision, self._image_bytes(), images))
+            does = plain(work(phase, self.network, self.precision, self._image_bytes(), images))
         elif phase in CEILINGS:  # built this late: until now the process's peak memory is that of the network alone
             ceiling: Ceiling = measurable(self.backend).ceilings(self.device, self.execution)[phase]
             self._time({phase: _ignoring_number(ceiling.call)})
@@ -112,7 +112,7 @@ class Worker:
         else:
             warmed = measure.warm_up(self.timers[phase], self.sample_seconds)
             measure.check_synchronised(self.timers[phase], warmed.calls, self.read_back)
-            does = asdict(work(phase, self.network, self.precision, self._image_bytes(), self.batch_size))
+            does = plain(work(phase, self.network, self.precision, self._image_bytes(), self.batch_size))
         self.calls[phase] = warmed.calls
         return {"work": does, "first_call_seconds": warmed.first_call_seconds, "calls_per_sample": warmed.calls,
                 "warm_up_seconds": warmed.seconds, "steady": warmed.steady, "expected_seconds": measure.typical(warmed),

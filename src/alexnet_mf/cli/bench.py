@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import backends
-from alexnet_mf.bench.plan import PHASES, PRECISIONS, Plan
+from alexnet_mf.bench.plan import BOOKS, PHASES, PRECISIONS, Plan
+from alexnet_mf.bench.record import Record, json_schema, load
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import (
     add_interpreters,
@@ -23,13 +22,13 @@ from alexnet_mf.cli.arguments import (
     seed,
     switched,
 )
-from alexnet_mf.errors import BackendUnavailable, BenchError
+from alexnet_mf.cli.flags import add_schema
+from alexnet_mf.errors import BenchError
+from alexnet_mf.instruments.records import plain
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.training.job import check_takes_grey_images
 
 DEFAULTS = Plan(("torch",))
-BOOKS = ("alexnet", "alexnet-tab")
-"""The networks that the book's own code is of."""
 ONLY_FOR_RUNS = ("json", "backends", "python", "ablate", "try", "no_book")
 
 
@@ -71,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the report as Markdown (- for standard output, and nothing else) (default: none)")
     add("--plot", type=Path, metavar="FILE", help="draw the report as PNG; takes matplotlib")
     add_json(parser)
+    add_schema(parser, json_schema)
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -96,75 +96,58 @@ def positive(text: str) -> float:
 
 def run(options: argparse.Namespace) -> int:
     """Carry it out; the exit code."""
-    check_outputs(options)
+    if options.json == "-" and options.markdown == "-":
+        raise BenchError("--json - and --markdown - cannot share standard output; name a file for one of them")
+    drawing = output.drawing("alexnet_mf.bench.plot", "--plot") if options.plot else None
     if options.report:
-        from alexnet_mf.bench import record
-
         unused = [name for name in ONLY_FOR_RUNS if getattr(options, name)]
         if unused:
             raise BenchError(f"--report measures nothing: leave out --{unused[0].replace('_', '-')}")
-        return show([record.load(path) for path in options.report], options)
-    return measure(options)
+        return show([load(path) for path in options.report], options, drawing)
+    return show([measure(options)], options, drawing)
 
 
-def check_outputs(options: argparse.Namespace) -> None:
-    """Make sure, before the work, that its results can be shown as asked."""
-    if options.json == "-" and options.markdown == "-":
-        raise BenchError("--json - and --markdown - cannot share standard output; name a file for one of them")
-    if options.plot and importlib.util.find_spec("matplotlib") is None:
-        raise BenchError("--plot takes matplotlib; pip install matplotlib, or install alexnet_mf[plot]")
-
-
-def measure(options: argparse.Namespace) -> int:
-    """Run the benchmark; what was measured until Ctrl-C is kept where JSON was asked for."""
-    from alexnet_mf.bench.run import Bench
+def measure(options: argparse.Namespace) -> Record:
+    """Run the benchmark. Where JSON was asked for, it is written even after Ctrl-C."""
+    from alexnet_mf.bench import run as runs
 
     check_takes_grey_images(find_network(options.net))
     if options.net not in BOOKS and not options.no_book:
-        options.no_book = True
         output.notice(f"without the book's own code, which is AlexNet's and not {options.net}'s")
     pythons = interpreters(options.python)
-    bench = Bench(plan(options, pythons), pythons, ["alexnet-mf", *sys.argv[1:]], tell)
-    try:
-        record = bench.run()
-    except BaseException:
-        if options.json and bench.measured:
-            output.write_json(options.json, bench.record)
-        raise
-    if options.json:
-        output.write_json(options.json, record)
-    return show([record], options)
+
+    def save(record: Record) -> None:
+        if options.json:
+            output.write_json(options.json, plain(record))
+
+    return runs.bench(plan(options, pythons), pythons=pythons, command=["alexnet-mf", *options.words],
+                      report_progress=show_progress, save=save)
 
 
 def plan(options: argparse.Namespace, pythons: dict[str, str]) -> Plan:
     """What was asked for, checked."""
-    chosen = options.backends or [name for name in backends.BACKENDS if name != "numpy"
-                                  and (name in pythons or backends.is_installed(name))]
-    if not chosen:
-        raise BackendUnavailable(f"none of torch, tensorflow and mxnet is installed; "
-                                 f"{backends.BACKENDS['torch'].install}, or name an interpreter that has one: "
-                                 f"--python torch=PATH")
+    from alexnet_mf.bench.run import installed
+
+    chosen = options.backends or installed(pythons)
     check_interpreters(chosen, pythons)
     return Plan(tuple(chosen), options.net, options.device, options.batch_size, options.precision, options.phases,
                 options.rounds, not options.no_book, tuple(switched(options, False)), tuple(switched(options, True)),
                 options.ablate, getattr(options, "try"), options.sample_seconds, options.epoch_batches, options.seed)
 
 
-def tell(line: str) -> None:
-    """What goes on, for those who wait."""
+def show_progress(line: str) -> None:
+    """Show on a terminal what is being done."""
     if sys.stderr.isatty():
         output.notice(line)
 
 
-def show(records: list[dict[str, Any]], options: argparse.Namespace) -> int:
-    """Tables, conclusions and conditions; 1 where something could not be measured."""
+def show(records: list[Record], options: argparse.Namespace, drawing: Any) -> int:
+    """Print tables, conclusions and conditions; 1 where something could not be measured."""
     from alexnet_mf.bench.report import markdown, report
 
     found = report(records)
-    if options.plot:
-        from alexnet_mf.bench.plot import save
-
-        save(found.rows, options.plot)
+    if drawing:
+        output.write_picture(options.plot, drawing.png(found.rows))
     if options.markdown == "-":
         output.say(markdown(found).rstrip("\n"))
     elif options.markdown:
@@ -175,8 +158,8 @@ def show(records: list[dict[str, Any]], options: argparse.Namespace) -> int:
             output.say()
         for line in [*found.conclusions, "", *found.conditions]:
             output.say(line)
-    failed = [failure for record in records for failure in record["failures"]]
-    if failed and "-" in (options.json, options.markdown):
-        for failure in failed:
-            output.notice(f"{failure['backend']} {failure['style']}, {failure['phase']} failed: {failure['reason']}")
-    return 1 if failed else 0
+    failures = [failure for record in records for failure in record.failures]
+    if "-" in (options.json, options.markdown):
+        for failure in failures:
+            output.notice(f"{failure.backend} {failure.style}, {failure.phase} failed: {failure.reason}")
+    return 1 if failures else 0

@@ -11,9 +11,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 import alexnet_mf
+from alexnet_mf.instruments.records import Amount, Count, Part
 
 GPU_FIELDS = ("name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit",
               "persistence_mode", "temperature.gpu")
@@ -24,8 +27,38 @@ VARIABLES = re.compile(
 """Environment variables that decide how fast a framework is."""
 
 
+Load = Annotated[list[Amount], Meta(min_length=3)]
+
+
+class Conditions(Part):
+    """Circumstances of a run. None stands for what cannot be read."""
+
+    time: Annotated[str, Meta(description="start, UTC, ISO 8601")]
+    command: list[str]
+    alexnet_mf: str
+    git_revision: str | None
+    python: str
+    platform: str
+    cpu: str
+    logical_cores: int | None
+    physical_cores: int | None
+    usable_cores: int | None
+    cpu_megahertz: float | None
+    memory_bytes: Count | None
+    load_before: Load | None
+    gpus: Annotated[list[dict[str, str]], Meta(description="as nvidia-smi reports them")]
+    environment: Annotated[dict[str, str], Meta(description="variables that frameworks read")]
+
+
+class WholeConditions(Conditions):
+    """Circumstances of a run that is over or was stopped."""
+
+    load_after: Load | None = None
+    seconds: Annotated[float, Meta(ge=0, description="length of the whole run")] = 0.0
+
+
 def conditions(command: Sequence[str]) -> dict[str, Any]:
-    """All that is known here, as JSON values.
+    """Return the fields of `Conditions` at this moment.
 
     Args:
         command: the words that started the program.

@@ -197,7 +197,7 @@ def trace_in_process(backend: str, python: str, values: dict[str, Any]) -> None:
             worker.close()
     except WorkerGone as error:
         raise BackendUnavailable(f"backend {backend}: {error}; it needs alexnet_mf and "
-                                 f"{registry.BACKENDS[backend].framework}, or name another interpreter in `pythons`"
+                                 f"{registry.BACKENDS[backend].framework}, or name another interpreter (`pythons`)"
                                  ) from error
     except WorkerFailed as error:
         raise BackendUnavailable(f"backend {backend}: {str(error).removeprefix(f'backend {backend}: ')}") from error
