@@ -6,14 +6,16 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-DATA = {"name": "synthetic", "origin": "drawn for a test", "sha256": "0" * 64}
+from alexnet_mf.sweep.record import Data
+
+DATA = Data(name="synthetic", origin="drawn for a test", sha256="0" * 64)
 BEST_RATE = 0.1
 
 
 class Trainings:
     """Plays the workers: the accuracy is by learning rate, seed and epoch; `fails` plays what goes wrong."""
 
-    def __init__(self, images: str = DATA["sha256"]) -> None:
+    def __init__(self, images: str = DATA.sha256) -> None:
         self.images = images
         self.commands: list[dict[str, Any]] = []
         self.closed = 0
@@ -36,7 +38,7 @@ class Trainings:
         epochs = [{"epoch": number, "loss": 1 / number, "train_accuracy": top - 0.02, "test_loss": 1.0,
                    "test_accuracy": top - 0.1 / number} for number in range(1, recipe["epochs"] + 1)]
         return {"versions": {"numpy": "1"}, "settings": {}, "device": "cpu", "description": "",
-                "precision": "float64", "data_sha256": self.images, "epochs_done": epochs, "images_timed": 100,
+                "precision": "float64", "data_sha256": self.images, "epochs": epochs, "images_timed": 100,
                 "seconds": 1.0, "images_per_second": 50.0 * recipe["batch_size"] - seed,
                 "peak_memory_bytes": 10**6 * recipe["batch_size"], "peak_device_memory_bytes": None}
 

@@ -21,7 +21,6 @@ from alexnet_mf import backends, cli, conversion, data
 from alexnet_mf.bench import record as bench_record
 from alexnet_mf.bench.report import markdown, report
 from alexnet_mf.cli import predict
-from alexnet_mf.cli import sweep as sweep_verb
 from alexnet_mf.cli import train as train_verb
 from alexnet_mf.data import idx, pictures
 from alexnet_mf.errors import AlexnetMfError
@@ -31,6 +30,7 @@ from alexnet_mf.spec import arithmetic, toml
 from alexnet_mf.spec.zoo import LENET5
 from alexnet_mf.sweep import plot as sweep_plot
 from alexnet_mf.sweep import record as sweep_record
+from alexnet_mf.sweep import run as sweep_run
 from alexnet_mf.sweep.report import report as sweep_report
 from alexnet_mf.training import listing, metrics, record, run
 from alexnet_mf.training.opened import backend_of, open_weights
@@ -150,7 +150,7 @@ def answer(reader: str, folder: str) -> str:
 def main() -> None:
     for name in sys.argv[1:]:
         backends.load(name)
-    sweep_verb.Sweep = functools.partial(sweep_verb.Sweep, connect=no_training)
+    sweep_run.Sweep = functools.partial(sweep_run.Sweep, connect=no_training)
     train_verb.carry_out = lambda ready, *rest: ready.run.close() or 0
     data.synthetic.load = functools.cache(functools.partial(data.synthetic.load, train=40, test=10))
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():

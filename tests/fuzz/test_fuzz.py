@@ -41,11 +41,13 @@ from PIL import Image
 from played import Trainings
 
 from alexnet_mf import backends, cli, data, files, spec
+from alexnet_mf.instruments.records import plain
 from alexnet_mf.parity import trace
 from alexnet_mf.spec import layers, toml
 from alexnet_mf.spec.toml import dump
 from alexnet_mf.spec.zoo import LENET5
 from alexnet_mf.sweep.plan import Plan
+from alexnet_mf.sweep.record import Data
 from alexnet_mf.sweep.run import Sweep, begin
 from alexnet_mf.training.record import MOST_BYTES
 from alexnet_mf.weights import parameters
@@ -120,9 +122,10 @@ def swept(network: spec.Network) -> dict[str, Any]:
     """The record of a sweep that chose a learning rate, complete."""
     images = data.synthetic.load(0, train=40, test=10)
     plan = Plan("numpy", ("tiny",), seeds=(0, 1), learning_rates=(0.1, 0.5), held_out=10, epochs=2)
-    record = begin(plan, {"tiny": network}, {"name": "synthetic", "origin": images.origin, "sha256": images.digest()})
+    record = begin(plan, {"tiny": network}, Data(name="synthetic", origin=images.origin,
+                                                        sha256=images.digest()))
     played = Trainings(images.digest())
-    return Sweep(record, ["alexnet-mf", "sweep"], connect=played.connect).run()
+    return plain(Sweep(record, ["alexnet-mf", "sweep"], connect=played.connect).run())
 
 
 @pytest.fixture(scope="module")

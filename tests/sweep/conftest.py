@@ -11,6 +11,7 @@ from played import DATA, Trainings
 from alexnet_mf.instruments import machine
 from alexnet_mf.spec import zoo
 from alexnet_mf.sweep.plan import Plan
+from alexnet_mf.sweep.record import Record
 from alexnet_mf.sweep.run import Sweep, begin
 
 
@@ -24,7 +25,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Trainings:
 @pytest.fixture
 def sweep(played: Trainings) -> Callable[..., Sweep]:
     """A sweep of a plan, or one that goes on with a record."""
-    def make(record: dict[str, Any] | None = None, **plan: Any) -> Sweep:
+    def make(record: Record | None = None, **plan: Any) -> Sweep:
         if record is None:
             made = Plan("numpy", **{"nets": ("lenet5", "lenet5-relu"), "epochs": 2, **plan})
             record = begin(made, {net: zoo.get_network(net) for net in made.nets}, DATA)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from alexnet_mf import cli, data
-from alexnet_mf.cli import sweep as verb
 from alexnet_mf.spec import toml, zoo
 from alexnet_mf.sweep import record as records
+from alexnet_mf.sweep import run
 from alexnet_mf.sweep.run import Sweep
 
 
@@ -22,7 +22,7 @@ from alexnet_mf.sweep.run import Sweep
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, played: Any):
     """Run a command in this process, its trainings played."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(verb, "Sweep", functools.partial(Sweep, connect=played.connect))
+    monkeypatch.setattr(run, "Sweep", functools.partial(Sweep, connect=played.connect))
     monkeypatch.setattr(data.synthetic, "load", lambda seed, draw=data.synthetic.load: draw(seed, train=20, test=10))
     monkeypatch.setattr(data.Dataset, "digest", lambda self: "0" * 64)
 
@@ -49,8 +49,8 @@ def test_tables_record_and_picture(command):
     assert err.splitlines()[0] == "training 1/8: lenet5, none, batch 128, lr 0.9, seed 0: accuracy 0.450 in 0 s"
     assert len(err.splitlines()) == 8
     found = records.load(Path("s.json"))
-    assert found["complete"]
-    assert found["sessions"][0]["command"][:2] == ["alexnet-mf", "sweep"]
+    assert found.complete
+    assert found.sessions[0].command[:2] == ["alexnet-mf", "sweep"]
     assert Path("s.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -59,7 +59,7 @@ def test_a_sweep_that_is_there_is_not_written_over(command):
     before = Path("s.json").read_bytes()
     code, out, err = command(*SHORT, "--seeds", "5", "--json", "s.json")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "s.json: there is a sweep in it, of 2 trainings; go on with it (--resume s.json)" in err
+    assert "s.json: holds a sweep of 2 trainings; resume it (--resume s.json)" in err
     assert Path("s.json").read_bytes() == before
     Path("other.json").write_text("{}", encoding="utf-8")
     assert command(*SHORT, "--json", "other.json")[0] == 0, "a file that holds none is replaced, as elsewhere"
@@ -89,16 +89,16 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(command, played):
     code, out, err = command(*SHORT, "--seeds", "0,1", "--json", "s.json")
     assert code == 130
     assert "stopped before its end" in out
-    assert "go on with: alexnet-mf sweep --resume s.json" in err
-    assert len(records.load(Path("s.json"))["trainings"]) == 2
+    assert "resume with: alexnet-mf sweep --resume s.json" in err
+    assert len(records.load(Path("s.json")).trainings) == 2
     played.fails = lambda asked: None
     code, out, err = command("--resume", "s.json")
     assert code == 0
     assert [line.split(":")[0] for line in err.splitlines()] == ["training 3/4", "training 4/4"]
     assert "stopped" not in out
     found = records.load(Path("s.json"))
-    assert found["complete"]
-    assert len(found["sessions"]) == 2
+    assert found.complete
+    assert len(found.sessions) == 2
     before = Path("s.json").read_bytes()
     code, again, err = command("--resume", "s.json", "--plot", "s.png")
     assert (code, again, err) == (0, out, "")
@@ -132,7 +132,7 @@ def test_what_may_go_well_another_time_is_tried_again(command, played, kind, aga
     played.fails = lambda asked: None
     assert command("--resume", "s.json")[0] == 1 - again
     assert len(played.commands) - tried == again
-    assert records.load(Path("s.json"))["complete"]
+    assert records.load(Path("s.json")).complete
 
 
 def test_a_rate_that_failed_before_another_was_taken_is_not_tried_again(command, played):
@@ -157,7 +157,7 @@ def test_a_rate_that_failed_before_another_was_taken_is_not_tried_again(command,
     (["--lr", "fast"], "must be numbers, comma-separated, or own, not 'fast'"),
     (["--lr", "alexnet=fast"], "must be numbers, comma-separated, or own, not 'fast'"),
     (["--lr", "alexnet="], "must be numbers, comma-separated, or own, not ''"),
-    (["--lr", "lenet5=0.1"], "lenet5 (--lr lenet5=...), which takes no part; the networks are alexnet (--net)"),
+    (["--lr", "lenet5=0.1"], "lenet5, which takes no part; the networks are alexnet (--net)"),
     (["--lr", "0.1", "--lr", "0.2"], "--lr is there twice for all networks: name its learning rates once"),
     (["--lr", "alexnet=0.1", "--lr", "alexnet=own"], "--lr is there twice for alexnet"),
     (["--lr", "alexnet=0.1,0.2"], "--held-out"),
@@ -184,7 +184,7 @@ def test_other_images_are_refused(command, played, monkeypatch):
     monkeypatch.setattr(data.Dataset, "digest", lambda self: "1" * 64)
     code, _, err = command("--resume", "s.json")
     assert code == 2
-    assert "these are not the images it was begun with" in err
+    assert "these are not the images that the sweep started with" in err
 
 
 def test_for_real(tmp_path):
@@ -196,6 +196,12 @@ def test_for_real(tmp_path):
                           check=False)
     assert done.returncode == 0, done.stderr
     record = records.load(tmp_path / "s.json")
-    assert [len(entry["epochs_done"]) for entry in record["trainings"]] == [1, 1]
+    assert [len(entry.result.epochs) for entry in record.trainings] == [1, 1]
     again = subprocess.run([*words, "--resume", "s.json"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (again.returncode, again.stdout) == (0, done.stdout)
+
+
+def test_the_schema_of_the_record_is_printed(command):
+    code, out, err = command("--schema")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == json.loads(json.dumps(records.json_schema()))

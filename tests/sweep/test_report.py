@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
+import jsonschema
 import pytest
 
 from alexnet_mf.errors import SweepError
+from alexnet_mf.instruments.records import plain
 from alexnet_mf.sweep import plot, record
 from alexnet_mf.sweep.report import report
 
@@ -100,26 +103,35 @@ def test_the_picture_by_batch_size_has_accuracy_throughput_and_memory(sweep):
 
 
 @pytest.mark.parametrize("damage, fragment", [
-    (lambda record: record.pop("plan"), "'plan' is a required property"),
-    (lambda record: record["trainings"][0].update(seed=-1), "trainings"),
+    (lambda record: record.pop("plan"), "missing required field `plan`"),
+    (lambda record: record["trainings"][0]["training"].update(seed=-1), "trainings[0].training.seed: Expected `int`"),
+    (lambda record: record["trainings"][0].pop("result"), "trainings[0].result: missing"),
+    (lambda record: record["trainings"][0].update(result=None), "trainings[0]: either result or failed, not both or"),
+    (lambda record: record["trainings"][0].update(failed="ended"), "trainings[0]: either result or failed, not both"),
     (lambda record: record["plan"].update(epochs=0), "epochs must be at least 1"),
-    (lambda record: record["networks"].pop("lenet5"), "lenet5"),
-    (lambda record: record["trainings"][1]["epochs_done"].pop(), "training 2 has not the 2 epochs of the plan"),
-    (lambda record: record["trainings"][1].update(epochs=3), "training 2 has not the 2 epochs of the plan"),
-    (lambda record: record["networks"]["lenet5"].update(input=[1]), "damaged"),
-    (lambda record: record.update(format=2), "its format is 2, and this program reads 1"),
-    (lambda record: record.update(kind="bench"), "not a record of `sweep --json`"),
+    (lambda record: record["networks"].pop("lenet5"), "the network lenet5 is not in it"),
+    (lambda record: record["trainings"][1]["result"]["epochs"].pop(), "trainings[1] does not have the 2 epochs"),
+    (lambda record: record["trainings"][1]["training"].update(epochs=3), "trainings[1] does not have the 2 epochs"),
+    (lambda record: record["networks"]["lenet5"].update(input=[1]), "damaged: networks: "),
+    (lambda record: record.update(format=1), "its format is 1, this version reads 2"),
+    (lambda record: record.update(kind="bench"), "not a record of sweep"),
 ])
 def test_a_damaged_record_is_told(sweep, tmp_path, damage, fragment):
     whole = sweep().run()
+    values = plain(whole)
     path = tmp_path / "sweep.json"
-    path.write_text(json.dumps(whole), encoding="utf-8")
-    assert record.load(path) == json.loads(json.dumps(whole))
-    damage(whole)
-    path.write_text(json.dumps(whole), encoding="utf-8")
-    with pytest.raises(SweepError, match=fragment) as caught:
+    path.write_text(json.dumps(values), encoding="utf-8")
+    assert record.load(path) == whole
+    damage(values)
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(SweepError, match=re.escape(fragment)) as caught:
         record.load(path)
     assert str(path) in str(caught.value)
+
+
+def test_the_schema_is_one_and_takes_what_the_program_writes(sweep):
+    jsonschema.Draft202012Validator.check_schema(record.json_schema())
+    jsonschema.validate(plain(sweep().run()), record.json_schema(), jsonschema.Draft202012Validator)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"kind": "sweep"}'])

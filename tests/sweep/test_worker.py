@@ -38,7 +38,7 @@ def test_it_trains_as_the_loop_does(worker, small):
     images = data.synthetic.load(0)
     model = backends.load("numpy").build(small, parameters.initialise(small, 3))
     expected = loop.train(model, images.train, images.test, RECIPE, 3)
-    assert answer["epochs_done"] == [dataclasses.asdict(epoch) for epoch in expected.epochs]
+    assert answer["epochs"] == [dataclasses.asdict(epoch) for epoch in expected.epochs]
     assert (answer["device"], answer["precision"], answer["images_timed"]) == ("cpu", "float64", 32)
     assert answer["data_sha256"] == images.digest()
     assert answer["versions"]["numpy"] == np.__version__
@@ -46,7 +46,7 @@ def test_it_trains_as_the_loop_does(worker, small):
 
 def test_it_trains_in_every_backend(worker, small, backend_name):
     answer = worker.handle(command(small, backend=backend_name))
-    assert [epoch["epoch"] for epoch in answer["epochs_done"]] == [1, 2]
+    assert [epoch["epoch"] for epoch in answer["epochs"]] == [1, 2]
     assert backend_name in answer["versions"]
     assert (answer["device"] == "cpu") is (answer["peak_device_memory_bytes"] is None)
 
@@ -63,7 +63,7 @@ def test_images_held_out_are_tested_on_and_not_trained_on(worker, small):
         split(images, count)
     recipe = dataclasses.asdict(dataclasses.replace(RECIPE, test_images=None))
     answer = worker.handle(command(small, held_out=7, recipe=recipe))
-    right = answer["epochs_done"][-1]["test_accuracy"] * 7
+    right = answer["epochs"][-1]["test_accuracy"] * 7
     assert right == pytest.approx(round(right)), "a share of seven images"
 
 
@@ -93,6 +93,6 @@ def test_in_a_process_of_its_own(worker, small):
         answer = process.ask(command(small))
     finally:
         process.close()
-    assert answer["epochs_done"] == worker.handle(command(small))["epochs_done"]
+    assert answer["epochs"] == worker.handle(command(small))["epochs"]
     if sys.platform == "linux":
         assert 10**7 < answer["peak_memory_bytes"] < 10**9

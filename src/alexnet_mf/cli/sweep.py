@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import backends, data, files
+from alexnet_mf import backends, files
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import (
     add_data,
@@ -21,15 +20,15 @@ from alexnet_mf.cli.arguments import (
     given_flags,
     seed,
 )
+from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.cli.progress import Display, DownloadDisplay
 from alexnet_mf.data import augmentation
 from alexnet_mf.errors import SweepError
-from alexnet_mf.spec.toml import find_network
-from alexnet_mf.sweep import record as records
+from alexnet_mf.instruments.records import plain, to_json
 from alexnet_mf.sweep.plan import Plan, Training
+from alexnet_mf.sweep.record import Entry, Record, json_schema, load
 from alexnet_mf.sweep.report import Report, augment_text, report
-from alexnet_mf.sweep.run import Sweep, begin
-from alexnet_mf.training.job import check_takes_grey_images
+from alexnet_mf.sweep.run import Progress, sweep
 from alexnet_mf.training.recipe import BOOK
 
 OWN = "own"
@@ -74,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on with a sweep from its JSON file, which grows, and try again what was ended or did not "
              "fit; what is in it decides all else (default: a new one)")
     add_json(parser)
+    add_schema(parser, json_schema)
     add("--plot", type=Path, metavar="FILE",
         help="draw accuracy by epoch, or by batch size with throughput and memory, as PNG; takes matplotlib")
 
@@ -123,108 +123,94 @@ def run(options: argparse.Namespace) -> int:
     drawing = output.drawing("alexnet_mf.sweep.plot", "--plot") if options.plot else None
     if options.json and not options.resume:
         check_new(Path(options.json))
-    record = resumed(options) if options.resume else begun(options)
+    plan: Plan | Record = resumed(options) if options.resume else begun(options)
     destination = options.json or (str(options.resume) if options.resume else None)
-    display = SweepDisplay(options.json == "-", error=True)
+    latest: list[Record] = []
 
-    def save(now: dict[str, Any]) -> None:
+    def save(record: Record) -> None:
+        latest[:] = [record]
         if destination and destination != "-":
-            keep(Path(destination), now)
+            write(Path(destination), to_json(record))
 
-    sweep = Sweep(record, ["alexnet-mf", *options.words], display.progress, save,
-                  str(options.data_dir) if options.data_dir else None)
+    display = SweepDisplay(options.json == "-", error=True)
     try:
         with display:
-            sweep.run()
+            record = sweep(plan, data_name=options.data, data_dir=options.data_dir,
+                           command=["alexnet-mf", *options.words], notify=output.notice,
+                           report_progress=display.progress,
+                           download=DownloadDisplay("Fashion-MNIST", options.json == "-"), save=save)
     except BaseException:  # Ctrl-C too: what is finished is kept, and shown
-        if record["trainings"]:
-            tell(record, options, drawing)
+        if latest and latest[0].trainings:
+            tell(latest[0], options, drawing)
             if destination and destination != "-":
-                output.notice(f"go on with: alexnet-mf sweep --resume {destination}")
+                output.notice(f"resume with: alexnet-mf sweep --resume {destination}")
         raise
     return tell(record, options, drawing)
 
 
-def begun(options: argparse.Namespace) -> dict[str, Any]:
-    """A new record of what was asked for, checked."""
+def begun(options: argparse.Namespace) -> Plan:
+    """What was asked for, checked."""
     name = options.backend or first_installed()
     how = execution(options)
-    networks = {net: find_network(net, name) for net in options.net}
-    for network in networks.values():
-        check_takes_grey_images(network)
     augments = tuple(dict.fromkeys(options.augment or [()]))
     by_network = rates_by_network(options.lr or [])
     for_all = by_network.pop("", ())
-    plan = Plan(name, options.net, options.seeds, options.batch_size, augments, options.epochs, for_all, by_network,
+    return Plan(name, options.net, options.seeds, options.batch_size, augments, options.epochs, for_all, by_network,
                 options.held_out, options.lr_epochs, options.limit_train, options.limit_test, options.device,
                 how.precision, tuple(sorted(how.without)), tuple(sorted(how.also)), options.momentum)
-    return begin(plan, networks, load_data(options.data, options))
 
 
-def resumed(options: argparse.Namespace) -> dict[str, Any]:
-    """The record of a sweep to go on with.
+def resumed(options: argparse.Namespace) -> Record:
+    """The record of a sweep to resume.
 
     Raises:
-        SweepError: where it cannot be read, a flag contradicts it, or the images are others.
+        SweepError: if it cannot be read, or a flag contradicts it.
     """
     for name in given_flags(add_arguments, options.words[1:]):
         if name not in FREE:
             raise SweepError(f"--resume takes all that decides the trainings from {options.resume}: leave out "
                              f"--{name.replace('_', '-')}, or start a new sweep")
-    record = records.load(options.resume)
-    records.forget_failures(record)
+    record = load(options.resume)
     output.check_writable(options.resume)
-    if not record["complete"]:
-        images = load_data(record["data"]["name"], options)
-        if images["sha256"] != record["data"]["sha256"]:
-            raise SweepError(f"{options.resume}: these are not the images it was begun with "
-                             f"({record['data']['origin']}); name their folder with --data-dir")
     return record
 
 
-def load_data(name: data.DatasetName, options: argparse.Namespace) -> dict[str, str]:
-    """Make sure that the images are there, before any process asks for them; what the record says of them."""
-    images, why = data.load(name, options.data_dir, progress=DownloadDisplay("Fashion-MNIST", options.json == "-"))
-    if why:
-        output.notice(why)
-    return {"name": images.name, "origin": images.origin, "sha256": images.digest()}
-
-
-def keep(path: Path, record: dict[str, Any]) -> None:
-    """Write the record, whole or not at all."""
+def write(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
     try:
-        files.write(path, (json.dumps(record, indent=2) + "\n").encode())
+        files.write(path, content)
     except OSError as error:
-        raise SweepError(f"{path}: cannot be written ({error.strerror}); name another file (--json)") from error
+        raise SweepError(f"{path}: cannot be written ({error.strerror}); name another file") from error
 
 
 def check_new(path: Path) -> None:
-    """A sweep that is there already is not written over: it may have taken hours.
+    """Refuse to overwrite a sweep: it may have taken hours.
 
     Raises:
-        SweepError: where the file holds one.
+        SweepError: if the file holds one.
     """
     try:
-        record = records.load(path) if path.is_file() else None
+        record = load(path) if path.is_file() else None
     except SweepError:
         return
-    if record and record["trainings"]:
-        raise SweepError(f"{path}: there is a sweep in it, of {len(record['trainings'])} trainings; go on with it "
-                         f"(--resume {path}), or name another file")
+    if record and record.trainings:
+        raise SweepError(f"{path}: holds a sweep of {len(record.trainings)} trainings; resume it (--resume {path}), "
+                         f"or name another file")
 
 
 class SweepDisplay(Display):
     """A line for each training that is over, and how far the one is that is not."""
 
-    def progress(self, training: Training, number: int, count: int, now: dict[str, Any]) -> None:
-        """A training has begun, gone on or ended."""
+    def progress(self, training: Training, number: int, count: int, now: Progress) -> None:
+        """Show that a training starts, continues or ends."""
         if self.quiet:
             return
         label = f"training {number}/{count}"
         what = f"{training.net}, {augment_text(training.augment)}, batch {training.batch_size}, lr " \
                f"{training.learning_rate:g}, seed {training.seed}{' (held out)' if training.held_out else ''}"
-        if "whole_seconds" in now:
-            self.line(f"{label}: {what}: {outcome(now)} in {output.duration(now['whole_seconds'])}")
+        if isinstance(now, Entry):
+            outcome = now.failed or f"accuracy {now.accuracy:.3f}"
+            self.line(f"{label}: {what}: {outcome} in {output.duration(now.whole_seconds)}")
         elif now:
             rate, left = now["images_per_second"], now["seconds_left"]
             figures = [what, f"epoch {now['epoch']}/{now['epochs']}", f"loss {now['loss']:.3f}"]
@@ -232,23 +218,15 @@ class SweepDisplay(Display):
             self.show(label, now["done"], 1, figures)
 
 
-def outcome(entry: dict[str, Any]) -> str:
-    """Of a training that is over."""
-    return entry["failed"] if "failed" in entry else f"accuracy {records.accuracy(entry):.3f}"
-
-
-def tell(record: dict[str, Any], options: argparse.Namespace, drawing: Any) -> int:
-    """Tables, remarks and conditions; 1 where a training that counts failed."""
+def tell(record: Record, options: argparse.Namespace, drawing: Any) -> int:
+    """Print tables, remarks and conditions; 1 where a training that counts failed."""
     found = report(record)
     if drawing and not found.outcomes:
         output.notice(f"{options.plot}: not drawn: no training that counts went well")
     elif drawing:
-        try:
-            files.write(options.plot, drawing.png(found.outcomes))
-        except OSError as error:
-            raise SweepError(f"{options.plot}: cannot be written ({error.strerror}); name another file") from error
+        output.write_picture(options.plot, drawing.png(found.outcomes))
     if options.json == "-":
-        output.write_json("-", record)
+        output.write_json("-", plain(record))
     else:
         show(found)
     return 1 if found.failed else 0

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+
+from msgspec import Struct, field
 
 from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.errors import SweepError
+from alexnet_mf.instruments.records import Amount, AtLeastOne, Count
 from alexnet_mf.spec import Network
 from alexnet_mf.training.recipe import BOOK, Recipe, for_network
 
 
-@dataclass(frozen=True)
-class Setup:
+class Setup(Struct, frozen=True):
     """What is compared: each is trained with every seed."""
 
     net: str
@@ -22,17 +23,16 @@ class Setup:
     batch_size: int
 
 
-@dataclass(frozen=True)
-class Training:
+class Training(Struct, frozen=True, forbid_unknown_fields=True):
     """One training."""
 
     net: str
     augment: tuple[str, ...]
-    batch_size: int
-    learning_rate: float
-    seed: int
-    epochs: int
-    held_out: int
+    batch_size: AtLeastOne
+    learning_rate: Amount
+    seed: Count
+    epochs: AtLeastOne
+    held_out: Count
     """Training images that it does not see and is tested on; 0 for one that counts, which is tested on the test
     images."""
 
@@ -40,14 +40,8 @@ class Training:
     def setup(self) -> Setup:
         return Setup(self.net, self.augment, self.batch_size)
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Training:
-        """From its entry in a record."""
-        return cls(**{name: values[name] for name in cls.__dataclass_fields__} | {"augment": tuple(values["augment"])})
 
-
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
     """Every network with every augmentation, in every batch size, with every seed.
 
     The recipe is the chapter's, with a learning rate of the network's own where it has one. Of a network with several
@@ -57,16 +51,16 @@ class Plan:
 
     backend: str
     nets: tuple[str, ...] = ("alexnet",)
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Count, ...] = (0,)
     batch_sizes: tuple[int, ...] = (BOOK.batch_size,)
     augments: tuple[tuple[str, ...], ...] = ((),)
     epochs: int = BOOK.epochs
     learning_rates: tuple[float, ...] = ()
     """One for all, or several to choose from; without any, each network's own."""
-    learning_rates_of: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    learning_rates_of: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """The same for single networks, by name; those that are not in it take `learning_rates`."""
-    held_out: int = 0
-    choosing_epochs: int = 0
+    held_out: Count = 0
+    choosing_epochs: Count = 0
     """Of a training that tries a learning rate; 0 for as many as all others have."""
     train_images: int | None = None
     test_images: int | None = None
@@ -84,24 +78,18 @@ class Plan:
                 raise SweepError(f"each {what} is to be named once, and at least one")
         for net in self.learning_rates_of:
             if net not in self.nets:
-                raise SweepError(f"a learning rate is named for {net} (--lr {net}=...), which takes no part; the "
-                                 f"networks are {', '.join(self.nets)} (--net)")
+                raise SweepError(f"a learning rate is named for {net}, which takes no part; the networks are "
+                                 f"{', '.join(self.nets)} (`nets`)")
         if self.chooses and not self.held_out:
             raise SweepError("a learning rate is chosen on images that are held out of the training, never on the test "
-                             "images: say how many with --held-out (5000, say), or name one --lr")
+                             "images: say how many in `held_out` (5000, say), or name one learning rate "
+                             "(`learning_rates`)")
         if not self.chooses and (self.held_out or self.choosing_epochs):
-            raise SweepError("--held-out and --lr-epochs are for the choice among several learning rates: name them "
-                             "with --lr, comma-separated")
+            raise SweepError("`held_out` and `choosing_epochs` are for the choice among several learning rates "
+                             "(`learning_rates`)")
         given = {setup: next(iter(self.rates_of(setup.net)), 0.0) for setup in self.setups()}
         for training in [*self.choices(), *self.trainings(given)]:
             self.recipe(training)  # wrong numbers are told before anything slow
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Plan:
-        """From a record."""
-        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return cls(**plain | {"augments": tuple(map(tuple, values["augments"])), "learning_rates_of": {
-            net: tuple(rates) for net, rates in values.get("learning_rates_of", {}).items()}})
 
     def rates_of(self, net: str) -> tuple[float, ...]:
         """The learning rates that a network is to choose from; of one there is no choice, and none is its own."""
@@ -150,13 +138,3 @@ class Plan:
         return replace(BOOK, epochs=training.epochs, batch_size=training.batch_size, augment=training.augment,
                        sgd=Sgd(training.learning_rate, self.momentum), train_images=self.train_images,
                        test_images=None if training.held_out else self.test_images)
-
-    def as_json(self) -> dict[str, Any]:
-        """As JSON has it: lists for tuples."""
-        return {name: _as_lists(value) for name, value in asdict(self).items()}
-
-
-def _as_lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _as_lists(item) for key, item in value.items()}
-    return [_as_lists(item) for item in value] if isinstance(value, tuple) else value

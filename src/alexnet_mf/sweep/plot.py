@@ -43,7 +43,7 @@ def by_epoch(figure: Figure, outcomes: Sequence[Outcome]) -> None:
     """One panel, a line for each setup."""
     panel = figure.subplots()
     for number, outcome in enumerate(outcomes):
-        epochs = range(len(outcome.entries[0]["epochs_done"]))
+        epochs = range(len(outcome.results[0].epochs))
         spread(panel, [epoch + 1 for epoch in epochs], [outcome.values("test_accuracy", epoch) for epoch in epochs],
                outcome.label, look(number, len(outcomes)))
     panel.set_xlabel("epoch")

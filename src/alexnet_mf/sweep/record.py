@@ -1,74 +1,131 @@
-"""The file that remains of a sweep: conditions, plan, and every training. `schema.json` says what is in it."""
+"""The record of a sweep: conditions, plan, and every training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from alexnet_mf import files, schemas, spec
+from msgspec import Meta
+
+from alexnet_mf import spec
 from alexnet_mf.errors import AlexnetMfError, SweepError
+from alexnet_mf.instruments import records
+from alexnet_mf.instruments.machine import WholeConditions
+from alexnet_mf.instruments.records import AtLeastOne, Count, Part
 from alexnet_mf.sweep.plan import Plan, Training
 
-FORMAT = 1
-PASSING = ("ended", "does not fit")
+FORMAT: Literal[2] = 2
+Failure = Literal["does not fit", "diverged", "ended"]
+PASSING: tuple[Failure, ...] = ("ended", "does not fit")
 """Failures that may not come again: a process that was ended from outside, and memory that others had."""
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a record."""
-    return schemas.read("alexnet_mf.sweep")
+class Data(Part):
+    """The dataset."""
+
+    name: Literal["fashion-mnist", "synthetic"]
+    origin: str
+    sha256: str
 
 
-def load(path: Path) -> dict[str, Any]:
-    """A record from a file.
+class Epoch(Part):
+    """Means over an epoch of training, and the evaluation after it: on the test images, or on those held out."""
+
+    epoch: AtLeastOne
+    loss: float
+    train_accuracy: Share
+    test_loss: float
+    test_accuracy: Share
+
+
+class Result(Part):
+    """What a finished training measured."""
+
+    versions: dict[str, str]
+    settings: dict[str, Any]
+    device: str
+    description: str
+    precision: str
+    epochs: Annotated[list[Epoch], Meta(min_length=1)]
+    images_timed: Count
+    seconds: Annotated[float, Meta(ge=0, description="of the training loop: input included, device synchronized, "
+                                                     "evaluation and the first step left out")]
+    images_per_second: float | None
+    peak_memory_bytes: Annotated[int, Meta(ge=0, description="of the process, data and framework included")] | None
+    peak_device_memory_bytes: Annotated[int, Meta(ge=0, description="of a GPU, as its framework counts")] | None
+
+
+class Entry(Part):
+    """A training that is over: finished, if there is a result, or failed."""
+
+    training: Training
+    session: Annotated[int, Meta(ge=0, description="which of the sessions")]
+    whole_seconds: Annotated[float, Meta(ge=0, description="of the process, start and evaluation included")]
+    result: Result | None = None
+    failed: Failure | None = None
+    reason: str = ""
+
+    @property
+    def accuracy(self) -> float:
+        """Last accuracy of a finished training: on the test images, or on those held out."""
+        assert self.result
+        return self.result.epochs[-1].test_accuracy
+
+
+class Record(Part):
+    """One sweep."""
+
+    format: Literal[2]
+    kind: Literal["sweep"]
+    plan: Plan
+    data: Data
+    sessions: Annotated[list[WholeConditions], Meta(description="one for each start of the program")]
+    networks: Annotated[dict[str, dict[str, Any]], Meta(description="each spec that is trained, by its name in the "
+                                                                    "plan")]
+    trainings: list[Entry]
+    complete: bool
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a record."""
+    return records.json_schema(Record)
+
+
+def load(path: Path) -> Record:
+    """Read a record from a file.
 
     Raises:
-        SweepError: where it cannot be read, is no record, has another format, or is damaged; names file and place.
+        SweepError: if it cannot be read, is no record, has another format, or is damaged; names the file and the field.
     """
+    record = records.load(path, Record, "sweep", FORMAT, SweepError, lambda value: value.get("kind") == "sweep")
+    plan = record.plan
     try:
-        record = files.parse_json(files.read(path, files.MOST_JSON))
-    except OSError as error:
-        raise SweepError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise SweepError(f"{path}: not a record of `sweep --json` (no JSON)") from error
-    if not isinstance(record, dict) or record.get("kind") != "sweep":
-        raise SweepError(f"{path}: not a record of `sweep --json`")
-    if record.get("format") != FORMAT:
-        raise SweepError(f"{path}: its format is {record.get('format')!r}, and this program reads {FORMAT}; read it "
-                         f"with the alexnet_mf that wrote it, or train again")
-    wrong = schemas.problem(record, schema())
-    if wrong:
-        raise SweepError(f"{path}: damaged: {wrong}")
-    try:
-        plan = Plan.from_json(record["plan"])
-        for fields in record["networks"].values():
+        for fields in record.networks.values():
             spec.from_dict(fields)
-        for number, entry in enumerate(record["trainings"], 1):
-            training = Training.from_json(entry)
-            epochs = plan.choosing_epochs or plan.epochs if training.held_out else plan.epochs
-            if training.epochs != epochs or ("failed" not in entry and len(entry["epochs_done"]) != epochs):
-                raise ValueError(f"training {number} has not the {epochs} epochs of the plan")
-    except (AlexnetMfError, TypeError, ValueError, KeyError) as error:
-        raise SweepError(f"{path}: damaged: {error}") from error
-    missing = [net for net in record["plan"]["nets"] if net not in record["networks"]]
+    except AlexnetMfError as error:
+        raise SweepError(f"{path}: damaged: networks: {error}") from error
+    for number, entry in enumerate(record.trainings):
+        epochs = plan.choosing_epochs or plan.epochs if entry.training.held_out else plan.epochs
+        if (entry.result is None) is (entry.failed is None):
+            raise SweepError(f"{path}: damaged: trainings[{number}]: either result or failed, not both or neither")
+        if entry.training.epochs != epochs or (entry.result and len(entry.result.epochs) != epochs):
+            raise SweepError(f"{path}: damaged: trainings[{number}] does not have the {epochs} epochs of the plan")
+    missing = [net for net in plan.nets if net not in record.networks]
     if missing:
         raise SweepError(f"{path}: damaged: the network {missing[0]} is not in it")
     return record
 
 
-def forget_failures(record: dict[str, Any]) -> None:
-    """Take out the trainings that may go well another time, to be tried again; but not a learning rate that was to be
-    tried, where there are trainings at the one that was taken without it: they would not be comparable any more."""
-    settled = {Training.from_json(entry).setup for entry in record["trainings"]
-               if not entry["held_out"] and entry.get("failed") not in PASSING}
-    kept = [entry for entry in record["trainings"] if entry.get("failed") not in PASSING
-            or (entry["held_out"] and Training.from_json(entry).setup in settled)]
-    if len(kept) < len(record["trainings"]):
-        record |= {"trainings": kept, "complete": False}
+def forget_failures(record: Record) -> None:
+    """Remove the trainings that may succeed another time, so that they are tried again.
 
-
-def accuracy(entry: Mapping[str, Any]) -> float:
-    """Of a training that is over: on the test images, or on those that were held out."""
-    value: float = entry["epochs_done"][-1]["test_accuracy"]
-    return value
+    A learning rate that failed stays if trainings were done at the one that was chosen without it: they would not be
+    comparable any more.
+    """
+    settled = {entry.training.setup for entry in record.trainings
+               if not entry.training.held_out and entry.failed not in PASSING}
+    kept = [entry for entry in record.trainings if entry.failed not in PASSING
+            or (entry.training.held_out and entry.training.setup in settled)]
+    if len(kept) < len(record.trainings):
+        record.trainings, record.complete = kept, False

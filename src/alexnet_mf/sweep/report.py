@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Any
 
 from alexnet_mf.bench.tables import Table
 from alexnet_mf.data import augmentation
-from alexnet_mf.sweep.plan import Plan, Setup, Training
-from alexnet_mf.sweep.record import accuracy
+from alexnet_mf.sweep.plan import Plan, Setup
+from alexnet_mf.sweep.record import Record, Result
 from alexnet_mf.sweep.run import chosen
 
 
@@ -21,21 +20,22 @@ class Outcome:
     setup: Setup
     label: str
     """What tells it from the others of the sweep."""
-    entries: list[dict[str, Any]]
+    learning_rate: float
+    results: list[Result]
 
     def values(self, name: str, epoch: int = -1) -> list[float]:
-        """A figure of an epoch, seed by seed."""
-        return [entry["epochs_done"][epoch][name] for entry in self.entries]
+        """Return a figure of an epoch, seed by seed."""
+        return [getattr(result.epochs[epoch], name) for result in self.results]
 
     @property
     def rates(self) -> list[float]:
         """Images/s, seed by seed."""
-        return [entry["images_per_second"] for entry in self.entries if entry["images_per_second"] is not None]
+        return [result.images_per_second for result in self.results if result.images_per_second is not None]
 
     @property
     def memory(self) -> int | None:
         """The largest peak: of the device's memory where that is known, else of the process's."""
-        peaks = [entry["peak_device_memory_bytes"] or entry["peak_memory_bytes"] for entry in self.entries]
+        peaks = [result.peak_device_memory_bytes or result.peak_memory_bytes for result in self.results]
         return max((peak for peak in peaks if peak is not None), default=None)
 
 
@@ -51,16 +51,20 @@ class Report:
     """Whether a training that counts failed, or could not begin for want of a learning rate."""
 
 
-def report(record: Mapping[str, Any]) -> Report:
-    """Everything that a record shows, in words and figures."""
-    plan = Plan.from_json(record["plan"])
-    good = [entry for entry in record["trainings"] if "failed" not in entry and not entry["held_out"]]
-    outcomes = [Outcome(setup, label(plan, setup), entries) for setup in plan.setups()
-                if (entries := [entry for entry in good if Training.from_json(entry).setup == setup])]
+def report(record: Record) -> Report:
+    """Return everything that a record shows, in words and figures."""
+    plan = record.plan
+    outcomes = []
+    for setup in plan.setups():
+        good = [entry for entry in record.trainings if entry.training.setup == setup and not entry.training.held_out
+                and entry.result]
+        if good:
+            outcomes.append(Outcome(setup, label(plan, setup), good[0].training.learning_rate,
+                                    [entry.result for entry in good if entry.result]))
     tables = [choice_table(plan, record)] if plan.chooses else []
     if outcomes:
         tables += [closing_table(plan, outcomes), epochs_table(outcomes)]
-    failed = any("failed" in entry and not entry["held_out"] for entry in record["trainings"])
+    failed = any(entry.failed and not entry.training.held_out for entry in record.trainings)
     return Report(outcomes, tables, remarks(plan, record), conditions(record),
                   failed or bool(without_rate(plan, record)))
 
@@ -81,7 +85,7 @@ def augment_text(kinds: Sequence[str]) -> str:
 def closing_table(plan: Plan, outcomes: Sequence[Outcome]) -> Table:
     """The last epoch's figures."""
     rows = [[outcome.setup.net, augment_text(outcome.setup.augment), str(outcome.setup.batch_size),
-             f"{outcome.entries[0]['learning_rate']:g}", str(len(outcome.entries)),
+             f"{outcome.learning_rate:g}", str(len(outcome.results)),
              spread(outcome.values("test_accuracy")), f"{fmean(outcome.values('train_accuracy')):.3f}",
              f"{fmean(outcome.values('loss')):.3f}", f"{median(outcome.rates):,.1f}" if outcome.rates else "",
              megabytes(outcome.memory)] for outcome in outcomes]
@@ -94,25 +98,24 @@ def closing_table(plan: Plan, outcomes: Sequence[Outcome]) -> Table:
 
 def epochs_table(outcomes: Sequence[Outcome]) -> Table:
     """Test accuracy by epoch."""
-    count = max(len(entry["epochs_done"]) for outcome in outcomes for entry in outcome.entries)
+    count = max(len(result.epochs) for outcome in outcomes for result in outcome.results)
     rows = [[str(epoch + 1), *(spread(outcome.values("test_accuracy", epoch)) for outcome in outcomes)]
             for epoch in range(count)]
     return Table("test accuracy by epoch: means over the seeds, (lowest to highest)",
                  ["epoch", *(outcome.label for outcome in outcomes)], rows, list(range(len(outcomes) + 1)))
 
 
-def choice_table(plan: Plan, record: Mapping[str, Any]) -> Table:
+def choice_table(plan: Plan, record: Record) -> Table:
     """What each learning rate gave on the images held out."""
     best = chosen(record)
-    found = {Training.from_json(entry): entry for entry in record["trainings"] if entry["held_out"]}
+    found = {entry.training: entry for entry in record.trainings if entry.training.held_out}
     rates = list(dict.fromkeys(training.learning_rate for training in plan.choices()))
     rows = []
     for setup in plan.choosing:
         cells = dict.fromkeys(rates, "")
         for training in (training for training in plan.choices() if training.setup == setup and training in found):
             entry, rate = found[training], training.learning_rate
-            cells[rate] = (entry["failed"] if "failed" in entry else
-                           f"{accuracy(entry):.3f}{' *' if best.get(setup) == rate else ''}")
+            cells[rate] = entry.failed or f"{entry.accuracy:.3f}{' *' if best.get(setup) == rate else ''}"
         rows.append([label(plan, setup), *cells.values()])
     epochs = plan.choosing_epochs or plan.epochs
     return Table(f"accuracy on {plan.held_out:,} training images held out, by learning rate (* the one taken): seed "
@@ -120,46 +123,45 @@ def choice_table(plan: Plan, record: Mapping[str, Any]) -> Table:
                  ["", *(f"{rate:g}" for rate in rates)], rows, list(range(1, len(rates) + 1)))
 
 
-def remarks(plan: Plan, record: Mapping[str, Any]) -> list[str]:
+def remarks(plan: Plan, record: Record) -> list[str]:
     """What failed, and what is missing."""
     told = []
-    for entry in record["trainings"]:
-        if "failed" in entry:
-            setup = Training.from_json(entry).setup
-            rate = f", lr {entry['learning_rate']:g}" if setup in plan.choosing else ""
-            told.append(f"{label(plan, setup)}{rate}, seed {entry['seed']}: "
-                        f"{entry['failed']}: {entry['reason']}")
+    for entry in record.trainings:
+        if entry.failed:
+            setup = entry.training.setup
+            rate = f", lr {entry.training.learning_rate:g}" if setup in plan.choosing else ""
+            told.append(f"{label(plan, setup)}{rate}, seed {entry.training.seed}: {entry.failed}: {entry.reason}")
     told += [f"{label(plan, setup)}: none of these learning rates can be taken" for setup in without_rate(plan, record)]
-    if not record["complete"]:
+    if not record.complete:
         told.append("stopped before its end: this is what had been trained")
     return told
 
 
-def without_rate(plan: Plan, record: Mapping[str, Any]) -> list[Setup]:
+def without_rate(plan: Plan, record: Record) -> list[Setup]:
     """The setups that failed with each of the learning rates."""
-    tried, best = {Training.from_json(entry) for entry in record["trainings"]}, chosen(record)
+    tried, best = {entry.training for entry in record.trainings}, chosen(record)
     return [setup for setup in plan.choosing if setup not in best
             and all(one in tried for one in plan.choices() if one.setup == setup)]
 
 
-def conditions(record: Mapping[str, Any]) -> list[str]:
+def conditions(record: Record) -> list[str]:
     """Where, when, with what and by which command; what the sessions of a sweep have in common is told once."""
     lines = []
-    for at in record["sessions"]:
-        lines.append(f"{at['cpu']}, {at['physical_cores'] or '?'} cores, {at['usable_cores']} usable threads; "
-                     f"{at['platform']}; Python {at['python']}")
+    for at in record.sessions:
+        lines.append(f"{at.cpu}, {at.physical_cores or '?'} cores, {at.usable_cores} usable threads; "
+                     f"{at.platform}; Python {at.python}")
         lines += [", ".join(value if key == "name" else f"{key} {value}" for key, value in gpu.items())
-                  for gpu in at["gpus"]]
-    for entry in record["trainings"]:
-        if "versions" in entry:
-            lines.append(", ".join(f"{library} {version}" for library, version in entry["versions"].items())
-                         + f"; {entry['precision']} on {entry['device']}")
-    lines.append(record["data"]["origin"])
-    for at in record["sessions"]:
+                  for gpu in at.gpus]
+    for entry in record.trainings:
+        if result := entry.result:
+            lines.append(", ".join(f"{library} {version}" for library, version in result.versions.items())
+                         + f"; {result.precision} on {result.device}")
+    lines.append(record.data.origin)
+    for at in record.sessions:
         load = " and ".join("?" if value is None else f"{value[0]:.1f}"
-                            for value in (at["load_before"], at["load_after"]))
-        lines.append(f"{at['time']}, load {load}, revision {at['git_revision'] or 'unknown'}")
-        lines += [" ".join(at["command"])] if at["command"] else []
+                            for value in (at.load_before, at.load_after))
+        lines.append(f"{at.time}, load {load}, revision {at.git_revision or 'unknown'}")
+        lines += [" ".join(at.command)] if at.command else []
     return list(dict.fromkeys(lines))
 
 

@@ -6,72 +6,80 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from alexnet_mf import spec
+from alexnet_mf import data, spec
 from alexnet_mf.backends.execution import LEFT_OUT
+from alexnet_mf.data import fashion_mnist
 from alexnet_mf.errors import SweepError
 from alexnet_mf.instruments import machine
+from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone, WorkerProcess
+from alexnet_mf.instruments.records import parse
 from alexnet_mf.spec import Network
+from alexnet_mf.spec.toml import find_network
 from alexnet_mf.sweep.plan import Plan, Setup, Training
-from alexnet_mf.sweep.record import FORMAT, accuracy
+from alexnet_mf.sweep.record import FORMAT, Data, Entry, Record, Result, forget_failures
+from alexnet_mf.training.job import check_takes_grey_images
 
-Tell = Callable[[dict[str, Any]], None]
+Progress = dict[str, Any] | Entry | None
 
 
-def connect(without: tuple[str, ...], tell: Tell) -> Channel:
+def connect(without: tuple[str, ...], report_progress: Callable[[dict[str, Any]], None]) -> Channel:
     """A worker in a process of its own, with this interpreter."""
-    return WorkerProcess(sys.executable, "alexnet_mf.sweep.worker", {LEFT_OUT: ",".join(without)}, tell)
+    return WorkerProcess(sys.executable, "alexnet_mf.sweep.worker", {LEFT_OUT: ",".join(without)},
+                         report_progress)
 
 
 class Sweep:
     """One sweep; `record` holds what has been trained so far, at any time, also after Ctrl-C."""
 
-    def __init__(self, record: dict[str, Any], command: Sequence[str] = (),
-                 tell: Callable[[Training, int, int, dict[str, Any]], None] = lambda *progress: None,
-                 save: Callable[[dict[str, Any]], None] = lambda record: None, data_dir: str | None = None,
-                 connect: Callable[[tuple[str, ...], Tell], Channel] = connect) -> None:
+    def __init__(self, record: Record, command: Sequence[str] = (),
+                 report_progress: Callable[[Training, int, int, Progress], None] = lambda *progress: None,
+                 save: Callable[[Record], None] = lambda record: None, data_dir: str | None = None,
+                 connect: Callable[[tuple[str, ...], Callable[[dict[str, Any]], None]], Channel] = connect) -> None:
         """
         Args:
             record: a new one from `begin`, or one to go on with.
             command: the words that started the program, for the record.
-            tell: takes a training, its number, how many there are, and how it stands: nothing at its beginning, then
-                what its worker tells, and at its end its entry in the record.
+            report_progress: takes a training, its number, how many there are, and how it stands: None at its start,
+                then its worker's progress, and at its end its entry in the record.
             save: takes the record whenever there is more in it.
             data_dir: where the data set is, should that have been said.
             connect: starts a worker: settings that it leaves out from the start, and who is told of its progress.
         """
         self.record = record
-        self.plan = Plan.from_json(record["plan"])
-        self.networks: dict[str, Network] = {net: spec.from_dict(fields) for net, fields in record["networks"].items()}
-        self.tell = tell
+        self.plan = record.plan
+        self.networks: dict[str, Network] = {net: spec.from_dict(fields) for net, fields in record.networks.items()}
+        self.report_progress = report_progress
         self.save = save
         self.data_dir = data_dir
         self.connect = connect
         self._began = time.monotonic()
-        self._session = {**machine.conditions(command), "load_after": None, "seconds": 0.0}
+        self._session = WholeConditions(**machine.conditions(command))
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Record:
         """Train what has not been trained yet.
 
         Raises:
             SweepError: where a training could not even begin; says why.
         """
         if self._left():
-            self.record["sessions"].append(self._session)
+            self.record.sessions.append(self._session)
         try:
             while left := self._left():
                 self._train(left[0])
         finally:
-            self._session |= {"load_after": machine.load(), "seconds": time.monotonic() - self._began}
-            self.record["complete"] = not self._left()
+            self._session.load_after = machine.load()
+            self._session.seconds = time.monotonic() - self._began
+            self.record.complete = not self._left()
             self.save(self.record)
         return self.record
 
     def _left(self) -> list[Training]:
         """The trainings that are still to be done; those that count come when their learning rate is known."""
-        tried = {Training.from_json(entry) for entry in self.record["trainings"]}
+        tried = {entry.training for entry in self.record.trainings}
         choices = [training for training in self.plan.choices() if training not in tried]
         if choices:
             return choices
@@ -82,57 +90,110 @@ class Sweep:
 
     def _train(self, training: Training) -> None:
         """One training in a process of its own, and its entry in the record."""
-        done, count = len(self.record["trainings"]), len(self.plan.choices()) + len(self.plan.setups()) * len(
+        done, count = len(self.record.trainings), len(self.plan.choices()) + len(self.plan.setups()) * len(
             self.plan.seeds)
-        self.tell(training, done + 1, count, {})
+        self.report_progress(training, done + 1, count, None)
         began = time.monotonic()
-        plan, entry = self.plan, {**asdict(training), "augment": list(training.augment),
-                                  "session": len(self.record["sessions"]) - 1}
-        channel = self.connect(plan.without, lambda progress: self.tell(training, done + 1, count, progress))
+        plan = self.plan
+        channel = self.connect(plan.without, lambda progress: self.report_progress(training, done + 1, count, progress))
         try:
             answer = channel.ask({
-                "do": "train", "backend": plan.backend, "network": self.record["networks"][training.net],
+                "do": "train", "backend": plan.backend, "network": self.record.networks[training.net],
                 "device": plan.device, "precision": plan.precision, "without": list(plan.without),
                 "also": list(plan.also), "recipe": asdict(plan.recipe(training)), "seed": training.seed,
-                "data_name": self.record["data"]["name"], "data_dir": self.data_dir, "held_out": training.held_out})
+                "data_name": self.record.data.name, "data_dir": self.data_dir, "held_out": training.held_out})
         except WorkerGone as error:
             answer = {"failed": "ended", "reason": str(error)}
         except WorkerFailed as error:
             raise SweepError(str(error)) from error  # the next would fail alike: no device, no framework, no data
         finally:
             channel.close()
-        digest = answer.pop("data_sha256", self.record["data"]["sha256"])
-        if digest != self.record["data"]["sha256"]:
-            raise SweepError(f"these are not the images that the sweep was begun with "
-                             f"({self.record['data']['origin']}); name their folder with --data-dir")
-        entry |= {"whole_seconds": time.monotonic() - began, **answer}
-        self.record["trainings"].append(entry)
-        self._session["seconds"] = time.monotonic() - self._began
+        entry = Entry(training=training, session=len(self.record.sessions) - 1,
+                      whole_seconds=time.monotonic() - began)
+        if "failed" in answer:
+            entry.failed, entry.reason = answer["failed"], answer["reason"]
+        else:
+            check_images(answer.pop("data_sha256"), self.record)
+            entry.result = parse(answer, Result)
+        self.record.trainings.append(entry)
+        self._session.seconds = time.monotonic() - self._began
         self.save(self.record)
-        self.tell(training, done + 1, count, entry)
+        self.report_progress(training, done + 1, count, entry)
 
 
-def begin(plan: Plan, networks: Mapping[str, Network], data: Mapping[str, str]) -> dict[str, Any]:
-    """A record with nothing trained yet.
+def sweep(plan: Plan | Record, *, data_name: data.DatasetName = "auto", data_dir: Path | None = None,
+          command: Sequence[str] = (), notify: Callable[[str], None] = lambda line: None,
+          report_progress: Callable[[Training, int, int, Progress], None] = lambda *progress: None,
+          download: fashion_mnist.Progress | None = None,
+          save: Callable[[Record], None] = lambda record: None) -> Record:
+    """Train every network of a plan with every augmentation, batch size and seed, each in a process of its own.
+
+    Args:
+        plan: what to train, or the record of a sweep to resume: it trains what is missing, and tries again what was
+            ended or did not fit.
+        data_name: dataset of a new sweep.
+        data_dir: folder of the Fashion-MNIST files.
+        command: words for the record; the call of this function without them.
+        notify: takes a line that the user should know.
+        report_progress: see `Sweep`.
+        download: shows the progress of a download; see `alexnet_mf.data.load`.
+        save: takes the record whenever there is more in it.
+
+    Raises:
+        SweepError: if the images are not those that the sweep started with, or a training could not start.
+        AlexnetMfError: if something else cannot be done as asked.
+    """
+    record = plan if isinstance(plan, Record) else None
+    if record:
+        forget_failures(record)
+    networks = {net: find_network(net, plan.backend) for net in plan.nets} if isinstance(plan, Plan) else {}
+    for network in networks.values():
+        check_takes_grey_images(network)
+    if record is None or not record.complete:  # before any process asks for them
+        images, notice = data.load(record.data.name if record else data_name, data_dir, progress=download)
+        if notice:
+            notify(notice)
+        if record:
+            check_images(images.digest(), record)
+        else:
+            assert isinstance(plan, Plan)
+            record = begin(plan, networks, parse({"name": images.name, "origin": images.origin,
+                                                  "sha256": images.digest()}, Data))
+    call = "resume" if isinstance(plan, Record) else repr(plan)
+    return Sweep(record, command or [f"alexnet_mf.sweep({call})"], report_progress, save,
+                 str(data_dir) if data_dir else None).run()
+
+
+def check_images(digest: str, record: Record) -> None:
+    """Make sure that these are the images that a sweep started with.
+
+    Raises:
+        SweepError: if not.
+    """
+    if digest != record.data.sha256:
+        raise SweepError(f"these are not the images that the sweep started with ({record.data.origin}); name their "
+                         f"folder (`data_dir`)")
+
+
+def begin(plan: Plan, networks: Mapping[str, Network], data: Data) -> Record:
+    """Return a record with nothing trained yet.
 
     Args:
         networks: by the names in the plan.
-        data: name, origin and sha256 of the data set.
     """
-    return {"format": FORMAT, "kind": "sweep", "plan": plan.as_json(), "data": dict(data), "sessions": [],
-            "networks": {net: spec.as_dict(network) for net, network in networks.items()}, "trainings": [],
-            "complete": False}
+    return Record(format=FORMAT, kind="sweep", plan=plan, data=data, sessions=[], trainings=[], complete=False,
+                  networks={net: spec.as_dict(network) for net, network in networks.items()})
 
 
-def chosen(record: Mapping[str, Any]) -> dict[Setup, float]:
+def chosen(record: Record) -> dict[Setup, float]:
     """The learning rate with the best accuracy on the images held out, of each setup that has one; the smaller of two
     that are equally good."""
     best: dict[Setup, tuple[float, float]] = {}
-    for entry in record["trainings"]:
-        if not entry["held_out"] or "failed" in entry:
+    for entry in record.trainings:
+        training = entry.training
+        if not training.held_out or entry.failed:
             continue
-        training = Training.from_json(entry)
-        found = (accuracy(entry), -training.learning_rate)
+        found = (entry.accuracy, -training.learning_rate)
         if training.setup not in best or found > best[training.setup]:
             best[training.setup] = found
     return {setup: -negative for setup, (_, negative) in best.items()}

@@ -68,7 +68,7 @@ class Worker:
         described = {entry.name: entry.description for entry in loaded.devices()}
         return {"versions": loaded.versions(), "settings": loaded.settings(), "device": device,
                 "description": described.get(device, ""), "precision": find_precision(loaded, device, precision),
-                "data_sha256": images.digest(), "epochs_done": [asdict(epoch) for epoch in result.epochs],
+                "data_sha256": images.digest(), "epochs": [asdict(epoch) for epoch in result.epochs],
                 "images_timed": result.images, "seconds": result.seconds,
                 "images_per_second": rate if math.isfinite(rate) else None, "peak_memory_bytes": peak_memory(),
                 "peak_device_memory_bytes": loaded.peak_memory(device) if isinstance(loaded, Measurable) else None}
@@ -95,7 +95,7 @@ def split(images: Dataset, held_out: int) -> tuple[LabelledImages, LabelledImage
         return images.train, images.test
     left = len(images.train) - held_out
     if left < 1:
-        raise DataError(f"there are {len(images.train)} training images: hold out fewer than that (--held-out)")
+        raise DataError(f"there are {len(images.train)} training images: hold out fewer than that (`held_out`)")
     train = images.train
     return train.first(left), LabelledImages(train.images[left:], train.labels[left:])
 
