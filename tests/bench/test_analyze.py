@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 
 from alexnet_mf import backends, spec
+from alexnet_mf.analysis import measure as measurements
 from alexnet_mf.analysis.measure import Memory, measure
+from alexnet_mf.analysis.record import Record, json_schema
+from alexnet_mf.analysis.run import analyze
 from alexnet_mf.bench import worker
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments.process import WorkerFailed, WorkerGone
+from alexnet_mf.instruments.records import parse, plain
 from alexnet_mf.spec import layers, zoo
 
 
@@ -30,7 +35,7 @@ def test_times_and_ceilings_are_the_devices(measured):
     assert all(taken.n == 3 for taken in found.seconds.values())
     assert (found.ceilings.flops, found.ceilings.bandwidth) == (2.0**40, 2.0**31)
     assert (found.device, found.description, found.precision) == ("cpu", "a device that a test plays", "float32")
-    assert found.versions == {"fake": "1.0"} and found.conditions["command"] == ["alexnet-mf", "analyze"]
+    assert found.versions == {"fake": "1.0"} and found.conditions.command == ["alexnet-mf", "analyze"]
 
 
 def test_steps_have_the_recipes_momentum(measured, fake):
@@ -81,7 +86,7 @@ def test_a_worker_that_fails_is_told_and_ended(measured, local, what, said):
     def connect(python: str, without: tuple[str, ...]) -> Failing:
         made.append(Failing(local(python, without), what, WorkerGone("backend torch: no such luck")))
         return made[-1]
-    with pytest.raises(BenchError, match=f"^backend {said}; --no-measure"):
+    with pytest.raises(BenchError, match=f"^backend {said}; .*`measure=False`"):
         measured(connect=connect)
     assert made[0].closed
 
@@ -132,3 +137,29 @@ def test_a_process_measures_every_backend_and_three_channels(backend_name):
     assert found.memory.allocator is None, "a CPU has no allocator that tells"
     assert found.precision == ("float64" if backend_name == "numpy" else "float32")
     assert backends.BACKENDS[backend_name].framework in found.versions
+
+
+# The function of the verb
+
+
+def test_the_function_records_how_it_was_called_and_gives_the_arithmetic_first(fake, local, small, monkeypatch):
+    monkeypatch.setattr(measurements.measure, "__kwdefaults__", {**measurements.measure.__kwdefaults__,
+                                                                 "connect": local})
+    first = []
+    analysis = analyze(small, "torch", batch_size=4, rounds=2, report_costs=first.append)
+    assert [one.measured for one in first] == [None] and first[0].costs == analysis.costs
+    assert analysis.measured.seconds["step"].median == 4.0
+    (command,) = analysis.measured.conditions.command
+    assert command == ("alexnet_mf.analyze('small', 'torch', batch_size=4, recipe='quick', device='auto', rounds=2, "
+                       "sample_seconds=0.2)")
+    values = plain(analysis.record())
+    jsonschema.validate(values, json_schema(), jsonschema.Draft202012Validator)
+    assert values["measured"]["measured_seconds"]["step"]["median"] == 4.0
+    assert parse(values, Record) == analysis.record()
+
+
+def test_the_arithmetic_alone_takes_no_backend(small):
+    analysis = analyze(small, measure=False)
+    assert analysis.holds and plain(analysis.record())["measured"] is None
+    with pytest.raises(BenchError, match="unknown recipe 'slow'; known: "):
+        analyze(small, measure=False, recipe="slow")

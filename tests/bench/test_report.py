@@ -100,7 +100,7 @@ def test_first_call_peak_memory_and_spread(record, find):
     assert cell(found, "torch float32", "step", "spread") == "10 %"
     result["peak_device_memory_bytes"] = 5_000_000
     column = "peak memory (process/device; to the book's)"
-    assert cell(make([record]), "torch float32", "step", column) == "5 MB", "a device's is not held against a process's"
+    assert cell(make([record]), "torch float32", "step", column) == "5.00 MB", "not compared with a process"
 
 
 def test_without_enough_rounds_there_is_no_interval(measured):

@@ -13,11 +13,11 @@ import pytest
 from console import assert_one_line
 
 from alexnet_mf import backends, spec
+from alexnet_mf.analysis import measure as measurements
 from alexnet_mf.analysis.costs import costs
 from alexnet_mf.analysis.measure import PHASES, Measured, Memory
 from alexnet_mf.analysis.peak import predicted_peak
 from alexnet_mf.analysis.roofline import Ceilings
-from alexnet_mf.cli import analyze
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.statistics import estimate
@@ -107,11 +107,11 @@ def measured(monkeypatch):
         asked.update(options, network=network.name, backend=backend, device=device, batch_size=batch_size,
                      momentum=momentum)
         seconds = {what: estimate([0.5] * options["rounds"]) for what in (*PHASES, "matrix product", "copy")}
-        found = machine.conditions([])
+        found = machine.Conditions(**machine.conditions([]))
         return Measured(backend, "cuda:0" if asked.get("allocator") else "cpu", "a GPU", "float32", {"torch": "1.0"},
                         asked.get("settings", {}), seconds, Ceilings(300e9, 20e9),
                         Memory(300, 900, asked.get("allocator")), found)
-    monkeypatch.setattr(analyze, "measure", run)
+    monkeypatch.setattr(measurements, "measure", run)
     for module in (backends, backends.registry):
         monkeypatch.setattr(module, "is_installed", lambda name: name in ("mxnet", "numpy"))
     return asked
@@ -177,8 +177,8 @@ def test_json_alone_on_standard_output(command, measured):
 
 def test_what_cannot_be_measured_is_told_after_the_table(command, measured, monkeypatch):
     def fail(*words: Any, **options: Any) -> Any:
-        raise BenchError("backend mxnet: step: it broke; --no-measure gives the table without it")
-    monkeypatch.setattr(analyze, "measure", fail)
+        raise BenchError("backend mxnet: step: it broke; the arithmetic alone (`measure=False`) needs none")
+    monkeypatch.setattr(measurements, "measure", fail)
     outcome = command("analyze", "--device", "cpu", "--backend", "mxnet")
     assert_one_line(outcome, "backend mxnet: step: it broke", "--no-measure")
     assert "Computation: " in outcome.out

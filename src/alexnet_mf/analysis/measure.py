@@ -16,7 +16,7 @@ from alexnet_mf.analysis.roofline import Ceilings
 from alexnet_mf.bench.plan import CEILINGS, ITEM_BYTES, OURS
 from alexnet_mf.bench.run import connect
 from alexnet_mf.errors import BenchError
-from alexnet_mf.instruments.machine import conditions
+from alexnet_mf.instruments.machine import Conditions, conditions
 from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone
 from alexnet_mf.instruments.statistics import Estimate, estimate
 
@@ -67,7 +67,7 @@ class Measured:
     """A call of each of PHASES and of the two ceilings."""
     ceilings: Ceilings
     memory: Memory
-    conditions: dict[str, Any]
+    conditions: Conditions
 
     @property
     def threads(self) -> int | None:
@@ -96,14 +96,14 @@ def _prepare(channel: Channel, phase: str) -> dict[str, Any]:
 
 def measure(network: spec.Network, backend: str, device: str, batch_size: int, momentum: float, *,
             rounds: int = ROUNDS, sample_seconds: float = SAMPLE_SECONDS, seed: int = 0, command: Sequence[str] = (),
-            tell: Callable[[str], None] = lambda line: None,
+            report_progress: Callable[[str], None] = lambda line: None,
             connect: Callable[[str, tuple[str, ...]], Channel] = connect) -> Measured:
     """Start a worker, and measure.
 
     Args:
         momentum: of the training steps.
         command: that asked for it, to be recorded.
-        tell: takes a line on what goes on.
+        report_progress: takes a line on what is being done.
         connect: starts a worker.
 
     Raises:
@@ -111,10 +111,10 @@ def measure(network: spec.Network, backend: str, device: str, batch_size: int, m
     """
     precision = default_precision(backend)
     assert precision in ITEM_BYTES
-    what, machine = "starting", conditions(list(command))
+    what, machine = "starting", Conditions(**conditions(list(command)))
     channel = connect(sys.executable, ())
     try:
-        tell(f"starting {backend}")
+        report_progress(f"starting {backend}")
         started = channel.ask({
             "do": "start", "backend": backend, "style": OURS, "network": spec.as_dict(network), "device": device,
             "precision": precision, "without": [], "also": [], "batch_size": batch_size, "epoch_batches": 1,
@@ -123,18 +123,19 @@ def measure(network: spec.Network, backend: str, device: str, batch_size: int, m
         memory = channel.ask({"do": "memory"})
         amounts, peaks = {}, {}
         for what in (*PHASES, *CEILINGS):
-            tell(f"warming up {what}")
+            report_progress(f"warming up {what}")
             prepared = _prepare(channel, what)
             amounts[what], peaks[what] = prepared["work"], prepared["peak_memory_bytes"]
         seconds: dict[str, list[float]] = {what: [] for what in (*PHASES, *CEILINGS)}
         for number in range(rounds):
-            tell(f"round {number + 1}/{rounds}")
+            report_progress(f"round {number + 1}/{rounds}")
             for what in list(seconds)[::1 if number % 2 else -1]:
                 sample = channel.ask({"do": "sample", "phase": what})
                 seconds[what].append(sample["seconds"] / sample["calls"])
     except WorkerFailed as error:
         said = str(error).removeprefix(f"backend {backend}: ")
-        raise BenchError(f"backend {backend}: {what}: {said}; --no-measure gives the table without it") from error
+        raise BenchError(f"backend {backend}: {what}: {said}; the arithmetic alone needs none (`measure=False`)"
+                         ) from error
     finally:
         channel.close()
     taken = {what: estimate(values) for what, values in seconds.items()}

@@ -7,23 +7,29 @@ import sys
 from typing import Any
 
 from alexnet_mf import backends
-from alexnet_mf.analysis import words
-from alexnet_mf.analysis.costs import Costs, LayerCost, Work, costs
-from alexnet_mf.analysis.measure import ROUNDS, SAMPLE_SECONDS, TOLERANCE, Measured, default_precision, measure
-from alexnet_mf.analysis.peak import Peak, predicted_peak
-from alexnet_mf.analysis.record import as_json
+from alexnet_mf.analysis import sentences
+from alexnet_mf.analysis.costs import Costs, LayerCost, Work
+from alexnet_mf.analysis.measure import ROUNDS, SAMPLE_SECONDS, TOLERANCE, Measured
+from alexnet_mf.analysis.peak import Peak
+from alexnet_mf.analysis.record import json_schema
 from alexnet_mf.analysis.roofline import layer_times, predictions
-from alexnet_mf.bench.plan import ITEM_BYTES
+from alexnet_mf.analysis.run import Analysis, analyze
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json, add_network, at_least_one, first_installed, given_flags
 from alexnet_mf.cli.bench import positive
-from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, OutOfMemory
-from alexnet_mf.instruments import machine
+from alexnet_mf.cli.flags import add_schema
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
+from alexnet_mf.instruments.records import plain
 from alexnet_mf.instruments.statistics import title_of_medians
-from alexnet_mf.instruments.units import estimate_text
-from alexnet_mf.spec.toml import find_network
-from alexnet_mf.training.memory import check_fits_machine
-from alexnet_mf.training.recipe import RECIPES, Recipe, for_network
+from alexnet_mf.instruments.units import (
+    bytes_text,
+    estimate_text,
+    percent_text,
+    rate_text,
+    seconds_text,
+    three_digits,
+)
+from alexnet_mf.training.recipe import RECIPES, Recipe
 
 ONLY_MEASURED = ("device", "rounds", "sample_seconds")
 """Flags of what is measured."""
@@ -47,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"the least length of a sample in seconds (default: {SAMPLE_SECONDS})")
     add("--plot", metavar="FILE", help="draw the roofline as PNG; takes matplotlib")
     add_json(parser)
+    add_schema(parser, json_schema)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -54,39 +61,32 @@ def run(options: argparse.Namespace) -> int:
     drawing = importer(options) if options.plot else None
     if not options.measure:
         check_measures(options)
-    backend = options.backend or (backend_to_measure() if options.measure else "torch")
-    network = find_network(options.net, backend)
-    recipe = for_network(RECIPES[options.recipe], network)
-    found = costs(network, options.batch_size or recipe.batch_size, ITEM_BYTES[default_precision(backend)],
-                  recipe.sgd.momentum > 0)
-    peak = predicted_peak(found)
+    backend = options.backend or (backend_to_measure() if options.measure else None)
     quiet = options.json == "-"
-    if not quiet:
-        show_costs(found, recipe)
-        for line in words.conclusions(found):
-            output.say(f"\n{line}")
-        output.say(f"\nPredicted peak of a training step, tensors alone, as PyTorch makes and frees them: "
-                   f"{words.size(peak.bytes)}, at {peak.moment}.")
-    measured = None
-    if options.measure:
-        if options.device == "cpu" or not machine.gpus():
-            try:
-                check_fits_machine(network, found.batch_size, found.item_bytes)
-            except OutOfMemory as error:
-                raise OutOfMemory(f"{error}; --no-measure needs none") from error
-        measured = measure(network, backend, options.device, found.batch_size, recipe.sgd.momentum,
-                           rounds=options.rounds, sample_seconds=options.sample_seconds,
-                           command=["alexnet-mf", *options.words], tell=tell)
+
+    def show(analysis: Analysis) -> None:
         if not quiet:
-            show_measured(found, peak, measured)
+            show_costs(analysis.costs, analysis.recipe)
+            for line in sentences.conclusions(analysis.costs):
+                output.say(f"\n{line}")
+            output.say(f"\nPredicted peak of a training step, tensors alone, as PyTorch makes and frees them: "
+                       f"{bytes_text(analysis.peak.bytes)}, at {analysis.peak.moment}.")
+
+    analysis = analyze(options.net, backend, batch_size=options.batch_size, recipe=options.recipe,
+                       measure=options.measure, device=options.device, rounds=options.rounds,
+                       sample_seconds=options.sample_seconds, command=["alexnet-mf", *options.words],
+                       report_progress=show_progress, report_costs=show)
+    measured = analysis.measured
+    if measured and not quiet:
+        show_measured(analysis.costs, analysis.peak, measured)
     if drawing and measured:
-        title = f"{network.name}, {measured.backend} {measured.precision} on {where(measured)}"
+        title = f"{analysis.costs.network.name}, {measured.backend} {measured.precision} on {where(measured)}"
         seconds = {phase: estimate.median for phase, estimate in measured.seconds.items()}
-        output.write_picture(options.plot, drawing.png(found, measured.ceilings, seconds, title))
+        output.write_picture(options.plot, drawing.png(analysis.costs, measured.ceilings, seconds, title))
     if options.json:
-        output.write_json(options.json, as_json(found, recipe, peak, measured))
-    if measured and not measured.memory.holds(peak.bytes):
-        output.notice(f"the prediction of memory does not hold: it is off by more than {words.percent(TOLERANCE)}")
+        output.write_json(options.json, plain(analysis.record()))
+    if not analysis.holds:
+        output.notice(f"the prediction of memory does not hold: it is off by more than {percent_text(TOLERANCE)}")
         return 1
     return 0
 
@@ -125,8 +125,8 @@ def check_measures(options: argparse.Namespace) -> None:
             raise AlexnetMfError(f"--no-measure measures nothing: leave out --{name.replace('_', '-')}")
 
 
-def tell(line: str) -> None:
-    """What goes on, for those who wait."""
+def show_progress(line: str) -> None:
+    """Show on a terminal what is being done."""
     if sys.stderr.isatty():
         output.notice(line)
 
@@ -168,18 +168,18 @@ def held_cells(layer: LayerCost, whole: int) -> list[str]:
 
 def work_cells(work: Work, whole: Work) -> list[str]:
     """A layer's half of the second table."""
-    return [words.rate(work.macs, "").rstrip() if work.macs else "", share(work.macs, whole.macs), cell(work.traffic),
-            share(work.traffic, whole.traffic), words.number(work.intensity) if work.macs else ""]
+    return [rate_text(work.macs, "").rstrip() if work.macs else "", share(work.macs, whole.macs), cell(work.traffic),
+            share(work.traffic, whole.traffic), three_digits(work.intensity) if work.macs else ""]
 
 
 def cell(count: int) -> str:
     """Bytes; nothing for none."""
-    return words.size(count) if count else ""
+    return bytes_text(count) if count else ""
 
 
 def share(part: float, whole: float) -> str:
     """Of the whole; nothing for none."""
-    return words.percent(part / whole) if part else ""
+    return percent_text(part / whole) if part else ""
 
 
 def show_measured(found: Costs, peak: Peak, measured: Measured) -> None:
@@ -196,24 +196,24 @@ def show_measured(found: Costs, peak: Peak, measured: Measured) -> None:
     output.say()
     output.table(["layer", "forward: FLOP/byte", "GFLOP/s at most", "limit", "predicted", "training: FLOP/byte",
                   "GFLOP/s at most", "limit", "predicted", "share of step"], rows, right=(1, 2, 4, 5, 6, 8, 9),
-                 title=f"roofline: {words.rate(ceilings.flops, 'FLOP/s')}, {words.rate(ceilings.bandwidth, 'B/s')} "
+                 title=f"roofline: {rate_text(ceilings.flops, 'FLOP/s')}, {rate_text(ceilings.bandwidth, 'B/s')} "
                        f"({measured.backend} {measured.precision} on {where(measured)})")
-    for line in words.bandwidth(found, ceilings):
+    for line in sentences.bandwidth(found, ceilings):
         output.say(f"\n{line}")
     output.say()
     predicted = predictions(found, ceilings)
     output.table(["on a batch", "predicted", "measured", "measured / predicted"], [
-        [phase, words.seconds(expected), estimate_text(measured.seconds[phase], words.seconds),
+        [phase, seconds_text(expected), estimate_text(measured.seconds[phase], seconds_text),
          f"{measured.seconds[phase].median / expected:.2f}"] for phase, expected in predicted.items()], right=(1, 3),
         title=f"times, {counted(measured.seconds['step'].n)}, {title_of_medians(measured.seconds.values())}")
     output.say(f"\n{memory_line(peak, measured)}")
     versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
-    output.say(f"{versions}, Python {measured.conditions['python']}, {processor(measured)}{load(measured)}")
+    output.say(f"{versions}, Python {measured.conditions.python}, {processor(measured)}{load(measured)}")
 
 
 def load(measured: Measured) -> str:
     """What else the machine was doing, as far as it tells."""
-    found = measured.conditions["load_before"]
+    found = measured.conditions.load_before
     return f", load {found[0]:.1f}, this included" if found else ""
 
 
@@ -222,8 +222,8 @@ def attained(work: Work, seconds: float, measured: Measured) -> list[str]:
     if not work.traffic:
         return ["", "", "", ""]
     attainable = measured.ceilings.attainable(work.intensity) / 1e9
-    return [words.number(work.intensity) if work.macs else "", words.number(attainable) if work.macs else "",
-            measured.ceilings.limit(work), words.seconds(seconds)]
+    return [three_digits(work.intensity) if work.macs else "", three_digits(attainable) if work.macs else "",
+            measured.ceilings.limit(work), seconds_text(seconds)]
 
 
 def memory_line(peak: Peak, measured: Measured) -> str:
@@ -231,13 +231,13 @@ def memory_line(peak: Peak, measured: Measured) -> str:
     memory = measured.memory
     off = memory.off(peak.bytes)
     if memory.allocator is not None and off is not None:
-        return (f"Memory: predicted peak {words.size(peak.bytes)}, the allocator's, workspaces apart, "
-                f"{words.size(memory.allocator)}: {100 * off:+.1f} %")
+        return (f"Memory: predicted peak {bytes_text(peak.bytes)}, the allocator's, workspaces apart, "
+                f"{bytes_text(memory.allocator)}: {100 * off:+.1f} %")
     if memory.process is None or memory.imported is None:
-        return f"Memory: predicted peak {words.size(peak.bytes)}; this system does not tell what a process held"
-    return (f"Memory: predicted peak {words.size(peak.bytes)} of tensors; the process held at most "
-            f"{words.size(memory.process)}, of it {words.size(memory.imported)} with {measured.backend} alone: "
-            f"{words.size(memory.process - memory.imported)} more")
+        return f"Memory: predicted peak {bytes_text(peak.bytes)}; this system does not tell what a process held"
+    return (f"Memory: predicted peak {bytes_text(peak.bytes)} of tensors; the process held at most "
+            f"{bytes_text(memory.process)}, of it {bytes_text(memory.imported)} with {measured.backend} alone: "
+            f"{bytes_text(memory.process - memory.imported)} more")
 
 
 def where(measured: Measured) -> str:
@@ -249,9 +249,9 @@ def where(measured: Measured) -> str:
 
 def processor(measured: Measured) -> str:
     """The processor, and how much of it computed: AMD EPYC, 1 thread on 2 cores."""
-    cores = f"{measured.conditions['usable_cores'] or '?'} cores"
+    cores = f"{measured.conditions.usable_cores or '?'} cores"
     threads = "" if measured.threads is None else f"{measured.threads} thread{'s' * (measured.threads != 1)} on "
-    return f"{measured.conditions['cpu']}, {threads}{cores}"
+    return f"{measured.conditions.cpu}, {threads}{cores}"
 
 
 def counted(n: int) -> str:

@@ -19,8 +19,10 @@ def with_flags(message: str, options: argparse.Namespace) -> str:
     """Return the message with flags in place of arguments: the library names them in backticks (`batch_size`)."""
     def flag(match: re.Match[str]) -> str:
         name = ALIASES.get(match[1], match[1])
-        return f"--{name.replace('_', '-')}{VALUES.get(name, '')}" if name in options else match[0]
-    return re.sub(r"`(\w+)`", flag, message)
+        if match[1] not in options and name not in options:
+            return match[0]
+        return f"--{'no-' * bool(match[2])}{name.replace('_', '-')}{VALUES.get(name, '')}"
+    return re.sub(r"`(\w+)(=False)?`", flag, message)
 
 
 class PrintSchema(argparse.Action):

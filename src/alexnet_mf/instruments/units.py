@@ -1,44 +1,63 @@
-"""Figures in words."""
+"""Numbers as text: seconds, bytes, rates, shares."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from alexnet_mf.instruments.statistics import Estimate
 
 
 def number_text(value: float) -> str:
-    """Three digits or more."""
+    """Return three digits or more: 4.57, 45.1, 451.3, 4,513."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 
+def three_digits(value: float) -> str:
+    """Return three significant digits: 4.50, 45.1; whole numbers from 100 on."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
+
+
 def estimate_text(found: Estimate, show: Callable[[float], str] = number_text, unit: str = "") -> str:
-    """45.1 [44.8, 45.6]; where there are too few samples for an interval, their number."""
+    """Return 45.1 [44.8, 45.6]; if there are too few samples for an interval, 45.1 (n = 3)."""
     interval = (f"(n = {found.n})" if found.low is None or found.high is None
                 else f"[{show(found.low)}, {show(found.high)}]")
     return f"{show(found.median)}{unit} {interval}"
 
 
-def percent(value: float) -> str:
-    """A share, without the sign."""
-    return f"{100 * value:.0f}" if value >= 0.1 else f"{100 * value:.2g}"
+def percent(share: float) -> str:
+    """Return a share in percent without the sign: 82, 4.6, 0.053."""
+    return f"{100 * share:.0f}" if share >= 0.0995 else f"{100 * share:.2g}"
+
+
+def percent_text(share: float) -> str:
+    """Return a share in percent: 82 %."""
+    return f"{percent(share)} %"
 
 
 def times(value: float) -> str:
-    """A ratio, without the sign."""
+    """Return a ratio without the sign."""
     return f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
+def scaled(value: float, units: Sequence[str]) -> str:
+    """Return three digits or so, in the unit that suits; each unit is a thousand of the one before."""
+    step = 0
+    while step < len(units) - 1 and round(value, 0 if step == 0 else 1) >= 1000:
+        value, step = value / 1000, step + 1
+    digits = f"{value:.0f}" if step == 0 and value == int(value) else three_digits(value)
+    return f"{digits} {units[step]}".rstrip()
+
+
 def seconds_text(seconds: float) -> str:
-    """With a unit that suits."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} us"
+    """Return 12.3 ms."""
+    return scaled(seconds * 1e6, ("us", "ms", "s"))
 
 
-def bytes_text(count: int | None) -> str:
-    """In GB or MB; nothing where unknown."""
-    if count is None:
-        return ""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+def bytes_text(count: float | None) -> str:
+    """Return 187 MB; nothing if it is unknown."""
+    return "" if count is None else scaled(count, ("B", "kB", "MB", "GB", "TB"))
+
+
+def rate_text(value: float, unit: str) -> str:
+    """Return 319 GFLOP/s."""
+    return scaled(value, [prefix + unit for prefix in ("", "k", "M", "G", "T", "P")])

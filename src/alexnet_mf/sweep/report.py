@@ -8,6 +8,7 @@ from statistics import fmean, median
 
 from alexnet_mf.bench.tables import Table
 from alexnet_mf.data import augmentation
+from alexnet_mf.instruments.units import bytes_text
 from alexnet_mf.sweep.plan import Plan, Setup
 from alexnet_mf.sweep.record import Record, Result
 from alexnet_mf.sweep.run import chosen
@@ -88,7 +89,7 @@ def closing_table(plan: Plan, outcomes: Sequence[Outcome]) -> Table:
              f"{outcome.learning_rate:g}", str(len(outcome.results)),
              spread(outcome.values("test_accuracy")), f"{fmean(outcome.values('train_accuracy')):.3f}",
              f"{fmean(outcome.values('loss')):.3f}", f"{median(outcome.rates):,.1f}" if outcome.rates else "",
-             megabytes(outcome.memory)] for outcome in outcomes]
+             bytes_text(outcome.memory)] for outcome in outcomes]
     momentum = f", momentum {plan.momentum:g}" if plan.momentum else ""
     epochs = f"after {plan.epochs} epoch{'s' * (plan.epochs > 1)}{momentum}"
     return Table(f"{epochs}: means over the seeds, (lowest to highest)", [
@@ -169,8 +170,3 @@ def spread(values: Sequence[float]) -> str:
     """0.881 (0.879 to 0.884); a single one as it is."""
     text = f"{fmean(values):.3f}"
     return f"{text} ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else text
-
-
-def megabytes(count: int | None) -> str:
-    """1,234 MB."""
-    return "" if count is None else f"{count / 1e6:,.0f} MB"

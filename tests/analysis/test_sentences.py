@@ -6,15 +6,16 @@ import re
 
 import pytest
 
-from alexnet_mf.analysis import words
+from alexnet_mf.analysis import sentences
 from alexnet_mf.analysis.costs import CONVOLUTIONS, DENSE, costs
 from alexnet_mf.analysis.roofline import Ceilings
+from alexnet_mf.instruments.units import bytes_text, percent_text, rate_text, seconds_text
 from alexnet_mf.spec import Network, zoo
 from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
 
 
 def test_alexnets_answers():
-    memory, computation, traffic = words.conclusions(costs(zoo.ALEXNET, 16, momentum=True))
+    memory, computation, traffic = sentences.conclusions(costs(zoo.ALEXNET, 16, momentum=True))
     assert "fully connected layers dominate" in memory
     assert "Of the parameters, fully connected layers have 92 %." in memory
     assert "938,146,176 multiply-accumulates an image forward, 2,780,566,272 in training" in computation
@@ -25,10 +26,10 @@ def test_alexnets_answers():
 def test_a_net_with_large_convolutions_and_a_small_dense_layer_is_told_the_other_way_round():
     network = Network("other", (3, 32, 32), (Conv2d("conv1", channels=64, kernel=3, padding=1), Flatten("flatten"),
                                              Dense("fc2", units=1)))
-    memory, *_ = words.conclusions(costs(network, 16))
+    memory, *_ = sentences.conclusions(costs(network, 16))
     assert "convolutions dominate" in memory
     dense = Network("dense", (1, 4, 4), (Flatten("flatten"), Dense("fc1", units=9), Dense("fc2", units=2)))
-    memory, computation, _ = words.conclusions(costs(dense, 1))
+    memory, computation, _ = sentences.conclusions(costs(dense, 1))
     assert "fully connected layers dominate (fully connected layers 100 %)" in computation
     assert "From a batch" not in memory, "there is nobody to overtake"
 
@@ -37,27 +38,27 @@ def test_a_net_with_large_convolutions_and_a_small_dense_layer_is_told_the_other
 def test_the_batch_from_which_convolutions_hold_more(momentum):
     """Just there, and not one image earlier."""
     found = costs(zoo.ALEXNET, 1, momentum=momentum)
-    said = re.search(r"From a batch of (\d+) on, convolutions hold more", words.memory(found))
+    said = re.search(r"From a batch of (\d+) on, convolutions hold more", sentences.memory(found))
     n = int(said[1])
 
     def held(batch_size: int) -> dict[str, float]:
-        return words.by_part(costs(zoo.ALEXNET, batch_size, momentum=momentum), lambda layer: layer.held.total)
+        return sentences.by_part(costs(zoo.ALEXNET, batch_size, momentum=momentum), lambda layer: layer.held.total)
     assert held(n)[CONVOLUTIONS] > held(n)[DENSE]
     assert held(n - 1)[CONVOLUTIONS] <= held(n - 1)[DENSE]
 
 
 def test_who_has_no_more_than_half_does_not_dominate():
-    assert words.verdict({"a": 45.0, "b": 35.0, "c": 20.0}) == \
+    assert sentences.verdict({"a": 45.0, "b": 35.0, "c": 20.0}) == \
         "no part has more than half, a most (a 45 %, b 35 %, c 20 %)"
-    assert words.verdict({"a": 60.0, "b": 40.0, "c": 0}) == "a dominate (a 60 %, b 40 %)"
+    assert sentences.verdict({"a": 60.0, "b": 40.0, "c": 0}) == "a dominate (a 60 %, b 40 %)"
 
 
 def test_what_a_device_makes_of_it():
     found = costs(zoo.ALEXNET, 16)
-    (balanced,) = words.bandwidth(found, Ceilings(300e9, 20e9))
+    (balanced,) = sentences.bandwidth(found, Ceilings(300e9, 20e9))
     assert balanced.startswith("Roofline: 300 GFLOP/s and 20.0 GB/s meet at 15.0 FLOP/byte.")
     assert "of pool1, pool2, pool5, fc6, fc7 and fc8" in balanced
-    (slow_memory,) = words.bandwidth(found, Ceilings(300e12, 1e9))
+    (slow_memory,) = sentences.bandwidth(found, Ceilings(300e12, 1e9))
     assert "of conv1, pool1, conv2" in slow_memory and "for 100 % of the predicted time" in slow_memory
 
 
@@ -65,14 +66,14 @@ def test_what_a_device_makes_of_it():
     (640, "640 B"), (999.9e3, "1,000 kB"), (46_848, "46.8 kB"), (187_058_984, "187 MB"), (1.756e9, "1.76 GB"),
     (1e15, "1,000 TB"), (0, "0 B")])
 def test_bytes_read_well(value, text):
-    assert words.size(value) == text
+    assert bytes_text(value) == text
 
 
 def test_other_figures_read_well():
-    assert [words.percent(share) for share in (1, 0.945, 0.0996, 0.0463, 0.002, 0.00053)] == [
+    assert [percent_text(share) for share in (1, 0.945, 0.0996, 0.0463, 0.002, 0.00053)] == [
         "100 %", "94 %", "10 %", "4.6 %", "0.2 %", "0.053 %"]
-    assert words.rate(319e9, "FLOP/s") == "319 GFLOP/s"
-    assert words.seconds(0.01234) == "12.3 ms"
-    assert words.seconds(2.5) == "2.50 s"
-    assert words.rate(6_645_350_400, "") == "6.65 G"
-    assert [words.listed(names) for names in ("", "a", "ab", "abc")] == ["no layer", "a", "a and b", "a, b and c"]
+    assert rate_text(319e9, "FLOP/s") == "319 GFLOP/s"
+    assert seconds_text(0.01234) == "12.3 ms"
+    assert seconds_text(2.5) == "2.50 s"
+    assert rate_text(6_645_350_400, "") == "6.65 G"
+    assert [sentences.listed(names) for names in ("", "a", "ab", "abc")] == ["no layer", "a", "a and b", "a, b and c"]
