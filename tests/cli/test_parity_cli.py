@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import console
+import jsonschema
 import numpy as np
 import pytest
 from console import Outcome
@@ -399,6 +400,13 @@ def test_json_tells_the_conditions_and_every_measurement(command, files, tmp_pat
     (pair,) = report["pairs"]
     assert pair == {"first": "torch#1", "second": "torch#2", "pixels_equal": True, "output": 0, "layer": "conv1",
                     "gradient": 0, "parameter": "conv1.bias"} | {key: pair[key] for key in ("layer", "parameter")}
+
+
+def test_the_schema_of_the_record_is_printed(command, files):
+    outcome = command("--schema")
+    assert (outcome.code, outcome.err) == (0, "")
+    jsonschema.validate(read_json(command("compare", files.numpy, files.torch, "--json", "-").out),
+                        json.loads(outcome.out), jsonschema.Draft202012Validator)
 
 
 def test_json_on_standard_output_is_alone_there(command, files, tmp_path):

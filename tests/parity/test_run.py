@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import jsonschema
 import pytest
 
 from alexnet_mf.errors import BackendUnavailable, SpecError
+from alexnet_mf.instruments.records import parse, plain
 from alexnet_mf.parity import trace
+from alexnet_mf.parity.record import Record, json_schema, make_record
 from alexnet_mf.parity.run import parity
 
 
@@ -19,6 +22,9 @@ def test_each_backend_is_traced_in_a_process_of_its_own_and_compared(small, tmp_
     assert progress == [*(f"tracing {name}" for name in names), "comparing"]
     case = trace.load(tmp_path / "traces" / f"{backend_name}.safetensors").case()
     assert (case.network, case.seed, case.batch, case.steps, len(case.inputs)) == (small, 3, 2, 2, 12)
+    values = plain(make_record(report))
+    jsonschema.validate(values, json_schema(), jsonschema.Draft202012Validator)
+    assert parse(values, Record) == make_record(report)
     assert sorted(path.name for path in (tmp_path / "traces").iterdir()) == sorted(
         f"{name}.safetensors" for name in names), "no temporary file stays"
 

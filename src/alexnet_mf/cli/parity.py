@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import math
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from alexnet_mf import backends, spec
+from alexnet_mf import backends
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import (
@@ -25,9 +23,16 @@ from alexnet_mf.cli.arguments import (
     interpreters,
     switched,
 )
+from alexnet_mf.cli.flags import add_schema
+from alexnet_mf.instruments.records import plain
 from alexnet_mf.parity.measure import TIERS
 from alexnet_mf.spec import zoo
 from alexnet_mf.spec.toml import find_network
+
+if TYPE_CHECKING:
+    from alexnet_mf.parity.ladder import Rung
+    from alexnet_mf.parity.record import Record
+    from alexnet_mf.parity.run import Report
 
 ALL = "all"
 """Every built-in network that is the same in all backends."""
@@ -72,6 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="keep the traces there (default: they are temporary)")
     parser.add_argument("--tier", choices=list(TIERS), help="tolerances (default: those of --precision)")
     add_json(parser)
+    add_schema(parser, schema)
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
@@ -114,15 +120,24 @@ class Brief(NamedTuple):
     holds: bool
     rows: list[list[str]]
     """Of each backend how many rungs hold, and of those in `IN_BRIEF` the error nearest to its tolerance."""
-    details: dict[str, Any]
+    record: Record
 
 
-def brief(net: str, report: Any) -> Brief:
+def brief(net: str, report: Report) -> Brief:
     """A report in brief."""
+    from alexnet_mf.parity.record import make_record
+
     rows = [["", name, f"{sum(rung.holds for rung in rungs)} of {len(rungs)}",
              *(cell(rung) for rung in rungs if rung.name in IN_BRIEF)] for name, rungs in report.rungs.items()]
     rows[0][0] = net
-    return Brief(net, report.holds, rows, as_json(report))
+    return Brief(net, report.holds, rows, make_record(report))
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of what --json writes."""
+    from alexnet_mf.parity.record import json_schema
+
+    return json_schema()
 
 
 def net_names(text: str) -> list[str]:
@@ -132,7 +147,8 @@ def net_names(text: str) -> list[str]:
     return [text] if Path(text).is_file() else list(dict.fromkeys(text.split(",")))
 
 
-def climb(net: str, names: list[str], pythons: dict[str, str], options: argparse.Namespace, keep: Path | None) -> Any:
+def climb(net: str, names: list[str], pythons: dict[str, str], options: argparse.Namespace,
+          keep: Path | None) -> Report:
     """Return one network's report, each backend in a process of its own."""
     from alexnet_mf.parity.run import parity
 
@@ -170,7 +186,7 @@ def run_compare(options: argparse.Namespace) -> int:
     return show(compare([traces.load(path) for path in options.traces], options.tier), options)
 
 
-def show(report: Any, options: argparse.Namespace) -> int:
+def show(report: Report, options: argparse.Namespace) -> int:
     """Rungs by backends, the pairs, what is wrong, and the verdict in one line."""
     if options.json != "-":
         names = list(report.rungs)
@@ -189,7 +205,9 @@ def show(report: Any, options: argparse.Namespace) -> int:
         tell_diagnoses(report)
         output.say(verdict(report))
     if options.json:
-        output.write_json(options.json, as_json(report))
+        from alexnet_mf.parity.record import make_record
+
+        output.write_json(options.json, plain(make_record(report)))
     return 0 if report.holds else 1
 
 
@@ -204,18 +222,20 @@ def show_several(found: list[Brief], options: argparse.Namespace) -> int:
         output.say(f"parity does not hold in {', '.join(red)}" if red else
                    f"parity holds in {', '.join(one.net for one in found)}")
     if options.json:
-        output.write_json(options.json, {"holds": not red, "networks": {one.net: one.details for one in found}})
+        from alexnet_mf.parity.record import Several
+
+        output.write_json(options.json, plain(Several(holds=not red, networks={one.net: one.record for one in found})))
     return 1 if red else 0
 
 
-def tell_diagnoses(report: Any) -> None:
+def tell_diagnoses(report: Report) -> None:
     """What is wrong with each backend, in sentences."""
     for name, sentences in report.diagnoses.items():
         for sentence in sentences:
             output.say(f"{name}: {sentence}")
 
 
-def cell(rung: Any) -> str:
+def cell(rung: Rung) -> str:
     """The measurement nearest to its tolerance, `4.1e-07 of 2e-06`, or the first that failed: `RED 5.0e-02 of 2e-06
     conv1`."""
     shown = rung.worst if rung.holds else rung.failures[0]
@@ -225,7 +245,7 @@ def cell(rung: Any) -> str:
     return figures if rung.holds else f"RED {figures} {shown.where}"
 
 
-def notes(report: Any) -> None:
+def notes(report: Report) -> None:
     """What the rungs have to say beside their numbers, once for each saying."""
     said: dict[str, list[str]] = {}
     for name, rungs in report.rungs.items():
@@ -237,7 +257,7 @@ def notes(report: Any) -> None:
     output.say()
 
 
-def verdict(report: Any) -> str:
+def verdict(report: Report) -> str:
     """One line."""
     names = [name for name in report.rungs if name != "numpy"]
     red = [name for name in report.rungs if not all(rung.holds for rung in report.rungs[name])]
@@ -246,27 +266,3 @@ def verdict(report: Any) -> str:
         return f"parity holds: same function, same training steps as the float64 referee in {who}"
     lowest = {name: next(rung.name for rung in report.rungs[name] if not rung.holds) for name in red}
     return f"parity does not hold: {'; '.join(f'{name} from rung {rung!r} on' for name, rung in lowest.items())}"
-
-
-def as_json(report: Any) -> dict[str, Any]:
-    """The report with its conditions."""
-    case = report.referee.case
-    return {
-        "holds": report.holds, "network": spec.as_dict(case.network), "spec_sha256": spec.fingerprint(case.network),
-        "data": case.origin, "seed": case.seed, "batch": case.batch, "steps": case.steps,
-        "sgd": dataclasses.asdict(case.sgd), "float32_cost": report.referee.cost,
-        "backends": {name: {
-            **{key: subject.meta[key] for key in ("versions", "settings", "device")},
-            "rungs": [{"number": rung.number, "name": rung.name, "holds": rung.holds, "note": rung.note,
-                       "measurements": [{**figures(m), "holds": m.holds} for m in rung.measurements]}
-                      for rung in report.rungs[name]],
-            "diagnosis": report.diagnoses[name]}
-            for name, subject in zip(report.rungs, report.subjects)},
-        "pairs": [figures(pair) for pair in report.pairs],
-    }
-
-
-def figures(found: Any) -> dict[str, Any]:
-    """A measurement or a pair; null for infinity, which JSON has no number for."""
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in dataclasses.asdict(found).items()}

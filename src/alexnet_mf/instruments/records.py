@@ -100,9 +100,10 @@ def to_json(record: Any) -> bytes:
     return (json.dumps(plain(record), indent=2) + "\n").encode()
 
 
-def json_schema(of: type) -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a record."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(of)}
+def json_schema(*of: type) -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a record that has one of these types."""
+    schemas, parts = msgspec.json.schema_components(of, ref_template="#/$defs/{name}")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "anyOf": list(schemas), "$defs": parts}
 
 
 def cut(text: str) -> str:

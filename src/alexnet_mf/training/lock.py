@@ -1,71 +1,71 @@
-"""One process has a run at a time."""
+"""One process at a time has a run."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import time
 from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from alexnet_mf.errors import RunError
 
-try:
-    import fcntl
-except ImportError:  # not on Windows: nothing guards a run there
-    fcntl = None  # type: ignore[assignment]
-
-LOCK = ".lock"
+LOCK, OWNER = ".lock", ".lock.owner"
+"""What is locked, and the file with the number of the process that has it: Windows reads no locked file."""
 LOCK_SECONDS = 1.0
 """How long to wait for a lock: `list runs` takes it for a moment."""
 
 
-def lock(folder: Path, seconds: float = LOCK_SECONDS) -> int | None:
-    """Take the folder for this process: a descriptor that holds the lock until it is closed, or the process ends.
+class FolderLock:
+    """A folder that this process has until `release`, or until the process ends."""
+
+    def __init__(self, held: BaseFileLock, owner: Path):
+        self._held, self._owner = held, owner
+
+    def release(self) -> None:
+        """Let other processes have the folder."""
+        with contextlib.suppress(OSError):
+            self._owner.unlink()
+        self._held.release()
+
+
+def lock(folder: Path, seconds: float = LOCK_SECONDS) -> FolderLock:
+    """Take the folder for this process.
 
     Raises:
-        RunError: where another process has it, which is named, or the file system has no locks.
+        RunError: if another process has the folder (names the process), or the file system has no locks.
     """
-    if fcntl is None:
-        return None
-    path = folder / LOCK
+    path, owner = folder / LOCK, folder / OWNER
+    held = FileLock(path, timeout=seconds, mode=0o666, thread_local=False)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror})") from error
-    until = time.monotonic() + seconds
-    while True:
+        held.acquire()
+    except Timeout as error:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError as error:
-            if time.monotonic() < until:
-                time.sleep(0.05)
-                continue
-            owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
-            os.close(descriptor)
-            raise RunError(f"{folder}: is in use{f' by process {owner}' if owner else ''}; wait for it, or take "
-                           "another folder") from error
-        except OSError as error:
-            os.close(descriptor)
-            raise RunError(f"{path}: cannot be locked ({error.strerror}); take a folder on another disk") from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
+            process = owner.read_text(encoding="ascii", errors="replace")[:20].strip()
+        except OSError:
+            process = ""
+        raise RunError(f"{folder}: is in use{f' by process {process}' if process else ''}; wait for it, or take "
+                       "another folder") from error
+    except (OSError, NotImplementedError) as error:
+        raise RunError(f"{path}: cannot be locked ({getattr(error, 'strerror', None) or error}); take another folder, "
+                       f"or one on another disk") from error
+    try:
+        owner.write_text(f"{os.getpid()}\n", encoding="ascii")
+    except OSError as error:
+        held.release()
+        raise RunError(f"{owner}: cannot be written ({error.strerror})") from error
+    return FolderLock(held, owner)
 
 
 def is_in_use(folder: Path) -> bool:
-    """Whether a process has the folder now."""
-    if fcntl is None:
+    """Return True if a process has the folder now."""
+    path = folder / LOCK
+    if not path.exists():
         return False
     try:
-        descriptor = os.open(folder / LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+        with FileLock(path, timeout=0, mode=0o666, thread_local=False):
+            return False
+    except Timeout:
         return True
-    except OSError:
+    except (OSError, NotImplementedError):
         return False
-    finally:
-        os.close(descriptor)
-    return False

@@ -8,7 +8,6 @@ canonical; `curves.png` is redrawn after each epoch; `checkpoint/` holds what th
 from __future__ import annotations
 
 import importlib
-import os
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,7 +21,7 @@ from alexnet_mf.training import board, checkpoint, going_on, metrics, record
 from alexnet_mf.training.board import Board
 from alexnet_mf.training.checkpoint import Checkpoint
 from alexnet_mf.training.folder import CHECKPOINTS, CURVES, RECORD, WEIGHTS, check_new, is_run
-from alexnet_mf.training.lock import lock
+from alexnet_mf.training.lock import FolderLock, lock
 from alexnet_mf.training.loop import Epoch, Progress, Result, Snapshot
 from alexnet_mf.training.weight_files import WeightFiles
 from alexnet_mf.weights.parameters import Parameters
@@ -31,7 +30,7 @@ from alexnet_mf.weights.parameters import Parameters
 class Run:
     """A run folder that belongs to this process until `close`."""
 
-    def __init__(self, folder: Path, told: dict[str, Any], session: dict[str, Any], held: int | None):
+    def __init__(self, folder: Path, told: dict[str, Any], session: dict[str, Any], held: FolderLock | None):
         self.folder = folder
         self.record = told
         self.session = session
@@ -257,7 +256,7 @@ class Run:
                 self._log = None
         finally:
             if self._lock is not None:
-                os.close(self._lock)
+                self._lock.release()
                 self._lock = None
 
     @property
