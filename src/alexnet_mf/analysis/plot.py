@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from alexnet_mf.analysis.costs import CONVOLUTIONS, Costs, Work
 from alexnet_mf.analysis.roofline import Ceilings
+from alexnet_mf.plots import style
 
 LABEL_GAP = 0.045
 """The least distance of two names, as a share of a panel's width: their height, as they stand upright."""
@@ -31,8 +30,7 @@ def draw(found: Costs, ceilings: Ceilings, measured: Mapping[str, float], title:
     Args:
         measured: seconds of `forward` and `step`.
     """
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = style.new_figure(11, 5)
     panels = figure.subplots(1, 2, sharey=True)
     parts = {layer.name: layer.part for layer in found.layers}
     drawn = (({layer.name: layer.forward for layer in found.layers}, found.forward, measured["forward"]),
@@ -86,8 +84,7 @@ def draw_panel(panel: Axes, works: Mapping[str, Work], parts: Mapping[str, str],
                zorder=4, label="the whole network, as measured")
     draw_names(panel, {name: (work.intensity, ceilings.attainable(work.intensity) / 1e9)
                        for name, work in works.items()})
-    panel.grid(color="0.9")
-    panel.set_axisbelow(True)
+    style.add_grid(panel)
     panel.spines[["top", "right"]].set_visible(False)
     return [rate, *(ceilings.attainable(value) for value in intensities)]
 
@@ -124,7 +121,5 @@ def spread(wanted: Sequence[float], gap: float, low: float = 0.03, high: float =
 
 
 def png(found: Costs, ceilings: Ceilings, measured: Mapping[str, float], title: str = "") -> bytes:
-    """The picture as a file's content."""
-    content = io.BytesIO()
-    draw(found, ceilings, measured, title).savefig(content, format="png", dpi=120)
-    return content.getvalue()
+    """Return the picture as the content of a file."""
+    return style.png(draw(found, ceilings, measured, title))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from alexnet_mf.bench.figures import RANKED, Row, switches
 from alexnet_mf.bench.plan import OURS
-from alexnet_mf.bench.rows import RANKED, Row, switches
 from alexnet_mf.instruments import statistics
 from alexnet_mf.instruments.statistics import Candidate
 from alexnet_mf.instruments.units import estimate_text, times

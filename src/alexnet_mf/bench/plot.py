@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from alexnet_mf.bench.figures import RANKED, Row
 from alexnet_mf.bench.plan import BOOK
-from alexnet_mf.bench.rows import RANKED, Row
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments.statistics import title_of_medians
+from alexnet_mf.plots import style
 
 HEIGHT_PER_ROW = 0.34
 """Inches."""
@@ -32,9 +31,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     sizes = sorted({row.batch_size for row in rows if row.phase in phases})
     heights = [max(1, max(sum(row.phase == phase and row.batch_size == size for row in rows) for size in sizes))
                for phase in phases]
-    figure = Figure(figsize=(1.5 + 4.2 * len(sizes), 1.2 + sum(0.7 + HEIGHT_PER_ROW * n for n in heights)),
-                    layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = style.new_figure(1.5 + 4.2 * len(sizes), 1.2 + sum(0.7 + HEIGHT_PER_ROW * n for n in heights))
     panels = figure.subplots(len(phases), len(sizes), squeeze=False, gridspec_kw={"height_ratios": heights})
     for line, phase in zip(panels, phases):
         for panel, size in zip(line, sizes):
@@ -46,8 +43,7 @@ def draw(rows: Sequence[Row]) -> Figure:
             panel.set_xlim(left=0)
             panel.set_title(f"{phase}, batch {size}", loc="left", fontsize="medium")
             panel.set_xlabel("images/s")
-            panel.grid(axis="x", color="0.9")
-            panel.set_axisbelow(True)
+            style.add_grid(panel, axis="x")
             panel.spines[["top", "right"]].set_visible(False)
     shown = title_of_medians(row.rate for row in rows if row.phase in phases)
     figure.suptitle(f"{shown}; dots: samples; |: rate of the matrix product\n"
@@ -74,6 +70,4 @@ def png(rows: Sequence[Row]) -> bytes:
     Raises:
         BenchError: if there is nothing to draw.
     """
-    content = io.BytesIO()
-    draw(rows).savefig(content, format="png", dpi=150)
-    return content.getvalue()
+    return style.png(draw(rows), dpi=150)

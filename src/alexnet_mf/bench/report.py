@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from alexnet_mf.bench.conclusions import gains, ranking, remarks
+from alexnet_mf.bench.figures import Row, rows_of
 from alexnet_mf.bench.record import Record
-from alexnet_mf.bench.rows import Row, rows_of
 from alexnet_mf.bench.tables import Table, parts_of, results_table
 from alexnet_mf.instruments.units import bytes_text
 

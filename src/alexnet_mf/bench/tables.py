@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from alexnet_mf.bench.figures import Row, name, per_second
 from alexnet_mf.bench.plan import OURS, PHASES
 from alexnet_mf.bench.record import Record
-from alexnet_mf.bench.rows import Row, name, per_second
 from alexnet_mf.instruments import statistics
 from alexnet_mf.instruments.units import bytes_text, estimate_text, number_text, percent, seconds_text, times
 

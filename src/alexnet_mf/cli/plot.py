@@ -61,17 +61,17 @@ def filters(weights: Path, net: str | None, path: Path) -> None:
         AlexnetMfError: where the weights cannot be read or shown, the file cannot be written, or matplotlib is missing.
     """
     found = first_layer.read(weights, net)
-    save(path, "alexnet_mf.analysis.mosaic", found)
+    save(path, "alexnet_mf.plots.filters", found.weights, f"{found.network}, {found.layer}")
     output.say(f"{path}: {len(found.weights)} filters of {found.layer} of {found.network}")
 
 
-def save(path: Path, module: str, what: Any) -> None:
+def save(path: Path, module: str, *what: Any) -> None:
     """Have a module that takes matplotlib draw something into a PNG file.
 
     Raises:
         AlexnetMfError: where the file cannot be written, or matplotlib is missing.
     """
-    output.write_picture(str(path), output.drawing(module, "plot").png(what))
+    output.write_picture(str(path), output.drawing(module, "plot").png(*what))
 
 
 def labels(runs: list[Path]) -> list[str]:

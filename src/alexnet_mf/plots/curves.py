@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from alexnet_mf.plots import style
+
 QUANTITIES = (("train loss", "-"), ("train accuracy", "--"), ("test accuracy", ":"))
 """What is drawn, and the dashes that tell one from the other."""
-MARKERS = "osD^vP*X"
 LOSS, ACCURACY = "loss (nats)", "accuracy (share of images)"
 
 
@@ -26,15 +25,13 @@ def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         runs: the lines of metrics.jsonl, by the run's name.
     """
     several = len(runs) > 1
-    figure = Figure(figsize=(9.5, 4) if several else (5.5, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = style.new_figure(9.5 if several else 5.5, 4)
     panels = figure.subplots(1, 2 if several else 1, squeeze=False)[0]
     losses, accuracies = panels[0], panels[-1]
     for number, (name, entries) in enumerate(runs.items()):
         steps = [entry for entry in entries if entry["kind"] == "step"]
         epochs = [entry for entry in entries if entry["kind"] == "epoch"]
-        look = {"color": str(0.65 * number / max(1, len(runs) - 1)), "marker": MARKERS[number % len(MARKERS)],
-                "markersize": 5, "markerfacecolor": "white"}
+        look = style.line_style(number, len(runs))
         values = [(losses, [(entry["epochs"], entry["loss"]) for entry in steps]),
                   (accuracies, [(entry["epochs"], entry["train_accuracy"]) for entry in steps]),
                   (accuracies, [(entry["epoch"], entry["test_accuracy"]) for entry in epochs])]
@@ -56,13 +53,10 @@ def finish(panel: Axes) -> None:
     panel.set_xlim(left=0)
     panel.set_ylim(bottom=0)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.grid(color="0.9")
-    panel.set_axisbelow(True)
+    style.add_grid(panel)
     panel.legend(fontsize="small")
 
 
 def png(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
     """The picture as a file's content."""
-    content = io.BytesIO()
-    draw(runs).savefig(content, format="png", dpi=120)
-    return content.getvalue()
+    return style.png(draw(runs))

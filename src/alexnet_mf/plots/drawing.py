@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
-from alexnet_mf.evaluation import Evaluation
-from alexnet_mf.predict import Prediction
+from alexnet_mf.plots.style import new_figure, png
 
+__all__ = ["contact_sheet", "evaluation", "png"]
 MOST_ON_SHEET = 60
 COLUMNS = 6
 CELL = 1.5
@@ -30,6 +29,49 @@ MOST_CLASSES = 20
 """Of a confusion matrix whose names and numbers can still be read."""
 
 
+class Prediction(Protocol):
+    """An image and its most probable classes, as `predict` returns them."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def seen(self) -> NDArray[np.uint8]: ...
+    @property
+    def labels(self) -> Sequence[int]: ...
+    @property
+    def probabilities(self) -> Sequence[float]: ...
+
+
+class Mistake(Protocol):
+    """A wrong prediction, as `evaluate` returns it."""
+
+    @property
+    def image(self) -> int: ...
+    @property
+    def label(self) -> int: ...
+    @property
+    def predicted(self) -> int: ...
+    @property
+    def probability(self) -> float: ...
+
+
+class Evaluation(Protocol):
+    """What `evaluate` returns."""
+
+    @property
+    def images(self) -> int: ...
+    @property
+    def accuracy(self) -> float: ...
+    @property
+    def confusion(self) -> NDArray[np.int64]: ...
+    @property
+    def class_images(self) -> NDArray[np.int64]: ...
+    @property
+    def class_accuracy(self) -> NDArray[np.float64]: ...
+    @property
+    def mistakes(self) -> Sequence[Mistake]: ...
+
+
 def contact_sheet(predictions: Sequence[Prediction], names: Sequence[str]) -> Figure:
     """The pictures as the network was fed them, each with its name and its most probable classes.
 
@@ -41,8 +83,7 @@ def contact_sheet(predictions: Sequence[Prediction], names: Sequence[str]) -> Fi
     texts = ["\n".join([_file_name(found.name), *(f"{_cut(names[label])} {_share(probability)}" for label, probability
                                                   in zip(found.labels, found.probabilities))]) for found in shown]
     columns = min(COLUMNS, len(shown))
-    figure = Figure(figsize=(columns * CELL, _height(texts, columns)))
-    FigureCanvasAgg(figure)
+    figure = new_figure(columns * CELL, _height(texts, columns), layout=None)
     _images(figure, [found.seen for found in shown], texts, columns)
     return figure
 
@@ -58,8 +99,7 @@ def evaluation(found: Evaluation, images: NDArray[np.uint8], names: Sequence[str
              for wrong in found.mistakes]
     columns = max(3, min(COLUMNS, len(texts)))
     height = max(6.5, TITLE + _height(texts, columns))
-    figure = Figure(figsize=(height + 1 + columns * CELL, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(height + 1 + columns * CELL, height)
     grid = figure.add_gridspec(1, 2, width_ratios=[height + 1, columns * CELL])
     left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     _matrix(left.subplots(), found, names)
@@ -67,13 +107,6 @@ def evaluation(found: Evaluation, images: NDArray[np.uint8], names: Sequence[str
                ha="center", va="top")
     _images(right, [images[wrong.image] for wrong in found.mistakes], texts, columns, TITLE)
     return figure
-
-
-def png(figure: Figure) -> bytes:
-    """The picture as a file's content."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=120)
-    return content.getvalue()
 
 
 def _cell(texts: Sequence[str]) -> float:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from statistics import fmean, median
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
+from alexnet_mf.plots import style
 from alexnet_mf.sweep.report import Outcome, augment_text
-
-MARKERS = "osD^vP*X"
 
 
 def draw(outcomes: Sequence[Outcome]) -> Figure:
@@ -24,8 +21,7 @@ def draw(outcomes: Sequence[Outcome]) -> Figure:
     apart, not colours.
     """
     sizes = {outcome.setup.batch_size for outcome in outcomes}
-    figure = Figure(figsize=(11 if len(sizes) > 1 else 6.5, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = style.new_figure(11 if len(sizes) > 1 else 6.5, 4)
     if len(sizes) > 1:
         by_batch_size(figure, outcomes)
     else:
@@ -34,9 +30,8 @@ def draw(outcomes: Sequence[Outcome]) -> Figure:
 
 
 def look(number: int, count: int) -> dict[str, Any]:
-    """Of one line among several."""
-    return {"color": str(0.65 * number / max(1, count - 1)), "marker": MARKERS[number % len(MARKERS)],
-            "markersize": 5, "markerfacecolor": "white", "capsize": 3}
+    """Return the look of one line among several."""
+    return {**style.line_style(number, count), "capsize": 3}
 
 
 def by_epoch(figure: Figure, outcomes: Sequence[Outcome]) -> None:
@@ -60,14 +55,14 @@ def by_batch_size(figure: Figure, outcomes: Sequence[Outcome]) -> None:
         lines.setdefault((outcome.setup.net, outcome.setup.augment), []).append(outcome)
     for number, ((net, augment), several) in enumerate(lines.items()):
         name = f"{net}, {augment_text(augment)}" if augment else net
-        style = look(number, len(lines))
+        line = look(number, len(lines))
         sizes = [outcome.setup.batch_size for outcome in several]
-        spread(accuracy, sizes, [outcome.values("test_accuracy") for outcome in several], name, style)
+        spread(accuracy, sizes, [outcome.values("test_accuracy") for outcome in several], name, line)
         timed = [outcome for outcome in several if outcome.rates]
         spread(speed, [outcome.setup.batch_size for outcome in timed], [outcome.rates for outcome in timed], name,
-               style, median)
+               line, median)
         known = [(outcome.setup.batch_size, [outcome.memory / 1e9]) for outcome in several if outcome.memory]
-        spread(memory, [size for size, _ in known], [peak for _, peak in known], name, style)
+        spread(memory, [size for size, _ in known], [peak for _, peak in known], name, line)
     for panel, quantity in ((accuracy, "test accuracy (share of images)"), (speed, "training (images/s)"),
                             (memory, "peak memory (GB)")):
         panel.set_xscale("log", base=2)
@@ -81,24 +76,21 @@ def by_batch_size(figure: Figure, outcomes: Sequence[Outcome]) -> None:
         panel.set_ylim(0, 1.1 * panel.dataLim.y1)
 
 
-def spread(panel: Axes, places: Sequence[int], values: Sequence[Sequence[float]], name: str, style: dict[str, Any],
+def spread(panel: Axes, places: Sequence[int], values: Sequence[Sequence[float]], name: str, line: dict[str, Any],
            middle: Callable[[Sequence[float]], float] = fmean) -> None:
     """A line through the middles, with a bar at each from the lowest to the highest."""
     middles = [middle(several) for several in values]
     bars = [[center - min(several) for center, several in zip(middles, values)],
             [max(several) - center for center, several in zip(middles, values)]]
-    panel.errorbar(places, middles, yerr=bars, label=name, **style)
+    panel.errorbar(places, middles, yerr=bars, label=name, **line)
 
 
 def finish(panel: Axes) -> None:
     """What all panels have."""
-    panel.grid(color="0.9")
-    panel.set_axisbelow(True)
+    style.add_grid(panel)
     panel.legend(fontsize="small")
 
 
 def png(outcomes: Sequence[Outcome]) -> bytes:
     """The picture as a file's content."""
-    content = io.BytesIO()
-    draw(outcomes).savefig(content, format="png", dpi=120)
-    return content.getvalue()
+    return style.png(draw(outcomes))

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from alexnet_mf.analysis.filters import Filters
+from alexnet_mf.plots import style
 
 GAP = 1
 """Pixels between two filters."""
@@ -18,16 +15,19 @@ COLUMNS = 16
 """As in figure 3 of Krizhevsky et al. 2012: 96 filters in six rows."""
 
 
-def draw(filters: Filters) -> Figure:
+def draw(weights: NDArray[np.float32], name: str) -> Figure:
     """All filters at one scale: grey is 0, and what is brightest or darkest anywhere is the largest weight of all. So a
-    filter that has learned nothing stays pale, where a scale of its own would show its noise."""
-    weights = filters.weights
+    filter that has learned nothing stays pale, where a scale of its own would show its noise.
+
+    Args:
+        weights: (filters, channels, height, width), of one channel or three.
+        name: of the network and the layer.
+    """
     largest = float(np.abs(weights).max()) or 1.0
-    tiles = mosaic(weights / largest)
+    tiles = lay_out(weights / largest)
     height, width = tiles.shape[:2]
     inches = max(3.0, min(10.0, width / 18))
-    figure = Figure(figsize=(inches + 0.8, inches * height / width + 0.9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = style.new_figure(inches + 0.8, inches * height / width + 0.9)
     panel = figure.subplots()
     if tiles.shape[2] == 1:
         greys = matplotlib.colormaps["gray"].with_extremes(bad="white")
@@ -40,12 +40,12 @@ def draw(filters: Filters) -> Figure:
     panel.set_yticks([])
     panel.spines[:].set_visible(False)
     count, channels, *size = weights.shape
-    panel.set_title(f"{filters.network}, {filters.layer}: {count} filters of {channels}x{size[0]}x{size[1]}",
+    panel.set_title(f"{name}: {count} filters of {channels}x{size[0]}x{size[1]}",
                     loc="left", fontsize="medium")
     return figure
 
 
-def mosaic(weights: NDArray[np.float32]) -> NDArray[np.float64]:
+def lay_out(weights: NDArray[np.float32]) -> NDArray[np.float64]:
     """Filters (n, channels, height, width) side by side, (rows, columns, channels); NaN in the gaps."""
     count, channels, height, width = weights.shape
     columns = min(count, COLUMNS)
@@ -57,8 +57,6 @@ def mosaic(weights: NDArray[np.float32]) -> NDArray[np.float64]:
     return tiles
 
 
-def png(filters: Filters) -> bytes:
-    """The picture as a file's content."""
-    content = io.BytesIO()
-    draw(filters).savefig(content, format="png", dpi=120)
-    return content.getvalue()
+def png(weights: NDArray[np.float32], name: str) -> bytes:
+    """Return the picture as the content of a file."""
+    return style.png(draw(weights, name))
