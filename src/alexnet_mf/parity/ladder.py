@@ -341,7 +341,8 @@ def check_comparable(traces: list[Trace]) -> None:
         mine, theirs = (spec.from_dict(each.meta["network"]) for each in (first, other))
         if parts(mine) != parts(theirs):
             raise TraceError(f"the traces of {first.backend} and {other.backend} are of networks with other inputs, "
-                             f"layers or parameters ({mine.name} and {theirs.name}): make both with the same network (`net`)")
+                             f"layers or parameters ({mine.name} and {theirs.name}): make both with the same "
+                             "network (`net`)")
 
 
 def parts(network: spec.Network) -> tuple[Any, ...]:
