@@ -13,7 +13,7 @@ import numpy as np
 from mxnet import autograd, gluon
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.common import dropout_seed, random_bytes, random_matrices
+from alexnet_mf.backends.common import collect_garbage, dropout_seed, random_bytes, random_matrices
 from alexnet_mf.backends.contract import Backend, Ceiling, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.mxnet import compat, files, weights
@@ -159,6 +159,7 @@ class MXNetBackend(Backend):
             raise BackendUnavailable(f"backend mxnet: its cuBLAS would round float32 to TF32; unset {compat.TF32}, or "
                                      f"set it to 0")
         precision = find_precision(self, device, execution.precision)
+        collect_garbage(parameters)
         return MXNetModel(network, parameters, device, execution.settings(self.name, SPEED, device), precision)
 
     def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
