@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from alexnet_mf import backends, files
+from alexnet_mf.backends import allocator
 from alexnet_mf.backends.contract import Backend
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
@@ -33,10 +34,14 @@ def asked(config: pytest.Config) -> list[str]:
     return names
 
 
+# The setting `allocator` makes glibc keep freed memory for the next training step. It is the process's, cannot be taken
+# back, and would make the tests of three frameworks in one process keep gigabytes. Child processes use it as users do.
+allocator.keep_large_blocks = lambda: True
+
+
 @pytest.fixture(scope="module", autouse=True)
-def memory_given_back() -> Iterator[None]:
-    """After each module. The setting `allocator` has glibc keep what is freed, for the next step of a training; three
-    frameworks would keep gigabytes through all tests."""
+def release_memory() -> Iterator[None]:
+    """Collect garbage and return free memory to the kernel after each module."""
     yield
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's

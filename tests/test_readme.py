@@ -1,4 +1,4 @@
-"""Every command that the README shows runs; installing is left to `.ci/run` and to the reader."""
+"""Every command that the README shows is parsed, and runs in `tox -e exhaustive`; installing is left to `.ci/run`."""
 
 from __future__ import annotations
 
@@ -64,28 +64,41 @@ def test_the_two_commands_for_a_fresh_machine_stand_first() -> None:
     assert test.endswith(".venv/bin/tox")
 
 
+@pytest.fixture(scope="module")
+def unwritten() -> set[str]:
+    """Return the words of the skipped commands, the names of the files that they would have written among them."""
+    return set()
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("command", program_commands())
-def test_command(command: str, folder: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str],
-                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command(command: str, folder: Path, unwritten: set[str], request: pytest.FixtureRequest,
+                 capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, which has imported the frameworks already; `-m alexnet_mf` itself is other tests'."""
     asked = [name for name in request.config.getoption("--backends").split(",") if name] or backends.installed()
     words = shlex.split(command)[1:]
     monkeypatch.chdir(folder)
+
+    def skip(reason: str) -> None:
+        unwritten.update(words)
+        pytest.skip(f"{command}: {reason}")
+
     if "--backend" in words and words[words.index("--backend") + 1] not in [*asked, "all"]:
-        pytest.skip(f"{command}: not one of the backends of this run")
+        skip("not one of the backends of this run")
     if "convert" in words:
         for word in words[3:]:
             needed = conversion.KINDS[conversion.kind_of_name(Path(word))].backend if "/" not in word else None
             if needed not in (None, *asked):
-                pytest.skip(f"{command}: {needed} is not one of the backends of this run")
+                skip(f"{needed} is not one of the backends of this run")
     missing = [word for word in words[3:-1] if "convert" in words and not (folder / word).exists()]
     missing += [word for word in words if word.endswith((".safetensors", ".pt")) and "convert" not in words
                and "--out" not in words
                and "--save-weights" not in words and not (folder / word).exists()]
     missing += [word for word in words if word.startswith("runs/") and "--out" not in words
                 and not (folder / word).exists()]
-    if missing:
-        pytest.skip(f"{missing[0]} is written by a command of another backend")
+    for name in missing:
+        assert unwritten & {name, *map(str, Path(name).parents)}, f"no command before this one writes {name}"
+        skip(f"{name} is written by a command of another backend")
     short = {"compare", "--report", "--no-measure"} & {*words} or words[2:4] == ["sweep", "--resume"]
     kind = "trace" if "trace" in words else "" if short else words[2]
     extra = shlex.split(SHORT.get(kind, ""))
@@ -107,6 +120,7 @@ def test_command(command: str, folder: Path, request: pytest.FixtureRequest, cap
         assert "padding 0 instead of 1" in done.out
 
 
+@pytest.mark.exhaustive
 def test_the_python_example_runs(folder: Path, requires: Callable[[str], None]) -> None:
     requires("torch")
     requires("tensorflow")
@@ -143,9 +157,9 @@ def test_the_toml_example_has_the_numbers_of_fashion_mnist() -> None:
 EXERCISES = commands(README.parent / "docs" / "exercises.md")
 
 
-@pytest.mark.parametrize("command", EXERCISES, ids=range(len(EXERCISES)))
-def test_the_commands_of_the_exercises_are_commands(command: str) -> None:
-    """They train for hours, or would on a CPU: that the program takes them is enough here."""
+@pytest.mark.parametrize("command", [*program_commands(), *EXERCISES])
+def test_a_command_is_parsed(command: str) -> None:
+    """The exercises train for hours: that the program accepts them is enough here."""
     words = shlex.split(command)
     assert words[:3] == ["python", "-m", "alexnet_mf"]
     assert cli.parser().parse_args(words[3:]).verb == words[3]

@@ -18,7 +18,8 @@ from alexnet_mf.weights import parameters
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
 WEIGHTED = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 
-pytestmark = pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)
+pytestmark = [pytest.mark.exhaustive,  # the book's own size of network
+              pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)]
 
 
 @functools.lru_cache(maxsize=1)

@@ -133,6 +133,7 @@ def test_describe_tells_height_from_width(backend):
     assert_rows_agree_with_the_arithmetic(build(backend, oblong).describe(), oblong, backend.name == "tensorflow")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["alexnet", "alexnet-tab"])
 def test_alexnet_itself(backend, name):
     """The chapter's table, measured; and its parameters in and out, through this backend's own layout."""
@@ -685,6 +686,7 @@ def test_velocity_is_what_the_rule_says_in_canonical_layout(backend, small):
         parameters.digest(model.export())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)
 def test_alexnet_itself_repeats_bit_for_bit(backend):
     """At its size the processor's cores share every sum."""

@@ -59,6 +59,8 @@ def mxnet_alexnet() -> tuple[Parameters, np.ndarray]:
     return given, net(mx.nd.array(IMAGES, dtype="float64")).asnumpy()
 
 
+pytestmark = pytest.mark.exhaustive  # ImageNet's AlexNet, in float64 too
+
 WITNESSES = {"torch": torchvision_alexnet, "mxnet": mxnet_alexnet}
 
 

@@ -785,6 +785,7 @@ def framework(request) -> str:
     return names[0]
 
 
+@pytest.mark.exhaustive
 def test_the_main_job(framework, tmp_path):
     """As a user would run it, on eight images."""
     report_file, weights_file = tmp_path / "run.json", tmp_path / "weights.safetensors"

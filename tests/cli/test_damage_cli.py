@@ -59,7 +59,8 @@ def test_a_power_cut_at_any_call_costs_nothing(quick, command, failing_os, tmp_p
         shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EACCES], ids=errno.errorcode.get)
+@pytest.mark.parametrize("error", [errno.ENOSPC, pytest.param(errno.EIO, marks=pytest.mark.exhaustive),
+                                   pytest.param(errno.EACCES, marks=pytest.mark.exhaustive)], ids=errno.errorcode.get)
 def test_an_error_at_any_call_is_told_and_costs_nothing(quick, command, failing_os, tmp_path, error):
     """Every call for every file of a run: one line that names file, error, last checkpoint and the way on."""
     words = ["--limit-train", "8", "--limit-test", "8", "--epochs", "2"]  # a step each

@@ -20,6 +20,8 @@ from alexnet_mf import spec
 from alexnet_mf.training import checkpoint
 from alexnet_mf.training.folder import BEST, WEIGHTS
 
+pytestmark = pytest.mark.exhaustive
+
 DRIVER = """
 import json, signal, sys
 from alexnet_mf import spec

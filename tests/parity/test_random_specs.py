@@ -110,6 +110,13 @@ QUIET = {"derandomize": True, "deadline": None, "database": None, "suppress_heal
          "phases": [Phase.generate]}  # each example costs a second: a red one is shown as it is, not made smaller
 
 
+@settings(max_examples=5, **QUIET)
+@given(network=networks())
+def test_a_few_random_specs(backend_name: str, network: Network) -> None:
+    check(backend_name, network)
+
+
+@pytest.mark.exhaustive
 @settings(max_examples=25, **QUIET)
 @given(network=networks())
 def test_random_specs(backend_name: str, network: Network) -> None:

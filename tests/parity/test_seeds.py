@@ -49,7 +49,8 @@ def referee(source: data.DatasetName, seed: int) -> Referee:
     return make_referee(question(source, seed))
 
 
-@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 10))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in range(1, 4)),
+                                  *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 10))])
 @pytest.mark.parametrize("source", ["synthetic", pytest.param("fashion-mnist", marks=pytest.mark.real_data)])
 def test_every_seed_is_green(backend_name: str, source: data.DatasetName, seed: int) -> None:
     right = referee(source, seed)

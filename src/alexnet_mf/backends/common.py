@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from alexnet_mf.spec import Network
 
 PIXEL_SCALE = np.float32(1 / 255)
 """Grey levels to [0, 1] by one float32 multiplication: frameworks and compilers divide differently."""
+LARGE_BYTES = 2**23
+"""Size of the parameters above which a backend collects garbage before it builds the network."""
 
 
 def dropout_seed(seed: int, step: int) -> int:
@@ -71,3 +75,13 @@ def check_inputs(inputs: NDArray[Any], labels: NDArray[np.int64], network: Netwo
         raise DataError(f"{len(inputs)} images need as many labels, not {labels.shape}")
     if labels.size and not 0 <= labels.min() <= labels.max() < network.classes:
         raise DataError(f"labels must lie in 0..{network.classes - 1}, not {labels.min()}..{labels.max()}")
+
+
+def collect_garbage(parameters: Mapping[str, NDArray[np.float32]]) -> None:
+    """Free earlier models before a large one is built.
+
+    The objects of a Keras or Gluon model refer to each other, so only Python's collector frees them, and it counts
+    objects, not their bytes. It takes about 0.3 s, too long for a small network.
+    """
+    if sum(value.nbytes for value in parameters.values()) > LARGE_BYTES:
+        gc.collect()

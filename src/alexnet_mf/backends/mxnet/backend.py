@@ -14,7 +14,7 @@ from mxnet import autograd, gluon
 from numpy.typing import NDArray
 
 from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
-from alexnet_mf.backends.common import dropout_seed, random_bytes, random_matrices
+from alexnet_mf.backends.common import collect_garbage, dropout_seed, random_bytes, random_matrices
 from alexnet_mf.backends.contract import Backend, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.mxnet import compat, formats, weights
@@ -163,6 +163,7 @@ class MXNetBackend(Backend, Measurable, WeightFormats):
             raise BackendUnavailable(f"backend mxnet: its cuBLAS would round float32 to TF32; unset {compat.TF32}, or "
                                      f"set it to 0")
         precision = find_precision(self, device, execution.precision)
+        collect_garbage(parameters)
         return MXNetModel(network, parameters, device, execution.settings(self.name, SPEED, device), precision)
 
     def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
-from alexnet_mf.backends.common import dropout_seed, random_bytes, random_matrices
+from alexnet_mf.backends.common import collect_garbage, dropout_seed, random_bytes, random_matrices
 from alexnet_mf.backends.contract import Backend, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.tensorflow import formats, weights
@@ -188,6 +188,7 @@ class TensorFlowBackend(Backend, Measurable, WeightFormats):
         device = find_device(self, device)
         precision = find_precision(self, device, execution.precision)
         speed = execution.settings(self.name, SPEED, device)
+        collect_garbage(parameters)
         # float32 means IEEE float32: TF32 is TensorFlow's default on GPUs that have it. The switch is the process's.
         tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
         return TensorFlowModel(network, parameters, device, speed, precision)

@@ -157,7 +157,13 @@ class TensorFlowTrainer(Trainer[Placed]):
         variables = list(weights.variables(self.net).values())
         if self.sgd.weight_decay:  # Keras's own is decoupled: AdamW's, not the paper's
             gradients = [g + self.sgd.weight_decay * w for g, w in zip(gradients, variables)]
-        self.optimizer.apply(gradients, variables)
+        with tf.init_scope():  # variables are made outside the graph
+            self.optimizer.build(variables)  # does nothing the second time
+        # Not `optimizer.apply`: it sums the gradients of all replicas first, by `all_reduce`, whose gradient TensorFlow
+        # registers under a new name for each graph and never removes. The registry then keeps the graph, its
+        # variables and the buffers of its kernels until the process ends (TensorFlow 2.21, Keras 3.15).
+        for gradient, variable in zip(gradients, variables):
+            self.optimizer.update_step(gradient, variable, self.optimizer.learning_rate)
 
 
 def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
