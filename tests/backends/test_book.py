@@ -12,7 +12,7 @@ import pytest
 
 from alexnet_mf import data
 from alexnet_mf.spec import Network
-from alexnet_mf.spec.zoo import ALEXNET, TABS, get_network
+from alexnet_mf.spec.zoo import ALEXNET, TABS
 from alexnet_mf.weights import parameters
 
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
@@ -102,7 +102,7 @@ def test_the_tab_is_the_spec_s_tab_network_and_no_other(backend, book):
     expected = logits(backend.name, net, IMAGES)
     assert expected.shape == (2, 10)
     assert relative_l2(expected[0], expected[1]) > 0.01, "two images that look alike show little"
-    assert relative_l2(spec_logits(backend, get_network("alexnet-tab", backend.name)), expected) < 1e-5
+    assert relative_l2(spec_logits(backend, TABS[backend.name]), expected) < 1e-5
     other = TABS["mxnet"] if backend.name == "torch" else ALEXNET
     assert other.layers[0].padding != TABS[backend.name].layers[0].padding
     assert relative_l2(spec_logits(backend, other), expected) > 0.01
@@ -135,7 +135,7 @@ def initialised(name: str, book: Any) -> dict[str, tuple[np.ndarray, np.ndarray]
 def test_the_tab_starts_as_the_spec_says(backend, book):
     """Xavier-uniform weights in all three; biases of zero, or uniform on +-1/sqrt(fan_in) in the PyTorch tab."""
     shapes = parameters.shapes(ALEXNET)
-    uniform = get_network("alexnet-tab", backend.name).bias_initialisation == "uniform_fan_in"
+    uniform = TABS[backend.name].bias_initialisation == "uniform_fan_in"
     for layer, (weight, bias) in initialised(backend.name, book).items():
         shape = shapes[f"{layer}.weight"]
         receptive = math.prod(shape[2:])

@@ -44,8 +44,8 @@ def small_alexnet(small, monkeypatch) -> spec.Network:
     network = dataclasses.replace(small, name="alexnet")
     known = zoo.get_network
 
-    def get_network(name: str, backend: str = "torch") -> spec.Network:
-        known(name, backend)
+    def get_network(name: str) -> spec.Network:
+        known(name)
         return network
     monkeypatch.setattr(zoo, "get_network", get_network)
     return network
@@ -234,7 +234,7 @@ from alexnet_mf.spec import zoo
 from alexnet_mf.bench.run import Bench
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 network = spec.from_dict(json.loads({json.dumps(json.dumps(spec.as_dict(small)))}))
-zoo.get_network = lambda name, backend="torch": network
+zoo.get_network = lambda name: network
 sample = Bench._sample
 def noted(self, *arguments):
     sample(self, *arguments)

@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import functools
 import json
-import os
 import pickle
 import re
 import shlex
@@ -211,10 +210,25 @@ def test_a_network_that_only_calls_itself_alexnet_is_told_in_one_line(command, f
     """The referee computes AlexNet, here another small network."""
     *rest, last = files.network.layers
     real = dataclasses.replace(files.network, name="alexnet", layers=(*rest, dataclasses.replace(last, units=11)))
-    monkeypatch.setattr(zoo, "get_network", lambda name, backend="torch": real)
+    monkeypatch.setattr(zoo, "get_network", lambda name: real)
     assert command("compare", files.save(ask(real))).code == 0
     path = files.save(ask(dataclasses.replace(files.network, name="alexnet")))
     assert_one_line(command("compare", path), "numpy and torch", "layers or parameters")
+
+
+def test_traces_of_several_tabs_are_compared_with_the_reference_s_tab(command, files, monkeypatch):
+    """One tab alone is a network like any other."""
+    first, *rest = files.network.layers
+    padded = dataclasses.replace(files.network, layers=(dataclasses.replace(first, padding=2), *rest))
+    tabs = {name: dataclasses.replace(network, name=name) for name, network in (
+        ("alexnet-tab-torch", files.network), ("alexnet-tab-mxnet", padded))}
+    monkeypatch.setattr(zoo, "get_network", tabs.__getitem__)
+    one, other = (files.save(ask(network), name) for name, network in tabs.items())
+    assert command("compare", one).code == command("compare", other).code == 0
+    for paths in ([one, other], [other, one]):
+        outcome = command("compare", *paths)
+        assert outcome.code == 1
+        assert "conv1.padding is 2, the referee's is 1" in outcome.out
 
 
 # Files that are no traces
@@ -448,7 +462,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_comparison(command, f
 def small_alexnet(small, monkeypatch):
     """A small network in AlexNet's place, and a small synthetic set."""
     known = zoo.get_network
-    monkeypatch.setattr(zoo, "get_network", lambda name, backend="torch": known(name, backend) and small)
+    monkeypatch.setattr(zoo, "get_network", lambda name: known(name) and small)
     draw = data.synthetic.load
     monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=16, test=32))
     return small
@@ -611,13 +625,14 @@ def test_weights_of_another_network_to_go_on_from_are_told_in_one_line(command, 
 # Backends that are not here
 
 
-def test_a_missing_backend_is_told_before_the_work(command, monkeypatch):
+def test_a_missing_backend_is_told_before_the_work(command, monkeypatch, tmp_path):
     known = backends.is_installed
-    monkeypatch.setattr(backends, "is_installed", lambda name: name != "mxnet" and known(name))
+    for module in (backends, backends.registry):
+        monkeypatch.setattr(module, "is_installed", lambda name: name != "mxnet" and known(name))
     monkeypatch.setattr(run, "run_trace", must_not_start)
     assert_one_line(command("--backends", "numpy,mxnet"), "mxnet", "not installed", backends.BACKENDS["mxnet"].install,
                     "--python mxnet=PATH")
-    assert_one_line(command("trace", "--backend", "mxnet", "--out", os.devnull), "mxnet", "not installed",
+    assert_one_line(command("trace", "--backend", "mxnet", "--out", tmp_path / "trace"), "mxnet", "not installed",
                     backends.BACKENDS["mxnet"].install)
 
 
@@ -726,7 +741,7 @@ def test_of_several_networks_those_before_a_failure_are_told(command, asked, mon
 def test_all_networks_are_those_that_are_the_same_everywhere(command, asked, monkeypatch):
     monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
     assert command("--net", "all", "--json", "-").code == 0
-    assert nets_asked(asked) == [name for name in zoo.NETWORKS if name != "alexnet-tab"]
+    assert nets_asked(asked) == [name for name in zoo.NETWORKS if not name.startswith(zoo.TAB)]
 
 
 def test_of_several_networks_an_unknown_one_is_told_before_the_work(command, monkeypatch):
@@ -743,8 +758,7 @@ from alexnet_mf.spec import zoo
 network, draw = spec.from_dict(json.loads({network!r})), data.synthetic.load
 first, *rest = network.layers
 tab = dataclasses.replace(network, layers=(dataclasses.replace(first, padding=2), *rest))  # TensorFlow's, say
-theirs = ("alexnet-tab", "tensorflow")
-zoo.get_network = lambda name, backend="torch": tab if (name, backend) == theirs else network
+zoo.get_network = lambda name: tab if name == "alexnet-tab-tensorflow" else network
 data.synthetic.load = lambda seed: draw(seed, train=16, test=32)
 from alexnet_mf.cli import main
 sys.exit(main(sys.argv[3:]))  # after -m alexnet_mf

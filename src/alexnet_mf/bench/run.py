@@ -21,6 +21,7 @@ from alexnet_mf.bench.worker import PROTOCOL
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.process import Link, WorkerFailed, WorkerGone
+from alexnet_mf.spec import zoo
 from alexnet_mf.spec.toml import find_network
 
 
@@ -115,7 +116,7 @@ class Bench:
 
     def _start(self, contestant: Contestant) -> None:
         self.tell(f"starting {contestant.label}, batch {contestant.batch_size}")
-        network = find_network("alexnet-tab" if contestant.style == BOOK else self.plan.net, contestant.backend)
+        network = find_network(zoo.TAB if contestant.style == BOOK else self.plan.net, contestant.backend)
         entry = {**as_json(contestant), "id": len(self.record["workers"]), "spec_sha256": spec.fingerprint(network)}
         plan = self.plan
         try:

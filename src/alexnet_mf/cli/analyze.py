@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.measure:
         check_measures(options)
     backend = options.backend or (backend_to_measure() if options.measure else "torch")
-    network = find_network(options.net, backend)
+    network = find_network(options.net)
     recipe = for_network(RECIPES[options.recipe], network)
     found = costs(network, options.batch_size or recipe.batch_size, ITEM_BYTES[default_precision(backend)],
                   recipe.sgd.momentum > 0)

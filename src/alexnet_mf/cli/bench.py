@@ -24,11 +24,12 @@ from alexnet_mf.cli.arguments import (
     switched,
 )
 from alexnet_mf.errors import BackendUnavailable, BenchError
+from alexnet_mf.spec import zoo
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.training.job import check_takes_grey_images
 
 DEFAULTS = Plan(("torch",))
-BOOKS = ("alexnet", "alexnet-tab")
+BOOKS = (zoo.ALEXNET.name, zoo.TAB, *(tab.name for tab in zoo.TABS.values()))
 """The networks that the book's own code is of."""
 ONLY_FOR_RUNS = ("json", "backends", "python", "ablate", "try", "no_book")
 
@@ -119,7 +120,7 @@ def measure(options: argparse.Namespace) -> int:
     """Run the benchmark; what was measured until Ctrl-C is kept where JSON was asked for."""
     from alexnet_mf.bench.run import Bench
 
-    check_takes_grey_images(find_network(options.net))
+    check_takes_grey_images(find_network(options.net, "torch"))
     if options.net not in BOOKS and not options.no_book:
         options.no_book = True
         output.notice(f"without the book's own code, which is AlexNet's and not {options.net}'s")

@@ -149,7 +149,7 @@ def begun(options: argparse.Namespace) -> dict[str, Any]:
     """A new record of what was asked for, checked."""
     name = options.backend or first_installed()
     how = execution(options)
-    networks = {net: find_network(net, name) for net in options.net}
+    networks = {net: find_network(net) for net in options.net}
     for network in networks.values():
         check_takes_grey_images(network)
     augments = tuple(dict.fromkeys(options.augment or [()]))
