@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,18 @@ def forget_parameters():
 
 
 @pytest.fixture
-def book(backend) -> Any:
-    return importlib.import_module(f"alexnet_mf.backends.{backend.name}.book")
+def book(backend) -> Iterator[Any]:
+    """The tab, in the semantics that MXNet's reader sets; `ours` unsets them."""
+    module = importlib.import_module(f"alexnet_mf.backends.{backend.name}.book")
+    if backend.name == "mxnet":
+        module.npx.set_np()
+    yield module
+    ours(backend)
+
+
+def ours(backend: Any) -> None:
+    if backend.name == "mxnet":
+        importlib.import_module("mxnet").npx.reset_np()
 
 
 IMAGES = np.random.default_rng(0).random((2, 1, 224, 224), np.float32)
@@ -66,11 +77,11 @@ def fill(name: str, net: Any, given: parameters.Parameters) -> None:
     else:
         import mxnet as mx
         net.initialize()
-        net(mx.nd.zeros((1, 1, 224, 224)))  # only now do its parameters have shapes
+        net(mx.np.zeros((1, 1, 224, 224)))  # only now do its parameters have shapes
         blocks = [block for block in net if isinstance(block, (mx.gluon.nn.Conv2D, mx.gluon.nn.Dense))]
         for block, (weight, bias) in zip(blocks, pairs, strict=True):
-            block.weight.set_data(mx.nd.array(weight))
-            block.bias.set_data(mx.nd.array(bias))
+            block.weight.set_data(mx.np.array(weight))
+            block.bias.set_data(mx.np.array(bias))
 
 
 def logits(name: str, net: Any, images: np.ndarray) -> np.ndarray:
@@ -83,10 +94,11 @@ def logits(name: str, net: Any, images: np.ndarray) -> np.ndarray:
     if name == "tensorflow":
         return np.asarray(net(images.transpose(0, 2, 3, 1), training=False))
     import mxnet as mx
-    return net(mx.nd.array(images)).asnumpy()
+    return net(mx.np.array(images)).asnumpy()
 
 
 def spec_logits(backend: Any, network: Network) -> np.ndarray:
+    ours(backend)
     model = backend.build(network, canonical(), "cpu")
     return model.logits(model.place(IMAGES, np.zeros(2, np.int64)), 2)
 
@@ -126,7 +138,7 @@ def initialised(name: str, book: Any) -> dict[str, tuple[np.ndarray, np.ndarray]
         import mxnet as mx
         mx.random.seed(0)
         book.initialise(net, mx.cpu())
-        net(mx.nd.zeros((1, 1, 224, 224)))
+        net(mx.np.zeros((1, 1, 224, 224)))
         blocks = [block for block in net if hasattr(block, "weight")]
         pairs = [(block.weight.data().asnumpy(), block.bias.data().asnumpy()) for block in blocks]
     return dict(zip(WEIGHTED, pairs, strict=True))
