@@ -254,14 +254,6 @@ def test_build_takes_names_files_networks_and_weights(small, small_toml, tmp_pat
     assert_array_equal(model.logits(model.place(inputs, np.zeros(2, np.int64)), 2).shape, (2, 10))
 
 
-def test_canonical_weights_are_read_for_the_backends_own_network(small, monkeypatch, tmp_path):
-    """`alexnet-tab` is another network in each backend."""
-    other = dataclasses.replace(small, layers=(dataclasses.replace(small.layers[0], padding=2), *small.layers[1:]))
-    monkeypatch.setattr(zoo, "get_network", lambda name, backend="torch": other if backend == "numpy" else small)
-    parameters.save(tmp_path / "a.safetensors", parameters.initialise(other, 0), {})
-    assert alexnet_mf.build("alexnet-tab", "numpy", weights=tmp_path / "a.safetensors").network == other
-
-
 def test_train_starts_from_weights_and_takes_a_recipe(small):
     run = alexnet_mf.train(small, "numpy", **SHORT)
     again = alexnet_mf.train(small, "numpy", weights=run.folder / "weights.safetensors", data="synthetic",

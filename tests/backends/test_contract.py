@@ -27,6 +27,7 @@ from alexnet_mf.spec.layers import (
     MaxPool2d,
     Normalize,
 )
+from alexnet_mf.spec.toml import find_network
 from alexnet_mf.spec.zoo import get_network
 from alexnet_mf.weights import parameters
 
@@ -137,7 +138,7 @@ def test_describe_tells_height_from_width(backend):
 @pytest.mark.parametrize("name", ["alexnet", "alexnet-tab"])
 def test_alexnet_itself(backend, name):
     """The chapter's table, measured; and its parameters in and out, through this backend's own layout."""
-    network = get_network(name, backend.name)
+    network = find_network(name, backend.name)
     model = build(backend, network)
     rows = model.describe()
     assert [row.name for row in rows] == [

@@ -302,6 +302,10 @@ def test_the_books_own_code_runs_on_a_batch(backend):
         call()
         call()
     backend.synchronize("cpu")
+    if backend.name == "mxnet":
+        npx = importlib.import_module("mxnet").npx
+        assert npx.is_np_array(), "the tab is typed in NumPy semantics"
+        npx.reset_np()
 
 
 

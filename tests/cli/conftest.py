@@ -38,8 +38,8 @@ def small_alexnet(small, monkeypatch):
     network = dataclasses.replace(small, name="alexnet")
     known = zoo.get_network
 
-    def get_network(name: str, backend: str = "torch") -> spec.Network:
-        known(name, backend)
+    def get_network(name: str) -> spec.Network:
+        known(name)
         return network
 
     monkeypatch.setattr(zoo, "get_network", get_network)

@@ -85,7 +85,7 @@ def test_no_framework_is_needed(tmp_path):
 def test_recipe_batch_and_backend_change_the_table(command):
     assert "batch 128, 4 bytes a number, SGD without momentum (recipe book)" in command(*TABLE, "--recipe", "book").out
     assert "alexnet, batch 5, 8 bytes" in command(*TABLE, "--batch-size", "5", "--backend", "numpy").out
-    assert "alexnet-tab" in command(*TABLE, "--net", "alexnet-tab", "--backend", "mxnet").out
+    assert "alexnet-tab-mxnet" in command(*TABLE, "--net", "alexnet-tab-mxnet", "--backend", "mxnet").out
 
 
 def test_a_batch_of_a_billion_is_arithmetic(command):

@@ -44,8 +44,8 @@ def small_alexnet(small, monkeypatch) -> spec.Network:
     network = dataclasses.replace(small, name="alexnet")
     known = zoo.get_network
 
-    def get_network(name: str, backend: str = "torch") -> spec.Network:
-        known(name, backend)
+    def get_network(name: str) -> spec.Network:
+        known(name)
         return network
     monkeypatch.setattr(zoo, "get_network", get_network)
     return network
@@ -296,7 +296,8 @@ def test_wrong_words_are_told_in_one_line(command, no_worker, words, fragments):
 
 def test_a_missing_backend_is_told_before_the_work(command, no_worker, monkeypatch):
     known = backends.is_installed
-    monkeypatch.setattr(backends, "is_installed", lambda name: name == "numpy" and known(name))
+    for module in (backends, backends.registry):
+        monkeypatch.setattr(module, "is_installed", lambda name: name == "numpy" and known(name))
     assert_one_line(command("--backends", "numpy,mxnet"), "mxnet", "not installed", backends.BACKENDS["mxnet"].install,
                     "--python mxnet=PATH")
     assert_one_line(command(), "none of torch, tensorflow and mxnet is installed", "--python NAME=PATH")
@@ -313,7 +314,8 @@ def test_a_missing_matplotlib_is_told_before_the_work(command, no_worker, monkey
     (["--backends", "numpy,torch"], ["numpy", "torch"])], ids=lambda value: " ".join(value))
 def test_who_is_measured(monkeypatch, words, chosen):
     """The referee only if it is named: nobody asks how fast it is."""
-    monkeypatch.setattr(backends, "is_installed", lambda name: name != "tensorflow")
+    for module in (backends, backends.registry):
+        monkeypatch.setattr(module, "is_installed", lambda name: name != "tensorflow")
     options = cli.parser().parse_args(["bench", *words])
     plan = verb.plan(options, verb.interpreters(options.python))
     assert list(plan.backends) == chosen

@@ -262,7 +262,7 @@ def test_list_networks(command):
     assert outcome.lines[0].split() == ["network", "input", "parameters", "multiply", "accumulates", "source"]
     assert [line.split()[0] for line in outcome.lines[1:]] == list(zoo.NETWORKS)
     rows = {line.split()[0]: line for line in outcome.lines[1:]}
-    for name in ("alexnet", "alexnet-tab"):
+    for name in ("alexnet", "alexnet-tab-torch", "alexnet-tab-tensorflow", "alexnet-tab-mxnet"):
         assert rows[name].split()[1:4] == ["1x224x224", "46,764,746", "938,146,176"]
         assert "Dive into Deep Learning, section 8.1" in rows[name]
     assert rows["alexnet-owt"].split()[1:4] == ["3x224x224", "61,100,840", "714,188,480"]
@@ -623,7 +623,7 @@ import json, signal, sys
 from alexnet_mf import spec
 from alexnet_mf.spec import zoo
 network = spec.from_dict(json.loads({network!r}))
-zoo.get_network = lambda name, backend="torch": network
+zoo.get_network = lambda name: network
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 from alexnet_mf.cli import main
 sys.exit(main())

@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import functools
 import json
-import os
 import pickle
 import re
 import shlex
@@ -212,10 +211,25 @@ def test_a_network_that_only_calls_itself_alexnet_is_told_in_one_line(command, f
     """The referee computes AlexNet, here another small network."""
     *rest, last = files.network.layers
     real = dataclasses.replace(files.network, name="alexnet", layers=(*rest, dataclasses.replace(last, units=11)))
-    monkeypatch.setattr(zoo, "get_network", lambda name, backend="torch": real)
+    monkeypatch.setattr(zoo, "get_network", lambda name: real)
     assert command("compare", files.save(ask(real))).code == 0
     path = files.save(ask(dataclasses.replace(files.network, name="alexnet")))
     assert_one_line(command("compare", path), "numpy and torch", "layers or parameters")
+
+
+def test_traces_of_several_tabs_are_compared_with_the_reference_s_tab(command, files, monkeypatch):
+    """One tab alone is a network like any other."""
+    first, *rest = files.network.layers
+    padded = dataclasses.replace(files.network, layers=(dataclasses.replace(first, padding=2), *rest))
+    tabs = {name: dataclasses.replace(network, name=name) for name, network in (
+        ("alexnet-tab-torch", files.network), ("alexnet-tab-mxnet", padded))}
+    monkeypatch.setattr(zoo, "get_network", tabs.__getitem__)
+    one, other = (files.save(ask(network), name) for name, network in tabs.items())
+    assert command("compare", one).code == command("compare", other).code == 0
+    for paths in ([one, other], [other, one]):
+        outcome = command("compare", *paths)
+        assert outcome.code == 1
+        assert "conv1.padding is 2, the referee's is 1" in outcome.out
 
 
 # Files that are no traces
@@ -456,7 +470,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_comparison(command, f
 def small_alexnet(small, monkeypatch):
     """A small network in AlexNet's place, and a small synthetic set."""
     known = zoo.get_network
-    monkeypatch.setattr(zoo, "get_network", lambda name, backend="torch": known(name, backend) and small)
+    monkeypatch.setattr(zoo, "get_network", lambda name: known(name) and small)
     draw = data.synthetic.load
     monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=16, test=32))
     return small
@@ -619,13 +633,14 @@ def test_weights_of_another_network_to_go_on_from_are_told_in_one_line(command, 
 # Backends that are not here
 
 
-def test_a_missing_backend_is_told_before_the_work(command, monkeypatch):
+def test_a_missing_backend_is_told_before_the_work(command, monkeypatch, tmp_path):
     known = backends.is_installed
-    monkeypatch.setattr(backends, "is_installed", lambda name: name != "mxnet" and known(name))
+    for module in (backends, backends.registry):
+        monkeypatch.setattr(module, "is_installed", lambda name: name != "mxnet" and known(name))
     monkeypatch.setattr(run, "trace_in_process", must_not_start)
     assert_one_line(command("--backends", "numpy,mxnet"), "mxnet", "not installed", backends.BACKENDS["mxnet"].install,
                     "--python mxnet=PATH")
-    assert_one_line(command("trace", "--backend", "mxnet", "--out", os.devnull), "mxnet", "not installed",
+    assert_one_line(command("trace", "--backend", "mxnet", "--out", tmp_path / "trace"), "mxnet", "not installed",
                     backends.BACKENDS["mxnet"].install)
 
 
@@ -648,7 +663,8 @@ def asked(monkeypatch, small):
     ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "")
 def test_who_is_asked(command, asked, monkeypatch, words, names):
     """What is installed here or named by --python, if not said otherwise; the referee first, and each once."""
-    monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
+    for module in (backends, backends.registry):
+        monkeypatch.setattr(module, "is_installed", lambda name: name in ("torch", "numpy"))
     outcome = command(*words)
     assert outcome.code == 0
     assert [(name, python) for name, python, _ in asked] == [
@@ -657,7 +673,8 @@ def test_who_is_asked(command, asked, monkeypatch, words, names):
 
 
 def test_everyone_is_asked_the_same_and_goes_on_from_the_one_before(command, asked, monkeypatch, tmp_path):
-    monkeypatch.setattr(backends, "is_installed", lambda name: True)
+    for module in (backends, backends.registry):
+        monkeypatch.setattr(module, "is_installed", lambda name: True)
     assert command("--keep", tmp_path, "--net", "alexnet-tab", "--device", "cpu", "--seed", "5", "--data", "synthetic",
                    "--batch-size", "3", "--steps", "4", "--images", "50", "--data-dir", tmp_path).code == 0
     names = ["numpy", *FRAMEWORKS]
@@ -665,7 +682,7 @@ def test_everyone_is_asked_the_same_and_goes_on_from_the_one_before(command, ask
     for before, (name, _, values) in zip([None, *names], asked):
         assert values == {
             "out": str(tmp_path / f"{name}.safetensors"), "seed": 5, "data_name": "synthetic",
-            "data_dir": str(tmp_path), "network": spec.as_dict(zoo.get_network("alexnet-tab", name)), "images": 50,
+            "data_dir": str(tmp_path), "network": spec.as_dict(toml.find_network("alexnet-tab", name)), "images": 50,
             "batch_size": 3, "steps": 4, "device": "cpu", "precision": None, "without": [], "also": [],
             "continue_from": before and str(tmp_path / f"{before}.safetensors")}
 
@@ -678,7 +695,8 @@ def nets_asked(calls) -> list[str]:
 
 
 def test_several_networks_are_told_in_brief(command, asked, monkeypatch, tmp_path):
-    monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
+    for module in (backends, backends.registry):
+        monkeypatch.setattr(module, "is_installed", lambda name: name in ("torch", "numpy"))
     outcome = command("--net", "lenet5,lenet5-relu,lenet5", "--keep", tmp_path / "kept", "--json",
                       tmp_path / "all.json")
     assert (outcome.code, outcome.err) == (0, "")
@@ -698,7 +716,8 @@ def test_several_networks_are_told_in_brief(command, asked, monkeypatch, tmp_pat
 
 
 def test_of_several_networks_a_red_one_is_named_and_the_others_are_asked(command, asked, monkeypatch, small):
-    monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
+    for module in (backends, backends.registry):
+        monkeypatch.setattr(module, "is_installed", lambda name: name in ("torch", "numpy"))
     ask_all = run.trace_in_process
 
     def answer(backend: str, python: str, values: dict[str, Any]) -> None:
@@ -717,7 +736,8 @@ def test_of_several_networks_a_red_one_is_named_and_the_others_are_asked(command
 
 
 def test_of_several_networks_those_before_a_failure_are_told(command, asked, monkeypatch, tmp_path):
-    monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
+    for module in (backends, backends.registry):
+        monkeypatch.setattr(module, "is_installed", lambda name: name in ("torch", "numpy"))
     ask_all = run.trace_in_process
 
     def answer(backend: str, python: str, values: dict[str, Any]) -> None:
@@ -733,9 +753,10 @@ def test_of_several_networks_those_before_a_failure_are_told(command, asked, mon
 
 
 def test_all_networks_are_those_that_are_the_same_everywhere(command, asked, monkeypatch):
-    monkeypatch.setattr(backends, "is_installed", lambda name: name in ("torch", "numpy"))
+    for module in (backends, backends.registry):
+        monkeypatch.setattr(module, "is_installed", lambda name: name in ("torch", "numpy"))
     assert command("--net", "all", "--json", "-").code == 0
-    assert nets_asked(asked) == [name for name in zoo.NETWORKS if name != "alexnet-tab"]
+    assert nets_asked(asked) == [name for name in zoo.NETWORKS if not name.startswith(zoo.TAB)]
 
 
 def test_of_several_networks_an_unknown_one_is_told_before_the_work(command, monkeypatch):

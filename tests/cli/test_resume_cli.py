@@ -278,7 +278,7 @@ def test_a_run_that_began_with_weights_begins_with_them_again(quick, command, sm
 
 
 @pytest.mark.parametrize("words, fragments", [
-    (["--net", "alexnet-tab"], ["--net is alexnet there, not alexnet-tab"]),
+    (["--net", "alexnet-tab-torch"], ["--net is alexnet there, not alexnet-tab-torch"]),
     (["--dropout", "0.25"], ["--dropout is 0.5 there, not 0.25"]),
     (["--lr", "0.5"], ["--lr is 0.03 there, not 0.5"]),
     (["--batch-size", "4"], ["--batch-size is 8 there"]),

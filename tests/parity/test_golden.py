@@ -26,8 +26,6 @@ from alexnet_mf.spec import Network, zoo
 from alexnet_mf.weights import parameters
 
 FOLDER = Path(__file__).parent / "golden"
-NETWORKS = {**{name: (name, "torch") for name in zoo.NETWORKS if name != "alexnet-tab"},
-            **{f"alexnet-tab-{tab}": ("alexnet-tab", tab) for tab in ("torch", "tensorflow", "mxnet")}}
 BATCH = 2
 EPSILON = 1e-10
 """For the referee itself: float64 sums in another order, on another processor."""
@@ -57,7 +55,7 @@ def norms(model: Any, case: Case) -> dict[str, float]:
 @functools.cache
 def measured(name: str, backend_name: str) -> dict[str, Any]:
     """All golden numbers of one network, as one backend computes them."""
-    network = zoo.get_network(*NETWORKS[name])
+    network = zoo.get_network(name)
     case = question(network)
     build = backends.load(backend_name).build
     exported = parameters.digest(build(network, parameters.initialise(network, 0)).export())
@@ -98,7 +96,7 @@ def test_the_batch_order() -> None:
     assert orders() == golden("batch-order")
 
 
-@pytest.mark.parametrize("name", list(NETWORKS))
+@pytest.mark.parametrize("name", zoo.NETWORKS)
 def test_the_referee(name: str) -> None:
     mine, theirs = measured(name, "numpy"), golden(name)
     assert {key: value for key, value in mine.items() if key != "norms"} == {
@@ -114,7 +112,8 @@ def test_real_images(backend_name: str) -> None:
 
 def own_networks(backend: Backend) -> Iterator[str]:
     """All networks, of the tabs the backend's own."""
-    return (name for name, (network, tab) in NETWORKS.items() if network != "alexnet-tab" or tab == backend.name)
+    return (name for name in zoo.NETWORKS
+            if not name.startswith(zoo.TAB) or name == zoo.name_in_backend(zoo.TAB, backend.name))
 
 
 def test_each_backend(backend: Backend) -> None:
@@ -135,7 +134,7 @@ def test_each_backend(backend: Backend) -> None:
 def write() -> None:
     """Write the golden numbers."""
     FOLDER.mkdir(exist_ok=True)
-    numbers = {"batch-order": orders(), **{name: measured(name, "numpy") for name in NETWORKS}}
+    numbers = {"batch-order": orders(), **{name: measured(name, "numpy") for name in zoo.NETWORKS}}
     if os.environ.get("ALEXNET_MF_DATA_DIR"):
         numbers["real-images"] = real_images("numpy")
     for name, values in numbers.items():

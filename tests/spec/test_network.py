@@ -26,7 +26,7 @@ from alexnet_mf.spec.layers import (
     MaxPool2d,
     Normalize,
 )
-from alexnet_mf.spec.zoo import ALEXNET, LENET5, TABS
+from alexnet_mf.spec.zoo import ALEXNET, LENET5
 
 DENSE = Dense("last", units=10)
 
@@ -190,7 +190,7 @@ def test_with_dropout_replaces_every_rate_and_nothing_else():
         spec.with_dropout(ALEXNET, 1.0)
 
 
-@pytest.mark.parametrize("network", [*map(zoo.get_network, zoo.NETWORKS), *TABS.values()],
+@pytest.mark.parametrize("network", [*map(zoo.get_network, zoo.NETWORKS)],
                          ids=lambda network: network.source)
 def test_as_dict_and_back_through_json(network):
     text = json.dumps(spec.as_dict(network))
@@ -320,11 +320,11 @@ def test_equal_networks_have_equal_fingerprints():
 
 
 def test_known_networks():
-    assert zoo.NETWORKS == ("alexnet", "alexnet-tab", "alexnet-2012", "alexnet-owt", "lenet5", "lenet5-relu",
-                             "alexnet-slim", "alexnet-28")
+    assert zoo.NETWORKS == ("alexnet", "alexnet-tab-torch", "alexnet-tab-tensorflow", "alexnet-tab-mxnet",
+                            "alexnet-2012", "alexnet-owt", "lenet5", "lenet5-relu", "alexnet-slim", "alexnet-28")
     for name in zoo.NETWORKS:
-        assert zoo.get_network(name, "mxnet").name == name
-        assert zoo.get_network(name, "mxnet").source
+        assert zoo.get_network(name).name == name
+        assert zoo.get_network(name).source
 
 
 def test_an_unknown_network_lists_the_known_ones():
@@ -332,15 +332,18 @@ def test_an_unknown_network_lists_the_known_ones():
         zoo.get_network("lenet")
 
 
-def test_a_tab_of_a_backend_without_one_lists_those_that_have():
-    with pytest.raises(SpecError, match=r"'jax'.*torch.*tensorflow.*mxnet"):
-        zoo.get_network("alexnet-tab", "jax")
+def test_the_word_for_the_tabs_is_no_network():
+    with pytest.raises(SpecError, match=r"alexnet-tab is another one in each backend; name one of alexnet-tab-torch, "):
+        zoo.get_network("alexnet-tab")
+    with pytest.raises(SpecError, match=r"jax has no tab; torch, tensorflow, mxnet have one"):
+        zoo.name_in_backend("alexnet-tab", "jax")
+    assert zoo.name_in_backend("alexnet-tab", "numpy") == "alexnet-tab-torch"
 
 
 @pytest.mark.parametrize("backend, padding, biases", [
     ("torch", 1, "uniform_fan_in"), ("tensorflow", 0, "zeros"), ("mxnet", 0, "zeros"), ("numpy", 1, "uniform_fan_in")])
 def test_the_tabs_differ_in_conv1_padding_and_biases_alone(backend, padding, biases):
-    tab = zoo.get_network("alexnet-tab", backend)
+    tab = zoo.get_network(zoo.name_in_backend("alexnet-tab", backend))
     assert tab.layers[0].padding == padding
     assert tab.bias_initialisation == biases
     assert tab.layers[1:] == ALEXNET.layers[1:]
@@ -349,7 +352,7 @@ def test_the_tabs_differ_in_conv1_padding_and_biases_alone(backend, padding, bia
 
 @pytest.mark.parametrize("backend", ["torch", "tensorflow", "mxnet", "numpy"])
 def test_alexnet_is_one_network_in_every_backend(backend):
-    assert zoo.get_network("alexnet", backend) is ALEXNET
+    assert zoo.get_network(zoo.name_in_backend("alexnet", backend)) is ALEXNET
     assert ALEXNET.layers[0].padding == 1
     assert ALEXNET.bias_initialisation == "zeros"
     assert ALEXNET.classes == 10

@@ -67,7 +67,7 @@ def analyze(net: Network | str = "alexnet", backend: str | None = None, *, batch
         AlexnetMfError: if something else cannot be done as asked.
     """
     backend = backend or (backends.default() if measure else "torch")
-    network = find_network(net, backend) if isinstance(net, str) else net
+    network = find_network(net) if isinstance(net, str) else net
     if recipe not in RECIPES:
         raise BenchError(f"unknown recipe {recipe!r}; known: {', '.join(RECIPES)}")
     chosen = for_network(RECIPES[recipe], network)

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments.records import Amount, AtLeastOne, Count, Part
-from alexnet_mf.spec import Network, arithmetic
+from alexnet_mf.spec import Network, arithmetic, zoo
 
 Phase = Literal["forward", "step", "input", "forward_backward", "optimizer", "epoch", "matrix product", "copy"]
 """Phases and ceilings."""
@@ -29,7 +29,7 @@ CEILINGS: tuple[Phase, ...] = ("matrix product", "copy")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16", "float64")
 ITEM_BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 """Of one pixel as the network takes it."""
-BOOKS = ("alexnet", "alexnet-tab")
+BOOKS = (zoo.ALEXNET.name, zoo.TAB, *(tab.name for tab in zoo.TABS.values()))
 """Networks that the book's own code builds."""
 OURS: Style = "alexnet_mf"
 BOOK: Style = "book"

@@ -23,6 +23,7 @@ from alexnet_mf.errors import BackendUnavailable, BenchError
 from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone, WorkerProcess
+from alexnet_mf.spec import zoo
 from alexnet_mf.spec.toml import find_network
 
 
@@ -116,8 +117,8 @@ class Bench:
 
     def _start(self, contestant: Contestant) -> None:
         self.tell(f"starting {contestant.label}, batch {contestant.batch_size}")
-        network = find_network("alexnet-tab" if contestant.style == BOOK else self.plan.net, contestant.backend)
-        plan, digest = self.plan, spec.fingerprint(network)
+        network = find_network(zoo.TAB if contestant.style == BOOK else self.plan.net, contestant.backend)
+        plan, fingerprint = self.plan, spec.fingerprint(network)
         try:
             channel = self.connect(self.pythons.get(contestant.backend, sys.executable), contestant.without)
         except WorkerGone as error:
@@ -131,9 +132,10 @@ class Bench:
             runner.phases = [phase for phase in (*PHASES, *CEILINGS) if phase in offered
                              and phase in (*plan.phases, *CEILINGS)]
             if runner.phases:
-                runner.entry = Worker(**as_json(contestant), id=len(self.record.workers), spec_sha256=digest, **answer)
+                runner.entry = Worker(**as_json(contestant), id=len(self.record.workers), spec_sha256=fingerprint,
+                                      **answer)
                 self.record.workers.append(runner.entry)
-                self.record.networks[digest] = spec.as_dict(network)
+                self.record.networks[fingerprint] = spec.as_dict(network)
 
         self._attempt(runner, "start", {
             "do": "start", **as_json(contestant), "network": spec.as_dict(network), "device": plan.device,

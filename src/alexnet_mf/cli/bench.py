@@ -111,7 +111,7 @@ def measure(options: argparse.Namespace) -> Record:
     """Run the benchmark. Where JSON was asked for, it is written even after Ctrl-C."""
     from alexnet_mf.bench import run as runs
 
-    check_takes_grey_images(find_network(options.net))
+    check_takes_grey_images(find_network(options.net, "torch"))
     if options.net not in BOOKS and not options.no_book:
         output.notice(f"without the book's own code, which is AlexNet's and not {options.net}'s")
     pythons = interpreters(options.python)

@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
     """The whole ladder, of one network or of several."""
     nets = net_names(options.net)
     for net in nets:
-        find_network(net)
+        find_network(net, "torch")
     pythons = interpreters(options.python)
     names = options.backends or [name for name in backends.BACKENDS if name in pythons or backends.is_installed(name)]
     check_interpreters(["numpy", *names], pythons)  # the referee always takes part
@@ -143,7 +143,7 @@ def schema() -> dict[str, Any]:
 def net_names(text: str) -> list[str]:
     """What --net names, comma-separated; `ALL` for every network that is the same in all backends."""
     if text == ALL:
-        return [name for name in zoo.NETWORKS if name != "alexnet-tab"]
+        return [name for name in zoo.NETWORKS if not name.startswith(zoo.TAB)]
     return [text] if Path(text).is_file() else list(dict.fromkeys(text.split(",")))
 
 

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Carry it out; the exit code."""
     names = backends.installed() if options.backend == "all" else [options.backend]
-    find_network(options.net)
+    find_network(options.net, "torch")
     report = shapes(names, options.net, options.device)
     if options.backend == "all":
         for name, entry in backends.BACKENDS.items():

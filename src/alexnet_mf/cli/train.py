@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
         check_new(options.out)
     how = execution(options)
     backend = backends.load(name)
-    network = find_network(options.net, name)
+    network = find_network(options.net)
     job.check_takes_grey_images(network)
     if options.dropout is not None:
         network = spec.with_dropout(network, options.dropout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -74,8 +75,11 @@ def compare(answers: Sequence[Trace], tier: str = "float32", referee: Referee | 
         referee = next((referee_of(answer) for answer in answers if answer.backend == "numpy"), None)
     if referee is None:
         case = answers[0].case()
-        if case.network.name in zoo.NETWORKS:  # `alexnet-tab` is another network for each backend
-            case = type(case)(**{**vars(case), "network": zoo.get_network(case.network.name, "numpy")})
+        names = {answer.case().network.name for answer in answers}
+        tabs = len(names) > 1 and all(name.startswith(zoo.TAB) for name in names)
+        name = zoo.name_in_backend(zoo.TAB, "numpy") if tabs else case.network.name
+        if name in zoo.NETWORKS:
+            case = dataclasses.replace(case, network=zoo.get_network(name))
         referee = make_referee(case)
     check_comparable([referee.trace, *answers])
     labels = label(answers)

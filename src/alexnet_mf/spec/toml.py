@@ -27,15 +27,18 @@ MOST_BYTES = 1_000_000
 NO_ACTIVATION = "none"
 
 
-def find_network(net: str, backend: str = "torch") -> Network:
-    """The network in the file of that name, if it ends in .toml, else the one that the package knows by it.
+def find_network(net: str, backend: str | None = None) -> Network:
+    """Return the network in the file of that name, if it ends in .toml, else the package's own network of that name.
+
+    Args:
+        backend: the backend that is compared with others: in it, `alexnet-tab` is the name of its own tab.
 
     Raises:
         SpecError: for a file that `load` refuses, or an unknown name; lists the known ones.
     """
     if net.lower().endswith(SUFFIX):
         return load(Path(net))
-    return zoo.get_network(net, backend)
+    return zoo.get_network(zoo.name_in_backend(net, backend) if backend else net)
 
 
 def load(path: Path) -> Network:
@@ -55,7 +58,7 @@ def load(path: Path) -> Network:
         raise SpecError(f"{path}: not a network: nested too deeply") from error
     except ValueError as error:  # tomllib's own error, or bytes that are not UTF-8
         raise SpecError(f"{path}: not TOML: {' '.join(str(error).split())}") from error
-    if fields.get("name") in zoo.NETWORKS:
+    if fields.get("name") in (*zoo.NETWORKS, zoo.TAB):
         raise SpecError(f"{path}: {fields['name']} is the name of a network of the package's own; give it another name")
     layers = fields.get("layers")
     if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):

@@ -48,11 +48,13 @@ ALEXNET = _alexnet("alexnet", "Dive into Deep Learning, section 8.1 (after Krizh
 # What each tab of section 8.1 prints. PyTorch pads conv1 by 1, the others by 0; both give 54x54. The PyTorch tab sets
 # weights alone and keeps that framework's default biases.
 TABS = {
-    "torch": _alexnet("alexnet-tab", "Dive into Deep Learning, section 8.1, PyTorch tab", 1, "uniform_fan_in"),
-    "tensorflow": _alexnet("alexnet-tab", "Dive into Deep Learning, section 8.1, TensorFlow tab", 0, "zeros"),
-    "mxnet": _alexnet("alexnet-tab", "Dive into Deep Learning, section 8.1, MXNet tab", 0, "zeros"),
+    "torch": _alexnet("alexnet-tab-torch", "Dive into Deep Learning, section 8.1, PyTorch tab", 1, "uniform_fan_in"),
+    "tensorflow": _alexnet("alexnet-tab-tensorflow", "Dive into Deep Learning, section 8.1, TensorFlow tab", 0,
+                           "zeros"),
+    "mxnet": _alexnet("alexnet-tab-mxnet", "Dive into Deep Learning, section 8.1, MXNet tab", 0, "zeros"),
 }
-TABS["numpy"] = TABS["torch"]  # the referee has no tab: it takes the one that the default network follows
+TAB = "alexnet-tab"
+"""The word for each backend's own tab, where backends are compared."""
 
 ALEXNET_2012 = Network(
     name="alexnet-2012",
@@ -212,20 +214,33 @@ ALEXNET_28 = Network(
 )
 
 _NAMED = {network.name: network for network in (
-    ALEXNET, ALEXNET_2012, ALEXNET_OWT, LENET5, LENET5_RELU, ALEXNET_SLIM, ALEXNET_28)}
-NETWORKS = ("alexnet", "alexnet-tab", *(name for name in _NAMED if name != "alexnet"))
+    ALEXNET, *TABS.values(), ALEXNET_2012, ALEXNET_OWT, LENET5, LENET5_RELU, ALEXNET_SLIM, ALEXNET_28)}
+NETWORKS = tuple(_NAMED)
 
 
-def get_network(name: str, backend: str = "torch") -> Network:
-    """The network of that name; `alexnet-tab` differs from backend to backend.
+def get_network(name: str) -> Network:
+    """Return the network of that name.
 
     Raises:
-        SpecError: for an unknown name, or a backend whose tab is not known; lists the known ones.
+        SpecError: for an unknown name; lists the known ones.
     """
-    if name == "alexnet-tab":
-        if backend not in TABS:
-            raise SpecError(f"network alexnet-tab: no tab is known for {backend!r}; known: {', '.join(TABS)}")
-        return TABS[backend]
+    if name == TAB:
+        raise SpecError(f"network {TAB} is another one in each backend; "
+                        f"name one of {', '.join(tab.name for tab in TABS.values())}")
     if name not in _NAMED:
         raise SpecError(f"unknown network {name!r}; known: {', '.join(NETWORKS)}")
     return _NAMED[name]
+
+
+def name_in_backend(name: str, backend: str) -> str:
+    """Return the name of the network to compare in a backend: for `alexnet-tab` its own tab's, else the name itself.
+
+    Raises:
+        SpecError: if the backend has no tab; lists those that have one.
+    """
+    if name != TAB:
+        return name
+    tab = "torch" if backend == "numpy" else backend  # the reference has no tab: it takes the default network's
+    if tab not in TABS:
+        raise SpecError(f"network {TAB}: {backend} has no tab; {', '.join(TABS)} have one")
+    return TABS[tab].name

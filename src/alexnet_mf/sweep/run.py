@@ -146,7 +146,7 @@ def sweep(plan: Plan | Record, *, data_name: data.DatasetName = "auto", data_dir
     record = plan if isinstance(plan, Record) else None
     if record:
         forget_failures(record)
-    networks = {net: find_network(net, plan.backend) for net in plan.nets} if isinstance(plan, Plan) else {}
+    networks = {net: find_network(net) for net in plan.nets} if isinstance(plan, Plan) else {}
     for network in networks.values():
         check_takes_grey_images(network)
     if record is None or not record.complete:  # before any process asks for them

@@ -190,6 +190,7 @@ class MXNetBackend(Backend, Measurable, WeightFormats):
     def book(self, device: str, batch_size: int) -> dict[str, Callable[[], Any]]:
         from alexnet_mf.backends.mxnet import book
 
+        mx.npx.set_np()  # for the whole process, also where it was reset since the book's import
         return book.calls(batch_size, context_of(device))
 
     def synchronize(self, device: str) -> None:

@@ -1,6 +1,7 @@
 """The MXNet tab of section 8.1, as a reader would type it: every number a literal, imperative, no settings.
 
-A witness that the `alexnet-tab` network is built right, and the baseline of the benchmark. Nothing else uses it.
+A witness that `alexnet-tab-mxnet` is built right, and the baseline of the benchmark. Nothing else uses it. Its import
+switches the whole process to NumPy semantics, as the tab does; the backend's own code needs them off.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import mxnet as mx
-import numpy as np
-from mxnet import autograd, gluon, init
+from mxnet import autograd, gluon, init, np, npx
 from mxnet.gluon import nn
 from numpy.typing import NDArray
 
+npx.set_np()
+
 
 def alexnet() -> nn.Sequential:
-    """The tab's 13 blocks, not hybridized; conv1 is not padded, and Dense flattens by itself."""
+    """Return the tab's 13 blocks, not hybridized; conv1 is not padded, and Dense flattens by itself."""
     net = nn.Sequential()
     net.add(
         nn.Conv2D(96, kernel_size=11, strides=4, activation="relu"), nn.MaxPool2D(pool_size=3, strides=2),
@@ -42,7 +44,7 @@ def loader(images: NDArray[np.uint8], labels: NDArray[np.int64], shuffle: bool, 
     """Batches of images enlarged one by one on the host with OpenCV, scaled to [0, 1]."""
     transform = gluon.data.vision.transforms.Compose([
         gluon.data.vision.transforms.Resize(224), gluon.data.vision.transforms.ToTensor()])
-    pairs = gluon.data.ArrayDataset(mx.nd.array(images[..., np.newaxis], dtype="uint8"), labels.astype(np.int32))
+    pairs = gluon.data.ArrayDataset(np.array(images[..., np.newaxis], dtype=np.uint8), labels.astype(np.int32))
     return gluon.data.DataLoader(pairs.transform_first(transform), batch_size, shuffle=shuffle, num_workers=workers)
 
 
@@ -72,24 +74,24 @@ def train(net: nn.Sequential, train_batches: Iterable[Any], test_batches: Iterab
     return loss_sum / count, correct / count, test_accuracy, seen / seconds
 
 
-def train_batch(net: nn.Sequential, trainer: gluon.Trainer, loss_of: gluon.loss.Loss, x: mx.nd.NDArray,
-                y: mx.nd.NDArray, context: mx.Context) -> tuple[float, int]:
+def train_batch(net: nn.Sequential, trainer: gluon.Trainer, loss_of: gluon.loss.Loss, x: np.ndarray,
+                y: np.ndarray, context: mx.Context) -> tuple[float, int]:
     """What the clock counts; the summed loss of the batch, and how many were right."""
-    x, y = x.as_in_context(context), y.as_in_context(context)
+    x, y = x.as_in_ctx(context), y.as_in_ctx(context)
     with autograd.record():
         logits = net(x)
         losses = loss_of(logits, y)
     losses.backward()
     trainer.step(len(y))
-    return float(losses.sum().asscalar()), int((logits.argmax(axis=1).astype("int32") == y).sum().asscalar())
+    return float(losses.sum()), int((logits.argmax(axis=1).astype(y.dtype) == y).sum())
 
 
 def evaluate(net: nn.Sequential, batches: Iterable[Any], context: mx.Context) -> float:
     """Top-1 accuracy."""
     correct, count = 0, 0
     for x, y in batches:
-        logits = net(x.as_in_context(context))
-        correct += int((logits.argmax(axis=1).astype("int32") == y.as_in_context(context)).sum().asscalar())
+        logits = net(x.as_in_ctx(context))
+        correct += int((logits.argmax(axis=1).astype(y.dtype) == y.as_in_ctx(context)).sum())
         count += len(y)
     return correct / count
 
@@ -100,7 +102,7 @@ def calls(batch_size: int, context: mx.Context) -> dict[str, Callable[[], Any]]:
     initialise(net, context)
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01})
     loss_of = gluon.loss.SoftmaxCrossEntropyLoss()
-    x = mx.nd.random.uniform(shape=(batch_size, 1, 224, 224))
-    y = mx.nd.random.randint(0, 10, shape=(batch_size,), dtype="int32")
+    x = np.random.uniform(size=(batch_size, 1, 224, 224))
+    y = np.random.randint(0, 10, size=(batch_size,), dtype=np.int32)
     return {"forward": lambda: evaluate(net, [(x, y)], context),
             "step": lambda: train_batch(net, trainer, loss_of, x, y, context)}

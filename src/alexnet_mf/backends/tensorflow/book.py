@@ -1,6 +1,6 @@
 """The TensorFlow tab of section 8.1, as a reader would type it: every number a literal, compiled and fitted.
 
-A witness that the `alexnet-tab` network is built right, and the baseline of the benchmark. Nothing else uses it.
+A witness that `alexnet-tab-tensorflow` is built right, and the baseline of the benchmark. Nothing else uses it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The PyTorch tab of section 8.1, as a reader would type it: every number a literal, eager, no settings.
 
-A witness that the `alexnet-tab` network is built right, and the baseline of the benchmark. Nothing else uses it.
+A witness that `alexnet-tab-torch` is built right, and the baseline of the benchmark. Nothing else uses it.
 """
 
 from __future__ import annotations
