@@ -12,12 +12,15 @@ from typing import Any
 import jsonschema
 import pytest
 
+from alexnet_mf.analysis import record as analysis_record
 from alexnet_mf.bench import record
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments import machine
-from alexnet_mf.instruments.records import plain, to_json
+from alexnet_mf.instruments.records import parse, plain, to_json
+from alexnet_mf.parity import record as parity_record
 
-RESULTS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*.json"))
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "results"
+RESULTS = [*sorted(FOLDER.glob("*.json")), *sorted(FOLDER.glob("*/bench.json"))]
 
 
 @pytest.fixture
@@ -55,6 +58,14 @@ def test_the_records_that_are_kept_are_read_as_they_are(path):
     found = record.load(path)
     assert json.loads(to_json(found)) == json.loads(path.read_text(encoding="utf-8"))
     jsonschema.validate(plain(found), record.json_schema(), jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize("path", sorted([*FOLDER.glob("*/parity-*.json"), *FOLDER.glob("*/analysis.json")]),
+                         ids=lambda path: path.stem)
+def test_records_of_parity_and_analyses_that_are_kept_have_their_types_too(path):
+    value = json.loads(path.read_text(encoding="utf-8"))
+    of = analysis_record.Record if path.stem == "analysis" else parity_record.Record
+    assert plain(parse(value, of)) == value
 
 
 def at(*path: str | int) -> Callable[[Any], Any]:
