@@ -621,7 +621,8 @@ def test_weights_of_another_network_to_go_on_from_are_told_in_one_line(command, 
 
 def test_a_missing_backend_is_told_before_the_work(command, monkeypatch):
     known = backends.is_installed
-    monkeypatch.setattr(backends, "is_installed", lambda name: name != "mxnet" and known(name))
+    for module in (backends, backends.registry):
+        monkeypatch.setattr(module, "is_installed", lambda name: name != "mxnet" and known(name))
     monkeypatch.setattr(run, "trace_in_process", must_not_start)
     assert_one_line(command("--backends", "numpy,mxnet"), "mxnet", "not installed", backends.BACKENDS["mxnet"].install,
                     "--python mxnet=PATH")
