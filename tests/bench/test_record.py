@@ -12,12 +12,14 @@ from typing import Any
 import jsonschema
 import pytest
 
+from alexnet_mf.analysis import record as analysis_record
 from alexnet_mf.bench import record
 from alexnet_mf.errors import BenchError
-from alexnet_mf.instruments import machine
-from alexnet_mf.instruments.records import plain, to_json
+from alexnet_mf.instruments.records import parse, plain, to_json
+from alexnet_mf.parity import record as parity_record
 
-RESULTS = sorted((Path(__file__).parents[2] / "benchmarks" / "results").glob("*.json"))
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "results"
+RESULTS = [*sorted(FOLDER.glob("*.json")), *sorted(FOLDER.glob("*/bench.json"))]
 
 
 @pytest.fixture
@@ -55,6 +57,14 @@ def test_the_records_that_are_kept_are_read_as_they_are(path):
     found = record.load(path)
     assert json.loads(to_json(found)) == json.loads(path.read_text(encoding="utf-8"))
     jsonschema.validate(plain(found), record.json_schema(), jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize("path", sorted([*FOLDER.glob("*/parity-*.json"), *FOLDER.glob("*/analysis.json")]),
+                         ids=lambda path: path.stem)
+def test_records_of_parity_and_analyses_that_are_kept_have_their_types_too(path):
+    value = json.loads(path.read_text(encoding="utf-8"))
+    of = analysis_record.Record if path.stem == "analysis" else parity_record.Record
+    assert plain(parse(value, of)) == value
 
 
 def at(*path: str | int) -> Callable[[Any], Any]:
@@ -151,52 +161,3 @@ def test_bytes_that_are_no_text_are_told_in_one_line(tmp_path):
         record.load(tmp_path / "weights")
     with pytest.raises(BenchError, match="No such file"):
         record.load(tmp_path / "nowhere")
-
-
-# Conditions
-
-
-def test_conditions_of_this_machine():
-    found = machine.conditions(["a", "b"])
-    assert found["command"] == ["a", "b"]
-    assert found["cpu"] and found["logical_cores"] >= (found["physical_cores"] or 1) >= 1
-    assert json.loads(json.dumps(found)) == found
-
-
-def test_cores_and_clocks_are_counted(monkeypatch):
-    """Two threads a core, two cores, one socket."""
-    text = "".join(f"processor\t: {i}\nmodel name\t: A CPU @ 2 GHz\ncpu MHz\t\t: {1000 + i}.000\nphysical id\t: 0\n"
-                   f"core id\t\t: {i // 2}\n\n" for i in range(4))
-    monkeypatch.setattr(machine, "_read", lambda path: text)
-    model, _, physical, megahertz = machine.cpu()
-    assert (model, physical, megahertz) == ("A CPU @ 2 GHz", 2, 1001.5)
-
-
-def test_gpus_are_what_nvidia_smi_tells(monkeypatch):
-    line = "NVIDIA H100, 550.1, 81559 MiB, 1980 MHz, 1980 MHz, 2619 MHz, 700.00 W, Enabled, 31"
-    monkeypatch.setattr(machine.shutil, "which", lambda name: "/bin/true")
-    monkeypatch.setattr(machine, "_output", lambda command: f"{line}\n{line}\nsome warning\n")
-    found = machine.gpus()
-    assert len(found) == 2
-    assert (found[0]["name"], found[0]["driver_version"], found[0]["clocks.sm"]) == ("NVIDIA H100", "550.1", "1980 MHz")
-
-
-def test_only_variables_that_decide_speed_are_kept(monkeypatch):
-    for name in ("OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS", "NVIDIA_TF32_OVERRIDE"):
-        monkeypatch.setenv(name, "1")
-    for name in ("TF_CLI_CONFIG_FILE", "API_TOKEN", "MY_OMP_SECRET"):
-        monkeypatch.setenv(name, "secret")
-    found = machine.conditions([])["environment"]
-    assert {"OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS", "XLA_FLAGS", "NVIDIA_TF32_OVERRIDE"} <= found.keys()
-    assert "secret" not in found.values()
-
-
-def test_a_program_that_is_missing_or_fails_tells_nothing():
-    assert machine._output(["/nowhere/program"]) == ""
-    assert machine._output(["false"]) == ""
-
-
-def test_the_revision_is_none_outside_its_own_repository(monkeypatch, tmp_path):
-    """An installed copy may lie in somebody else's."""
-    monkeypatch.setattr(machine.alexnet_mf, "__file__", str(tmp_path / "__init__.py"))
-    assert machine.revision() is None

@@ -14,7 +14,6 @@ from alexnet_mf import backends, spec
 from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.bench.plan import CEILINGS, PHASES
 from alexnet_mf.bench.worker import Worker
-from alexnet_mf.instruments.machine import peak_memory
 from alexnet_mf.instruments.process import PREFIX
 
 START = {"do": "start", "backend": "torch", "style": "alexnet_mf", "device": "auto", "precision": "float32",
@@ -89,15 +88,6 @@ def test_the_books_style_has_its_two_phases_and_no_ceilings(worker, small):
 def test_a_precision_that_a_backend_has_not_is_an_error(worker, small):
     with pytest.raises(Exception, match="backend torch: no precision float16 on cpu; there is float32, bfloat16"):
         start(worker, small, precision="float16")
-
-
-def test_peak_memory_grows_and_does_not_shrink():
-    before = peak_memory()
-    block = np.ones(2**26, np.uint8)
-    during = peak_memory()
-    del block
-    assert before is not None and during >= before
-    assert peak_memory() >= during - 2**20  # Linux counts pages in lots
 
 
 # In a process of its own

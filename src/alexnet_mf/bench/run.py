@@ -52,18 +52,18 @@ class Bench:
     """One run; `record` holds what has been measured so far, at any time, also after Ctrl-C."""
 
     def __init__(self, plan: Plan, pythons: Mapping[str, str] | None = None, command: Sequence[str] = (),
-                 tell: Callable[[str], None] = lambda line: None,
+                 report_progress: Callable[[str], None] = lambda line: None,
                  connect: Callable[[str, tuple[str, ...]], Channel] = connect) -> None:
         """
         Args:
             pythons: the interpreter to use for a backend, by name, where it is not this one.
             command: the words that started the program, for the record.
-            tell: takes a line on what goes on.
+            report_progress: takes a line on what is being done.
             connect: starts a worker: interpreter, and the settings that it leaves out from the start.
         """
         self.plan = plan
         self.pythons = pythons or {}
-        self.tell = tell
+        self.report_progress = report_progress
         self.connect = connect
         self._began = time.monotonic()
         self._runners: list[Runner] = []
@@ -106,7 +106,7 @@ class Bench:
         draw = random.Random(f"{self.plan.seed}/{batch_size}")
         for number in range(self.plan.rounds):
             left = (self.plan.rounds - number) * expected
-            self.tell(f"batch {batch_size}, round {number + 1}/{self.plan.rounds}, about {left:.0f} s left")
+            self.report_progress(f"batch {batch_size}, round {number + 1}/{self.plan.rounds}, about {left:.0f} s left")
             tasks = order(tasks, number, draw)
             for phase, runner in tasks:
                 self._sample(phase, runner, number)
@@ -116,7 +116,7 @@ class Bench:
         self._close()
 
     def _start(self, contestant: Contestant) -> None:
-        self.tell(f"starting {contestant.label}, batch {contestant.batch_size}")
+        self.report_progress(f"starting {contestant.label}, batch {contestant.batch_size}")
         network = find_network(zoo.TAB if contestant.style == BOOK else self.plan.net, contestant.backend)
         plan, fingerprint = self.plan, spec.fingerprint(network)
         try:
@@ -148,7 +148,7 @@ class Bench:
         for phase in list(runner.phases):
             if not runner.alive:
                 return
-            self.tell(f"warming up {runner.contestant.label}, batch {runner.contestant.batch_size}: {phase}")
+            self.report_progress(f"warming up {runner.contestant.label}, batch {runner.contestant.batch_size}: {phase}")
 
             def prepared(answer: dict[str, Any], phase: Phase = phase) -> None:
                 assert runner.entry
@@ -188,7 +188,7 @@ class Bench:
     def _fail(self, contestant: Contestant, what: str, why: str) -> None:
         said = why.removeprefix(f"backend {contestant.backend}: ")
         self.record.failures.append(Failure(**as_json(contestant), phase=what, reason=said))
-        self.tell(f"{contestant.label}, {what}: {said}")
+        self.report_progress(f"{contestant.label}, {what}: {said}")
 
     def _close(self) -> None:
         for runner in self._runners:
