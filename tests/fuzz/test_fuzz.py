@@ -44,7 +44,6 @@ from alexnet_mf import backends, cli, data, files, spec
 from alexnet_mf.parity import trace
 from alexnet_mf.spec import layers, toml
 from alexnet_mf.spec.toml import dump
-from alexnet_mf.spec.zoo import LENET5
 from alexnet_mf.sweep.plan import Plan
 from alexnet_mf.sweep.run import Sweep, begin
 from alexnet_mf.training.record import MOST_BYTES
@@ -350,4 +349,3 @@ def test_good_files_are_read(child: Child, good: dict[str, Any], tmp_path: Path)
     shutil.copytree(good["run"], tmp_path / "run")
     for kind in ("run", "checkpoint", "metrics", "curves", "resume"):
         assert child.read(kind, tmp_path / "run") == "read", kind
-    assert LENET5.classes == len(data.FASHION_CLASSES)
