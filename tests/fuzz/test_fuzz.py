@@ -45,7 +45,6 @@ from alexnet_mf.instruments.records import plain
 from alexnet_mf.parity import trace
 from alexnet_mf.spec import layers, toml
 from alexnet_mf.spec.toml import dump
-from alexnet_mf.spec.zoo import LENET5
 from alexnet_mf.sweep.plan import Plan
 from alexnet_mf.sweep.record import Data
 from alexnet_mf.sweep.run import Sweep, begin
@@ -353,4 +352,3 @@ def test_good_files_are_read(child: Child, good: dict[str, Any], tmp_path: Path)
     shutil.copytree(good["run"], tmp_path / "run")
     for kind in ("run", "checkpoint", "metrics", "curves", "resume"):
         assert child.read(kind, tmp_path / "run") == "read", kind
-    assert LENET5.classes == len(data.FASHION_CLASSES)

@@ -857,7 +857,8 @@ def test_a_fault_is_found(backend_name: str, fault: Fault, monkeypatch: pytest.M
     assert not report.holds
 
 
-@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 10))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in (1, 2)),
+                                  *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 10))])
 @pytest.mark.parametrize("network", list(NETWORKS))
 def test_without_a_fault_all_is_green(backend_name: str, network: str, seed: int) -> None:
     """The question that the faults are asked, seed 0, and some others."""
