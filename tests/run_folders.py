@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from alexnet_mf.cli import train
 from alexnet_mf.training import checkpoint
-from alexnet_mf.training.folder import BEST, WEIGHTS
+from alexnet_mf.training.weight_files import BEST, WEIGHTS
 from alexnet_mf.weights import parameters
 
 # 3 epochs of 4 steps with momentum, a checkpoint after each step; annealed from step 9 on.
@@ -65,7 +65,7 @@ def stop_after(step: int, command: Any, folder: Path, *more: str) -> Path:
         patch.setattr(train.signals.Stop, "__call__", interrupted)
         outcome = start(command, folder, *more)
     assert outcome.code == 130, outcome.err
-    assert f"stopped by Ctrl-C after {step} steps; go on with: alexnet-mf train --resume {folder}\n" in outcome.err
+    assert f"stopped by Ctrl-C after {step} steps; resume with: alexnet-mf train --resume {folder}\n" in outcome.err
     return folder
 
 

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 import alexnet_mf
-from alexnet_mf import cli, spec
-from alexnet_mf.backends import switched
+from alexnet_mf import Execution, Watcher, cli, spec
+from alexnet_mf.backends import loading
+from alexnet_mf.backends.numpy.backend import NumpyModel
+from alexnet_mf.backends.numpy.trainer import NumpyTrainer
 from alexnet_mf.data import synthetic
-from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, ParametersError, RunError
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, OutOfMemory, ParametersError, RunError
 from alexnet_mf.spec import toml, zoo
 from alexnet_mf.spec.layers import Dense, Flatten
+from alexnet_mf.training import memory
+from alexnet_mf.training.folder import RunFolder
+from alexnet_mf.training.loop import Epoch, Progress
 from alexnet_mf.training.recipe import QUICK
-from alexnet_mf.training.run import Run
 from alexnet_mf.weights import parameters
 
 SHORT = {"data": "synthetic", "train_images": 30, "test_images": 16, "batch_size": 8, "epochs": 3,
@@ -58,36 +65,138 @@ def test_train_leaves_the_command_lines_numbers(backend_name, small, small_toml,
     assert {key: value for key, value in mine["recipe"].items()} == others["recipe"]
 
 
-def test_what_is_shown_and_told(small, capsys):
-    seen: dict[str, list] = {"progress": [], "epoch": []}
-    run = alexnet_mf.train(small, "numpy", **{**SHORT, "progress": True}, on_progress=seen["progress"].append,
-                           on_epoch=seen["epoch"].append)
+class Recorder(Watcher):
+    """Keeps what a training tells its watcher, and does something after each epoch."""
+
+    def __init__(self, at_epoch: Callable[[int], None] = lambda epoch: None):
+        self.told: list[Any] = []
+        self.at_epoch = at_epoch
+
+    def progress(self, now: Progress) -> None:
+        self.told.append((now.epoch, now.step))
+
+    def epoch(self, done: Epoch) -> None:
+        self.told.append(done)
+        self.at_epoch(done.epoch)
+
+
+def test_what_is_shown(small, capsys):
+    """The data and the recipe, the run folder that was made, and the epochs."""
+    run = alexnet_mf.train(small, "numpy", **{**SHORT, "progress": True}, recipe="book", weight_decay=0.25)
     out, err = capsys.readouterr()
-    assert [line.split(":")[0] for line in out.splitlines()] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
-    assert err == ""
-    assert seen["epoch"] == run.epochs
-    assert [(now.epoch, now.step) for now in seen["progress"] if now.step == now.steps] == [(1, 4), (2, 4), (3, 4)]
     assert run.folder.parent == Path("runs")
+    assert out.splitlines()[0].endswith(": 3 epochs of 30 images, batch 8, lr 0.03, momentum 0.9, weight decay 0.25")
+    assert out.splitlines()[1] == f"run folder: {run.folder}"
+    assert [line.split(":")[0] for line in out.splitlines()[2:]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert err == ""
     alexnet_mf.train(small, "numpy", **SHORT)
     assert capsys.readouterr() == ("", "")
 
 
-def test_an_interrupted_run_goes_on_with_the_same_numbers(small):
+def test_a_watcher_receives_the_training(small):
+    watcher = Recorder()
+    run = alexnet_mf.train(small, "numpy", **{**SHORT, "progress": watcher})
+    assert [entry for entry in watcher.told if isinstance(entry, Epoch)] == run.epochs
+    assert [entry for entry in watcher.told if entry in ((1, 4), (2, 4), (3, 4))] == [(1, 4), (2, 4), (3, 4)]
+
+
+# Interrupts
+
+
+def interrupt(epoch: int) -> None:
+    if epoch == 2:
+        raise KeyboardInterrupt
+
+
+def interrupt_by_signal(epoch: int) -> None:
+    if epoch == 2:
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("at_epoch", [interrupt, interrupt_by_signal])
+def test_an_interrupted_training_is_saved_and_resumes_with_the_same_numbers(small, at_epoch):
     whole = alexnet_mf.train(small, "numpy", **SHORT)
-
-    def interrupt(done):
-        if done.epoch == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        alexnet_mf.train(small, "numpy", **SHORT, out="cut", on_epoch=interrupt)
+    with pytest.raises(KeyboardInterrupt, match=r"cut: stopped after 8 steps; resume with `alexnet_mf\.resume\('cut'"):
+        alexnet_mf.train(small, "numpy", **{**SHORT, "progress": Recorder(at_epoch)}, out="cut")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     cut = alexnet_mf.load_run("cut")
-    assert (cut.state, len(cut.epochs)) == ("interrupted", 2)
-    told = []
-    done = cut.resume(progress=False, on_epoch=told.append)
+    assert (cut.state, cut.epochs) == ("stopped", whole.epochs[:2])
+    done = alexnet_mf.resume("cut", progress=False)
     assert (done.state, done.epochs) == ("finished", whole.epochs)
-    assert told[-1] == whole.epochs[-1]
     assert parameters.digest(done.parameters()) == parameters.digest(whole.parameters())
+
+
+def test_an_interrupt_within_the_first_epoch_finishes_the_step_and_saves(small, monkeypatch):
+    """The signal comes in the middle of a step."""
+    whole = alexnet_mf.train(small, "numpy", **SHORT)
+    step = NumpyTrainer.step
+
+    def interrupted(self: Any, data: Any, indices: Any, number: int) -> None:
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+        step(self, data, indices, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NumpyTrainer, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt, match="stopped after 2 steps"):
+            alexnet_mf.train(small, "numpy", **SHORT, out="cut")
+    cut = alexnet_mf.load_run("cut")
+    assert (cut.state, cut.epochs) == ("stopped", [])
+    assert cut.parameters()
+    assert cut.resume(progress=False).epochs == whole.epochs
+
+
+def test_a_second_interrupt_stops_at_once(small, monkeypatch):
+    def twice(self: Any, data: Any, indices: Any, number: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(NumpyTrainer, "step", twice)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        alexnet_mf.train(small, "numpy", **SHORT, out="cut")
+    assert str(caught.value) == ""
+    assert alexnet_mf.load_run("cut").state == "interrupted"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_program_with_its_own_handler_keeps_it(small):
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        run = alexnet_mf.train(small, "numpy", **{**SHORT, "progress": Recorder(interrupt_by_signal)})
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (received, run.state) == ([signal.SIGINT], "finished")
+
+
+# Refusals
+
+
+def test_a_training_that_is_refused_leaves_no_run_folder(small, monkeypatch):
+    """The batch does not fit; with a smaller one the same folder serves."""
+    def refused(out: str | None) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(memory, "free_bytes", lambda: 10**5)
+            with pytest.raises(OutOfMemory, match="a batch of 8 does not fit"):
+                alexnet_mf.train(small, "numpy", **SHORT, out=out)
+
+    refused("mine")
+    refused(None)
+    assert not Path("mine").exists() and not Path("runs").exists()
+    Path("mine").mkdir()
+    refused("mine")
+    assert list(Path("mine").iterdir()) == [], "a folder that was there stays, and is empty as before"
+    assert alexnet_mf.train(small, "numpy", **SHORT, out="mine").state == "finished"
+
+
+def test_images_that_do_not_fit_on_the_device_are_reported(small, monkeypatch):
+    def place(self: Any, inputs: Any, labels: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(NumpyModel, "place", place)
+    with pytest.raises(OutOfMemory, match="30 training images do not fit in the memory of cpu; use fewer with"):
+        alexnet_mf.train(small, "numpy", **SHORT, out="mine")
+    assert not Path("mine").exists()
 
 
 def test_a_run_is_prolonged(small):
@@ -99,7 +208,7 @@ def test_a_run_goes_on_in_another_backend_and_a_warning_says_what_is_lost(backen
     begun = alexnet_mf.train(small, "numpy", **SHORT)
     if backend_name == "numpy":
         return
-    with pytest.warns(UserWarning, match=f"begun in numpy, going on in {backend_name}: .* not carried: the momentum"):
+    with pytest.warns(UserWarning, match=f"begun in numpy, resumed in {backend_name}: .*not carried over: the mom"):
         done = begun.resume(4, backend_name, progress=False)
     assert (done.backend, done.epochs[:3], len(done.epochs)) == (backend_name, begun.epochs, 4)
 
@@ -130,35 +239,35 @@ def test_tensorboard_events(small, monkeypatch):
 
 def test_speed_settings_and_precision_are_the_command_lines(requires, small, small_toml):
     requires("tensorflow")
-    run = alexnet_mf.train(small, "tensorflow", **SHORT, speed={"compile": False}, precision="float32", out="mine")
+    run = alexnet_mf.train(small, "tensorflow", **SHORT, execution=Execution("float32", {"compile": False}), out="mine")
     assert cli.main(["train", "--backend", "tensorflow", "--net", small_toml, *FLAGS, "--recipe", "book",
                      "--out", "theirs", "--quiet", "--no-compile", "--precision", "float32"]) == 0
     mine, theirs = record(Path("mine")), record(Path("theirs"))
-    assert (mine["without"], mine["also"], mine["precision"]) == (["compile"], [], "float32")
-    assert [mine[key] for key in ("without", "also", "precision", "settings")] == [
-        theirs[key] for key in ("without", "also", "precision", "settings")]
+    assert (mine["speed"], mine["precision"]) == ({"compile": False}, "float32")
+    assert [mine[key] for key in ("speed", "precision", "settings")] == [
+        theirs[key] for key in ("speed", "precision", "settings")]
     assert run.epochs == alexnet_mf.load_run("theirs").epochs
 
 
 def test_a_run_that_goes_on_keeps_its_settings(requires, small):
     requires("tensorflow")
-    run = alexnet_mf.train(small, "tensorflow", **SHORT, speed={"compile": False})
-    for words, told in (({"speed": {"compile": True}}, "its speed settings are fixed: leave out compile=True"),
-                        ({"precision": "bfloat16"}, "its precision is float32, not bfloat16: leave it out")):
+    run = alexnet_mf.train(small, "tensorflow", **SHORT, execution=Execution(speed={"compile": False}))
+    for asked, told in ((Execution(speed={"compile": True}), "settings of a run are fixed; leave out `compile=True`"),
+                        (Execution("bfloat16"), "`precision` is float32 in this run, not bfloat16; leave it out")):
         with pytest.raises(RunError, match=told):
-            run.resume(4, progress=False, **words)
-    run.resume(4, progress=False, speed={"compile": False}, precision="float32")
+            run.resume(4, progress=False, execution=asked)
+    run.resume(4, progress=False, execution=Execution("float32", {"compile": False}))
     (again,) = record(run.folder)["resumed"]
-    assert (again["without"], again["precision"]) == (["compile"], "float32")
+    assert (again["speed"], again["precision"]) == ({"compile": False}, "float32")
 
 
 def test_in_another_backend_settings_are_free(requires, small):
     requires("tensorflow")
     run = alexnet_mf.train(small, "numpy", **SHORT)
-    with pytest.warns(UserWarning, match="begun in numpy, going on in tensorflow"):
-        run.resume(4, "tensorflow", progress=False, speed={"compile": False})
-    assert record(run.folder)["resumed"][0]["without"] == ["compile"]
-    assert run.build("tensorflow", speed={"compile": False}).network == small
+    with pytest.warns(UserWarning, match="begun in numpy, resumed in tensorflow"):
+        run.resume(4, "tensorflow", progress=False, execution=Execution(speed={"compile": False}))
+    assert record(run.folder)["resumed"][0]["speed"] == {"compile": False}
+    assert run.build("tensorflow", execution=Execution(speed={"compile": False})).network == small
 
 
 @pytest.mark.parametrize("speed, told", [({"turbo": True}, "unknown speed setting 'turbo'; known: allocator, compile"),
@@ -166,7 +275,7 @@ def test_in_another_backend_settings_are_free(requires, small):
 def test_settings_that_there_are_not_are_told(small, speed, told):
     for call in (alexnet_mf.build, alexnet_mf.train):
         with pytest.raises(BackendUnavailable, match=told):
-            call(small, "numpy", speed=speed)
+            call(small, "numpy", execution=Execution(speed=speed))
     assert not Path("runs").exists()
 
 
@@ -178,29 +287,29 @@ import json, os, alexnet_mf
 for variable in ("MXNET_OMP_MAX_THREADS", "OMP_NUM_THREADS", "ALEXNET_MF_WITHOUT"):
     os.environ.pop(variable, None)
 short = dict(data="synthetic", train_images=4, test_images=2, batch_size=4, epochs=1, progress=False)
-for speed in ({"threads": False}, None):
-    run = alexnet_mf.train("lenet5", "mxnet", **short, speed=speed)
-    print(json.loads((run.folder / "run.json").read_text())["without"])
+for speed in ({"threads": False}, {}):
+    run = alexnet_mf.train("lenet5", "mxnet", **short, execution=alexnet_mf.Execution(speed=speed))
+    print(json.loads((run.folder / "run.json").read_text())["speed"])
 assert "ALEXNET_MF_WITHOUT" not in os.environ
 from alexnet_mf.backends.mxnet import compat
 print(compat.THREADS in os.environ)
 try:
-    alexnet_mf.build("lenet5", "mxnet", speed={"threads": True})
+    alexnet_mf.build("lenet5", "mxnet", execution=alexnet_mf.Execution(speed={"threads": True}))
 except alexnet_mf.errors.BackendUnavailable as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "['threads']", "['threads']", "False", "backend mxnet: threads is settled when it is imported, and this "
-        "process has imported it without: take a new process"]
+        "{'threads': False}", "{'threads': False}", "False", "backend mxnet: threads is fixed when it is imported, and "
+        "this process has imported it without: start a new process"]
 
 
 def test_checkpoints_by_time(small, monkeypatch):
     """Within an epoch too: after each step, here."""
     steps: list[int] = []
-    save = Run.save
-    monkeypatch.setattr(Run, "save", lambda self, now: (steps.append(now.position.number), save(self, now)))
+    save = RunFolder.save
+    monkeypatch.setattr(RunFolder, "save", lambda self, now: (steps.append(now.position.number), save(self, now)))
     run = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 1}, checkpoint_minutes=1e-9)
     assert steps == [1, 2, 3, 4]
     steps.clear()
@@ -217,12 +326,12 @@ def test_what_resume_would_mend_is_read_from_the_checkpoint(small, name, damage)
     run = alexnet_mf.train(small, "numpy", **SHORT)
     damage(run.folder / name)
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
-    with pytest.warns(UserWarning, match=rf"{name}: .*; the checkpoint step-00000012-\S+ takes its place"):
+    with pytest.warns(UserWarning, match=rf"{name}: .*; the checkpoint step-00000012-\S+ replaces it"):
         found = alexnet_mf.load_run(run.folder)
     assert dataclasses.replace(found, state=run.state) == run
     assert found.state == ("damaged" if name == "run.json" else "finished")
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
-    with pytest.warns(UserWarning, match="anew from the checkpoint"):
+    with pytest.warns(UserWarning, match="rewritten from the checkpoint"):
         mended = found.resume(progress=False)
     assert mended == run
     for path in (run.folder / "checkpoint").iterdir():
@@ -273,18 +382,19 @@ def test_what_a_run_began_with_is_read_again_as_it_was_read_first(small, monkeyp
         alexnet_mf.convert("run", file)
     whole = alexnet_mf.train(small, "numpy", **SHORT, weights=source, out="whole")
 
-    def end(now):
-        raise KeyboardInterrupt
+    class End(Watcher):
+        def progress(self, now: Progress) -> None:
+            raise ZeroDivisionError
 
-    with pytest.raises(KeyboardInterrupt):
-        alexnet_mf.train(small, "numpy", **SHORT, weights=source, out="cut", on_progress=end)
+    with pytest.raises(ZeroDivisionError):
+        alexnet_mf.train(small, "numpy", **{**SHORT, "progress": End()}, weights=source, out="cut")
     assert not list(Path("cut/checkpoint").iterdir())
     assert record(Path("cut"))["weights"] == {"file": str(Path(source).resolve()),
                                               "sha256": parameters.digest(begun.parameters())}
     cut = alexnet_mf.load_run(Path("cut").resolve())
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
-    with pytest.warns(UserWarning, match="before its first checkpoint; beginning at the first step"):
+    with pytest.warns(UserWarning, match="before its first checkpoint; starting from the first step"):
         done = cut.resume(progress=False)
     assert done.epochs == whole.epochs
     assert parameters.digest(done.parameters()) == parameters.digest(
@@ -301,9 +411,9 @@ def test_what_a_run_began_with_is_read_again_as_it_was_read_first(small, monkeyp
     (lambda small: alexnet_mf.build(small, "numpy", device="cuda"), BackendUnavailable, "no device 'cuda'"),
     (lambda small: alexnet_mf.load_run("nowhere"), RunError, "nowhere: there is no run here"),
     (lambda small: alexnet_mf.train(small, "numpy", **SHORT, checkpoint_minutes=-1), AlexnetMfError,
-     "checkpoint_minutes must be a number above 0, not -1"),
+     "`checkpoint_minutes` must be a number greater than 0, not -1"),
     (lambda small: alexnet_mf.train(small, "numpy", **SHORT, checkpoint_minutes=float("nan")), AlexnetMfError,
-     "above 0, not nan")])
+     "greater than 0, not nan")])
 def test_what_is_wrong_is_told_and_leaves_nothing(small, call, error, fragment):
     with pytest.raises(error, match=fragment):
         call(small)
@@ -313,10 +423,10 @@ def test_what_is_wrong_is_told_and_leaves_nothing(small, call, error, fragment):
 def test_a_run_is_asked_for_what_there_is_not(small):
     run = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 1}, out="mine")
     for call in (run.parameters, lambda which: run.build("numpy", which=which)):
-        with pytest.raises(RunError, match="there are no weights 'bst'; a run has last and best"):
+        with pytest.raises(RunError, match="unknown weights 'bst'; a run has last and best"):
             call("bst")
     before = record(run.folder)
-    with pytest.raises(AlexnetMfError, match="checkpoint_minutes must be a number above 0, not 0"):
+    with pytest.raises(AlexnetMfError, match="`checkpoint_minutes` must be a number greater than 0, not 0"):
         run.resume(2, progress=False, checkpoint_minutes=0)
     assert record(run.folder) == before
 
@@ -327,11 +437,11 @@ COLOUR = spec.Network("colour", (3, 28, 28), (Flatten("f"), Dense("d", units=10)
 @pytest.mark.parametrize("call, fragment", [
     (lambda small: alexnet_mf.train(COLOUR, "numpy", **SHORT), "all data here are 28x28 grey images"),
     (lambda small: alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 0}), "at least 1, not 0"),
-    (lambda small: alexnet_mf.train(small, "numpy", **{**SHORT, "momentum": 1.0}), "momentum must be below 1"),
+    (lambda small: alexnet_mf.train(small, "numpy", **{**SHORT, "momentum": 1.0}), "`momentum` must be less than 1"),
     (lambda small: alexnet_mf.train(small, "numpy", recipe="slow"), "unknown recipe 'slow'")],
     ids=["colour", "epochs", "momentum", "recipe"])
 def test_what_cannot_be_trained_is_told_before_anything_is_built(small, monkeypatch, call, fragment):
-    monkeypatch.setattr(switched, "load", None)
+    monkeypatch.setattr(loading, "load", None)
     with pytest.raises(AlexnetMfError, match=fragment):
         call(small)
     assert not Path("runs").exists()

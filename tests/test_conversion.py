@@ -19,7 +19,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from alexnet_mf import backends, conversion, spec
-from alexnet_mf.conversion import KINDS, convert
+from alexnet_mf.conversion import FORMATS, convert
 from alexnet_mf.errors import AlexnetMfError, ParametersError, SpecError
 from alexnet_mf.parity.measure import TIERS, relative_l2
 from alexnet_mf.spec import Network, toml
@@ -39,7 +39,7 @@ from alexnet_mf.weights.parameters import Parameters
 
 NATIVE = {"torch": "torch", "keras": "tensorflow", "gluon": "mxnet", "npz": "numpy"}
 """The kind that each backend's framework has."""
-ENDINGS = {kind: KINDS[kind].suffixes[0] for kind in NATIVE}
+ENDINGS = {kind: FORMATS[kind].suffixes[0] for kind in NATIVE}
 
 
 @pytest.fixture(params=NATIVE)
@@ -102,14 +102,14 @@ def test_from_every_kind_to_every_kind(kind, target, native, given, net, tmp_pat
     path = tmp_path / f"other{ENDINGS[target]}"
     convert(native, path, net=net)
     found = conversion.read(path, net=net)
-    assert found.kind == target
+    assert found.format == target
     assert parameters.digest(found.parameters) == parameters.digest(given)
 
 
 def test_the_kind_is_told_from_the_content_not_from_the_name(kind, native, tmp_path):
     other = tmp_path / "something.bin"
     other.write_bytes(native.read_bytes())
-    assert conversion.kind_of_content(other) == kind
+    assert conversion.format_of_content(other) == kind
 
 
 # In the plain framework, without this package
@@ -208,7 +208,7 @@ def test_torchvision_loads_alexnet_owt_and_computes_the_same(requires, tmp_path)
     requires("torch")
     given = parameters.initialise(ALEXNET_OWT, 0, random_biases=True)
     parameters.save(tmp_path / "weights.safetensors", given, {"network": spec.as_dict(ALEXNET_OWT)})
-    convert(tmp_path / "weights.safetensors", tmp_path / "weights.pt", destination_kind="torchvision")
+    convert(tmp_path / "weights.safetensors", tmp_path / "weights.pt", destination_format="torchvision")
     images = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
     found = alone(TORCHVISION, tmp_path, images)
     assert relative_l2(found, referee_logits(ALEXNET_OWT, given, images)) < TIERS["float32"].output
@@ -252,7 +252,7 @@ def test_torchvisions_weights_fit_a_network_that_normalises(requires, tmp_path):
 def test_torchvisions_names_are_for_alexnet_owt_alone(requires, canonical, tmp_path):
     requires("torch")
     with pytest.raises(ParametersError, match="torchvision's AlexNet is alexnet-owt, not small; take"):
-        convert(canonical, tmp_path / "weights.pt", destination_kind="torchvision")
+        convert(canonical, tmp_path / "weights.pt", destination_format="torchvision")
     assert not (tmp_path / "weights.pt").exists()
 
 
@@ -463,7 +463,7 @@ def test_missing_surplus_and_misshapen_tensors_are_all_named(kind, given, net, t
 
 
 def test_weights_of_another_network_point_to_net(kind, native, tmp_path):
-    with pytest.raises(ParametersError, match=r"not the parameters of alexnet: missing .*name it with --net"):
+    with pytest.raises(ParametersError, match=r"not the parameters of alexnet: missing .*another network with `net`"):
         convert(native, tmp_path / "out.safetensors")
 
 
@@ -489,7 +489,7 @@ def test_nothing_is_unpickled(requires, net, tmp_path, monkeypatch, old):
     with pytest.raises(ParametersError, match=r"cannot be read as \.npz"):
         conversion.read(tmp_path / "evil.npz", net=net)
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(ParametersError, match="no kind of weights that is known"):
+    with pytest.raises(ParametersError, match="unrecognized weights format; supported"):
         conversion.read(tmp_path / "bare.pt", net=net)
     assert not (tmp_path / "harmed").exists()
     pickle.loads((tmp_path / "bare.pt").read_bytes())  # it would have
@@ -517,7 +517,7 @@ def test_an_archive_that_unpacks_to_more_than_the_network_holds_is_not_unpacked(
         with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(member, bytes(40_000_000))
         assert (tmp_path / name).stat().st_size < 100_000
-        with pytest.raises(ParametersError, match=r"holds 40\.0 MB, and the weights of small take"):
+        with pytest.raises(ParametersError, match=r"holds 40\.0 MB, but the weights of small take"):
             conversion.read(tmp_path / name, net=net)
 
 
@@ -596,7 +596,7 @@ def test_damaged_files_are_told_or_read_and_never_crash(kind, native, net, tmp_p
     for what in damaged:
         path.write_bytes(what)
         try:
-            conversion.read(path, kind, net)
+            conversion.read(path, net, file_format=kind)
         except ParametersError as error:
             refused += 1
             assert "\n" not in str(error)
@@ -610,29 +610,29 @@ def test_damaged_files_are_told_or_read_and_never_crash(kind, native, net, tmp_p
     ("a.safetensors", "safetensors"), ("a.pt", "torch"), ("a.pth", "torch"), ("a.weights.h5", "keras"),
     ("a.params", "gluon"), ("a.npz", "npz"), ("a.onnx", "onnx")])
 def test_the_ending_names_the_kind(name, kind):
-    assert conversion.kind_of_name(Path(name)) == kind
+    assert conversion.format_of_name(Path(name)) == kind
 
 
 @pytest.mark.parametrize("name, asked, fragment", [
-    ("a.bin", None, r"its ending names no kind; there are safetensors \(\.safetensors\), torch \(\.pt \.pth\)"),
-    ("a.h5", None, "its ending names no kind"), ("a.keras", None, r"only from names that end in \.weights\.h5"),
+    ("a.bin", None, r"unrecognized ending; supported: safetensors \(\.safetensors\), torch \(\.pt \.pth\)"),
+    ("a.h5", None, "unrecognized ending"), ("a.keras", None, r"only from names that end in \.weights\.h5"),
     ("a.h5", "keras", r"only from names that end in \.weights\.h5"),
-    ("a.params", "torch", r"ends like gluon, and torch was asked for; name it \*\.pt"),
-    ("a.pt", "onnx", r"ends like torch, and onnx was asked for; name it \*\.onnx")])
+    ("a.params", "torch", r"has the ending of gluon, not of torch; name it \*\.pt"),
+    ("a.pt", "onnx", r"has the ending of torch, not of onnx; name it \*\.onnx")])
 def test_a_name_that_does_not_fit_is_told(name, asked, fragment, canonical, tmp_path):
     with pytest.raises(AlexnetMfError, match=fragment):
-        convert(canonical, tmp_path / name, destination_kind=asked)
+        convert(canonical, tmp_path / name, destination_format=asked)
     assert not (tmp_path / name).exists()
 
 
 def test_what_is_there_is_not_replaced_unasked(canonical, tmp_path):
     path = tmp_path / "there.npz"
     path.write_text("mine")
-    with pytest.raises(AlexnetMfError, match="is there already; name another file, or replace it with --force"):
+    with pytest.raises(AlexnetMfError, match="exists; name another file, or replace it with `overwrite`"):
         convert(canonical, path)
     assert path.read_text() == "mine"
     convert(canonical, path, overwrite=True)
-    assert conversion.kind_of_content(path) == "npz"
+    assert conversion.format_of_content(path) == "npz"
 
 
 def test_a_full_disk_leaves_what_was_there(canonical, tmp_path, failing_os):
@@ -662,7 +662,7 @@ def test_a_source_that_is_missing_or_unknown_is_told(tmp_path):
     with pytest.raises(ParametersError, match=r"gone: cannot be read \(No such file or directory\)"):
         convert(tmp_path / "gone", tmp_path / "a.npz")
     (tmp_path / "text").write_text("hello, this is a text that is no weights")
-    with pytest.raises(ParametersError, match="no kind of weights that is known: safetensors, torch"):
+    with pytest.raises(ParametersError, match="unrecognized weights format; supported: safetensors, torch"):
         convert(tmp_path / "text", tmp_path / "a.npz")
     os.mkfifo(tmp_path / "pipe")  # which would be waited for
     with pytest.raises(ParametersError, match=r"pipe: cannot be read \(it is not a file\)"):
@@ -686,6 +686,6 @@ def test_a_write_that_lost_something_is_noticed(canonical, tmp_path, monkeypatch
         return file.getvalue()
 
     monkeypatch.setattr(NumpyBackend, "encode_weights", forgetful)
-    with pytest.raises(ParametersError, match="is not what it was given; nothing was written"):
+    with pytest.raises(ParametersError, match="reads back with other bits; nothing was written"):
         convert(canonical, tmp_path / "a.npz")
     assert not (tmp_path / "a.npz").exists()

@@ -128,7 +128,7 @@ DIRECTIONS = {
                                      "data.augmentation", "backends.execution"},
     "alexnet_mf.backends.capabilities": {"errors", "spec", "weights.parameters", "backends.contract",
                                          "backends.execution"},
-    "alexnet_mf.backends.switched": {"errors", "backends", "backends.contract", "backends.execution"},
+    "alexnet_mf.backends.loading": {"errors", "backends", "backends.contract", "backends.execution"},
     "alexnet_mf.backends.allocator": set(),
 }
 
@@ -187,10 +187,29 @@ def test_training_and_data_know_no_backend_but_the_contract():
 
 def test_nothing_below_imports_the_command_line():
     for name in FILES:
-        if not within(name, "alexnet_mf.cli") and name not in ("alexnet_mf.__main__", "alexnet_mf.api"):
+        if not within(name, "alexnet_mf.cli") and name != "alexnet_mf.__main__":
             assert not [module for module in package_imports(name) if within(module, "alexnet_mf.cli")], name
-    of_the_api = {module for module in package_imports("alexnet_mf.api") if within(module, "alexnet_mf.cli")}
-    assert of_the_api == {"alexnet_mf.cli.progress"}, "the other door, which shows progress alike"
+
+
+# Which of these may import which: what a package's line names lies below it. The other packages follow in their turn.
+BELOW = {
+    "conversion": {"spec", "weights", "backends"},
+    "evaluation": {"spec", "weights", "backends", "data"},
+    "models": {"spec", "weights", "backends", "conversion"},
+    "predict": {"spec", "weights", "backends", "data", "evaluation"},
+    "training": {"spec", "weights", "backends", "data", "conversion", "evaluation", "models", "instruments", "plots"},
+}
+
+
+@pytest.mark.parametrize("part", BELOW)
+def test_a_part_imports_only_what_lies_below_it(part):
+    """So there is no cycle between training and conversion, or between training and what measures it."""
+    allowed = {"errors", "files", "schemas", part, *BELOW[part]}
+    own = [name for name in FILES if within(name, f"alexnet_mf.{part}")]
+    assert own
+    for name in own:
+        foreign = {module for module in package_imports(name) - {"alexnet_mf"} if module.split(".")[1] not in allowed}
+        assert not foreign, f"{name} imports {foreign}"
 
 
 def test_nothing_imports_tests_or_benchmarks():

@@ -87,7 +87,7 @@ def test_command(command: str, folder: Path, unwritten: set[str], request: pytes
         skip("not one of the backends of this run")
     if "convert" in words:
         for word in words[3:]:
-            needed = conversion.KINDS[conversion.kind_of_name(Path(word))].backend if "/" not in word else None
+            needed = conversion.FORMATS[conversion.format_of_name(Path(word))].backend if "/" not in word else None
             if needed not in (None, *asked):
                 skip(f"{needed} is not one of the backends of this run")
     missing = [word for word in words[3:-1] if "convert" in words and not (folder / word).exists()]

@@ -6,14 +6,33 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alexnet_mf.api import TrainedRun, build, convert, load_run, train
+    from alexnet_mf.api import (
+        Execution,
+        Recipe,
+        TrainedRun,
+        TrainingDisplay,
+        Watcher,
+        build,
+        convert,
+        evaluate,
+        list_backends,
+        list_networks,
+        list_runs,
+        load_run,
+        plot_curves,
+        plot_filters,
+        resume,
+        train,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["TrainedRun", "build", "convert", "load_run", "train"]
+__all__ = [
+    "Execution", "Recipe", "TrainedRun", "TrainingDisplay", "Watcher", "build", "convert", "evaluate",
+    "list_backends", "list_networks", "list_runs", "load_run", "plot_curves", "plot_filters", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """The Python API, imported when it is first used: `import alexnet_mf` alone takes no time, and needs nothing."""
+    """Import the Python API when it is first used: `import alexnet_mf` alone takes no time, and needs nothing."""
     if name in __all__:
         return getattr(importlib.import_module("alexnet_mf.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,316 +1,292 @@
-"""The Python API: what the command line does, for notebooks and programs. All of it is reached as `alexnet_mf.NAME`.
+"""The Python API: a function for every verb of the command line, which calls only these.
 
     run = alexnet_mf.train("lenet5", backend="torch", epochs=2)
-    model = alexnet_mf.load_run(run.folder).build(backend="mxnet")
+    model = run.build(backend="mxnet")
     logits = model.logits(model.place(images, labels), batch_size=128)
 
-Frameworks are imported when a backend is first named. Errors are the package's own, of `alexnet_mf.errors`.
+All names are reached as `alexnet_mf.NAME`. A framework is imported when its backend is first used. Errors are the
+package's own, of `alexnet_mf.errors`; they name arguments in backticks.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import importlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from alexnet_mf import backends, conversion, spec
-from alexnet_mf.backends import switched
-from alexnet_mf.backends.contract import Model
-from alexnet_mf.data import Dataset, DatasetName
-from alexnet_mf.data import load as load_data
-from alexnet_mf.errors import AlexnetMfError, RunError
-from alexnet_mf.spec import Network, zoo
-from alexnet_mf.spec.toml import find_network
-from alexnet_mf.training import board, checkpoint, job, listing, loop, metrics, record
-from alexnet_mf.training import folder as folders
-from alexnet_mf.training.checkpoint import Checkpoint
-from alexnet_mf.training.loop import Epoch, Progress
-from alexnet_mf.training.opened import Which, open_weights
+from alexnet_mf import backends, conversion, evaluation, files, models, spec
+from alexnet_mf import predict as prediction
+from alexnet_mf.analysis import filters
+from alexnet_mf.backends.execution import AS_IT_COMES, Execution
+from alexnet_mf.conversion import FORMATS, Conversion, Weights, Which, convert
+from alexnet_mf.data import Dataset, DatasetName, LabelledImages
+from alexnet_mf.data.pictures import Preparation, Unreadable
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, RunError
+from alexnet_mf.evaluation import Evaluation, check_takes_grey_images
+from alexnet_mf.instruments.progress import ImagesDisplay
+from alexnet_mf.models import LoadedModel, build
+from alexnet_mf.predict import Prediction
+from alexnet_mf.shapes import ShapeReport, shapes
+from alexnet_mf.spec import Network, arithmetic, toml, zoo
+from alexnet_mf.training import metrics, record
+from alexnet_mf.training.display import TrainingDisplay, Watcher
+from alexnet_mf.training.folder import RUNS
 from alexnet_mf.training.recipe import Recipe
-from alexnet_mf.training.run import Run
+from alexnet_mf.training.run import TrainedRun, load_images, load_run, resume, train
 from alexnet_mf.weights import parameters
-from alexnet_mf.weights.parameters import Parameters
 
-convert = conversion.convert
-
-Source = Mapping[str, NDArray[np.float32]] | str | Path
-"""Weights: canonical parameters, a run folder, or a file of any kind that `convert` reads."""
-
-
-Speed = Mapping[str, bool]
-"""Speed settings by name: switched on, or left out."""
+__all__ = [
+    "Conversion", "EvaluationReport", "Execution", "PredictionReport", "Recipe", "ShapeReport", "TrainedRun",
+    "TrainingDisplay", "UsedWeights", "Watcher", "build", "convert", "evaluate", "list_backends", "list_networks",
+    "list_runs", "load_run", "plot_curves", "plot_filters", "predict", "resume", "shapes", "train"]
 
 
-@dataclass(frozen=True)
-class TrainedRun:
-    """A run folder, as it was when it was read."""
+@dataclass(frozen=True, eq=False)
+class UsedWeights:
+    """Weights from a run or a file, and the model that computes with them."""
 
-    folder: Path
-    network: Network
-    recipe: Recipe
-    seed: int
-    backend: str
-    """The one that computed it, to the last."""
-    state: str
-    """`finished`, `stopped`, `failed`, `interrupted`, `running`; `damaged` where run.json is."""
-    epochs: list[Epoch]
-    """The closing figures of each epoch that is over."""
+    weights: Weights
+    loaded: LoadedModel
 
-    def parameters(self, which: Which = "last") -> Parameters:
-        """Its canonical weights: the last, or those of the best test accuracy.
+    def title(self) -> str:
+        """Return what computes, and with which weights."""
+        return f"{self.loaded.title()}, weights {self.weights.path}"
 
-        Raises:
-            RunError: where there are no such weights, or not yet.
-            ParametersError: where they are damaged.
-        """
-        return open_weights(self.folder, which=which).parameters
-
-    def build(self, backend: str | None = None, device: str = "auto", which: Which = "last", *,
-              precision: str | None = None, speed: Speed | None = None) -> Model[Any]:
-        """The network with these weights, in the run's own backend or another; see the function `build`."""
-        return build(self.network, backend or self.backend, weights=self.parameters(which), device=device,
-                     precision=precision, speed=speed)
-
-    def resume(self, epochs: int | None = None, backend: str | None = None, *, device: str = "auto",
-               precision: str | None = None, speed: Speed | None = None, data_dir: Path | str | None = None,
-               checkpoint_minutes: float = job.CHECKPOINT_MINUTES, tensorboard: bool = False, progress: bool = True,
-               on_progress: Callable[[Progress], None] | None = None,
-               on_epoch: Callable[[Epoch], None] | None = None) -> TrainedRun:
-        """Go on from the last good checkpoint, as `train --resume` does.
-
-        Args:
-            epochs: all in all; more than before prolong the run.
-            backend: another than the run's goes on from its weights; a warning says what is not carried over.
-            precision, speed: of another backend, as for `build`; the run's own stay as they are.
-            data_dir, checkpoint_minutes, tensorboard, progress, on_progress, on_epoch: as for `train`.
-
-        Raises:
-            RunError: where there is nothing to go on from, another process has the run, the images are not its own, or
-                precision and speed settings are.
-        """
-        _check_minutes(checkpoint_minutes)
-        if tensorboard:
-            board.check_installed()
-        run = Run.open(self.folder)
-        try:
-            before = run.found.session if run.found else run.record
-            same = backend in (None, before["backend"])
-            if same:
-                precision, speed = _its_own(run, before, precision, speed)
-            framework, how = switched.load(backend or before["backend"], precision, speed)
-            device = before["device"] if same and device == "auto" else device
-            model = framework.build(run.network, job.starting_weights(run), device, how)
-            images = _load_data(run.record["data_name"], data_dir, progress)
-            session = job.describe_session(framework, model, how, ["alexnet_mf.TrainedRun.resume", str(self.folder)])
-            ready = job.take_up(run, model, images, epochs, session)
-        except BaseException:
-            run.close()
-            raise
-        return _carry_out(ready, progress, on_progress, on_epoch, checkpoint_minutes, tensorboard)
+    def as_dict(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
+        session = self.loaded.session()
+        del session["settings"]
+        return {**session, "network": self.weights.network.name, "spec_sha256": spec.fingerprint(self.weights.network),
+                "weights": str(self.weights.path), "weights_sha256": parameters.digest(self.weights.parameters)}
 
 
-def build(net: Network | str | None = None, backend: str | None = None, *, weights: Source | None = None, seed: int = 0,
-          device: str = "auto", precision: str | None = None, speed: Speed | None = None) -> Model[Any]:
-    """A network, built natively in a framework.
+@dataclass(frozen=True, eq=False)
+class PredictionReport:
+    """Predictions for pictures."""
+
+    used: UsedWeights
+    preparation: Preparation
+    """How pictures become the network's input."""
+    classes: tuple[str, ...]
+    """Names of the classes."""
+    predictions: list[Prediction]
+    unreadable: list[Unreadable]
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationReport:
+    """An evaluation on test images."""
+
+    used: UsedWeights
+    origin: str
+    """Where the images come from."""
+    test: LabelledImages
+    classes: tuple[str, ...]
+    """Names of the classes."""
+    evaluation: Evaluation
+    images_per_second: float
+
+
+def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | str | None = None,
+            which: Which = "last", backend: str | None = None, device: str = "auto",
+            execution: Execution = AS_IT_COMES, top: int = 3, limit: int | None = None, invert: bool = False,
+            classes: Sequence[str] | None = None, progress: bool = True) -> PredictionReport:
+    """Classify pictures.
 
     Args:
-        net: a network's name, a .toml file or a `Network`; without it the one that `weights` names, else `alexnet`.
-        backend: `torch`, `tensorflow`, `mxnet` or `numpy`; without it the first framework that is installed.
-        weights: to hold; without them they are drawn by `seed`.
-        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-        precision: `float32`, `tf32`, `bfloat16` or `float16`; the backend's own without it.
-        speed: settings of the backend's table that are switched on or left out: `{"compile": False}` is the command
-            line's `--no-compile`. The others are as the table has them (`backends/NAME/speed.py`). `threads` is settled
-            when MXNet is imported, and `allocator`, once on, is the process's.
-
-    Returns:
-        the model: `place` puts images on its device, `logits` classifies them, `outputs` gives every layer's output,
-        `gradients` the loss and its gradients, `export` the canonical weights. See `backends.base.Model`.
+        source: run folder, or a weights file of any format that `convert` reads.
+        images: PNG and JPEG files, folders of them, and idx files.
+        net: the network; without it `source` names it.
+        which: the weights to take from a run folder: `last` or `best`.
+        backend: without it the run's, the file's own, or the first that is installed.
+        device, execution: as for `build`.
+        top: number of classes to return for each picture.
+        limit: number of pictures to take from each folder and idx file.
+        invert: the pictures are dark on light; invert them.
+        classes: names of the classes; without them Fashion-MNIST's if there are ten, else numbers.
+        progress: show a bar on a terminal.
 
     Raises:
-        BackendUnavailable: where backend, device, precision or setting is not there; names the line that installs it,
-            or what there is.
-        ParametersError: where the weights are damaged, or another network's; names every tensor at fault.
+        AlexnetMfError: if weights, network or backend are missing or damaged; names the remedy. A picture that cannot
+            be read is no error: a notice names it.
     """
-    name = backend or backends.default()
-    network, values = _network_and_weights(net, name, weights, seed)
-    framework, how = switched.load(name, precision, speed)
-    return framework.build(network, values, device, how)
+    used = open_model(source, net, which, backend, device, execution)
+    network = used.weights.network
+    if classes is not None and len(classes) != network.classes:
+        raise AlexnetMfError(f"`classes` has {len(classes):,} names, but {network.name} has {network.classes:,} "
+                             "classes")
+    preparation = prediction.preparation(network, invert)
+    predictions: list[Prediction] = []
+    unreadable: list[Unreadable] = []
+    with ImagesDisplay("predicting", None, not progress) as display:
+        for answer in prediction.predict(used.loaded.model, [Path(path) for path in images], preparation, top, limit):
+            if isinstance(answer, Unreadable):
+                unreadable.append(answer)
+                warnings.warn(f"{answer.name}: {answer.reason}", Notice, stacklevel=2)
+            else:
+                predictions.append(answer)
+                display.done(len(predictions))
+    names = tuple(classes) if classes is not None else prediction.class_names(network)
+    return PredictionReport(used, preparation, names, predictions, unreadable)
 
 
-def train(net: Network | str | None = None, backend: str | None = None, *, recipe: Recipe | str | None = None,
-          epochs: int | None = None, batch_size: int | None = None, learning_rate: float | None = None,
-          momentum: float | None = None, weight_decay: float | None = None, train_images: int | None = None,
-          test_images: int | None = None, dropout: float | None = None, augment: tuple[str, ...] | None = None,
-          data: DatasetName = "auto",
-          data_dir: Path | str | None = None, weights: Path | str | None = None, seed: int = 0, device: str = "auto",
-          precision: str | None = None, speed: Speed | None = None, out: Path | str | None = None,
-          checkpoint_minutes: float = job.CHECKPOINT_MINUTES, tensorboard: bool = False, progress: bool = True,
-          on_progress: Callable[[Progress], None] | None = None,
-          on_epoch: Callable[[Epoch], None] | None = None) -> TrainedRun:
-    """Train a network, and leave a run folder. The same loop, files and numbers as `alexnet-mf train`.
+def evaluate(source: Path | str, *, net: Network | str | None = None, which: Which = "last",
+             backend: str | None = None, device: str = "auto", execution: Execution = AS_IT_COMES,
+             data: DatasetName | None = None, data_dir: Path | str | None = None, test_images: int | None = None,
+             progress: bool = True) -> EvaluationReport:
+    """Test weights: loss, accuracy, confusion matrix and the most confident mistakes.
 
     Args:
-        net, backend, seed, device, precision, speed: as for `build`.
-        recipe: `book`, `quick` or a `Recipe`; without it `book` on a GPU, `quick` on a CPU. What follows changes it.
-        train_images, test_images: the first so many only.
-        dropout: rate of every dropout layer.
-        augment: what is done to the training images, of `flip`, `crop` and `color`; nothing without it.
-        data: `fashion-mnist`, `synthetic`, or `auto`, which takes the second where it cannot have the first, and warns.
-        data_dir: folder with the four files of Fashion-MNIST.
-        weights: to start from: a run folder, whose last ones they are, or a file of any kind that `convert` reads.
-        out: run folder, new or empty; without it runs/DATE-TIME-BACKEND-NET.
-        checkpoint_minutes: time between two checkpoints within an epoch; there is one after each epoch anyway.
-        tensorboard: write TensorBoard events too, into the run folder.
-        progress: show a bar on a terminal, a line now and then elsewhere.
-        on_progress: called about once a second, with loss and accuracy so far, images a second and the time left.
-        on_epoch: called after each epoch, with its closing figures.
-
-    An interrupt (Ctrl-C, or a notebook's stop button) leaves a run that `load_run(FOLDER).resume()` takes up from its
-    last checkpoint.
+        source, net, which, backend, device, execution, progress: as for `predict`.
+        data, data_dir: as for `train`; without `data` the run's dataset, else `auto`.
+        test_images: number of test images, the first of the dataset; without it all.
 
     Raises:
-        TrainingDiverged: where the loss is no number any more.
-        AlexnetMfError: where something cannot be had as asked; names the remedy.
+        AlexnetMfError: as `predict`, and if the network does not take the dataset's images.
     """
-    _check_minutes(checkpoint_minutes)
-    name = backend or backends.default()
-    if tensorboard:
-        board.check_installed()
-    if out is not None:
-        folders.check_new(Path(out))
-    sgd = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
-    changes = {"epochs": epochs, "batch_size": batch_size, "train_images": train_images, "test_images": test_images,
-               "augment": augment}
-    start_file = Path(weights) if weights is not None else None
-    network, values = _network_and_weights(net, name, start_file, seed)
-    if dropout is not None:
-        network = spec.with_dropout(network, dropout)
-    job.check_takes_grey_images(network)
-    _recipe(recipe, network, "cpu", changes, sgd)  # wrong numbers are told before anything slow
-    framework, how = switched.load(name, precision, speed)
-    model = framework.build(network, values, device, how)
-    taken = _recipe(recipe, network, model.device, changes, sgd)
-    images = _load_data(data, data_dir, progress)
-    folder = Path(out) if out is not None else folders.new_folder(folders.RUNS, name, network.name)
-    ready = job.begin(folder, model, images, taken, seed,
-                      job.describe_session(framework, model, how, ["alexnet_mf.train"]), start_file)
-    return _carry_out(ready, progress, on_progress, on_epoch, checkpoint_minutes, tensorboard)
+    used = open_model(source, net, which, backend, device, execution)
+    network = used.weights.network
+    check_takes_grey_images(network)
+    images = _images_of(Path(source), data, data_dir, progress)
+    test = images.test.first(test_images)
+    names = images.classes if network.classes == len(images.classes) else prediction.class_names(network)
+    with ImagesDisplay("evaluating", len(test), not progress) as display:
+        figures = evaluation.evaluate(used.loaded.model, test, display.done)
+        rate = len(test) / display.seconds
+    return EvaluationReport(used, images.origin, test, names, figures, rate)
 
 
-def load_run(folder: Path | str) -> TrainedRun:
-    """Read a run folder, in whatever state it is.
+def open_model(source: Path | str, net: Network | str | None = None, which: Which = "last",
+               backend: str | None = None, device: str = "auto", execution: Execution = AS_IT_COMES) -> UsedWeights:
+    """Build the network of a run or a weights file. The file is read and checked before a framework is imported.
 
-    Where run.json or metrics.jsonl is damaged, the last good checkpoint takes its place, and a warning says so; nothing
-    is written: that `resume` does.
+    Args:
+        source, net, which, backend, device, execution: as for `predict`.
+    """
+    name = backend or _backend_of(Path(source))
+    weights = conversion.read(source, net, which)
+    own = FORMATS[weights.format].backend
+    name = name or (own if own in backends.FRAMEWORKS else models.default_backend())
+    return UsedWeights(weights, models.load(name, weights.network, weights.parameters, device, execution))
+
+
+def plot_curves(runs: Iterable[Path | str], path: Path | str) -> None:
+    """Draw the curves of runs, one over the other, into a PNG file.
 
     Raises:
-        RunError: where there is no run, or no checkpoint to take the place of what is damaged.
+        AlexnetMfError: if a run cannot be read, the file cannot be written, or matplotlib is missing.
+    """
+    folders = [Path(run) for run in runs]
+    for folder in folders:
+        if folder.is_file():
+            raise AlexnetMfError(f"{folder}: is a file, and curves need run folders; `plot_filters` draws the filters "
+                                 "of weights")
+    names = [folder.resolve().name for folder in folders]
+    labels = [str(folder) if names.count(name) > 1 else name for name, folder in zip(names, folders)]
+    lines = {label: metrics.read(folder) for label, folder in zip(labels, folders)}
+    for label, entries in lines.items():
+        if not entries:
+            raise AlexnetMfError(f"{label}: has no metrics yet")
+    _save_picture(path, "alexnet_mf.plots.curves", lines)
+
+
+def plot_filters(source: Path | str, path: Path | str, *, net: Network | str | None = None) -> filters.Filters:
+    """Draw the filters of the first convolution into a PNG file, and return them.
+
+    Args:
+        source, net: as for `predict`.
+
+    Raises:
+        AlexnetMfError: if the weights cannot be read or drawn, the file cannot be written, or matplotlib is missing.
+    """
+    first = filters.read(source, net)
+    _save_picture(path, "alexnet_mf.plots.filters", first.weights, f"{first.network}, {first.layer}")
+    return first
+
+
+def list_backends() -> list[dict[str, Any]]:
+    """Return for each backend its state, version and devices, the line that installs it, and its problem if broken."""
+    entries = []
+    for name, entry in backends.BACKENDS.items():
+        state, devices, problem = "not installed", [], None
+        if backends.is_installed(name):
+            try:
+                devices = [f"{device.name} ({device.description})" if device.description else device.name
+                           for device in backends.load(name).devices()]
+                state = "installed"
+            except BackendUnavailable as error:
+                state, problem = "broken", str(error)
+        entries.append({"backend": name, "state": state, "version": backends.framework_version(name),
+                        "devices": devices, "install": entry.install, "problem": problem})
+    return entries
+
+
+def list_networks(only: str | None = None) -> list[dict[str, Any]]:
+    """Return for each network, or for one, its input, parameters, multiply-accumulates per image, and source."""
+    entries = []
+    for name in [only] if only else zoo.NETWORKS:
+        network = toml.find_network(name)
+        entries.append({"network": network.name, "input": "x".join(map(str, network.input)),
+                        "parameters": sum(arithmetic.parameter_counts(network).values()),
+                        "multiply_accumulates": sum(arithmetic.macs(network).values()), "source": network.source})
+    return entries
+
+
+def list_runs(folder: Path | str = RUNS) -> list[dict[str, Any]]:
+    """Return for each run in a folder its state and closing numbers.
+
+    Raises:
+        AlexnetMfError: if the folder cannot be read.
     """
     folder = Path(folder)
-    if not folders.is_run(folder):
-        raise RunError(f"{folder}: there is no run here; `list runs` shows those that there are")
     try:
-        told = record.read(folder)
-        session = [told, *told["resumed"]][-1]
-    except RunError as fault:
-        found = _checkpoint(folder, fault)
-        told, session = found.run, found.session
+        paths = sorted(path for path in folder.iterdir() if record.is_run(path)) if folder.exists() else []
+    except OSError as error:
+        raise AlexnetMfError(f"{folder}: cannot be read ({error.strerror}); name another folder") from error
+    return [record.summary(path) for path in paths]
+
+
+def _backend_of(source: Path) -> str | None:
+    """Return the backend that a run was trained in last, if it is installed; a notice says so if it is not."""
     try:
-        epochs = metrics.epochs(metrics.read(folder))
-        if len(epochs) < (told.get("closing") or {}).get("epochs", 0):
-            raise RunError(f"{folder / metrics.NAME}: is damaged: its last epochs are missing")
-    except RunError as fault:
-        epochs = _checkpoint(folder, fault).snapshot.position.epochs
-    return TrainedRun(folder, spec.from_dict(told["network"]), job.recipe_of(told), told["seed"],
-                      session["backend"], listing.summary(folder)["state"], epochs)
+        name = record.last_session(record.read(source))["backend"]
+    except RunError:  # a weights file, or a run whose record is damaged
+        return None
+    if name not in backends.BACKENDS or backends.is_installed(name):
+        return name if name in backends.BACKENDS else None
+    warnings.warn(f"{source}: was trained in {name}, which is not installed here ({backends.BACKENDS[name].install})",
+                  Notice, stacklevel=4)
+    return None
 
 
-def _checkpoint(folder: Path, fault: RunError) -> Checkpoint:
-    """The last good one, with a warning; the fault itself where there is none."""
-    found = checkpoint.latest(folder / folders.CHECKPOINTS)
-    if found is None:
-        raise fault
-    warnings.warn(f"{fault}; the checkpoint {found[0].name} takes its place", stacklevel=3)
-    return found[1]
+def _images_of(source: Path, data: DatasetName | None, data_dir: Path | str | None, progress: bool) -> Dataset:
+    """Return the dataset asked for, or the run's; a notice says so if the run was trained on other images."""
+    try:
+        run = record.read(source)
+    except RunError:  # a weights file, or a run whose record is damaged
+        run = {}
+    images = load_images(data or run.get("data_name") or "auto", data_dir, quiet=not progress)
+    if run and images.digest() != run["data_sha256"]:
+        warnings.warn(f"{source}: was trained on {run['data']}, and these images are {images.origin}", Notice,
+                      stacklevel=3)
+    return images
 
 
-def _check_minutes(minutes: float) -> None:
-    """As the command line does."""
-    if not minutes > 0:
-        raise AlexnetMfError(f"checkpoint_minutes must be a number above 0, not {minutes!r}")
+def _save_picture(path: Path | str, module: str, *content: Any) -> None:
+    """Have a module that needs matplotlib draw something into a PNG file.
 
-
-def _its_own(run: Run, before: Mapping[str, Any], precision: str | None,
-             speed: Speed | None) -> tuple[str, dict[str, bool]]:
-    """Precision and speed settings of the run's session before, as long as nothing else was asked for."""
-    switches = {**dict.fromkeys(before["also"], True), **dict.fromkeys(before["without"], False)}
-    if precision not in (None, before["precision"]):
-        raise RunError(f"{run.folder}: its precision is {before['precision']}, not {precision}: leave it out")
-    for setting, on in (speed or {}).items():
-        if switches.get(setting) is not on:
-            raise RunError(f"{run.folder}: its speed settings are fixed: leave out {setting}={on}")
-    return before["precision"], switches
-
-
-def _network_and_weights(net: Network | str | None, backend: str, weights: Source | None,
-                         seed: int) -> tuple[Network, Mapping[str, NDArray[np.float32]]]:
-    """What to build, and with which parameters."""
-    if isinstance(weights, (str, Path)):
-        found = conversion.read(Path(weights), net=net, backend=backend)
-        return found.network, found.parameters
-    network = net if isinstance(net, Network) else find_network(net or zoo.ALEXNET.name, backend)
-    if weights is None:
-        return network, parameters.initialise(network, seed)
-    parameters.check(weights, network)
-    return network, weights
-
-
-def _load_data(name: DatasetName, folder: Path | str | None, progress: bool) -> Dataset:
-    from alexnet_mf.cli.progress import DownloadDisplay
-
-    found, why = load_data(name, Path(folder) if folder is not None else None,
-                           progress=DownloadDisplay("Fashion-MNIST", quiet=not progress))
-    if why:
-        warnings.warn(why, stacklevel=3)
-    return found
-
-
-def _recipe(recipe: Recipe | str | None, network: Network, device: str, changes: Mapping[str, Any],
-            sgd: Mapping[str, Any]) -> Recipe:
-    """The recipe as it was asked for; see `job.choose_recipe`. Of the changes those count that are not None."""
-    chosen = recipe if isinstance(recipe, Recipe) else job.choose_recipe(recipe, network, device)
-    return dataclasses.replace(chosen, **_given(changes), sgd=dataclasses.replace(chosen.sgd, **_given(sgd)))
-
-
-def _given(changes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in changes.items() if value is not None}
-
-
-def _carry_out(ready: job.Job, progress: bool, on_progress: Callable[[Progress], None] | None,
-               on_epoch: Callable[[Epoch], None] | None, checkpoint_minutes: float, tensorboard: bool) -> TrainedRun:
-    """Train with a display and the caller's own functions."""
-    from alexnet_mf.cli.progress import TrainingDisplay  # the command line is the one place that prints
-
-    for line in ready.run.notices:
-        warnings.warn(line, stacklevel=3)
-    with TrainingDisplay(quiet=not progress) as display:
-        def progressed(now: loop.Progress) -> None:
-            display.progress(now)
-            if on_progress:
-                on_progress(now)
-
-        def closed(done: loop.Epoch) -> None:
-            display.epoch(done, ready.recipe.epochs)
-            if on_epoch:
-                on_epoch(done)
-
-        job.carry_out(ready, progressed, closed, display.evaluation, save_seconds=60 * checkpoint_minutes,
-                      tensorboard=tensorboard)
-    return load_run(ready.run.folder)
+    Raises:
+        AlexnetMfError: if the file cannot be written, or matplotlib is missing.
+    """
+    try:
+        drawing = importlib.import_module(module)
+    except Exception as error:  # whatever a broken installation raises
+        raise AlexnetMfError(f"a plot needs matplotlib, which cannot be imported ({error}); pip install matplotlib, or "
+                             "install alexnet_mf[plot]") from error
+    try:
+        files.write(Path(path), drawing.png(*content))
+    except OSError as error:
+        raise AlexnetMfError(f"{path}: cannot be written ({error.strerror}); name another file") from error

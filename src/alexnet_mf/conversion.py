@@ -1,8 +1,8 @@
-"""Weights in other programs' files: told apart, read, checked, written. The one door by which weights come and go.
+"""The one door for weights files: opens files and run folders for every verb, and converts between formats.
 
 Every conversion passes through canonical parameters. A file is read only if its size can be the network's, nothing is
-unpickled, and what does not fit is named tensor by tensor. What is to be written is read back first, and must be the
-same bits.
+unpickled, and errors name every tensor that does not fit. A file that is written was read back first, with the same
+bits.
 """
 
 from __future__ import annotations
@@ -13,48 +13,54 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf import backends, files, spec
 from alexnet_mf.backends.capabilities import weight_formats
-from alexnet_mf.errors import AlexnetMfError, ParametersError
+from alexnet_mf.errors import AlexnetMfError, ParametersError, RunError, SpecError
 from alexnet_mf.spec import Network, arithmetic, zoo
 from alexnet_mf.spec.toml import find_network
-from alexnet_mf.training.opened import Which, open_weights, weights_file
 from alexnet_mf.weights import parameters
 from alexnet_mf.weights.parameters import Parameters
 
+Source: TypeAlias = Mapping[str, NDArray[np.float32]] | str | Path
+"""Weights to use: canonical parameters, a run folder, or a file of any format that can be read."""
+
+Which: TypeAlias = Literal["last", "best"]
+RUN_WEIGHTS: dict[Which, str] = {"last": "weights.safetensors", "best": "weights-best.safetensors"}
+"""The weights files in a run folder: after the last step, and after the epoch of the highest test accuracy."""
+
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of file that holds weights."""
+class Format:
+    """A file format for weights."""
 
-    what: str
+    description: str
     suffixes: tuple[str, ...] = ()
-    """How its name ends; the first is the one to write."""
+    """Endings of its file names; the first is the one to write."""
     backend: str | None = None
-    """Whose framework reads and writes it."""
+    """The backend whose framework reads and writes it."""
 
 
 CANONICAL, ONNX = "safetensors", "onnx"
-KINDS = {
-    CANONICAL: Kind("canonical safetensors, or a run folder", (".safetensors",)),
-    "torch": Kind("PyTorch's state_dict, under canonical names", (".pt", ".pth"), "torch"),
-    "torchvision": Kind("PyTorch's state_dict of torchvision's alexnet, for alexnet-owt", (), "torch"),
-    "keras": Kind("weights of Keras 3", (".weights.h5", ".keras"), "tensorflow"),
-    "gluon": Kind("MXNet Gluon's parameters", (".params",), "mxnet"),
-    "gluon-zoo": Kind("parameters of the MXNet model zoo's alexnet, for alexnet-owt", (), "mxnet"),
-    "npz": Kind("NumPy's arrays, under canonical names", (".npz",), "numpy"),
-    ONNX: Kind("an ONNX graph with its weights, to be written only", (".onnx",)),
+FORMATS = {
+    CANONICAL: Format("canonical safetensors, or a run folder", (".safetensors",)),
+    "torch": Format("PyTorch's state_dict, under canonical names", (".pt", ".pth"), "torch"),
+    "torchvision": Format("PyTorch's state_dict of torchvision's alexnet, for alexnet-owt", (), "torch"),
+    "keras": Format("weights of Keras 3", (".weights.h5", ".keras"), "tensorflow"),
+    "gluon": Format("MXNet Gluon's parameters", (".params",), "mxnet"),
+    "gluon-zoo": Format("parameters of the MXNet model zoo's alexnet, for alexnet-owt", (), "mxnet"),
+    "npz": Format("NumPy's arrays, under canonical names", (".npz",), "numpy"),
+    ONNX: Format("an ONNX graph with its weights, to be written only", (".onnx",)),
 }
 
-BYTES_A_PARAMETER = 16
-"""A file may hold weights, momentum and more; but not more than that."""
+BYTES_PER_PARAMETER = 16
+"""Largest size of a file: room for weights, momentum and more."""
 SLACK = 2**24
-"""Bytes of a file that are neither."""
+"""Bytes allowed for everything else in a file."""
 
 ZIP, HDF5, GLUON = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", (0x112).to_bytes(8, "little")
 TORCH_BEFORE_1_6 = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -63,79 +69,82 @@ TORCH_BEFORE_1_6 = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 @dataclass(frozen=True)
 class Weights:
-    """A network's parameters, and where they came from."""
+    """A network's parameters, and the file that they came from."""
 
-    kind: str
+    format: str
     path: Path
-    """The file itself; of a run folder, the one in it."""
+    """The file itself; for a run folder, the file in it."""
     network: Network
     parameters: Parameters
     metadata: dict[str, Any]
-    """What a canonical file says of them; {} of any other."""
+    """The header of a canonical file: seed, step, figures; {} for any other format."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was read and written."""
+    """A finished conversion."""
 
     source: str
-    """Its kind."""
+    """Format of the source."""
     destination: str
+    """Format of the destination."""
     network: Network
     parameters: int
     sha256: str
-    """Of the canonical parameters; see `parameters.digest`."""
+    """Digest of the canonical parameters; see `parameters.digest`."""
 
 
-def convert(source: Path | str, destination: Path | str, *, source_kind: str | None = None,
-            destination_kind: str | None = None, net: str | None = None, which: Which = "last",
+def convert(source: Path | str, destination: Path | str, *, source_format: str | None = None,
+            destination_format: str | None = None, net: Network | str | None = None, which: Which = "last",
             overwrite: bool = False) -> Conversion:
-    """Read weights from one file, or a run folder, and write them to another.
+    """Read weights from a file or a run folder, and write them to another file.
 
     Args:
-        source_kind: one of `KINDS`; told from the content without it.
-        destination_kind: likewise; told from the ending of the name without it.
-        net: the network, by name or as a .toml file. Without it the one that the source names; a file that cannot name
-            one is taken for `alexnet`'s.
-        which: of a run folder, the last weights or those of the best test accuracy.
-        overwrite: whether the destination may be there already.
+        source_format: a name in `FORMATS`; without it the file's content decides.
+        destination_format: a name in `FORMATS`; without it the ending of the file's name decides.
+        net: the network, its name, or a .toml file. Without it the source names it; a file that cannot name one holds
+            `alexnet`'s weights.
+        which: the weights to take from a run folder: the last, or those of the best test accuracy.
+        overwrite: replace the destination if it exists.
 
     Raises:
-        AlexnetMfError: where a kind cannot be told or written, the destination is there, or cannot be written.
-        ParametersError: where the source is damaged, or not this network's; names every tensor at fault.
-        BackendUnavailable: where a kind's framework is not installed; names the line that installs it.
+        AlexnetMfError: if a format is unknown or cannot be written, or the destination exists or cannot be written.
+        ParametersError: if the source is damaged, or holds another network's weights; names every tensor at fault.
+        BackendUnavailable: if a format's framework is not installed; names the line that installs it.
     """
     source, destination = Path(source), Path(destination)
-    kind = destination_kind or kind_of_name(destination)
-    check_destination(destination, kind, overwrite)
-    found = read(source, source_kind, net, which)
-    content = encode(kind, found)
+    file_format = destination_format or format_of_name(destination)
+    check_destination(destination, file_format, overwrite)
+    weights = read(source, net, which, source_format)
+    content = encode(file_format, weights)
     try:
         files.write(destination, content)
     except OSError as error:
         raise AlexnetMfError(f"{destination}: cannot be written ({error.strerror}); name another file") from error
-    return Conversion(found.kind, kind, found.network, sum(arithmetic.parameter_counts(found.network).values()),
-                      parameters.digest(found.parameters))
+    return Conversion(weights.format, file_format, weights.network,
+                      sum(arithmetic.parameter_counts(weights.network).values()),
+                      parameters.digest(weights.parameters))
 
 
-def kind_of_name(path: Path) -> str:
-    """The kind that a name's ending stands for.
+def format_of_name(path: Path) -> str:
+    """Return the format that the ending of a file's name stands for.
 
     Raises:
-        AlexnetMfError: where it stands for none; lists those that do.
+        AlexnetMfError: if it stands for none; lists the endings.
     """
-    for name, kind in KINDS.items():
-        if path.name.endswith(kind.suffixes):
+    for name, file_format in FORMATS.items():
+        if path.name.endswith(file_format.suffixes):
             return name
-    endings = ", ".join(f"{name} ({' '.join(kind.suffixes)})" for name, kind in KINDS.items() if kind.suffixes)
-    raise AlexnetMfError(f"{path}: its ending names no kind; there are {endings}; or say it with --to")
+    endings = ", ".join(f"{name} ({' '.join(file_format.suffixes)})" for name, file_format in FORMATS.items()
+                        if file_format.suffixes)
+    raise AlexnetMfError(f"{path}: unrecognized ending; supported: {endings}; use `destination_format` to name one")
 
 
-def kind_of_content(path: Path) -> str:
-    """The kind that a file's first bytes, or the names in its archive, show.
+def format_of_content(path: Path) -> str:
+    """Return the format that a file's first bytes, or the names in its archive, show.
 
     Raises:
-        AlexnetMfError: where they show none, or the file cannot be read.
+        ParametersError: if they show none, or the file cannot be read.
     """
     try:
         if path.exists() and not path.is_file():
@@ -145,27 +154,27 @@ def kind_of_content(path: Path) -> str:
         size = path.stat().st_size
         if start.startswith(ZIP):
             with zipfile.ZipFile(path) as archive:
-                kind = _kind_of_archive(archive.namelist())
+                name = _format_of_archive(archive.namelist())
         elif start.startswith(HDF5):
-            kind = "keras"
+            name = "keras"
         elif start.startswith(GLUON):
-            kind = "gluon"
+            name = "gluon"
         elif start == TORCH_BEFORE_1_6:
-            kind = "torch"
+            name = "torch"
         elif int.from_bytes(start[:8], "little") <= size and start[8:9] == b"{":
-            kind = CANONICAL
+            name = CANONICAL
         else:
-            kind = next((name for name in (ONNX, CANONICAL) if path.name.endswith(KINDS[name].suffixes)), None)
+            name = next((name for name in (ONNX, CANONICAL) if path.name.endswith(FORMATS[name].suffixes)), None)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ParametersError(f"{path}: cannot be read ({reason})") from error
-    if kind is None:
-        raise ParametersError(f"{path}: no kind of weights that is known: {', '.join(readable())}; if it is one, say "
-                              f"which: convert --from")
-    return kind
+    if name is None:
+        raise ParametersError(f"{path}: unrecognized weights format; supported: {', '.join(readable())}; "
+                              "convert it with `source_format` first")
+    return name
 
 
-def _kind_of_archive(names: list[str]) -> str | None:
+def _format_of_archive(names: list[str]) -> str | None:
     if "model.weights.h5" in names:
         return "keras"
     if any(name.endswith("/data.pkl") for name in names):
@@ -174,55 +183,91 @@ def _kind_of_archive(names: list[str]) -> str | None:
 
 
 def readable() -> list[str]:
-    """The kinds that can be read."""
-    return [name for name in KINDS if name != ONNX]
+    """Return the formats that can be read."""
+    return [name for name in FORMATS if name != ONNX]
 
 
-def read(path: Path, kind: str | None = None, net: Network | str | None = None, which: Which = "last",
-         backend: str = "torch") -> Weights:
-    """Read and check weights of any kind.
+def read(path: Path | str, net: Network | str | None = None, which: Which = "last",
+         file_format: str | None = None) -> Weights:
+    """Read and check the weights in a run folder, or in a file of any format.
 
     Args:
-        kind, which: as for `convert`.
-        net: likewise, or the network itself.
-        backend: whose tab `alexnet-tab` is, where the file is no framework's own.
+        net, which: as for `convert`.
+        file_format: as `source_format` of `convert`.
 
     Raises:
         AlexnetMfError: as `convert`.
+        RunError: if the folder has no such weights.
     """
-    kind = CANONICAL if path.is_dir() else kind or kind_of_content(path)
-    if kind == CANONICAL:
-        return _read_canonical(path, net, which, backend)
-    if kind == ONNX:
-        raise ParametersError(f"{path}: ONNX is written and not read; there is {', '.join(readable())}")
-    framework = KINDS[kind].backend
-    assert framework is not None
-    network = net if isinstance(net, Network) else find_network(net or zoo.ALEXNET.name, framework)
+    path = Path(path)
+    name = CANONICAL if path.is_dir() else file_format or format_of_content(path)
+    if name == ONNX:
+        raise ParametersError(f"{path}: ONNX is written and not read; supported: {', '.join(readable())}")
+    framework = FORMATS[name].backend
+    if framework is None:
+        file = weights_file(path, which)
+        network = network_of(file) if net is None else _network(net)
+        return Weights(CANONICAL, file, network, *parameters.load_with_metadata(file, network))
+    network = _network(net or zoo.ALEXNET.name)
     content = _content(path, network)
     try:
-        return Weights(kind, path, network, _decoded(framework, content, network, str(path)), {})
+        return Weights(name, path, network, _decoded(framework, content, network, str(path)), {})
     except ParametersError as error:
         if net is None:
-            raise ParametersError(f"{error}; if they are another network's, name it with --net") from error
+            raise ParametersError(f"{error}; name another network with `net`") from error
         raise
 
 
-def _read_canonical(path: Path, net: Network | str | None, which: Which, backend: str) -> Weights:
-    if isinstance(net, Network):
-        file = weights_file(path, which)
-        return Weights(CANONICAL, file, net, *parameters.load_with_metadata(file, net))
-    opened = open_weights(path, net, which, backend)
-    return Weights(CANONICAL, opened.path, opened.network, opened.parameters, opened.metadata)
+def weights_file(path: Path, which: Which = "last") -> Path:
+    """Return the file itself, or the weights file in a run folder.
+
+    Raises:
+        RunError: if the folder has no such weights, or `which` is unknown.
+    """
+    if which not in RUN_WEIGHTS:
+        raise RunError(f"unknown weights {which!r}; a run has {' and '.join(RUN_WEIGHTS)}")
+    if not path.is_dir():
+        return path
+    file = path / RUN_WEIGHTS[which]
+    if not file.exists():
+        other = next((name for name, file_name in RUN_WEIGHTS.items() if (path / file_name).exists()), None)
+        raise RunError(f"{path}: has no {file.name}; " + (f"use `which={other!r}`" if other else
+                       "name a weights file, or a run that has finished its first epoch or was stopped"))
+    return file
+
+
+def network_of(file: Path) -> Network:
+    """Return the network that a canonical weights file names.
+
+    Raises:
+        ParametersError: if it names none; lists the package's networks that its tensors fit.
+    """
+    header = parameters.read_header(file)
+    described = header.metadata.get("network")
+    if described is not None:
+        try:
+            return spec.from_dict(described)
+        except SpecError as error:
+            raise ParametersError(f"{file}: its header does not describe a network ({error}); name one with "
+                                  "`net`") from error
+    fits = [name for name in zoo.NETWORKS if parameters.fits(header, zoo.get_network(name))]
+    remedy = f"its tensors fit {' and '.join(fits)}: name the network with `net`" if fits else \
+        "name it with `net`, or convert another program's file with `convert`"
+    raise ParametersError(f"{file}: does not name its network; {remedy}")
+
+
+def _network(net: Network | str) -> Network:
+    return net if isinstance(net, Network) else find_network(net)
 
 
 def _content(path: Path, network: Network) -> bytes:
-    """A file's bytes, packed ones counted as unpacked.
+    """Return a file's bytes. An archive counts with its unpacked size.
 
     Raises:
-        ParametersError: where it cannot be read, or is far larger than the network's weights.
+        ParametersError: if it cannot be read, or is far larger than the network's weights.
     """
     own = 4 * sum(arithmetic.parameter_counts(network).values())
-    limit = BYTES_A_PARAMETER * own // 4 + SLACK
+    limit = BYTES_PER_PARAMETER * own // 4 + SLACK
     try:
         size = path.stat().st_size
         content = files.read(path, limit) if size <= limit else b""
@@ -232,61 +277,62 @@ def _content(path: Path, network: Network) -> bytes:
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ParametersError(f"{path}: cannot be read ({error})") from error
     if size > limit:
-        raise ParametersError(f"{path}: holds {size / 1e6:,.1f} MB, and the weights of {network.name} take "
-                              f"{own / 1e6:,.1f}; if it is another network's, name that with --net")
+        raise ParametersError(f"{path}: holds {size / 1e6:,.1f} MB, but the weights of {network.name} take "
+                              f"{own / 1e6:,.1f} MB; name another network with `net`")
     return content
 
 
 def _decoded(backend: str, content: bytes, network: Network, where: str) -> Parameters:
-    """What a framework's file holds, once it is sure that it fits the network."""
+    """Return the parameters in a framework's file, checked against the network."""
     try:
-        found: Mapping[str, NDArray[Any]] = weight_formats(backends.load(backend)).decode_weights(content, network)
+        tensors: Mapping[str, NDArray[Any]] = weight_formats(backends.load(backend)).decode_weights(content,
+                                                                                                      network)
     except ParametersError as error:
         raise ParametersError(f"{where}: {error}") from error
-    parameters.check(found, network, where)
-    return {name: np.array(found[name], np.float32, order="C") for name in parameters.shapes(network)}
+    parameters.check(tensors, network, where)
+    return {name: np.array(tensors[name], np.float32, order="C") for name in parameters.shapes(network)}
 
 
-def encode(kind: str, weights: Weights) -> bytes:
-    """A file of that kind, read back before anyone has it.
+def encode(file_format: str, weights: Weights) -> bytes:
+    """Return the content of a file in that format. It has been read back, with the same bits.
 
     Raises:
-        AlexnetMfError: where a library is missing, or this network has no such file.
+        AlexnetMfError: if a library is missing, or the format cannot hold this network.
     """
-    if kind == CANONICAL:
+    if file_format == CANONICAL:
         return parameters.to_bytes(weights.parameters, weights.metadata or {"network": spec.as_dict(weights.network)})
-    if kind == ONNX:
+    if file_format == ONNX:
         return bytes(_onnx_graph().encode(weights.network, weights.parameters))
-    backend = KINDS[kind].backend
+    backend = FORMATS[file_format].backend
     assert backend is not None
-    content = weight_formats(backends.load(backend)).encode_weights(kind, weights.network, weights.parameters)
-    back = _decoded(backend, content, weights.network, f"what {kind} wrote")
+    content = weight_formats(backends.load(backend)).encode_weights(file_format, weights.network, weights.parameters)
+    back = _decoded(backend, content, weights.network, f"the {file_format} file")
     if parameters.digest(back) != parameters.digest(weights.parameters):
-        raise ParametersError(f"what {kind} wrote and read again is not what it was given; nothing was written")
+        raise ParametersError(f"the {file_format} file reads back with other bits; nothing was written")
     return content
 
 
 def _onnx_graph() -> Any:
-    """The module that writes ONNX graphs; onnx is an extra."""
+    """Import the module that writes ONNX graphs; onnx is an extra."""
     try:
         return importlib.import_module("alexnet_mf.weights.onnx_graph")
     except ImportError as error:
-        raise AlexnetMfError(f"ONNX files take onnx, which cannot be imported ({error}); pip install onnx, or install "
+        raise AlexnetMfError(f"ONNX files need onnx, which cannot be imported ({error}); pip install onnx, or install "
                              "alexnet_mf[onnx]") from error
 
 
-def check_destination(path: Path, kind: str, overwrite: bool) -> None:
-    """Make sure, before anything is read, that a file of this kind can have this name.
+def check_destination(path: Path, file_format: str, overwrite: bool) -> None:
+    """Check, before anything is read, that a file of this format can have this name.
 
     Raises:
-        AlexnetMfError: where it is there already, its ending is another kind's, or Keras would not take it.
+        AlexnetMfError: if it exists, its ending belongs to another format, or Keras would not load it.
     """
     if path.exists() and not overwrite:
-        raise AlexnetMfError(f"{path}: is there already; name another file, or replace it with --force")
-    ending = KINDS["keras"].suffixes[0]
-    if kind == "keras" and not path.name.endswith(ending):
+        raise AlexnetMfError(f"{path}: exists; name another file, or replace it with `overwrite`")
+    ending = FORMATS["keras"].suffixes[0]
+    if file_format == "keras" and not path.name.endswith(ending):
         raise AlexnetMfError(f"{path}: Keras loads weights only from names that end in {ending}")
-    for name, other in KINDS.items():
-        if path.name.endswith(other.suffixes) and other.backend != KINDS[kind].backend:
-            raise AlexnetMfError(f"{path}: ends like {name}, and {kind} was asked for; name it *"
-                                 f"{(*KINDS[kind].suffixes, '.pt')[0]}")
+    for name, other in FORMATS.items():
+        if path.name.endswith(other.suffixes) and other.backend != FORMATS[file_format].backend:
+            raise AlexnetMfError(f"{path}: has the ending of {name}, not of {file_format}; name it *"
+                                 f"{(*FORMATS[file_format].suffixes, '.pt')[0]}")

@@ -16,6 +16,11 @@ class AlexnetMfError(Exception):
                                  letter.encode("unicode_escape", "backslashreplace").decode() for letter in short))
 
 
+class Notice(UserWarning):
+    """A line that the user should see but did not ask for. Python shows it as a warning, the command line as a line on
+    standard error."""
+
+
 class SpecError(AlexnetMfError, ValueError):
     """A layer or network whose numbers make no sense; names the layer and the numbers."""
 

@@ -1,4 +1,4 @@
-"""How good a network is on labelled images, and where it errs."""
+"""How well a network classifies labeled images, and where it errs."""
 
 from __future__ import annotations
 
@@ -9,71 +9,104 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_mf.backends.common import upsampling_factor
 from alexnet_mf.backends.contract import Model
 from alexnet_mf.data import LabelledImages
-from alexnet_mf.errors import OutputsNotFinite
-from alexnet_mf.training.loop import EVALUATION_BATCH, EVALUATION_PART, log_probabilities
+from alexnet_mf.errors import DataError, OutputsNotFinite
+from alexnet_mf.spec import Network
+
+EVALUATION_BATCH = 128
+EVALUATION_PART = 4 * EVALUATION_BATCH
+"""Images between two progress reports, and between two moments at which a training can be stopped."""
 
 MISTAKES = 30
-"""The most confident ones, that are kept."""
+"""Number of mistakes to keep."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that the network is wrong about."""
+    """An image that the network classifies wrongly."""
 
     image: int
-    """Its number in the data set."""
+    """Its number in the dataset."""
     label: int
     predicted: int
     probability: float
-    """Of the class that it was taken for."""
+    """Probability of the predicted class."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What an evaluation found."""
+    """Figures of an evaluation."""
 
     loss: float
     """Mean cross entropy, in nats."""
     confusion: NDArray[np.int64]
-    """Images by their class and by the class that they were taken for, (classes, classes)."""
+    """Number of images by true class (row) and predicted class (column), (classes, classes)."""
     mistakes: list[Mistake]
     """The most confident first."""
 
     @property
     def images(self) -> int:
-        """All of them."""
+        """Return the number of images."""
         return int(self.confusion.sum())
 
     @property
     def accuracy(self) -> float:
-        """The share of images whose most probable class is theirs."""
+        """Return the share of images whose most probable class is the true one."""
         return float(np.trace(self.confusion) / self.images)
 
     @property
     def class_images(self) -> NDArray[np.int64]:
-        """Images of each class, (classes,)."""
+        """Return the number of images of each class, (classes,)."""
         return np.asarray(self.confusion.sum(axis=1))
 
     @property
     def class_accuracy(self) -> NDArray[np.float64]:
-        """The same share for each class, (classes,); NaN for one that has no image."""
+        """Return the accuracy of each class, (classes,); NaN for a class without images."""
         with np.errstate(invalid="ignore"):
             return np.asarray(np.diag(self.confusion) / self.class_images)
 
 
+def check_takes_grey_images(network: Network) -> None:
+    """Check, before anything slow, that the network takes the datasets' 28x28 grey images.
+
+    Raises:
+        DataError: says what it takes, and which verbs take it nevertheless.
+    """
+    try:
+        upsampling_factor((28, 28), network)
+    except DataError as error:
+        raise DataError(f"{str(error).partition(';')[0]}; all data here are 28x28 grey images: only shapes, "
+                        f"parity, analyze, predict, convert and plot filters take this network") from error
+
+
+def log_probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the logarithm of the softmax, (n, classes), in float64."""
+    logits = logits.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # of an infinite logit the loss is not a number, and no warning is needed
+        shifted = logits - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def score(logits: NDArray[Any], labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Return the mean cross entropy and the top-1 accuracy."""
+    loss = -log_probabilities(logits)[np.arange(len(labels)), labels].mean()
+    return float(loss), float((logits.argmax(axis=1) == labels).mean())
+
+
 def evaluate(model: Model[Any], data: LabelledImages, on_progress: Callable[[int], None] = lambda images: None,
              mistakes: int = MISTAKES) -> Evaluation:
-    """Loss, confusions and the most confident mistakes, dropout off; the numbers are those of `train`'s evaluations.
+    """Compute loss, confusion matrix and the most confident mistakes, dropout off. The numbers are those of `train`'s
+    evaluations.
 
     Args:
-        on_progress: told how many images are done.
+        on_progress: receives the number of images that are done.
         mistakes: how many to keep.
 
     Raises:
-        OutputsNotFinite: where the network gives no numbers.
-        DataError: where the network does not take these images.
+        OutputsNotFinite: if logits are NaN or infinite.
+        DataError: if the network does not take these images.
     """
     parts = []
     for first in range(0, len(data), EVALUATION_PART):
@@ -81,9 +114,18 @@ def evaluate(model: Model[Any], data: LabelledImages, on_progress: Callable[[int
         parts.append(model.logits(model.place(data.images[part], data.labels[part]), EVALUATION_BATCH))
         on_progress(min(first + EVALUATION_PART, len(data)))
     logits = np.concatenate(parts)
-    if not np.isfinite(logits).all():
-        raise OutputsNotFinite("the network's outputs are NaN or infinite: these weights are of no use")
+    check_finite(logits)
     return _judged(log_probabilities(logits), logits.argmax(axis=1), data.labels, model.network.classes, mistakes)
+
+
+def check_finite(logits: NDArray[Any]) -> None:
+    """Check that a network's outputs are numbers.
+
+    Raises:
+        OutputsNotFinite: if they are not.
+    """
+    if not np.isfinite(logits).all():
+        raise OutputsNotFinite("the weights produce NaN or infinite logits")
 
 
 def _judged(logarithms: NDArray[np.float64], predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int,

@@ -15,10 +15,10 @@ from alexnet_mf.backends.common import upsampling_factor
 from alexnet_mf.backends.contract import Model
 from alexnet_mf.data import FASHION_CLASSES
 from alexnet_mf.data.pictures import Picture, Preparation, Unreadable, pictures
-from alexnet_mf.errors import DataError, OutputsNotFinite
+from alexnet_mf.errors import DataError
+from alexnet_mf.evaluation import check_finite, log_probabilities
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import Normalize
-from alexnet_mf.training.loop import log_probabilities
 
 BATCH = 32
 """Pictures that are held at once."""
@@ -86,8 +86,7 @@ def predict(model: Model[Any], paths: Sequence[Path], prepared: Preparation, top
 def _answers(model: Model[Any], batch: list[Picture], prepared: Preparation, top: int) -> Iterator[Prediction]:
     placed = model.place(np.stack([picture.pixels for picture in batch]), np.zeros(len(batch), np.int64))
     logits = model.logits(placed, BATCH)
-    if not np.isfinite(logits).all():
-        raise OutputsNotFinite("the network's outputs are NaN or infinite: these weights are of no use")
+    check_finite(logits)
     for picture, logarithms in zip(batch, log_probabilities(logits)):
         best = np.argsort(-logarithms, kind="stable")[:top]
         yield Prediction(picture.name, best.tolist(), np.exp(logarithms[best]).tolist(),

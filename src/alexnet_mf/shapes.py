@@ -1,7 +1,8 @@
-"""The layer tables of the backends, measured, and whether they agree with the arithmetic and with each other."""
+"""Measured layer tables of the backends, compared with the arithmetic and with each other."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alexnet_mf import backends
@@ -13,45 +14,52 @@ from alexnet_mf.weights import parameters
 
 @dataclass(frozen=True)
 class ShapeReport:
-    """Each backend's rows, and a sentence for each disagreement."""
+    """Each backend's layer table, and a sentence for each disagreement."""
 
     tables: dict[str, list[NativeLayer]]
     disagreements: list[str]
 
 
-def shapes(names: list[str], net: str = "alexnet", device: str = "auto") -> ShapeReport:
-    """Build the network in each backend, run a batch of one through it, and compare.
+def shapes(net: str = "alexnet", names: Sequence[str] | None = None, device: str = "auto") -> ShapeReport:
+    """Build the network in each backend, run a batch of one through it, and compare the layers' output shapes.
+
+    Args:
+        net: a network's name, or a .toml file.
+        names: backends; without them all that are installed.
+        device: as for `build`.
 
     Raises:
-        BackendUnavailable: where one of them is not installed.
+        BackendUnavailable: if one of them is not installed.
     """
     tables: dict[str, list[NativeLayer]] = {}
     disagreements = []
-    for name in names:
+    for name in backends.installed() if names is None else names:
         network = find_network(net, name)
         model = backends.load(name).build(network, parameters.initialise(network, 0), device)
         tables[name] = rows = model.describe()
         expected = [(layer, (1, *shape), arithmetic.parameter_counts(network)[layer])
                     for layer, shape in arithmetic.output_shapes(network).items()]
-        measured = [(row.name, row.shape, row.parameters) for row in rows]
-        disagreements += compare(name, measured, "the arithmetic", expected)
+        disagreements += compare(name, _cells(rows), "the arithmetic", expected)
     first = next(iter(tables), "")
     for name in list(tables)[1:]:
-        disagreements += compare(name, [(row.name, row.shape, row.parameters) for row in tables[name]],
-                                 first, [(row.name, row.shape, row.parameters) for row in tables[first]])
+        disagreements += compare(name, _cells(tables[name]), first, _cells(tables[first]))
     return ShapeReport(tables, disagreements)
+
+
+def _cells(rows: list[NativeLayer]) -> list[tuple[str, tuple[int, ...], int]]:
+    return [(row.name, row.shape, row.parameters) for row in rows]
 
 
 def compare(name: str, rows: list[tuple[str, tuple[int, ...], int]],
             other: str, other_rows: list[tuple[str, tuple[int, ...], int]]) -> list[str]:
-    """A sentence for each layer whose shape or parameter count differs."""
+    """Return a sentence for each layer whose shape or parameter count differs."""
     if [row[0] for row in rows] != [row[0] for row in other_rows]:
         return [f"{name} has the layers {', '.join(row[0] for row in rows)}; "
                 f"{other} has {', '.join(row[0] for row in other_rows)}"]
-    return [f"{mine[0]}: {name} has {what(mine)}, {other} has {what(theirs)}"
+    return [f"{mine[0]}: {name} has {_text(mine)}, {other} has {_text(theirs)}"
             for mine, theirs in zip(rows, other_rows) if mine != theirs]
 
 
-def what(row: tuple[str, tuple[int, ...], int]) -> str:
-    """A row's shape and parameter count in words."""
+def _text(row: tuple[str, tuple[int, ...], int]) -> str:
+    """Return a row's shape and parameter count in words."""
     return f"{'x'.join(map(str, row[1]))} and {row[2]:,} parameters"

@@ -16,7 +16,7 @@ from run_folders import figures, start, stop_after
 from alexnet_mf import data, spec
 from alexnet_mf.plots import curves
 from alexnet_mf.spec import zoo
-from alexnet_mf.training import job
+from alexnet_mf.training import run
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def small_alexnet(small, monkeypatch):
 
     monkeypatch.setattr(zoo, "get_network", get_network)
     # It costs next to nothing.
-    monkeypatch.setattr("alexnet_mf.training.job.for_network", lambda recipe, network: recipe)
+    monkeypatch.setattr("alexnet_mf.training.recipe.for_network", lambda recipe, network: recipe)
     draw = data.synthetic.load
     monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=64, test=32))
     return network
@@ -53,7 +53,7 @@ def small_alexnet(small, monkeypatch):
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, small_alexnet: spec.Network) -> None:
     """Without what takes time and is tested elsewhere."""
-    monkeypatch.setattr(job, "conditions", lambda command: {"command": command, "git_revision": None})
+    monkeypatch.setattr(run, "conditions", lambda command: {"command": command, "git_revision": None})
     monkeypatch.setattr(curves, "png", lambda runs: b"\x89PNG of " + json.dumps(runs).encode())
 
 

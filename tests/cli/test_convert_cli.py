@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from alexnet_mf import conversion, spec
-from alexnet_mf.conversion import KINDS
+from alexnet_mf.conversion import FORMATS
 from alexnet_mf.spec import toml, zoo
 from alexnet_mf.weights import parameters
 
@@ -63,11 +63,11 @@ def test_from_and_to_overrule_content_and_ending(command, run):
 @pytest.mark.parametrize("words, fragments", [
     (["run", "a.npz", "--to", "nothing"], ["argument --to: invalid choice: 'nothing'"]),
     (["a.onnx", "a.npz", "--from", "onnx"], ["argument --from: invalid choice: 'onnx'"]),
-    (["run", "a.what"], ["a.what: its ending names no kind", "--to"]),
-    (["run", "taken.npz"], ["taken.npz: is there already", "--force"]),
+    (["run", "a.what"], ["a.what: unrecognized ending", "--to"]),
+    (["run", "taken.npz"], ["taken.npz: exists", "--force"]),
     (["run", "nowhere/a.npz"], ["nowhere/a.npz: cannot be written: no folder nowhere"]),
     (["gone", "a.npz"], ["gone: cannot be read (No such file or directory)"]),
-    (["empty", "a.npz"], ["empty: there is no run here"]),
+    (["empty", "a.npz"], ["empty: has no weights.safetensors"]),
     (["run", "a.npz", "--net", "lenet.toml"], ["not the parameters of my-lenet5: missing fc5.weight"]),
 ])
 def test_each_error_is_one_line_and_leaves_nothing(command, run, tmp_path, words, fragments):
@@ -88,10 +88,10 @@ def test_each_error_is_one_line_and_leaves_nothing(command, run, tmp_path, words
 def test_force_replaces(command, run, tmp_path):
     (tmp_path / "taken.npz").write_text("mine")
     assert command("convert", run, "taken.npz", "--force").code == 0
-    assert conversion.kind_of_content(tmp_path / "taken.npz") == "npz"
+    assert conversion.format_of_content(tmp_path / "taken.npz") == "npz"
 
 
 def test_help_names_every_kind(command):
     done = command("convert", "--help")
-    for name in KINDS:
+    for name in FORMATS:
         assert name in done.out

@@ -22,11 +22,13 @@ from run_folders import (
     stop_after,
 )
 
+from alexnet_mf.conversion import RUN_WEIGHTS
+from alexnet_mf.conversion import read as read_weights
 from alexnet_mf.plots import curves
-from alexnet_mf.training import checkpoint, metrics, run
-from alexnet_mf.training.folder import BEST, WEIGHTS
-from alexnet_mf.training.opened import WHICH, open_weights
+from alexnet_mf.training import checkpoint, metrics
+from alexnet_mf.training.folder import RunFolder
 from alexnet_mf.training.record import read as read_record
+from alexnet_mf.training.weight_files import BEST, WEIGHTS
 
 # Power cuts and full disks: at every single call
 
@@ -95,7 +97,7 @@ def test_an_error_at_any_call_is_told_and_costs_nothing(quick, command, failing_
 def assert_nothing_good_is_lost(folder: Path, outcome: Outcome) -> None:
     """What is there is whole, and the checkpoint that is named is there: the last, but for one of which it is not sure
     that it is on the disk."""
-    named = re.search(r"the last good checkpoint is (\S+): mend that, then go on with: alexnet-mf train --resume \S+\n",
+    named = re.search(r"the last good checkpoint is (\S+); fix that, then resume with alexnet-mf train --resume \S+\n",
                       outcome.err)
     assert (named is None) == ("there is no checkpoint yet" in outcome.err)
     assert named is None or (folder / "checkpoint" / named[1]).exists()
@@ -104,9 +106,9 @@ def assert_nothing_good_is_lost(folder: Path, outcome: Outcome) -> None:
     assert (checkpoint.step_of(good[0]) if good else 0) - (checkpoint.step_of(Path(named[1])) if named else 0) in (0, 1)
     if (folder / "run.json").exists():
         assert read_record(folder)["state"] in ("running", "failed")
-    for which, file in WHICH.items():
+    for which, file in RUN_WEIGHTS.items():
         if (folder / file).exists():
-            open_weights(folder, which=which)
+            read_weights(folder, which=which)
     if (folder / "curves.png").exists():
         assert (folder / "curves.png").read_bytes().endswith(b"]}")
 
@@ -125,10 +127,10 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 @pytest.mark.parametrize("name, says", [
-    ("run.json", ["run.json: is", "writing it anew from the checkpoint"]),
-    ("metrics.jsonl", ["metrics.jsonl: is", "its epochs are written anew"]),
-    ("weights.safetensors", ["weights.safetensors: ", "written anew from the checkpoint"]),
-    ("weights-best.safetensors", ["weights-best.safetensors: ", "the best of the epochs to come"]),
+    ("run.json", ["run.json: is", "rewritten from the checkpoint"]),
+    ("metrics.jsonl", ["metrics.jsonl: is", "its epochs are rewritten"]),
+    ("weights.safetensors", ["weights.safetensors: ", "rewritten from the checkpoint"]),
+    ("weights-best.safetensors", ["weights-best.safetensors: ", "the best of the next epochs"]),
 ])
 def test_a_damaged_file_is_told_and_mended(whole, stopped, command, name, says, damage):
     other = [path for path in (WEIGHTS, BEST) if path == name]
@@ -204,14 +206,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(whole, stoppe
     damaged = latest.read_bytes()
     good = before.read_bytes()
     found: list[dict[str, bytes]] = []
-    save = run.Run.save
-    monkeypatch.setattr(run.Run, "save", lambda self, snapshot: (
+    save = RunFolder.save
+    monkeypatch.setattr(RunFolder, "save", lambda self, snapshot: (
         found.append(content(stopped / "checkpoint")), save(self, snapshot)))
     outcome = resume(command, stopped)
     assert outcome.code == 0
     assert outcome.err.count("\n") == 1
     assert f"{latest.name} is damaged: its checksum does not fit" in outcome.err
-    assert f"going on from the one before, {before.name}; it is {latest.name}.damaged until" in outcome.err
+    assert f"resuming from the one before, {before.name}; renamed to {latest.name}.damaged until" in outcome.err
     assert figures(stopped) == whole
     assert record(stopped)["resumed"][0]["step"] == 6
     assert found[0] == {f"{latest.name}.damaged": damaged, before.name: good}, "put aside, and the good one untouched"
@@ -223,7 +225,7 @@ def test_a_damaged_checkpoint_is_passed_over_once(whole, stopped, command):
     latest, before = checkpoint.paths(stopped / "checkpoint")
     flip(latest, 1000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.Run, "save", fail_when_over(run.Run.save, iter([])))
+        patch.setattr(RunFolder, "save", fail_when_over(RunFolder.save, iter([])))
         with pytest.raises(ZeroDivisionError):
             resume(command, stopped)
     assert set(content(stopped / "checkpoint")) == {f"{latest.name}.damaged", before.name}
@@ -263,6 +265,6 @@ def test_if_no_checkpoint_is_good_nothing_is_overwritten(stopped, command):
 def test_without_record_and_checkpoint_there_is_nothing_to_go_on_from(stopped, command):
     shutil.rmtree(stopped / "checkpoint")
     (stopped / "run.json").unlink()
-    assert_refused(resume(command, stopped), str(stopped), "no run here")
+    assert_refused(resume(command, stopped), str(stopped), "no run here; `list runs` lists the runs")
     (stopped / "checkpoint").mkdir()
-    assert_refused(resume(command, stopped), "run.json: is missing", "no checkpoint", "anew")
+    assert_refused(resume(command, stopped), "run.json: is missing", "no checkpoint; start a new training")

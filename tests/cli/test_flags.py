@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 import alexnet_mf
+from alexnet_mf import cli
 from alexnet_mf.cli.flags import with_flags
 
 SOURCE = Path(alexnet_mf.__file__).parent
 FLAG = re.compile(r"(?<![\w-])--[a-z]")
-ROOMS = ("analysis", "bench", "instruments", "parity", "plots", "sweep")
+ROOMS = ("analysis", "api.py", "bench", "conversion.py", "data", "evaluation.py", "instruments", "models.py", "parity",
+         "plots", "predict.py", "shapes.py", "sweep", "training")
 
 
 @pytest.mark.parametrize("message, shown", [
@@ -28,10 +30,20 @@ def test_arguments_become_flags_where_the_verb_has_them(message, shown):
     assert with_flags(message, options) == shown
 
 
+@pytest.mark.parametrize("message, shown", [
+    ("`train_images=4` would", "--limit-train 4 would"), ("use `weights='a b/w'`", "use --weights 'a b/w'"),
+    ("leave out `compile=True`", "leave out --compile"), ("use `learning_rate`", "use --lr"),
+    ("`nothing` and `a.b`", "`nothing` and `a.b`"), ("see `alexnet_mf.list_runs()`", "see `list runs`"),
+    ("resume with `alexnet_mf.resume('a b')`", "resume with alexnet-mf train --resume 'a b'"),
+    ("`plot_filters` draws", "`plot filters` draws")])
+def test_values_and_calls_become_words_of_the_command_line(message, shown):
+    assert with_flags(message, cli.parser().parse_args(["train"])) == shown
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_library_names_no_flag(room):
     """But those of the programs that it starts."""
-    for path in sorted((SOURCE / room).rglob("*.py")):
+    for path in sorted((SOURCE / room).rglob("*.py")) or [SOURCE / room]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and FLAG.search(node.value):
                 assert node.value.startswith(("--query-gpu=", "--format=csv", "--porcelain")), (path, node.value)

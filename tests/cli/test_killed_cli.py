@@ -18,7 +18,7 @@ from run_folders import checkpoints, figures, record
 
 from alexnet_mf import spec
 from alexnet_mf.training import checkpoint
-from alexnet_mf.training.folder import BEST, WEIGHTS
+from alexnet_mf.training.weight_files import BEST, WEIGHTS
 
 pytestmark = pytest.mark.exhaustive
 

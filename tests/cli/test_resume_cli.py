@@ -29,11 +29,10 @@ from run_folders import (
 )
 
 from alexnet_mf import spec
-from alexnet_mf.cli import train
 from alexnet_mf.spec import zoo
-from alexnet_mf.training import checkpoint, job, run
-from alexnet_mf.training.folder import BEST, WEIGHTS
-from alexnet_mf.training.weight_files import WeightFiles
+from alexnet_mf.training import checkpoint, loop, run
+from alexnet_mf.training.folder import RunFolder
+from alexnet_mf.training.weight_files import BEST, WEIGHTS, WeightFiles
 from alexnet_mf.weights import parameters
 
 # What a run leaves
@@ -71,7 +70,7 @@ def test_a_run_folder(command, small_alexnet, tmp_path):
 def test_the_best_weights_are_those_of_the_best_epoch(quick, command, small_alexnet, monkeypatch, tmp_path):
     """Accuracies 1/2, 3/4, 1/4: the second."""
     accuracies = iter([0.5, 0.75, 0.25])
-    monkeypatch.setattr(train.loop, "_score", lambda logits, labels: (1.0, next(accuracies)))
+    monkeypatch.setattr(loop, "score", lambda logits, labels: (1.0, next(accuracies)))
     saved: list[str] = []
     save = WeightFiles.save
     monkeypatch.setattr(WeightFiles, "save", lambda self, weights, *rest: (
@@ -152,7 +151,7 @@ def test_every_backend_goes_on_with_the_same_numbers(backend_name, quick, comman
     start(command, tmp_path / "whole", backend=backend_name)
     calls = iter(range(8))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.Run, "save", fail_when_over(run.Run.save, calls))
+        patch.setattr(RunFolder, "save", fail_when_over(RunFolder.save, calls))
         with pytest.raises(ZeroDivisionError):
             start(command, tmp_path / "run", backend=backend_name)
     assert record(tmp_path / "run")["state"] == "failed"
@@ -169,10 +168,10 @@ def test_every_backend_draws_the_same_augmentation_again(backend_name, quick, co
     assert record(tmp_path / "whole")["recipe"]["augment"] == ["flip", "crop", "color"]
     assert figures(tmp_path / "whole")["losses"] != figures(tmp_path / "plain")["losses"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.Run, "save", fail_when_over(run.Run.save, iter(range(3))))
+        patch.setattr(RunFolder, "save", fail_when_over(RunFolder.save, iter(range(3))))
         with pytest.raises(ZeroDivisionError):
             start(command, tmp_path / "run", *words, backend=backend_name)
-    assert_refused(resume(command, tmp_path / "run", "--augment", "flip"), "--augment is flip,crop,color there", "flip")
+    assert_refused(resume(command, tmp_path / "run", "--augment", "flip"), "--augment is flip,crop,color in this run")
     assert resume(command, tmp_path / "run", "--augment", "flip,crop,color").code == 0
     assert figures(tmp_path / "run") == figures(tmp_path / "whole")
 
@@ -186,7 +185,7 @@ def test_a_finished_run_says_its_figures_again(quick, command, tmp_path):
     told = command("train", "--resume", str(folder))
     assert (told.code, told.err) == (0, "")
     assert told.out == f"{folder}: finished after epoch 3, nothing is left to train; start a new run from its " \
-        f"weights (--weights {folder / WEIGHTS})\n" + first.out
+        f"weights (--weights {folder})\n" + first.out
     assert content(folder) == before
 
 
@@ -208,7 +207,7 @@ def test_a_finished_run_is_mended_too(quick, command, tmp_path, name):
 
 
 def accuracies(*figures: float) -> Callable[..., tuple[float, float]]:
-    """In place of `loop._score`: these, one evaluation after the other."""
+    """In place of `loop.score`: these, one evaluation after the other."""
     left = iter(figures)
     return lambda logits, labels: (1.0, next(left))
 
@@ -217,25 +216,25 @@ def accuracies(*figures: float) -> Callable[..., tuple[float, float]]:
 @pytest.mark.parametrize("last", [0.5, 0.875], ids=["not the best", "the best"])
 def test_a_finished_runs_weights_are_mended_to_the_same_bytes(quick, command, monkeypatch, tmp_path, last, damage):
     """Header and all. Where the last are the best both names are one file, and a flipped bit is in both."""
-    monkeypatch.setattr(train.loop, "_score", accuracies(0.25, 0.75, last))
+    monkeypatch.setattr(loop, "score", accuracies(0.25, 0.75, last))
     start(command, tmp_path / "run")
     before = content(tmp_path / "run")
     for name in (WEIGHTS, BEST)[:1 + (last > 0.75)]:
         damage(tmp_path / "run" / name)
         outcome = resume(command, tmp_path / "run")
-        assert outcome.code == 0 and f"{name}: " in outcome.err and "anew from the checkpoint\n" in outcome.err
+        assert outcome.code == 0 and f"{name}: " in outcome.err and "rewritten from the checkpoint\n" in outcome.err
         assert content(tmp_path / "run") == before
 
 
 def test_best_weights_of_an_epoch_that_is_not_in_the_run_are_the_best_no_more(quick, command, small_alexnet,
                                                                               monkeypatch, tmp_path):
     """Ended between epoch 2 and its checkpoint; taken up again, epoch 2 is another, as it may be on a GPU."""
-    monkeypatch.setattr(train.loop, "_score", accuracies(0.5, 0.875))
+    monkeypatch.setattr(loop, "score", accuracies(0.5, 0.875))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.Run, "save", fail_when_over(run.Run.save, iter(range(7))))
+        patch.setattr(RunFolder, "save", fail_when_over(RunFolder.save, iter(range(7))))
         with pytest.raises(ZeroDivisionError):
             start(command, tmp_path / "run")
-    monkeypatch.setattr(train.loop, "_score", accuracies(0.75, 0.625))
+    monkeypatch.setattr(loop, "score", accuracies(0.75, 0.625))
     outcome = resume(command, tmp_path / "run")
     assert (outcome.code, outcome.err) == (0, "")
     _, header = parameters.load_with_metadata(tmp_path / "run" / BEST, small_alexnet)
@@ -260,14 +259,14 @@ def test_a_run_that_has_slowed_down_cannot_be_prolonged(quick, command, tmp_path
 def test_a_run_that_began_with_weights_begins_with_them_again(quick, command, small_alexnet, monkeypatch, tmp_path):
     """Where it was ended before its first checkpoint, from whatever folder; and not if they have changed since."""
     parameters.save(tmp_path / "w", parameters.initialise(small_alexnet, 3))
-    start(command, tmp_path / "whole", "--weights", "w")
-    start(command, tmp_path / "run", "--weights", "w")
+    start(command, tmp_path / "whole", "--net", "alexnet", "--weights", "w")
+    start(command, tmp_path / "run", "--net", "alexnet", "--weights", "w")
     shutil.rmtree(tmp_path / "run" / "checkpoint")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     outcome = resume(command, tmp_path / "run")
     assert outcome.code == 0
-    assert "ended before its first checkpoint; beginning at the first step" in outcome.err
+    assert "ended before its first checkpoint; starting from the first step" in outcome.err
     assert figures(tmp_path / "run") == figures(tmp_path / "whole")
     shutil.rmtree(tmp_path / "run" / "checkpoint")
     parameters.save(tmp_path / "w", parameters.initialise(small_alexnet, 4))
@@ -278,19 +277,19 @@ def test_a_run_that_began_with_weights_begins_with_them_again(quick, command, sm
 
 
 @pytest.mark.parametrize("words, fragments", [
-    (["--net", "alexnet-tab-torch"], ["--net is alexnet there, not alexnet-tab-torch"]),
-    (["--dropout", "0.25"], ["--dropout is 0.5 there, not 0.25"]),
-    (["--lr", "0.5"], ["--lr is 0.03 there, not 0.5"]),
-    (["--batch-size", "4"], ["--batch-size is 8 there"]),
-    (["--seed", "1"], ["--seed is 0 there"]),
-    (["--momentum", "0"], ["--momentum is 0.9 there"]),
-    (["--limit-train", "31"], ["--limit-train is 30 there"]),
-    (["--recipe", "book"], ["--recipe is quick there"]),
+    (["--net", "alexnet-tab-torch"], ["--net is alexnet in this run, not alexnet-tab-torch"]),
+    (["--dropout", "0.25"], ["--dropout is 0.5 in this run, not 0.25"]),
+    (["--lr", "0.5"], ["--lr is 0.03 in this run, not 0.5"]),
+    (["--batch-size", "4"], ["--batch-size is 8 in this run"]),
+    (["--seed", "1"], ["--seed is 0 in this run"]),
+    (["--momentum", "0"], ["--momentum is 0.9 in this run"]),
+    (["--limit-train", "31"], ["--limit-train is 30 in this run"]),
+    (["--recipe", "book"], ["--recipe is quick in this run"]),
     (["--data", "fashion-mnist"], ["--data is", "synthetic", "not fashion-mnist"]),
-    (["--precision", "bfloat16"], ["--precision is float64 there"]),
-    (["--no-compile"], ["speed settings are fixed", "--no-compile"]),
-    (["--weights", "w"], ["--weights is its own there"]),
-    (["--out", "other"], ["leave out --out"]),
+    (["--precision", "bfloat16"], ["--precision is float64 in this run"]),
+    (["--no-compile"], ["the speed settings of a run are fixed; leave out --no-compile"]),
+    (["--weights", "w"], ["--weights is its own in this run"]),
+    (["--out", "other"], ["takes no --out; leave it out"]),
     (["--epochs", "1"], ["has begun epoch 2"]),
 ])
 def test_a_flag_that_contradicts_the_run_is_refused(stopped, command, words, fragments):
@@ -314,7 +313,7 @@ def test_another_spec_under_the_same_name_changes_nothing(whole, stopped, comman
 
 
 def test_another_version_is_told(stopped, command, monkeypatch):
-    monkeypatch.setattr(job.alexnet_mf, "__version__", "9.9")
+    monkeypatch.setattr(run.alexnet_mf, "__version__", "9.9")
     outcome = resume(command, stopped)
     assert outcome.code == 0
     assert re.search(r"versions differ from the checkpoint's \(alexnet_mf \S+ then, 9\.9 now\): the numbers may differ",
@@ -322,8 +321,8 @@ def test_another_version_is_told(stopped, command, monkeypatch):
 
 
 def test_other_images_are_refused(stopped, command, monkeypatch):
-    draw = train.load
-    monkeypatch.setattr(train, "load", lambda *words, **more: (
+    draw = run.load_dataset
+    monkeypatch.setattr(run, "load_dataset", lambda *words, **more: (
         dataclasses.replace(draw(*words, **more)[0], test=draw(*words, **more)[0].train), None))
     before = content(stopped)
     assert_refused(resume(command, stopped), "not the images", "synthetic")
@@ -334,10 +333,10 @@ def test_other_images_are_refused(stopped, command, monkeypatch):
                                           ("data_sha256", [])])
 def test_another_runs_checkpoint_is_refused(stopped, command, tmp_path, field, words):
     """Copied beside the run's own, and later than those."""
-    draw = train.load
+    draw = run.load_dataset
     with pytest.MonkeyPatch.context() as patch:
         if not words:
-            patch.setattr(train, "load", lambda *given, **more: (
+            patch.setattr(run, "load_dataset", lambda *given, **more: (
                 dataclasses.replace(draw(*given, **more)[0], test=draw(*given, **more)[0].train), None))
         start(command, tmp_path / "other", *words)
     (foreign,) = (tmp_path / "other" / "checkpoint").iterdir()
@@ -362,15 +361,15 @@ def test_another_backend_goes_on_from_the_weights(backend_name, quick, command, 
     weights = checkpoint.latest(folder / "checkpoint")[1].snapshot.state.parameters
     loaded: list[parameters.Parameters] = []
     with pytest.MonkeyPatch.context() as patch:
-        load = train.loop.train
-        patch.setattr(train.loop, "train", lambda model, *rest, **more: (
+        load = loop.train
+        patch.setattr(loop, "train", lambda model, *rest, **more: (
             loaded.append(model.export()), load(model, *rest, **more))[1])
         outcome = resume(command, folder, "--backend", backend_name)
     assert outcome.code == 0, outcome.err
     for name, value in loaded[0].items():
         assert_array_equal(value, weights[name].astype(np.float32))
-    assert f"begun in numpy, going on in {backend_name}: weights, position and order of the images are carried over; " \
-        "not carried: " in outcome.err
+    assert f"begun in numpy, resumed in {backend_name}: weights, position and order of the images are carried over; " \
+        "not carried over: " in outcome.err
     assert ("the momentum starts from zero" in outcome.err) == (recipe == "quick")
     assert f"the dropout masks are {backend_name}'s own" in outcome.err
     assert "rounded to float32" in outcome.err

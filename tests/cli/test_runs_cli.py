@@ -60,7 +60,7 @@ def test_plot_curves_of_several_runs(command, small_alexnet, tmp_path):
     (["curves", "--plot", "c.png"], ["RUN"]),
     (["circles"], ["circles", "curves"]),
     (["curves", "damaged", "--plot", "c.png"], ["damaged/metrics.jsonl: line 2 is damaged"]),
-    (["curves", "empty", "--plot", "c.png"], ["empty: there is nothing to draw yet"]),
+    (["curves", "empty", "--plot", "c.png"], ["empty: has no metrics yet"]),
 ])
 def test_plot_tells_what_is_wrong_in_one_line(quick, command, tmp_path, words, fragments):
     start(command, tmp_path / "run")

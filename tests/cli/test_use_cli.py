@@ -15,15 +15,15 @@ from PIL import Image
 
 from alexnet_mf import backends, data, spec
 from alexnet_mf.spec import layers, zoo
-from alexnet_mf.training import job, run
+from alexnet_mf.training import folder, run
 from alexnet_mf.weights import parameters
 
 
 @pytest.fixture
 def trained(command, small_alexnet, monkeypatch):
     """A run of two epochs in `first`, and what was left in its metrics."""
-    monkeypatch.setattr(job, "conditions", lambda command: {"command": command, "git_revision": None})
-    monkeypatch.setattr(run.Run, "_draw", lambda self: None)
+    monkeypatch.setattr(run, "conditions", lambda command: {"command": command, "git_revision": None})
+    monkeypatch.setattr(folder.RunFolder, "_draw", lambda self: None)
     done = command("train", "--backend", "numpy", "--data", "synthetic", "--batch-size", "8", "--epochs", "2", "--lr",
                    "0.05", "--out", "first", "--quiet")
     assert done.code == 0, done.err
@@ -46,7 +46,7 @@ def pictures(trained):
 def test_a_run_is_evaluated_with_its_own_data_backend_and_figures(command, trained):
     done = command("evaluate", "first")
     assert done.code == 0, done.err
-    assert "taking --backend" not in done.err and done.lines[0].startswith("alexnet in numpy ")
+    assert "using --backend" not in done.err and done.lines[0].startswith("alexnet in numpy ")
     assert done.lines[0].endswith("weights first/weights.safetensors")
     assert done.lines[1] == "synthetic garments drawn with seed 0: 32 test images"
     closing = re.fullmatch(r"test loss (\d\.\d{3}), test acc (\d\.\d{3}) on 32 images, \d+\.\d images/s on cpu",
@@ -132,7 +132,7 @@ def test_a_frameworks_own_file_that_does_not_fit_is_named_by_its_tensors(command
     assert command("convert", "w", "w.npz").code == 0
     done = command("evaluate", "w.npz", "--backend", "numpy", "--data", "synthetic")
     assert done.code == 2 and done.out == "" and len(done.err.splitlines()) == 1
-    assert "w.npz: not the parameters of alexnet: " in done.err and "name it with --net" in done.err
+    assert "w.npz: not the parameters of alexnet: " in done.err and "name another network with --net" in done.err
     assert command("evaluate", "w.npz", "--net", "lenet5", "--backend", "numpy", "--data", "synthetic",
                    "--limit-test", "4").code == 0
 
@@ -151,7 +151,7 @@ def test_a_run_of_a_backend_that_is_missing_is_evaluated_in_another(command, tra
         monkeypatch.setattr(module, "is_installed", lambda name: name != "numpy" and there(name))
     done = command("evaluate", "first", "--limit-test", "4")
     assert "first: was trained in numpy, which is not installed here (pip install numpy)" in done.err
-    assert "taking --backend torch, the first installed of" in done.err and " in torch " in done.lines[0]
+    assert "using --backend torch, the first installed of" in done.err and " in torch " in done.lines[0]
 
 
 def test_the_picture_of_an_evaluation(command, trained):
@@ -172,8 +172,8 @@ def test_weights_of_other_shapes_are_named(command, trained, small_alexnet):
 
 @pytest.mark.parametrize("verb", [("evaluate",), ("predict", "x.png")], ids=["evaluate", "predict"])
 @pytest.mark.parametrize("source, told", [
-    ("gone", "gone: cannot be read (No such file or directory)"), (".", ".: there is no run here"),
-    ("text", "text: no kind of weights that is known: safetensors, torch, "),
+    ("gone", "gone: cannot be read (No such file or directory)"), (".", ".: has no weights.safetensors; "),
+    ("text", "text: unrecognized weights format; supported: safetensors, torch, "),
     ("w.safetensors", "w.safetensors: cannot be read as safetensors")])
 def test_what_holds_no_weights_is_refused(command, small_alexnet, verb, source, told):
     Path("text").write_text("text")
@@ -223,17 +223,17 @@ def test_what_cannot_be_read_is_told_and_the_others_go_on(command, trained, pict
     assert [line.split()[0] for line in done.lines[3:]] == ["pictures/0.png", "pictures/2.png"]
     told = done.err.splitlines()
     assert len(told) == 4
-    assert told[0].startswith("alexnet-mf: pictures/1.png: is neither a PNG nor a JPEG picture")
-    assert told[1].startswith("alexnet-mf: empty: has no .png, .jpg or .jpeg file")
-    assert told[2].startswith("alexnet-mf: bad\\nname\\x1b[2J.png: is neither")
-    assert told[3] == "alexnet-mf: gone.png: cannot be read (No such file or directory)"
+    assert told[0].startswith("pictures/1.png: is neither a PNG nor a JPEG picture")
+    assert told[1].startswith("empty: has no .png, .jpg or .jpeg file")
+    assert told[2].startswith("bad\\nname\\x1b[2J.png: is neither")
+    assert told[3] == "gone.png: cannot be read (No such file or directory)"
     assert len(json.loads(Path("p.json").read_text())["unreadable"]) == 4
 
 
 def test_nothing_to_predict_is_no_table_and_no_picture(command, trained):
     done = command("predict", "first", "gone.png", "--plot", "sheet.png", "--quiet")
     assert done.code == 1 and done.out == "" and not Path("sheet.png").exists()
-    assert done.err.splitlines()[-1] == "sheet.png: is not written, there is nothing to draw"
+    assert done.err.splitlines()[-1] == "sheet.png: not written, there is nothing to draw"
 
 
 def test_a_contact_sheet_and_an_idx_file(command, trained, pictures):
@@ -265,11 +265,11 @@ def test_names_of_classes_from_a_file(command, trained, pictures):
     Path("names").write_text("".join(f"kind {i}\r\n" for i in range(10)) + "\n")
     assert re.search(r"kind \d +0\.\d{3}  kind \d 0\.\d{3}, kind \d ", command("predict", "first", "pictures",
                                                                              "--classes", "names").out)
-    for content, told in ((b"one\ntwo\n", "names 2 classes, a line each, and alexnet has 10"),
-                          (b"\xff\xfe", "is not a text in UTF-8")):
+    for content, told in ((b"one\ntwo\n", "--classes has 2 names, but alexnet has 10 classes"),
+                          (b"\xff\xfe", "names: is not text in UTF-8")):
         Path("names").write_bytes(content)
         done = command("predict", "first", "pictures", "--classes", "names")
-        assert done.code == 2 and f"names: {told}" in done.err
+        assert done.code == 2 and told in done.err
     assert "gone: cannot be read" in command("predict", "first", "pictures", "--classes", "gone").err
 
 
@@ -277,7 +277,7 @@ def test_without_matplotlib_it_is_told_before_the_work(command, trained, picture
     monkeypatch.setitem(sys.modules, "alexnet_mf.plots.drawing", None)
     for words in (["predict", "first", "pictures"], ["evaluate", "first"]):
         done = command(*words, "--plot", "x.png")
-        assert done.code == 2 and done.out == "" and "--plot takes matplotlib" in done.err
+        assert done.code == 2 and done.out == "" and "--plot needs matplotlib" in done.err
 
 
 @pytest.mark.parametrize("flag, value", [("--top", "0"), ("--top", "x"), ("--limit", "-1"), ("--weights", "w")])

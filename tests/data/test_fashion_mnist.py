@@ -26,7 +26,7 @@ def message_of(data_dir: Path | None = None) -> str:
         fashion_mnist.load(data_dir)
     message = str(caught.value)
     assert "\n" not in message
-    assert "--data" in message  # the remedy
+    assert "`data" in message  # the remedy
     return message
 
 
@@ -163,7 +163,7 @@ def test_not_found_anywhere(mirrors: Any, cache: Path) -> None:
     message = message_of()
     assert TEST_LABELS in message
     assert message.count("HTTP 404") == 2
-    assert "--data synthetic" in message
+    assert "`data='synthetic'`" in message
     assert len(list(cache.iterdir())) == 3
 
 

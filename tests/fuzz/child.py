@@ -21,19 +21,17 @@ from alexnet_mf import backends, cli, conversion, data
 from alexnet_mf.bench import record as bench_record
 from alexnet_mf.bench.report import markdown, report
 from alexnet_mf.cli import predict
-from alexnet_mf.cli import train as train_verb
 from alexnet_mf.data import idx, pictures
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.parity import trace
 from alexnet_mf.plots import curves
 from alexnet_mf.spec import arithmetic, toml
-from alexnet_mf.spec.zoo import LENET5
 from alexnet_mf.sweep import plot as sweep_plot
 from alexnet_mf.sweep import record as sweep_record
 from alexnet_mf.sweep import run as sweep_run
 from alexnet_mf.sweep.report import report as sweep_report
-from alexnet_mf.training import listing, metrics, record, run
-from alexnet_mf.training.opened import backend_of, open_weights
+from alexnet_mf.training import metrics, record, run
+from alexnet_mf.training.folder import RunFolder
 from alexnet_mf.weights import parameters
 
 BOUND = 700_000_000
@@ -48,17 +46,16 @@ def read_toml(folder: Path) -> None:
 
 
 def read_weights(folder: Path) -> None:
-    open_weights(folder / "w.safetensors")
+    conversion.read(folder / "w.safetensors")
 
 
 def read_checkpoint(folder: Path) -> None:
-    run.Run.open(folder).close()
+    RunFolder.open(folder).close()
 
 
 def read_run(folder: Path) -> None:
-    listing.summary(folder)
-    backend_of(folder)
-    record.read(folder)
+    record.summary(folder)
+    record.last_session(record.read(folder))
 
 
 def command(*words: str, codes: tuple[int, ...] = (0, 2)) -> None:
@@ -71,9 +68,19 @@ def command(*words: str, codes: tuple[int, ...] = (0, 2)) -> None:
         raise AlexnetMfError(told.getvalue().splitlines()[-1])
 
 
+class Ready(BaseException):
+    """A run is ready for its next step."""
+
+
+def end_here(training: run.Training, *rest: object) -> None:
+    training.folder.close()
+    raise Ready
+
+
 def resume(folder: Path) -> None:
     """All that comes before the first step."""
-    command("train", "--resume", str(folder), "--quiet")
+    with contextlib.suppress(Ready):
+        command("train", "--resume", str(folder), "--quiet")
 
 
 def compare(folder: Path) -> None:
@@ -84,7 +91,7 @@ def compare(folder: Path) -> None:
 def read_metrics(folder: Path) -> None:
     entries = metrics.read(folder)
     metrics.epochs(entries)
-    listing.summary(folder)
+    record.summary(folder)
 
 
 def draw_metrics(folder: Path) -> None:
@@ -114,8 +121,8 @@ def no_training(without: object, tell: object) -> None:
 def read_native(kind: str) -> Callable[[Path], None]:
     def read(folder: Path) -> None:
         with contextlib.suppress(AlexnetMfError):
-            conversion.kind_of_content(folder / "w")
-        conversion.read(folder / "w", kind, str(folder / "net.toml"))
+            conversion.format_of_content(folder / "w")
+        conversion.read(folder / "w", str(folder / "net.toml"), file_format=kind)
     return read
 
 
@@ -132,7 +139,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "curves": draw_metrics, "toml": read_toml, "bench": read_bench, "picture": read_picture,
     "sweep": read_sweep, "sweep plot": draw_sweep,
     **{kind: read_native(kind) for kind in ("torch", "keras", "gluon", "npz")},
-    "names": lambda folder: predict.read_names(folder / "names", LENET5)}
+    "names": lambda folder: predict.read_names(folder / "names")}
 
 
 def answer(reader: str, folder: str) -> str:
@@ -151,7 +158,7 @@ def main() -> None:
     for name in sys.argv[1:]:
         backends.load(name)
     sweep_run.Sweep = functools.partial(sweep_run.Sweep, connect=no_training)
-    train_verb.carry_out = lambda ready, *rest: ready.run.close() or 0
+    run._carry_out = end_here
     data.synthetic.load = functools.cache(functools.partial(data.synthetic.load, train=40, test=10))
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmSize:"):

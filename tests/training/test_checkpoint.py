@@ -25,7 +25,7 @@ EPOCH = Epoch(1, 1 / 3, 0.1, 2 / 3, 1e-300)
 POSITION = Position(7, [EPOCH], [1 / 3, 0.1, 5e-324], 2 / 7, 3, 24, 16, 0.1)
 
 SESSION = {"backend": "torch", "versions": {"torch": "2.15.0"}, "settings": {"threads": 2}, "device": "cpu",
-           "precision": "float32", "without": [], "also": ["layout"]}
+           "precision": "float32", "speed": {"layout": True}}
 RUN = {**SESSION, "network": {"name": "small"}, "spec_sha256": "1", "seed": 5, "recipe": {"epochs": 3, "sgd": {}},
        "data": "drawn", "data_name": "synthetic", "data_sha256": "2", "weights": None}
 

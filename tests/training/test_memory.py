@@ -46,7 +46,7 @@ def test_a_batch_that_cannot_fit_is_told_before_the_first_step(model, data, monk
     assert loop.train(model, data.train, data.test, recipe(64)).epochs
     lend(monkeypatch, taken - 1)
     monkeypatch.setattr(model, "trainer", None)  # no step is taken
-    with pytest.raises(OutOfMemory, match=r"a batch of 64 does not fit: .* GB .* free; --batch-size (16|32) would"):
+    with pytest.raises(OutOfMemory, match=r"a batch of 64 does not fit: .* GB .* free; `batch_size=(16|32)` would"):
         loop.train(model, data.train, data.test, recipe(64))
     with pytest.raises(OutOfMemory, match="a batch of 64 does not fit"):  # all 64 images are one batch
         loop.train(model, data.train, data.test, recipe(1000))
@@ -62,7 +62,7 @@ def test_the_size_that_it_names_would_fit(model, monkeypatch):
             memory.check_fits(model, 10**6)
         except OutOfMemory as error:
             words = str(error).split()
-            size = int(words[-2]) if words[-3] == "--batch-size" else 0
+            size = int(words[-2].strip("`").split("=")[1]) if "=" in words[-2] else 0
             assert memory.training_bytes(model.network, size, model.item_bytes) <= free or not size
             if size:
                 memory.check_fits(model, size)
@@ -116,7 +116,7 @@ def test_a_step_that_runs_out_of_memory_finds_a_size_that_does_not(model, data, 
         return made
 
     monkeypatch.setattr(model, "trainer", trainer)
-    with pytest.raises(OutOfMemory, match="64 does not fit in the memory of cpu; --batch-size 8 would") as told:
+    with pytest.raises(OutOfMemory, match="64 does not fit in the memory of cpu; `batch_size=8` would") as told:
         loop.train(model, data.train, data.test, recipe(64))
     assert tried == [64, 32, 16, 8]
     assert told.value.__context__ is None, "the framework's error would keep its tensors alive"

@@ -56,11 +56,11 @@ def test_where_not_even_one_is_the_rate_rises_with_the_networks_own():
 
 
 @pytest.mark.parametrize("change, told", [
-    ({"name": ["book"]}, "the name must be a text, not"),
-    ({"epochs": None}, "the epochs must be a whole number, not None"),
-    ({"batch_size": None}, "the batch size must be a whole number"), ({"batch_size": 0}, "must be at least 1, not 0"),
-    ({"train_images": "all"}, "number of training images must be a whole number"),
-    ({"annealed": "x"}, "the annealed share must be a number")])
+    ({"name": ["book"]}, "the name of a recipe must be a string, not"),
+    ({"epochs": None}, "`epochs` must be an integer, not None"),
+    ({"batch_size": None}, "`batch_size` must be an integer"), ({"batch_size": 0}, "must be at least 1, not 0"),
+    ({"train_images": "all"}, "`train_images` must be an integer"),
+    ({"annealed": "x"}, "`annealed` must be a number")])
 def test_values_that_make_no_sense_are_told(change, told):
     """As a damaged run.json may have them."""
     with pytest.raises(AlexnetMfError, match=told):

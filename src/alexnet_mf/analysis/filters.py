@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_mf import conversion
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.spec import layers
-from alexnet_mf.training.opened import open_weights
+from alexnet_mf.spec import Network, layers
 
 SHOWN_CHANNELS = (1, 3)
 """A filter of one channel is shown in grey, one of three in colour."""
@@ -26,17 +26,17 @@ class Filters:
     """(filters, channels, height, width), of one channel or three."""
 
 
-def read(path: Path, net: str | None = None) -> Filters:
-    """The first convolution's filters.
+def read(path: Path | str, net: Network | str | None = None) -> Filters:
+    """Return the first convolution's filters.
 
     Args:
-        path: a run folder, whose last weights are taken, or a file of weights in canonical layout.
-        net: whose weights they are, where the file does not say so.
+        path: a run folder, whose last weights are taken, or a weights file of any format.
+        net: the network; without it the file names it.
 
     Raises:
-        ParametersError: where there is no convolution, or its filters cannot be shown; and what `open_weights` raises.
+        ParametersError: if there is no convolution, or its filters cannot be drawn; and as `conversion.read`.
     """
-    opened = open_weights(path, net)
+    opened = conversion.read(path, net)
     network = opened.network
     layer = next((layer for layer in network.layers if isinstance(layer, layers.Conv2d)), None)
     if layer is None:

@@ -1,10 +1,10 @@
-"""How a backend computes, beside what it computes: precision, and the settings that may make it fast."""
+"""How a backend computes, apart from what it computes: its precision, and settings that may make it faster."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from alexnet_mf.errors import BackendUnavailable
 
@@ -13,7 +13,7 @@ LEFT_OUT = "ALEXNET_MF_WITHOUT"
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 SPEED_SETTINGS = ("allocator", "compile", "fold", "fused", "graph", "layout", "threads")
-"""The names in the backends' own tables of what may make them fast."""
+"""Names of the speed settings, in the tables of all backends."""
 
 
 @dataclass(frozen=True)
@@ -21,44 +21,61 @@ class Setting:
     """An entry of a backend's table (`backends/NAME/speed.py`)."""
 
     on: bool
-    """Unless it is asked otherwise."""
+    """The default."""
     reason: str
-    """What it is, and what it gained where that was measured."""
+    """What the setting does, and the gain that was measured."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a backend computes, beside what it computes."""
+    """How a backend computes, apart from what it computes. The same value serves the command line, Python and records.
+
+    `Execution("bfloat16", {"compile": False})` is the command line's `--precision bfloat16 --no-compile`.
+    """
 
     precision: str | None = None
-    """Of the factors in convolutions and matrix products: float32 (IEEE's, without TF32), tf32, bfloat16, or float16
-    where a framework has no bfloat16. Without it the backend's own: float32, and the referee's float64."""
-    without: frozenset[str] = frozenset()
-    """Settings of the backend's own table that are left out, by name."""
-    also: frozenset[str] = frozenset()
-    """Settings of that table that are switched on, though they are off by themselves."""
+    """Precision of the factors in convolutions and matrix products: float32 (IEEE's, without TF32), tf32, bfloat16, or
+    float16 where a framework has no bfloat16. None is the backend's own: float32, and the referee's float64."""
+    speed: Mapping[str, bool] = field(default_factory=dict)
+    """Speed settings to switch on or off, by name. The backend's table decides the others. `threads` is fixed when
+    MXNet is imported, and `allocator`, once on, stays on in the process."""
 
     def settings(self, backend: str, table: Mapping[str, Mapping[str, Setting]], device: str) -> frozenset[str]:
-        """What is switched on.
+        """Return the names of the settings that are on.
 
         Args:
-            table: for each kind of device (`cpu`, `cuda`) the settings by name.
+            table: the settings by name, for each kind of device (`cpu`, `cuda`).
 
         Raises:
-            BackendUnavailable: where one to be switched is not in the table; lists those that are.
+            BackendUnavailable: if a setting in `speed` is not in the table; lists those that are.
         """
         known = table[device.partition(":")[0]]
-        for name in sorted((self.without | self.also) - set(known)):
+        for name in sorted(set(self.speed) - set(known)):
             raise BackendUnavailable(f"backend {backend}: no setting {name!r} on {device}; "
                                      f"there is {', '.join(known) or 'none'}")
-        return frozenset(name for name, setting in known.items() if setting.on) - self.without | self.also
+        return frozenset(name for name, setting in known.items() if self.speed.get(name, setting.on))
+
+    @property
+    def without(self) -> list[str]:
+        """Names of the settings switched off, as records of measurements list them."""
+        return sorted(name for name, on in self.speed.items() if not on)
+
+    @property
+    def also(self) -> list[str]:
+        """Names of the settings switched on, as records of measurements list them."""
+        return sorted(name for name, on in self.speed.items() if on)
 
 
 AS_IT_COMES = Execution()
 """In the backend's own precision, with everything that makes it fast."""
 
 
+def speed_settings(without: Iterable[str], also: Iterable[str]) -> dict[str, bool]:
+    """Return the settings of `Execution.speed` from names that are switched off and on."""
+    return {**dict.fromkeys(without, False), **dict.fromkeys(also, True)}
+
+
 def left_out() -> frozenset[str]:
-    """Settings that this process leaves out from the start, for those that must be decided before a framework is
+    """Return the settings that this process leaves out from the start, for those that are fixed when a framework is
     imported (threads): comma-separated names in $ALEXNET_MF_WITHOUT; `all` is every one of them."""
     return frozenset(name for name in os.environ.get(LEFT_OUT, "").split(",") if name)

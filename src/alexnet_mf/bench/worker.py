@@ -13,7 +13,7 @@ from alexnet_mf import backends, spec
 from alexnet_mf.backends.capabilities import Ceiling, measurable, measurable_model
 from alexnet_mf.backends.common import upsampling_factor
 from alexnet_mf.backends.contract import Sgd, find_device
-from alexnet_mf.backends.execution import Execution
+from alexnet_mf.backends.execution import Execution, speed_settings
 from alexnet_mf.bench import measure
 from alexnet_mf.bench.measure import Timer
 from alexnet_mf.bench.plan import CEILINGS, OURS, work
@@ -65,7 +65,7 @@ class Worker:
         self.device = find_device(self.backend, device)
         self.network = spec.from_dict(network)
         self.batch_size, self.sample_seconds, self.seed = batch_size, sample_seconds, seed
-        self.precision, self.execution = precision, Execution(precision, frozenset(without), frozenset(also))
+        self.precision, self.execution = precision, Execution(precision, speed_settings(without, also))
         if style == OURS:
             self._build(epoch_batches * batch_size)
             phases = [*self.timers, "epoch", *CEILINGS]

@@ -6,10 +6,12 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import alexnet_mf
 from alexnet_mf.cli import (
@@ -27,7 +29,7 @@ from alexnet_mf.cli import (
     train,
 )
 from alexnet_mf.cli.flags import with_flags
-from alexnet_mf.errors import AlexnetMfError
+from alexnet_mf.errors import AlexnetMfError, Notice
 
 VERBS = {
     "train": (train, "print the layer table, then train (what `alexnet-mf` alone does)"),
@@ -53,14 +55,21 @@ class Terminated(BaseException):
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells wrong arguments in one line."""
+    """Reports wrong arguments in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Report an unknown flag here, where the help of the verb lists those that it takes."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options, unknown
+
 
 def parser() -> argparse.ArgumentParser:
-    """All verbs and their flags."""
+    """Return the parser of all verbs and their flags."""
     top = Parser(prog="alexnet-mf", description=alexnet_mf.__doc__, allow_abbrev=False,
                  epilog="Without a verb: train. `alexnet-mf VERB --help` shows a verb's flags.")
     top.add_argument("--version", action="version", version=f"alexnet-mf {alexnet_mf.__version__}")
@@ -73,8 +82,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0 if it held, 1 if what it checks does not hold, 2 if it could not run as asked,
-    130 or 143 after Ctrl-C or SIGTERM."""
+    """Run a command and return its exit code: 0 if it held, 1 if what it checks does not hold, 2 if it could not run as
+    asked, 130 or 143 after Ctrl-C or SIGTERM."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "train")
@@ -88,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise AlexnetMfError(f"--plot {destination}: a picture is a PNG here; name a file that ends in .png")
             if destination and not (name == "out" and options.verb == "train"):  # there it is a folder
                 output.check_writable(destination)
-        code: int = options.run(options)
+        with shown_notices(options):
+            code: int = options.run(options)
         sys.stdout.flush()
         return code
     except AlexnetMfError as error:
@@ -107,12 +117,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if options.verb not in LONG:
             return 0
-        print(f"alexnet-mf: error: {options.verb} has ended before its time: whoever read its output has left"
-              + ("; go on with train --resume RUN, and see list runs" if options.verb == "train" else ""),
+        print(f"alexnet-mf: error: {options.verb} ended early: the reader of its output has left"
+              + ("; resume it with train --resume RUN (see list runs)" if options.verb == "train" else ""),
               file=sys.stderr)
         return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def shown_notices(options: argparse.Namespace) -> Iterator[None]:
+    """Write each notice of the library as one line on standard error."""
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, Notice):
+            output.notice(output.printable(with_flags(str(message), options)))
+        else:
+            before(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        before = warnings.showwarning
+        warnings.simplefilter("always", Notice)
+        warnings.showwarning = show
+        yield
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -4,46 +4,73 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alexnet_mf import backends
-from alexnet_mf.backends.execution import LEFT_OUT, PRECISIONS, SPEED_SETTINGS, Execution, left_out
-from alexnet_mf.cli import output
+from alexnet_mf.backends.execution import PRECISIONS, SPEED_SETTINGS, Execution
+from alexnet_mf.conversion import RUN_WEIGHTS
 from alexnet_mf.data import DATASETS, augmentation
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
+from alexnet_mf.models import default_backend
 from alexnet_mf.spec import zoo
 
 
 def first_installed() -> str:
-    """The backend for those who name none, who are told.
+    """Return the backend for a user who names none; a notice says which.
 
     Raises:
-        BackendUnavailable: where no framework is installed; says how to get one.
+        BackendUnavailable: if no framework is installed; says how to install one.
     """
-    name = backends.default()
-    output.notice(f"taking --backend {name}, the first installed of {', '.join(backends.FRAMEWORKS)}")
-    return name
+    return default_backend()
 
 
-def add_network(parser: argparse.ArgumentParser, several: str = "") -> None:
-    """--net and --device.
+def add_network(parser: argparse.ArgumentParser, several: str = "", default: str | None = "alexnet",
+                meaning: str = "alexnet") -> None:
+    """Add --net and --device.
 
     Args:
-        several: what the help says of more than one network, for a verb that takes them.
+        several: help on more than one network, for a verb that takes them.
+        meaning: the default in words.
     """
-    parser.add_argument("--net", default="alexnet",
+    parser.add_argument("--net", default=default,
                         help=f"network: {', '.join(zoo.NETWORKS)}; or a file of your own that ends in .toml"
-                             f"{several} (default: alexnet)")
+                             f"{several} (default: {meaning})")
+    add_device(parser)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device."""
     parser.add_argument("--device", default="auto",
-                        help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)")
+                        help="auto, cpu, cuda or cuda:N (default: auto, a GPU if there is one)")
+
+
+def add_which(parser: argparse.ArgumentParser) -> None:
+    """Add --weights, for a run folder."""
+    parser.add_argument("--weights", dest="which", choices=list(RUN_WEIGHTS), default="last",
+                        help="weights to take from a run folder: last, or best: highest test accuracy (optimistic: "
+                             "chosen on the test set) (default: last)")
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add RUN|WEIGHTS, --weights, --net, --backend, --device, --precision and the speed settings."""
+    add = parser.add_argument
+    add("source", type=Path, metavar="RUN|WEIGHTS",
+        help="run folder, or weights file of any format that `convert` reads")
+    add_which(parser)
+    add("--net", help="network, by name or from a file that ends in .toml (default: the network that the weights file "
+        "names, else alexnet)")
+    add("--backend", choices=list(backends.BACKENDS),
+        help="framework (default: the run's or the file's own, else the first installed of "
+             f"{', '.join(backends.FRAMEWORKS)})")
+    add_device(parser)
+    add_execution(parser)
 
 
 def add_execution(parser: argparse.ArgumentParser) -> None:
-    """--precision, and two flags for each speed setting: with it, without it."""
+    """Add --precision, and two flags for each speed setting: --NAME and --no-NAME."""
     parser.add_argument("--precision", choices=PRECISIONS,
                         help="of the factors in convolutions and matrix products; weights stay float32, and float32 is "
                              "IEEE's, without TF32 (default: float32; in numpy float64)")
@@ -51,7 +78,7 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Two flags for each speed setting: with it, without it."""
+    """Add two flags for each speed setting: --NAME and --no-NAME."""
     for name in SPEED_SETTINGS:
         parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=None,
                             help=f"with or without the speed setting {name} (default: as the backend's table has it "
@@ -59,43 +86,41 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def switched(options: argparse.Namespace, on: bool) -> list[str]:
-    """The speed settings that were asked for, or asked to be left out."""
+    """Return the speed settings that are switched on, or off."""
     return [name for name in SPEED_SETTINGS if getattr(options, name) is on]
 
 
 def execution(options: argparse.Namespace) -> Execution:
-    """What those flags say. To be asked before a backend is loaded: some settings are decided then."""
-    without = switched(options, False)
-    if without:
-        os.environ[LEFT_OUT] = ",".join(sorted({*left_out(), *without}))
-    return Execution(options.precision, frozenset(without), frozenset(switched(options, True)))
+    """Return what those flags ask for."""
+    speed = {name: getattr(options, name) for name in SPEED_SETTINGS}
+    return Execution(options.precision, {name: on for name, on in speed.items() if on is not None})
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """--data, --data-dir and --seed."""
+    """Add --data, --data-dir and --seed."""
     add_data(parser)
     parser.add_argument("--seed", type=seed, default=0,
                         help="of initial weights, order of images and dropout (default: 0)")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """--data and --data-dir."""
+    """Add --data and --data-dir."""
     parser.add_argument("--data", choices=list(DATASETS), default="auto",
-                        help="auto takes Fashion-MNIST where it can, else the synthetic set (default: auto)")
+                        help="auto is Fashion-MNIST if it can be had, else the synthetic set (default: auto)")
     parser.add_argument("--data-dir", type=Path, metavar="FOLDER",
                         help="folder with the four Fashion-MNIST files, .gz or unpacked (default: "
                              "$ALEXNET_MF_DATA_DIR, else the user's cache, downloaded if need be)")
 
 
 def add_augment(parser: argparse.ArgumentParser) -> None:
-    """--augment, for one training."""
+    """Add --augment, for one training."""
     parser.add_argument("--augment", type=augment, metavar="KINDS",
                         help=f"change the training images at random, comma-separated: {', '.join(augmentation.KINDS)}; "
                              f"or {augmentation.NONE} (default: {augmentation.NONE}, as in the chapter's code)")
 
 
 def augment(text: str) -> tuple[str, ...]:
-    """Kinds of augmentation from the command line."""
+    """Parse kinds of augmentation."""
     if text == augmentation.NONE:
         return ()
     try:
@@ -105,26 +130,26 @@ def augment(text: str) -> tuple[str, ...]:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """--json."""
+    """Add --json."""
     parser.add_argument("--json", metavar="FILE",
                         help="write the result as JSON (- for standard output, and nothing else)")
 
 
 def add_interpreters(parser: argparse.ArgumentParser) -> None:
-    """--python; `interpreters` reads it."""
+    """Add --python; `interpreters` parses it."""
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH",
                         help="the interpreter of a backend that lives in another environment (repeatable)")
 
 
 def seed(text: str) -> int:
-    """A seed from the command line."""
+    """Parse a seed."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, not {text!r}")
     return int(text)
 
 
 def minutes(text: str) -> float:
-    """A time from the command line."""
+    """Parse a time."""
     try:
         value = float(text)
     except ValueError:
@@ -135,14 +160,14 @@ def minutes(text: str) -> float:
 
 
 def at_least_one(text: str) -> int:
-    """A count from the command line."""
+    """Parse a count."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
     return int(text)
 
 
 def backend_list(text: str) -> list[str]:
-    """Comma-separated backends from the command line."""
+    """Parse comma-separated backends."""
     names = text.split(",")
     for name in names:
         if name not in backends.BACKENDS:
@@ -151,7 +176,7 @@ def backend_list(text: str) -> list[str]:
 
 
 def interpreters(texts: list[str]) -> dict[str, str]:
-    """NAME=PATH pairs."""
+    """Parse NAME=PATH pairs."""
     pairs = {}
     for text in texts:
         name, equals, path = text.partition("=")
@@ -181,7 +206,7 @@ def check_interpreters(names: Sequence[str], pythons: Mapping[str, str]) -> None
 
 
 def given_flags(add_arguments: Callable[[argparse.ArgumentParser], None], words: list[str]) -> dict[str, Any]:
-    """A verb's flags that were named, be it with their default."""
+    """Return a verb's flags that the command line names, even with their default."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     add_arguments(parser)
     missing = object()

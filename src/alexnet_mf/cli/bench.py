@@ -24,9 +24,9 @@ from alexnet_mf.cli.arguments import (
 )
 from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.errors import BenchError
+from alexnet_mf.evaluation import check_takes_grey_images
 from alexnet_mf.instruments.records import plain
 from alexnet_mf.spec.toml import find_network
-from alexnet_mf.training.job import check_takes_grey_images
 
 DEFAULTS = Plan(("torch",))
 ONLY_FOR_RUNS = ("json", "backends", "python", "ablate", "try", "no_book")

@@ -5,24 +5,42 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+QUOTE = "'"
+
 ALIASES = {"pythons": "python", "batch_sizes": "batch_size", "precisions": "precision", "nets": "net",
-           "learning_rates": "lr", "choosing_epochs": "lr_epochs"}
+           "learning_rate": "lr", "learning_rates": "lr", "choosing_epochs": "lr_epochs", "train_images": "limit_train",
+           "test_images": "limit_test", "which": "weights", "source_format": "from", "destination_format": "to",
+           "overwrite": "force"}
 """Arguments whose flag has another name."""
-VALUES = {"python": " NAME=PATH"}
+PLACEHOLDERS = {"python": " NAME=PATH"}
 """What to show after a flag."""
 
 
 def with_flags(message: str, options: argparse.Namespace) -> str:
-    """Return the message with flags in place of arguments: the library names them in backticks (`batch_size`)."""
+    """Return the message with flags for arguments (`batch_size`) and commands for calls, which are in backticks."""
     def flag(match: re.Match[str]) -> str:
-        name = ALIASES.get(match[1], match[1])
-        if match[1] not in options and name not in options:
+        name, value = ALIASES.get(match[1], match[1]), match[2]
+        if not {match[1], name} & {*vars(options), *ALIASES}:
             return match[0]
-        return f"--{'no-' * bool(match[2])}{name.replace('_', '-')}{VALUES.get(name, '')}"
-    return re.sub(r"`(\w+)(=False)?`", flag, message)
+        if value in ("True", "False"):
+            return f"--{'no-' * (value == 'False')}{name.replace('_', '-')}"
+        return f"--{name.replace('_', '-')}" + (f" {shlex.quote(value.strip(QUOTE))}" if value else
+                                                PLACEHOLDERS.get(name, ""))
+
+    message = re.sub(r"`alexnet_mf\.resume\('(.*?)'\)`", lambda match: resume_command(match[1]), message)
+    message = message.replace("`alexnet_mf.list_runs()`", "`list runs`")
+    message = re.sub(r"`plot_(curves|filters)`", r"`plot \1`", message)
+    return re.sub(r"`(\w+)(?:=([^`]+))?`", flag, message)
+
+
+def resume_command(folder: Path | str) -> str:
+    """Return the command that resumes a run."""
+    return f"alexnet-mf train --resume {shlex.quote(str(folder))}"
 
 
 class PrintSchema(argparse.Action):

@@ -1,4 +1,4 @@
-"""How things look: tables, lines, files. Nicely on a terminal, as plain lines in a pipe."""
+"""Tables, lines and files: formatted for a terminal, as plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -18,27 +18,26 @@ from rich.table import Table
 from alexnet_mf import files
 from alexnet_mf.backends.contract import NativeLayer
 from alexnet_mf.errors import AlexnetMfError
-from alexnet_mf.training import loop
 
 
 def console() -> Console:
-    """Standard output; wide enough in a pipe that no line is folded."""
+    """Return standard output, wide enough in a pipe that no line is folded."""
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
 
 
 def say(line: str = "") -> None:
-    """One line on standard output."""
+    """Write one line on standard output."""
     print(line, flush=True)
 
 
 def notice(line: str) -> None:
-    """One line on standard error, for what the user should know but did not ask for."""
+    """Write one line on standard error, for what the user should know but did not ask for."""
     print(line, file=sys.stderr, flush=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), title: str = "",
           dense: bool = False) -> None:
-    """Columns of text; those in `right` are numbers. A dense table has no space to spare between them."""
+    """Print columns of text; those in `right` are numbers. A dense table has one space between columns."""
     if not sys.stdout.isatty():
         widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
         if title:
@@ -57,44 +56,34 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
 
 
 def printable(text: str) -> str:
-    """A text from outside, such as a file's name, for one line: what would move the cursor or cannot be encoded is
-    written as an escape."""
+    """Return a text from outside, such as a file's name, in one line: characters that would move the cursor or cannot
+    be encoded become escapes."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode()
                    for letter in text)
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """1x96x54x54."""
+    """Return 1x96x54x54."""
     return "x".join(map(str, shape))
 
 
 def count_text(count: int) -> str:
-    """46,764,746; nothing for none."""
+    """Return 46,764,746; nothing for 0."""
     return f"{count:,}" if count else ""
 
 
 def layer_table(rows: list[NativeLayer], title: str) -> None:
-    """The book's layer table: every layer's output shape, with its native class and parameters."""
+    """Print the book's layer table: every layer's output shape, with its native class and parameters."""
     body = [[row.name, row.native, shape_text(row.shape), count_text(row.parameters)] for row in rows]
     body.append(["total", "", "", f"{sum(row.parameters for row in rows):,}"])
     table(["layer", "native", "output shape", "parameters"], body, right=[3], title=title)
 
 
-def duration(seconds: float) -> str:
-    """3 h 42 min, 2 min 05 s, 8 s."""
-    if seconds != seconds:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
 def check_writable(destination: str | Path) -> None:
-    """Make sure, before the work, that its result can be written.
+    """Check, before the work, that its result can be written.
 
     Raises:
-        AlexnetMfError: where the folder is missing, or file or folder cannot be written to.
+        AlexnetMfError: if the folder is missing, or file or folder cannot be written to.
     """
     path = Path(destination)
     if str(destination) == "-":
@@ -106,10 +95,10 @@ def check_writable(destination: str | Path) -> None:
 
 
 def write_json(destination: str, value: Any) -> None:
-    """JSON to a file, or to standard output for `-`.
+    """Write JSON to a file, whole or not at all; `-` is standard output.
 
     Raises:
-        AlexnetMfError: where the file cannot be written.
+        AlexnetMfError: if the file cannot be written.
     """
     text = json.dumps(value, indent=2)
     if destination == "-":
@@ -119,23 +108,23 @@ def write_json(destination: str, value: Any) -> None:
 
 
 def drawing(module: str, verb: str) -> Any:
-    """A module that draws, imported; to be asked before the work whose result it draws.
+    """Import a module that draws. Call it before the work whose result it draws.
 
     Raises:
-        AlexnetMfError: where matplotlib is missing or broken.
+        AlexnetMfError: if matplotlib is missing or broken.
     """
     try:
         return importlib.import_module(module)
     except Exception as error:  # whatever a broken installation raises
-        raise AlexnetMfError(f"{verb} takes matplotlib, which cannot be imported ({error}); pip install matplotlib, or "
+        raise AlexnetMfError(f"{verb} needs matplotlib, which cannot be imported ({error}); pip install matplotlib, or "
                              "install alexnet_mf[plot]") from error
 
 
 def write_picture(destination: str, content: bytes) -> None:
-    """A picture to a file.
+    """Write a picture to a file, whole or not at all.
 
     Raises:
-        AlexnetMfError: where the file cannot be written.
+        AlexnetMfError: if the file cannot be written.
     """
     try:
         files.write(Path(destination), content)
@@ -144,17 +133,5 @@ def write_picture(destination: str, content: bytes) -> None:
 
 
 def write_text(destination: str, text: str) -> None:
-    """Text to a file.
-
-    Raises:
-        AlexnetMfError: where the file cannot be written.
-    """
-    try:
-        Path(destination).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise AlexnetMfError(f"{destination}: cannot be written ({error.strerror}); name another file") from error
-
-
-def closing_figures(epoch: loop.Epoch) -> str:
-    """The book's closing line."""
-    return f"loss {epoch.loss:.3f}, train acc {epoch.train_accuracy:.3f}, test acc {epoch.test_accuracy:.3f}"
+    """Write text to a file, as `write_picture` does."""
+    write_picture(destination, text.encode())

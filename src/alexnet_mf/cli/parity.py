@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alexnet_mf import backends
-from alexnet_mf.backends.execution import Execution
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import (
     add_execution,
@@ -21,7 +20,6 @@ from alexnet_mf.cli.arguments import (
     check_interpreters,
     execution,
     interpreters,
-    switched,
 )
 from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.instruments.records import plain
@@ -156,7 +154,7 @@ def climb(net: str, names: list[str], pythons: dict[str, str], options: argparse
         if options.json != "-" and sys.stdout.isatty():
             output.notice(f"{line} ...")
 
-    how = Execution(options.precision, frozenset(switched(options, False)), frozenset(switched(options, True)))
+    how = execution(options)
     return parity(net, names, seed=options.seed, data=options.data, data_dir=options.data_dir, images=options.images,
                   batch_size=options.batch_size, steps=options.steps, device=options.device, execution=how,
                   tier=options.tier, pythons=pythons, keep=keep, report_progress=show_progress)

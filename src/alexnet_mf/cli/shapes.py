@@ -1,20 +1,20 @@
-"""`shapes`: the layer tables of one or all backends, and whether they agree."""
+"""`shapes`: the layer tables of one or all backends, compared."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 
-from alexnet_mf import backends
+from alexnet_mf import api, backends
 from alexnet_mf.backends.contract import NativeLayer
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json, add_network
-from alexnet_mf.shapes import ShapeReport, shapes
+from alexnet_mf.shapes import ShapeReport
 from alexnet_mf.spec.toml import find_network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Its flags."""
+    """Add the verb's flags."""
     parser.add_argument("--backend", required=True, choices=[*backends.BACKENDS, "all"],
                         help="a framework, or all that are installed")
     add_network(parser)
@@ -22,10 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry it out; the exit code."""
+    """Compare, and return the exit code."""
     names = backends.installed() if options.backend == "all" else [options.backend]
     find_network(options.net, "torch")
-    report = shapes(names, options.net, options.device)
+    report = api.shapes(options.net, names, options.device)
     if options.backend == "all":
         for name, entry in backends.BACKENDS.items():
             if name not in names:
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def side_by_side(report: ShapeReport, net: str) -> None:
-    """One row a layer: the output shape, the parameters, and each backend's own classes."""
+    """Print a row for each layer: the output shape, the parameters, and each backend's own classes."""
     names = list(report.tables)
     first = report.tables[names[0]]
     by_name = {name: {row.name: row for row in rows} for name, rows in report.tables.items()}
@@ -61,7 +61,7 @@ def side_by_side(report: ShapeReport, net: str) -> None:
 
 
 def verdict(report: ShapeReport) -> None:
-    """One line, and one for each disagreement."""
+    """Print a line for each disagreement, and the verdict."""
     for line in report.disagreements:
         output.say(line)
     who = " and ".join(["the arithmetic", *report.tables]) if len(report.tables) == 1 else \

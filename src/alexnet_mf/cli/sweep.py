@@ -21,10 +21,11 @@ from alexnet_mf.cli.arguments import (
     seed,
 )
 from alexnet_mf.cli.flags import add_schema
-from alexnet_mf.cli.progress import Display, DownloadDisplay
 from alexnet_mf.data import augmentation
 from alexnet_mf.errors import SweepError
+from alexnet_mf.instruments.progress import Display, DownloadDisplay
 from alexnet_mf.instruments.records import plain, to_json
+from alexnet_mf.instruments.units import duration
 from alexnet_mf.sweep.plan import Plan, Training
 from alexnet_mf.sweep.record import Entry, Record, json_schema, load
 from alexnet_mf.sweep.report import Report, augment_text, report
@@ -210,11 +211,11 @@ class SweepDisplay(Display):
                f"{training.learning_rate:g}, seed {training.seed}{' (held out)' if training.held_out else ''}"
         if isinstance(now, Entry):
             outcome = now.failed or f"accuracy {now.accuracy:.3f}"
-            self.line(f"{label}: {what}: {outcome} in {output.duration(now.whole_seconds)}")
+            self.line(f"{label}: {what}: {outcome} in {duration(now.whole_seconds)}")
         elif now:
             rate, left = now["images_per_second"], now["seconds_left"]
             figures = [what, f"epoch {now['epoch']}/{now['epochs']}", f"loss {now['loss']:.3f}"]
-            figures += [f"{rate:.1f} images/s", f"{output.duration(left)} left"] if rate and left is not None else []
+            figures += [f"{rate:.1f} images/s", f"{duration(left)} left"] if rate and left is not None else []
             self.show(label, now["done"], 1, figures)
 
 

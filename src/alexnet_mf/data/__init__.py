@@ -37,7 +37,7 @@ def load(name: DatasetName, data_dir: Path | None = None, seed: int = 0,
         raise DataError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
     if name == "synthetic":
         if data_dir is not None:
-            raise DataError(f"the synthetic set is drawn, not read from {data_dir}; leave out --data or --data-dir")
+            raise DataError(f"the synthetic set is drawn, not read from {data_dir}; leave out `data` or `data_dir`")
         return synthetic.load(seed), None
     try:
         return fashion_mnist.load(data_dir, progress), None

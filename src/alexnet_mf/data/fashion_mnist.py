@@ -78,7 +78,7 @@ def load(data_dir: Path | None = None, progress: Progress | None = None) -> Data
     if folder is not None:
         return _read(_find(folder), folder, idx.REMEDY)
     folder = cache_folder()
-    return _read(_fetch(folder, progress), folder, "delete it and run again, or use --data synthetic")
+    return _read(_fetch(folder, progress), folder, "delete it and run again, or use `data='synthetic'`")
 
 
 def _read(paths: dict[str, Path], folder: Path, remedy: str) -> Dataset:
@@ -99,7 +99,7 @@ def _present(folder: Path, name: str) -> Path | None:
 def _find(folder: Path) -> dict[str, Path]:
     """The four files in a folder that the user named."""
     names = ", ".join(MD5)
-    remedy = f"point --data-dir or {ENVIRONMENT_VARIABLE} at a folder with {names} (or these unpacked)"
+    remedy = f"point `data_dir` or {ENVIRONMENT_VARIABLE} at a folder with {names} (or these unpacked)"
     try:
         if not folder.is_dir():
             raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; {remedy}")
@@ -126,7 +126,7 @@ def _fetch(folder: Path, progress: Progress | None) -> dict[str, Path]:
             paths[name] = present if present and unpacked else _fetch_file(folder, name, md5, mirrors, progress)
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be used as the cache ({error.strerror or error}); "
-                        f"point --data-dir at the four Fashion-MNIST files, or use --data synthetic") from error
+                        f"point `data_dir` at the four Fashion-MNIST files, or use `data='synthetic'`") from error
     return paths
 
 
@@ -154,8 +154,8 @@ def _fetch_file(folder: Path, name: str, md5: str, mirrors: list[str], progress:
             mirrors.remove(mirror)
             mirrors.insert(0, mirror)  # so that the next file does not wait for a dead mirror again
             return path
-    raise DataError(f"{name}: no mirror of Fashion-MNIST could deliver it ({'; '.join(said)}); point --data-dir at the "
-                    f"four files, or use --data synthetic")
+    raise DataError(f"{name}: no mirror of Fashion-MNIST could deliver it ({'; '.join(said)}); point `data_dir` at the "
+                    f"four files, or use `data='synthetic'`")
 
 
 @contextmanager

@@ -23,7 +23,7 @@ IMAGE_SIZE = (28, 28)
 CLASSES = 10
 MOST_ITEMS = 1_000_000  # 784 MB of images: ample, and a bound on what a damaged or hostile header can ask for
 
-REMEDY = "replace it, or point --data-dir at the four Fashion-MNIST files"
+REMEDY = "replace it, or point `data_dir` at the four Fashion-MNIST files"
 
 _UNSIGNED_BYTE = 8
 _GZIP_MAGIC = b"\x1f\x8b"

@@ -61,3 +61,13 @@ def bytes_text(count: float | None) -> str:
 def rate_text(value: float, unit: str) -> str:
     """Return 319 GFLOP/s."""
     return scaled(value, [prefix + unit for prefix in ("", "k", "M", "G", "T", "P")])
+
+
+def duration(seconds: float) -> str:
+    """Return 3 h 42 min, 2 min 05 s, or 8 s."""
+    if seconds != seconds:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -15,6 +15,7 @@ from typing import Any
 
 from alexnet_mf import backends as registry
 from alexnet_mf import data, spec
+from alexnet_mf.backends import loading
 from alexnet_mf.backends.contract import find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, LEFT_OUT, Execution
 from alexnet_mf.errors import BackendUnavailable, TraceError
@@ -223,7 +224,7 @@ def write_trace(out: Path, backend: str, network: Network, *, seed: int = 0, dat
     Raises:
         AlexnetMfError: if it cannot be computed or written.
     """
-    loaded = registry.load(backend)
+    loaded, execution = loading.load(backend, execution)
     case, notice = make_case(network, seed, data_name, data_dir, images, batch=batch_size, steps=steps)
     start = traces.load(continue_from).group("stepped") if continue_from else None
     if start is not None:

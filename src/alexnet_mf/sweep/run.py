@@ -13,6 +13,7 @@ from alexnet_mf import data, spec
 from alexnet_mf.backends.execution import LEFT_OUT
 from alexnet_mf.data import fashion_mnist
 from alexnet_mf.errors import SweepError
+from alexnet_mf.evaluation import check_takes_grey_images
 from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone, WorkerProcess
@@ -21,7 +22,6 @@ from alexnet_mf.spec import Network
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.sweep.plan import Plan, Setup, Training
 from alexnet_mf.sweep.record import FORMAT, Data, Entry, Record, Result, forget_failures
-from alexnet_mf.training.job import check_takes_grey_images
 
 Progress = dict[str, Any] | Entry | None
 

@@ -12,7 +12,7 @@ from typing import Any
 from alexnet_mf import backends, data, spec
 from alexnet_mf.backends.capabilities import Measurable
 from alexnet_mf.backends.contract import Backend, Sgd, find_device, find_precision
-from alexnet_mf.backends.execution import Execution
+from alexnet_mf.backends.execution import Execution, speed_settings
 from alexnet_mf.data import Dataset, LabelledImages
 from alexnet_mf.errors import DataError, OutOfMemory, SweepError, TrainingDiverged
 from alexnet_mf.instruments.machine import peak_memory
@@ -62,7 +62,7 @@ class Worker:
         training_set, test_set = split(images, held_out)
         steps = Recipe(**{**recipe, "sgd": Sgd(**recipe["sgd"])})
         built = self._build(loaded, spec.from_dict(network), seed, device,
-                            Execution(precision, frozenset(without), frozenset(also)))
+                            Execution(precision, speed_settings(without, also)))
         result = loop.train(built, training_set, test_set, steps, seed, self._progress)
         rate = result.images_per_second
         described = {entry.name: entry.description for entry in loaded.devices()}

@@ -1,49 +1,383 @@
-"""A run folder: the names in it, and where one can be made."""
+"""Run folders: what a training leaves behind, and what it needs to resume after an end that nobody planned.
+
+`run.json` says what the run is and its state; `metrics.jsonl` grows by a line with each reading and epoch;
+`weights.safetensors` holds the last weights and `weights-best.safetensors` those of the best test accuracy, both
+canonical; `curves.png` is redrawn after each epoch; `checkpoint/` holds what the run needs to resume.
+"""
 
 from __future__ import annotations
 
 import datetime
+import importlib
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from alexnet_mf import files, spec
+from alexnet_mf.conversion import RUN_WEIGHTS
 from alexnet_mf.errors import RunError
+from alexnet_mf.training import checkpoint as checkpoints
+from alexnet_mf.training import metrics, record, resume, tensorboard
+from alexnet_mf.training.checkpoint import Checkpoint
+from alexnet_mf.training.lock import LOCK, FolderLock, lock
+from alexnet_mf.training.loop import Epoch, Progress, Result, Snapshot
+from alexnet_mf.training.record import CHECKPOINTS, RECORD, is_run
+from alexnet_mf.training.tensorboard import Events
+from alexnet_mf.training.weight_files import WeightFiles
+from alexnet_mf.weights.parameters import Parameters
 
 RUNS = Path("runs")
-"""Where run folders are made."""
-RECORD, WEIGHTS, BEST, CURVES, CHECKPOINTS = ("run.json", "weights.safetensors", "weights-best.safetensors",
-                                              "curves.png", "checkpoint")
+"""The folder for run folders."""
+CURVES = "curves.png"
+WEIGHTS = RUN_WEIGHTS["last"]
 
 
 def check_new(folder: Path) -> None:
-    """Make sure that a run can begin here.
+    """Check that a run can begin here.
 
     Raises:
-        RunError: where something is there already.
+        RunError: if the folder holds something.
     """
     try:
-        there = _names(folder) if folder.exists() else []
-        checkpoints = _names(folder / CHECKPOINTS) if CHECKPOINTS in there else []
+        names = _names(folder) if folder.exists() else []
+        has_checkpoints = CHECKPOINTS in names and bool(_names(folder / CHECKPOINTS))
     except OSError as error:
-        raise RunError(f"{folder}: cannot be read as a folder ({error.strerror}); name another with --out") from error
-    if RECORD in there or checkpoints:
-        raise RunError(f"{folder}: holds a run; go on with it (--resume {folder}), or name another folder with --out")
-    if there and there != [CHECKPOINTS]:
-        raise RunError(f"{folder}: is not empty; name another folder with --out")
+        raise RunError(f"{folder}: cannot be read as a folder ({error.strerror}); name another folder with `out`"
+                       ) from error
+    if RECORD in names or has_checkpoints:
+        raise RunError(f"{folder}: holds a run; resume it with {how_to_resume(folder)}, or name another folder with "
+                       "`out`")
+    if names and names != [CHECKPOINTS]:
+        raise RunError(f"{folder}: is not empty; name another folder with `out`")
 
 
 def _names(folder: Path) -> list[str]:
-    """What is in it, but for what is hidden."""
+    """Return the names in a folder, hidden ones left out."""
     return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
 
 
-def is_run(folder: Path) -> bool:
-    """Whether there is a run here, in whatever state."""
-    return any((folder / name).exists() for name in (RECORD, CHECKPOINTS))
-
-
 def new_folder(parent: Path, backend: str, net: str) -> Path:
-    """`parent`/DATE-TIME-backend-net, or with a number behind it where that is taken. It is not made yet."""
+    """Return `parent`/DATE-TIME-backend-net, with a number appended if that exists. The folder is not made yet."""
     name = f"{datetime.datetime.now():%Y-%m-%d-%H%M%S}-{backend}-{net}"
     folder, number = parent / name, 2
     while folder.exists():
         folder, number = parent / f"{name}-{number}", number + 1
     return folder
+
+
+def how_to_resume(folder: Path) -> str:
+    """Return the call that resumes a run."""
+    return f"`alexnet_mf.resume({str(folder)!r})`"
+
+
+class RunFolder:
+    """A run folder that belongs to this process until `close`."""
+
+    def __init__(self, path: Path, run: dict[str, Any], session: dict[str, Any], held: FolderLock | None):
+        self.path = path
+        self.record = run
+        self.session = session
+        self.checkpoint: Checkpoint | None = None
+        """The checkpoint to resume from."""
+        self.notices: list[str] = []
+        """Lines that the user should see."""
+        self._lock = held
+        self._made: list[Path] = []
+        """Folders that `create` made, the outermost first."""
+        self.is_new = False
+        self._log: files.GrowingFile | None = None
+        self._good: list[Path] = []
+        """Checkpoints. The last is known to be whole; those before it may go once there are others after it."""
+        self._faults: dict[Path, str] = {}
+        """Damaged checkpoints that are later than the last good one, and the fault of each."""
+        self._events: Events | None = None
+        self._curves: Any = None
+        try:
+            self._curves = importlib.import_module("alexnet_mf.plots.curves")
+        except Exception as error:  # whatever a broken installation raises: no picture is worth a training
+            self.notices.append(f"no {CURVES}: matplotlib cannot be imported ({error}); pip install matplotlib")
+
+    @classmethod
+    def create(cls, path: Path, run: Mapping[str, Any], session: dict[str, Any]) -> RunFolder:
+        """Begin a run in a new or empty folder.
+
+        Args:
+            run: what it is, as JSON values: at least network, recipe, seed and data.
+            session: what computes it, as JSON values: at least backend, versions, settings and device.
+
+        Raises:
+            RunError: if the folder cannot be made, or holds something.
+        """
+        check_new(path)
+        made = [folder for folder in [*reversed((path / CHECKPOINTS).parents), path / CHECKPOINTS]
+                if not folder.exists()]
+        try:
+            (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{path}: cannot be made ({error.strerror}); name another folder with `out`") from error
+        folder = cls(path, {**session, **run, "resumed": []}, session, lock(path))
+        folder._made, folder.is_new = made, True
+        with folder._closed_on_error():
+            folder.write_record("running")
+            with folder._writing(metrics.NAME):
+                folder._log = files.GrowingFile(path / metrics.NAME)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open a run to resume it: lock it, read it, and find its latest good checkpoint. Nothing is written yet.
+
+        Raises:
+            RunError: if there is no run, it is in use, has nothing to resume from, or has another run's checkpoint.
+        """
+        if not is_run(path):
+            raise RunError(f"{path}: there is no run here; `alexnet_mf.list_runs()` lists the runs")
+        folder = cls(path, {}, {}, lock(path))
+        with folder._closed_on_error():
+            latest = checkpoints.latest(path / CHECKPOINTS)
+            if latest:
+                file, folder.checkpoint, folder._faults = latest
+                older = [old for old in checkpoints.paths(path / CHECKPOINTS) if checkpoints.step_of(old) <
+                         checkpoints.step_of(file)]
+                folder._good = [*reversed(older), file]
+            try:
+                folder.record = record.read(path)
+            except RunError as fault:
+                if folder.checkpoint is None:
+                    raise RunError(f"{fault}, and there is no checkpoint; start a new training") from fault
+                folder.record = {**folder.checkpoint.run, "resumed": []}
+                folder.notices.append(f"{fault}; rewritten from the checkpoint")
+            if latest:
+                resume.check_belongs(latest[1], latest[0], folder.record)
+        return folder
+
+    def resume(self, session: dict[str, Any], is_finished: bool = False) -> Snapshot | None:
+        """Prepare the folder to be written from the checkpoint on. Damaged files are kept under another name.
+
+        Args:
+            session: what computes the run from here on, as for `create`.
+            is_finished: nothing is left to train; repair the folder, and add no session.
+
+        Returns:
+            The snapshot to start from, or None to start from the first step.
+
+        Raises:
+            RunError: if something cannot be read or written.
+        """
+        self.session = session
+        snapshot = None
+        if self.checkpoint:
+            snapshot, notices = resume.carry_over(self.checkpoint, session)
+            self.notices += [] if is_finished else notices
+        else:
+            self.notices.append(f"{self.path}: ended before its first checkpoint; starting from the first step")
+        with self._writing(RECORD):
+            for place in (self.path, self.path / CHECKPOINTS):
+                place.mkdir(exist_ok=True)
+                files.remove_partial(place)
+            if not record.is_good(self.path):
+                files.put_aside(self.path / RECORD)
+        self._put_aside_checkpoints()
+        with self._writing(metrics.NAME):
+            self._log, notices = resume.open_log(self.path, self.checkpoint)
+            self.notices += notices
+        if snapshot:
+            with self._writing(WEIGHTS):
+                self.notices += self._weights.repair(snapshot)
+        if is_finished:
+            self._draw()
+            return snapshot
+        step = snapshot.position.number if snapshot else 0
+        self.record["resumed"] = [*self.record.get("resumed", []), {**session, "step": step}]
+        self.write_record("running")
+        return snapshot
+
+    def write_events(self, step: int) -> None:
+        """Write TensorBoard events too, from this step on.
+
+        Raises:
+            RunError: if tensorboardX is missing, or the folder cannot be written.
+        """
+        tensorboard.check_installed()
+        with self._writing(tensorboard.FOLDER):
+            self._events = Events(self.path, step)
+
+    def progress(self, now: Progress) -> None:
+        """Add a reading.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        assert self._log is not None
+        with self._writing(metrics.NAME):
+            self._log.write(metrics.step_line(now))
+        if self._events:
+            with self._writing(tensorboard.FOLDER):
+                self._events.progress(now)
+
+    def epoch(self, done: Epoch, weights: Parameters, step: int) -> None:
+        """Add a finished epoch: its line, its weights, and the picture.
+
+        Raises:
+            RunError: if something cannot be written.
+        """
+        assert self._log is not None
+        with self._writing(metrics.NAME):
+            self._log.write(metrics.epoch_line(done))
+        if self._events:
+            with self._writing(tensorboard.FOLDER):
+                self._events.epoch(done, step)
+        with self._writing(WEIGHTS):
+            self._weights.save(weights, step, done)
+        self._draw()
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint, and then remove those that it replaces.
+
+        Raises:
+            RunError: if it cannot be written; those before it stay, and the error names the last one.
+        """
+        assert self._log is not None
+        with self._writing(metrics.NAME):
+            log = (self._log.size, self._log.sync())
+        with self._writing(CHECKPOINTS):
+            path = checkpoints.save(self.path / CHECKPOINTS,
+                                   Checkpoint(snapshot, self.identity, self.session, log))
+            self._good = [*(old for old in self._good if old != path), path]
+            while len(self._good) > checkpoints.KEPT:
+                self._good.pop(0).unlink(missing_ok=True)
+            for old in checkpoints.superseded(self.path / CHECKPOINTS, snapshot.position.number):
+                old.unlink(missing_ok=True)
+
+    def stop(self, weights: Parameters, result: Result) -> None:
+        """Record that the run was stopped, and can be resumed.
+
+        Raises:
+            RunError: if something cannot be written.
+        """
+        if result.losses:
+            with self._writing(WEIGHTS):
+                self._weights.save(weights, len(result.losses))
+            self._draw()
+        self.write_record("stopped", result)
+
+    def finish(self, result: Result) -> None:
+        """Record that the run is finished. Its last checkpoint stays: with more epochs the run can be resumed.
+
+        Raises:
+            RunError: if something cannot be written.
+        """
+        self.write_record("finished", result)
+        with self._writing(CHECKPOINTS):
+            for path in self._good[:-1]:
+                path.unlink(missing_ok=True)
+
+    def fail(self, reason: str) -> None:
+        """Record that the run ended by an error. The checkpoints stay. An error in writing this is dropped."""
+        with suppress(RunError):
+            self.write_record("failed", reason=reason)
+
+    def discard(self) -> None:
+        """Remove all that `create` made: no step was taken."""
+        self.close()
+        with suppress(OSError):
+            for name in (RECORD, metrics.NAME, LOCK):
+                (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path / tensorboard.FOLDER, ignore_errors=True)
+            for folder in reversed(self._made):
+                folder.rmdir()
+
+    def write_record(self, state: str, result: Result | None = None, reason: str | None = None) -> None:
+        """Write run.json.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        if self._log is not None and state != "failed":
+            with self._writing(metrics.NAME):
+                self._log.sync()
+        self.record |= {"state": state, "reason": reason, "closing": record.closing(result) if result else None}
+        with self._writing(RECORD):
+            record.write(self.path, self.record)
+
+    def close(self) -> None:
+        """Release the folder to other processes."""
+        try:
+            if self._events is not None:
+                with suppress(OSError):
+                    self._events.close()
+                self._events = None
+            if self._log is not None:
+                with suppress(OSError):  # its lines are on the disk, or an error has reported their loss
+                    self._log.close()
+                self._log = None
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what the run is, and how it began."""
+        return record.identity(self.record)
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """Return the latest checkpoint that is known to be whole."""
+        return self._good[-1] if self._good else None
+
+    @property
+    def has_steps(self) -> bool:
+        """Return True if a reading or an epoch has been written."""
+        return self._log is not None and self._log.size > 0
+
+    @property
+    def last_session(self) -> Mapping[str, Any]:
+        """Return what computed the run last."""
+        return self.checkpoint.session if self.checkpoint else self.record
+
+    @property
+    def network(self) -> spec.Network:
+        """Return the network of the run."""
+        return spec.from_dict(self.record["network"])
+
+    @cached_property
+    def _weights(self) -> WeightFiles:
+        return WeightFiles(self.path, self.record["network"], self.record["seed"])
+
+    def _put_aside_checkpoints(self) -> None:
+        """Rename damaged checkpoints, until there is another that is as late."""
+        for path, fault in self._faults.items():
+            with self._writing(CHECKPOINTS):
+                aside = files.put_aside(path)
+            assert self.last_checkpoint is not None
+            self.notices.append(f"{self.path / CHECKPOINTS}: {fault}; resuming from the one before, "
+                                f"{self.last_checkpoint.name}" + (f"; renamed to {aside.name} until there is another "
+                                                                  "as late" if aside else ""))
+
+    def _draw(self) -> None:
+        if self._curves:
+            picture = self._curves.png({self.path.name: metrics.read(self.path)})
+            with self._writing(CURVES):
+                files.write(self.path / CURVES, picture)
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            last = self.last_checkpoint
+            left = (f"the last good checkpoint is {last.name}; fix that, then resume with {how_to_resume(self.path)}"
+                    if last else "there is no checkpoint yet")
+            raise RunError(f"{self.path / what}: cannot be written ({error.strerror}); {left}") from error
+
+    @contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise

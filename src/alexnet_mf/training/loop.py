@@ -5,23 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from alexnet_mf.backends.contract import Model, TrainerState
 from alexnet_mf.data import LabelledImages, batches, epoch_order
-from alexnet_mf.errors import TrainingDiverged
+from alexnet_mf.errors import OutOfMemory, TrainingDiverged
+from alexnet_mf.evaluation import EVALUATION_BATCH, EVALUATION_PART, score
 from alexnet_mf.training import memory
 from alexnet_mf.training.recipe import Recipe
 
 READING_INTERVAL = 1.0
 """Seconds between two readings of the metrics: a reading waits for the device, a step does not."""
-
-EVALUATION_BATCH = 128
-EVALUATION_PART = 4 * EVALUATION_BATCH
-"""Test images between two moments at which a training can be stopped."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +39,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Epoch:
-    """The closing figures of an epoch; the training ones are means over it, as in the book."""
+    """Closing figures of an epoch; those of the training are means over it, as in the book."""
 
     epoch: int
     loss: float
     train_accuracy: float
     test_loss: float
     test_accuracy: float
+
+    def describe(self) -> str:
+        """Return the book's closing line."""
+        return f"loss {self.loss:.3f}, train acc {self.train_accuracy:.3f}, test acc {self.test_accuracy:.3f}"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,13 @@ class Result:
 
     @property
     def images_per_second(self) -> float:
+        """Return the rate, or NaN if nothing was timed."""
         return self.images / self.seconds if self.seconds else float("nan")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
+        return {"epochs": [asdict(epoch) for epoch in self.epochs], "losses": self.losses, "images_timed": self.images,
+                "seconds": self.seconds, "images_per_second": self.images_per_second}
 
 
 @dataclass
@@ -169,13 +176,17 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
     training_set, test_set = training_set.first(recipe.train_images), test_set.first(recipe.test_images)
     batch_size = min(recipe.batch_size, len(training_set))
     memory.check_fits(model, batch_size)
-    placed = model.place(training_set.images, training_set.labels)
+    placed = None
     try:
+        placed = model.place(training_set.images, training_set.labels)
         return _train(model, training_set, placed, test_set, recipe, seed, on_progress, on_epoch, start, save,
                       save_seconds, stop, on_evaluation)
     except Exception as error:
         if not model.out_of_memory(error):
             raise
+    if placed is None:
+        raise OutOfMemory(f"{len(training_set):,} training images do not fit in the memory of {model.device}; use "
+                          "fewer with `train_images`")
     raise memory.does_not_fit(model, placed, batch_size)
 
 
@@ -254,7 +265,7 @@ def _train(model: Model[Any], training_set: LabelledImages, placed: Any, test_se
         if logits is None:
             save_here()
             return result(finished=False)
-        test_loss, test_accuracy = _score(logits, test_set.labels)
+        test_loss, test_accuracy = score(logits, test_set.labels)
         if not math.isfinite(test_loss):
             raise _diverged(f"the loss on the test images is {test_loss} after step {number}", recipe)
         epochs.append(Epoch(epoch, means.loss, means.accuracy, test_loss, test_accuracy))
@@ -266,34 +277,16 @@ def _train(model: Model[Any], training_set: LabelledImages, placed: Any, test_se
     return result(finished=True)
 
 
-def evaluate(model: Model[Any], placed: Any, labels: np.ndarray) -> tuple[float, float]:
-    """Mean cross entropy and top-1 accuracy, dropout off."""
-    return _score(model.logits(placed, EVALUATION_BATCH), labels)
-
-
 def _logits(model: Model[Any], parts: list[Any], stop: Callable[[], bool],
             on_part: Callable[[int], None]) -> np.ndarray | None:
-    """Of all parts; None where it was stopped between two."""
-    found: list[np.ndarray] = []
+    """Return the logits of all parts, or None if stopped between two of them."""
+    logits: list[np.ndarray] = []
     for placed in parts:
-        on_part(sum(map(len, found)))
+        on_part(sum(map(len, logits)))
         if stop():
             return None
-        found.append(model.logits(placed, EVALUATION_BATCH))
-    return np.concatenate(found)
-
-
-def log_probabilities(logits: np.ndarray) -> np.ndarray:
-    """The logarithm of the softmax, (n, classes), in float64."""
-    logits = logits.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # of an infinite logit the loss is not a number, and no warning is needed
-        shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
-
-
-def _score(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    loss = -log_probabilities(logits)[np.arange(len(labels)), labels].mean()
-    return float(loss), float((logits.argmax(axis=1) == labels).mean())
+        logits.append(model.logits(placed, EVALUATION_BATCH))
+    return np.concatenate(logits)
 
 
 def _check_finite(losses: np.ndarray, first: int, recipe: Recipe) -> None:
@@ -303,4 +296,4 @@ def _check_finite(losses: np.ndarray, first: int, recipe: Recipe) -> None:
 
 
 def _diverged(what: str, recipe: Recipe) -> TrainingDiverged:
-    return TrainingDiverged(f"{what}; the learning rate is {recipe.sgd.learning_rate:g}: try a smaller one (--lr)")
+    return TrainingDiverged(f"{what}; the learning rate is {recipe.sgd.learning_rate:g}: try a smaller `learning_rate`")

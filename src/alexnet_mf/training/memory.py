@@ -86,7 +86,7 @@ def _power_of_two(most: int) -> int:
 
 
 def _remedy(batch_size: int) -> str:
-    return f"--batch-size {batch_size} would" if batch_size else "not even a single image would"
+    return f"`batch_size={batch_size}` would" if batch_size else "not even a single image would"
 
 
 def _gigabytes(count: int) -> str:

@@ -1,8 +1,11 @@
-"""How long, on what and how fast to learn."""
+"""Recipes: how long to train, on how many images, and how fast to learn."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.data import augmentation
@@ -11,61 +14,99 @@ from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.zoo import ALEXNET
 
 LARGEST = 3.4e38
-"""What float32 can hold: PyTorch and MXNet refuse a larger rate in the middle of a training."""
-
+"""Largest float32: PyTorch and MXNet refuse a larger rate in the middle of a training."""
 
 ANNEALING = 0.2
-"""What is left of the learning rate in the last part of an annealed training."""
+"""Factor of the learning rate in the last part of an annealed training."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training: epochs over images in batches, with SGD on the mean softmax cross entropy."""
+    """A training: epochs over images in batches, with SGD on the mean softmax cross entropy.
+
+    `recipe.with_changes(epochs=2, learning_rate=0.1)` is the same recipe with other values.
+    """
 
     name: str
     epochs: int
     batch_size: int
     sgd: Sgd
     train_images: int | None = None
-    """The first so many training images; all without it."""
+    """Number of training images, the first of the dataset; None is all."""
     test_images: int | None = None
     annealed: float = 0.0
-    """The share of all steps, at the end, that take `ANNEALING` times the learning rate, their momentum from zero."""
-
+    """Share of all steps, at the end, that take `ANNEALING` times the learning rate, their momentum from zero."""
     augment: tuple[str, ...] = ()
-    """What is done to the training images: names of `augmentation.KINDS`, in their order."""
+    """Changes to the training images: names of `augmentation.KINDS`, in their order."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "augment", augmentation.check(self.augment))  # a list, where it was read from JSON
+        object.__setattr__(self, "augment", augmentation.check(self.augment))  # a list if it was read from JSON
         if not isinstance(self.name, str):
-            raise AlexnetMfError(f"the name must be a text, not {self.name!r}")
-        for field, value, needed in (("epochs", self.epochs, True), ("batch size", self.batch_size, True),
-                                     ("number of training images", self.train_images, False),
-                                     ("number of test images", self.test_images, False)):
-            if value is None and not needed:
+            raise AlexnetMfError(f"the name of a recipe must be a string, not {self.name!r}")
+        for field in ("epochs", "batch_size", "train_images", "test_images"):
+            value = getattr(self, field)
+            if value is None and field.endswith("_images"):
                 continue
             if not isinstance(value, int):
-                raise AlexnetMfError(f"the {field} must be a whole number, not {value!r}")
+                raise AlexnetMfError(f"`{field}` must be an integer, not {value!r}")
             if value < 1:
-                raise AlexnetMfError(f"the {field} must be at least 1, not {value}")
-        for field, number in (("learning rate", self.sgd.learning_rate), ("momentum", self.sgd.momentum),
-                              ("weight decay", self.sgd.weight_decay)):
+                raise AlexnetMfError(f"`{field}` must be at least 1, not {value}")
+        for field, number in dataclasses.asdict(self.sgd).items():
             if not isinstance(number, (int, float)) or not 0 <= number <= LARGEST:
-                raise AlexnetMfError(f"the {field} must be a number from 0 to {LARGEST:g}, not {number}")
+                raise AlexnetMfError(f"`{field}` must be a number from 0 to {LARGEST:g}, not {number}")
         if not isinstance(self.annealed, (int, float)) or not 0 <= self.annealed <= 1:
-            raise AlexnetMfError(f"the annealed share must be a number from 0 to 1, not {self.annealed!r}")
+            raise AlexnetMfError(f"`annealed` must be a number from 0 to 1, not {self.annealed!r}")
         if self.sgd.momentum >= 1:
-            raise AlexnetMfError(f"the momentum must be below 1, not {self.sgd.momentum}")
+            raise AlexnetMfError(f"`momentum` must be less than 1, not {self.sgd.momentum}")
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Recipe:
+        """Return the recipe in a record, as `dataclasses.asdict` wrote it.
+
+        Raises:
+            AlexnetMfError: if a value is out of range.
+            TypeError, KeyError: if a field is missing or unknown.
+        """
+        return cls(**{**fields, "sgd": Sgd(**fields["sgd"])})
+
+    def with_changes(self, **changes: Any) -> Recipe:
+        """Return the recipe with other values of its fields, or of the fields of its `sgd`. None changes nothing.
+
+        Raises:
+            AlexnetMfError: for an unknown field, or a value out of range.
+        """
+        for name in changes:
+            if name not in CHANGES:
+                raise AlexnetMfError(f"a recipe has no {name!r}; it has {', '.join(CHANGES)}")
+        values = {name: value for name, value in changes.items() if value is not None}
+        sgd = {name: values.pop(name) for name in SGD_FIELDS if name in values}
+        return replace(self, **values, sgd=replace(self.sgd, **sgd))
+
+    def describe(self) -> str:
+        """Return the recipe in a phrase."""
+        images = f"{self.train_images:,}" if self.train_images else "all"
+        annealed = (f" ({self.annealed_sgd.learning_rate:g} in the last {self.annealed:.0%} of the steps)"
+                    if self.annealed else "")
+        parts = [f"{self.epochs} epoch{'s' * (self.epochs > 1)} of {images} images", f"batch {self.batch_size}",
+                 f"lr {self.sgd.learning_rate:g}{annealed}"]
+        parts += [f"momentum {self.sgd.momentum:g}"] * bool(self.sgd.momentum)
+        parts += [f"weight decay {self.sgd.weight_decay:g}"] * bool(self.sgd.weight_decay)
+        parts += [f"augmented by {', '.join(self.augment)}"] * bool(self.augment)
+        return ", ".join(parts)
 
     def annealed_from(self, steps: int) -> int:
-        """The number of steps taken before the annealed part begins, `steps` an epoch."""
+        """Return the number of steps before the annealed part begins, with `steps` steps per epoch."""
         return self.epochs * steps - int(self.annealed * self.epochs * steps)
 
     @property
     def annealed_sgd(self) -> Sgd:
-        """SGD in the last part."""
+        """Return the SGD of the last part."""
         return replace(self.sgd, learning_rate=ANNEALING * self.sgd.learning_rate)
 
+
+SGD_FIELDS = tuple(field.name for field in dataclasses.fields(Sgd))
+CHANGES = (*(field.name for field in dataclasses.fields(Recipe) if field.name not in ("name", "sgd")), *SGD_FIELDS)
+"""The names that `Recipe.with_changes` takes."""
 
 # Dive into Deep Learning, sections 8.1.3 and 7.6 (the trainer): all images, 10 epochs, batch 128, lr 0.01.
 BOOK = Recipe("book", epochs=10, batch_size=128, sgd=Sgd(learning_rate=0.01))
@@ -79,16 +120,29 @@ QUICK = Recipe("quick", epochs=1, batch_size=16, sgd=Sgd(learning_rate=0.02, mom
 RECIPES = {recipe.name: recipe for recipe in (BOOK, QUICK)}
 
 ALL_IMAGES = 60_000
-"""Fashion-MNIST's training images."""
+"""Number of Fashion-MNIST's training images."""
+
+
+def choose_recipe(name: str | None, network: Network, device: str) -> Recipe:
+    """Return the named recipe as the network needs it; without a name `quick` on a CPU, `book` on a GPU.
+
+    Raises:
+        AlexnetMfError: for an unknown name.
+    """
+    if name is None:
+        return for_network(QUICK if device == "cpu" else BOOK, network)
+    if name not in RECIPES:
+        raise AlexnetMfError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+    return for_network(RECIPES[name], network)
 
 
 def for_network(recipe: Recipe, network: Network) -> Recipe:
-    """The recipe as this network asks for it.
+    """Return the recipe as this network needs it.
 
-    A learning rate of the network's own is one of plain SGD with large batches, as in `BOOK`, and takes the place of
-    the recipe's. What makes `QUICK` quick is that it costs no more multiply-accumulates than AlexNet on 3,840 images.
-    Where as much is enough for whole epochs of `BOOK`, it is so many of these, and where it is enough for all of them,
-    it is `BOOK`. Where it is not, the rate rises from the network's own as AlexNet's does.
+    A network's own learning rate is meant for plain SGD with large batches, as in `BOOK`, and replaces the recipe's.
+    `QUICK` costs no more multiply-accumulates than AlexNet on 3,840 images. If that pays for whole epochs of `BOOK`,
+    `QUICK` is that number of them; if it pays for all of them, it is `BOOK`. If it does not pay for one, the rate rises
+    from the network's own as AlexNet's does.
     """
     rate = network.learning_rate or BOOK.sgd.learning_rate
     book = replace(BOOK, sgd=replace(BOOK.sgd, learning_rate=rate))

@@ -1,4 +1,4 @@
-"""run.json: what a run is, and how it stands, guarded by a checksum."""
+"""run.json: what a run is, and its state, guarded by a checksum."""
 
 from __future__ import annotations
 
@@ -12,20 +12,27 @@ from typing import Any
 
 from alexnet_mf import files, schemas
 from alexnet_mf.errors import RunError
-from alexnet_mf.training.folder import RECORD
+from alexnet_mf.training import metrics
+from alexnet_mf.training.lock import is_in_use
 from alexnet_mf.training.loop import Result
 
+RECORD, CHECKPOINTS = "run.json", "checkpoint"
 FORMAT = 1
 MOST_BYTES = 4_000_000
 NOT_THE_RUN = ("format", "state", "reason", "closing", "resumed", "sha256")
-"""Keys that tell how the run stands, not what it is."""
+"""Keys that describe the run's state, not what it is."""
+
+
+def is_run(folder: Path) -> bool:
+    """Return True if there is a run here, in whatever state."""
+    return any((folder / name).exists() for name in (RECORD, CHECKPOINTS))
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What run.json says.
+    """Return the content of run.json.
 
     Raises:
-        RunError: where it is missing, or its checksum does not fit.
+        RunError: if it is missing or damaged.
     """
     path = folder / RECORD
     try:
@@ -46,7 +53,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def is_good(folder: Path) -> bool:
-    """Whether `read` can read it."""
+    """Return True if `read` can read it."""
     try:
         read(folder)
     except RunError:
@@ -55,10 +62,10 @@ def is_good(folder: Path) -> bool:
 
 
 def write(folder: Path, record: dict[str, Any]) -> None:
-    """Put format and checksum into it, and write it.
+    """Add format and checksum to a record, and write it.
 
     Raises:
-        OSError: where it cannot be written.
+        OSError: if it cannot be written.
     """
     record["format"] = FORMAT
     record["sha256"] = checksum(record)
@@ -66,7 +73,7 @@ def write(folder: Path, record: dict[str, Any]) -> None:
 
 
 def closing(result: Result) -> dict[str, Any]:
-    """The closing numbers, as JSON values."""
+    """Return the closing numbers, as JSON values."""
     rate = result.images_per_second
     numbers = {"steps": len(result.losses), "epochs": len(result.epochs), "images_timed": result.images,
                "seconds": result.seconds, "images_per_second": rate if math.isfinite(rate) else None}
@@ -74,11 +81,49 @@ def closing(result: Result) -> dict[str, Any]:
 
 
 def identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the run is, and how it began."""
+    """Return what the run is, and how it began."""
     return {key: value for key, value in record.items() if key not in NOT_THE_RUN}
 
 
 def checksum(record: Mapping[str, Any]) -> str:
-    """Of all else that is in it."""
+    """Return the digest of all other fields."""
     fields = {key: value for key, value in record.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def last_session(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what computed the run last: backend, versions, device, precision."""
+    sessions: list[Mapping[str, Any]] = [record, *record["resumed"]]
+    return sessions[-1]
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Return the state and the closing numbers of a run, as JSON values; None for what is unknown.
+
+    The state is running, finished, stopped (by Ctrl-C or SIGTERM), failed (by an error), interrupted (the process
+    ended without writing its state) or damaged.
+    """
+    result: dict[str, Any] = dict.fromkeys(("backend", "network", "state", "epoch", "epochs", "loss", "train_accuracy",
+                                            "test_accuracy", "images_per_second"))
+    result = {"run": str(folder), **result}
+    try:
+        record = read(folder)
+    except RunError:
+        return result | {"state": "damaged"}
+    state = record["state"]
+    if is_in_use(folder):
+        state = "running"
+    elif state == "running":
+        state = "interrupted"
+    names = dict.fromkeys(session["backend"] for session in [record, *record["resumed"]])
+    result |= {"backend": " + ".join(names), "network": record["network"]["name"], "state": state, "epoch": 0,
+               "epochs": record["recipe"]["epochs"]}
+    try:
+        epochs = metrics.epochs(metrics.read(folder))
+    except RunError:
+        epochs = []
+    if epochs:
+        result |= {key: value for key, value in dataclasses.asdict(epochs[-1]).items() if key in result}
+    if record["closing"]:
+        result["images_per_second"] = record["closing"]["images_per_second"]
+    return result

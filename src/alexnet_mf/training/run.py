@@ -1,317 +1,453 @@
-"""Run folders: what a training leaves behind, and how it goes on after an end that nobody planned.
-
-`run.json` says what the run is and how it stands; `metrics.jsonl` grows by a line with each reading and epoch;
-`weights.safetensors` are the last weights and `weights-best.safetensors` those of the best test accuracy, both
-canonical; `curves.png` is redrawn after each epoch; `checkpoint/` holds what the run needs to go on.
-"""
+"""Train and resume: one training from its arguments to its run folder."""
 
 from __future__ import annotations
 
-import importlib
-import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import cached_property
+import dataclasses
+import json
+import platform
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import files, spec
-from alexnet_mf.errors import RunError
-from alexnet_mf.training import board, checkpoint, going_on, metrics, record
-from alexnet_mf.training.board import Board
+import numpy as np
+
+import alexnet_mf
+from alexnet_mf import conversion, models, spec
+from alexnet_mf.backends.contract import Model
+from alexnet_mf.backends.execution import AS_IT_COMES, Execution
+from alexnet_mf.conversion import Which
+from alexnet_mf.data import Dataset, DatasetName
+from alexnet_mf.data import load as load_dataset
+from alexnet_mf.errors import AlexnetMfError, Notice, RunError, TrainingDiverged
+from alexnet_mf.evaluation import check_takes_grey_images
+from alexnet_mf.instruments.machine import conditions
+from alexnet_mf.instruments.progress import DownloadDisplay
+from alexnet_mf.models import LoadedModel
+from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import Dropout
+from alexnet_mf.training import checkpoint as checkpoints
+from alexnet_mf.training import loop, metrics, record, tensorboard
 from alexnet_mf.training.checkpoint import Checkpoint
-from alexnet_mf.training.folder import CHECKPOINTS, CURVES, RECORD, WEIGHTS, check_new, is_run
-from alexnet_mf.training.lock import FolderLock, lock
-from alexnet_mf.training.loop import Epoch, Progress, Result, Snapshot
-from alexnet_mf.training.weight_files import WeightFiles
+from alexnet_mf.training.display import TrainingDisplay, Watcher
+from alexnet_mf.training.folder import RUNS, WEIGHTS, RunFolder, check_new, how_to_resume, new_folder
+from alexnet_mf.training.loop import Epoch, Result
+from alexnet_mf.training.recipe import Recipe, choose_recipe
+from alexnet_mf.weights import parameters
 from alexnet_mf.weights.parameters import Parameters
 
+CHECKPOINT_MINUTES = 10.0
 
-class Run:
-    """A run folder that belongs to this process until `close`."""
 
-    def __init__(self, folder: Path, told: dict[str, Any], session: dict[str, Any], held: FolderLock | None):
-        self.folder = folder
-        self.record = told
-        self.session = session
-        self.found: Checkpoint | None = None
-        """Where to go on."""
-        self.notices: list[str] = []
-        """What the user should know, each a line."""
-        self._lock = held
-        self._log: files.GrowingFile | None = None
-        self._good: list[Path] = []
-        """Checkpoints: the last is known to be whole, and those before it may go when there are others after it."""
-        self._faults: dict[Path, str] = {}
-        """Checkpoints after it that are no good, and what is wrong with each."""
-        self._board: Board | None = None
-        self._curves: Any = None
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run folder, as it was when it was read."""
+
+    folder: Path
+    network: Network
+    recipe: Recipe
+    seed: int
+    backend: str
+    """The backend that computed it last."""
+    state: str
+    """`finished`, `stopped`, `failed`, `interrupted`, `running`, or `damaged` if run.json is."""
+    epochs: list[Epoch]
+    """Closing figures of each finished epoch."""
+    record: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Content of run.json, or of the checkpoint that replaces it."""
+    result: Result | None = field(default=None, compare=False, repr=False)
+    """Losses and times of the training that has just ended; None for a run that was read from its folder."""
+
+    def parameters(self, which: Which = "last") -> Parameters:
+        """Return its canonical weights: the last, or those of the best test accuracy.
+
+        Raises:
+            RunError: if there are no such weights yet.
+            ParametersError: if they are damaged.
+        """
+        return conversion.read(self.folder, None, which).parameters
+
+    def build(self, backend: str | None = None, device: str = "auto", which: Which = "last", *,
+              execution: Execution = AS_IT_COMES) -> Model[Any]:
+        """Build the network with these weights, in the run's own backend or another; see the function `build`."""
+        return models.build(self.network, backend or self.backend, weights=self.parameters(which), device=device,
+                            execution=execution)
+
+    def resume(self, epochs: int | None = None, backend: str | None = None, **options: Any) -> TrainedRun:
+        """Resume the run; see the function `resume`."""
+        return resume(self.folder, epochs, backend, **options)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that is ready to start. Its run folder belongs to this process until it ends."""
+
+    folder: RunFolder
+    model: Model[Any]
+    data: Dataset
+    recipe: Recipe
+    seed: int
+    start: loop.Snapshot | None = None
+    """Snapshot to resume from; None starts from the first step."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Return True if nothing is left to train."""
+        return self.start is not None and len(self.start.position.epochs) >= self.recipe.epochs
+
+
+class Interrupt:
+    """While entered, the first Ctrl-C sets `requested`, and the second raises KeyboardInterrupt.
+
+    It leaves SIGINT alone in another thread, and if the program handles SIGINT itself.
+    """
+
+    def __init__(self, on_first: Callable[[], None]):
+        self.requested = False
+        self._on_first = on_first
+        self._installed = False
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread() and \
+                signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._handle)
+            self._installed = True
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._installed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        self._on_first()
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Take a KeyboardInterrupt that a callback raises for a first Ctrl-C."""
         try:
-            self._curves = importlib.import_module("alexnet_mf.plots.curves")
-        except Exception as error:  # whatever a broken installation raises: no picture is worth a training
-            self.notices.append(f"no {CURVES}: matplotlib cannot be imported ({error}); pip install matplotlib")
+            yield
+        except KeyboardInterrupt:
+            self.requested = True
 
-    @classmethod
-    def create(cls, folder: Path, run: Mapping[str, Any], session: dict[str, Any]) -> Run:
-        """Begin a run in a new or empty folder.
 
-        Args:
-            run: what it is, as JSON values: at least network, recipe, seed and data.
-            session: what computes it, as JSON values: at least backend, versions, settings and device.
+def train(net: Network | str | None = None, backend: str | None = None, *, recipe: Recipe | str | None = None,
+          dropout: float | None = None, weights: Path | str | None = None, seed: int = 0, device: str = "auto",
+          execution: Execution = AS_IT_COMES, data: DatasetName = "auto", data_dir: Path | str | None = None,
+          out: Path | str | None = None, checkpoint_minutes: float = CHECKPOINT_MINUTES, tensorboard: bool = False,
+          progress: Watcher | bool = True, command: Sequence[str] = ("alexnet_mf.train",),
+          **changes: Any) -> TrainedRun:
+    """Train a network, and leave a run folder. The command line's `train` calls this function.
 
-        Raises:
-            RunError: where the folder cannot be made, or holds something.
-        """
-        check_new(folder)
-        try:
-            (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{folder}: cannot be made ({error.strerror}); name another folder with --out") from error
-        made = cls(folder, {**session, **run, "resumed": []}, session, lock(folder))
-        with made._closed_on_error():
-            made.tell("running")
-            with made._writing(metrics.NAME):
-                made._log = files.GrowingFile(folder / metrics.NAME)
-        return made
+    Args:
+        net, backend, seed, device, execution: as for `build`.
+        weights: to start from: a run folder, whose last weights these are, or a file of any format that `convert`
+            reads. Without `net` they name the network. Without them the weights are drawn from `seed`.
+        recipe: `book`, `quick` or a `Recipe`; without it `book` on a GPU, `quick` on a CPU.
+        dropout: rate of every dropout layer; without it the network's own.
+        data: `fashion-mnist`, `synthetic`, or `auto`: Fashion-MNIST, or the synthetic set with a notice.
+        data_dir: folder with the four files of Fashion-MNIST.
+        out: run folder, new or empty; without it runs/DATE-TIME-BACKEND-NET.
+        checkpoint_minutes: time between two checkpoints within an epoch. There is one after each epoch anyway.
+        tensorboard: write TensorBoard events too, into the run folder.
+        progress: True shows the training, with the run folder first; False shows nothing; a `Watcher` receives it.
+        command: recorded in run.json as the command that started the run.
+        changes: other values for the recipe: epochs, batch_size, learning_rate, momentum, weight_decay, train_images,
+            test_images, augment, annealed; as for `Recipe.with_changes`.
 
-    @classmethod
-    def open(cls, folder: Path) -> Run:
-        """Take a run up again: lock it, read it, and find its latest good checkpoint; nothing is written yet.
+    An interrupt (Ctrl-C, or a notebook's stop button) ends the step, writes a checkpoint and the weights, and raises
+    KeyboardInterrupt, whose message names the call that resumes the run. A second one stops at once.
 
-        Raises:
-            RunError: where there is no run, it is in use, or it has nothing to go on from, or another run's; says
-                what is wrong.
-        """
-        if not is_run(folder):
-            raise RunError(f"{folder}: there is no run here; `list runs` shows those that there are")
-        run = cls(folder, {}, {}, lock(folder))
-        with run._closed_on_error():
-            found = checkpoint.latest(folder / CHECKPOINTS)
-            if found:
-                path, run.found, faults = found
-                older = [old for old in checkpoint.paths(folder / CHECKPOINTS) if checkpoint.step_of(old) <
-                         checkpoint.step_of(path)]
-                run._good = [*reversed(older), path]
-                run._faults = faults
-            try:
-                run.record = record.read(folder)
-            except RunError as fault:
-                if run.found is None:
-                    raise RunError(f"{fault}, and there is no checkpoint: start the training anew") from fault
-                run.record = {**run.found.run, "resumed": []}
-                run.notices.append(f"{fault}; writing it anew from the checkpoint")
-            if found:
-                going_on.check_belongs(found[1], found[0], run.record)
-        return run
+    Raises:
+        TrainingDiverged: if the loss is NaN or infinite.
+        AlexnetMfError: if something cannot be done as asked; names the remedy. No run folder is left if no step was
+            taken.
+    """
+    _check_options(checkpoint_minutes, tensorboard)
+    if out is not None:
+        check_new(Path(out))
+    name = backend or models.default_backend()
+    network, values = models.find_weights(net, weights, seed=seed)
+    if dropout is not None:
+        network = spec.with_dropout(network, dropout)
+    check_takes_grey_images(network)
 
-    def go_on(self, session: dict[str, Any], over: bool = False) -> Snapshot | None:
-        """Make the folder ready to be written from where the run stands; what is no good is put aside, not lost.
+    def chosen(device: str) -> Recipe:
+        return (recipe if isinstance(recipe, Recipe) else choose_recipe(recipe, network, device)
+                ).with_changes(**changes)
 
-        Args:
-            session: what computes the run from here on, as for `create`.
-            over: nothing is left to be computed; the folder is mended, and no session added.
+    chosen("cpu")  # wrong values are reported before anything slow
+    watcher = _watcher(progress)
+    loaded = models.load(name, network, values, device, execution)
+    watcher.built(loaded)
+    images = load_images(data, data_dir, watcher.quiet)
+    final = chosen(loaded.model.device)
+    start = {"file": str(Path(weights).resolve()), "sha256": parameters.digest(values)} if weights else None
+    folder = RunFolder.create(
+        Path(out) if out is not None else new_folder(RUNS, name, network.name),
+        {"network": spec.as_dict(network), "spec_sha256": spec.fingerprint(network), "seed": seed,
+         "recipe": dataclasses.asdict(final), "data": images.origin, "data_name": images.name,
+         "data_sha256": images.digest(), "weights": start}, describe_session(loaded, command))
+    return _carry_out(Training(folder, loaded.model, images, final, seed), watcher, checkpoint_minutes, tensorboard)
 
-        Returns:
-            what to start from; None for the very beginning.
 
-        Raises:
-            RunError: where something cannot be read or written.
-        """
-        self.session = session
-        snapshot = None
-        if self.found:
-            snapshot, notices = going_on.carried(self.found, session)
-            self.notices += [] if over else notices
+def resume(run: Path | str, epochs: int | None = None, backend: str | None = None, *, device: str = "auto",
+           execution: Execution | None = None, data_dir: Path | str | None = None,
+           checkpoint_minutes: float = CHECKPOINT_MINUTES, tensorboard: bool = False, progress: Watcher | bool = True,
+           command: Sequence[str] = ("alexnet_mf.resume",), **expected: Any) -> TrainedRun:
+    """Resume a run from its last good checkpoint. The command line's `train` calls this function too.
+
+    Args:
+        run: run folder.
+        epochs: in all; a larger number prolongs the run.
+        backend: another backend continues from the weights; a notice names what is not carried over.
+        device, execution: for another backend, as for `build`; the run's own backend keeps its own.
+        data_dir, checkpoint_minutes, tensorboard, progress, command: as for `train`.
+        expected: other arguments of `train`. Each must have the value that the run has.
+
+    Raises:
+        RunError: if there is nothing to resume from, another process has the run, the images have changed, or an
+            argument contradicts the run.
+    """
+    _check_options(checkpoint_minutes, tensorboard)
+    watcher = _watcher(progress)
+    folder = RunFolder.open(Path(run))
+    try:
+        before = folder.last_session
+        name = backend or before["backend"]
+        previous = _recipe_of(folder.record)
+        _check_expected(folder, previous, expected)
+        if name == before["backend"]:
+            execution = _same_execution(folder, execution)
+            device = before["device"] if device == "auto" else device
+        loaded = models.load(name, folder.network, _starting_weights(folder), device, execution or AS_IT_COMES)
+        images = load_images(folder.record["data_name"], data_dir, watcher.quiet)
+        if images.digest() != folder.record["data_sha256"]:
+            raise RunError(f"{folder.path}: these are not the images of the run ({folder.record['data']}); name their "
+                           "folder with `data_dir`")
+        recipe = _with_epochs(folder, previous, epochs, images)
+        folder.record["recipe"] = dataclasses.asdict(recipe)
+        position = folder.checkpoint.snapshot.position if folder.checkpoint else loop.Position()
+        start = folder.resume(describe_session(loaded, command), len(position.epochs) >= recipe.epochs)
+        training = Training(folder, loaded.model, images, recipe, folder.record["seed"], start)
+        if not training.is_finished:
+            watcher.built(loaded)
+    except BaseException:
+        folder.close()
+        raise
+    return _carry_out(training, watcher, checkpoint_minutes, tensorboard)
+
+
+def load_run(folder: Path | str) -> TrainedRun:
+    """Read a run folder, in whatever state it is.
+
+    If run.json or metrics.jsonl is damaged, the last good checkpoint replaces it, and a notice says so. Nothing is
+    written; `resume` repairs the files.
+
+    Raises:
+        RunError: if there is no run, or no checkpoint to replace what is damaged.
+    """
+    folder = Path(folder)
+    if not record.is_run(folder):
+        raise RunError(f"{folder}: there is no run here; `alexnet_mf.list_runs()` lists the runs")
+    try:
+        run = record.read(folder)
+        session = record.last_session(run)
+    except RunError as fault:
+        checkpoint = _checkpoint(folder, fault)
+        run, session = checkpoint.run, checkpoint.session
+    try:
+        epochs = metrics.epochs(metrics.read(folder))
+        if len(epochs) < (run.get("closing") or {}).get("epochs", 0):
+            raise RunError(f"{folder / metrics.NAME}: is damaged: its last epochs are missing")
+    except RunError as fault:
+        epochs = _checkpoint(folder, fault).snapshot.position.epochs
+    return TrainedRun(folder, spec.from_dict(run["network"]), _recipe_of(run), run["seed"], session["backend"],
+                      record.summary(folder)["state"], epochs, run)
+
+
+def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, tensorboard_asked: bool) -> TrainedRun:
+    """Train, writing the run folder all the while, and leave it."""
+    folder, model, recipe = training.folder, training.model, training.recipe
+    for line in folder.notices:
+        warnings.warn(line, Notice, stacklevel=3)
+    try:
+        with watcher, Interrupt(watcher.stopping) as interrupt:
+            def on_progress(now: loop.Progress) -> None:
+                folder.progress(now)
+                with interrupt.deferred():
+                    watcher.progress(now)
+
+            def on_epoch(done: Epoch) -> None:
+                folder.epoch(done, model.export(), done.epoch * _steps(recipe, training.data))
+                with interrupt.deferred():
+                    watcher.epoch(done)
+
+            watcher.begin(training)
+            events = tensorboard_asked or ((folder.path / tensorboard.FOLDER).is_dir() and tensorboard.is_installed())
+            if events and not training.is_finished:
+                folder.write_events(training.start.position.number if training.start else 0)
+            result = loop.train(model, training.data.train, training.data.test, recipe, training.seed, on_progress,
+                                on_epoch, start=training.start, save=folder.save, save_seconds=60 * checkpoint_minutes,
+                                stop=lambda: watcher.should_stop() or interrupt.requested,
+                                on_evaluation=watcher.evaluation)
+            if result.finished:
+                folder.finish(result)
+            else:
+                folder.stop(model.export(), result)
+    except Exception as error:
+        if folder.is_new and not folder.has_steps and not isinstance(error, TrainingDiverged):
+            folder.discard()
         else:
-            self.notices.append(f"{self.folder}: was ended before its first checkpoint; beginning at the first step")
-        with self._writing(RECORD):
-            for place in (self.folder, self.folder / CHECKPOINTS):
-                place.mkdir(exist_ok=True)
-                files.remove_partial(place)
-            if not record.is_good(self.folder):
-                files.put_aside(self.folder / RECORD)
-        self._put_aside_checkpoints()
-        with self._writing(metrics.NAME):
-            self._log, notices = going_on.open_log(self.folder, self.found)
-            self.notices += notices
-        if snapshot:
-            with self._writing(WEIGHTS):
-                self.notices += self._weights.mend(snapshot)
-        if over:
-            self._draw()
-            return snapshot
-        step = snapshot.position.number if snapshot else 0
-        self.record["resumed"] = [*self.record.get("resumed", []), {**session, "step": step}]
-        self.tell("running")
-        return snapshot
+            folder.fail(str(error) if isinstance(error, AlexnetMfError) else repr(error))
+        raise
+    finally:
+        folder.close()
+    if interrupt.requested:
+        state = "finished" if result.finished else "stopped"
+        raise KeyboardInterrupt(f"{folder.path}: {state} after {len(result.losses)} steps; resume with "
+                                f"{how_to_resume(folder.path)}")
+    return dataclasses.replace(load_run(folder.path), result=result)
 
-    def write_events(self, step: int) -> None:
-        """Write TensorBoard events too, from this step on.
 
-        Raises:
-            RunError: where tensorboardX is missing, or the folder cannot be written.
-        """
-        board.check_installed()
-        with self._writing(board.FOLDER):
-            self._board = Board(self.folder, step)
+def describe_session(loaded: LoadedModel, command: Sequence[str]) -> dict[str, Any]:
+    """Return what computes a run, and where, as JSON values."""
+    values = {**conditions(command), **loaded.session()}
+    values["versions"] |= {"alexnet_mf": alexnet_mf.__version__, "python": platform.python_version()}
+    return dict(json.loads(json.dumps(values)))  # as it will be when it is read again: lists for tuples
 
-    def progress(self, now: Progress) -> None:
-        """Add a reading.
 
-        Raises:
-            RunError: where it cannot be written.
-        """
-        assert self._log is not None
-        with self._writing(metrics.NAME):
-            self._log.write(metrics.step_line(now))
-        if self._board:
-            with self._writing(board.FOLDER):
-                self._board.progress(now)
+def load_images(name: DatasetName, folder: Path | str | None, quiet: bool = False) -> Dataset:
+    """Load a dataset, with a download display unless quiet. A notice says so if it is not the one hoped for."""
+    images, why = load_dataset(name, Path(folder) if folder is not None else None,
+                               progress=DownloadDisplay("Fashion-MNIST", quiet))
+    if why:
+        warnings.warn(why, Notice, stacklevel=3)
+    return images
 
-    def epoch(self, done: Epoch, weights: Parameters, step: int) -> None:
-        """Add an epoch that is over: its line, its weights, and the picture.
 
-        Raises:
-            RunError: where something cannot be written.
-        """
-        assert self._log is not None
-        with self._writing(metrics.NAME):
-            self._log.write(metrics.epoch_line(done))
-        if self._board:
-            with self._writing(board.FOLDER):
-                self._board.epoch(done, step)
-        with self._writing(WEIGHTS):
-            self._weights.save(weights, step, done)
-        self._draw()
+def _check_options(minutes: float, tensorboard_asked: bool) -> None:
+    if not minutes > 0:
+        raise AlexnetMfError(f"`checkpoint_minutes` must be a number greater than 0, not {minutes!r}")
+    if tensorboard_asked:
+        tensorboard.check_installed()
 
-    def save(self, snapshot: Snapshot) -> None:
-        """Write a checkpoint, and remove those that it makes superfluous once it is whole.
 
-        Raises:
-            RunError: where it cannot be written: those before it stay; names the last one.
-        """
-        assert self._log is not None
-        with self._writing(metrics.NAME):
-            log = (self._log.size, self._log.sync())
-        with self._writing(CHECKPOINTS):
-            path = checkpoint.save(self.folder / CHECKPOINTS,
-                                   Checkpoint(snapshot, self.identity, self.session, log))
-            self._good = [*(old for old in self._good if old != path), path]
-            while len(self._good) > checkpoint.KEPT:
-                self._good.pop(0).unlink(missing_ok=True)
-            for old in checkpoint.superseded(self.folder / CHECKPOINTS, snapshot.position.number):
-                old.unlink(missing_ok=True)
+def _watcher(progress: Watcher | bool) -> Watcher:
+    if isinstance(progress, Watcher):
+        return progress
+    return TrainingDisplay() if progress else Watcher()
 
-    def stop(self, weights: Parameters, result: Result) -> None:
-        """The run was stopped, and is to go on another day.
 
-        Raises:
-            RunError: where something cannot be written.
-        """
-        if result.losses:
-            with self._writing(WEIGHTS):
-                self._weights.save(weights, len(result.losses))
-            self._draw()
-        self.tell("stopped", result)
+def _checkpoint(folder: Path, fault: RunError) -> Checkpoint:
+    """Return the last good checkpoint, with a notice, or raise the fault if there is none."""
+    latest = checkpoints.latest(folder / record.CHECKPOINTS)
+    if latest is None:
+        raise fault
+    warnings.warn(f"{fault}; the checkpoint {latest[0].name} replaces it", Notice, stacklevel=3)
+    return latest[1]
 
-    def finish(self, result: Result) -> None:
-        """The run is over. Of its checkpoints the last stays: with more epochs it can go on.
 
-        Raises:
-            RunError: where something cannot be written.
-        """
-        self.tell("finished", result)
-        with self._writing(CHECKPOINTS):
-            for path in self._good[:-1]:
-                path.unlink(missing_ok=True)
+def _recipe_of(run: Mapping[str, Any]) -> Recipe:
+    """Return the recipe in a run's record.
 
-    def fail(self, reason: str) -> None:
-        """The run ended by an error; the checkpoints stay. Where even this cannot be written, that is not told."""
-        with suppress(RunError):
-            self.tell("failed", reason=reason)
+    Raises:
+        RunError: if it is damaged.
+    """
+    try:
+        return Recipe.from_dict(run["recipe"])
+    except (TypeError, KeyError, AlexnetMfError) as error:
+        raise RunError(f"run.json: its recipe is damaged, or another version's ({error}); start a new run") from error
 
-    def tell(self, state: str, result: Result | None = None, reason: str | None = None) -> None:
-        """Write run.json.
 
-        Raises:
-            RunError: where it cannot be written.
-        """
-        if self._log is not None and state != "failed":
-            with self._writing(metrics.NAME):
-                self._log.sync()
-        self.record |= {"state": state, "reason": reason, "closing": record.closing(result) if result else None}
-        with self._writing(RECORD):
-            record.write(self.folder, self.record)
+def _steps(recipe: Recipe, data: Dataset) -> int:
+    """Return the number of steps per epoch."""
+    return -(-len(data.train.first(recipe.train_images)) // recipe.batch_size)
 
-    def close(self) -> None:
-        """Leave the folder to others."""
-        try:
-            if self._board is not None:
-                with suppress(OSError):
-                    self._board.close()
-                self._board = None
-            if self._log is not None:
-                with suppress(OSError):  # its lines are on the disk, or their loss has been told
-                    self._log.close()
-                self._log = None
-        finally:
-            if self._lock is not None:
-                self._lock.release()
-                self._lock = None
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What the run is, and how it began."""
-        return record.identity(self.record)
+def _check_expected(folder: RunFolder, recipe: Recipe, expected: Mapping[str, Any]) -> None:
+    """Check that arguments of `train` agree with a run.
 
-    @property
-    def last_checkpoint(self) -> Path | None:
-        """The latest that is known to be whole."""
-        return self._good[-1] if self._good else None
+    Raises:
+        RunError: if one does not; names it, both values, and the remedy.
+    """
+    run = folder.record
+    values = {"net": [folder.network.name], "seed": [run["seed"]], "recipe": [recipe.name],
+              "data": [run["data_name"], "auto"], "weights": [],
+              "dropout": [layer.rate for layer in folder.network.layers if isinstance(layer, Dropout)],
+              **{name: [value] for name, value in {**vars(recipe), **vars(recipe.sgd)}.items()
+                 if name not in ("name", "sgd")}}
+    for name, value in expected.items():
+        if name not in values:
+            raise RunError(f"{folder.path}: `resume` takes no `{name}`; leave it out")
+        if value not in values[name]:
+            own = " or ".join(dict.fromkeys(map(_text, values[name]))) or "its own"
+            raise RunError(f"{folder.path}: `{name}` is {own} in this run, not {_text(value)}; leave it out, or start "
+                           f"a new run with `weights={str(folder.path / WEIGHTS)!r}`")
 
-    def how_to_resume(self) -> str:
-        """The command that goes on."""
-        return f"alexnet-mf train --resume {shlex.quote(str(self.folder))}"
 
-    @property
-    def network(self) -> spec.Network:
-        """The network of the run."""
-        return spec.from_dict(self.record["network"])
+def _text(value: Any) -> str:
+    return ",".join(value) or "none" if isinstance(value, tuple) else str(value)
 
-    @cached_property
-    def _weights(self) -> WeightFiles:
-        return WeightFiles(self.folder, self.record["network"], self.record["seed"])
 
-    def _put_aside_checkpoints(self) -> None:
-        """Those that are no good get a name that no checkpoint has, until there is another as late."""
-        for path, fault in self._faults.items():
-            with self._writing(CHECKPOINTS):
-                aside = files.put_aside(path)
-            assert self.last_checkpoint is not None
-            self.notices.append(f"{self.folder / CHECKPOINTS}: {fault}; going on from the one before, "
-                                f"{self.last_checkpoint.name}" + (f"; it is {aside.name} until there is another as late"
-                                                                  if aside else ""))
+def _same_execution(folder: RunFolder, execution: Execution | None) -> Execution:
+    """Return the execution of the run's last session.
 
-    def _draw(self) -> None:
-        if self._curves:
-            picture = self._curves.png({self.folder.name: metrics.read(self.folder)})
-            with self._writing(CURVES):
-                files.write(self.folder / CURVES, picture)
+    Raises:
+        RunError: if another one is asked for.
+    """
+    before = folder.last_session
+    if execution is not None:
+        if execution.precision not in (None, before["precision"]):
+            raise RunError(f"{folder.path}: `precision` is {before['precision']} in this run, not "
+                           f"{execution.precision}; leave it out")
+        for setting, on in execution.speed.items():
+            if before["speed"].get(setting) is not on:
+                raise RunError(f"{folder.path}: the speed settings of a run are fixed; leave out `{setting}={on}`")
+    return Execution(before["precision"], before["speed"])
 
-    @contextmanager
-    def _writing(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            last = self.last_checkpoint
-            left = (f"the last good checkpoint is {last.name}: mend that, then go on with: {self.how_to_resume()}"
-                    if last else "there is no checkpoint yet")
-            raise RunError(f"{self.folder / what}: cannot be written ({error.strerror}); {left}") from error
 
-    @contextmanager
-    def _closed_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self.close()
-            raise
+def _with_epochs(folder: RunFolder, recipe: Recipe, epochs: int | None, data: Dataset) -> Recipe:
+    """Return the recipe with this number of epochs.
+
+    Raises:
+        RunError: if the run has taken steps that do not belong to that.
+    """
+    changed = recipe.with_changes(epochs=epochs)
+    if changed == recipe or folder.checkpoint is None:
+        return changed
+    position = folder.checkpoint.snapshot.position
+    begun = len(position.epochs) + (position.images > 0)
+    if changed.epochs < begun:
+        raise RunError(f"{folder.path}: has begun epoch {begun}; `epochs` must be at least that")
+    if recipe.annealed and position.number >= recipe.annealed_from(_steps(recipe, data)):
+        raise RunError(f"{folder.path}: has taken steps at the smaller learning rate of its end, so `epochs` cannot "
+                       f"change; start a new run with `weights={str(folder.path / WEIGHTS)!r}`")
+    return changed
+
+
+def _starting_weights(folder: RunFolder) -> Parameters:
+    """Return the checkpoint's weights, in float32. Without a checkpoint, return those that the run began with.
+
+    Raises:
+        RunError: if the file of these has changed.
+        AlexnetMfError: if it cannot be read any more.
+    """
+    if folder.checkpoint:
+        tensors = folder.checkpoint.snapshot.state.parameters
+        weights = {name: value.astype(np.float32) for name, value in tensors.items()}
+        parameters.check(weights, folder.network, str(folder.last_checkpoint))
+        return weights
+    source = folder.record["weights"]
+    if source is None:
+        return parameters.initialise(folder.network, folder.record["seed"])
+    weights = conversion.read(source["file"], folder.network).parameters
+    if parameters.digest(weights) != source["sha256"]:
+        raise RunError(f"{source['file']}: has changed since {folder.path} began with it; start a new run")
+    return weights

@@ -10,9 +10,10 @@ import pytest
 import safetensors.numpy
 
 from alexnet_mf import spec
+from alexnet_mf.conversion import read
 from alexnet_mf.errors import ParametersError, RunError, SpecError
 from alexnet_mf.spec import zoo
-from alexnet_mf.training.opened import backend_of, open_weights
+from alexnet_mf.training import record
 from alexnet_mf.weights import parameters
 
 
@@ -32,7 +33,7 @@ def same(found, expected):
 
 
 def test_a_run_has_last_and_best_weights(small, folder):
-    last, best = open_weights(folder), open_weights(folder, which="best")
+    last, best = read(folder), read(folder, which="best")
     assert last.network == small and last.metadata["step"] == 7
     assert last.path == folder / "weights.safetensors"
     assert same(last.parameters, parameters.initialise(small, 1))
@@ -40,47 +41,47 @@ def test_a_run_has_last_and_best_weights(small, folder):
 
 
 def test_a_file_is_opened_by_itself(small, folder):
-    assert same(open_weights(folder / "weights-best.safetensors").parameters, parameters.initialise(small, 2))
+    assert same(read(folder / "weights-best.safetensors").parameters, parameters.initialise(small, 2))
 
 
 def test_a_run_without_these_weights_says_which_there_are(folder):
     (folder / "weights-best.safetensors").unlink()
-    with pytest.raises(RunError, match=r"no weights-best.safetensors; take --weights last"):
-        open_weights(folder, which="best")
+    with pytest.raises(RunError, match=r"no weights-best.safetensors; use `which='last'`"):
+        read(folder, which="best")
     (folder / "weights.safetensors").unlink()
-    with pytest.raises(RunError, match=r"no weights.safetensors; a run has weights when its first epoch is over"):
-        open_weights(folder)
+    with pytest.raises(RunError, match=r"no weights\.safetensors; name a weights file, or a run that has finished"):
+        read(folder)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(RunError, match="there is no run here"):
-        open_weights(tmp_path)
+    with pytest.raises(RunError, match=r"has no weights\.safetensors; name a weights file, or a run"):
+        read(tmp_path)
 
 
 def test_another_programs_file_takes_a_network_by_name(tmp_path):
     path = tmp_path / "w.safetensors"
     safetensors.numpy.save_file(parameters.initialise(zoo.LENET5, 3), path)
-    with pytest.raises(ParametersError, match="its tensors fit lenet5 and lenet5-relu: name it with --net"):
-        open_weights(path)
-    assert open_weights(path, "lenet5").network is zoo.LENET5
+    with pytest.raises(ParametersError, match="its tensors fit lenet5 and lenet5-relu: name the network with `net`"):
+        read(path)
+    assert read(path, "lenet5").network is zoo.LENET5
     with pytest.raises(ParametersError, match=r"not the parameters of alexnet-28: missing conv3.weight; .*surplus fc4"):
-        open_weights(path, "alexnet-28")
+        read(path, "alexnet-28")
     with pytest.raises(SpecError, match="unknown network 'lenet'"):
-        open_weights(path, "lenet")
+        read(path, "lenet")
 
 
 def test_a_file_that_fits_nothing_says_so(tmp_path):
     path = tmp_path / "w.safetensors"
     safetensors.numpy.save_file({"features.0.weight": np.zeros((2, 2), np.float32)}, path)
-    with pytest.raises(ParametersError, match="does not say which network's weights it holds; name it with --net, or"):
-        open_weights(path)
+    with pytest.raises(ParametersError, match="does not name its network; name it with `net`, or"):
+        read(path)
 
 
 @pytest.mark.parametrize("network", [3, [], {"name": "x"}, {"name": "x", "input": [1, 28, 28], "layers": 3}])
 def test_a_network_that_is_none_is_refused(small, tmp_path, network):
     parameters.save(tmp_path / "w", parameters.initialise(small, 0), {"network": network})
-    with pytest.raises(ParametersError, match=r"w: its header does not describe a network .*name one with --net"):
-        open_weights(tmp_path / "w")
+    with pytest.raises(ParametersError, match=r"w: its header does not describe a network .*name one with `net`"):
+        read(tmp_path / "w")
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", "[" * 100_000, "3"], ids=["list", "half", "deep", "number"])
@@ -88,7 +89,7 @@ def test_metadata_that_is_no_object_is_refused(small, tmp_path, text):
     content = safetensors.numpy.save(parameters.initialise(small, 0), {"alexnet_mf": text})
     (tmp_path / "w").write_bytes(content)
     with pytest.raises(ParametersError, match="w: is damaged: its header's alexnet_mf is not the JSON"):
-        open_weights(tmp_path / "w")
+        read(tmp_path / "w")
 
 
 def test_of_many_surplus_tensors_some_are_named(small, tmp_path):
@@ -101,13 +102,13 @@ def test_of_many_surplus_tensors_some_are_named(small, tmp_path):
 
 
 def test_the_backend_of_a_run_is_the_one_that_had_it_last(folder):
-    assert backend_of(folder) is None
+    with pytest.raises(RunError):
+        record.read(folder)
     session = {"backend": "torch", "versions": {}, "settings": {}, "device": "cpu", "precision": "float32",
-               "without": [], "also": []}
-    record = {**session, "format": 1, "network": {"name": "small"}, "spec_sha256": "1", "seed": 5, "data": "drawn",
+               "speed": {}}
+    run = {**session, "format": 1, "network": {"name": "small"}, "spec_sha256": "1", "seed": 5, "data": "drawn",
               "recipe": {"epochs": 3, "sgd": {}}, "data_name": "synthetic", "data_sha256": "2", "weights": None,
               "state": "finished", "reason": None, "closing": None, "resumed": [session | {"backend": "mxnet"}]}
-    checksum = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-    (folder / "run.json").write_text(json.dumps(record | {"sha256": checksum}))
-    assert backend_of(folder) == "mxnet"
-    assert backend_of(folder / "weights.safetensors") is None
+    checksum = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
+    (folder / "run.json").write_text(json.dumps(run | {"sha256": checksum}))
+    assert record.last_session(record.read(folder))["backend"] == "mxnet"

@@ -1,4 +1,4 @@
-"""TensorBoard events, by tensorboardX: no framework is needed, and it is imported only when it is asked for."""
+"""TensorBoard events, by tensorboardX. It needs no framework, and is imported only when asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDER = "tensorboard"
 
 
 def is_installed() -> bool:
-    """Whether tensorboardX is here."""
+    """Return True if tensorboardX is installed."""
     try:
         return importlib.util.find_spec("tensorboardX") is not None
     except ValueError:  # marked as not to be imported
@@ -22,27 +22,27 @@ def is_installed() -> bool:
 
 
 def check_installed() -> None:
-    """Make sure, before the work, that there will be events.
+    """Check, before the work, that events can be written.
 
     Raises:
-        RunError: where tensorboardX is missing; says how to get it.
+        RunError: if tensorboardX is missing; says how to install it.
     """
     if not is_installed():
-        raise RunError("--tensorboard takes tensorboardX; pip install tensorboardX, or install alexnet_mf[tensorboard]")
+        raise RunError("`tensorboard` needs tensorboardX; pip install tensorboardX, or install alexnet_mf[tensorboard]")
 
 
-class Board:
+class Events:
     """Loss and accuracy by step, in a folder that TensorBoard reads."""
 
     def __init__(self, run: Path, step: int):
         """
         Args:
-            step: steps taken so far: what was told of later ones, before an interruption, is not shown any more.
+            step: steps taken so far. TensorBoard drops events of later steps, written before an interruption.
 
         Raises:
-            OSError: where the folder cannot be written; and so in all methods.
+            OSError: if the folder cannot be written; all methods raise it too.
         """
-        # Not SummaryWriter: it writes in a thread, and when that has met a full disk one waits for it for ever.
+        # Not SummaryWriter: it writes in a thread, and after a full disk one waits for that thread for ever.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
@@ -52,17 +52,17 @@ class Board:
                                        session_log=SessionLog(status=SessionLog.START)))
 
     def progress(self, now: Progress) -> None:
-        """Means over the epoch so far."""
+        """Add the means over the epoch so far."""
         self._add((now.epoch - 1) * now.steps + now.step, {
             "loss/train": now.loss, "accuracy/train": now.train_accuracy, "images_per_second": now.images_per_second})
 
     def epoch(self, done: Epoch, step: int) -> None:
-        """What the test images showed, and everything to the disk."""
+        """Add the test figures, and write everything to the disk."""
         self._add(step, {"loss/test": done.test_loss, "accuracy/test": done.test_accuracy})
         self._writer.flush()
 
     def close(self) -> None:
-        """Everything to the disk."""
+        """Write everything to the disk."""
         self._writer.close()
 
     def _add(self, step: int, values: dict[str, float]) -> None:

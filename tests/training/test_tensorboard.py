@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alexnet_mf.errors import RunError
-from alexnet_mf.training import board
+from alexnet_mf.training import tensorboard
 from alexnet_mf.training.loop import Epoch, Progress
 
 
@@ -32,7 +32,7 @@ def scalars(folder: Path) -> list[tuple[int, str, float]]:
 
 def test_readings_and_epochs_are_events_by_step(tmp_path):
     pytest.importorskip("tensorboardX")
-    written = board.Board(tmp_path, 0)
+    written = tensorboard.Events(tmp_path, 0)
     written.progress(Progress(1, 2, 1, 5, 2.0, 0.25, float("nan"), float("nan")))
     written.progress(Progress(2, 2, 3, 5, 1.0, 0.5, 8.0, 1.0))
     written.epoch(Epoch(2, 1.0, 0.5, 0.75, 0.625), 10)
@@ -46,7 +46,7 @@ def test_a_run_that_goes_on_hides_what_came_after_its_checkpoint(tmp_path):
     """TensorBoard leaves out what an earlier file told of steps from this one on; and no file is overwritten."""
     pytest.importorskip("tensorboardX")
     for step in (0, 7):
-        written = board.Board(tmp_path, step)
+        written = tensorboard.Events(tmp_path, step)
         written.epoch(Epoch(1, 1.0, 0.5, 0.75, 0.625), 10)
         written.close()
     starts = [event for event in events(tmp_path / "tensorboard") if event.HasField("session_log")]
@@ -57,4 +57,4 @@ def test_a_run_that_goes_on_hides_what_came_after_its_checkpoint(tmp_path):
 def test_without_tensorboardx_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(RunError, match="pip install tensorboardX"):
-        board.check_installed()
+        tensorboard.check_installed()

@@ -13,10 +13,12 @@ import pytest
 
 from alexnet_mf import backends
 from alexnet_mf.backends.contract import Sgd
-from alexnet_mf.cli import progress as shown
-from alexnet_mf.cli.progress import DownloadDisplay, ImagesDisplay, TrainingDisplay, fitted
 from alexnet_mf.data import LabelledImages
+from alexnet_mf.instruments import progress as shown
+from alexnet_mf.instruments.progress import DownloadDisplay, ImagesDisplay, fitted
+from alexnet_mf.training import display as training_display
 from alexnet_mf.training import loop
+from alexnet_mf.training.display import TrainingDisplay
 from alexnet_mf.training.loop import Epoch, Progress
 from alexnet_mf.training.recipe import Recipe
 from alexnet_mf.weights import parameters
@@ -52,7 +54,8 @@ def terminal(monkeypatch):
 def clock(monkeypatch):
     """The displays' time, which a test moves."""
     made = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(shown, "time", SimpleNamespace(perf_counter=lambda: made.now))
+    for module in (shown, training_display):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: made.now))
     return made
 
 
@@ -100,9 +103,9 @@ def test_no_colour_where_none_is_wanted(terminal, environment, colour):
     screen = terminal(80, **environment)
     with TrainingDisplay(quiet=False) as display:
         display.progress(at(50))
-        display.epoch(Epoch(1, 2.0, 0.25, 1.9, 0.3), 2)
+        display.epoch(Epoch(1, 2.0, 0.25, 1.9, 0.3))
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]", screen.getvalue())) is colour
-    assert "epoch 1/2: loss 2.000, train acc 0.250, test acc 0.300" in screen.text
+    assert ": loss 2.000, train acc 0.250, test acc 0.300" in screen.text
 
 
 def test_lines_from_any_thread_are_whole_and_above_the_bar(terminal):
@@ -160,7 +163,7 @@ def test_quiet_shows_nothing(capsys, monkeypatch, make):
         if isinstance(display, TrainingDisplay):
             display.progress(at(1))
             display.evaluation(3, 9)
-            display.epoch(Epoch(1, 2.0, 0.25, 1.9, 0.3), 2)
+            display.epoch(Epoch(1, 2.0, 0.25, 1.9, 0.3))
         elif isinstance(display, ImagesDisplay):
             display.done(3)
         else:

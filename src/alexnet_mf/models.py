@@ -1,0 +1,106 @@
+"""Build a network natively in a framework, with weights from anywhere."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf import backends, conversion
+from alexnet_mf.backends import loading
+from alexnet_mf.backends.contract import Backend, Model, find_precision
+from alexnet_mf.backends.execution import AS_IT_COMES, Execution
+from alexnet_mf.conversion import Source, Which
+from alexnet_mf.errors import Notice
+from alexnet_mf.spec import Network, zoo
+from alexnet_mf.spec.toml import find_network
+from alexnet_mf.weights import parameters
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A network with its weights, built in a backend."""
+
+    backend: Backend
+    model: Model[Any]
+    execution: Execution
+
+    def title(self) -> str:
+        """Return what computes: `alexnet in torch 2.14.0 on cpu`."""
+        versions = " ".join(f"{library} {version}" for library, version in self.backend.versions().items())
+        return f"{self.model.network.name} in {versions} on {self.model.device}"
+
+    def session(self) -> dict[str, Any]:
+        """Return what computes, as JSON values."""
+        return {"backend": self.backend.name, "versions": self.backend.versions(), "settings": self.backend.settings(),
+                "device": self.model.device, "speed": dict(sorted(self.execution.speed.items())),
+                "precision": find_precision(self.backend, self.model.device, self.execution.precision)}
+
+
+def default_backend() -> str:
+    """Return the first installed framework, and say so in a notice.
+
+    Raises:
+        BackendUnavailable: if none is installed; says how to install one.
+    """
+    name = backends.default()
+    warnings.warn(f"using `backend={name!r}`, the first installed of {', '.join(backends.FRAMEWORKS)}", Notice,
+                  stacklevel=3)
+    return name
+
+
+def find_weights(net: Network | str | None = None, weights: Source | None = None, *, which: Which = "last",
+                 seed: int = 0) -> tuple[Network, Mapping[str, NDArray[np.float32]]]:
+    """Return the network and its parameters. The arguments are those of `build`."""
+    if isinstance(weights, (str, Path)):
+        source = conversion.read(weights, net, which)
+        return source.network, source.parameters
+    network = net if isinstance(net, Network) else find_network(net or zoo.ALEXNET.name)
+    if weights is None:
+        return network, parameters.initialise(network, seed)
+    parameters.check(weights, network)
+    return network, weights
+
+
+def load(backend: str, network: Network, values: Mapping[str, NDArray[np.float32]], device: str = "auto",
+         execution: Execution = AS_IT_COMES) -> LoadedModel:
+    """Import a backend, and build the network in it.
+
+    Raises:
+        BackendUnavailable: as for `build`.
+    """
+    framework, execution = loading.load(backend, execution)
+    return LoadedModel(framework, framework.build(network, values, device, execution), execution)
+
+
+def build(net: Network | str | None = None, backend: str | None = None, *, weights: Source | None = None,
+          which: Which = "last", seed: int = 0, device: str = "auto",
+          execution: Execution = AS_IT_COMES) -> Model[Any]:
+    """Build a network natively in a framework.
+
+    Args:
+        net: a network's name, a .toml file or a `Network`. Without it `weights` name the network, else it is `alexnet`.
+        backend: `torch`, `tensorflow`, `mxnet` or `numpy`; without it the first framework that is installed.
+        weights: canonical parameters, a run folder, or a file of any format that `convert` reads. Without them the
+            weights are drawn from `seed`.
+        which: the weights to take from a run folder: `last`, or `best` (highest test accuracy).
+        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+        execution: precision and speed settings.
+
+    Returns:
+        The model: `place` puts images on its device, `logits` classifies them, `outputs` returns every layer's output,
+        `gradients` the loss and its gradients, `export` the canonical weights. See `backends.contract.Model`.
+
+    Raises:
+        BackendUnavailable: if the backend, device, precision or setting is missing; names the line that installs it,
+            or what there is.
+        ParametersError: if the weights are damaged, or another network's; names every tensor at fault.
+    """
+    name = backend or default_backend()
+    network, values = find_weights(net, weights, which=which, seed=seed)
+    return load(name, network, values, device, execution).model

@@ -1,0 +1,97 @@
+"""Watch a training: the base class for watchers, and the display that is one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from alexnet_mf.instruments.progress import Display, pace
+from alexnet_mf.instruments.units import duration
+from alexnet_mf.models import LoadedModel
+from alexnet_mf.training.loop import Epoch, Progress
+
+if TYPE_CHECKING:
+    from alexnet_mf.training.run import Training
+
+
+class Watcher:
+    """Receives what happens in a training. Override the methods of interest; these do nothing.
+
+    A training enters its watcher before the first step and leaves it after the last.
+    """
+
+    quiet = True
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def built(self, loaded: LoadedModel) -> None:
+        """The model is built; the dataset is not loaded yet."""
+
+    def begin(self, training: Training) -> None:
+        """The run folder is ready; the first step comes next."""
+
+    def progress(self, now: Progress) -> None:
+        """The metrics were read, about once a second: loss and accuracy so far, images per second, the time left."""
+
+    def evaluation(self, done: int, images: int) -> None:
+        """Within an evaluation, `done` of `images` test images are done."""
+
+    def epoch(self, done: Epoch) -> None:
+        """An epoch has finished, with these closing figures."""
+
+    def should_stop(self) -> bool:
+        """Return True to stop after this step. The run can be resumed."""
+        return False
+
+    def stopping(self) -> None:
+        """Ctrl-C came; the training ends this step and saves."""
+
+
+class TrainingDisplay(Display, Watcher):
+    """Shows each epoch's steps, then its evaluation, and a line that stays after it."""
+
+    def __init__(self, quiet: bool = False):
+        Display.__init__(self, quiet)
+        self._epoch, self._epochs, self._trained = "epoch 1", 0, ["first step ..."]
+        self._evaluation_start = 0.0
+        if self.bar:
+            self.bar.update(self.task, total=1, label=self._epoch, figures=self._trained[0])
+
+    def begin(self, training: Training) -> None:
+        """Show the data, the recipe and the run folder."""
+        self._epochs = training.recipe.epochs
+        if not self.quiet:
+            self.line(f"{training.data.origin}: {training.recipe.describe()}")
+            self.line(f"run folder: {training.folder.path}")
+
+    def progress(self, now: Progress) -> None:
+        """Show where the training is."""
+        self._epoch = f"epoch {now.epoch}/{now.epochs}"
+        self._trained = figures = [f"loss {now.loss:.3f}", f"train acc {now.train_accuracy:.3f}"]
+        if now.images_per_second > 0:  # not a number until the second step
+            self._trained = [*figures, f"{now.images_per_second:.1f} images/s"]
+            figures = [*self._trained, f"{duration(now.seconds_left)} left"]
+        self.show(self._epoch, now.step, now.steps, figures, (3, 0, 1, 2) if len(figures) == 4 else (0, 1),
+                  f"{self._epoch}, step {now.step}/{now.steps}")
+
+    def evaluation(self, done: int, images: int) -> None:
+        """Show the progress of an evaluation, which may take minutes, beside the figures of the training."""
+        if not done:
+            self._evaluation_start = time.perf_counter()
+        left = pace(done, images, time.perf_counter() - self._evaluation_start, "images")[1:]
+        figures = [*self._trained, f"evaluating {done:,} of {images:,}", *left]
+        trained = len(self._trained)
+        self.show(self._epoch, done, images, figures, [*range(trained, len(figures)), *range(trained)])
+
+    def epoch(self, done: Epoch) -> None:
+        """Write a line that stays."""
+        if not self.quiet:
+            self.line(f"epoch {done.epoch}/{self._epochs}: {done.describe()}")
+
+    def stopping(self) -> None:
+        """Say that the training is about to stop."""
+        self.warn("Ctrl-C: ending this step and saving; once more stops at once")
