@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from PIL import Image
 
 import alexnet_mf
-from alexnet_mf import Execution, Watcher, cli, spec
+from alexnet_mf import Execution, Watcher, api, cli, spec
 from alexnet_mf.backends import loading
 from alexnet_mf.backends.numpy.backend import NumpyModel
 from alexnet_mf.backends.numpy.trainer import NumpyTrainer
@@ -470,3 +471,48 @@ else:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb not in ("list", "plot")]
+                         + ["list_backends", "list_networks", "list_runs", "plot_curves", "plot_filters", "resume"])
+def test_the_api_has_a_documented_function_for_every_verb(verb):
+    assert verb in api.__all__ and getattr(api, verb).__doc__
+    for name in alexnet_mf.__all__:
+        assert getattr(alexnet_mf, name) is getattr(api, name)
+
+
+# predict, evaluate, plot: as the command line's verbs
+
+
+@pytest.fixture
+def run(small) -> alexnet_mf.TrainedRun:
+    return alexnet_mf.train(small, "numpy", **SHORT, out="run")
+
+
+def test_evaluate_gives_the_runs_own_figures(run, capsys):
+    report = alexnet_mf.evaluate("run", test_images=16, progress=False)
+    assert report.evaluation.loss == pytest.approx(run.epochs[-1].test_loss)
+    assert report.evaluation.accuracy == run.epochs[-1].test_accuracy
+    assert (report.used.loaded.backend.name, len(report.test), report.evaluation.images) == ("numpy", 16, 16)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_predict_names_what_it_reads_and_what_it_cannot(run, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    Image.fromarray(synthetic.load(0).test.images[0]).save("picture.png")
+    with pytest.warns(UserWarning, match="text.png: is neither a PNG nor a JPEG picture"):
+        report = api.predict("run", ["picture.png", "text.png"], top=2, progress=False)
+    assert [len(answer.labels) for answer in report.predictions] == [2]
+    assert [fault.name for fault in report.unreadable] == ["text.png"]
+    with pytest.raises(AlexnetMfError, match="`classes` has 1 names, but small has 10 classes"):
+        api.predict("run", ["picture.png"], classes=["one"])
+
+
+@pytest.mark.parametrize("source", ["run", "run/weights.safetensors", "w.npz"])
+def test_filters_are_drawn_from_weights_of_any_format(run, small, source):
+    alexnet_mf.convert("run", "w.npz")
+    first = alexnet_mf.plot_filters(source, "f.png", net=small if source == "w.npz" else None)
+    assert (first.network, len(first.weights)) == ("small", 8)
+    alexnet_mf.plot_curves(["run"], "c.png")
+    for name in ("f.png", "c.png"):
+        assert Path(name).read_bytes().startswith(b"\x89PNG")

@@ -4,8 +4,9 @@
     model = run.build(backend="mxnet")
     logits = model.logits(model.place(images, labels), batch_size=128)
 
-All names are reached as `alexnet_mf.NAME`. A framework is imported when its backend is first used. Errors are the
-package's own, of `alexnet_mf.errors`; they name arguments in backticks.
+All names are in `alexnet_mf.api`; those that are not the name of a module are in `alexnet_mf` too. A framework is
+imported when its backend is first used. Errors are the package's own, of `alexnet_mf.errors`; they name arguments in
+backticks.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from typing import Any
 from alexnet_mf import backends, conversion, evaluation, files, models, spec
 from alexnet_mf import predict as prediction
 from alexnet_mf.analysis import filters
+from alexnet_mf.analysis.filters import Filters
+from alexnet_mf.analysis.run import analyze
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
+from alexnet_mf.bench.run import bench
 from alexnet_mf.conversion import FORMATS, Conversion, Weights, Which, convert
 from alexnet_mf.data import Dataset, DatasetName, LabelledImages
 from alexnet_mf.data.pictures import Preparation, Unreadable
@@ -28,9 +32,11 @@ from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, RunErr
 from alexnet_mf.evaluation import Evaluation, check_takes_grey_images
 from alexnet_mf.instruments.progress import ImagesDisplay
 from alexnet_mf.models import LoadedModel, build
+from alexnet_mf.parity.run import parity
 from alexnet_mf.predict import Prediction
 from alexnet_mf.shapes import ShapeReport, shapes
 from alexnet_mf.spec import Network, arithmetic, toml, zoo
+from alexnet_mf.sweep.run import sweep
 from alexnet_mf.training import metrics, record
 from alexnet_mf.training.display import TrainingDisplay, Watcher
 from alexnet_mf.training.folder import RUNS
@@ -40,8 +46,9 @@ from alexnet_mf.weights import parameters
 
 __all__ = [
     "Conversion", "EvaluationReport", "Execution", "PredictionReport", "Recipe", "ShapeReport", "TrainedRun",
-    "TrainingDisplay", "UsedWeights", "Watcher", "build", "convert", "evaluate", "list_backends", "list_networks",
-    "list_runs", "load_run", "plot_curves", "plot_filters", "predict", "resume", "shapes", "train"]
+    "TrainingDisplay", "UsedWeights", "Watcher", "analyze", "bench", "build", "convert", "evaluate",
+    "list_backends", "list_networks", "list_runs", "load_run", "parity", "plot_curves", "plot_filters", "predict",
+    "resume", "shapes", "sweep", "train"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +200,7 @@ def plot_curves(runs: Iterable[Path | str], path: Path | str) -> None:
     _save_picture(path, "alexnet_mf.plots.curves", lines)
 
 
-def plot_filters(source: Path | str, path: Path | str, *, net: Network | str | None = None) -> filters.Filters:
+def plot_filters(source: Path | str, path: Path | str, *, net: Network | str | None = None) -> Filters:
     """Draw the filters of the first convolution into a PNG file, and return them.
 
     Args:
