@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import fcntl
 import importlib.metadata
 import json
@@ -31,7 +32,8 @@ from console import Outcome, assert_one_line
 import alexnet_mf
 from alexnet_mf import backends, cli, conversion, data, spec
 from alexnet_mf.backends.numpy.backend import NumpyModel
-from alexnet_mf.errors import DataError
+from alexnet_mf.cli import output
+from alexnet_mf.errors import AlexnetMfError, DataError
 from alexnet_mf.instruments.units import duration
 from alexnet_mf.spec import zoo
 from alexnet_mf.training.recipe import BOOK, QUICK, choose_recipe
@@ -550,6 +552,22 @@ def test_json_tells_the_conditions_and_the_figures(command, small_alexnet, tmp_p
     assert CLOSING.search(outcome.out).groups() == (
         f"{last['loss']:.3f}", f"{last['train_accuracy']:.3f}", f"{last['test_accuracy']:.3f}",
         f"{report['images_per_second']:.1f}", "cpu")
+
+
+@pytest.mark.parametrize("write", [lambda path: output.write_json(path, [1]), lambda path: output.write_text(path, "1"),
+                                   lambda path: output.write_picture(path, b"1")], ids=["json", "text", "picture"])
+def test_a_result_is_written_whole_or_not_at_all(failing_os, tmp_path, write):
+    """The disk is full in the middle of the file; what was there stays."""
+    path = tmp_path / "result"
+    path.write_bytes(b"before")
+    recorded = failing_os()
+    write(str(path))
+    path.write_bytes(b"before")
+    failing_os(recorded.calls.index("write"), errno.ENOSPC)
+    with pytest.raises(AlexnetMfError, match="result: cannot be written"):
+        write(str(path))
+    failing_os()
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("result", b"before")]
 
 
 def test_training_in_another_precision_and_without_a_speed_setting(command, small_alexnet, backend_name):
