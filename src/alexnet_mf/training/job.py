@@ -17,9 +17,9 @@ import numpy as np
 
 import alexnet_mf
 from alexnet_mf import conversion, spec
-from alexnet_mf.backends.common import upsampling_factor
 from alexnet_mf.backends.contract import Backend, Model, Sgd, find_precision
 from alexnet_mf.backends.execution import Execution
+from alexnet_mf.backends.inputs import upsampling_factor
 from alexnet_mf.data import Dataset
 from alexnet_mf.errors import AlexnetMfError, DataError, RunError
 from alexnet_mf.instruments.machine import conditions
