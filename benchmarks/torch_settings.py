@@ -87,9 +87,8 @@ class Comparison:
         return ceiling.amount / statistics.median(times)
 
     def build(self, precision: str, settings: str) -> Any:
-        also = frozenset(settings.split("+")) if settings else frozenset[str]()
-        off = frozenset(SPEED[self.device.partition(":")[0]]) - also
-        return self.backend.build(self.network, self.weights, self.device, Execution(precision, off, also))
+        speed = {name: name in settings.split("+") for name in SPEED[self.device.partition(":")[0]]}
+        return self.backend.build(self.network, self.weights, self.device, Execution(precision, speed))
 
     def update(self, model: Any, batch_size: int) -> dict[str, np.ndarray]:
         """Return what the first steps change, by parameter."""

@@ -122,7 +122,7 @@ DIRECTIONS = {
     "alexnet_mf.backends": {"backends.registry"},
     "alexnet_mf.backends.registry": {"errors"},
     "alexnet_mf.data.augmentation": {"errors"},
-    "alexnet_mf.backends.common": {"errors", "spec"},
+    "alexnet_mf.backends.inputs": {"errors", "spec"},
     "alexnet_mf.backends.execution": {"errors"},
     "alexnet_mf.backends.contract": {"errors", "spec", "spec.layers", "spec.arithmetic", "weights.parameters",
                                      "data.augmentation", "backends.execution"},
@@ -147,7 +147,7 @@ def test_a_backend_imports_itself_and_what_lies_below_base(backend):
     assert own
     below = {f"alexnet_mf.{name}" for name in (
         "errors", "spec", "spec.layers", "spec.zoo", "spec.arithmetic", "weights", "weights.parameters", "data",
-        "data.augmentation", "backends.contract", "backends.capabilities", "backends.common", "backends.execution",
+        "data.augmentation", "backends.contract", "backends.capabilities", "backends.inputs", "backends.execution",
         "backends.allocator")}
     for name in own:
         foreign = {imported for imported in package_imports(name) - below - {"alexnet_mf", "alexnet_mf.backends"}
@@ -177,7 +177,7 @@ def test_training_and_data_know_no_backend_but_the_contract():
     for name in FILES:
         if within(name, "alexnet_mf.training"):
             reached = {module for module in package_imports(name) if within(module, "alexnet_mf.backends")}
-            allowed = {f"alexnet_mf.backends{part}" for part in ("", ".contract", ".common", ".execution")}
+            allowed = {f"alexnet_mf.backends{part}" for part in ("", ".contract", ".inputs", ".execution")}
             assert reached <= allowed, name
         if within(name, "alexnet_mf.data"):
             assert not [module for module in package_imports(name)

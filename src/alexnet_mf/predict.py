@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.common import upsampling_factor
 from alexnet_mf.backends.contract import Model
+from alexnet_mf.backends.inputs import upsampling_factor
 from alexnet_mf.data import FASHION_CLASSES
 from alexnet_mf.data.pictures import Picture, Preparation, Unreadable, pictures
 from alexnet_mf.errors import DataError

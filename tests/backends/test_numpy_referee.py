@@ -12,8 +12,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from alexnet_mf.backends import load
-from alexnet_mf.backends.common import PIXEL_SCALE
 from alexnet_mf.backends.contract import Sgd
+from alexnet_mf.backends.inputs import PIXEL_SCALE
 from alexnet_mf.backends.numpy import layers, trainer, weights
 from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.backends.numpy.network import NumpyNetwork, build

@@ -1,12 +1,19 @@
-"""The C library's memory allocator, told to keep large blocks."""
+"""The memory of this process: the blocks that its allocator keeps, and the garbage of finished trainings."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """From glibc's malloc.h."""
+LARGE_BYTES = 2**23
+"""Size of the parameters above which a backend collects garbage before it builds the network."""
 
 
 def keep_large_blocks() -> bool:
@@ -24,3 +31,13 @@ def keep_large_blocks() -> bool:
     if mallopt is None:
         return False
     return all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, -1)])
+
+
+def collect_garbage(parameters: Mapping[str, NDArray[np.float32]]) -> None:
+    """Free earlier models before a large one is built.
+
+    The objects of a Keras or Gluon model refer to each other, so only Python's collector frees them, and it counts
+    objects, not their bytes. It takes about 0.3 s, too long for a small network.
+    """
+    if sum(value.nbytes for value in parameters.values()) > LARGE_BYTES:
+        gc.collect()

@@ -11,9 +11,9 @@ import numpy as np
 
 from alexnet_mf import backends, spec
 from alexnet_mf.backends.capabilities import Ceiling, measurable, measurable_model
-from alexnet_mf.backends.common import upsampling_factor
 from alexnet_mf.backends.contract import Sgd, find_device
 from alexnet_mf.backends.execution import Execution, speed_settings
+from alexnet_mf.backends.inputs import upsampling_factor
 from alexnet_mf.bench import measure
 from alexnet_mf.bench.measure import Timer
 from alexnet_mf.bench.plan import CEILINGS, OURS, work

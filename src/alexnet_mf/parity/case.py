@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf import data
-from alexnet_mf.backends.common import upsampling_factor
 from alexnet_mf.backends.contract import Sgd
+from alexnet_mf.backends.inputs import upsampling_factor
 from alexnet_mf.errors import DataError
 from alexnet_mf.spec import Network
 from alexnet_mf.weights import parameters

@@ -11,8 +11,8 @@ from mxnet import autograd, gluon
 from mxnet.gluon import nn
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.common import PIXEL_SCALE, check_inputs, dropout_seed
 from alexnet_mf.backends.contract import RATE_INSIDE, Sgd, StepMetrics, Trainer, TrainerState
+from alexnet_mf.backends.inputs import PIXEL_SCALE, check_inputs, dropout_seed
 from alexnet_mf.backends.mxnet import weights
 from alexnet_mf.backends.mxnet.augment import augment
 from alexnet_mf.data.augmentation import Draws, draw

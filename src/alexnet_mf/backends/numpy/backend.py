@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
-from alexnet_mf.backends.common import random_bytes, random_matrices
 from alexnet_mf.backends.contract import Backend, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
+from alexnet_mf.backends.inputs import random_bytes, random_matrices
 from alexnet_mf.backends.numpy import formats, weights
 from alexnet_mf.backends.numpy import network as native
 from alexnet_mf.backends.numpy.layers import Array

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.common import PIXEL_SCALE, check_inputs, dropout_seed
 from alexnet_mf.backends.contract import RATE_INSIDE, Sgd, StepMetrics, Trainer, TrainerState
+from alexnet_mf.backends.inputs import PIXEL_SCALE, check_inputs, dropout_seed
 from alexnet_mf.backends.tensorflow import weights
 from alexnet_mf.backends.tensorflow.augment import SPECIFICATION, augment, tensors
 from alexnet_mf.data.augmentation import Draws, draw

@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from alexnet_mf.backends.allocator import keep_large_blocks
 from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
-from alexnet_mf.backends.common import dropout_seed, random_bytes, random_matrices
 from alexnet_mf.backends.contract import Backend, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
+from alexnet_mf.backends.inputs import dropout_seed, random_bytes, random_matrices
 from alexnet_mf.backends.torch import formats, memory, weights
 from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch.augment import place as place_draws

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from alexnet_mf.backends.common import PIXEL_SCALE, check_inputs, dropout_seed
 from alexnet_mf.backends.contract import RATE_OUTSIDE, Sgd, StepMetrics, Trainer, TrainerState
+from alexnet_mf.backends.inputs import PIXEL_SCALE, check_inputs, dropout_seed
 from alexnet_mf.backends.torch import weights
 from alexnet_mf.backends.torch.augment import PlacedDraws, augment
 from alexnet_mf.backends.torch.augment import place as place_draws

@@ -1,9 +1,7 @@
-"""What all backends do alike: the scale of pixels, the check of what they are fed, the seeds of dropout masks."""
+"""Inputs that NumPy prepares alike for all backends: images and the scale of their pixels, seeds, random operands."""
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,16 +11,14 @@ from alexnet_mf.errors import DataError
 from alexnet_mf.spec import Network
 
 PIXEL_SCALE = np.float32(1 / 255)
-"""Grey levels to [0, 1] by one float32 multiplication: frameworks and compilers divide differently."""
-LARGE_BYTES = 2**23
-"""Size of the parameters above which a backend collects garbage before it builds the network."""
+"""Gray levels to [0, 1] by one float32 multiplication: frameworks and compilers divide differently."""
 
 
 def dropout_seed(seed: int, step: int) -> int:
-    """The 32-bit seed of one step's dropout masks.
+    """Return the 32-bit seed of one step's dropout masks.
 
-    A function of (seed, step), so that a run can go on where it stopped; and a hash, because MXNet's streams of seeds
-    that lie close together overlap (s + 1 shifts the mask of s by 127/1024 of the tensor).
+    It is a function of (seed, step), so that a stopped run can resume, and a hash, because MXNet's streams of
+    neighboring seeds overlap (s + 1 shifts the mask of s by 127/1024 of the tensor).
     """
     return int(np.random.SeedSequence(seed, spawn_key=(step,)).generate_state(1, np.uint32)[0])
 
@@ -44,7 +40,7 @@ def random_bytes(count: int) -> NDArray[np.uint8]:
 
 
 def upsampling_factor(image: tuple[int, ...], network: Network) -> int:
-    """How many times larger than a grey image (height, width) the network's input is, the same in height and width.
+    """Return how many times larger the network's input is than a gray image (height, width), in both directions.
 
     Raises:
         DataError: unless it is 1, 2, 4 or 8: only then are the interpolated pixels exact in float32.
@@ -61,10 +57,10 @@ def upsampling_factor(image: tuple[int, ...], network: Network) -> int:
 
 
 def check_inputs(inputs: NDArray[Any], labels: NDArray[np.int64], network: Network) -> None:
-    """Make sure that these are what `Model.place` takes.
+    """Make sure that `Model.place` accepts these images and labels.
 
     Raises:
-        DataError: says what was given and what the network takes.
+        DataError: states the input and what the network takes.
     """
     if inputs.ndim == 3 and inputs.dtype == np.uint8:
         upsampling_factor(inputs.shape[1:], network)
@@ -75,13 +71,3 @@ def check_inputs(inputs: NDArray[Any], labels: NDArray[np.int64], network: Netwo
         raise DataError(f"{len(inputs)} images need as many labels, not {labels.shape}")
     if labels.size and not 0 <= labels.min() <= labels.max() < network.classes:
         raise DataError(f"labels must lie in 0..{network.classes - 1}, not {labels.min()}..{labels.max()}")
-
-
-def collect_garbage(parameters: Mapping[str, NDArray[np.float32]]) -> None:
-    """Free earlier models before a large one is built.
-
-    The objects of a Keras or Gluon model refer to each other, so only Python's collector frees them, and it counts
-    objects, not their bytes. It takes about 0.3 s, too long for a small network.
-    """
-    if sum(value.nbytes for value in parameters.values()) > LARGE_BYTES:
-        gc.collect()
