@@ -20,7 +20,12 @@ def marks(file: str, name: str) -> tuple[str, str]:
     whole = [ast.unparse(node) for node in function.decorator_list if not isinstance(node, ast.Call)]
     whole += [ast.unparse(node.value) for node in module.body
               if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"]
-    return " ".join(whole), " ".join(ast.unparse(node) for node in function.decorator_list)
+    names = {node.id for decorator in function.decorator_list for node in ast.walk(decorator)
+             if isinstance(node, ast.Name)}
+    cases = [ast.unparse(node) for node in function.decorator_list]
+    cases += [ast.unparse(node.value) for node in module.body
+              if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in names]
+    return " ".join(whole), " ".join(cases)
 
 
 @pytest.mark.parametrize(("file", "name", "command", "more"), ROWS, ids=[name for _, name, _, _ in ROWS])

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from alexnet_mf import backends, data, spec
 from alexnet_mf.backends.contract import Backend
 from alexnet_mf.parity.case import Case, make_case
 from alexnet_mf.parity.measure import TIERS
-from alexnet_mf.spec import Network, zoo
+from alexnet_mf.spec import Network, arithmetic, zoo
 from alexnet_mf.weights import parameters
 
 FOLDER = Path(__file__).parent / "golden"
@@ -96,7 +95,15 @@ def test_the_batch_order() -> None:
     assert orders() == golden("batch-order")
 
 
-@pytest.mark.parametrize("name", zoo.NETWORKS)
+def is_large(name: str) -> bool:
+    """Return True if a network has AlexNet's size rather than LeNet's."""
+    return sum(arithmetic.parameter_counts(zoo.get_network(name)).values()) > 10**7
+
+
+NAMES = [pytest.param(name, marks=pytest.mark.exhaustive if is_large(name) else ()) for name in zoo.NETWORKS]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_referee(name: str) -> None:
     mine, theirs = measured(name, "numpy"), golden(name)
     assert {key: value for key, value in mine.items() if key != "norms"} == {
@@ -110,25 +117,21 @@ def test_real_images(backend_name: str) -> None:
     assert real_images(backend_name) == golden("real-images")
 
 
-def own_networks(backend: Backend) -> Iterator[str]:
-    """All networks, of the tabs the backend's own."""
-    return (name for name in zoo.NETWORKS
-            if not name.startswith(zoo.TAB) or name == zoo.name_in_backend(zoo.TAB, backend.name))
-
-
-def test_each_backend(backend: Backend) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_each_backend(backend: Backend, name: str) -> None:
     """Bit for bit where that is promised; a norm is no further off than the tensor may be, near ties apart."""
     if backend.name == "numpy":
         pytest.skip("the referee has a test of its own")
+    if name.startswith(zoo.TAB) and name != zoo.name_in_backend(zoo.TAB, backend.name):
+        pytest.skip("another backend's tab")
     one_tie = 5e-3  # what one near tie, decided otherwise, may move a gradient of so small a batch
     tolerances = {"outputs": TIERS["float32"].output, "loss": TIERS["float32"].loss, "gradients": one_tie}
-    for name in own_networks(backend):
-        mine, theirs = measured(name, backend.name), golden(name)
-        for key in ("spec", "parameters", "parameters_with_biases", "images", "labels", "pixels"):
-            assert mine[key] == theirs[key], (name, key)
-        assert list(mine["norms"]) == list(theirs["norms"])
-        for key, value in theirs["norms"].items():
-            assert mine["norms"][key] == pytest.approx(value, rel=tolerances[key.partition("/")[0]]), (name, key)
+    mine, theirs = measured(name, backend.name), golden(name)
+    for key in ("spec", "parameters", "parameters_with_biases", "images", "labels", "pixels"):
+        assert mine[key] == theirs[key], key
+    assert list(mine["norms"]) == list(theirs["norms"])
+    for key, value in theirs["norms"].items():
+        assert mine["norms"][key] == pytest.approx(value, rel=tolerances[key.partition("/")[0]]), key
 
 
 def write() -> None:
