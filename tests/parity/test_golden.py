@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sizes import by_size
 
 from alexnet_mf import backends, data, spec
 from alexnet_mf.backends.contract import Backend
 from alexnet_mf.parity.case import Case, make_case
 from alexnet_mf.parity.measure import TIERS
-from alexnet_mf.spec import Network, arithmetic, zoo
+from alexnet_mf.spec import Network, zoo
 from alexnet_mf.weights import parameters
 
 FOLDER = Path(__file__).parent / "golden"
@@ -95,15 +96,7 @@ def test_the_batch_order() -> None:
     assert orders() == golden("batch-order")
 
 
-def is_large(name: str) -> bool:
-    """Return True if a network has AlexNet's size rather than LeNet's."""
-    return sum(arithmetic.parameter_counts(zoo.get_network(name)).values()) > 10**7
-
-
-NAMES = [pytest.param(name, marks=pytest.mark.exhaustive if is_large(name) else ()) for name in zoo.NETWORKS]
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", by_size(zoo.NETWORKS))
 def test_the_referee(name: str) -> None:
     mine, theirs = measured(name, "numpy"), golden(name)
     assert {key: value for key, value in mine.items() if key != "norms"} == {
@@ -117,7 +110,7 @@ def test_real_images(backend_name: str) -> None:
     assert real_images(backend_name) == golden("real-images")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", by_size(zoo.NETWORKS))
 def test_each_backend(backend: Backend, name: str) -> None:
     """Bit for bit where that is promised; a norm is no further off than the tensor may be, near ties apart."""
     if backend.name == "numpy":
