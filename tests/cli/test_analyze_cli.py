@@ -193,27 +193,6 @@ def test_analyze_for_real(command):
     assert "numpy alone" in outcome.out or "does not tell" in outcome.out
 
 
-@pytest.mark.parametrize("words, fragments", [
-    ([*TABLE, "--net", "lenet"], ["unknown network 'lenet'", *zoo.NETWORKS]),
-    ([*TABLE, "--net", "gone.toml"], ["gone.toml: cannot be read"]),
-    ([*TABLE, "--batch-size", "0"], ["--batch-size", "at least 1"]),
-    ([*TABLE, "--batch-size", "x"], ["--batch-size", "'x'"]),
-    ([*TABLE, "--recipe", "slow"], ["slow", "book", "quick"]),
-    ([*TABLE, "--plot", "r.png"], ["--plot draws the roofline", "leave out --no-measure"]),
-    ([*TABLE, "--device", "nonsense"], ["--no-measure measures nothing: leave out --device"]),
-    ([*TABLE, "--device", "auto"], ["--no-measure measures nothing: leave out --device"]),
-    ([*TABLE, "--rounds", "3"], ["--no-measure measures nothing: leave out --rounds"]),
-    ([*TABLE, "--sample-seconds", "1"], ["--no-measure measures nothing: leave out --sample-seconds"]),
-    ([*TABLE, "--json", "/nowhere/a.json"], ["/nowhere/a.json", "cannot be written"]),
-    (["analyze", "--backend", "jax"], ["jax", "torch"]),
-    (["analyze", "--backend", "numpy", "--device", "tpu"], ["no device 'tpu' here", "cpu"]),
-    (["analyze", "--sample-seconds", "0"], ["--sample-seconds", "above 0"]),
-    (["analyze", "--backend", "numpy", "--batch-size", 10**9], ["a batch of 1000000000 does not fit", "--no-measure"]),
-])
-def test_wrong_words_are_told_in_one_line(command, words, fragments):
-    assert_one_line(command(*words), *fragments)
-
-
 def test_without_any_framework_it_says_what_there_is(command, monkeypatch):
     for module in (backends, backends.registry):
         monkeypatch.setattr(module, "is_installed", lambda name: name == "numpy")

@@ -263,37 +263,6 @@ sys.exit(main(sys.argv[1:]))
 # Wrong words
 
 
-@pytest.mark.parametrize("words, fragments", [
-    (["--backends", "torch,jax"], ["jax", "torch"]),
-    (["--net", "lenet"], ["lenet", "alexnet, alexnet-tab"]),
-    (["--batch-size", "32,x"], ["--batch-size", "'x'"]),
-    (["--batch-size", "0"], ["--batch-size", "at least 1"]),
-    (["--batch-size", ""], ["--batch-size", "''"]),
-    (["--precision", "half"], ["unknown precision 'half'", "float32, tf32, bfloat16"]),
-    (["--phases", "forward,backward"], ["unknown phase 'backward'", "forward_backward"]),
-    (["--phases", ""], ["unknown phase ''"]),
-    (["--rounds", "0"], ["--rounds", "at least 1"]),
-    (["--epoch-batches", "1"], ["batches of an epoch must be at least 2, not 1"]),
-    (["--sample-seconds", "0"], ["--sample-seconds", "above 0", "'0'"]),
-    (["--sample-seconds", "inf"], ["--sample-seconds", "'inf'"]),
-    (["--seed", "-1"], ["--seed", "-1"]),
-    (["--python", "numpy"], ["--python", "NAME=PATH", "'numpy'"]),
-    (["--python", "numpy=/nowhere/python"], ["/nowhere/python", "no such program"]),
-    (["--json", "/nowhere/r.json"], ["/nowhere/r.json", "make it"]),
-    (["--plot", "/nowhere/r.png"], ["/nowhere/r.png", "make it"]),
-    (["--markdown", "/nowhere/r.md"], ["/nowhere/r.md", "make it"]),
-    (["--json", "-", "--markdown", "-"], ["cannot share standard output"]),
-    (["--report"], ["--report"]),
-    (["--report", "/nowhere/r.json"], ["/nowhere/r.json", "No such file"]),
-    (["--report", "/dev/null"], ["/dev/null", "cannot be read"]),
-    (["--report", "/dev/null", "--json", "-"], ["--report measures nothing", "--json"]),
-], ids=" ".join)
-def test_wrong_words_are_told_in_one_line(command, no_worker, words, fragments):
-    if "--backends" not in words and "--report" not in words:
-        words = ["--backends", "numpy", *words]
-    assert_one_line(command(*words), *fragments)
-
-
 def test_a_missing_backend_is_told_before_the_work(command, no_worker, monkeypatch):
     known = backends.is_installed
     for module in (backends, backends.registry):

@@ -410,6 +410,7 @@ def test_shapes_of_alexnet_in_numpy(command):
     assert outcome.lines[-1] == "the arithmetic and numpy agree: shapes and parameter counts"
 
 
+@pytest.mark.exhaustive  # four frameworks, each with its AlexNet: 1.4 GB
 def test_shapes_of_alexnet_in_all_backends(command, monkeypatch, request):
     """The JSON of the issue: backend name to rows of name, native, shape (NCHW), native_shape, parameters."""
     asked = [name for name in request.config.getoption("--backends").split(",") if name] or list(backends.BACKENDS)

@@ -519,32 +519,6 @@ def test_a_disk_that_is_full_is_told_in_one_line(command, small_alexnet, monkeyp
                     "No space left", "another file")
 
 
-@pytest.mark.parametrize("words, fragments", [
-    (["trace", "--out", "t"], ["--backend"]),
-    (["trace", "--backend", "numpy"], ["--out"]),
-    (["trace", "--backend", "jax", "--out", "t"], ["jax", "torch"]),
-    (["trace", "--backend", "numpy", "--out", "t", "--net", "lenet"], ["lenet", "alexnet, alexnet-tab"]),
-    (["compare"], ["TRACE"]),
-    (["--backends", "torch,jax"], ["jax", "torch"]),
-    (["--backends", ""], ["''", "torch"]),
-    (["--net", "lenet"], ["lenet", "alexnet, alexnet-tab"]),
-    (["--steps", "0"], ["--steps", "at least 1"]),
-    (["--batch-size", "x"], ["--batch-size", "'x'"]),
-    (["--images", "-1"], ["--images", "-1"]),
-    (["--seed", "-1"], ["--seed", "-1"]),
-    (["--tier", "half"], ["half", "bfloat16"]),
-    (["--python", "torch"], ["--python", "NAME=PATH", "'torch'"]),
-    (["--python", "torch="], ["NAME=PATH", "'torch='"]),
-    (["--python", "=/bin/sh"], ["NAME=PATH", "'=/bin/sh'"]),
-    (["--python", "jax=/bin/sh"], ["NAME=PATH", "jax", "torch, tensorflow, mxnet"]),
-    (["--json", "/nowhere/r.json"], ["/nowhere/r.json", "make it"]),
-], ids=" ".join)
-def test_wrong_words_are_told_in_one_line(command, monkeypatch, tmp_path, words, fragments):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "trace_in_process", must_not_start)
-    assert_one_line(command(*words), *fragments)
-
-
 def test_too_few_images_say_what_to_change(command, small_alexnet, tmp_path):
     """2 for the layers, 2 for each of two steps, and 2 for each of the two after those."""
     words = ["trace", "--backend", "numpy", "--data", "synthetic", "--batch-size", "2", "--steps", "2", "--out",

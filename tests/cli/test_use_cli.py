@@ -278,9 +278,3 @@ def test_without_matplotlib_it_is_told_before_the_work(command, trained, picture
     for words in (["predict", "first", "pictures"], ["evaluate", "first"]):
         done = command(*words, "--plot", "x.png")
         assert done.code == 2 and done.out == "" and "--plot needs matplotlib" in done.err
-
-
-@pytest.mark.parametrize("flag, value", [("--top", "0"), ("--top", "x"), ("--limit", "-1"), ("--weights", "w")])
-def test_wrong_flags_are_refused(command, flag, value):
-    done = command("predict", "first", "x.png", flag, value)
-    assert done.code == 2 and flag in done.err and len(done.err.splitlines()) == 1

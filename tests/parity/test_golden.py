@@ -11,12 +11,12 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sizes import by_size
 
 from alexnet_mf import backends, data, spec
 from alexnet_mf.backends.contract import Backend
@@ -96,7 +96,7 @@ def test_the_batch_order() -> None:
     assert orders() == golden("batch-order")
 
 
-@pytest.mark.parametrize("name", zoo.NETWORKS)
+@pytest.mark.parametrize("name", by_size(zoo.NETWORKS))
 def test_the_referee(name: str) -> None:
     mine, theirs = measured(name, "numpy"), golden(name)
     assert {key: value for key, value in mine.items() if key != "norms"} == {
@@ -110,25 +110,21 @@ def test_real_images(backend_name: str) -> None:
     assert real_images(backend_name) == golden("real-images")
 
 
-def own_networks(backend: Backend) -> Iterator[str]:
-    """All networks, of the tabs the backend's own."""
-    return (name for name in zoo.NETWORKS
-            if not name.startswith(zoo.TAB) or name == zoo.name_in_backend(zoo.TAB, backend.name))
-
-
-def test_each_backend(backend: Backend) -> None:
+@pytest.mark.parametrize("name", by_size(zoo.NETWORKS))
+def test_each_backend(backend: Backend, name: str) -> None:
     """Bit for bit where that is promised; a norm is no further off than the tensor may be, near ties apart."""
     if backend.name == "numpy":
         pytest.skip("the referee has a test of its own")
+    if name.startswith(zoo.TAB) and name != zoo.name_in_backend(zoo.TAB, backend.name):
+        pytest.skip("another backend's tab")
     one_tie = 5e-3  # what one near tie, decided otherwise, may move a gradient of so small a batch
     tolerances = {"outputs": TIERS["float32"].output, "loss": TIERS["float32"].loss, "gradients": one_tie}
-    for name in own_networks(backend):
-        mine, theirs = measured(name, backend.name), golden(name)
-        for key in ("spec", "parameters", "parameters_with_biases", "images", "labels", "pixels"):
-            assert mine[key] == theirs[key], (name, key)
-        assert list(mine["norms"]) == list(theirs["norms"])
-        for key, value in theirs["norms"].items():
-            assert mine["norms"][key] == pytest.approx(value, rel=tolerances[key.partition("/")[0]]), (name, key)
+    mine, theirs = measured(name, backend.name), golden(name)
+    for key in ("spec", "parameters", "parameters_with_biases", "images", "labels", "pixels"):
+        assert mine[key] == theirs[key], key
+    assert list(mine["norms"]) == list(theirs["norms"])
+    for key, value in theirs["norms"].items():
+        assert mine["norms"][key] == pytest.approx(value, rel=tolerances[key.partition("/")[0]]), key
 
 
 def write() -> None:

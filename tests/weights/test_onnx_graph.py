@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from sizes import by_size
 
 from alexnet_mf import backends, spec
 from alexnet_mf.errors import ParametersError
@@ -55,7 +56,7 @@ ARCHITECTURES = {spec.digest(network): network.name for network in map(zoo.get_n
 """Each once: the tabs have two among them, one of them `alexnet`."""
 
 
-@pytest.mark.parametrize("net", ARCHITECTURES.values())
+@pytest.mark.parametrize("net", by_size(ARCHITECTURES.values()))
 def test_onnx_runtime_gives_the_logits_of_every_backend(net, request):
     """One test for a network, all backends in it: its weights are drawn once."""
     names = [name for name in request.config.getoption("--backends").split(",") if name] or backends.installed()
