@@ -766,28 +766,28 @@ broken_module("learning rate 10 times too large", "mxnet", "SGD steps", "SGD ste
 @broken_module("Keras's own, decoupled weight decay", "tensorflow", "SGD steps", "SGD steps",
                "the weight decay is decoupled from the gradient")
 def _(patch: pytest.MonkeyPatch) -> None:
-    import keras
-
+    from alexnet_mf.backends.tensorflow import weights
     from alexnet_mf.backends.tensorflow.trainer import TensorFlowTrainer
-    right = TensorFlowTrainer.__init__
+    right = TensorFlowTrainer.update
 
-    def start(self: Any, net: Any, network: Any, sgd: Any, *arguments: Any) -> None:
-        right(self, net, network, replace(sgd, weight_decay=0), *arguments)
-        self.optimizer = keras.optimizers.SGD(sgd.learning_rate, sgd.momentum, weight_decay=sgd.weight_decay)
-    patch.setattr(TensorFlowTrainer, "__init__", start)
+    def update(self: Any, gradients: Any) -> None:
+        sgd = self.sgd
+        for variable in weights.variables(self.net).values():
+            variable.assign_sub(sgd.learning_rate * sgd.weight_decay * variable)
+        self.sgd = replace(sgd, weight_decay=0)
+        right(self, gradients)
+        self.sgd = sgd
+    patch.setattr(TensorFlowTrainer, "update", update)
 
 
 @broken_module("clipped gradients in the step", "tensorflow", "SGD steps", "SGD steps", NONE)
 def _(patch: pytest.MonkeyPatch) -> None:
-    import keras
+    import tensorflow as tf
 
     from alexnet_mf.backends.tensorflow.trainer import TensorFlowTrainer
-    right = TensorFlowTrainer.__init__
-
-    def start(self: Any, net: Any, network: Any, sgd: Any, *arguments: Any) -> None:
-        right(self, net, network, sgd, *arguments)
-        self.optimizer = keras.optimizers.SGD(sgd.learning_rate, sgd.momentum, clipnorm=0.05)
-    patch.setattr(TensorFlowTrainer, "__init__", start)
+    right = TensorFlowTrainer.update
+    patch.setattr(TensorFlowTrainer, "update", lambda self, gradients: right(
+        self, [tf.clip_by_norm(gradient, 0.05) for gradient in gradients]))
 
 
 @broken_module("every step takes the first batch", "tensorflow", "SGD steps", "SGD steps", NONE)
