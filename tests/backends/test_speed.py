@@ -67,10 +67,10 @@ def test_the_ladder_holds_whatever_is_switched(backend_name, backend, small):
         del settings["compile"]  # takes a compiler, which is not here
     on = {name for name, setting in settings.items() if setting.on}
     for wanted in (on, *(on ^ {name} for name in settings), set(settings), set()):
-        without, also = frozenset(on - wanted), frozenset(wanted - on)
-        found = answer(backend, right.case, execution=Execution(without=without, also=also))
-        assert found.meta["settings"]["without"] == sorted(without)
-        assert found.meta["settings"]["also"] == sorted(also)
+        speed = {name: name in wanted for name in on ^ wanted}
+        found = answer(backend, right.case, execution=Execution(speed=speed))
+        assert found.meta["settings"]["without"] == sorted(on - wanted)
+        assert found.meta["settings"]["also"] == sorted(wanted - on)
         report = compare([found], referee=right)
         assert report.holds, (wanted, report.diagnoses)
 
@@ -79,9 +79,8 @@ def test_the_ladder_holds_whatever_is_switched(backend_name, backend, small):
 def test_each_setting_does_what_its_name_says(backend, small, monkeypatch):
     import torch
 
-    def build(*also: str, without: tuple[str, ...] = ()) -> Any:
-        return backend.build(small, parameters.initialise(small, 0), execution=Execution(
-            without=frozenset(without), also=frozenset(also)))
+    def build(**speed: bool) -> Any:
+        return backend.build(small, parameters.initialise(small, 0), execution=Execution(speed=speed))
 
     def convolution_layout(infer: Any) -> bool:
         """Whether the first convolution that is called has channels_last weights."""
@@ -100,20 +99,20 @@ def test_each_setting_does_what_its_name_says(backend, small, monkeypatch):
         return convolution_layout(lambda: model.logits(data, 4)), convolution_layout(lambda: model.gradients(data))
 
     assert layouts(build()) == (True, True)
-    assert layouts(build(without=("layout",))) == (False, False)
-    assert build("fused").trainer(Sgd(0.1), 0).optimizer.defaults["fused"] is True
+    assert layouts(build(layout=False)) == (False, False)
+    assert build(fused=True).trainer(Sgd(0.1), 0).optimizer.defaults["fused"] is True
     assert not build().trainer(Sgd(0.1), 0).optimizer.defaults["fused"]
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda net, **options: compiled.append(options) or net)
     build()
     assert not compiled
-    build("compile")
+    build(compile=True)
     assert [options["dynamic"] for options in compiled] == [False]
-    assert type(build("fold").net.conv1).__name__ == "FoldedConv2d"
+    assert type(build(fold=True).net.conv1).__name__ == "FoldedConv2d"
     assert type(build().net.conv1).__name__ == "Conv2d"
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(BackendUnavailable, match=r"takes a C\+\+ compiler.*--compile"):
-        build("compile")
+        build(compile=True)
 
 
 @pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
@@ -162,11 +161,11 @@ def test_a_folded_convolution_is_the_same_function(backend, channels, kernel, st
 
 
 @pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
-@pytest.mark.parametrize("also", [(), ("fused",)])
-@pytest.mark.parametrize("without", [(), ("layout",)])
-def test_a_run_resumes_bit_for_bit_with_each_optimizer_and_layout(backend, small, also, without):
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("layout", [False, True])
+def test_a_run_resumes_bit_for_bit_with_each_optimizer_and_layout(backend, small, fused, layout):
     """A fused update reads weights and momentum by position: both must lie in memory alike."""
-    how = Execution(without=frozenset(without), also=frozenset(also))
+    how = Execution(speed={"fused": fused, "layout": layout})
     images = np.random.default_rng(0).integers(0, 256, (8, 28, 28), np.uint8)
 
     def train(steps: range, state: TrainerState | None) -> TrainerState:
@@ -202,7 +201,7 @@ def test_the_ceiling_multiplies_random_numbers(backend, monkeypatch):
 def test_inference_takes_the_weights_as_they_are_now(backend, small):
     """Also after training steps."""
     model = backend.build(small, parameters.initialise(small, 0))
-    plain = backend.build(small, parameters.initialise(small, 0), execution=Execution(without=frozenset({"layout"})))
+    plain = backend.build(small, parameters.initialise(small, 0), execution=Execution(speed={"layout": False}))
     images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), np.uint8)
     found = []
     for each in (model, plain):
@@ -235,9 +234,9 @@ def test_what_a_device_cannot_do_is_an_error(backend, small):
     with pytest.raises(BackendUnavailable, match=rf"no precision tf32 on cpu; there is {', '.join(known)}"):
         backend.build(small, values, execution=Execution("tf32"))
     with pytest.raises(BackendUnavailable, match="no setting 'magic' on cpu; there is"):
-        backend.build(small, values, execution=Execution(without=frozenset({"magic"})))
+        backend.build(small, values, execution=Execution(speed={"magic": False}))
     with pytest.raises(BackendUnavailable, match="no setting 'magic' on cpu; there is"):
-        backend.build(small, values, execution=Execution(also=frozenset({"magic"})))
+        backend.build(small, values, execution=Execution(speed={"magic": True}))
 
 
 # What is timed

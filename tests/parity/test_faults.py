@@ -84,7 +84,7 @@ class Fault:
     """Breaks the backend's code before it builds."""
 
 
-IMPERATIVE = Execution(without=frozenset({"compile"}))
+IMPERATIVE = Execution(speed={"compile": False})
 """Gluon's blocks can be broken only where they are called one by one."""
 FAULTS: list[Fault] = []
 
