@@ -1,1 +1,1 @@
-"""What a network costs: by arithmetic, against a device's roofline, and as measured."""
+"""Costs of a network: by arithmetic, against a device's roofline, and as measured."""

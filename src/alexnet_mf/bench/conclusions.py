@@ -1,4 +1,4 @@
-"""Sentences on what may be concluded from a benchmark, and on what should be known of single figures."""
+"""Conclusions from a benchmark, as sentences, and remarks on single figures."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from alexnet_mf.instruments.units import estimate_text, times
 
 
 def gains(rows: Sequence[Row]) -> list[str]:
-    """What each setting gains, where it was left out, or tried, in a process beside the full one."""
-    told = []
+    """Return what each setting gains, if it was left out or tried in a process beside the full one."""
+    lines = []
     for row in rows:
         if row.phase not in RANKED or row.full or row.worker.style != OURS:
             continue
@@ -30,15 +30,15 @@ def gains(rows: Sequence[Row]) -> list[str]:
                 sure = gained.low is not None and gained.high is not None and (gained.low > 1 or gained.high < 1)
                 what, beside = ((f"with {' and '.join(also)}", "without") if also
                                 else ("", f"without {', '.join(without)}"))
-                told.append(f"{row.phase}, batch {row.batch_size}: {' '.join(filter(None, [whole.label, what]))} is "
-                            f"{estimate_text(gained, times, 'x')} of what it is {beside}"
-                            f"{'' if sure else ': no difference seen'}")
-    return told
+                lines.append(f"{row.phase}, batch {row.batch_size}: {' '.join(filter(None, [whole.label, what]))} is "
+                             f"{estimate_text(gained, times, 'x')} of what it is {beside}"
+                             f"{'' if sure else ': no difference seen'}")
+    return lines
 
 
 def ranking(rows: Sequence[Row]) -> list[str]:
-    """Who is faster, pair by pair, where that was seen; in each phase that one asks it of."""
-    told: list[str] = []
+    """Return who is faster, pair by pair, for each ranked phase and batch size."""
+    sentences: list[str] = []
     keys = dict.fromkeys((row.phase, row.batch_size) for row in rows if row.phase in RANKED)
     for phase, batch_size in keys:
         here = [row for row in rows if (row.phase, row.batch_size) == (phase, batch_size) and row.full]
@@ -57,21 +57,21 @@ def ranking(rows: Sequence[Row]) -> list[str]:
             few = ": too few rounds for an interval" if min(a.rate.n, b.rate.n) < statistics.FEWEST else ""
             lines.append(f"{a.label} and {b.label}: no difference seen{few}" if winner is None
                          else f"{a.label} is faster than {b.label}{by}")
-        told += [f"{phase}, batch {batch_size}: {line}" for line in lines]
+        sentences += [f"{phase}, batch {batch_size}: {line}" for line in lines]
         if differing:
             several = "; ".join(f"{key} ({', '.join(sorted({row.conditions[key] for row in here}))})"
                                 for key in differing)
-            told.append(f"{phase}, batch {batch_size}: not ranked across different {several}")
-    return told
+            sentences.append(f"{phase}, batch {batch_size}: not ranked across different {several}")
+    return sentences
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:
-    """What should be known of single figures."""
-    told = []
+    """Return the remarks on single figures."""
+    lines = []
     if any(not row.steady for row in rows):
-        told.append("* still getting faster when the warm-up's time was up: its figure may be too low")
+        lines.append("* still getting faster when the warm-up's time was up: its figure may be too low")
     above = [row for row in rows if row.share and row.share.median > 1 and row.ceiling == "matrix product"]
     if above:
-        told.append("above the matrix product's rate: a convolution may take fewer multiplications than the arithmetic "
-                    f"counts ({', '.join(dict.fromkeys(f'{row.label} {row.phase}' for row in above))})")
-    return told
+        lines.append("above the matrix product's rate: a convolution may take fewer multiplications than the "
+                     f"arithmetic counts ({', '.join(dict.fromkeys(f'{row.label} {row.phase}' for row in above))})")
+    return lines

@@ -1,4 +1,4 @@
-"""From a record to its figures: rates, shares and ratios of each phase of each contestant."""
+"""Figures of a record: rates, shares and ratios of each phase of each contestant."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Row:
     """Images/s by round."""
     rate: Estimate
     share: Estimate | None
-    """Of the ceiling's rate, round by round."""
+    """Share of the ceiling's rate, round by round."""
     ceiling: str
     """matrix product or copy."""
     versus_book: Estimate | None
@@ -44,18 +44,18 @@ class Row:
 
     @property
     def label(self) -> str:
-        """With the run, where that is not the only one."""
+        """Name, with the run if there are several."""
         return f"{self.run}: {self.name}" if self.run else self.name
 
     @property
     def conditions(self) -> dict[str, str]:
-        """What must be equal before it may be ranked against another."""
+        """Conditions that must be equal before two rows may be ranked."""
         return {"precision": self.worker.precision, "spec": self.worker.spec_sha256[:12], "device": self.device,
                 "phase": self.phase, "batch size": str(self.batch_size)}
 
 
 def rows_of(record: Record, run: str) -> list[Row]:
-    """One for each phase of each worker that has samples."""
+    """Return a row for each phase of each worker that has samples."""
     workers = {worker.id: worker for worker in record.workers}
     plain = switches(record.plan)
     rows = []
@@ -81,25 +81,25 @@ def rows_of(record: Record, run: str) -> list[Row]:
 
 
 def peak_of(result: Result) -> tuple[int | None, str]:
-    """The most bytes of memory until the end of a phase's warm-up, and whose: the device's, where it can be told."""
+    """Return the peak of memory until the end of a phase's warm-up, and whose: the device's, if it is known."""
     peak = result.peak_device_memory_bytes
     return (result.peak_memory_bytes, "process") if peak is None else (peak, "device")
 
 
 def per_second(result: Result, what: str) -> dict[int, float]:
-    """Images, flops or bytes a second, by round."""
+    """Return images, FLOP or bytes per second, by round."""
     return {sample.round: sample.calls * getattr(result.work, what) / sample.seconds for sample in result.samples}
 
 
 def ceiling_of(record: Record, worker: Worker, ceiling: Phase) -> Result | None:
-    """The worker's own; the book's style is held against that of its backend's first precision."""
+    """Return the worker's own ceiling. The book's style is compared with that of its backend's first precision."""
     own = next((result for result in record.results if result.phase == ceiling
                 and result.worker == worker.id and result.samples), None)
     return own or _result(record, ceiling, worker, OURS)
 
 
 def _result(record: Record, phase: Phase, beside: Worker, style: Style) -> Result | None:
-    """Of the first worker of that style with another one's backend, batch size and device."""
+    """Return the result of the first worker of a style with the backend, batch size and device of `beside`."""
     ids = {worker.id for worker in record.workers if worker.style == style
            and all(getattr(worker, key) == getattr(beside, key) for key in ("backend", "batch_size", "device"))}
     return next((result for result in record.results if result.phase == phase and result.worker in ids
@@ -107,7 +107,7 @@ def _result(record: Record, phase: Phase, beside: Worker, style: Style) -> Resul
 
 
 def name(worker: Worker) -> str:
-    """As `Contestant.label`."""
+    """Return the worker's name, as `Contestant.label`."""
     if worker.style == BOOK:
         return f"{worker.backend} book"
     without, also = switches(worker)
@@ -116,12 +116,12 @@ def name(worker: Worker) -> str:
 
 
 def switches(entry: Plan | Worker) -> tuple[list[str], list[str]]:
-    """The settings that a plan or a worker leaves out, and those that it switches on."""
+    """Return the settings that a plan or a worker leaves out, and those that it switches on."""
     return sorted(entry.without), sorted(entry.also)
 
 
 def device(record: Record, worker: Worker) -> str:
-    """Kind and model: results of two devices are compared only if both are the same."""
+    """Return kind and model. Results of two devices are compared only if both are the same."""
     if worker.device == "cpu":
         return f"cpu, {record.conditions.cpu}, {record.conditions.usable_cores} cores"
     return f"{worker.device.partition(':')[0]}, {worker.description}"

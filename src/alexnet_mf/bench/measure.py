@@ -39,7 +39,7 @@ class Timer:
     _number: int = field(default=0, init=False)
 
     def __call__(self, calls: int = 1) -> float:
-        """Seconds for so many calls, the device synchronised at both ends."""
+        """Return the seconds of so many calls, the device synchronized at both ends."""
         call, number, clock = self.call, self._number, self.clock
         self.synchronize()
         start = clock()
@@ -53,20 +53,20 @@ class Timer:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What went before the samples that count."""
+    """The calls before the samples that count."""
 
     first_call_seconds: float
-    """Of the very first call: it compiles, chooses kernels and allocates."""
+    """Length of the very first call, which compiles, chooses kernels and allocates."""
     calls: int
-    """That make up a sample."""
+    """Calls that make up a sample."""
     seconds: list[float]
-    """Of each further sample until the end of the warm-up."""
+    """Length of each further sample until the end of the warm-up."""
     steady: bool
-    """Whether it ended because the samples had become steady, and not because its time was up."""
+    """True if the warm-up ended because the samples had become steady, not because its time was up."""
 
 
 def calls_for(timer: Timer, least_seconds: float = SAMPLE_SECONDS) -> int:
-    """How many calls make a sample of at least that length; `MOST_CALLS` where even these do not."""
+    """Return how many calls make a sample of at least that length, `MOST_CALLS` at most."""
     calls = 1
     while True:
         seconds = timer(calls)
@@ -135,5 +135,5 @@ def _seconds(timer: Timer, read_back: Callable[[], object] | None) -> float:
 
 
 def typical(warmed: WarmUp) -> float:
-    """Seconds that a sample takes, to tell how long a run will be."""
+    """Return the expected seconds of a sample."""
     return median(warmed.seconds or [warmed.first_call_seconds])

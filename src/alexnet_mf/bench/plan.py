@@ -1,4 +1,4 @@
-"""What is to be measured."""
+"""The plan of a benchmark: what to measure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BOOK_PHASES: tuple[Phase, ...] = ("forward", "step")
 CEILINGS: tuple[Phase, ...] = ("matrix product", "copy")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16", "float64")
 ITEM_BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
-"""Of one pixel as the network takes it."""
+"""Bytes of one pixel as the network takes it."""
 BOOKS = (zoo.ALEXNET.name, zoo.TAB, *(tab.name for tab in zoo.TABS.values()))
 """Networks that the book's own code builds."""
 OURS: Style = "alexnet_mf"
@@ -51,17 +51,17 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
     without: tuple[str, ...] = ()
     """Settings that every backend leaves out."""
     also: tuple[str, ...] = ()
-    """Settings that every backend switches on, though they are off by themselves."""
+    """Settings that every backend switches on, though they are off by default."""
     ablate: tuple[str, ...] = ()
-    """Settings of which each is left out in a further process of each backend, to see what it gains."""
+    """Settings to leave out one by one, each in a further process of each backend, to see what it gains."""
     tried: tuple[str, ...] = ()
-    """Settings of which each is switched on in a further process of each backend; some together as `compile+fused`."""
+    """Settings to switch on one by one, each in a further process of each backend; several as `compile+fused`."""
     sample_seconds: Annotated[float, Meta(gt=0)] = 0.2
-    """The least length of a sample."""
+    """Shortest sample."""
     epoch_batches: AtLeastOne = 5
-    """Of one epoch; the first is trained and not timed."""
+    """Batches of one epoch. The first is trained and not timed."""
     seed: Count = 0
-    """Of weights, images, dropout and the order of the measurements."""
+    """Seed of weights, images, dropout and the order of the measurements."""
 
     def __post_init__(self) -> None:
         for what, given, known in (("phase", self.phases, PHASES), ("precision", self.precisions, PRECISIONS)):
@@ -81,7 +81,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
             raise BenchError(f"sample_seconds must be greater than 0, not {self.sample_seconds}")
 
     def contestants(self, batch_size: int) -> list[Contestant]:
-        """Each gets a process of its own."""
+        """Return the contestants. Each gets a process of its own."""
         found = []
         for backend in self.backends:
             for precision in self.precisions:
@@ -111,7 +111,7 @@ class Contestant:
 
     @property
     def label(self) -> str:
-        """In a table or a message."""
+        """Name in a table or a message."""
         if self.style == BOOK:
             return f"{self.backend} book"
         return " ".join([self.backend, self.precision, *(f"-{name}" for name in self.without),
@@ -119,17 +119,17 @@ class Contestant:
 
 
 class Work(Part):
-    """What one call of a phase does, by the arithmetic of the network; the framework may do more."""
+    """Work of one call of a phase, by the arithmetic of the network. The framework may do more."""
 
     images: Amount
     flops: Amount
     """Two for each multiply-accumulate."""
     bytes: Amount
-    """That any implementation must at least read and write, of a phase that computes next to nothing; 0 of others."""
+    """Least bytes read and written in a phase that computes next to nothing; 0 in others."""
 
 
 def work(phase: str, network: Network, precision: str, image_bytes: int, images: int) -> Work:
-    """What one call does.
+    """Return the work of one call.
 
     Args:
         image_bytes: of an image as it lies on the device: of grey levels, a byte each.

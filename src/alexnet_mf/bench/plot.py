@@ -18,11 +18,11 @@ HEIGHT_PER_ROW = 0.34
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """One panel for each batch size (across) and phase (down): every raw sample, the median and its interval, and the
-    rate of the matrix product, where there is one. Shapes and shades of grey tell what is what, not colours.
+    """Draw one panel for each batch size (across) and phase (down): every raw sample, the median and its interval, and
+    the rate of the matrix product, if there is one. Shapes and shades of gray tell them apart, not colors.
 
     Raises:
-        BenchError: where there is nothing to draw.
+        BenchError: if there is nothing to draw.
     """
     phases = [phase for phase in RANKED if any(row.phase == phase for row in rows)]
     phases = phases or list(dict.fromkeys(row.phase for row in rows))
@@ -52,7 +52,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 def draw_row(panel: matplotlib.axes.Axes, y: int, row: Row) -> None:
-    """One contestant."""
+    """Draw one contestant."""
     book = row.worker.style == BOOK
     samples = list(row.rates.values())
     panel.plot(samples, [y + 0.25] * len(samples), ".", color="0.65", markersize=3)

@@ -1,4 +1,4 @@
-"""From records to what people read: tables, sentences on what may be concluded from them, and their conditions."""
+"""The report on records: tables, conclusions and conditions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN = ("input", "forward", "forward_backward", "optimizer", "step", "epoch")
 
 @dataclass
 class Report:
-    """All of it."""
+    """Everything that records show."""
 
     rows: list[Row]
     tables: list[Table]
@@ -28,7 +28,7 @@ class Report:
 
 
 def report(records: Sequence[Record]) -> Report:
-    """Everything that the records show, in words and figures."""
+    """Return everything that the records show, in words and figures."""
     runs = [name_of(i) if len(records) > 1 else "" for i in range(len(records))]
     rows = sorted(itertools.chain(*(rows_of(record, run) for record, run in zip(records, runs))),
                   key=lambda row: (row.batch_size, SHOWN.index(row.phase)))
@@ -51,13 +51,13 @@ def report(records: Sequence[Record]) -> Report:
 
 
 def name_of(number: int) -> str:
-    """A, ..., Z, AA, ..."""
+    """Return A, ..., Z, AA, ..."""
     letters = string.ascii_uppercase
     return (name_of(number // 26 - 1) if number >= 26 else "") + letters[number % 26]
 
 
 def conditions_of(record: Record, run: str) -> list[str]:
-    """Where, when, with what and by which command."""
+    """Return the lines on machine, time, versions and command."""
     at, plan = record.conditions, record.plan
     memory = f", {bytes_text(at.memory_bytes)}" if at.memory_bytes else ""
     lines = [f"{at.cpu}, {at.physical_cores or '?'} cores, {at.usable_cores} usable threads{memory}; "
@@ -78,7 +78,7 @@ def conditions_of(record: Record, run: str) -> list[str]:
 
 
 def markdown(found: Report) -> str:
-    """The whole report as Markdown."""
+    """Return the whole report as Markdown."""
     blocks = []
     for table in found.tables:
         rule = ["---:" if i in table.right else "---" for i in range(len(table.columns))]

@@ -42,7 +42,7 @@ class Runner:
     entry: Worker | None = None
     """Its part of the record, once it has started."""
     phases: list[Phase] = field(default_factory=list)
-    """What it can still measure."""
+    """Phases that it can still measure."""
     results: dict[Phase, Result] = field(default_factory=dict)
     """By phase; also parts of the record."""
     alive: bool = True
@@ -74,7 +74,7 @@ class Bench:
         """Measure everything; workers end with it, however it ends.
 
         Raises:
-            BenchError: where nothing at all could be measured; says why.
+            BenchError: if nothing at all could be measured; says why.
         """
         try:
             for batch_size in self.plan.batch_sizes:
@@ -91,11 +91,11 @@ class Bench:
 
     @property
     def measured(self) -> bool:
-        """Whether there is any sample."""
+        """True if there is any sample."""
         return any(result.samples for result in self.record.results)
 
     def _group(self, batch_size: int) -> None:
-        """All contestants at one batch size, alive together."""
+        """Measure all contestants at one batch size, alive together."""
         for contestant in self.plan.contestants(batch_size):
             self._start(contestant)
         for runner in self._runners:
@@ -172,7 +172,7 @@ class Bench:
 
     def _attempt(self, runner: Runner, what: str, command: dict[str, Any],
                  then: Callable[[dict[str, Any]], None]) -> bool:
-        """Ask a worker; note it down where it fails, and go on with the others."""
+        """Ask a worker. If it fails, record that and continue with the others."""
         try:
             answer = runner.channel.ask(command)
         except WorkerFailed as error:
@@ -186,9 +186,9 @@ class Bench:
         return True
 
     def _fail(self, contestant: Contestant, what: str, why: str) -> None:
-        said = why.removeprefix(f"backend {contestant.backend}: ")
-        self.record.failures.append(Failure(**as_json(contestant), phase=what, reason=said))
-        self.report_progress(f"{contestant.label}, {what}: {said}")
+        reason = why.removeprefix(f"backend {contestant.backend}: ")
+        self.record.failures.append(Failure(**as_json(contestant), phase=what, reason=reason))
+        self.report_progress(f"{contestant.label}, {what}: {reason}")
 
     def _close(self) -> None:
         for runner in self._runners:
@@ -203,7 +203,7 @@ def update(entry: Worker | None, values: dict[str, Any]) -> None:
 
 
 def as_json(contestant: Contestant) -> dict[str, Any]:
-    """Its part of a worker's and a failure's entry in the record."""
+    """Return the contestant's part of an entry in the record."""
     return {**asdict(contestant), "without": list(contestant.without), "also": list(contestant.also)}
 
 
@@ -211,7 +211,7 @@ Task = tuple[Phase, Runner]
 
 
 def order(tasks: list[Task], number: int, draw: random.Random) -> list[Task]:
-    """The tasks of one round, phase by phase: drawn in even rounds, the one before reversed in odd ones."""
+    """Return the tasks of one round, phase by phase: drawn in even rounds, the reverse of the last in odd ones."""
     if number % 2:
         return tasks[::-1]
     phases = list(dict.fromkeys(phase for phase, _ in tasks))

@@ -23,7 +23,7 @@ class Table:
 
 
 def results_table(rows: Sequence[Row]) -> Table:
-    """Every phase of every contestant."""
+    """Return the table of every phase of every contestant."""
     body = [[str(row.batch_size), row.phase, row.label,
              estimate_text(row.rate) + ("" if row.steady else " *"),
              f"{percent((row.rate.upper_quartile - row.rate.lower_quartile) / row.rate.median)} %",
@@ -39,7 +39,7 @@ def results_table(rows: Sequence[Row]) -> Table:
 
 
 def parts_of(record: Record, run: str) -> list[list[str]]:
-    """Of each worker in our style: the ceilings, the share of the input in a step, and an epoch beside its steps."""
+    """Return the ceilings, the input's share of a step, and an epoch beside its steps, for each worker in our style."""
     found = []
     for worker in record.workers:
         if worker.style != OURS:

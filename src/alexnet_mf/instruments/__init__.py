@@ -1,1 +1,1 @@
-"""What the measuring verbs share: conditions of a machine, worker processes, statistics, units."""
+"""Shared by the measuring verbs: conditions of a machine, worker processes, records, statistics, units."""

@@ -1,4 +1,4 @@
-"""The circumstances of a run: machine, system, revision. Nothing here fails: what cannot be read is None or missing."""
+"""Circumstances of a run: machine, system, revision. Nothing here fails: what cannot be read is None or missing."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def conditions(command: Sequence[str]) -> dict[str, Any]:
 
 
 def cpu() -> tuple[str, int | None, int | None, float | None]:
-    """Model, logical cores, physical cores, and the mean of their clocks in MHz at this moment."""
+    """Return the model, logical cores, physical cores, and the mean of their clocks in MHz at this moment."""
     logical = os.cpu_count()
     text = _read("/proc/cpuinfo")
     fields = [dict(re.findall(r"^([^\t\n]+?)\s*:[ \t]*(.*)$", block, re.M)) for block in text.split("\n\n") if block]
@@ -89,12 +89,12 @@ def cpu() -> tuple[str, int | None, int | None, float | None]:
 
 
 def usable_cores() -> int | None:
-    """Logical cores that this process may run on."""
+    """Return how many logical cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def memory_bytes() -> int | None:
-    """Of the machine."""
+    """Return the size of the machine's memory."""
     found = re.search(r"^MemTotal:\s+(\d+) kB", _read("/proc/meminfo"), re.M)
     return int(found[1]) * 1024 if found else None
 
@@ -117,7 +117,7 @@ def peak_memory() -> int | None:
 
 
 def load() -> list[float] | None:
-    """Runnable processes, the mean of the last 1, 5 and 15 minutes: what else the machine was doing."""
+    """Return the mean number of runnable processes over the last 1, 5 and 15 minutes."""
     try:
         return list(os.getloadavg())
     except (AttributeError, OSError):
@@ -125,7 +125,7 @@ def load() -> list[float] | None:
 
 
 def gpus() -> list[dict[str, str]]:
-    """What nvidia-smi tells of each GPU: model, driver, memory, clocks."""
+    """Return what nvidia-smi reports of each GPU: model, driver, memory, clocks."""
     if not shutil.which("nvidia-smi"):
         return []
     lines = _output(["nvidia-smi", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader"]).splitlines()
@@ -134,7 +134,7 @@ def gpus() -> list[dict[str, str]]:
 
 
 def revision() -> str | None:
-    """The commit of this source, with `+changes` where it is not all committed; None outside its own repository."""
+    """Return the commit of this source, with `+changes` if not all is committed; None outside its own repository."""
     package = Path(alexnet_mf.__file__).parent
     git = ["git", "-C", str(package)]
     if not _output([*git, "ls-files", "--", "__init__.py"]):  # some other repository, with an installed copy inside
@@ -151,7 +151,7 @@ def _read(path: str) -> str:
 
 
 def _output(command: Sequence[str]) -> str:
-    """What a program prints; nothing where it is missing, fails or takes too long."""
+    """Return what a program prints, or nothing if it is missing, fails or takes too long."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

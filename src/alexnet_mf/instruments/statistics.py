@@ -19,7 +19,7 @@ FEWEST = 6
 
 @dataclass(frozen=True)
 class Estimate:
-    """A median and what is known about it."""
+    """A median and its uncertainty."""
 
     median: float
     lower_quartile: float
@@ -31,10 +31,10 @@ class Estimate:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value below which that share of the samples lies, between neighbours by distance.
+    """Return the value below which that share of the samples lies, between neighbors by distance.
 
     Raises:
-        ValueError: where there are no samples, or one is not a number.
+        ValueError: if there are no samples, or one is not a number.
     """
     if not values or any(math.isnan(value) for value in values):
         raise ValueError(f"no quantile of {list(values)}")
@@ -48,12 +48,12 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one of the samples, or the mean of the middle two."""
+    """Return the middle one of the samples, or the mean of the middle two."""
     return quantile(values, 0.5)
 
 
 def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
-    """Two of the samples that enclose the median of what they were drawn from, at least with this confidence.
+    """Return two of the samples that enclose the median of their distribution, at least with this confidence.
 
     Each sample lies below that median with probability 1/2, whatever the distribution, so the number of samples below
     it is binomial. The k-th smallest and the k-th largest miss it only if fewer than k samples lie on one of its sides.
@@ -76,13 +76,13 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Median, quartiles and the median's interval."""
+    """Return median, quartiles and the median's interval."""
     low, high = median_interval(values) or (None, None)
     return Estimate(median(values), quantile(values, 0.25), quantile(values, 0.75), low, high, len(values))
 
 
 def title_of_medians(estimates: Iterable[Estimate]) -> str:
-    """What a table or picture of such estimates shows: intervals, if any of them has one."""
+    """Return the title of a table or picture of estimates; it names intervals if any of them has one."""
     sure = f"{100 * CONFIDENCE:.0f} %"
     if any(found.low is not None for found in estimates):
         return f"medians with their {sure} intervals"
@@ -90,7 +90,7 @@ def title_of_medians(estimates: Iterable[Estimate]) -> str:
 
 
 def ratio(above: Mapping[int, float], below: Mapping[int, float]) -> Estimate | None:
-    """How many times larger one series is than another that was measured in the same rounds.
+    """Return how many times larger one series is than another that was measured in the same rounds.
 
     Both samples of a round were taken close together, so what slows the machine for a while slows both, and cancels.
     That is why this is the median of the rounds' ratios and not the ratio of the medians.
@@ -113,19 +113,19 @@ class Candidate:
     rate: Estimate
     """Larger is better."""
     conditions: Mapping[str, str]
-    """What must be equal before two results may be ranked, and what it was here: precision, spec, device, ..."""
+    """Conditions that must be equal before two results may be ranked: precision, spec, device, ..."""
 
 
 def faster(a: Candidate, b: Candidate) -> Candidate | None:
-    """The faster one; None where no difference was seen: the intervals overlap, or there are none.
+    """Return the faster one, or None if no difference was seen: the intervals overlap, or there are none.
 
     Raises:
-        NotComparable: where they were not measured under the same conditions; names those that differ.
+        NotComparable: if they were not measured under the same conditions; names those that differ.
     """
     differing = [key for key in {**a.conditions, **b.conditions} if a.conditions.get(key) != b.conditions.get(key)]
     if differing:
-        told = "; ".join(f"{key} {a.conditions.get(key)} and {b.conditions.get(key)}" for key in differing)
-        raise NotComparable(f"{a.name} and {b.name} are not ranked: {told}")
+        values = "; ".join(f"{key} {a.conditions.get(key)} and {b.conditions.get(key)}" for key in differing)
+        raise NotComparable(f"{a.name} and {b.name} are not ranked: {values}")
     if a.rate.low is None or a.rate.high is None or b.rate.low is None or b.rate.high is None:
         return None
     if a.rate.low > b.rate.high:

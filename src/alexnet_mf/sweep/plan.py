@@ -1,4 +1,4 @@
-"""What is to be trained."""
+"""The plan of a sweep: what to train."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alexnet_mf.training.recipe import BOOK, Recipe, for_network
 
 
 class Setup(Struct, frozen=True):
-    """What is compared: each is trained with every seed."""
+    """A setup to compare. Each is trained with every seed."""
 
     net: str
     augment: tuple[str, ...]
@@ -61,7 +61,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
     """The same for single networks, by name; those that are not in it take `learning_rates`."""
     held_out: Count = 0
     choosing_epochs: Count = 0
-    """Of a training that tries a learning rate; 0 for as many as all others have."""
+    """Epochs of a training that tries a learning rate; 0 for as many as all others have."""
     train_images: int | None = None
     test_images: int | None = None
     device: str = "auto"
@@ -69,7 +69,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
     without: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     momentum: float = 0.0
-    """Of all trainings; the chapter's SGD has none."""
+    """Momentum of all trainings. The chapter's SGD has none."""
 
     def __post_init__(self) -> None:
         for what, values in (("network", self.nets), ("seed", self.seeds), ("batch size", self.batch_sizes),
@@ -89,10 +89,10 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
                              "(`learning_rates`)")
         given = {setup: next(iter(self.rates_of(setup.net)), 0.0) for setup in self.setups()}
         for training in [*self.choices(), *self.trainings(given)]:
-            self.recipe(training)  # wrong numbers are told before anything slow
+            self.recipe(training)  # refuses wrong numbers before anything slow
 
     def rates_of(self, net: str) -> tuple[float, ...]:
-        """The learning rates that a network is to choose from; of one there is no choice, and none is its own."""
+        """Return the learning rates to choose from for a network. One is no choice; none means the network's own."""
         return self.learning_rates_of.get(net, self.learning_rates)
 
     @property
@@ -102,21 +102,21 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
 
     @property
     def chooses(self) -> bool:
-        """Whether any is."""
+        """True if a learning rate is to be chosen."""
         return bool(self.choosing)
 
     def setups(self) -> list[Setup]:
-        """What is compared, in the order of the tables."""
+        """Return the setups, in the order of the tables."""
         return [Setup(*setup) for setup in itertools.product(self.nets, self.augments, self.batch_sizes)]
 
     def choices(self) -> list[Training]:
-        """The trainings that try learning rates."""
+        """Return the trainings that try learning rates."""
         epochs = self.choosing_epochs or self.epochs
         return [Training(setup.net, setup.augment, setup.batch_size, rate, self.seeds[0], epochs, self.held_out)
                 for setup in self.choosing for rate in self.rates_of(setup.net)]
 
     def rates(self, networks: Mapping[str, Network]) -> dict[Setup, float]:
-        """The learning rates of the setups that need no choice.
+        """Return the learning rates of the setups that need no choice.
 
         Args:
             networks: by the names in the plan.
@@ -125,15 +125,15 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
                 for setup in self.setups() if setup not in self.choosing}
 
     def trainings(self, rates: Mapping[Setup, float]) -> list[Training]:
-        """Those that count, of the setups whose learning rate is known: all with one seed before any with the next."""
+        """Return the trainings that count, of setups whose learning rate is known, seed by seed."""
         return [Training(setup.net, setup.augment, setup.batch_size, rates[setup], seed, self.epochs, 0)
                 for seed in self.seeds for setup in self.setups() if setup in rates]
 
     def recipe(self, training: Training) -> Recipe:
-        """How it is trained.
+        """Return the recipe of a training.
 
         Raises:
-            AlexnetMfError: for numbers that make no sense.
+            AlexnetMfError: if the numbers make no sense.
         """
         return replace(BOOK, epochs=training.epochs, batch_size=training.batch_size, augment=training.augment,
                        sgd=Sgd(training.learning_rate, self.momentum), train_images=self.train_images,

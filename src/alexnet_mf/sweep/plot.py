@@ -35,7 +35,7 @@ def look(number: int, count: int) -> dict[str, Any]:
 
 
 def by_epoch(figure: Figure, outcomes: Sequence[Outcome]) -> None:
-    """One panel, a line for each setup."""
+    """Draw one panel, a line for each setup."""
     panel = figure.subplots()
     for number, outcome in enumerate(outcomes):
         epochs = range(len(outcome.results[0].epochs))
@@ -48,7 +48,7 @@ def by_epoch(figure: Figure, outcomes: Sequence[Outcome]) -> None:
 
 
 def by_batch_size(figure: Figure, outcomes: Sequence[Outcome]) -> None:
-    """Three panels, a line for each network and augmentation."""
+    """Draw three panels, a line for each network and augmentation."""
     accuracy, speed, memory = figure.subplots(1, 3)
     lines: dict[tuple[str, tuple[str, ...]], list[Outcome]] = {}
     for outcome in outcomes:
@@ -78,7 +78,7 @@ def by_batch_size(figure: Figure, outcomes: Sequence[Outcome]) -> None:
 
 def spread(panel: Axes, places: Sequence[int], values: Sequence[Sequence[float]], name: str, line: dict[str, Any],
            middle: Callable[[Sequence[float]], float] = fmean) -> None:
-    """A line through the middles, with a bar at each from the lowest to the highest."""
+    """Draw a line through the middles, with a bar at each from the lowest to the highest."""
     middles = [middle(several) for several in values]
     bars = [[center - min(several) for center, several in zip(middles, values)],
             [max(several) - center for center, several in zip(middles, values)]]
@@ -86,11 +86,11 @@ def spread(panel: Axes, places: Sequence[int], values: Sequence[Sequence[float]]
 
 
 def finish(panel: Axes) -> None:
-    """What all panels have."""
+    """Add what all panels have."""
     style.add_grid(panel)
     panel.legend(fontsize="small")
 
 
 def png(outcomes: Sequence[Outcome]) -> bytes:
-    """The picture as a file's content."""
+    """Return the picture as the content of a file."""
     return style.png(draw(outcomes))

@@ -1,4 +1,4 @@
-"""From a record to what people read: tables, and what else should be known of them."""
+"""The report on a sweep: tables, remarks and conditions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from alexnet_mf.sweep.run import chosen
 
 @dataclass(frozen=True)
 class Outcome:
-    """All trainings of one setup that count and went well, one for each seed."""
+    """The finished trainings of one setup that count, one for each seed."""
 
     setup: Setup
     label: str
-    """What tells it from the others of the sweep."""
+    """Name among the setups of the sweep."""
     learning_rate: float
     results: list[Result]
 
@@ -30,26 +30,26 @@ class Outcome:
 
     @property
     def rates(self) -> list[float]:
-        """Images/s, seed by seed."""
+        """Images per second, seed by seed."""
         return [result.images_per_second for result in self.results if result.images_per_second is not None]
 
     @property
     def memory(self) -> int | None:
-        """The largest peak: of the device's memory where that is known, else of the process's."""
+        """Largest peak: of the device's memory if it is known, else of the process's."""
         peaks = [result.peak_device_memory_bytes or result.peak_memory_bytes for result in self.results]
         return max((peak for peak in peaks if peak is not None), default=None)
 
 
 @dataclass(frozen=True)
 class Report:
-    """All of it."""
+    """Everything that a record shows."""
 
     outcomes: list[Outcome]
     tables: list[Table]
     remarks: list[str]
     conditions: list[str]
     failed: bool
-    """Whether a training that counts failed, or could not begin for want of a learning rate."""
+    """True if a training that counts failed, or could not start for lack of a learning rate."""
 
 
 def report(record: Record) -> Report:
@@ -71,7 +71,7 @@ def report(record: Record) -> Report:
 
 
 def label(plan: Plan, setup: Setup) -> str:
-    """The parts of a setup that differ within the plan; the network where none does."""
+    """Return the parts of a setup that differ within the plan, or the network if none does."""
     parts = [setup.net] if len(plan.nets) > 1 else []
     parts += [augment_text(setup.augment)] if len(plan.augments) > 1 else []
     parts += [f"batch {setup.batch_size}"] if len(plan.batch_sizes) > 1 else []
@@ -79,12 +79,12 @@ def label(plan: Plan, setup: Setup) -> str:
 
 
 def augment_text(kinds: Sequence[str]) -> str:
-    """flip+crop."""
+    """Return flip+crop."""
     return "+".join(kinds) or augmentation.NONE
 
 
 def closing_table(plan: Plan, outcomes: Sequence[Outcome]) -> Table:
-    """The last epoch's figures."""
+    """Return the table of the last epoch's figures."""
     rows = [[outcome.setup.net, augment_text(outcome.setup.augment), str(outcome.setup.batch_size),
              f"{outcome.learning_rate:g}", str(len(outcome.results)),
              spread(outcome.values("test_accuracy")), f"{fmean(outcome.values('train_accuracy')):.3f}",
@@ -98,7 +98,7 @@ def closing_table(plan: Plan, outcomes: Sequence[Outcome]) -> Table:
 
 
 def epochs_table(outcomes: Sequence[Outcome]) -> Table:
-    """Test accuracy by epoch."""
+    """Return the table of test accuracies by epoch."""
     count = max(len(result.epochs) for outcome in outcomes for result in outcome.results)
     rows = [[str(epoch + 1), *(spread(outcome.values("test_accuracy", epoch)) for outcome in outcomes)]
             for epoch in range(count)]
@@ -107,7 +107,7 @@ def epochs_table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def choice_table(plan: Plan, record: Record) -> Table:
-    """What each learning rate gave on the images held out."""
+    """Return the table of accuracies on the held-out images, by learning rate."""
     best = chosen(record)
     found = {entry.training: entry for entry in record.trainings if entry.training.held_out}
     rates = list(dict.fromkeys(training.learning_rate for training in plan.choices()))
@@ -125,28 +125,29 @@ def choice_table(plan: Plan, record: Record) -> Table:
 
 
 def remarks(plan: Plan, record: Record) -> list[str]:
-    """What failed, and what is missing."""
-    told = []
+    """Return lines on what failed and what is missing."""
+    lines = []
     for entry in record.trainings:
         if entry.failed:
             setup = entry.training.setup
             rate = f", lr {entry.training.learning_rate:g}" if setup in plan.choosing else ""
-            told.append(f"{label(plan, setup)}{rate}, seed {entry.training.seed}: {entry.failed}: {entry.reason}")
-    told += [f"{label(plan, setup)}: none of these learning rates can be taken" for setup in without_rate(plan, record)]
+            lines.append(f"{label(plan, setup)}{rate}, seed {entry.training.seed}: {entry.failed}: {entry.reason}")
+    lines += [f"{label(plan, setup)}: none of these learning rates can be taken"
+              for setup in without_rate(plan, record)]
     if not record.complete:
-        told.append("stopped before its end: this is what had been trained")
-    return told
+        lines.append("stopped before its end: this is what had been trained")
+    return lines
 
 
 def without_rate(plan: Plan, record: Record) -> list[Setup]:
-    """The setups that failed with each of the learning rates."""
+    """Return the setups that failed with each of their learning rates."""
     tried, best = {entry.training for entry in record.trainings}, chosen(record)
     return [setup for setup in plan.choosing if setup not in best
             and all(one in tried for one in plan.choices() if one.setup == setup)]
 
 
 def conditions(record: Record) -> list[str]:
-    """Where, when, with what and by which command; what the sessions of a sweep have in common is told once."""
+    """Return the lines on machine, time, versions and command, each once."""
     lines = []
     for at in record.sessions:
         lines.append(f"{at.cpu}, {at.physical_cores or '?'} cores, {at.usable_cores} usable threads; "
@@ -167,6 +168,6 @@ def conditions(record: Record) -> list[str]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """0.881 (0.879 to 0.884); a single one as it is."""
+    """Return 0.881 (0.879 to 0.884), or a single value as it is."""
     text = f"{fmean(values):.3f}"
     return f"{text} ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else text

@@ -1,4 +1,4 @@
-"""Trainings, one process after the other, and what is kept of them."""
+"""The trainings of a sweep, one process after the other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Progress = dict[str, Any] | Entry | None
 
 
 def connect(without: tuple[str, ...], report_progress: Callable[[dict[str, Any]], None]) -> Channel:
-    """A worker in a process of its own, with this interpreter."""
+    """Start a worker with this interpreter."""
     return WorkerProcess(sys.executable, "alexnet_mf.sweep.worker", {LEFT_OUT: ",".join(without)},
                          report_progress)
 
@@ -41,13 +41,13 @@ class Sweep:
                  connect: Callable[[tuple[str, ...], Callable[[dict[str, Any]], None]], Channel] = connect) -> None:
         """
         Args:
-            record: a new one from `begin`, or one to go on with.
+            record: a new one from `begin`, or one to resume.
             command: the words that started the program, for the record.
             report_progress: takes a training, its number, how many there are, and how it stands: None at its start,
                 then its worker's progress, and at its end its entry in the record.
             save: takes the record whenever there is more in it.
-            data_dir: where the data set is, should that have been said.
-            connect: starts a worker: settings that it leaves out from the start, and who is told of its progress.
+            data_dir: folder of the dataset, if it was named.
+            connect: starts a worker; takes the settings that it leaves out, and what takes its progress.
         """
         self.record = record
         self.plan = record.plan
@@ -63,7 +63,7 @@ class Sweep:
         """Train what has not been trained yet.
 
         Raises:
-            SweepError: where a training could not even begin; says why.
+            SweepError: if a training could not start; says why.
         """
         if self._left():
             self.record.sessions.append(self._session)
@@ -78,7 +78,7 @@ class Sweep:
         return self.record
 
     def _left(self) -> list[Training]:
-        """The trainings that are still to be done; those that count come when their learning rate is known."""
+        """Return the trainings still to be done. Those that count come once their learning rate is known."""
         tried = {entry.training for entry in self.record.trainings}
         choices = [training for training in self.plan.choices() if training not in tried]
         if choices:
@@ -89,7 +89,7 @@ class Sweep:
         return {**chosen(self.record), **self.plan.rates(self.networks)}
 
     def _train(self, training: Training) -> None:
-        """One training in a process of its own, and its entry in the record."""
+        """Train once in a process of its own, and add the entry to the record."""
         done, count = len(self.record.trainings), len(self.plan.choices()) + len(self.plan.setups()) * len(
             self.plan.seeds)
         self.report_progress(training, done + 1, count, None)
