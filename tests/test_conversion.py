@@ -204,6 +204,7 @@ def test_the_plain_framework_loads_it_and_computes_the_same(kind, native, small,
     assert relative_l2(found, expected) < TIERS["float32"].output
 
 
+@pytest.mark.exhaustive
 def test_torchvision_loads_alexnet_owt_and_computes_the_same(requires, tmp_path):
     requires("torch")
     given = parameters.initialise(ALEXNET_OWT, 0, random_biases=True)
@@ -348,6 +349,7 @@ def test_a_keras_model_that_keeps_its_layers_in_net(requires, given, small, net,
         parameters.digest(given)
 
 
+@pytest.mark.exhaustive
 def test_the_model_zoos_alexnet(requires, tmp_path):
     requires("mxnet")
     backends.load("mxnet")
@@ -366,6 +368,7 @@ def test_the_model_zoos_alexnet(requires, tmp_path):
         assert_array_equal(found[f"{name}.bias"], block.bias.data().asnumpy())
 
 
+@pytest.mark.exhaustive
 def test_the_model_zoo_loads_alexnet_owt_and_computes_the_same(requires, tmp_path):
     requires("mxnet")
     backend = backends.load("mxnet")

@@ -817,6 +817,7 @@ def test_logits_do_not_depend_on_the_batch_size():
         assert_allclose(model.logits(data, batch_size), expected, rtol=1e-12)
 
 
+@pytest.mark.exhaustive
 def test_a_step_along_alexnets_gradient_lowers_the_loss_as_much_as_it_promises():
     network = with_dropout(ALEXNET, 0)
     model = load("numpy").build(network, canonical.initialise(network, 0, random_biases=True))

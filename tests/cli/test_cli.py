@@ -131,58 +131,6 @@ def test_both_ways_in_lead_to_main():
 # What cannot be run as asked
 
 
-@pytest.mark.parametrize("words, fragments", [
-    (["fly"], ["fly", "train", "shapes", "list"]),
-    (["train", "--nope"], ["--nope", "--help"]),
-    (["train", "--epoch", "3"], ["--epoch"]),  # no abbreviations: `--data` must never mean `--data-dir`
-    (["train", "extra"], ["extra"]),
-    (["train", "--backend", "jax"], ["jax", "torch", "tensorflow", "mxnet", "numpy"]),
-    (["train", "--recipe", "slow"], ["slow", "book", "quick"]),
-    (["train", "--data", "mnist"], ["mnist", "fashion-mnist", "synthetic"]),
-    (["train", "--epochs", "two"], ["--epochs", "two"]),
-    (["train", "--epochs", "1.5"], ["--epochs", "1.5"]),
-    (["train", "--epochs"], ["--epochs"]),
-    (["train", "--lr", "fast"], ["--lr", "fast"]),
-    (["train", "--seed", "-1"], ["--seed", "-1"]),
-    (["train", "--seed", "x"], ["--seed", "'x'"]),
-    ([*TRAIN, "--epochs", "0"], ["epochs", "at least 1", "0"]),
-    ([*TRAIN, "--epochs", "-3"], ["epochs", "-3"]),
-    ([*TRAIN, "--batch-size", "0"], ["--batch-size must be at least 1, not 0"]),
-    ([*TRAIN, "--limit-train", "0"], ["--limit-train must be at least 1, not 0"]),
-    ([*TRAIN, "--limit-test", "-1"], ["--limit-test must be at least 1, not -1"]),
-    ([*TRAIN, "--lr", "nan"], ["--lr must be", "nan"]),
-    ([*TRAIN, "--lr", "inf"], ["--lr must be", "inf"]),
-    ([*TRAIN, "--lr", "-0.1"], ["--lr must be", "-0.1"]),
-    ([*TRAIN, "--momentum", "1"], ["--momentum must be less than 1"]),
-    ([*TRAIN, "--weight-decay", "-1"], ["--weight-decay must be", "-1"]),
-    ([*TRAIN, "--lr", "1e39"], ["--lr must be", "1e+39"]),
-    ([*TRAIN, "--dropout", "1"], ["drop3", "rate", "1.0"]),
-    ([*TRAIN, "--net", "lenet"], ["lenet", "alexnet, alexnet-tab"]),
-    ([*TRAIN, "--weights", "/nowhere/w.safetensors"], ["/nowhere/w.safetensors", "cannot be read"]),
-    ([*TRAIN, "--save-weights", "/nowhere/w.safetensors"], ["/nowhere/w.safetensors", "cannot be written"]),
-    ([*TRAIN, "--json", "/nowhere/r.json"], ["/nowhere/r.json", "cannot be written"]),
-    ([*TRAIN, "--json", "/"], ["/", "cannot be written"]),
-    ([*TRAIN, "--data-dir", "/nowhere"], ["/nowhere", "--data"]),
-    ([*TRAIN, "--precision", "float8"], ["float8", "bfloat16"]),
-    ([*TRAIN, "--precision", "bfloat16"], ["no precision bfloat16 on cpu", "float64"]),
-    ([*TRAIN, "--no-compile"], ["no setting 'compile' on cpu", "none"]),
-    (["shapes"], ["--backend"]),
-    (["shapes", "--backend", "numpy", "--net", "lenet"], ["lenet", "alexnet, alexnet-tab"]),
-    (["shapes", "--backend", "numpy", "--json", "/nowhere/s.json"], ["/nowhere/s.json"]),
-    (["list"], ["what"]),
-    (["list", "layers"], ["layers", "backends", "networks"]),
-    (["list", "networks", "--json", "/nowhere/n.json"], ["/nowhere/n.json", "cannot be written"]),
-    (["list", "networks", "--toml"], ["--toml", "the name of one network", "lenet5"]),
-    (["list", "networks", "lenet5", "--toml", "--json", "-"], ["--toml", "--json"]),
-    (["list", "networks", "gone.toml"], ["gone.toml", "cannot be read", "list networks NAME --toml"]),
-    (["list", "backends", "torch"], ["list backends takes no name"]),
-    (["list", "backends", "--toml"], ["list backends takes no name and no --toml"]),
-    ([*TRAIN, "--net", "gone.toml"], ["gone.toml", "cannot be read"]),
-], ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].islower() else "")
-def test_wrong_words_are_told_in_one_line(command, small_alexnet, words, fragments):
-    assert_one_line(command(*words), *fragments)
-
-
 @pytest.mark.parametrize("device", ["cuda:7", "tpu"])
 def test_an_unknown_device_is_told_in_one_line(command, small_alexnet, device):
     assert_one_line(command(*TRAIN, "--device", device), device, "cpu")

@@ -10,15 +10,17 @@ from console import Outcome, assert_one_line
 
 from alexnet_mf.bench import run as bench
 from alexnet_mf.parity import run as parity
+from alexnet_mf.spec import Network
 
-RIGHT = {"analyze": "analyze --no-measure", "bench": "bench --backends numpy", "parity": "parity",
+RIGHT = {"train": "train --backend numpy --data synthetic", "shapes": "shapes --backend numpy", "list": "list",
+         "analyze": "analyze --no-measure", "bench": "bench --backends numpy", "parity": "parity",
          "trace": "parity trace --backend numpy --out t", "predict": "predict run x.png",
          "report": "bench --report", "measure": "analyze --backend numpy"}
 """Commands that the words of the table are added to; of a flag that comes twice the later counts."""
 
 TABLE = [  # commands; words; fragments of the message, separated by "; "
-    ("analyze bench parity trace", "--net lenet", "unknown network 'lenet'; known: alexnet, alexnet-tab"),
-    ("analyze", "--net gone.toml", "gone.toml: cannot be read"),
+    ("analyze bench parity shapes trace train", "--net lenet", "unknown network 'lenet'; known: alexnet, alexnet-tab"),
+    ("analyze train", "--net gone.toml", "gone.toml: cannot be read"),
     ("analyze trace", "--backend jax", "jax; torch"),
     ("bench parity", "--backends torch,jax", "jax; torch"),
     ("parity", "--backends=", "''; torch"),
@@ -27,7 +29,7 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("bench", "--batch-size 32,x", "--batch-size; 'x'"),
     ("bench", "--batch-size=", "--batch-size; ''"),
     ("measure", "--batch-size 1000000000", "a batch of 1000000000 does not fit; --no-measure"),
-    ("bench parity trace", "--seed -1", "--seed; -1"),
+    ("bench parity trace train", "--seed -1", "--seed; -1"),
     ("parity trace", "--steps 0", "--steps; at least 1"),
     ("parity trace", "--images -1", "--images; -1"),
     ("bench parity", "--python numpy", "--python; NAME=PATH; 'numpy'"),
@@ -36,7 +38,7 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("bench parity", "--python jax=/bin/sh", "NAME=PATH; jax; torch, tensorflow, mxnet"),
     ("bench", "--python numpy=/nowhere/python", "/nowhere/python; no such program"),
     ("parity", "--tier half", "half; bfloat16"),
-    ("analyze", "--recipe slow", "slow; book; quick"),
+    ("analyze train", "--recipe slow", "slow; book; quick"),
     ("bench", "--precision half", "unknown precision 'half'; float32, tf32, bfloat16"),
     ("bench", "--phases forward,backward", "unknown phase 'backward'; forward_backward"),
     ("bench", "--phases=", "unknown phase ''"),
@@ -58,13 +60,53 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("analyze", "--rounds 3", "--no-measure measures nothing: leave out --rounds"),
     ("analyze", "--sample-seconds 1", "--no-measure measures nothing: leave out --sample-seconds"),
     ("measure", "--device tpu", "no device 'tpu' here; cpu"),
+    ("train", "--nope", "--nope; --help"),
+    ("train", "--epoch 3", "--epoch"),  # no abbreviations: `--data` must never mean `--data-dir`
+    ("train", "extra", "extra"),
+    ("train", "--backend jax", "jax; torch; tensorflow; mxnet; numpy"),
+    ("train", "--data mnist", "mnist; fashion-mnist; synthetic"),
+    ("train", "--epochs two", "--epochs; two"),
+    ("train", "--epochs 1.5", "--epochs; 1.5"),
+    ("train", "--epochs", "--epochs"),
+    ("train", "--lr fast", "--lr; fast"),
+    ("train", "--seed x", "--seed; 'x'"),
+    ("train", "--epochs 0", "epochs; at least 1; 0"),
+    ("train", "--epochs -3", "epochs; -3"),
+    ("train", "--batch-size 0", "--batch-size must be at least 1, not 0"),
+    ("train", "--limit-train 0", "--limit-train must be at least 1, not 0"),
+    ("train", "--limit-test -1", "--limit-test must be at least 1, not -1"),
+    ("train", "--lr nan", "--lr must be; nan"),
+    ("train", "--lr inf", "--lr must be; inf"),
+    ("train", "--lr -0.1", "--lr must be; -0.1"),
+    ("train", "--momentum 1", "--momentum must be less than 1"),
+    ("train", "--weight-decay -1", "--weight-decay must be; -1"),
+    ("train", "--lr 1e39", "--lr must be; 1e+39"),
+    ("train", "--dropout 1", "drop3; rate; 1.0"),
+    ("train", "--weights /nowhere/w.safetensors", "/nowhere/w.safetensors; cannot be read"),
+    ("train", "--save-weights /nowhere/w.safetensors", "/nowhere/w.safetensors; cannot be written"),
+    ("train", "--json /nowhere/r.json", "/nowhere/r.json; cannot be written"),
+    ("train", "--json /", "/; cannot be written"),
+    ("train", "--data-dir /nowhere", "/nowhere; --data"),
+    ("train", "--precision float8", "float8; bfloat16"),
+    ("train", "--precision bfloat16", "no precision bfloat16 on cpu; float64"),
+    ("train", "--no-compile", "no setting 'compile' on cpu; none"),
+    ("shapes", "--json /nowhere/s.json", "/nowhere/s.json"),
+    ("list", "", "what"),
+    ("list", "layers", "layers; backends; networks"),
+    ("list", "networks --json /nowhere/n.json", "/nowhere/n.json; cannot be written"),
+    ("list", "networks --toml", "--toml; the name of one network; lenet5"),
+    ("list", "networks lenet5 --toml --json -", "--toml; --json"),
+    ("list", "networks gone.toml", "gone.toml; cannot be read; list networks NAME --toml"),
+    ("list", "backends torch", "list backends takes no name"),
+    ("list", "backends --toml", "list backends takes no name and no --toml"),
     ("predict", "--top 0", "--top; at least 1"),
     ("predict", "--top x", "--top; 'x'"),
     ("predict", "--limit -1", "--limit; -1"),
     ("predict", "--weights w", "--weights"),
 ]
 CASES = [(f"{RIGHT[name]} {words}".strip(), fragments) for names, words, fragments in TABLE for name in names.split()]
-CASES += [("parity trace --out t", "--backend"), ("parity trace --backend numpy", "--out"), ("parity compare", "TRACE")]
+CASES += [("parity trace --out t", "--backend"), ("parity trace --backend numpy", "--out"), ("parity compare", "TRACE"),
+          ("fly", "fly; train; shapes; list"), ("shapes", "--backend")]
 
 
 def must_not_start(*arguments: Any, **options: Any) -> Any:
@@ -72,9 +114,9 @@ def must_not_start(*arguments: Any, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(("line", "fragments"), CASES, ids=[line for line, _ in CASES])
-def test_wrong_words_are_one_line_with_the_remedy(command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch,
-                                                  line: str, fragments: str) -> None:
+def test_wrong_words_are_one_line_with_the_remedy(command: Callable[..., Outcome], small_alexnet: Network,
+                                                  monkeypatch: pytest.MonkeyPatch, line: str, fragments: str) -> None:
     monkeypatch.setattr(bench, "Bench", must_not_start)
     monkeypatch.setattr(parity, "trace_in_process", must_not_start)
-    predicts_first = line.startswith("analyze --backend")  # its tables take no device
-    assert_one_line(command(*line.split()), *fragments.split("; "), out=None if predicts_first else "")
+    prints_first = line.startswith("analyze --backend") or "--data-dir" in line  # predictions, the run's conditions
+    assert_one_line(command(*line.split()), *fragments.split("; "), out=None if prints_first else "")
