@@ -1,0 +1,27 @@
+"""What only some verbs need of a backend is asked for, and refused in one line where it is not declared."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from alexnet_mf.backends.capabilities import measurable, measurable_model, weight_formats
+from alexnet_mf.errors import BackendUnavailable
+from alexnet_mf.weights import parameters
+
+
+def test_every_backend_declares_them(backend, small):
+    model = backend.build(small, parameters.initialise(small, 0))
+    assert measurable(backend) is weight_formats(backend) is backend
+    assert measurable_model(model) is model
+
+
+@pytest.mark.parametrize("ask, words", [
+    (measurable, "backend jax: cannot be measured"), (weight_formats, "backend jax: has no weights files of its own"),
+    (measurable_model, "SimpleNamespace: cannot be measured")])
+def test_a_backend_without_one_is_refused(ask, words):
+    bare: Any = SimpleNamespace(name="jax")
+    with pytest.raises(BackendUnavailable, match=words):
+        ask(bare)
