@@ -75,6 +75,19 @@ def test_a_pipe_stays_a_pipe(path):
     assert path.is_fifo()
 
 
+def test_a_library_that_renames_its_file_does_not_replace_a_pipe_or_a_device(tmp_path):
+    """safetensors does: as root, a trace written to /dev/null took the device away."""
+    path, received = tmp_path / "pipe", []
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: received.append(path.read_bytes()))
+    reader.start()
+    with files.replacing(path) as whole:
+        (tmp_path / "other").write_bytes(b"content")
+        os.replace(tmp_path / "other", whole)
+    reader.join(10)
+    assert received == [b"content"] and path.is_fifo()
+
+
 def test_two_names_of_one_file_do_not_share_what_is_written_later(path):
     other = path.with_name("other")
     files.write(path, OLD)

@@ -7,6 +7,8 @@ import errno
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,8 +57,12 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: as `write`; what was there before is untouched.
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        yield target
+    if target.exists() and not target.is_file():  # a library may rename a file of its own over a pipe or a device
+        with tempfile.TemporaryDirectory(prefix="alexnet_mf-") as folder:
+            whole = Path(folder) / target.name
+            yield whole
+            with whole.open("rb") as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
         return
     partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
     try:
