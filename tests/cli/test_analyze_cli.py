@@ -95,7 +95,7 @@ def test_a_batch_of_a_billion_is_arithmetic(command):
 
 # Measured
 
-TAKEN = "taking --backend mxnet, the first installed of torch, tensorflow, mxnet\n"
+TAKEN = "using --backend mxnet, the first installed of torch, tensorflow, mxnet\n"
 
 
 @pytest.fixture
@@ -257,9 +257,9 @@ def test_filters_of_a_file_and_of_a_run(command, tmp_path):
 
 
 @pytest.mark.parametrize("words, fragments", [
-    (["gone.safetensors", "--plot", "f.png"], ["gone.safetensors: cannot be read as safetensors"]),
+    (["gone.safetensors", "--plot", "f.png"], ["gone.safetensors: cannot be read (No such file"]),
     (["text.safetensors", "--plot", "f.png"], ["text.safetensors: cannot be read as safetensors"]),
-    ([".", "--plot", "f.png"], [".: there is no run here", "list runs"]),
+    ([".", "--plot", "f.png"], [".: has no weights.safetensors; name a weights file"]),
     (["dense.safetensors", "--plot", "f.png"], ["network dense has no convolution"]),
     (["dense.safetensors", "--plot", "f.png", "--net", "lenet"], ["unknown network 'lenet'"]),
     (["dense.safetensors", "--plot", "f.png", "--net", "lenet5"], ["not the parameters of lenet5"]),
