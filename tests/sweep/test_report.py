@@ -108,7 +108,7 @@ def test_the_picture_by_batch_size_has_accuracy_throughput_and_memory(sweep):
     (lambda record: record["trainings"][0].pop("result"), "trainings[0].result: missing"),
     (lambda record: record["trainings"][0].update(result=None), "trainings[0]: either result or failed, not both or"),
     (lambda record: record["trainings"][0].update(failed="ended"), "trainings[0]: either result or failed, not both"),
-    (lambda record: record["plan"].update(epochs=0), "epochs must be at least 1"),
+    (lambda record: record["plan"].update(epochs=0), "epochs` must be at least 1"),
     (lambda record: record["networks"].pop("lenet5"), "the network lenet5 is not in it"),
     (lambda record: record["trainings"][1]["result"]["epochs"].pop(), "trainings[1] does not have the 2 epochs"),
     (lambda record: record["trainings"][1]["training"].update(epochs=3), "trainings[1] does not have the 2 epochs"),

@@ -179,12 +179,12 @@ def test_progress_names_the_training(sweep, played):
     ({"choosing_epochs": 5}, "`learning_rates`"), ({"learning_rates": (0.1,), "held_out": 5}, "several learning"),
     ({"nets": ("lenet5",), "learning_rates_of": {"alexnet": (0.1,)}}, "takes no part; the networks are lenet5 "),
     ({"learning_rates_of": {"alexnet": (0.1, 0.2)}}, "`held_out`"),
-    ({"learning_rates_of": {"alexnet": (-1.0,)}}, "learning rate must be a number from 0"),
-    ({"nets": ()}, "network"), ({"seeds": (1, 1)}, "seed"), ({"batch_sizes": (0,)}, "batch size must be at least 1"),
-    ({"epochs": 0}, "epochs must be at least 1"), ({"augments": (("blur",),)}, "known: flip, crop, color"),
-    ({"momentum": 1.0}, "momentum must be below 1"),
-    ({"learning_rates": (-1.0,)}, "learning rate must be a number from 0"),
-    ({"learning_rates": (0.1, float("nan")), "held_out": 5}, "learning rate must be a number from 0"),
+    ({"learning_rates_of": {"alexnet": (-1.0,)}}, "learning_rate` must be a number from 0"),
+    ({"nets": ()}, "network"), ({"seeds": (1, 1)}, "seed"), ({"batch_sizes": (0,)}, "batch_size` must be at least 1"),
+    ({"epochs": 0}, "epochs` must be at least 1"), ({"augments": (("blur",),)}, "known: flip, crop, color"),
+    ({"momentum": 1.0}, "momentum` must be less than 1"),
+    ({"learning_rates": (-1.0,)}, "learning_rate` must be a number from 0"),
+    ({"learning_rates": (0.1, float("nan")), "held_out": 5}, "learning_rate` must be a number from 0"),
 ])
 def test_a_plan_that_makes_no_sense_is_told(plan, fragment):
     with pytest.raises(AlexnetMfError, match=fragment):
