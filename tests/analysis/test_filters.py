@@ -47,7 +47,7 @@ def test_a_file_says_whose_its_weights_are(saved, network):
 
 def test_of_another_programs_file_it_is_asked(saved):
     path = saved(zoo.LENET5, says=False)
-    with pytest.raises(ParametersError, match=r"w\.safetensors: does not say which network's .*--net"):
+    with pytest.raises(ParametersError, match=r"w\.safetensors: does not name its network; .*`net`"):
         filters.read(path)
     assert filters.read(path, "lenet5").weights.shape == (6, 1, 5, 5)
     with pytest.raises(ParametersError, match="not the parameters of alexnet-28"):
@@ -67,7 +67,7 @@ def test_a_run_shows_its_last_weights(tmp_path, saved):
 
 
 def test_a_folder_without_a_run_is_told(tmp_path):
-    with pytest.raises(RunError, match="there is no run here"):
+    with pytest.raises(RunError, match=r"has no weights\.safetensors"):
         filters.read(tmp_path)
 
 
