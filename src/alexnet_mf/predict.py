@@ -1,4 +1,4 @@
-"""What a network says of pictures that it has never seen."""
+"""Classify pictures that the network has never seen."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import Normalize
 
 BATCH = 32
-"""Pictures that are held at once."""
+"""Number of pictures in memory at a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The classes that a picture most probably shows."""
+    """Most probable classes of a picture."""
 
     name: str
     labels: list[int]
     """The most probable first."""
     probabilities: list[float]
     seen: NDArray[np.uint8]
-    """What the network was fed, to look at: (height, width), or (height, width, 3)."""
+    """The network's input, to look at: (height, width), or (height, width, 3)."""
 
 
 def preparation(network: Network, invert: bool = False) -> Preparation:
-    """How pictures are made into the network's input: as Fashion-MNIST's where it can be trained on that, else grey of
-    its own size, or ImageNet's colours, which are normalised here unless that is the network's first layer.
+    """Return how pictures become the network's input: 28x28 gray, as Fashion-MNIST, if it can be trained on that; else
+    gray of its own size; or color as ImageNet's, normalized here unless the network's first layer does it.
 
     Raises:
-        DataError: where its input is neither grey nor in colour.
+        DataError: if its input is neither gray nor in color.
     """
     channels, height, width = network.input
     if channels == 3:
@@ -57,7 +57,7 @@ def preparation(network: Network, invert: bool = False) -> Preparation:
 
 
 def class_names(network: Network) -> tuple[str, ...]:
-    """Fashion-MNIST's where there are ten and the input is grey, else `class 0` and so on."""
+    """Return Fashion-MNIST's classes if there are ten and the input is gray, else `class 0` and so on."""
     if network.input[0] == 1 and network.classes == len(FASHION_CLASSES):
         return FASHION_CLASSES
     return tuple(f"class {label}" for label in range(network.classes))
@@ -65,15 +65,15 @@ def class_names(network: Network) -> tuple[str, ...]:
 
 def predict(model: Model[Any], paths: Sequence[Path], prepared: Preparation, top: int = 3,
             limit: int | None = None) -> Iterator[Prediction | Unreadable]:
-    """The most probable classes of each picture, in order; what cannot be read comes in its place.
+    """Yield the most probable classes of each picture, in order; an unreadable picture yields its fault.
 
     Args:
         paths: files and folders, as for `pictures.pictures`.
-        top: classes of each; all of them where there are fewer.
-        limit: of each folder, and each idx file, so many pictures only.
+        top: number of classes for each picture.
+        limit: number of pictures to take from each folder and idx file.
 
     Raises:
-        OutputsNotFinite: where the network gives no numbers.
+        OutputsNotFinite: if the logits are NaN or infinite.
     """
     found = pictures(paths, prepared, limit)
     while batch := list(itertools.islice(found, BATCH)):

@@ -36,18 +36,18 @@ VERBS = {
     "shapes": (shapes, "measure every layer's output shape in one backend or all"),
     "parity": (parity, "prove that backends compute the same function, or name the layer where they part"),
     "bench": (bench, "measure how fast backends are, each beside the device's limits and the book's style"),
-    "analyze": (analyze, "tell what a network costs, which part dominates, and how near a device comes to its limits"),
+    "analyze": (analyze, "say what a network costs, which part dominates, and how near a device comes to its limits"),
     "sweep": (sweep, "train several networks, batch sizes, augmentations and seeds, and compare them"),
-    "predict": (predict, "tell what pictures show, by the weights of a run or a file"),
-    "evaluate": (evaluate, "test the weights of a run or a file: accuracy, confusions, mistakes"),
-    "convert": (convert, "weights from one program's file to another's: safetensors, PyTorch, Keras, Gluon, NumPy, "
+    "predict": (predict, "classify pictures with the weights of a run or a file"),
+    "evaluate": (evaluate, "test the weights of a run or a file: accuracy, confusion matrix, mistakes"),
+    "convert": (convert, "convert weights between formats: safetensors, PyTorch, Keras, Gluon, NumPy, "
                          "ONNX"),
     "plot": (plot, "draw the curves of runs, or the filters of a first layer"),
     "list": (listing, "list backends, networks or runs"),
 }
 
 LONG = ("train", "sweep", "bench")
-"""Verbs whose work is lost, and not only its report, if they end early."""
+"""Verbs whose work is lost, not only its report, if they end early."""
 
 
 class Terminated(BaseException):

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a terminal that is closed while a training runs: the first asks, the second does not wait."""
+"""Ctrl-C, SIGTERM and a closed terminal during a training: the first signal asks, the second does not wait."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOW_CURSOR = "\x1b[?25h"
 
 
 class Stop:
-    """While it is entered, the first of these signals makes it true when called, and the second ends the process.
+    """While entered, the first of these signals makes a call return True, and the second ends the process.
 
     Python runs a signal's handler between two of its own instructions, and a training step is one long call into a
     framework. So a thread does the work: the interpreter writes each signal's number into a pipe at once.
@@ -25,7 +25,7 @@ class Stop:
     def __init__(self, on_first: Callable[[str], None]):
         """
         Args:
-            on_first: is told the signal's name, in another thread.
+            on_first: receives the signal's name, in another thread.
         """
         self.signal: int | None = None
         self._on_first = on_first
@@ -39,7 +39,7 @@ class Stop:
         self._previous = {number: signal.getsignal(number) for number in NAMES}
         self._previous_writer = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number, handler in self._previous.items():
-            if handler is not signal.SIG_IGN:  # a job in the background, or under nohup, has nothing to do with Ctrl-C
+            if handler is not signal.SIG_IGN:  # a background process, or one under nohup, ignores Ctrl-C
                 signal.signal(number, _nothing)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -67,4 +67,4 @@ class Stop:
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
-    """Being there, it keeps the signal from ending the process."""
+    """Keep the signal from ending the process."""

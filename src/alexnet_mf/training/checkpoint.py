@@ -1,8 +1,8 @@
-"""Checkpoints: one safetensors file each, whole or not there, whose name ends in its checksum.
+"""Checkpoints: one safetensors file each, whole or absent, whose name ends in its checksum.
 
-It holds the weights under their canonical names, the momentum as `velocity.NAME`, both in canonical layout and in the
-dtype of the computation, and as JSON in the header the position, the run, and the backend that wrote it. The order of
-the images and the dropout masks are functions of the seed and the position, and so are in it too. Nothing is pickled.
+A checkpoint holds the weights under their canonical names, the momentum as `velocity.NAME`, both in canonical layout
+and in the dtype of the computation. Its header holds, as JSON, the position, the run, and the backend that wrote it.
+Seed and position determine the order of the images and the dropout masks. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -28,37 +28,37 @@ from alexnet_mf.training.loop import Epoch, Position, Snapshot
 FORMAT = 1
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.safetensors")
 ASIDE = re.compile(NAME.pattern + r"\.damaged(-\d+)?")
-"""A damaged one that was put aside: no checkpoint any more."""
+"""Name of a damaged checkpoint that was put aside."""
 MOST_HEADER_BYTES = 100_000_000
-"""As many as safetensors allows: the losses of all steps are in it."""
+"""Limit of safetensors: the header holds the losses of all steps."""
 MOST_BYTES = 2**36
-"""More than any network that a tensor's largest size allows."""
+"""More than the largest network needs."""
 KEPT = 2
-"""Checkpoints that stay: should the last one be damaged, there is one before it."""
+"""Number of checkpoints to keep: if the last is damaged, the one before it serves."""
 
 
 class OtherVersion(RunError):
-    """A checkpoint that is whole, and in a format that this version does not read."""
+    """A whole checkpoint in a format that this version does not read."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A snapshot, and what it belongs to."""
+    """A snapshot, and the run and session that it belongs to."""
 
     snapshot: Snapshot
     run: dict[str, Any]
-    """What the run is: network, recipe, seed, data. JSON values."""
+    """The run: network, recipe, seed, data. JSON values."""
     session: dict[str, Any]
-    """What computed it: backend, versions, device. JSON values."""
+    """The session that computed it: backend, versions, device. JSON values."""
     metrics: tuple[int, str]
     """Bytes of metrics.jsonl at that moment, and their SHA-256."""
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint; those that are there stay.
+    """Write a checkpoint, and return its path. The others stay.
 
     Raises:
-        OSError: where it cannot be written.
+        OSError: if it cannot be written.
     """
     state, position = checkpoint.snapshot.state, checkpoint.snapshot.position
     tensors = dict(state.parameters) | {f"velocity.{name}": value for name, value in state.velocity.items()}
@@ -75,8 +75,8 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        RunError: where it cannot be read, or its checksum does not fit; names the file.
-        OtherVersion: where it is whole, but another version's.
+        RunError: if it cannot be read, or is damaged; names the file.
+        OtherVersion: if it is whole, but another version's.
     """
     try:
         content = files.read(path, MOST_BYTES)
@@ -104,7 +104,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def _check_tensors(path: Path, weights: dict[str, Any], velocity: dict[str, Any]) -> None:
-    """The weights are held against the network by whoever builds it; the momentum has their shapes, or is not there."""
+    """Check the dtypes, and that the momentum, if any, has the weights' shapes. The network's builder does the rest."""
     for name, value in (weights | velocity).items():
         if value.dtype not in (np.float32, np.float64):
             raise RunError(f"{path.name} is damaged: {name} is {value.dtype}, not float32 or float64")
@@ -114,23 +114,23 @@ def _check_tensors(path: Path, weights: dict[str, Any], velocity: dict[str, Any]
 
 
 def paths(folder: Path) -> list[Path]:
-    """The checkpoints of a folder, the latest first."""
+    """Return the checkpoints in a folder, the latest first."""
     found = [path for path in folder.glob("step-*.safetensors") if NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: (step_of(path), path.stat().st_mtime_ns), reverse=True)
 
 
 def step_of(path: Path) -> int:
-    """The steps that were taken before it."""
+    """Return the number of steps taken before a checkpoint."""
     name = NAME.fullmatch(path.name)
     assert name is not None
     return int(name[1])
 
 
 def latest(folder: Path) -> tuple[Path, Checkpoint, dict[Path, str]] | None:
-    """The latest good one, its path, and what is wrong with those after it; None where there is none, good or not.
+    """Return the latest good checkpoint with its path, and the faults of those after it; None if there are none at all.
 
     Raises:
-        RunError: where none of them is good, which names each; or one after it is another version's, and no damage.
+        RunError: if all are damaged (names each), or one after it is another version's.
     """
     faults: dict[Path, str] = {}
     for path in paths(folder):
@@ -146,10 +146,10 @@ def latest(folder: Path) -> tuple[Path, Checkpoint, dict[Path, str]] | None:
 
 
 def superseded(folder: Path, step: int) -> list[Path]:
-    """Damaged ones that were put aside, of this step or an earlier one."""
+    """Return the damaged checkpoints that were put aside, of this step or an earlier one."""
     return [path for path in folder.glob("step-*") if (name := ASIDE.fullmatch(path.name)) and int(name[1]) <= step]
 
 
 def _checksum(content: bytes) -> str:
-    """64 bits of SHA-256: against accidents."""
+    """Return 64 bits of SHA-256, against accidents."""
     return hashlib.sha256(content).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The training loop: the same for every backend, with no framework inside."""
+"""The training loop: the same for every backend, without a framework."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READING_INTERVAL = 1.0
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the training is. Loss and accuracy are means over the epoch so far, dropout on and the weights moving."""
+    """Progress of a training. Loss and accuracy are means over the epoch so far, dropout on and the weights moving."""
 
     epoch: int
     epochs: int
@@ -34,7 +34,7 @@ class Progress:
     train_accuracy: float
     images_per_second: float
     seconds_left: float
-    """Of training, evaluation left out."""
+    """Time left to train, evaluation left out."""
 
 
 @dataclass(frozen=True)
@@ -54,26 +54,26 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a training stands, between two steps."""
+    """Position of a training, between two steps."""
 
     number: int = 0
-    """Steps taken. With the seed it decides the order of the images and the dropout masks to come."""
+    """Steps taken. With the seed it determines the order of the images and the dropout masks to come."""
     epochs: list[Epoch] = field(default_factory=list)
-    """Those that are over, test images included."""
+    """Finished epochs, their evaluation included."""
     losses: list[float] = field(default_factory=list)
     """Mean cross entropy of each step's batch."""
     loss_sum: float = 0.0
-    """Of the images of the epoch that has begun, with `correct` and `images`."""
+    """Sum over the images of the current epoch; `correct` and `images` count them."""
     correct: int = 0
     images: int = 0
     timed_images: int = 0
     seconds: float = 0.0
-    """Of the loop, for `timed_images`."""
+    """Time of the loop for `timed_images`."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that the rest of a training depends on, beside its arguments."""
+    """Everything that the rest of a training depends on, apart from its arguments."""
 
     position: Position
     state: TrainerState
@@ -81,11 +81,11 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Result:
-    """A training that is over, or was stopped."""
+    """A training that has finished or was stopped."""
 
     epochs: list[Epoch]
     images: int
-    """Images trained while the clock ran: all but the first step's."""
+    """Number of images trained while the clock ran: all but the first step's."""
     seconds: float
     """Time of the loop: input included, device synchronised, evaluation, saving and the first step left out."""
     losses: list[float]
@@ -163,15 +163,15 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
     The order of the batches is NumPy's, from the seed, the same in every backend; the last, short batch is used.
 
     Args:
-        start: where to go on: with the same arguments and backend on the same CPU, the numbers are those of a
-            training that was never interrupted, bit for bit.
+        start: snapshot to resume from. With the same arguments and backend on the same CPU, the numbers are those of
+            an uninterrupted training, bit for bit.
         save: called after every epoch, every `save_seconds`, and before a stop.
-        stop: asked after every step and within an evaluation; true ends the training there, not finished.
-        on_evaluation: called during each evaluation with the test images that are done, and how many there are.
+        stop: called after every step and within an evaluation; True ends the training there, not finished.
+        on_evaluation: called during each evaluation with the number of test images done, and of all.
 
     Raises:
-        TrainingDiverged: as soon as a reading or an evaluation shows a loss that is NaN or infinite; names the step.
-        OutOfMemory: where the batch does not fit in the device's memory; names a size that would.
+        TrainingDiverged: as soon as a loss that is read is NaN or infinite; names the step.
+        OutOfMemory: if the batch or the images do not fit in the device's memory; names a batch size that does.
     """
     training_set, test_set = training_set.first(recipe.train_images), test_set.first(recipe.test_images)
     batch_size = min(recipe.batch_size, len(training_set))

@@ -1,4 +1,4 @@
-"""Batches that do not fit: told before the operating system ends the program, with a size that would fit."""
+"""Check that a batch fits in memory, before the operating system ends the program; name a size that does."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from alexnet_mf.errors import OutOfMemory
 from alexnet_mf.spec import Network, arithmetic
 
 SAFE = 0.75
-"""The share of the free memory that a suggested batch may take: frameworks took 0.9 to 1.35 times the estimate."""
+"""Share of the free memory that a suggested batch may take: frameworks took 0.9 to 1.35 times the estimate."""
 
 
 def free_bytes() -> int | None:
-    """What this process may still take of its machine's memory, or container's; None where the system does not tell."""
+    """Return the free memory of this machine or container, in bytes; None if the system does not report it."""
     found = []
     for line in _read("/proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
@@ -28,22 +28,22 @@ def free_bytes() -> int | None:
 
 
 def check_fits(model: Model[Any], batch_size: int) -> None:
-    """Make sure that a training step on the CPU can have the memory that it takes by arithmetic.
+    """Check that a training step on the CPU fits in the free memory, by arithmetic.
 
-    A GPU's framework says so itself; on a CPU Linux lends more than there is, and then ends whoever uses it.
+    A GPU's framework reports it itself; on a CPU Linux lends more memory than there is, and then ends the process.
 
     Raises:
-        OutOfMemory: names both sizes, and a batch that would fit.
+        OutOfMemory: names both sizes, and a batch size that would fit.
     """
     if model.device == "cpu":
         check_fits_machine(model.network, batch_size, model.item_bytes)
 
 
 def check_fits_machine(network: Network, batch_size: int, item_bytes: int) -> None:
-    """The same, before there is a model.
+    """Check the same before there is a model.
 
     Raises:
-        OutOfMemory: likewise.
+        OutOfMemory: as `check_fits`.
     """
     free, taken = free_bytes(), training_bytes(network, batch_size, item_bytes)
     if free is not None and taken > free:
@@ -54,14 +54,14 @@ def check_fits_machine(network: Network, batch_size: int, item_bytes: int) -> No
 
 
 def training_bytes(network: Network, batch_size: int, item_bytes: int) -> int:
-    """What a training step takes, beside what the framework itself does."""
+    """Return the bytes that a training step takes, the framework itself left out."""
     return item_bytes * arithmetic.training_values(network, batch_size)
 
 
 def does_not_fit(model: Model[Any], placed: Any, batch_size: int) -> OutOfMemory:
-    """The error for a batch whose step ran out of memory; halves it until a step is through.
+    """Return the error for a batch whose step ran out of memory. Halves the batch until a step fits.
 
-    To be called when the step's own error, which keeps its tensors alive, is gone. The model is spent.
+    Call it after the step's own error is gone: that error keeps tensors alive. The model cannot be used afterwards.
     """
     size = batch_size // 2
     while size and not _fits(model, placed, size):

@@ -14,16 +14,15 @@ from alexnet_mf.training.loop import Epoch, Progress
 
 NAME = "metrics.jsonl"
 MOST_BYTES = 256_000_000
-"""Twenty days of a line a second."""
+"""Twenty days with a line per second."""
 MOST_IN_A_LINE = 10_000
 
-
 LARGEST = 1e300
-"""Of a number that can be drawn."""
+"""Largest number that can be drawn."""
 
 
 def step_line(now: Progress) -> bytes:
-    """A reading: loss and accuracy are means over the epoch so far."""
+    """Return the line of a reading: loss and accuracy are means over the epoch so far."""
     rate = now.images_per_second if math.isfinite(now.images_per_second) else None
     return _line({"kind": "step", "step": (now.epoch - 1) * now.steps + now.step, "epoch": now.epoch,
                   "epochs": now.epoch - 1 + now.step / now.steps, "loss": now.loss,
@@ -31,15 +30,15 @@ def step_line(now: Progress) -> bytes:
 
 
 def epoch_line(done: Epoch) -> bytes:
-    """An epoch that is over."""
+    """Return the line of a finished epoch."""
     return _line({"kind": "epoch", **dataclasses.asdict(done)})
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run; one that is being written, at the end, is left out.
+    """Read the lines of a run, without one at the end that is being written.
 
     Raises:
-        RunError: where the file cannot be read or a line is damaged; names the line.
+        RunError: if the file cannot be read or a line is damaged; names the line.
     """
     path = folder / NAME
     try:
@@ -63,7 +62,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def epochs(entries: list[dict[str, Any]]) -> list[Epoch]:
-    """Those that are over."""
+    """Return the finished epochs."""
     return [Epoch(**{key: value for key, value in entry.items() if key != "kind"}) for entry in entries
             if entry["kind"] == "epoch"]
 
