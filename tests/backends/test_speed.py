@@ -282,6 +282,7 @@ def test_the_step_that_is_timed_is_the_trainers(backend, small):
         assert_array_equal(value, ends[1][name], err_msg=name)
 
 
+@pytest.mark.exhaustive
 def test_ceilings_are_there(backend):
     found = backend.ceilings("cpu", Execution())
     assert set(found) == {"matrix product", "copy"}
@@ -292,6 +293,7 @@ def test_ceilings_are_there(backend):
     assert backend.peak_memory("cpu") is None
 
 
+@pytest.mark.exhaustive
 def test_the_books_own_code_runs_on_a_batch(backend):
     calls = backend.book("cpu", 2)
     if backend.name == "numpy":

@@ -36,8 +36,8 @@ def keep_large_blocks() -> bool:
 def collect_garbage(parameters: Mapping[str, NDArray[np.float32]]) -> None:
     """Free earlier models before a large one is built.
 
-    The objects of a Keras or Gluon model refer to each other, so only Python's collector frees them, and it counts
-    objects, not their bytes. It takes about 0.3 s, too long for a small network.
+    The objects of a model refer to each other (of PyTorch's, on Python 3.13), so only Python's collector frees them,
+    and it counts objects, not their bytes. It takes about 0.3 s, too long for a small network.
     """
     if sum(value.nbytes for value in parameters.values()) > LARGE_BYTES:
         gc.collect()

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from alexnet_mf.backends.allocator import keep_large_blocks
+from alexnet_mf.backends.allocator import collect_garbage, keep_large_blocks
 from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
 from alexnet_mf.backends.contract import Backend, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
@@ -196,6 +196,7 @@ class TorchBackend(Backend, Measurable, WeightFormats):
         torch.backends.cudnn.allow_tf32 = tf32
         if "allocator" in speed:
             keep_large_blocks()
+        collect_garbage(parameters)
         return TorchModel(network, parameters, device, speed, precision)
 
     def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
