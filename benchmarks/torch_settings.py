@@ -24,7 +24,7 @@ from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.backends.torch.speed import SPEED
 from alexnet_mf.bench.plan import work
-from alexnet_mf.spec import zoo
+from alexnet_mf.spec.toml import find_network
 from alexnet_mf.weights import parameters
 
 SETTINGS = ["", "layout+fused", "layout+fused+fold", "graph+layout+fused", "graph+layout+fused+fold",
@@ -67,10 +67,10 @@ def sample(call: Callable[[int], Any], synchronize: Callable[[], None], seconds:
 class Comparison:
     """All sets of settings on one device."""
 
-    def __init__(self, device: str, seconds: float, rounds: int) -> None:
+    def __init__(self, net: str, device: str, seconds: float, rounds: int) -> None:
         self.backend = backends.load("torch")
         self.device, self.seconds, self.rounds = device, seconds, rounds
-        self.network = zoo.ALEXNET
+        self.network = find_network(net)
         self.weights = parameters.initialise(self.network, 0)
         generator = np.random.default_rng(0)
         self.images = generator.integers(256, size=(IMAGES, 28, 28), dtype=np.uint8)
@@ -124,6 +124,7 @@ class Comparison:
 def main() -> None:
     """Print a line for each set of settings, and write all of them after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--net", default="alexnet")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--batch-sizes", default="128,512")
     parser.add_argument("--precisions", default="bfloat16")
@@ -134,7 +135,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     began, rows = time.perf_counter(), list[dict[str, Any]]()
-    comparison = Comparison(options.device, options.sample_seconds, options.rounds)
+    comparison = Comparison(options.net, options.device, options.sample_seconds, options.rounds)
     versions, devices = comparison.backend.versions(), comparison.backend.devices()
 
     def keep(row: dict[str, Any]) -> None:
