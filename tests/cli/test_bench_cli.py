@@ -274,7 +274,7 @@ def test_a_missing_backend_is_told_before_the_work(command, no_worker, monkeypat
 
 def test_a_missing_matplotlib_is_told_before_the_work(command, no_worker, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "alexnet_mf.bench.plot", None)
-    assert_one_line(command("--backends", "numpy", "--plot", tmp_path / "p.png"), "--plot takes matplotlib",
+    assert_one_line(command("--backends", "numpy", "--plot", tmp_path / "p.png"), "--plot needs matplotlib",
                     "alexnet_mf[plot]")
 
 

@@ -157,8 +157,8 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     from torch.nn import functional
 
-    from alexnet_mf.backends.torch import training
-    patch.setattr(training, "upsample", lambda images, size: functional.interpolate(
+    from alexnet_mf.backends.torch import trainer
+    patch.setattr(trainer, "upsample", lambda images, size: functional.interpolate(
         images.unsqueeze(1).float(), size, mode="bilinear", align_corners=False) / 255)
 
 
@@ -166,18 +166,18 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     from torch.nn import functional
 
-    from alexnet_mf.backends.torch import training
-    patch.setattr(training, "upsample", lambda images, size: functional.interpolate(
-        images.unsqueeze(1).float() * float(training.PIXEL_SCALE), size, mode="bilinear", align_corners=False))
+    from alexnet_mf.backends.torch import trainer
+    patch.setattr(trainer, "upsample", lambda images, size: functional.interpolate(
+        images.unsqueeze(1).float() * float(trainer.PIXEL_SCALE), size, mode="bilinear", align_corners=False))
 
 
 @broken_module("enlarged as uint8", "torch", "pixels", "pixels", "rounded to whole grey levels in each direction")
 def _(patch: pytest.MonkeyPatch) -> None:
     from torch.nn import functional
 
-    from alexnet_mf.backends.torch import training
-    patch.setattr(training, "upsample", lambda images, size: functional.interpolate(
-        images.unsqueeze(1), size, mode="bilinear", align_corners=False).float() * float(training.PIXEL_SCALE))
+    from alexnet_mf.backends.torch import trainer
+    patch.setattr(trainer, "upsample", lambda images, size: functional.interpolate(
+        images.unsqueeze(1), size, mode="bilinear", align_corners=False).float() * float(trainer.PIXEL_SCALE))
 
 
 @broken_module("pixels normalised", "mxnet", "pixels", "pixels", "normalised by mean 0.5 and deviation 0.5")
@@ -494,10 +494,10 @@ def _(model: Any) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from alexnet_mf.backends.torch import training
+    from alexnet_mf.backends.torch import trainer
     mean, std = (torch.tensor(values)[:, None, None] for values in IMAGENET)
-    right = training.pixels
-    patch.setattr(training, "pixels", lambda *arguments: (right(*arguments) - mean) / std)
+    right = trainer.pixels
+    patch.setattr(trainer, "pixels", lambda *arguments: (right(*arguments) - mean) / std)
 
 
 # Dropout and modes
@@ -541,8 +541,8 @@ def _(model: Any) -> None:
 
 @broken_module("dropout masks that never change", "torch", "dropout modes", "drop3", "another step has the same masks")
 def _(patch: pytest.MonkeyPatch) -> None:
-    from alexnet_mf.backends.torch import backend, training
-    for module in (backend, training):
+    from alexnet_mf.backends.torch import backend, trainer
+    for module in (backend, trainer):
         patch.setattr(module, "dropout_seed", lambda seed, step: 7)
 
 
@@ -707,9 +707,9 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     from torch.nn import functional
 
-    from alexnet_mf.backends.torch import training
+    from alexnet_mf.backends.torch import trainer
     real = functional.cross_entropy
-    patch.setattr(training, "functional", SimpleNamespace(
+    patch.setattr(trainer, "functional", SimpleNamespace(
         interpolate=functional.interpolate, cross_entropy=functools.partial(real, reduction="sum")))
 
 
