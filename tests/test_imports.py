@@ -139,6 +139,28 @@ def test_the_foundations_import_only_what_lies_below(name):
     assert package_imports(name) <= allowed
 
 
+ROOMS = ["errors", "files", "spec", "instruments", "plots", "weights", "data", "backends", "conversion", "models",
+         "evaluation", "shapes", "predict", "schemas", "training", "parity", "bench", "sweep", "analysis", "api", "cli",
+         "__main__"]
+"""From the ground up: each imports only those before it, so that there is no cycle."""
+
+
+def room(name: str) -> str:
+    """Return the package or module directly in alexnet_mf that a module belongs to."""
+    return name.split(".")[1] if "." in name else "alexnet_mf"
+
+
+def test_every_room_has_its_floor():
+    assert {room(name) for name in FILES} - {"alexnet_mf"} == set(ROOMS)
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_imports_only_those_below_it(name):
+    imported = {room(module) for file in FILES if room(file) == name for module in package_imports(file)}
+    below = ROOMS[:ROOMS.index(name)] if name not in ("instruments", "plots") else ["errors", "files", "spec"]
+    assert imported - {name, "alexnet_mf"} <= set(below)
+
+
 @pytest.mark.parametrize("backend", backends.BACKENDS)
 def test_a_backend_imports_itself_and_what_lies_below_base(backend):
     """No other backend, and nothing above base: not cli, data, training, parity or bench."""
