@@ -252,7 +252,7 @@ def test_torchvisions_weights_fit_a_network_that_normalises(requires, tmp_path):
 
 def test_torchvisions_names_are_for_alexnet_owt_alone(requires, canonical, tmp_path):
     requires("torch")
-    with pytest.raises(ParametersError, match="torchvision's AlexNet is alexnet-owt, not small; take"):
+    with pytest.raises(ParametersError, match="torchvision's AlexNet is alexnet-owt, not small; use"):
         convert(canonical, tmp_path / "weights.pt", destination_format="torchvision")
     assert not (tmp_path / "weights.pt").exists()
 
@@ -389,7 +389,7 @@ def test_the_model_zoo_loads_alexnet_owt_and_computes_the_same(requires, tmp_pat
 
 def test_the_model_zoos_names_are_for_alexnet_owt_alone(requires, small):
     requires("mxnet")
-    with pytest.raises(ParametersError, match=r"is alexnet-owt, not .*; take --to gluon"):
+    with pytest.raises(ParametersError, match=r"is alexnet-owt, not .*; use `destination_format='gluon'`"):
         backends.load("mxnet").encode_weights("gluon-zoo", small, {})
 
 

@@ -111,7 +111,7 @@ def test_each_setting_does_what_its_name_says(backend, small, monkeypatch):
     assert type(build(fold=True).net.conv1).__name__ == "FoldedConv2d"
     assert type(build().net.conv1).__name__ == "Conv2d"
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(BackendUnavailable, match=r"takes a C\+\+ compiler.*--compile"):
+    with pytest.raises(BackendUnavailable, match=r"needs a C\+\+ compiler.*`compile=True`"):
         build(compile=True)
 
 

@@ -96,7 +96,7 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("list", "networks --json /nowhere/n.json", "/nowhere/n.json; cannot be written"),
     ("list", "networks --toml", "--toml; the name of one network; lenet5"),
     ("list", "networks lenet5 --toml --json -", "--toml; --json"),
-    ("list", "networks gone.toml", "gone.toml; cannot be read; list networks NAME --toml"),
+    ("list", "networks gone.toml", "gone.toml; cannot be read; `list networks NAME --toml`"),
     ("list", "backends torch", "list backends takes no name"),
     ("list", "backends --toml", "list backends takes no name and no --toml"),
     ("predict", "--top 0", "--top; at least 1"),

@@ -227,5 +227,5 @@ def find_precision(backend: Backend, device: str, wanted: str | None) -> str:
         return names[0]
     if wanted not in names:
         raise BackendUnavailable(f"backend {backend.name}: no precision {wanted} on {device}; there is "
-                                 f"{', '.join(names)} (--precision)")
+                                 f"{', '.join(names)} (`precision`)")
     return wanted

@@ -65,7 +65,7 @@ def default() -> str:
         if is_installed(name):
             return name
     raise BackendUnavailable("none of torch, tensorflow and mxnet is installed; "
-                             f"{BACKENDS['torch'].install} (or see: list backends), or take --backend numpy, slow but "
+                             f"{BACKENDS['torch'].install} (see `list_backends`), or use `backend='numpy'`, slow but "
                              "without a framework")
 
 

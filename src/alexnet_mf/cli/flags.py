@@ -17,6 +17,10 @@ ALIASES = {"pythons": "python", "batch_sizes": "batch_size", "precisions": "prec
            "test_images": "limit_test", "which": "weights", "source_format": "from", "destination_format": "to",
            "overwrite": "force"}
 """Arguments whose flag has another name."""
+COMMANDS = {"`alexnet_mf.list_runs()`": "`list runs`", "`list_backends`": "`list backends`",
+            "`plot_curves`": "`plot curves`", "`plot_filters`": "`plot filters`",
+            "`toml.dump`": "`list networks NAME --toml`"}
+"""Functions of the library, and the commands that do the same."""
 PLACEHOLDERS = {"python": " NAME=PATH"}
 """What to show after a flag."""
 
@@ -33,8 +37,8 @@ def with_flags(message: str, options: argparse.Namespace) -> str:
                                                 PLACEHOLDERS.get(name, ""))
 
     message = re.sub(r"`alexnet_mf\.resume\('(.*?)'\)`", lambda match: resume_command(match[1]), message)
-    message = message.replace("`alexnet_mf.list_runs()`", "`list runs`")
-    message = re.sub(r"`plot_(curves|filters)`", r"`plot \1`", message)
+    for function, command in COMMANDS.items():
+        message = message.replace(function, command)
     return re.sub(r"`(\w+)(?:=([^`]+))?`", flag, message)
 
 

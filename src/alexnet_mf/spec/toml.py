@@ -52,8 +52,8 @@ def load(path: Path) -> Network:
         text = files.read(path, MOST_BYTES).decode("utf-8")
         fields = tomllib.loads(text)
     except OSError as error:
-        raise SpecError(f"{path}: cannot be read ({error.strerror}); to begin with one of the package's own networks: "
-                        f"list networks NAME --toml") from error
+        raise SpecError(f"{path}: cannot be read ({error.strerror}); `toml.dump` writes one of the package's own "
+                        "networks to start from") from error
     except RecursionError as error:
         raise SpecError(f"{path}: not a network: nested too deeply") from error
     except ValueError as error:  # tomllib's own error, or bytes that are not UTF-8

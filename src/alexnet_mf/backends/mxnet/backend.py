@@ -158,7 +158,7 @@ class MXNetBackend(Backend, Measurable, WeightFormats):
             index = int(device.partition(":")[2] or 0)
             refusal = self._without_code(index) if index < mx.context.num_gpus() else None
             if refusal:
-                raise BackendUnavailable(f"backend mxnet: {refusal}; take --device cpu, or another backend")
+                raise BackendUnavailable(f"backend mxnet: {refusal}; use `device='cpu'` or another backend")
         device = find_device(self, device)
         if device != "cpu" and os.environ.get(compat.TF32) != "0":
             raise BackendUnavailable(f"backend mxnet: its cuBLAS would round float32 to TF32; unset {compat.TF32}, or "

@@ -47,7 +47,8 @@ def encode(kind: str, network: Network, parameters: Parameters) -> bytes:
         ParametersError: for the model zoo's names of a network that it does not have.
     """
     if kind == ZOO and spec.digest(network) != spec.digest(zoo.ALEXNET_OWT):
-        raise ParametersError(f"the model zoo's AlexNet is alexnet-owt, not {network.name}; take --to gluon")
+        raise ParametersError(f"the model zoo's AlexNet is alexnet-owt, not {network.name}; "
+                              "use `destination_format='gluon'`")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.params"
         if kind == ZOO:

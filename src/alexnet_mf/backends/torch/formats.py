@@ -29,7 +29,8 @@ def encode(kind: str, network: Network, parameters: Parameters) -> bytes:
     names = {name: name for name in parameters}
     if kind == TORCHVISION:
         if spec.digest(network) != spec.digest(zoo.ALEXNET_OWT):
-            raise ParametersError(f"torchvision's AlexNet is alexnet-owt, not {network.name}; take --to torch")
+            raise ParametersError(f"torchvision's AlexNet is alexnet-owt, not {network.name}; "
+                                  "use `destination_format='torch'`")
         names = {canonical: theirs for theirs, canonical in other_names(network).items()
                  if theirs.startswith(("features.", "classifier."))}
     file = io.BytesIO()

@@ -80,8 +80,8 @@ def compiled(net: nn.Sequential) -> Callable[[torch.Tensor], torch.Tensor]:
         BackendUnavailable: if there is no C++ compiler.
     """
     if shutil.which(os.environ.get("CXX", "g++")) is None:
-        raise BackendUnavailable("backend torch: torch.compile takes a C++ compiler; install g++ or set CXX, or "
-                                 "leave out --compile")
+        raise BackendUnavailable("backend torch: torch.compile needs a C++ compiler; install g++, set CXX, or leave "
+                                 "out `compile=True`")
     run: Callable[[torch.Tensor], torch.Tensor] = torch.compile(net, dynamic=False, options={"fallback_random": True})
     return run
 
