@@ -785,8 +785,8 @@ def test_the_whole_ladder_by_other_interpreters_and_what_it_keeps(command, by, r
 def test_a_tab_that_differs_from_the_referees_is_red_and_named(command, monkeypatch, request, small):
     if "tensorflow" not in chosen(request.config):
         pytest.skip("takes tensorflow")
-    monkeypatch.setattr(zoo, "get_network", lambda name, backend="torch":
-                        dataclasses.replace(wider(small) if backend == "tensorflow" else small, name=name))
+    monkeypatch.setattr(zoo, "get_network", lambda name: dataclasses.replace(
+        wider(small) if name == zoo.TABS["tensorflow"].name else small, name=name))
     outcome = command("--net", "alexnet-tab", "--backends", "tensorflow", *PLAN, "--device", "cpu")
     assert (outcome.code, outcome.err) == (1, "")
     assert outcome.out.splitlines()[-3:] == [
