@@ -6,7 +6,7 @@
 #     DEVICE=cpu QUICK=1 benchmarks/gpu.sh  # the script itself, tried in minutes without a GPU
 #
 # It takes Fashion-MNIST from ALEXNET_MF_DATA_DIR or downloads it. A part that fails does not keep the others from
-# running; the exit code then is 1, and log.txt says which. No GPU has run it yet.
+# running; the exit code then is 1, and log.txt says which. No GPU has run the whole of it yet.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 

@@ -10,6 +10,7 @@ import ctypes
 import gc
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,6 +38,12 @@ def asked(config: pytest.Config) -> list[str]:
 # The setting `allocator` makes glibc keep freed memory for the next training step. It is the process's, cannot be taken
 # back, and would make the tests of three frameworks in one process keep gigabytes. Child processes use it as users do.
 allocator.keep_large_blocks = lambda: True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def take_interrupts() -> None:
+    """A shell's background job starts with SIGINT ignored, and so would all that tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-PARTS = ["log.txt", "referee.txt", "profile.txt", "bench.json", "parity.json", "parity-28-float32.json",
-         "parity-28-bfloat16.json", "train-512.json", "train-500-compile.json", "train-book-bfloat16.json"]
+PARTS = ["log.txt", "reference.txt", "ladders.txt", "parity-lenet5-float32.json", "parity-lenet5-relu.json",
+         "bench.json", "settings.json", "train-book-float32.json", "analysis.json"]
 
 
 @pytest.mark.exhaustive

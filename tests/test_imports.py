@@ -140,7 +140,7 @@ def test_the_foundations_import_only_what_lies_below(name):
 
 
 ROOMS = ["errors", "files", "spec", "instruments", "plots", "weights", "data", "backends", "conversion", "models",
-         "evaluation", "shapes", "predict", "schemas", "training", "parity", "bench", "sweep", "analysis", "api", "cli",
+         "evaluation", "shapes", "predict", "training", "parity", "bench", "sweep", "analysis", "api", "cli",
          "__main__"]
 """From the ground up: each imports only those before it, so that there is no cycle."""
 
@@ -211,27 +211,6 @@ def test_nothing_below_imports_the_command_line():
     for name in FILES:
         if not within(name, "alexnet_mf.cli") and name != "alexnet_mf.__main__":
             assert not [module for module in package_imports(name) if within(module, "alexnet_mf.cli")], name
-
-
-# Which of these may import which: what a package's line names lies below it. The other packages follow in their turn.
-BELOW = {
-    "conversion": {"spec", "weights", "backends"},
-    "evaluation": {"spec", "weights", "backends", "data"},
-    "models": {"spec", "weights", "backends", "conversion"},
-    "predict": {"spec", "weights", "backends", "data", "evaluation"},
-    "training": {"spec", "weights", "backends", "data", "conversion", "evaluation", "models", "instruments", "plots"},
-}
-
-
-@pytest.mark.parametrize("part", BELOW)
-def test_a_part_imports_only_what_lies_below_it(part):
-    """So there is no cycle between training and conversion, or between training and what measures it."""
-    allowed = {"errors", "files", "schemas", part, *BELOW[part]}
-    own = [name for name in FILES if within(name, f"alexnet_mf.{part}")]
-    assert own
-    for name in own:
-        foreign = {module for module in package_imports(name) - {"alexnet_mf"} if module.split(".")[1] not in allowed}
-        assert not foreign, f"{name} imports {foreign}"
 
 
 def test_nothing_imports_tests_or_benchmarks():

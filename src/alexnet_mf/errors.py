@@ -4,21 +4,28 @@ LONGEST = 10_000
 """Letters of a message; what quotes a file may be of any length."""
 
 
+def one_line(text: str) -> str:
+    """Return the text as one line that a terminal can show, whatever it quotes."""
+    short = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode()
+                   for letter in short)
+
+
 class AlexnetMfError(Exception):
     """A request that cannot be carried out as asked; the command line exits with 2."""
 
     exit_code = 2
 
     def __init__(self, message: str = ""):
-        """Whatever the message quotes, it stays one line that a terminal can show."""
-        short = message if len(message) <= LONGEST else f"{message[:LONGEST]}..."
-        super().__init__("".join(letter if letter.isprintable() else
-                                 letter.encode("unicode_escape", "backslashreplace").decode() for letter in short))
+        super().__init__(one_line(message))
 
 
 class Notice(UserWarning):
     """A line that the user should see but did not ask for. Python shows it as a warning, the command line as a line on
     standard error."""
+
+    def __init__(self, message: str = ""):
+        super().__init__(one_line(message))
 
 
 class SpecError(AlexnetMfError, ValueError):

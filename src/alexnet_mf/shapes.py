@@ -35,8 +35,9 @@ def shapes(net: str = "alexnet", names: Sequence[str] | None = None, device: str
     disagreements = []
     for name in backends.installed() if names is None else names:
         network = find_network(net, name)
-        model = backends.load(name).build(network, parameters.initialise(network, 0), device)
-        tables[name] = rows = model.describe()
+        # The model has no name: one at a time is in memory.
+        rows = backends.load(name).build(network, parameters.initialise(network, 0), device).describe()
+        tables[name] = rows
         expected = [(layer, (1, *shape), arithmetic.parameter_counts(network)[layer])
                     for layer, shape in arithmetic.output_shapes(network).items()]
         disagreements += compare(name, _cells(rows), "the arithmetic", expected)

@@ -492,6 +492,7 @@ def test_json_tells_the_conditions_and_the_figures(command, small_alexnet, tmp_p
     assert spec.from_dict(report["network"]) == network
     assert report["spec_sha256"] == spec.fingerprint(network)
     assert (report["precision"], report["speed"]) == ("float64", {})
+    assert {"cpu", "gpus", "time", "git_revision"} <= set(report) and report["command"][0] == "alexnet-mf"
     assert report["recipe"] == {"name": "book", "epochs": 2, "batch_size": 5, "train_images": 12, "test_images": 7,
                                 "annealed": 0, "augment": [],
                                 "sgd": {"learning_rate": 0.02, "momentum": 0.5, "weight_decay": 0.001}}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,12 +73,13 @@ class TrainerState:
     parameters: dict[str, NDArray[Any]]
     velocity: dict[str, NDArray[Any]]
     """By the parameters' names; {} without momentum and before the first step."""
-    rule: str
+    rule: UpdateRule
     """The update rule that defines the velocity: one of the two below."""
 
 
-RATE_OUTSIDE = "v = momentum v + g; w = w - learning_rate v"
-RATE_INSIDE = "v = momentum v - learning_rate g; w = w + v"
+UpdateRule = Literal["v = momentum v + g; w = w - learning_rate v", "v = momentum v - learning_rate g; w = w + v"]
+RATE_OUTSIDE: UpdateRule = "v = momentum v + g; w = w - learning_rate v"
+RATE_INSIDE: UpdateRule = "v = momentum v - learning_rate g; w = w + v"
 """The two update rules of the frameworks."""
 
 

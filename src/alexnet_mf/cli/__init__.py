@@ -130,7 +130,7 @@ def shown_notices(options: argparse.Namespace) -> Iterator[None]:
     """Write each notice of the library as one line on standard error."""
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, Notice):
-            output.notice(output.printable(with_flags(str(message), options)))
+            output.notice(with_flags(str(message), options))
         else:
             before(message, category, *place, **more)
 

@@ -14,6 +14,7 @@ from alexnet_mf import api
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json, add_weights, at_least_one, execution
 from alexnet_mf.data import DATASETS
+from alexnet_mf.errors import one_line
 from alexnet_mf.evaluation import Evaluation
 
 MOST_CLASSES = 20
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
                           data_dir=options.data_dir, test_images=options.test_images, progress=not quiet)
     figures = report.evaluation
     if not quiet:
-        output.say(output.printable(report.used.title()))
+        output.say(one_line(report.used.title()))
         output.say(f"{report.origin}: {len(report.test):,} test images")
         show(figures, report.classes)
     if options.json:

@@ -55,13 +55,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
     console().print(drawn)
 
 
-def printable(text: str) -> str:
-    """Return a text from outside, such as a file's name, in one line: characters that would move the cursor or cannot
-    be encoded become escapes."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode()
-                   for letter in text)
-
-
 def shape_text(shape: Sequence[int]) -> str:
     """Return 1x96x54x54."""
     return "x".join(map(str, shape))

@@ -11,7 +11,7 @@ from alexnet_mf import api, files
 from alexnet_mf.api import PredictionReport
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json, add_weights, at_least_one, execution
-from alexnet_mf.errors import DataError
+from alexnet_mf.errors import DataError, one_line
 from alexnet_mf.predict import Prediction
 
 LARGEST_CLASSES_FILE = 1_000_000
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
                          invert=options.invert, classes=read_names(options.classes) if options.classes else None,
                          progress=not quiet)
     if not quiet:
-        output.say(output.printable(report.used.title()))
+        output.say(one_line(report.used.title()))
         output.say(f"preprocessing: {report.preparation.describe()}")
     if report.predictions and options.json != "-":
         show(report.predictions, report.classes)
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
 def show(predictions: list[Prediction], names: Sequence[str]) -> None:
     """Print a row for each picture."""
-    rows = [[output.printable(answer.name), names[answer.labels[0]], f"{answer.probabilities[0]:.3f}",
+    rows = [[one_line(answer.name), names[answer.labels[0]], f"{answer.probabilities[0]:.3f}",
              ", ".join(f"{names[label]} {probability:.3f}"
                        for label, probability in list(zip(answer.labels, answer.probabilities))[1:])]
             for answer in predictions]
@@ -82,7 +82,7 @@ def read_names(path: Path) -> list[str]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not text in UTF-8") from error
-    return [output.printable(line.strip()) for line in lines if line.strip()]
+    return [one_line(line.strip()) for line in lines if line.strip()]
 
 
 def as_json(report: PredictionReport) -> dict[str, Any]:

@@ -171,10 +171,9 @@ class Display(TrainingDisplay):
 
 
 def as_json(done: TrainedRun, session: dict[str, Any]) -> dict[str, Any]:
-    """Return the training as JSON values."""
+    """Return the training as JSON values, with the conditions of the session that ended it."""
     assert done.result is not None
-    keys = ("backend", "versions", "settings", "device", "precision", "speed")
     run = done.record
-    return {**{key: session[key] for key in keys}, "network": run["network"], "spec_sha256": run["spec_sha256"],
+    return {**session, "network": run["network"], "spec_sha256": run["spec_sha256"],
             "data": run["data"], "seed": done.seed, "recipe": run["recipe"], "run": str(done.folder),
             **done.result.as_dict()}

@@ -13,17 +13,20 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as parse
 from safetensors.numpy import save as serialise
 
-from alexnet_mf import files, schemas
-from alexnet_mf.backends.contract import TrainerState
+from alexnet_mf import files
+from alexnet_mf.backends.contract import TrainerState, UpdateRule
 from alexnet_mf.errors import RunError
+from alexnet_mf.instruments import records
 from alexnet_mf.training.loop import Epoch, Position, Snapshot
+from alexnet_mf.training.record import Number, Run, Session, Whole
 
 FORMAT = 1
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.safetensors")
@@ -35,6 +38,42 @@ MOST_BYTES = 2**36
 """More than the largest network needs."""
 KEPT = 2
 """Number of checkpoints to keep: if the last is damaged, the one before it serves."""
+
+
+class EpochFields(Struct):
+    """The closing figures of an epoch."""
+
+    epoch: Whole
+    loss: Number
+    train_accuracy: Number
+    test_loss: Number
+    test_accuracy: Number
+
+
+class PositionFields(Struct):
+    """Where a training stands, between two steps."""
+
+    number: Whole
+    epochs: list[EpochFields]
+    losses: list[Number]
+    loss_sum: Number
+    correct: Whole
+    images: Whole
+    timed_images: Whole
+    seconds: Number
+
+
+class Header(Struct):
+    """A checkpoint's header. It may hold more than these fields."""
+
+    format: Literal[1]
+    position: PositionFields
+    run: Run
+    session: Session
+    velocity: UpdateRule
+    """The update rule that the momentum belongs to."""
+    metrics: tuple[Whole, str]
+    """Bytes of metrics.jsonl, and their SHA-256."""
 
 
 class OtherVersion(RunError):
@@ -90,9 +129,10 @@ def load(path: Path) -> Checkpoint:
             header = files.parse_json(file.metadata()["alexnet_mf"], MOST_HEADER_BYTES)
         if isinstance(header, dict) and header.get("format") != FORMAT:
             raise OtherVersion(f"{path.name} is in format {header['format']}, and this version reads {FORMAT}")
-        wrong = schemas.problem(header, schemas.read("alexnet_mf.training", "checkpoint"))
-        if wrong:
-            raise RunError(f"{path.name} is damaged: {wrong}")
+        try:
+            records.parse(header, Header)
+        except ValueError as error:
+            raise RunError(f"{path.name} is damaged: {error}") from error
         tensors = parse(content)
         velocity = {name.removeprefix("velocity."): tensors.pop(name) for name in list(tensors) if name.count(".") == 2}
         _check_tensors(path, tensors, velocity)

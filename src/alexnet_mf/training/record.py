@@ -8,10 +8,13 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from alexnet_mf import files, schemas
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from alexnet_mf import files
 from alexnet_mf.errors import RunError
+from alexnet_mf.instruments import records
 from alexnet_mf.training import metrics
 from alexnet_mf.training.lock import is_in_use
 from alexnet_mf.training.loop import Result
@@ -21,6 +24,82 @@ FORMAT = 1
 MOST_BYTES = 4_000_000
 NOT_THE_RUN = ("format", "state", "reason", "closing", "resumed", "sha256")
 """Keys that describe the run's state, not what it is."""
+
+
+Whole = Annotated[int, Meta(ge=0, le=2**53)]
+"""A count. JSON's readers in other languages know no larger whole numbers."""
+Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
+
+
+class Session(Struct, kw_only=True):
+    """What computes a run, from some step on."""
+
+    backend: str
+    versions: dict[str, str]
+    settings: dict[str, Any]
+    device: str
+    precision: str
+    speed: dict[str, bool]
+    """Speed settings that were switched on or off; the backend's table decided the others."""
+
+
+class NamedNetwork(Struct):
+    """The part of a network that is read before `spec.from_dict` checks the rest."""
+
+    name: str
+
+
+class RecipeFields(Struct):
+    """The part of a recipe that is read before `Recipe.from_dict` checks the rest."""
+
+    epochs: Whole
+    sgd: dict[str, Any]
+
+
+class StartingWeights(Struct):
+    """The file that a run began with."""
+
+    file: str
+    sha256: str
+
+
+class Run(Session, kw_only=True):
+    """What a run is, and the session that began it."""
+
+    network: NamedNetwork
+    spec_sha256: str
+    seed: Annotated[int, Meta(ge=0)]
+    recipe: RecipeFields
+    data: str
+    """Where the images came from, in words."""
+    data_name: Literal["fashion-mnist", "synthetic"]
+    data_sha256: str
+    weights: StartingWeights | None
+    """None if the weights were drawn from the seed."""
+
+
+class Closing(Struct, kw_only=True):
+    """The last numbers of a run."""
+
+    images_per_second: Number | None
+    epochs: Whole | UnsetType = UNSET
+
+
+class RunRecord(Run, kw_only=True):
+    """run.json. A record may hold more than these fields."""
+
+    format: Literal[1]
+    state: Literal["running", "finished", "stopped", "failed"]
+    reason: str | None
+    closing: Closing | None
+    resumed: list[Session]
+    sha256: str
+    """The digest of all other fields."""
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of run.json."""
+    return records.json_schema(RunRecord)
 
 
 def is_run(folder: Path) -> bool:
@@ -46,9 +125,10 @@ def read(folder: Path) -> dict[str, Any]:
         raise RunError(f"{path}: is damaged") from error
     if not good:
         raise RunError(f"{path}: is damaged or of another version: its checksum does not fit")
-    wrong = schemas.problem(record, schemas.read("alexnet_mf.training", "record"))
-    if wrong:
-        raise RunError(f"{path}: is damaged: {wrong}")
+    try:
+        records.parse(record, RunRecord)
+    except ValueError as error:
+        raise RunError(f"{path}: is damaged: {error}") from error
     return dict(record)
 
 
