@@ -7,8 +7,25 @@ import shutil
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 from run_folders import assert_refused, flip, lines, start, stop_after
+
+# The record
+
+
+def test_a_run_has_the_schema_that_train_prints(quick, command):
+    outcome = command("train", "--schema")
+    assert (outcome.code, outcome.err) == (0, "")
+    schema = json.loads(outcome.out)
+    start(command, "finished")
+    stop_after(7, command, "stopped")
+    for folder in ("finished", "stopped"):
+        run = json.loads((Path(folder) / "run.json").read_text(encoding="utf-8"))
+        jsonschema.validate(run, schema, jsonschema.Draft202012Validator)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**run, "state": "unheard"}, schema, jsonschema.Draft202012Validator)
+
 
 # list runs
 

@@ -60,7 +60,8 @@ class PrintSchema(argparse.Action):
         parser.exit()
 
 
-def add_schema(parser: argparse.ArgumentParser, make: Callable[[], dict[str, Any]]) -> None:
-    """--schema."""
+def add_schema(parser: argparse.ArgumentParser, make: Callable[[], dict[str, Any]],
+               of: str = "what --json writes") -> None:
+    """Add --schema, which prints the JSON Schema of a file."""
     parser.add_argument("--schema", action=PrintSchema, make=make, dest=argparse.SUPPRESS,
-                        help="print the JSON Schema of what --json writes, and do nothing else")
+                        help=f"print the JSON Schema of {of}, and do nothing else")

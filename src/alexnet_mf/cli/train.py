@@ -19,9 +19,10 @@ from alexnet_mf.cli.arguments import (
     given_flags,
     minutes,
 )
-from alexnet_mf.cli.flags import resume_command
+from alexnet_mf.cli.flags import add_schema, resume_command
 from alexnet_mf.instruments.units import duration
 from alexnet_mf.models import LoadedModel
+from alexnet_mf.training import record
 from alexnet_mf.training.display import TrainingDisplay
 from alexnet_mf.training.loop import Progress
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tensorboard", action="store_true", help="write TensorBoard events too, into the run folder")
     add("--save-weights", type=Path, metavar="FILE", help="write the trained weights as canonical safetensors")
     add_json(parser)
+    add_schema(parser, record.json_schema, "run.json")
     add("--quiet", action="store_true", help="the two closing lines only")
 
 
