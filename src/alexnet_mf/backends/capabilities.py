@@ -78,11 +78,11 @@ class WeightFormats(ABC):
     """A backend that reads and writes its framework's own weights files."""
 
     @abstractmethod
-    def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
+    def encode_weights(self, file_format: str, network: Network, parameters: Parameters) -> bytes:
         """Return a file that the framework's users load without this package, as they would write it.
 
         Args:
-            kind: one of the backend's own formats in `conversion.KINDS`.
+            file_format: one of the backend's own formats in `conversion.FORMATS`.
 
         Raises:
             ParametersError: if this network has no such file.

@@ -39,19 +39,19 @@ MODEL_ZOO = {"features.0": "conv1", "features.2": "conv2", "features.4": "conv3"
 ZOO = "gluon-zoo"
 
 
-def encode(kind: str, network: Network, parameters: Parameters) -> bytes:
+def encode(file_format: str, network: Network, parameters: Parameters) -> bytes:
     """What Gluon's `save_parameters` writes, of the network without its normalisation: for Gluon that is a transform of
     the data, and no block to be counted. Or what it writes of the model zoo's AlexNet.
 
     Raises:
         ParametersError: for the model zoo's names of a network that it does not have.
     """
-    if kind == ZOO and spec.digest(network) != spec.digest(zoo.ALEXNET_OWT):
+    if file_format == ZOO and spec.digest(network) != spec.digest(zoo.ALEXNET_OWT):
         raise ParametersError(f"the model zoo's AlexNet is alexnet-owt, not {network.name}; "
                               "use `destination_format='gluon'`")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.params"
-        if kind == ZOO:
+        if file_format == ZOO:
             mx.nd.save(str(path), {f"{theirs}.{what}": mx.nd.array(parameters[f"{name}.{what}"])
                                    for theirs, name in MODEL_ZOO.items() for what in ("weight", "bias")})
         else:

@@ -144,8 +144,8 @@ class NumpyBackend(Backend, Measurable, WeightFormats):
         check(parameters, network)
         return NumpyModel(network, parameters, dtype)
 
-    def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
-        return formats.encode(kind, network, parameters)
+    def encode_weights(self, file_format: str, network: Network, parameters: Parameters) -> bytes:
+        return formats.encode(file_format, network, parameters)
 
     def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
         return formats.decode(content, network)

@@ -13,7 +13,7 @@ from alexnet_mf.spec import Network
 from alexnet_mf.weights.parameters import Parameters
 
 
-def encode(kind: str, network: Network, parameters: Parameters) -> bytes:
+def encode(file_format: str, network: Network, parameters: Parameters) -> bytes:
     """Return the file that `np.savez` writes."""
     file = io.BytesIO()
     np.savez(file, **parameters)

@@ -194,8 +194,8 @@ class TensorFlowBackend(Backend, Measurable, WeightFormats):
         tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
         return TensorFlowModel(network, parameters, device, speed, precision)
 
-    def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
-        return formats.encode(kind, network, parameters)
+    def encode_weights(self, file_format: str, network: Network, parameters: Parameters) -> bytes:
+        return formats.encode(file_format, network, parameters)
 
     def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
         return formats.decode(content, network)

@@ -30,7 +30,7 @@ IN_ARCHIVE = "model.weights.h5"
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
-def encode(kind: str, network: Network, parameters: Parameters) -> bytes:
+def encode(file_format: str, network: Network, parameters: Parameters) -> bytes:
     """What Keras's `save_weights` writes."""
     net = native.build(network)
     weights.load(net, network, parameters)

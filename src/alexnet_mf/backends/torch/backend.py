@@ -199,8 +199,8 @@ class TorchBackend(Backend, Measurable, WeightFormats):
         collect_garbage(parameters)
         return TorchModel(network, parameters, device, speed, precision)
 
-    def encode_weights(self, kind: str, network: Network, parameters: Parameters) -> bytes:
-        return formats.encode(kind, network, parameters)
+    def encode_weights(self, file_format: str, network: Network, parameters: Parameters) -> bytes:
+        return formats.encode(file_format, network, parameters)
 
     def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
         return formats.decode(content, network)

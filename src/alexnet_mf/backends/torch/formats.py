@@ -20,14 +20,14 @@ from alexnet_mf.weights.parameters import Parameters
 TORCHVISION = "torchvision"
 
 
-def encode(kind: str, network: Network, parameters: Parameters) -> bytes:
+def encode(file_format: str, network: Network, parameters: Parameters) -> bytes:
     """A state_dict under canonical names, or torchvision's.
 
     Raises:
         ParametersError: for torchvision's names of a network that it does not have.
     """
     names = {name: name for name in parameters}
-    if kind == TORCHVISION:
+    if file_format == TORCHVISION:
         if spec.digest(network) != spec.digest(zoo.ALEXNET_OWT):
             raise ParametersError(f"torchvision's AlexNet is alexnet-owt, not {network.name}; "
                                   "use `destination_format='torch'`")
