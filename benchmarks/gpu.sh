@@ -17,13 +17,14 @@ out=${OUT:-benchmarks/results/$(date -u +%Y%m%d-%H%M)-$backend-$device}
 if [ "$device" = cpu ]; then have=float32,bfloat16; elif [ "$backend" = mxnet ]; then have=float32,float16; else
     have=float32,tf32,bfloat16; fi
 precisions=${PRECISIONS:-$have}
-case $backend-$device in  # settings that are off by themselves: each alone, and all of them
-    torch-cpu) each=fused,compile, all=fused+compile ;;
-    torch-*) each=layout,fused,compile, all=layout+fused+compile ;;
-    *) each="" all=compile ;;
+case $backend-$device in  # settings that are on by themselves, to be left out; and those that are off, each and all
+    torch-cpu) ablated=allocator,layout tried=fused,fold,compile,fused+fold+compile ;;
+    torch-*) ablated=layout,fused,fold,graph tried=compile ;;
+    *) ablated=compile tried="" ;;
 esac
-tried=${TRIED:-$each$all}
-best=${BEST:---${all//+/ --}}  # for a second training
+settings=(--ablate "${ABLATED:-$ablated}"); [ -z "${TRIED:-$tried}" ] || settings+=(--try "${TRIED:-$tried}")
+best=${BEST:-${tried:+--${tried##*,}}}  # for a second training
+best=${best//+/ --}
 
 if [ -n "${QUICK:-}" ]; then
     data=synthetic sizes=4 rounds=1
@@ -68,7 +69,7 @@ done
 part "benchmark" "${run[@]}" bench --backends "$backend" --device "$device" --precision "$precisions" \
     --batch-size "$sizes" --rounds "$rounds" "${samples[@]}" --json "$out/bench.json"
 part "what each setting gains" "${run[@]}" bench --backends "$backend" --device "$device" --precision "$precisions" \
-    --batch-size "${sizes%%,*}" --rounds "$rounds" --phases forward,step --try "$tried" "${samples[@]}" \
+    --batch-size "${sizes%%,*}" --rounds "$rounds" --phases forward,step "${settings[@]}" "${samples[@]}" \
     --json "$out/settings.json"
 for size in ${sizes//,/ }; do  # exit code 1: the predicted peak is off by more than 10 % of the allocator's
     for net in alexnet alexnet-2012 alexnet-owt; do

@@ -3,7 +3,8 @@
     python benchmarks/torch_settings.py --device cuda --batch-sizes 128,512 --precisions bfloat16 --json settings.json
 
 Each set of settings takes the same steps on the same batches from the same weights. A row shows the rates of training
-X `bench --try` measures the same with a process for each.
+and inference, their shares of a product of random matrices, the energy of an image, and how far the weight update of
+the first steps is from the plain one in the same precision. `bench --try` measures the same with a process for each.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from alexnet_mf import backends
+from alexnet_mf import backends, files
 from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.backends.torch.speed import SPEED
@@ -142,7 +143,8 @@ def main() -> None:
         rows.append(row)
         if options.json:
             described = [f"{device.name}: {device.description}" for device in devices]
-            options.json.write_text(json.dumps({"versions": versions, "devices": described, "rows": rows}, indent=1))
+            content = json.dumps({"versions": versions, "devices": described, "rows": rows}, indent=1)
+            files.write(options.json, content.encode())
 
     for precision in options.precisions.split(","):
         product = comparison.matrix_product(precision)

@@ -41,9 +41,11 @@ allocator.keep_large_blocks = lambda: True
 
 
 @pytest.fixture(scope="session", autouse=True)
-def take_interrupts() -> None:
-    """A shell's background job starts with SIGINT ignored, and so would all that tests start."""
+def take_signals() -> None:
+    """A shell's background job starts with SIGINT ignored, one of nohup with SIGHUP, and so would all that tests start.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,4 +1,4 @@
-"""What `backends/base.py` promises, asked of every backend alike."""
+"""What `backends/contract.py` promises, asked of every backend alike."""
 
 from __future__ import annotations
 

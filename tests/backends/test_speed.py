@@ -3,10 +3,13 @@ their names say."""
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import re
 import shutil
+import sys
+import weakref
 from typing import Any
 
 import numpy as np
@@ -181,6 +184,24 @@ def test_a_run_resumes_bit_for_bit_with_each_optimizer_and_layout(backend, small
     for kind in ("parameters", "velocity"):
         for name, value in getattr(ends[0], kind).items():
             assert_array_equal(value, getattr(ends[1], kind)[name], err_msg=f"{kind} {name}")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="PyTorch's own modules are in cycles there")
+@pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
+def test_a_finished_training_needs_no_garbage_collector(backend, small):
+    """A GPU's memory is full long before Python's collector runs, which counts objects."""
+    gc.collect()
+    gc.disable()
+    try:
+        model = backend.build(small, parameters.initialise(small, 0))
+        data, trainer = model.place(np.zeros((4, 28, 28), np.uint8), np.zeros(4, np.int64)), model.trainer(Sgd(0.1), 7)
+        trainer.step(data, np.arange(4), 0)
+        model.logits(data, 4)
+        left = [weakref.ref(each) for each in (model, model.net, trainer, data, data.inputs)]
+        del model, trainer, data
+        assert [ref() is None for ref in left] == [True] * 5
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("backend_name", ["torch", "tensorflow", "mxnet", "numpy"], indirect=True)

@@ -32,6 +32,7 @@ def test_arguments_become_flags_where_the_verb_has_them(message, shown):
 
 @pytest.mark.parametrize("message, shown", [
     ("`train_images=4` would", "--limit-train 4 would"), ("use `weights='a b/w'`", "use --weights 'a b/w'"),
+    ("resume with `alexnet_mf.resume(\"it's\")`", "resume with alexnet-mf train --resume 'it'\"'\"'s'"),
     ("leave out `compile=True`", "leave out --compile"), ("use `learning_rate`", "use --lr"),
     ("`nothing` and `a.b`", "`nothing` and `a.b`"), ("see `alexnet_mf.list_runs()`", "see `list runs`"),
     ("resume with `alexnet_mf.resume('a b')`", "resume with alexnet-mf train --resume 'a b'"),

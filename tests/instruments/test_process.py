@@ -135,9 +135,10 @@ def test_what_comes_before_an_answer_is_passed_over(connect, script):
 @pytest.mark.parametrize("lines, said", [
     (["echo one >&2", "echo two >&2", "exit 3"], "ended with exit code 3 (two)"),
     (["read line", "exit 4"], "ended with exit code 4 (no message)"),
+    (["read line", f"""printf '{PREFIX}{{"prot'""", "exit 5"], "ended with exit code 5 (no message)"),
     (["kill -9 $$"], "ended with exit code -9 (no message; probably killed for its memory: take a smaller"),
     (["read line", "kill -11 $$"], "ended with exit code -11"),
-], ids=["at once", "when asked", "killed", "crashed"])
+], ids=["at once", "when asked", "within its answer", "killed", "crashed"])
 def test_a_worker_that_dies_says_what_it_said_last(connect, script, lines, said):
     worker = connect(script(*lines))
     with pytest.raises(WorkerGone) as caught:

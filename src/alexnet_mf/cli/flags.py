@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import re
 import shlex
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 QUOTE = "'"
+TEXT = r'''\'(?:[^\'\\]|\\.)*\'|"(?:[^"\\]|\\.)*"'''
+"""A Python string, as `repr` writes it."""
 
 ALIASES = {"pythons": "python", "batch_sizes": "batch_size", "precisions": "precision", "nets": "net",
            "learning_rate": "lr", "learning_rates": "lr", "choosing_epochs": "lr_epochs", "train_images": "limit_train",
@@ -36,7 +39,8 @@ def with_flags(message: str, options: argparse.Namespace) -> str:
         return f"--{name.replace('_', '-')}" + (f" {shlex.quote(value.strip(QUOTE))}" if value else
                                                 PLACEHOLDERS.get(name, ""))
 
-    message = re.sub(r"`alexnet_mf\.resume\('(.*?)'\)`", lambda match: resume_command(match[1]), message)
+    message = re.sub(rf"`alexnet_mf\.resume\(({TEXT})\)`", lambda match: resume_command(ast.literal_eval(match[1])),
+                     message)
     for function, command in COMMANDS.items():
         message = message.replace(function, command)
     return re.sub(r"`(\w+)(?:=([^`]+))?`", flag, message)

@@ -116,10 +116,12 @@ class WorkerProcess:
     def _read(self) -> None:
         """Queue the answers until the worker closes its output; then None."""
         assert self.process.stdout
-        for line in self.process.stdout:
-            if line.startswith(PREFIX.encode()):
-                self._answers.put(json.loads(line[len(PREFIX):]))
-        self._answers.put(None)
+        try:
+            for line in self.process.stdout:
+                if line.startswith(PREFIX.encode()) and line.endswith(b"\n"):  # else it ended within its answer
+                    self._answers.put(json.loads(line[len(PREFIX):]))
+        finally:
+            self._answers.put(None)
 
     def _receive(self) -> dict[str, Any]:
         deadline = time.monotonic() + self._answer_seconds

@@ -160,6 +160,11 @@ def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None
     names = backends if backends is not None else [name for name in registry.BACKENDS if name in pythons
                                                    or registry.is_installed(name)]
     ordered = ["numpy", *(name for name in dict.fromkeys(names) if name != "numpy")]
+    for name in ordered:
+        if name not in pythons and not registry.is_installed(name):  # before the reference's minutes
+            entry = registry.BACKENDS[name]
+            raise BackendUnavailable(f"backend {name}: {entry.framework} is not installed; {entry.install}, or name an "
+                                     "interpreter that has it (`pythons`)")
     networks = {name: find_network(net, name) if isinstance(net, str) else net for name in ordered}
     with tempfile.TemporaryDirectory(prefix="alexnet_mf-parity-") as temporary:
         folder = keep or Path(temporary)

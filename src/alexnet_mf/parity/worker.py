@@ -17,7 +17,7 @@ class Worker:
     def handle(self, command: dict[str, Any]) -> dict[str, Any]:
         """Write a trace. The command holds the arguments of `write_trace` as JSON values; the answer is empty."""
         values = dict(command)
-        assert values.pop("do") == "trace"
+        del values["do"]
         execution = Execution(values.pop("precision"), speed_settings(values.pop("without"), values.pop("also")))
         paths = {name: None if values[name] is None else Path(values[name])
                  for name in ("out", "data_dir", "continue_from")}

@@ -152,6 +152,11 @@ class _Means:
         return self.correct / self.images
 
 
+def result_at(position: Position) -> Result:
+    """Return the result of a training that is finished at this position."""
+    return Result(list(position.epochs), position.timed_images, position.seconds, list(position.losses))
+
+
 def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledImages, recipe: Recipe, seed: int = 0,
           on_progress: Callable[[Progress], None] = lambda progress: None,
           on_epoch: Callable[[Epoch], None] = lambda epoch: None, *, start: Snapshot | None = None,

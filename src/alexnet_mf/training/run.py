@@ -172,6 +172,9 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
     _check_options(checkpoint_minutes, tensorboard)
     if out is not None:
         check_new(Path(out))
+    if not isinstance(weights, (str, Path, type(None))):
+        raise AlexnetMfError("`weights` of a training must be a file or a run folder, which run.json can name; write "
+                             "arrays to a file first, with `parameters.save`")
     name = backend or models.default_backend()
     network, values = models.find_weights(net, weights, seed=seed)
     if dropout is not None:
@@ -275,9 +278,9 @@ def load_run(folder: Path | str) -> TrainedRun:
 def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, tensorboard_asked: bool) -> TrainedRun:
     """Train, writing the run folder all the while, and leave it."""
     folder, model, recipe = training.folder, training.model, training.recipe
-    for line in folder.notices:
-        warnings.warn(line, Notice, stacklevel=3)
     try:
+        for line in folder.notices:
+            warnings.warn(line, Notice, stacklevel=3)
         with watcher, Interrupt(watcher.stopping) as interrupt:
             def on_progress(now: loop.Progress) -> None:
                 folder.progress(now)
@@ -289,14 +292,21 @@ def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, 
                 with interrupt.deferred():
                     watcher.epoch(done)
 
+            def on_evaluation(done: int, images: int) -> None:
+                with interrupt.deferred():
+                    watcher.evaluation(done, images)
+
             watcher.begin(training)
             events = tensorboard_asked or ((folder.path / tensorboard.FOLDER).is_dir() and tensorboard.is_installed())
             if events and not training.is_finished:
                 folder.write_events(training.start.position.number if training.start else 0)
-            result = loop.train(model, training.data.train, training.data.test, recipe, training.seed, on_progress,
-                                on_epoch, start=training.start, save=folder.save, save_seconds=60 * checkpoint_minutes,
-                                stop=lambda: watcher.should_stop() or interrupt.requested,
-                                on_evaluation=watcher.evaluation)
+            if training.start and training.is_finished:
+                result = loop.result_at(training.start.position)
+            else:
+                result = loop.train(
+                    model, training.data.train, training.data.test, recipe, training.seed, on_progress, on_epoch,
+                    start=training.start, save=folder.save, save_seconds=60 * checkpoint_minutes,
+                    stop=lambda: watcher.should_stop() or interrupt.requested, on_evaluation=on_evaluation)
             if result.finished:
                 folder.finish(result)
             else:
@@ -310,9 +320,9 @@ def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, 
     finally:
         folder.close()
     if interrupt.requested:
-        state = "finished" if result.finished else "stopped"
-        raise KeyboardInterrupt(f"{folder.path}: {state} after {len(result.losses)} steps; resume with "
-                                f"{how_to_resume(folder.path)}")
+        steps = f"after {len(result.losses)} steps"
+        raise KeyboardInterrupt(f"{folder.path}: finished {steps}" if result.finished else
+                                f"{folder.path}: stopped {steps}; resume with {how_to_resume(folder.path)}")
     return dataclasses.replace(load_run(folder.path), result=result)
 
 
@@ -384,6 +394,7 @@ def _check_expected(folder: RunFolder, recipe: Recipe, expected: Mapping[str, An
               **{name: [value] for name, value in {**vars(recipe), **vars(recipe.sgd)}.items()
                  if name not in ("name", "sgd")}}
     for name, value in expected.items():
+        value = tuple(value) if isinstance(value, list) else getattr(value, "name", value)  # a Network, a Recipe
         if name not in values:
             raise RunError(f"{folder.path}: `resume` takes no `{name}`; leave it out")
         if value not in values[name]:

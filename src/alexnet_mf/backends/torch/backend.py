@@ -48,7 +48,8 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         weights.load(self.net, parameters)
         self.call = compiled(self.net) if "compile" in speed else self.net
         """The network as it computes batches; `net` holds the parameters."""
-        self._infer = Graphed(self._forward, torch.device(device)) if "graph" in speed else self._forward
+        forward = inference(self.call, device, precision)
+        self._infer = Graphed(forward, torch.device(device)) if "graph" in speed else forward
 
     def describe(self) -> list[NativeLayer]:
         x = torch.zeros(1, *self.network.input, device=self.device)
@@ -131,10 +132,6 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         """Return the logits, dropout off, with the parameters as they are now; the next call may overwrite them."""
         self.net.eval()
         return self._infer(pixels)[0]
-
-    def _forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            return (self.call(pixels),)
 
     @torch.no_grad()
     def _run(self, x: torch.Tensor, training: bool = False) -> dict[str, torch.Tensor]:
@@ -225,6 +222,15 @@ class TorchBackend(Backend, Measurable, WeightFormats):
 
     def peak_memory(self, device: str) -> int | None:
         return None if device == "cpu" else torch.cuda.max_memory_allocated(device)
+
+
+def inference(call: Callable[[torch.Tensor], torch.Tensor], device: str,
+              precision: str) -> Callable[..., tuple[torch.Tensor, ...]]:
+    """Return the forward pass as a function of pixels. It refers to no model: see `TorchTrainer._step_on`."""
+    def forward(pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with torch.inference_mode(), autocast(device, precision):
+            return (call(pixels),)
+    return forward
 
 
 def synchronize(device: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+
+from alexnet_mf.errors import BackendUnavailable
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -32,7 +33,7 @@ class Graphed:
         self._device = device
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
-        self._recordings: dict[tuple[torch.Size, ...], _Recording | None] = {}
+        self._recordings: dict[tuple[torch.Size, ...], _Recording] = {}
 
     def __call__(self, *arguments: torch.Tensor) -> Tensors:
         """Return the function's results; the next call overwrites them."""
@@ -42,8 +43,6 @@ class Graphed:
             self._recordings[shapes] = self._record(arguments)
             return results
         recording = self._recordings[shapes]
-        if recording is None:
-            return self._function(*arguments)
         for place, argument in zip(recording.inputs, arguments):
             place.copy_(argument, non_blocking=True)
         recording.graph.replay()
@@ -57,8 +56,13 @@ class Graphed:
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
         return results
 
-    def _record(self, arguments: Tensors) -> _Recording | None:
-        """Record one call without running it; None, with a warning, if something in it cannot be recorded."""
+    def _record(self, arguments: Tensors) -> _Recording:
+        """Record one call without running it.
+
+        Raises:
+            BackendUnavailable: if something in it cannot be recorded. PyTorch's allocator and generators may be in any
+                state then, so there is no going on without a graph.
+        """
         inputs = tuple(argument.clone() for argument in arguments)
         graph = torch.cuda.CUDAGraph()
         try:
@@ -67,7 +71,6 @@ class Graphed:
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
-            warnings.warn(f"torch computes without a CUDA graph: {reason}", stacklevel=2)
-            return None
+            raise BackendUnavailable(f"backend torch: cannot be recorded as a CUDA graph ({error}); use `graph=False` "
+                                     "in a new process") from error
         return _Recording(graph, inputs, outputs)

@@ -151,14 +151,18 @@ class TorchTrainer(Trainer[Placed]):
         self.readings.add(*self._compute(rows, *tensors))
 
     def _step_on(self, data: Placed) -> Callable[..., tuple[torch.Tensor, ...]]:
-        """Return the step on this data as a function of tensors: rows and draws to loss and number correct."""
+        """Return the step on this data as a function of tensors: rows and draws to loss and number correct.
+
+        It does not refer to the trainer: with a reference cycle a finished training would stay in memory.
+        """
         drawn = draw(self.augment, self.seed, 0, 1, data.image)
         padding = drawn.padding if drawn else (0, 0)
+        call, optimizer, precision = self.call, self.optimizer, self.precision
 
         def compute(rows: torch.Tensor, *draws: torch.Tensor) -> tuple[torch.Tensor, ...]:
             pixels, labels = data.batch(rows, PlacedDraws(padding, draws) if draws else None)
-            loss, logits = self._forward_backward(pixels, labels)
-            self.optimizer.step()
+            loss, logits = forward_backward(call, optimizer, pixels, labels, precision)
+            optimizer.step()
             return loss, (logits.argmax(1) == labels).sum()
 
         return Graphed(compute, self.device) if self.graph else compute
@@ -168,19 +172,11 @@ class TorchTrainer(Trainer[Placed]):
         """Compute gradients in place; return the loss and the logits."""
         self._train_mode()
         self.generator.manual_seed(dropout_seed(self.seed, number))
-        return self._forward_backward(pixels, labels)
+        return forward_backward(self.call, self.optimizer, pixels, labels, self.precision)
 
     def _train_mode(self) -> None:
         if not self.net.training:  # `train` walks through all modules: 40 us
             self.net.train()
-
-    def _forward_backward(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        self.optimizer.zero_grad()  # before the forward pass, whose activations can then have the gradients' memory
-        with autocast(pixels.device.type, self.precision):
-            logits = self.call(pixels)
-            loss = functional.cross_entropy(logits, labels)
-        loss.backward()
-        return loss.detach(), logits.detach()
 
     def without_gradients(self) -> bool:
         """Whether there is nothing yet to update with."""
@@ -199,7 +195,22 @@ class TorchTrainer(Trainer[Placed]):
     def load_state(self, state: TrainerState) -> None:
         weights.load(self.net, state.parameters)
         for name, parameter in self.net.named_parameters():
+            kept = self.optimizer.state[parameter]
             if name in state.velocity:
-                # In the parameter's own memory layout: the fused update reads both by position.
-                buffer = torch.empty_like(parameter).copy_(torch.from_numpy(state.velocity[name]))
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+                # In the parameter's own memory layout: the fused update reads both by position. A buffer that is there
+                # stays: a graph reads it where it is.
+                kept.setdefault("momentum_buffer", torch.empty_like(parameter))
+                kept["momentum_buffer"].copy_(torch.from_numpy(state.velocity[name]))
+            elif "momentum_buffer" in kept:
+                kept["momentum_buffer"].zero_()
+
+
+def forward_backward(call: Callable[[torch.Tensor], torch.Tensor], optimizer: torch.optim.Optimizer,
+                     pixels: torch.Tensor, labels: torch.Tensor, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute gradients in place; return the loss and the logits."""
+    optimizer.zero_grad()  # before the forward pass, whose activations can then have the gradients' memory
+    with autocast(pixels.device.type, precision):
+        logits = call(pixels)
+        loss = functional.cross_entropy(logits, labels)
+    loss.backward()
+    return loss.detach(), logits.detach()
