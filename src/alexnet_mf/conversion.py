@@ -210,12 +210,8 @@ def read(path: Path | str, net: Network | str | None = None, which: Which = "las
         return Weights(CANONICAL, file, network, *parameters.load_with_metadata(file, network))
     network = _network(net or zoo.ALEXNET.name)
     content = _content(path, network)
-    try:
-        return Weights(name, path, network, _decoded(framework, content, network, str(path)), {})
-    except ParametersError as error:
-        if net is None:
-            raise ParametersError(f"{error}; name another network with `net`") from error
-        raise
+    remedy = "; name another network with `net`" if net is None else ""
+    return Weights(name, path, network, _decoded(framework, content, network, str(path), remedy), {})
 
 
 def weights_file(path: Path, which: Which = "last") -> Path:
@@ -282,14 +278,21 @@ def _content(path: Path, network: Network) -> bytes:
     return content
 
 
-def _decoded(backend: str, content: bytes, network: Network, where: str) -> Parameters:
-    """Return the parameters in a framework's file, checked against the network."""
+def _decoded(backend: str, content: bytes, network: Network, where: str, remedy: str = "") -> Parameters:
+    """Return the parameters in a framework's file, checked against the network.
+
+    Args:
+        remedy: what to add to the message if they are another network's.
+    """
     try:
         tensors: Mapping[str, NDArray[Any]] = weight_formats(backends.load(backend)).decode_weights(content,
                                                                                                       network)
     except ParametersError as error:
         raise ParametersError(f"{where}: {error}") from error
-    parameters.check(tensors, network, where)
+    try:
+        parameters.check(tensors, network, where)
+    except ParametersError as error:
+        raise ParametersError(f"{error}{remedy}") from error
     return {name: np.array(tensors[name], np.float32, order="C") for name in parameters.shapes(network)}
 
 

@@ -31,6 +31,7 @@ from run_folders import (
 from alexnet_mf import spec
 from alexnet_mf.spec import zoo
 from alexnet_mf.training import checkpoint, loop, run
+from alexnet_mf.training import record as records
 from alexnet_mf.training.folder import RunFolder
 from alexnet_mf.training.weight_files import BEST, WEIGHTS, WeightFiles
 from alexnet_mf.weights import parameters
@@ -256,24 +257,43 @@ def test_a_run_that_has_slowed_down_cannot_be_prolonged(quick, command, tmp_path
     assert_refused(resume(command, tmp_path / "run", "--epochs", "9"), "smaller learning rate", "--weights")
 
 
+def before_first_checkpoint(folder: Path) -> None:
+    """Make a run what it was before its first checkpoint."""
+    shutil.rmtree(folder / "checkpoint")
+    (folder / "metrics.jsonl").write_bytes(b"")
+    records.write(folder, records.read(folder) | {"state": "running", "closing": None})
+
+
 def test_a_run_that_began_with_weights_begins_with_them_again(quick, command, small_alexnet, monkeypatch, tmp_path):
     """Where it was ended before its first checkpoint, from whatever folder; and not if they have changed since."""
     parameters.save(tmp_path / "w", parameters.initialise(small_alexnet, 3))
     start(command, tmp_path / "whole", "--net", "alexnet", "--weights", "w")
     start(command, tmp_path / "run", "--net", "alexnet", "--weights", "w")
-    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    before_first_checkpoint(tmp_path / "run")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     outcome = resume(command, tmp_path / "run")
     assert outcome.code == 0
     assert "ended before its first checkpoint; starting from the first step" in outcome.err
     assert figures(tmp_path / "run") == figures(tmp_path / "whole")
-    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    before_first_checkpoint(tmp_path / "run")
     parameters.save(tmp_path / "w", parameters.initialise(small_alexnet, 4))
     assert_refused(resume(command, tmp_path / "run"), str(tmp_path / "w"), "has changed")
 
 
 # Another spec, backend or version
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(stopped, command, tmp_path):
+    """Its weights and metrics would be lost."""
+    folder = tmp_path / "gone"
+    shutil.copytree(stopped, folder)
+    shutil.rmtree(folder / "checkpoint")
+    weights = (folder / "weights.safetensors").read_bytes()
+    outcome = command("train", "--resume", str(folder))
+    assert outcome.code == 2
+    assert "the checkpoints are missing, though the run has trained" in outcome.err and "--weights " in outcome.err
+    assert (folder / "weights.safetensors").read_bytes() == weights
 
 
 @pytest.mark.parametrize("words, fragments", [

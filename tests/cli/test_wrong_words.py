@@ -38,6 +38,7 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("bench parity", "--python jax=/bin/sh", "NAME=PATH; jax; torch, tensorflow, mxnet"),
     ("bench", "--python numpy=/nowhere/python", "/nowhere/python; no such program"),
     ("parity", "--tier half", "half; bfloat16"),
+    ("parity", "--net lenet5 trace --backend numpy --out z", "flags before trace; write them after it"),
     ("analyze train", "--recipe slow", "slow; book; quick"),
     ("bench", "--precision half", "unknown precision 'half'; float32, tf32, bfloat16"),
     ("bench", "--phases forward,backward", "unknown phase 'backward'; forward_backward"),

@@ -22,6 +22,7 @@ from alexnet_mf.cli.arguments import (
     interpreters,
 )
 from alexnet_mf.cli.flags import add_schema
+from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.instruments.records import plain
 from alexnet_mf.parity.measure import TIERS
 from alexnet_mf.spec import zoo
@@ -160,8 +161,20 @@ def climb(net: str, names: list[str], pythons: dict[str, str], options: argparse
                   tier=options.tier, pythons=pythons, keep=keep, report_progress=show_progress)
 
 
+def check_flags_follow(options: argparse.Namespace) -> None:
+    """Check that no flag stands before `trace` or `compare`, whose own defaults would replace it.
+
+    Raises:
+        AlexnetMfError: if one does.
+    """
+    if options.words[:2] != ["parity", options.half]:
+        raise AlexnetMfError(f"flags before {options.half} are those of the whole ladder; write them after it: parity "
+                             f"{options.half} ...")
+
+
 def run_trace(options: argparse.Namespace) -> int:
     """Write what one backend computes."""
+    check_flags_follow(options)
     from alexnet_mf.parity.run import write_trace
 
     how = execution(options)
@@ -181,6 +194,7 @@ def run_compare(options: argparse.Namespace) -> int:
     from alexnet_mf.parity import trace as traces
     from alexnet_mf.parity.run import compare
 
+    check_flags_follow(options)
     return show(compare([traces.load(path) for path in options.traces], options.tier), options)
 
 

@@ -173,6 +173,7 @@ class RunFolder:
             snapshot, notices = resume.carry_over(self.checkpoint, session)
             self.notices += [] if is_finished else notices
         else:
+            self._check_nothing_is_lost()
             self.notices.append(f"{self.path}: ended before its first checkpoint; starting from the first step")
         with self._writing(RECORD):
             for place in (self.path, self.path / CHECKPOINTS):
@@ -194,6 +195,21 @@ class RunFolder:
         self.record["resumed"] = [*self.record.get("resumed", []), {**session, "step": step}]
         self.write_record("running")
         return snapshot
+
+    def _check_nothing_is_lost(self) -> None:
+        """Check that a run without a checkpoint never had one.
+
+        Raises:
+            RunError: if its record or metrics tell of steps that only a checkpoint can have followed.
+        """
+        try:
+            epochs = len(metrics.epochs(metrics.read(self.path)))
+        except RunError:
+            epochs = 0
+        steps = (self.record.get("closing") or {}).get("steps", 0)
+        if steps or epochs > 1:  # a power cut after the first epoch can come before its checkpoint
+            raise RunError(f"{self.path / CHECKPOINTS}: the checkpoints are missing, though the run has trained; start "
+                           f"a new run with `weights={str(self.path)!r}`")
 
     def write_events(self, step: int) -> None:
         """Write TensorBoard events too, from this step on.

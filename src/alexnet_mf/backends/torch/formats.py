@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -49,7 +50,9 @@ def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
             warnings.simplefilter("ignore")  # of an odd pickle protocol, say: what matters is what comes out
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # of a file from outside: whatever unpickler, zip reader and tensors raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # PyTorch's own message on pickles advises to switch its protection off.
+        reason = "it is none, or holds more than tensors" if isinstance(error, pickle.UnpicklingError) else \
+            (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ParametersError(f"cannot be read as a PyTorch file that holds tensors alone ({reason}); save "
                               f"model.state_dict() and nothing else") from error
     if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
