@@ -1,4 +1,4 @@
-"""What each layer of a network costs on a batch: multiply-accumulates, bytes that it holds, bytes that it moves.
+"""Costs of each layer on a batch: multiply-accumulates, bytes that it holds, bytes that it moves.
 
 All by arithmetic. Bytes moved are the least that any implementation moves: each operation reads its operands from
 memory once and writes its result once, an activation is part of its layer, and what stays in a cache between two
@@ -26,7 +26,7 @@ INDEX_BYTES, MASK_BYTES = 8, 1
 
 @dataclass(frozen=True)
 class Work:
-    """What is done and what is moved."""
+    """Multiply-accumulates, and bytes moved."""
 
     macs: int
     traffic: int
@@ -84,7 +84,7 @@ class LayerCost:
 
     @property
     def training(self) -> Work:
-        """Of a whole training step."""
+        """Costs of a whole training step."""
         return total(self.operations.values())
 
 
@@ -110,12 +110,12 @@ class Costs:
 
     @property
     def forward(self) -> Work:
-        """Of inference on a batch that is ready."""
+        """Costs of inference on a batch that is ready."""
         return total(layer.forward for layer in self.layers)
 
     @property
     def training(self) -> Work:
-        """Of a training step, enlarging the batch's images left out."""
+        """Costs of a training step, enlarging the batch's images left out."""
         return total(layer.training for layer in self.layers)
 
     def part(self, name: str) -> list[LayerCost]:
@@ -185,7 +185,7 @@ def _macs(layer: Layer, inputs: Shape, outputs: Shape) -> int:
 
 
 def auxiliary_bytes(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int, item_bytes: int) -> int:
-    """What PyTorch keeps of this layer for the backward pass, beside its inputs and outputs."""
+    """Return the bytes that PyTorch keeps of this layer for the backward pass, beside its inputs and outputs."""
     values = batch_size * math.prod(outputs)
     if isinstance(layer, MaxPool2d):
         return INDEX_BYTES * values

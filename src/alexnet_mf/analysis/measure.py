@@ -49,7 +49,7 @@ class Memory:
         return None if self.allocator is None else self.allocator / predicted - 1
 
     def holds(self, predicted: int) -> bool:
-        """Whether the prediction is near enough, as far as the allocator tells."""
+        """Return True if the prediction is within the tolerance, or the allocator reports nothing."""
         return self.allocator is None or abs(self.allocator - predicted) <= TOLERANCE * predicted
 
 
@@ -71,13 +71,13 @@ class Measured:
 
     @property
     def threads(self) -> int | None:
-        """That computed on a CPU, as the backend read it back; None where it does not tell, and there is one a core."""
+        """Number of CPU threads, as the backend reads it back; None if it does not report it and uses one per core."""
         told = next((self.settings[name] for name in THREADS if self.settings.get(name)), None)
         return int(told) if told is not None and str(told).isdecimal() else None
 
 
 def default_precision(backend: str) -> str:
-    """What a backend computes in unless it is told otherwise."""
+    """Return the precision that a backend computes in by default."""
     return "float64" if backend == "numpy" else "float32"
 
 

@@ -67,13 +67,14 @@ def predicted_peak(costs: Costs) -> Peak:
 
 
 def _is_view(layer: Layer) -> bool:
-    """Whether its output is its input, in the same memory."""
+    """Return True if the layer's output is its input, in the same memory."""
     return isinstance(layer, Flatten) or (isinstance(layer, Dropout) and not layer.rate)
 
 
 def _stays(layer: Layer, following: Layer | None) -> bool:
-    """Whether backward needs this layer's output: for its own activation, or as the next layer's input. Dropout alone
-    needs none. The logits stay because the caller holds them."""
+    """Return True if backward needs this layer's output: for its own activation, or as the next layer's input. Dropout
+    alone needs none. The logits stay because the caller holds them.
+    """
     return bool(getattr(layer, "activation", None)) or not isinstance(following, Dropout)
 
 

@@ -20,7 +20,7 @@ from alexnet_mf.training.recipe import Recipe
 
 
 class Work(Part):
-    """What is done and moved, and their ratio."""
+    """Multiply-accumulates, bytes moved, and their ratio."""
 
     macs: Count
     traffic_bytes: Count
@@ -28,7 +28,7 @@ class Work(Part):
 
 
 class HeldBytes(Part):
-    """What training keeps from the forward pass to the backward pass, or longer."""
+    """Bytes that training keeps from the forward pass to the backward pass, or longer."""
 
     weights: Count
     weight_gradients: Count
@@ -74,7 +74,7 @@ class Section(Part):
 
 
 class Ceilings(Part):
-    """What the device does at most, as measured."""
+    """Measured limits of the device."""
 
     flops_per_second: Amount
     bytes_per_second: Amount
@@ -82,7 +82,7 @@ class Ceilings(Part):
 
 
 class Measurement(Part):
-    """What was measured, beside what was predicted."""
+    """Measurements beside the predictions."""
 
     backend: str
     device: str

@@ -12,7 +12,7 @@ COMPUTE, MEMORY = "compute", "memory"
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What a device does at most, as measured."""
+    """Measured limits of a device."""
 
     flops: float
     """FLOP/s of a large matrix product."""
@@ -48,7 +48,7 @@ class Times:
 
 
 def layer_times(layer: LayerCost, ceilings: Ceilings) -> Times:
-    """Of a layer: its operations one after the other."""
+    """Return the times of a layer, its operations one after the other."""
     taken = {name: ceilings.seconds(work) for name, work in layer.operations.items()}
     return Times(ceilings.seconds(layer.forward), sum(taken.values()),
                  sum(taken[name] for name, work in layer.operations.items() if ceilings.limit(work) == MEMORY))

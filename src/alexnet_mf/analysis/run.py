@@ -1,4 +1,4 @@
-"""What a network costs: by arithmetic, and as measured on this machine."""
+"""Costs of a network, by arithmetic and as measured on this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from alexnet_mf.training.recipe import RECIPES, Recipe, for_network
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a network costs on a batch."""
+    """Costs of a network on a batch."""
 
     costs: Costs
     recipe: Recipe

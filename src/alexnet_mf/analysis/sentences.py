@@ -1,4 +1,4 @@
-"""What the figures say, in sentences: which part dominates memory, which computation, and what bandwidth means."""
+"""The figures in sentences: which part dominates memory, which computation, and what bandwidth means."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ def traffic(found: Costs) -> str:
 
 
 def _shared(found: Costs) -> str:
-    """What a batch gains."""
+    """Return a sentence on the gain from a batch."""
     return "" if found.batch_size == 1 else (f"; a batch of {found.batch_size} reads them once for all its images "
                                              f"({three_digits(found.forward.intensity)} FLOP/byte)")
 
 
 def bandwidth(found: Costs, ceilings: Ceilings) -> list[str]:
-    """What limits what on a device."""
+    """Return sentences on the limits of a device."""
     limited = [layer.name for layer in found.layers
                if layer.forward.traffic and ceilings.limit(layer.forward) == MEMORY]
     times = {layer.name: layer_times(layer, ceilings) for layer in found.layers}
