@@ -20,9 +20,6 @@ from alexnet_mf.spec import arithmetic
 from alexnet_mf.spec.layers import Dropout
 from alexnet_mf.weights import parameters
 
-NEAR_TIE_IN_STEPS = 1e-5
-"""The widest gap, over the largest value of its layer, that counts as a near tie once the steps have begun."""
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -200,7 +197,7 @@ def steps(c: Comparison) -> Finding:
     # further. So the referee takes the steps once more, deciding near ties as the backend did.
     branches = [c.subject.group(f"stepwise/{step}") for step in range(case.steps)]
     run = take_steps(case, case.parameters(), sgd_rule(case.sgd), branches=branches)
-    if run.gap > NEAR_TIE_IN_STEPS:
+    if run.gap > c.floors.largest:  # no near tie
         return found, note
     found, note = step_errors(c, run.parameters, run.losses), f"{note}, {run.flips} near ties decided otherwise"
     if not all(measurement.holds for measurement in found):

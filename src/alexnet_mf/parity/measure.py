@@ -24,24 +24,24 @@ class Floors:
     output: float
     """Of a layer's output: relative L2."""
     largest: float
-    """Of a layer's output: the largest difference over the largest value."""
+    """Of a layer's output: the largest difference over the largest value. A gap up to this is a near tie in a step."""
     loss: float
     gradient: float
     """Of a parameter's gradient, near ties decided as the backend decided them: relative L2."""
     update: float
-    """Of what the SGD steps changed in a parameter: relative L2. Float32 often costs more, as it rounds weights that
-    are large beside their update."""
+    """Of what the SGD steps changed in a parameter, near ties decided as the backend decided them: relative L2. Float32
+    often costs more, as it rounds weights that are large beside their update."""
     step_loss: float
 
 
 TIERS = {
     "float32": Floors(output=2e-6, largest=1e-5, loss=5e-6, gradient=1e-5, update=2e-5, step_loss=2e-5),
     # 10 bits of mantissa in the products' factors.
-    "tf32": Floors(output=2e-3, largest=1e-2, loss=2e-3, gradient=1e-2, update=5e-2, step_loss=5e-3),
+    "tf32": Floors(output=2e-3, largest=1e-2, loss=2e-3, gradient=1e-2, update=1e-2, step_loss=5e-3),
     # 10 bits too, of the layers' outputs as well: 8 times finer than bfloat16. Not yet measured.
-    "float16": Floors(output=2.5e-3, largest=1.25e-2, loss=2.5e-3, gradient=1.25e-2, update=5e-2, step_loss=6e-3),
+    "float16": Floors(output=2.5e-3, largest=1.25e-2, loss=2.5e-3, gradient=1.25e-2, update=1.25e-2, step_loss=6e-3),
     # 7 bits.
-    "bfloat16": Floors(output=2e-2, largest=1e-1, loss=2e-2, gradient=1e-1, update=3e-1, step_loss=5e-2),
+    "bfloat16": Floors(output=2e-2, largest=1e-1, loss=2e-2, gradient=1e-1, update=1e-1, step_loss=5e-2),
 }
 
 

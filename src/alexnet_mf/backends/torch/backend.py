@@ -20,7 +20,7 @@ from alexnet_mf.backends.inputs import dropout_seed, random_bytes, random_matric
 from alexnet_mf.backends.torch import formats, memory, weights
 from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch.augment import place as place_draws
-from alexnet_mf.backends.torch.graph import Graphed
+from alexnet_mf.backends.torch.graph import Graphed, GraphMemory
 from alexnet_mf.backends.torch.layers import fold
 from alexnet_mf.backends.torch.speed import SPEED
 from alexnet_mf.backends.torch.trainer import Placed, TorchTrainer, autocast, compiled, generator, place
@@ -49,7 +49,8 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         self.call = compiled(self.net) if "compile" in speed else self.net
         """The network as it computes batches; `net` holds the parameters."""
         forward = inference(self.call, device, precision)
-        self._infer = Graphed(forward, torch.device(device)) if "graph" in speed else forward
+        self.graphs = GraphMemory(torch.device(device)) if "graph" in speed else None
+        self._infer = Graphed(forward, self.graphs) if self.graphs else forward
 
     def describe(self) -> list[NativeLayer]:
         x = torch.zeros(1, *self.network.input, device=self.device)
@@ -94,7 +95,7 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         return loss.item(), weights.export_gradients(self.net)
 
     def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> TorchTrainer:
-        return TorchTrainer(self.net, self.call, sgd, seed, self.speed, self.precision, augment)
+        return TorchTrainer(self.net, self.call, sgd, seed, self.speed, self.precision, augment, self.graphs)
 
     def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
         trainer = self.trainer(sgd, seed)
@@ -114,8 +115,8 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
     def step_memory(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> int | None:
         if self.device == "cpu":
             return None
-        eager = self.speed - {"graph"}  # the allocator cannot be watched inside a graph
-        trainer = TorchTrainer(self.net, self.call, sgd, seed, eager, self.precision)
+        # Without a graph, inside of which the allocator cannot be watched.
+        trainer = TorchTrainer(self.net, self.call, sgd, seed, self.speed, self.precision)
         clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)  # in no public module
         return memory.step_memory(lambda number: trainer.step(data, indices, number),
                                   sum(value.numel() * value.element_size() for value in self.net.parameters()),

@@ -21,6 +21,18 @@ class _Recording:
     """Where it leaves its results; the next replay overwrites them."""
 
 
+class GraphMemory:
+    """The stream and the memory that the graphs of one model share, as no two of them run at the same time.
+
+    A replay overwrites what any other of these graphs has left.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)
+        self.pool = torch.cuda.graph_pool_handle()
+
+
 class Graphed:
     """Call a function directly the first time that it gets arguments of some shapes, and replay its graph from then on.
 
@@ -28,15 +40,13 @@ class Graphed:
     the GPU's default generator, whose seed a replay reads anew, but its Python code runs at the first call only.
     """
 
-    def __init__(self, function: Callable[..., Tensors], device: torch.device) -> None:
+    def __init__(self, function: Callable[..., Tensors], memory: GraphMemory) -> None:
         self._function = function
-        self._device = device
-        self._stream = torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
+        self._memory = memory
         self._recordings: dict[tuple[torch.Size, ...], _Recording] = {}
 
     def __call__(self, *arguments: torch.Tensor) -> Tensors:
-        """Return the function's results; the next call overwrites them."""
+        """Return the function's results; the next call of any graph of the same memory overwrites them."""
         shapes = tuple(argument.shape for argument in arguments)
         if shapes not in self._recordings:
             results = self._directly(arguments)  # a real call, which also loads, chooses and compiles the kernels
@@ -50,10 +60,11 @@ class Graphed:
 
     def _directly(self, arguments: Tensors) -> Tensors:
         """Call the function on a stream of its own, as PyTorch asks before a recording."""
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._stream):
+        mine, callers = self._memory.stream, torch.cuda.current_stream(self._memory.device)
+        mine.wait_stream(callers)
+        with torch.cuda.stream(mine):
             results = self._function(*arguments)
-        torch.cuda.current_stream(self._device).wait_stream(self._stream)
+        callers.wait_stream(mine)
         return results
 
     def _record(self, arguments: Tensors) -> _Recording:
@@ -64,9 +75,10 @@ class Graphed:
                 state then, so there is no going on without a graph.
         """
         inputs = tuple(argument.clone() for argument in arguments)
+        torch.cuda.empty_cache()  # the direct call's memory; while recording, PyTorch could not reuse it
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            with torch.cuda.graph(graph, pool=self._memory.pool, stream=self._memory.stream):
                 outputs = self._function(*inputs)
         except torch.cuda.OutOfMemoryError:
             raise

@@ -19,7 +19,7 @@ from alexnet_mf.backends.inputs import PIXEL_SCALE, check_inputs, dropout_seed
 from alexnet_mf.backends.torch import weights
 from alexnet_mf.backends.torch.augment import PlacedDraws, augment
 from alexnet_mf.backends.torch.augment import place as place_draws
-from alexnet_mf.backends.torch.graph import Graphed
+from alexnet_mf.backends.torch.graph import Graphed, GraphMemory
 from alexnet_mf.data.augmentation import draw
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.spec import Network
@@ -122,19 +122,23 @@ class TorchTrainer(Trainer[Placed]):
     """SGD steps: the network as it is called, eager or compiled, and PyTorch's optimizer."""
 
     def __init__(self, net: nn.Sequential, call: Callable[[torch.Tensor], torch.Tensor], sgd: Sgd, seed: int,
-                 speed: frozenset[str] = frozenset(), precision: str = "float32", augment: tuple[str, ...] = ()):
+                 speed: frozenset[str] = frozenset(), precision: str = "float32", augment: tuple[str, ...] = (),
+                 graphs: GraphMemory | None = None):
         self.net = net
         self.call = call
         self.seed = seed
         self.precision = precision
         self.augment = augment
-        self.graph = "graph" in speed
-        self.optimizer = torch.optim.SGD(net.parameters(), lr=sgd.learning_rate, momentum=sgd.momentum,
-                                         weight_decay=sgd.weight_decay, fused="fused" in speed or None)
-        if self.graph and sgd.momentum:  # a replay cannot tell the first step, which has no velocity, from the others
+        self.graphs = graphs
+        self.device = next(net.parameters()).device
+        fused = "fused" in speed
+        # A graph reads the rate where it lies; PyTorch's other updates take no rate from the device.
+        rate = torch.tensor(sgd.learning_rate, device=self.device) if graphs and fused else sgd.learning_rate
+        self.optimizer = torch.optim.SGD(net.parameters(), lr=rate, momentum=sgd.momentum,
+                                         weight_decay=sgd.weight_decay, fused=fused or None)
+        if graphs and sgd.momentum:  # a replay cannot tell the first step, which has no velocity, from the others
             for parameter in net.parameters():
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        self.device = next(net.parameters()).device
         self.generator = generator(self.device)
         self.readings = Readings(self.device)
         self._data: Placed | None = None
@@ -149,6 +153,15 @@ class TorchTrainer(Trainer[Placed]):
         self._train_mode()
         self.generator.manual_seed(dropout_seed(self.seed, number))
         self.readings.add(*self._compute(rows, *tensors))
+
+    def set_rate(self, learning_rate: float) -> None:
+        """Take the next steps at this learning rate."""
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(learning_rate)
+            else:
+                group["lr"] = learning_rate
+                self._data = None  # a recorded step has the rate in it
 
     def _step_on(self, data: Placed) -> Callable[..., tuple[torch.Tensor, ...]]:
         """Return the step on this data as a function of tensors: rows and draws to loss and number correct.
@@ -165,7 +178,7 @@ class TorchTrainer(Trainer[Placed]):
             optimizer.step()
             return loss, (logits.argmax(1) == labels).sum()
 
-        return Graphed(compute, self.device) if self.graph else compute
+        return Graphed(compute, self.graphs) if self.graphs else compute
 
     def forward_backward(self, pixels: torch.Tensor, labels: torch.Tensor,
                          number: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,176 @@
+"""What only a GPU can show of PyTorch: a step that is replayed as a CUDA graph is the step, whatever comes between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from alexnet_mf import backends
+from alexnet_mf.backends.contract import Backend, Sgd, TrainerState
+from alexnet_mf.backends.execution import Execution
+from alexnet_mf.parity.case import random_case
+from alexnet_mf.parity.measure import relative_l2
+from alexnet_mf.parity.referee import make_referee
+from alexnet_mf.parity.run import answer, compare
+from alexnet_mf.spec import Network
+from alexnet_mf.weights import parameters
+
+SGD = Sgd(0.05, 0.9, 1e-4)
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
+LABELS = np.arange(40) % 10
+BATCHES = [np.arange(start, start + size) for start, size in ((0, 16), (16, 16), (32, 8), (8, 16), (20, 8), (3, 16))]
+"""With the short ones that end an epoch."""
+ROUNDING = 1e-4
+
+
+@pytest.fixture
+def torch_on_cuda(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    request.getfixturevalue("requires")("torch")
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device is here")
+    yield backends.load("torch")
+    torch.cuda.empty_cache()
+
+
+def build(backend: Backend, network: Network, **speed: bool) -> Any:
+    return backend.build(network, parameters.initialise(network, 0), "cuda:0", Execution(speed=speed))
+
+
+def train(model: Any, steps: range, state: TrainerState | None = None, augment: tuple[str, ...] = (),
+          trainer: Any = None) -> tuple[TrainerState, NDArray[Any]]:
+    """Return the state after these steps, and their losses."""
+    trainer, data = trainer or model.trainer(SGD, 7, augment), model.place(IMAGES, LABELS)
+    if state is not None:
+        trainer.load_state(state)
+    for number in steps:
+        trainer.step(data, BATCHES[number], number)
+    return trainer.export_state(), trainer.read().losses
+
+
+def assert_same(found: TrainerState, right: TrainerState, tolerance: float = ROUNDING) -> None:
+    for kind in ("parameters", "velocity"):
+        for name, value in getattr(right, kind).items():
+            error = relative_l2(getattr(found, kind)[name], value)
+            assert error <= tolerance, f"{kind} {name}: {error:.1e}"
+
+
+@pytest.mark.parametrize("augment", [(), ("flip", "crop")])
+def test_a_replayed_step_is_the_step(torch_on_cuda, small, augment):
+    """Its dropout masks and its augmentation are those of the step's own number."""
+    right, losses = train(build(torch_on_cuda, small, graph=False), range(6), augment=augment)
+    found, replayed = train(build(torch_on_cuda, small), range(6), augment=augment)
+    assert_same(found, right)
+    np.testing.assert_allclose(replayed, losses, rtol=ROUNDING)
+
+
+def test_dropout_follows_the_steps_number_in_a_replay(torch_on_cuda, small):
+    """Replaying another step's masks is another training."""
+    model = build(torch_on_cuda, small)
+    right, _ = train(model, range(6))
+    trainer, data = build(torch_on_cuda, small).trainer(SGD, 7), model.place(IMAGES, LABELS)
+    for number in range(6):
+        trainer.step(data, BATCHES[number], number + (number == 4))
+    other = trainer.export_state()
+    assert relative_l2(other.parameters["fc4.weight"], right.parameters["fc4.weight"]) > 10 * ROUNDING
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_run_goes_on_where_it_stopped(torch_on_cuda, small, used):
+    """In a new trainer, and in one whose graphs are there already: they read weights and velocity where they lie."""
+    right, _ = train(build(torch_on_cuda, small), range(6))
+    state, _ = train(build(torch_on_cuda, small), range(3))
+    model = build(torch_on_cuda, small)
+    trainer = model.trainer(SGD, 7)
+    if used:
+        train(model, range(6), trainer=trainer)
+    found, _ = train(model, range(3, 6), state, trainer=trainer)
+    assert_same(found, right)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_recorded_step_takes_a_new_learning_rate(torch_on_cuda, small, fused):
+    ends = []
+    for graph in (False, True):
+        model = build(torch_on_cuda, small, graph=graph, fused=fused)
+        trainer = model.trainer(SGD, 7)
+        train(model, range(3), trainer=trainer)
+        trainer.set_rate(0.5)
+        ends.append(train(model, range(3, 6), trainer=trainer)[0])
+    assert_same(ends[1], ends[0])
+    unchanged, _ = train(build(torch_on_cuda, small, fused=fused), range(6))
+    assert relative_l2(unchanged.parameters["fc4.weight"], ends[1].parameters["fc4.weight"]) > 10 * ROUNDING
+
+
+def test_inference_and_training_share_memory_and_no_results(torch_on_cuda, small):
+    """Evaluations in batches of two sizes, between steps of two sizes."""
+    ends = []
+    for graph in (False, True):
+        model = build(torch_on_cuda, small, graph=graph)
+        trainer, data, logits = model.trainer(SGD, 7), model.place(IMAGES, LABELS), []
+        for number, batch in enumerate(BATCHES):
+            trainer.step(data, batch, number)
+            logits.append(model.logits(data, 16))
+        ends.append((trainer.export_state(), np.stack(logits), trainer.read().losses))
+    assert_same(ends[1][0], ends[0][0])
+    np.testing.assert_allclose(ends[1][1], ends[0][1], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(ends[1][2], ends[0][2], rtol=ROUNDING)
+
+
+def test_a_second_batch_size_and_a_second_trainer_cost_little(torch_on_cuda):
+    """All graphs of a model share their memory; what a finished training held is given back."""
+    import torch
+
+    from alexnet_mf.spec.toml import find_network
+
+    def reserved() -> int:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        return torch.cuda.memory_reserved()
+
+    before = reserved()
+    network = find_network("alexnet-28")
+    images = np.random.default_rng(0).integers(0, 256, (1024, 28, 28), np.uint8)
+    model = torch_on_cuda.build(network, parameters.initialise(network, 0), "cuda:0")
+    data, trainer = model.place(images, np.arange(1024) % 10), model.trainer(SGD, 7)
+    trainer.step(data, np.arange(1024), 0)
+    one = reserved() - before
+    trainer.step(data, np.arange(896), 1)
+    model.logits(data, 1024)
+    model.trainer(SGD, 8).step(data, np.arange(1024), 0)
+    weights = 4 * sum(value.size for value in model.export().values())
+    assert reserved() - before < 1.2 * one + weights, "the second trainer has a velocity of its own"
+    del model, data, trainer
+    assert reserved() - before < 2**25
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_the_ladder_holds_as_it_comes(torch_on_cuda, small, precision):
+    right = make_referee(random_case(small, seed=0, count=16, batch=2, steps=3))
+    found = answer(torch_on_cuda, right.case, "cuda:0", execution=Execution(precision))
+    report = compare([found], precision, right)
+    assert report.holds, report.diagnoses
+
+
+def test_a_batch_that_does_not_fit_is_known_as_such(torch_on_cuda, small):
+    import torch
+
+    total = torch.cuda.get_device_properties(0).total_memory
+    images = np.zeros((40_000, 28, 28), np.uint8)
+    model = build(torch_on_cuda, small)
+    data, trainer = model.place(images, np.zeros(40_000, np.int64)), model.trainer(SGD, 7)
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**28) / total)
+    try:
+        with pytest.raises(torch.cuda.OutOfMemoryError) as caught:
+            trainer.step(data, np.arange(40_000), 0)
+        assert model.out_of_memory(caught.value)
+        trainer.step(data, np.arange(64), 0)
+        assert np.isfinite(trainer.read().losses).all()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
