@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from alexnet_mf.backends.allocator import collect_garbage, keep_large_blocks
 from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
@@ -21,9 +20,18 @@ from alexnet_mf.backends.torch import formats, memory, weights
 from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch.augment import place as place_draws
 from alexnet_mf.backends.torch.graph import Graphed, GraphMemory
-from alexnet_mf.backends.torch.layers import fold
+from alexnet_mf.backends.torch.layers import fold, keep_to_ieee
 from alexnet_mf.backends.torch.speed import SPEED
-from alexnet_mf.backends.torch.trainer import Placed, TorchTrainer, autocast, compiled, generator, place
+from alexnet_mf.backends.torch.trainer import (
+    Placed,
+    TorchTrainer,
+    autocast,
+    compiled,
+    cross_entropy,
+    generator,
+    place,
+    pooled,
+)
 from alexnet_mf.data.augmentation import Draws
 from alexnet_mf.spec import Network
 from alexnet_mf.weights.parameters import Parameters
@@ -45,8 +53,12 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
             self.net.to(memory_format=torch.channels_last)
         if "fold" in speed:
             fold(self.net)
+        if precision == "float32" and device != "cpu":
+            keep_to_ieee(self.net)
         weights.load(self.net, parameters)
-        self.call = compiled(self.net) if "compile" in speed else self.net
+        self.call: Callable[[torch.Tensor], torch.Tensor] = pooled(self.net) if "pool" in speed else self.net
+        if "compile" in speed:
+            self.call = compiled(self.call)
         """The network as it computes batches; `net` holds the parameters."""
         forward = inference(self.call, device, precision)
         self.graphs = GraphMemory(torch.device(device)) if "graph" in speed else None
@@ -90,7 +102,8 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         self.net.zero_grad()
         pixels, labels = data.batch(slice(None))
         with autocast(self.device, self.precision):
-            loss = functional.cross_entropy(self.call(pixels), labels)
+            logits = self.call(pixels)
+        loss = cross_entropy(logits, labels)
         loss.backward()
         return loss.item(), weights.export_gradients(self.net)
 
