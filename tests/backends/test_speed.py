@@ -164,6 +164,28 @@ def test_a_folded_convolution_is_the_same_function(backend, channels, kernel, st
 
 
 @pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_convolution_without_winograd_is_the_same_function(backend, groups):
+    import torch
+
+    from alexnet_mf.backends.torch.layers import IeeeConv2d, keep_to_ieee
+
+    torch.manual_seed(0)
+    plain, kept = (torch.nn.Conv2d(4, 6, 5, padding=2, groups=groups).double() for _ in range(2))
+    kept.load_state_dict(plain.state_dict())
+    keep_to_ieee(torch.nn.Sequential(kept))
+    assert type(kept) is IeeeConv2d
+    images, found = torch.randn(3, 4, 9, 7, dtype=torch.float64), []
+    for convolution in (plain, kept):
+        inputs = images.clone().requires_grad_()
+        outputs = convolution(inputs)
+        outputs.sin().sum().backward()
+        found.append([outputs, inputs.grad, convolution.weight.grad, convolution.bias.grad])
+    for a, b in zip(*found):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("layout", [False, True])
 def test_a_run_resumes_bit_for_bit_with_each_optimizer_and_layout(backend, small, fused, layout):

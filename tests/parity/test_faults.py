@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -583,7 +582,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
     from alexnet_mf.backends.torch import backend
     summed = functools.partial(functional.cross_entropy, reduction="sum")
-    patch.setattr(backend, "functional", SimpleNamespace(cross_entropy=summed))
+    patch.setattr(backend, "mean_loss", summed)
 
 
 @broken_module("softmax before a loss that takes logits", "tensorflow", "logits and loss", "loss",
@@ -613,7 +612,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     def focal(logits: Any, labels: Any) -> Any:
         chosen = -functional.cross_entropy(logits, labels, reduction="none")
         return -((1 - chosen.exp()) ** 2 * chosen).mean()
-    patch.setattr(backend, "functional", SimpleNamespace(cross_entropy=focal))
+    patch.setattr(backend, "mean_loss", focal)
 
 
 @broken_model("logits that depend on the size of the batch", "torch", "logits and loss", "logits",
@@ -708,9 +707,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     from torch.nn import functional
 
     from alexnet_mf.backends.torch import trainer
-    real = functional.cross_entropy
-    patch.setattr(trainer, "functional", SimpleNamespace(
-        interpolate=functional.interpolate, cross_entropy=functools.partial(real, reduction="sum")))
+    patch.setattr(trainer, "mean_loss", functools.partial(functional.cross_entropy, reduction="sum"))
 
 
 def gluon_trainer(change: Callable[[Any], None]) -> Callable[[pytest.MonkeyPatch], None]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,16 +29,19 @@ from alexnet_mf.backends.torch.trainer import (
     TorchTrainer,
     autocast,
     compiled,
-    cross_entropy,
     generator,
+    has_compiler,
+    mean_loss,
     place,
-    pooled,
 )
 from alexnet_mf.data.augmentation import Draws
+from alexnet_mf.errors import BackendUnavailable, Notice
 from alexnet_mf.spec import Network
 from alexnet_mf.weights.parameters import Parameters
 
 COPIED_BYTES = 2**28
+TRITONS_OLDEST = (7, 0)
+"""Compute capability."""
 
 
 class TorchModel(Model[Placed], MeasurableModel[Placed]):
@@ -56,7 +61,11 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         if precision == "float32" and device != "cpu":
             keep_to_ieee(self.net)
         weights.load(self.net, parameters)
-        self.call: Callable[[torch.Tensor], torch.Tensor] = pooled(self.net) if "pool" in speed else self.net
+        self.call: Callable[[torch.Tensor], torch.Tensor] = self.net
+        if "pool" in speed:
+            from alexnet_mf.backends.torch.pooling import pooled  # imports Triton
+
+            self.call = pooled(self.net)
         if "compile" in speed:
             self.call = compiled(self.call)
         """The network as it computes batches; `net` holds the parameters."""
@@ -103,7 +112,7 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         pixels, labels = data.batch(slice(None))
         with autocast(self.device, self.precision):
             logits = self.call(pixels)
-        loss = cross_entropy(logits, labels)
+        loss = mean_loss(logits, labels)
         loss.backward()
         return loss.item(), weights.export_gradients(self.net)
 
@@ -201,6 +210,11 @@ class TorchBackend(Backend, Measurable, WeightFormats):
         device = find_device(self, device)
         precision = find_precision(self, device, execution.precision)
         speed = execution.settings(self.name, SPEED, device)
+        if "pool" in speed and (missing := missing_for_triton(device)):
+            if execution.speed.get("pool"):
+                raise BackendUnavailable(f"backend torch: `pool=True` needs {missing}")
+            warnings.warn(f"PyTorch pools without our kernel, which needs {missing}", Notice, stacklevel=2)
+            speed -= {"pool"}
         # float32 means IEEE float32: TF32 is on by default in cuDNN's convolutions. The switches are the process's.
         tf32 = precision == "tf32"
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
@@ -245,6 +259,17 @@ def inference(call: Callable[[torch.Tensor], torch.Tensor], device: str,
         with torch.inference_mode(), autocast(device, precision):
             return (call(pixels),)
     return forward
+
+
+def missing_for_triton(device: str) -> str | None:
+    """Return what Triton's kernels need and this machine lacks."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton, which PyTorch brings on Linux"
+    if not has_compiler("CC", "gcc"):
+        return "a C compiler: install gcc or set CC"
+    if torch.cuda.get_device_capability(device) < TRITONS_OLDEST:
+        return "a GPU of the Volta generation or later"
+    return None
 
 
 def synchronize(device: str) -> None:

@@ -46,7 +46,7 @@ class FoldedConv2d(nn.Conv2d):
 
 
 class IeeeConv2d(nn.Conv2d):
-    """The function and the parameters of `nn.Conv2d`, of 5x5 kernels with stride 1; the weight gradient is IEEE float32's.
+    """The function and the parameters of `nn.Conv2d`, of 5x5 kernels, stride 1. The weight gradient is IEEE's.
 
     On a GPU cuDNN may compute that gradient by Winograd's algorithm, whose error in float32 is 1e-3 (cuDNN 9.19, H200),
     as large as TF32's. It has none for 5x6 kernels: a sixth column of zeros is added, and its gradient left out.

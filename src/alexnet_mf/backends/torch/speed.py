@@ -26,8 +26,8 @@ SPEED = {
         "fused": Setting(True, "SGD in one kernel: measured together with `layout`, a step 1.07x and 1.08x"),
         "fold": Setting(True, "a strided first convolution of few channels computed as one of many: a step 1.53x and "
                               "1.65x, inference 1.79x and 1.90x"),
-        "pool": Setting(True, "bias, ReLU and max-pooling of a convolution as one Triton kernel: a step 1.36x and 1.42x, "
-                              "inference 1.55x and 1.60x"),
+        "pool": Setting(True, "bias, ReLU and max-pooling of a convolution as one Triton kernel: a step 1.36x and "
+                              "1.42x, inference 1.55x and 1.60x"),
         "graph": Setting(True, "the training step, from the gathering of the images to the metrics, as one CUDA graph, "
                                "and inference as another: a step 1.03x and 1.01x, inference 1.02x and 1.00x"),
         "compile": Setting(False, "torch.compile: at batch 512 a step 1.24x and inference 1.81x, but it takes half a "

@@ -73,33 +73,22 @@ def autocast(device: str, precision: str) -> torch.autocast:
     return torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def pooled(net: nn.Sequential) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Compute a convolution's bias, ReLU and max-pooling in one kernel.
-
-    Raises:
-        BackendUnavailable: if there is no Triton or no C compiler, which it takes.
-    """
-    try:
-        from alexnet_mf.backends.torch import pooling
-    except ImportError as error:
-        raise BackendUnavailable("backend torch: `pool` needs Triton, which PyTorch brings on Linux; install it or use "
-                                 "`pool=False`") from error
-    if shutil.which(os.environ.get("CC", "gcc")) is None:
-        raise BackendUnavailable("backend torch: `pool` needs a C compiler; install gcc, set CC, or use `pool=False`")
-    return pooling.pooled(net)
-
-
 def compiled(net: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
     """Compile the network, once for each batch size and mode. Dropout keeps the eager network's masks.
 
     Raises:
         BackendUnavailable: if there is no C++ compiler.
     """
-    if shutil.which(os.environ.get("CXX", "g++")) is None:
+    if not has_compiler("CXX", "g++"):
         raise BackendUnavailable("backend torch: torch.compile needs a C++ compiler; install g++, set CXX, or leave "
                                  "out `compile=True`")
     run: Callable[[torch.Tensor], torch.Tensor] = torch.compile(net, dynamic=False, options={"fallback_random": True})
     return run
+
+
+def has_compiler(variable: str, usual: str) -> bool:
+    """Return True if the compiler that a variable of the environment names, or the usual one, is here."""
+    return shutil.which(os.environ.get(variable, usual)) is not None
 
 
 def generator(device: torch.device) -> torch.Generator:
@@ -240,11 +229,11 @@ def forward_backward(call: Callable[[torch.Tensor], torch.Tensor], optimizer: to
     optimizer.zero_grad()  # before the forward pass, whose activations can then have the gradients' memory
     with autocast(pixels.device.type, precision):
         logits = call(pixels)
-    loss = cross_entropy(logits, labels)
+    loss = mean_loss(logits, labels)
     loss.backward()
     return loss.detach(), logits.detach()
 
 
-def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def mean_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The mean loss, in float32: under autocast a GPU would round each image's to bfloat16 (seen in torch 2.11)."""
     return functional.cross_entropy(logits.float(), labels)

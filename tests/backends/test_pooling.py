@@ -1,0 +1,82 @@
+"""Bias, ReLU and max-pooling as one kernel: on a GPU, and in float32 by Triton's interpreter on a CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+CASES = [((2, 6, 13, 11), 3, 2), ((3, 70, 8, 8), 2, 2), ((5, 7, 13, 13), 3, 1), ((2, 4, 10, 10), 2, 3)]
+"""Shape, kernel and stride."""
+
+
+def compare(shape: tuple[int, ...], kernel: int, stride: int, dtype: str, device: str) -> None:
+    """The outputs are the same bits, ties and NaN included; gradients differ in the order of their sums alone."""
+    import torch
+    from torch.nn import functional
+
+    from alexnet_mf.backends.torch.pooling import BiasReluMaxPool
+
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=random).round(decimals=1)  # with ties
+    x[0, 0, :3, :3] = float("nan")
+    x = x.to(device, getattr(torch, dtype), memory_format=torch.channels_last)
+    bias = torch.randn(shape[1], generator=random).to(device)
+    found, right = [], []
+    for results, call in ((found, lambda x, b: BiasReluMaxPool.apply(x, b, kernel, stride)),
+                          (right, lambda x, b: functional.max_pool2d(functional.relu(x + b.to(x.dtype).view(-1, 1, 1)),
+                                                                     kernel, stride))):
+        inputs = [tensor.clone().requires_grad_() for tensor in (x, bias)]
+        y = call(*inputs)
+        y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(device, y.dtype))
+        results += [y.detach(), *(tensor.grad for tensor in inputs)]
+    torch.testing.assert_close(found[0], right[0], rtol=0, atol=0, equal_nan=True)
+    exact = dtype == "float32"
+    torch.testing.assert_close(found[1], right[1], rtol=1e-5 if exact else 1e-2, atol=1e-6)
+    flowing = right[1].double().sum((0, 2, 3))
+    assert float((found[2] - flowing).norm() / flowing.norm()) < (1e-5 if exact else 1e-2)
+
+
+def test_the_kernel_is_the_separate_layers(requires):
+    """In a process of its own: Triton asks for its interpreter when it is imported."""
+    requires("torch")
+    pytest.importorskip("triton", reason="PyTorch brings Triton on Linux alone")
+    found = subprocess.run([sys.executable, __file__], env={**os.environ, "TRITON_INTERPRET": "1"}, text=True,
+                           capture_output=True, timeout=300)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("shape, kernel, stride", CASES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_kernel_is_the_separate_layers_on_a_gpu(requires, shape, kernel, stride, dtype):
+    requires("torch")
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device is here")
+    compare(shape, kernel, stride, dtype, "cuda")
+
+
+def test_only_small_poolings_behind_a_convolution_and_its_relu_are_taken(requires):
+    requires("torch")
+    pytest.importorskip("triton", reason="PyTorch brings Triton on Linux alone")
+    from torch import nn
+
+    from alexnet_mf.backends.torch.pooling import steps
+
+    def pooled(*modules: nn.Module) -> int:
+        return len(list(steps(list(modules))))
+
+    convolution, relu = nn.Conv2d(1, 2, 3), nn.ReLU()
+    assert pooled(convolution, relu, nn.MaxPool2d(3, 2), nn.Flatten()) == 2
+    assert pooled(convolution, relu, nn.MaxPool2d(8, 8)) == 3
+    assert pooled(convolution, nn.Sigmoid(), nn.MaxPool2d(3, 2)) == 3
+    assert pooled(convolution, relu, nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2)) == 4
+    assert pooled(convolution, relu, nn.AvgPool2d(2)) == 3
+
+
+if __name__ == "__main__":
+    for case in CASES:
+        compare(*case, "float32", "cpu")
