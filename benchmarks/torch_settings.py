@@ -28,8 +28,8 @@ from alexnet_mf.bench.plan import work
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.weights import parameters
 
-SETTINGS = ["", "layout+fused", "layout+fused+fold", "graph+layout+fused", "graph+layout+fused+fold",
-            "graph+layout+fused+fold+compile"]
+SETTINGS = ["", "layout+fused", "layout+fused+fold", "graph+layout+fused+fold", "graph+layout+fused+fold+pool",
+            "graph+layout+fused+fold+pool+compile"]
 CHECKED_STEPS = 3
 IMAGES = 6000
 

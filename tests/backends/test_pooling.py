@@ -59,6 +59,20 @@ def test_the_kernel_is_the_separate_layers_on_a_gpu(requires, shape, kernel, str
     compare(shape, kernel, stride, dtype, "cuda")
 
 
+def test_what_triton_lacks_is_named(requires, monkeypatch):
+    requires("torch")
+    from alexnet_mf.backends.torch import backend
+
+    monkeypatch.setattr(backend.torch.cuda, "get_device_capability", lambda device: (6, 1))
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setenv("CC", sys.executable)
+    assert backend.missing_for_triton("cuda:0") == "a GPU of the Volta generation or later"
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert "install gcc or set CC" in str(backend.missing_for_triton("cuda:0"))
+    monkeypatch.setattr(backend.importlib.util, "find_spec", lambda name: None)
+    assert "Triton" in str(backend.missing_for_triton("cuda:0"))
+
+
 def test_only_small_poolings_behind_a_convolution_and_its_relu_are_taken(requires):
     requires("torch")
     pytest.importorskip("triton", reason="PyTorch brings Triton on Linux alone")

@@ -1,0 +1,308 @@
+"""Measure one backend on a GPU: proofs first, then speed, then the chapter's exercises, within a time budget.
+
+    python benchmarks/gpu.py --out results --budget 480
+    python benchmarks/gpu.py --out results --device cpu --quick     # rehearsal without a GPU: a minute
+
+A part that fails or takes too long leaves the others alone. After each one, FOLDER/results.tar.gz is renewed. The same
+command again continues: parts that ended are not repeated. The exit code is 0 when all parts ran and held, else 1.
+Fashion-MNIST is read from $ALEXNET_MF_DATA_DIR, or downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = (sys.executable, "-m", "alexnet_mf")
+NETWORKS = {"alexnet-slim": 40, "alexnet-2012": 100, "alexnet-owt": 100, "alexnet-28": 30, "lenet5": 30,
+            "lenet5-relu": 30}
+"""The networks beside alexnet, with the seconds that their ladders take together."""
+GRACE = 5
+"""Seconds between the signals that ask a part to stop and that kill it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One command."""
+
+    name: str
+    command: tuple[str, ...]
+    seconds: float
+    """How long it takes, on an H200. The budget is spent by this estimate; a part is stopped at three times as long."""
+    alone: bool = True
+    """Whether it measures time, so that nothing may run beside it."""
+    after: tuple[str, ...] = ()
+    """Parts that must have ended with exit code 0 or 1."""
+    output: Path | None = None
+    """A file that a later part reads: without it the part runs again."""
+
+    @property
+    def limit(self) -> float:
+        return 3 * self.seconds + 20
+
+
+@dataclass
+class Running:
+    """A part's process, the leader of its group."""
+
+    part: Part
+    process: subprocess.Popen[bytes]
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def stop(self) -> None:
+        """Stop the process and its children; they may save first."""
+        for number, wait in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
+            try:
+                os.killpg(self.process.pid, number)
+                self.process.wait(wait)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                pass
+        self.process.wait()
+
+
+class Runner:
+    """Runs parts in order, within a budget of seconds; keeps logs, states and the archive in a folder."""
+
+    def __init__(self, folder: Path, budget: float, workers: int) -> None:
+        self.records = folder / "r"
+        self.archive = folder / "results.tar.gz"
+        self.workers = workers
+        self.end = time.monotonic() + budget
+        self.records.mkdir(parents=True, exist_ok=True)
+        self.state_file = self.records / "state.json"
+        self.states: dict[str, dict[str, object]] = {}
+        if self.state_file.exists():
+            self.states = json.loads(self.state_file.read_text())
+
+    def has_ended(self, part: Part) -> bool:
+        """Return True if the part ran to its end, whether what it checks held (exit code 0) or not (1)."""
+        ended = self.states.get(part.name, {}).get("exit_code") in (0, 1)
+        return ended and (part.output is None or part.output.exists())
+
+    def run(self, parts: Sequence[Part]) -> bool:
+        """Run the parts that have not ended. Return True if all ended with exit code 0."""
+        waiting = [part for part in parts if not self.has_ended(part)]
+        names = {part.name: part for part in parts}
+        running: list[Running] = []
+        try:
+            while waiting or running:
+                for each in running[:]:
+                    if each.process.poll() is not None or each.seconds > each.part.limit or time.monotonic() > self.end:
+                        running.remove(each)
+                        self._finish(each)
+                if not self._start_next(waiting, running, names):
+                    time.sleep(0.1)
+        finally:
+            for each in running:
+                self._finish(each)
+        return all(self.states.get(part.name, {}).get("exit_code") == 0 for part in parts)
+
+    def _start_next(self, waiting: list[Part], running: list[Running], names: dict[str, Part]) -> bool:
+        """Start or refuse the first part that is ready. Return True if there was one."""
+        for part in waiting:
+            if any(names[name] in waiting or name in (each.part.name for each in running) for name in part.after):
+                continue
+            if (part.alone and running) or any(each.part.alone for each in running) or len(running) >= self.workers:
+                return False  # no part overtakes a more valuable one
+            waiting.remove(part)
+            missing = [name for name in part.after if not self.has_ended(names[name])]
+            left = self.end - time.monotonic()
+            if missing:
+                self._record(part, f"left out: {', '.join(missing)} did not end")
+            elif part.seconds > left:
+                self._record(part, f"left out: takes {part.seconds:.0f} s, {max(0.0, left):.0f} s left")
+            else:
+                try:
+                    running.append(self._start(part))
+                except OSError as error:
+                    self._record(part, f"cannot start: {error}")
+            return True
+        return False
+
+    def _start(self, part: Part) -> Running:
+        threads = {} if part.alone else {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+        environment = {**threads, **os.environ, "PYTHONUNBUFFERED": "1"}
+        print(f"{part.name}: {' '.join(part.command)}", flush=True)
+        with (self.records / f"{part.name}.txt").open("wb") as log:
+            log.write(f"$ {' '.join(part.command)}\n".encode())
+            log.flush()
+            return Running(part, subprocess.Popen(part.command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+                                                  stdout=log, stderr=subprocess.STDOUT, start_new_session=True))
+
+    def _finish(self, running: Running) -> None:
+        seconds, is_over = running.seconds, running.process.poll() is not None
+        if not is_over:
+            running.stop()
+        code = running.process.returncode
+        text = f"exit code {code} after {seconds:.0f} s" if is_over else f"stopped after {seconds:.0f} s"
+        self._record(running.part, text, code if is_over else None, seconds)
+
+    def _record(self, part: Part, text: str, code: int | None = None, seconds: float = 0.0) -> None:
+        """Keep a part's state, and renew the archive."""
+        print(f"{part.name}: {text}", flush=True)
+        self.states[part.name] = {"exit_code": code, "seconds": round(seconds, 1), "text": text}
+        self.state_file.write_text(json.dumps(self.states, indent=1))
+        unfinished = self.archive.with_suffix(".new")
+        with tarfile.open(unfinished, "w:gz") as archive:
+            archive.add(self.records, "r")
+        unfinished.replace(self.archive)
+
+    def summary(self, parts: Sequence[Part]) -> str:
+        """Return a line for each part: what became of it, and the last line of its log."""
+        lines = []
+        for part in parts:
+            log = self.records / f"{part.name}.txt"
+            said = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
+            state = self.states.get(part.name, {}).get("text", "not begun")
+            lines.append(f"{part.name:28} {state:32} {said[0][:120] if said and not said[0].startswith('$') else ''}")
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def parts(folder: Path, backend: str, device: str, quick: bool) -> list[Part]:
+    """Return the parts, most valuable first."""
+    make = quick_parts if quick else full_parts
+    return list(make(folder, backend, device))
+
+
+def ladders(folder: Path, backend: str, device: str, net: str, variants: Mapping[str, float],
+            networks: Mapping[str, float], few: tuple[str, ...] = ()) -> Iterator[Part]:
+    """Yield the parity ladders; one trace of the reference serves all variants of the main network.
+
+    Args:
+        variants: precisions with settings, as in `float32+compile`, with the seconds that a trace takes.
+        networks: other networks, with the seconds that a ladder takes.
+    """
+    records, reference = folder / "r", folder / "reference.safetensors"
+    trace = (*PACKAGE, "parity", "trace", "--net", net, "--data", "fashion-mnist", *few)
+    yield Part("reference", (*trace, "--backend", "numpy", "--out", str(reference)), 40, alone=False, output=reference)
+    for other, seconds in networks.items():
+        yield Part(f"parity-{other}-float32", (
+            *PACKAGE, "parity", "--net", other, "--backends", backend, "--device", device, "--data", "auto", *few,
+            "--json", str(records / f"parity-{other}-float32.json")), seconds, alone=False)
+    for variant, seconds in variants.items():
+        precision, *settings = variant.split("+")
+        mine = folder / f"{variant}.safetensors"
+        yield Part(f"trace-{variant}", (
+            *trace, "--backend", backend, "--device", device, "--precision", precision,
+            *(f"--{name}" for name in settings), "--out", str(mine)), seconds, alone=False, output=mine)
+        yield Part(f"parity-{net}-{variant}", (
+            *PACKAGE, "parity", "compare", str(reference), str(mine), "--tier", precision,
+            "--json", str(records / f"parity-{net}-{variant}.json")), 15, alone=False,
+            after=("reference", f"trace-{variant}"))
+
+
+def full_parts(folder: Path, backend: str, device: str) -> Iterator[Part]:
+    """What a GPU is for."""
+    records = folder / "r"
+    fast = "float16" if backend == "mxnet" else "bfloat16"
+    precisions = ["float32", "float16"] if backend == "mxnet" else ["float32", "tf32", "bfloat16"]
+    variants = dict.fromkeys(precisions, 30) | ({"float32+compile": 80} if backend == "torch" else {})
+    yield Part("backends", (*PACKAGE, "list", "backends"), 10)
+    if backend == "torch":
+        yield Part("tests", (
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--backends", "torch,numpy",
+            "tests/backends/test_torch_cuda.py", "tests/backends/test_pooling.py"), 30, alone=False)
+    yield from ladders(folder, backend, device, "alexnet", variants, NETWORKS)
+
+    def train(name: str, seconds: float, *flags: str, alone: bool = True) -> Part:
+        return Part(name, (*PACKAGE, "train", "--backend", backend, "--device", device, "--data", "fashion-mnist",
+                           "--recipe", "book", *flags, "--out", str(folder / "runs" / name),
+                           "--json", str(records / f"{name}.json")), seconds, alone)
+
+    def bench(name: str, seconds: float, *flags: str) -> Part:
+        return Part(name, (*PACKAGE, "bench", "--backends", backend, "--device", device, *flags,
+                           "--json", str(records / f"{name}.json")), seconds)
+
+    steps = ("--batch-size", "128,512", "--phases", "step,forward", "--rounds", "6")
+    yield bench("bench", 100, "--precision", fast, *steps)
+    yield train("train-book", 45, "--precision", fast)
+    if backend == "torch":
+        everything = "graph+layout+fused+fold+pool"
+        yield Part("settings", (sys.executable, "benchmarks/torch_settings.py", "--device", "cuda:0", "--batch-sizes",
+                                "512,128,2048", "--settings", f"{everything},{everything}+compile", "--budget", "120",
+                                "--json", str(records / "settings.json")), 130)
+        yield Part("profile", (sys.executable, "benchmarks/profile_torch.py", "--device", device, "--precision", fast,
+                               "--batch-size", "512", "--out", str(records / "profile.txt")), 20)
+    if "tf32" in precisions:
+        yield train("train-book-tf32", 55, "--precision", "tf32")
+    yield train("train-float32", 30, "--epochs", "1")
+    for size in (128, 512):
+        yield Part(f"analysis-{size}", (
+            *PACKAGE, "analyze", "--backend", backend, "--device", device, "--recipe", "book", "--rounds", "6",
+            "--batch-size", str(size), "--json", str(records / f"analysis-{size}.json")), 40)
+    yield bench("bench-float32", 150, "--precision", ",".join(precisions[:2]), *steps)
+    for net in ("alexnet", "alexnet-slim", "lenet5", "lenet5-relu"):
+        for seed in range(3):
+            yield train(f"exercise-{net}-seed{seed}", 60, "--net", net, "--epochs", "20", "--seed", str(seed),
+                        "--precision", fast, alone=False)
+    for size in (16, 32, 64, 256, 512, 1024, 2048):
+        yield train(f"exercise-batch-{size}", 30 + 1500 / size, "--batch-size", str(size), "--precision", fast)
+
+
+def quick_parts(folder: Path, backend: str, device: str) -> Iterator[Part]:
+    """Each kind of part on the smallest network, to try the script."""
+    records, small = folder / "r", ("--net", "lenet5", "--device", device, "--batch-size", "8")
+    samples = ("--rounds", "2", "--sample-seconds", "0.01")
+    yield Part("backends", (*PACKAGE, "list", "backends"), 10)
+    yield from ladders(folder, backend, device, "lenet5", {"float32": 20}, {"lenet5-relu": 20},
+                       ("--steps", "1", "--batch-size", "2", "--images", "16"))
+    yield Part("bench", (*PACKAGE, "bench", "--backends", backend, *small, "--phases", "step,forward", *samples,
+                         "--json", str(records / "bench.json")), 20)
+    if backend == "torch":
+        yield Part("settings", (
+            sys.executable, "benchmarks/torch_settings.py", "--net", "lenet5", "--device", device, "--batch-sizes", "8",
+            "--precisions", "float32", "--settings", ",fused", "--sample-seconds", "0.01",
+            "--json", str(records / "settings.json")), 10)
+        yield Part("profile", (sys.executable, "benchmarks/profile_torch.py", *small, "--steps", "2",
+                               "--out", str(records / "profile.txt")), 10)
+    yield Part("analysis", (*PACKAGE, "analyze", "--backend", backend, *small, "--recipe", "book", *samples,
+                            "--json", str(records / "analysis.json")), 20)
+    yield Part("train", (
+        *PACKAGE, "train", "--backend", backend, *small, "--data", "fashion-mnist", "--recipe", "book", "--epochs", "1",
+        "--limit-train", "256", "--limit-test", "64", "--out", str(folder / "runs" / "train"),
+        "--json", str(records / "train.json")), 20)
+
+
+def main() -> int:
+    """Run the parts that are left, and say what became of each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for records, logs and the archive")
+    parser.add_argument("--budget", type=float, default=480, help="seconds for all parts (default: 480)")
+    parser.add_argument("--backend", default="torch", choices=["torch", "tensorflow", "mxnet"])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true", help="each kind of part on the smallest network")
+    parser.add_argument("--list", action="store_true", help="list the parts with their estimates, and stop")
+    options = parser.parse_args()
+    folder = options.out.absolute()
+    listed = parts(folder, options.backend, options.device, options.quick)
+    if options.list:
+        for part in listed:
+            print(f"{part.name:28} {part.seconds:4.0f} s  {'' if part.alone else 'beside others'}".rstrip())
+        return 0
+    runner = Runner(folder, options.budget, max(2, (os.cpu_count() or 2) // 2))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        holds = runner.run(listed)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        print(f"\n{runner.summary(listed)}\narchive: {runner.archive}")
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
