@@ -20,8 +20,8 @@ from typing import Any
 
 from alexnet_mf import backends, conversion, evaluation, files, models, spec
 from alexnet_mf import predict as prediction
-from alexnet_mf.analysis import filters
-from alexnet_mf.analysis.filters import Filters
+from alexnet_mf.analysis import first_convolution
+from alexnet_mf.analysis.first_convolution import Filters
 from alexnet_mf.analysis.run import analyze
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.bench.run import bench
@@ -209,7 +209,7 @@ def plot_filters(source: Path | str, path: Path | str, *, net: Network | str | N
     Raises:
         AlexnetMfError: if the weights cannot be read or drawn, the file cannot be written, or matplotlib is missing.
     """
-    first = filters.read(source, net)
+    first = first_convolution.read(source, net)
     _save_picture(path, "alexnet_mf.plots.filters", first.weights, f"{first.network}, {first.layer}")
     return first
 
