@@ -27,7 +27,8 @@ from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.bench.run import bench
 from alexnet_mf.conversion import FORMATS, Conversion, Weights, Which, convert
 from alexnet_mf.data import Dataset, DatasetName, LabelledImages
-from alexnet_mf.data.pictures import Preparation, Unreadable
+from alexnet_mf.data.image_files import Unreadable
+from alexnet_mf.data.preprocessing import Preparation
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, RunError
 from alexnet_mf.evaluation import Evaluation, check_takes_grey_images
 from alexnet_mf.instruments.progress import ImagesDisplay

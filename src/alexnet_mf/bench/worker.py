@@ -13,11 +13,11 @@ from alexnet_mf import backends, spec
 from alexnet_mf.backends.capabilities import Ceiling, measurable, measurable_model
 from alexnet_mf.backends.contract import Sgd, find_device
 from alexnet_mf.backends.execution import Execution, speed_settings
-from alexnet_mf.backends.inputs import upsampling_factor
 from alexnet_mf.bench import timing
 from alexnet_mf.bench.plan import CEILINGS, OURS, work
 from alexnet_mf.bench.timing import Timer
 from alexnet_mf.data import FASHION_CLASSES, Dataset, LabelledImages, epoch_order, synthetic
+from alexnet_mf.data.preprocessing import upsampling_factor
 from alexnet_mf.errors import DataError
 from alexnet_mf.instruments.machine import peak_memory
 from alexnet_mf.instruments.process import serve_forever

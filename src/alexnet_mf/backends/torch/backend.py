@@ -17,7 +17,7 @@ from alexnet_mf.backends.allocator import collect_garbage, keep_large_blocks
 from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
 from alexnet_mf.backends.contract import Backend, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
-from alexnet_mf.backends.inputs import dropout_seed, random_bytes, random_matrices
+from alexnet_mf.backends.randomness import dropout_seed, random_bytes, random_matrices
 from alexnet_mf.backends.torch import allocations, formats, weights
 from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch.augment import place as place_draws
