@@ -21,7 +21,7 @@ from numpy.testing import assert_array_equal
 from alexnet_mf import backends, conversion, spec
 from alexnet_mf.conversion import FORMATS, convert
 from alexnet_mf.errors import AlexnetMfError, ParametersError, SpecError
-from alexnet_mf.parity.measure import TIERS, relative_l2
+from alexnet_mf.parity.tolerances import TIERS, relative_l2
 from alexnet_mf.spec import Network, toml
 from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,

@@ -122,10 +122,11 @@ DIRECTIONS = {
     "alexnet_mf.backends": {"backends.registry"},
     "alexnet_mf.backends.registry": {"errors"},
     "alexnet_mf.data.augmentation": {"errors"},
-    "alexnet_mf.backends.inputs": {"errors", "spec"},
+    "alexnet_mf.data.preprocessing": {"errors", "spec"},
+    "alexnet_mf.backends.randomness": set(),
     "alexnet_mf.backends.execution": {"errors"},
     "alexnet_mf.backends.contract": {"errors", "spec", "spec.layers", "spec.arithmetic", "weights.parameters",
-                                     "data.augmentation", "backends.execution"},
+                                     "data.augmentation", "data.preprocessing", "backends.execution"},
     "alexnet_mf.backends.capabilities": {"errors", "spec", "weights.parameters", "backends.contract",
                                          "backends.execution"},
     "alexnet_mf.backends.loading": {"errors", "backends", "backends.contract", "backends.execution"},
@@ -169,8 +170,8 @@ def test_a_backend_imports_itself_and_what_lies_below_base(backend):
     assert own
     below = {f"alexnet_mf.{name}" for name in (
         "errors", "spec", "spec.layers", "spec.zoo", "spec.arithmetic", "weights", "weights.parameters", "data",
-        "data.augmentation", "backends.contract", "backends.capabilities", "backends.inputs", "backends.execution",
-        "backends.allocator")}
+        "data.augmentation", "data.preprocessing", "backends.contract", "backends.capabilities", "backends.randomness",
+        "backends.execution", "backends.allocator")}
     for name in own:
         foreign = {imported for imported in package_imports(name) - below - {"alexnet_mf", "alexnet_mf.backends"}
                    if not within(imported, package)}
@@ -199,12 +200,12 @@ def test_training_and_data_know_no_backend_but_the_contract():
     for name in FILES:
         if within(name, "alexnet_mf.training"):
             reached = {module for module in package_imports(name) if within(module, "alexnet_mf.backends")}
-            allowed = {f"alexnet_mf.backends{part}" for part in ("", ".contract", ".inputs", ".execution")}
+            allowed = {f"alexnet_mf.backends{part}" for part in ("", ".contract", ".execution")}
             assert reached <= allowed, name
         if within(name, "alexnet_mf.data"):
             assert not [module for module in package_imports(name)
                         if not within(module, "alexnet_mf.data")
-                        and module not in ("alexnet_mf", "alexnet_mf.errors", "alexnet_mf.files")]
+                        and module not in ("alexnet_mf", "alexnet_mf.errors", "alexnet_mf.files", "alexnet_mf.spec")]
 
 
 def test_nothing_below_imports_the_command_line():

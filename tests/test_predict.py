@@ -10,7 +10,8 @@ from PIL import Image
 
 from alexnet_mf import backends
 from alexnet_mf.data import FASHION_CLASSES
-from alexnet_mf.data.pictures import Preparation, Unreadable
+from alexnet_mf.data.image_files import Unreadable
+from alexnet_mf.data.preprocessing import Preparation
 from alexnet_mf.errors import DataError, OutputsNotFinite
 from alexnet_mf.predict import BATCH, class_names, predict, preparation
 from alexnet_mf.spec import Network
@@ -96,10 +97,10 @@ def test_outputs_that_are_no_numbers_are_told(small, garments, monkeypatch, bad)
 
 @pytest.mark.parametrize("network, expected", [
     (ALEXNET, Preparation(28, 28)), (LENET5, Preparation(28, 28)), (ALEXNET_28, Preparation(28, 28)),
-    (ALEXNET_OWT, Preparation(224, 224, colour=True, levels=False)),
-    (dataclasses.replace(ALEXNET_OWT, name="normalises", layers=(
+    (ALEXNET_OWT, Preparation(224, 224, color=True, levels=False)),
+    (dataclasses.replace(ALEXNET_OWT, name="normalizes", layers=(
         Normalize("norm", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), *ALEXNET_OWT.layers)),
-     Preparation(224, 224, colour=True, levels=False, normalise=False))], ids=lambda each: getattr(each, "name", ""))
+     Preparation(224, 224, color=True, levels=False, normalize=False))], ids=lambda each: getattr(each, "name", ""))
 def test_the_preparation_follows_from_the_networks_input(network, expected):
     assert preparation(network) == expected
     assert preparation(network, invert=True) == dataclasses.replace(expected, invert=True)

@@ -20,14 +20,15 @@ from typing import Any
 
 from alexnet_mf import backends, conversion, evaluation, files, models, spec
 from alexnet_mf import predict as prediction
-from alexnet_mf.analysis import filters
-from alexnet_mf.analysis.filters import Filters
+from alexnet_mf.analysis import first_convolution
+from alexnet_mf.analysis.first_convolution import Filters
 from alexnet_mf.analysis.run import analyze
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.bench.run import bench
 from alexnet_mf.conversion import FORMATS, Conversion, Weights, Which, convert
 from alexnet_mf.data import Dataset, DatasetName, LabelledImages
-from alexnet_mf.data.pictures import Preparation, Unreadable
+from alexnet_mf.data.image_files import Unreadable
+from alexnet_mf.data.preprocessing import Preparation
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, RunError
 from alexnet_mf.evaluation import Evaluation, check_takes_grey_images
 from alexnet_mf.instruments.progress import ImagesDisplay
@@ -209,7 +210,7 @@ def plot_filters(source: Path | str, path: Path | str, *, net: Network | str | N
     Raises:
         AlexnetMfError: if the weights cannot be read or drawn, the file cannot be written, or matplotlib is missing.
     """
-    first = filters.read(source, net)
+    first = first_convolution.read(source, net)
     _save_picture(path, "alexnet_mf.plots.filters", first.weights, f"{first.network}, {first.layer}")
     return first
 

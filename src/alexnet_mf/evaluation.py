@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf.backends.contract import Model
-from alexnet_mf.backends.inputs import upsampling_factor
 from alexnet_mf.data import LabelledImages
+from alexnet_mf.data.preprocessing import upsampling_factor
 from alexnet_mf.errors import DataError, OutputsNotFinite
 from alexnet_mf.spec import Network
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf.backends.contract import Model
-from alexnet_mf.backends.inputs import upsampling_factor
-from alexnet_mf.data import FASHION_CLASSES
-from alexnet_mf.data.pictures import Picture, Preparation, Unreadable, pictures
+from alexnet_mf.data import FASHION_CLASSES, image_files
+from alexnet_mf.data.image_files import Picture, Unreadable
+from alexnet_mf.data.preprocessing import Preparation, upsampling_factor
 from alexnet_mf.errors import DataError
 from alexnet_mf.evaluation import check_finite, log_probabilities
 from alexnet_mf.spec import Network
@@ -45,8 +45,8 @@ def preparation(network: Network, invert: bool = False) -> Preparation:
     """
     channels, height, width = network.input
     if channels == 3:
-        return Preparation(height, width, colour=True, levels=False, invert=invert,
-                           normalise=not isinstance(network.layers[0], Normalize))
+        return Preparation(height, width, color=True, levels=False, invert=invert,
+                           normalize=not isinstance(network.layers[0], Normalize))
     if channels != 1:
         raise DataError(f"network {network.name} takes {channels} channels, and pictures have 1 or 3")
     try:
@@ -68,14 +68,14 @@ def predict(model: Model[Any], paths: Sequence[Path], prepared: Preparation, top
     """Yield the most probable classes of each picture, in order; an unreadable picture yields its fault.
 
     Args:
-        paths: files and folders, as for `pictures.pictures`.
+        paths: files and folders, as for `image_files.read_all`.
         top: number of classes for each picture.
         limit: number of pictures to take from each folder and idx file.
 
     Raises:
         OutputsNotFinite: if the logits are NaN or infinite.
     """
-    found = pictures(paths, prepared, limit)
+    found = image_files.read_all(paths, prepared, limit)
     while batch := list(itertools.islice(found, BATCH)):
         readable = [picture for picture in batch if isinstance(picture, Picture)]
         answers = iter(_answers(model, readable, prepared, top) if readable else ())

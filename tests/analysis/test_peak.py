@@ -108,7 +108,7 @@ def live_tensors() -> Any:
 
 def counted(backend: Any, network: Network, batch_size: int, momentum: float) -> int:
     """What a GPU's allocator would be asked, asked of the tensors."""
-    from alexnet_mf.backends.torch import memory
+    from alexnet_mf.backends.torch import allocations
 
     model = backend.build(network, parameters.initialise(network, 0), "cpu")
     drawn = np.random.default_rng(0).random((batch_size, *network.input), np.float32)
@@ -116,8 +116,8 @@ def counted(backend: Any, network: Network, batch_size: int, momentum: float) ->
     trainer, rows = model.trainer(Sgd(2.0**-20, momentum), 0), np.arange(batch_size)
     gc.collect()
     with live_tensors() as live:
-        return memory.step_memory(lambda number: trainer.step(placed, rows, number),
-                                  sum(value.nbytes for value in model.export().values()), live.bytes, lambda: None)
+        return allocations.step_memory(lambda number: trainer.step(placed, rows, number),
+                                       sum(value.nbytes for value in model.export().values()), live.bytes, lambda: None)
 
 
 @pytest.mark.parametrize("name, batch_size, momentum", [

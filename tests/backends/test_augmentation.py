@@ -72,7 +72,7 @@ def test_by_hand(backend, draws, expected):
     """On one channel the factor of saturation counts for nothing."""
     model = build(backend, Network("tiny", (1, 2, 3), (Flatten("flatten"), Dense("fc1", units=10))))
     scaled = model.pixels(model.place(IMAGE[np.newaxis] / 5, np.zeros(1, np.int64)), draws)
-    if draws.coloured:
+    if draws.colored:
         assert_allclose(scaled[0, 0] * 5, expected, atol=2e-6)
     else:
         assert_array_equal(scaled[0, 0], np.array(expected, np.float32) / 5)

@@ -13,10 +13,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from alexnet_mf.backends import load
 from alexnet_mf.backends.contract import Sgd
-from alexnet_mf.backends.inputs import PIXEL_SCALE
 from alexnet_mf.backends.numpy import layers, trainer, weights
 from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.backends.numpy.network import NumpyNetwork, build
+from alexnet_mf.data.preprocessing import PIXEL_SCALE
 from alexnet_mf.errors import BackendUnavailable, DataError, ParametersError
 from alexnet_mf.spec import Network, arithmetic, with_dropout
 from alexnet_mf.spec.layers import (

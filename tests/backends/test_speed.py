@@ -17,7 +17,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from alexnet_mf import backends
-from alexnet_mf.backends import inputs
+from alexnet_mf.backends import randomness
 from alexnet_mf.backends.contract import Backend, Device, Sgd, TrainerState
 from alexnet_mf.backends.execution import SPEED_SETTINGS, Execution, Setting
 from alexnet_mf.errors import BackendUnavailable
@@ -231,13 +231,13 @@ def test_the_ceiling_multiplies_random_numbers(backend, monkeypatch):
     """Constant operands overstate what a GPU can do with real ones."""
     module = importlib.import_module(f"alexnet_mf.backends.{backend.name}.backend")
     asked = []
-    monkeypatch.setattr(module, "random_matrices", lambda size: asked.append(size) or inputs.random_matrices(size))
-    monkeypatch.setattr(module, "random_bytes", lambda count: asked.append(count) or inputs.random_bytes(count))
+    monkeypatch.setattr(module, "random_matrices", lambda size: asked.append(size) or randomness.random_matrices(size))
+    monkeypatch.setattr(module, "random_bytes", lambda count: asked.append(count) or randomness.random_bytes(count))
     backend.ceilings("cpu", Execution())
     assert len(asked) == 2
-    first, second = inputs.random_matrices(64)
+    first, second = randomness.random_matrices(64)
     assert abs(first.std() - 1) < 0.05 and not np.array_equal(first, second)
-    assert len(np.unique(inputs.random_bytes(10_000))) == 256
+    assert len(np.unique(randomness.random_bytes(10_000))) == 256
 
 
 @pytest.mark.parametrize("backend_name", ["torch"], indirect=True)

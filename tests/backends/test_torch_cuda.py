@@ -13,9 +13,9 @@ from alexnet_mf import backends
 from alexnet_mf.backends.contract import Backend, Sgd, TrainerState
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.parity.case import random_case
-from alexnet_mf.parity.measure import relative_l2
 from alexnet_mf.parity.referee import make_referee
 from alexnet_mf.parity.run import answer, compare
+from alexnet_mf.parity.tolerances import relative_l2
 from alexnet_mf.spec import Network
 from alexnet_mf.weights import parameters
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from alexnet_mf import backends
-from alexnet_mf.parity.measure import TIERS, relative_l2
+from alexnet_mf.parity.tolerances import TIERS, relative_l2
 from alexnet_mf.spec.zoo import ALEXNET_OWT
 from alexnet_mf.weights import parameters
 from alexnet_mf.weights.parameters import Parameters

@@ -21,7 +21,8 @@ from alexnet_mf import backends, cli, conversion, data
 from alexnet_mf.bench import record as bench_record
 from alexnet_mf.bench.report import markdown, report
 from alexnet_mf.cli import predict
-from alexnet_mf.data import idx, pictures
+from alexnet_mf.data import idx, image_files
+from alexnet_mf.data.preprocessing import Preparation
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.parity import trace
 from alexnet_mf.plots import curves
@@ -127,8 +128,8 @@ def read_native(kind: str) -> Callable[[Path], None]:
 
 
 def read_picture(folder: Path) -> None:
-    for colour in (False, True):
-        pictures.read(folder / "picture", pictures.Preparation(28, 28, colour=colour, levels=not colour))
+    for color in (False, True):
+        image_files.read(folder / "picture", Preparation(28, 28, color=color, levels=not color))
 
 
 READERS: dict[str, Callable[[Path], object]] = {

@@ -21,7 +21,7 @@ from sizes import by_size
 from alexnet_mf import backends, data, spec
 from alexnet_mf.backends.contract import Backend
 from alexnet_mf.parity.case import Case, make_case
-from alexnet_mf.parity.measure import TIERS
+from alexnet_mf.parity.tolerances import TIERS
 from alexnet_mf.spec import Network, zoo
 from alexnet_mf.weights import parameters
 

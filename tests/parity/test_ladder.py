@@ -17,12 +17,11 @@ import pytest
 
 from alexnet_mf import backends, data, spec
 from alexnet_mf.errors import TraceError
-from alexnet_mf.parity import measure
 from alexnet_mf.parity.case import Case, random_case
 from alexnet_mf.parity.ladder import RUNGS, Comparison, Measurement, Rung
-from alexnet_mf.parity.measure import TIERS, ratio, relative_l2, relative_largest
 from alexnet_mf.parity.referee import Referee, branch_gradients, make_referee, sgd_rule, take_steps
 from alexnet_mf.parity.run import Report, compare
+from alexnet_mf.parity.tolerances import TIERS, ratio, relative_l2, relative_largest
 from alexnet_mf.parity.trace import Trace, trace
 from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
@@ -412,9 +411,9 @@ def test_steps_follow_the_backends_own_near_ties_up_to_a_gap(monkeypatch):
     run = take_steps(case, case.parameters(), sgd_rule(case.sgd),
                      branches=[answer.group(f"stepwise/{step}") for step in range(case.steps)])
     assert red(climb(answer)) == ["SGD steps"], "the gap is wider than any rounding"
-    monkeypatch.setitem(measure.TIERS, "float32", replace(measure.TIERS["float32"], largest=run.gap * 0.99))
+    monkeypatch.setitem(TIERS, "float32", replace(TIERS["float32"], largest=run.gap * 0.99))
     assert red(climb(answer)) == ["SGD steps"]
-    monkeypatch.setitem(measure.TIERS, "float32", replace(measure.TIERS["float32"], largest=run.gap * 1.01))
+    monkeypatch.setitem(TIERS, "float32", replace(TIERS["float32"], largest=run.gap * 1.01))
     report = climb(answer)
     assert red(report) == []
     assert rung(report, "SGD steps").note == f"3 steps, {run.flips} near ties decided otherwise"

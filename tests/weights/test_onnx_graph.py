@@ -12,7 +12,7 @@ from sizes import by_size
 
 from alexnet_mf import backends, spec
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.parity.measure import TIERS, relative_l2
+from alexnet_mf.parity.tolerances import TIERS, relative_l2
 from alexnet_mf.spec import Network, zoo
 from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,

@@ -13,11 +13,11 @@ from alexnet_mf import backends, spec
 from alexnet_mf.backends.capabilities import Ceiling, measurable, measurable_model
 from alexnet_mf.backends.contract import Sgd, find_device
 from alexnet_mf.backends.execution import Execution, speed_settings
-from alexnet_mf.backends.inputs import upsampling_factor
-from alexnet_mf.bench import measure
-from alexnet_mf.bench.measure import Timer
+from alexnet_mf.bench import timing
 from alexnet_mf.bench.plan import CEILINGS, OURS, work
+from alexnet_mf.bench.timing import Timer
 from alexnet_mf.data import FASHION_CLASSES, Dataset, LabelledImages, epoch_order, synthetic
+from alexnet_mf.data.preprocessing import upsampling_factor
 from alexnet_mf.errors import DataError
 from alexnet_mf.instruments.machine import peak_memory
 from alexnet_mf.instruments.process import serve_forever
@@ -100,22 +100,22 @@ class Worker:
         """Warm a phase up; the answer is what went before the samples that count."""
         if phase == "epoch":
             seconds, images = self._epoch()
-            warmed = measure.WarmUp(seconds, 1, [], True)  # its steps have been warmed up
+            warmed = timing.WarmUp(seconds, 1, [], True)  # its steps have been warmed up
             does = plain(work(phase, self.network, self.precision, self._image_bytes(), images))
         elif phase in CEILINGS:  # built this late: until now the process's peak memory is that of the network alone
             ceiling: Ceiling = measurable(self.backend).ceilings(self.device, self.execution)[phase]
             self._time({phase: _ignoring_number(ceiling.call)})
-            warmed = measure.warm_up(self.timers[phase], self.sample_seconds)
-            measure.check_synchronised(self.timers[phase], warmed.calls)
+            warmed = timing.warm_up(self.timers[phase], self.sample_seconds)
+            timing.check_synchronised(self.timers[phase], warmed.calls)
             flops, moved = (0.0, ceiling.amount) if phase == "copy" else (ceiling.amount, 0.0)
             does = {"images": 0, "flops": flops, "bytes": moved}
         else:
-            warmed = measure.warm_up(self.timers[phase], self.sample_seconds)
-            measure.check_synchronised(self.timers[phase], warmed.calls, self.read_back)
+            warmed = timing.warm_up(self.timers[phase], self.sample_seconds)
+            timing.check_synchronised(self.timers[phase], warmed.calls, self.read_back)
             does = plain(work(phase, self.network, self.precision, self._image_bytes(), self.batch_size))
         self.calls[phase] = warmed.calls
         return {"work": does, "first_call_seconds": warmed.first_call_seconds, "calls_per_sample": warmed.calls,
-                "warm_up_seconds": warmed.seconds, "steady": warmed.steady, "expected_seconds": measure.typical(warmed),
+                "warm_up_seconds": warmed.seconds, "steady": warmed.steady, "expected_seconds": timing.typical(warmed),
                 "peak_memory_bytes": peak_memory(),
                 "peak_device_memory_bytes": measurable(self.backend).peak_memory(self.device)}
 

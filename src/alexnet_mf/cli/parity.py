@@ -24,7 +24,7 @@ from alexnet_mf.cli.arguments import (
 from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.instruments.records import plain
-from alexnet_mf.parity.measure import TIERS
+from alexnet_mf.parity.tolerances import TIERS
 from alexnet_mf.spec import zoo
 from alexnet_mf.spec.toml import find_network
 

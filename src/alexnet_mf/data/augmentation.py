@@ -75,7 +75,7 @@ class Draws:
         return "flip" in self.kinds or "crop" in self.kinds
 
     @property
-    def coloured(self) -> bool:
+    def colored(self) -> bool:
         """Whether pixels change their values."""
         return "color" in self.kinds
 
@@ -101,7 +101,7 @@ def draw(kinds: tuple[str, ...], seed: int, step: int, count: int, image: tuple[
         image: (channels, height, width).
 
     Raises:
-        DataError: for colour on images that have neither one channel nor three.
+        DataError: for color on images that have neither one channel nor three.
     """
     if not kinds:
         return None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alexnet_mf import data
 from alexnet_mf.backends.contract import Sgd
-from alexnet_mf.backends.inputs import upsampling_factor
+from alexnet_mf.data.preprocessing import upsampling_factor
 from alexnet_mf.errors import DataError
 from alexnet_mf.spec import Network
 from alexnet_mf.weights import parameters

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from alexnet_mf import spec
 from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.errors import TraceError
-from alexnet_mf.parity.measure import COST_FACTOR, TIERS, Floors, ratio, relative_l2, relative_largest
 from alexnet_mf.parity.referee import Referee, branch_gradients, flips, loss_error, sgd_rule, take_steps
+from alexnet_mf.parity.tolerances import COST_FACTOR, TIERS, Floors, ratio, relative_l2, relative_largest
 from alexnet_mf.parity.trace import Trace, digests
 from alexnet_mf.spec import arithmetic
 from alexnet_mf.spec.layers import Dropout

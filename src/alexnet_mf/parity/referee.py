@@ -17,7 +17,7 @@ from alexnet_mf.backends.numpy.backend import NumpyModel
 from alexnet_mf.backends.numpy.layers import max_pool_choice, window_pixels
 from alexnet_mf.backends.numpy.trainer import Placed
 from alexnet_mf.parity.case import Case
-from alexnet_mf.parity.measure import ratio, relative_l2, relative_largest
+from alexnet_mf.parity.tolerances import ratio, relative_l2, relative_largest
 from alexnet_mf.parity.trace import Trace, trace
 from alexnet_mf.spec.layers import Conv2d, Dense, MaxPool2d
 from alexnet_mf.weights.parameters import Parameters

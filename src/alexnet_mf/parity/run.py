@@ -24,8 +24,8 @@ from alexnet_mf.parity import trace as traces
 from alexnet_mf.parity.case import make_case
 from alexnet_mf.parity.diagnose import diagnose
 from alexnet_mf.parity.ladder import Comparison, Rung, check_comparable
-from alexnet_mf.parity.measure import TIERS, relative_l2
 from alexnet_mf.parity.referee import Referee, make_referee
+from alexnet_mf.parity.tolerances import TIERS, relative_l2
 from alexnet_mf.parity.trace import Trace
 from alexnet_mf.spec import Network, zoo
 from alexnet_mf.spec.toml import find_network

@@ -17,7 +17,7 @@ def augment(images: mx.nd.NDArray, draws: Draws, white: float) -> mx.nd.NDArray:
     """
     if draws.moved:
         images = move(images, draws)
-    return color(images, mx.nd.array(draws.factors, ctx=images.context), white) if draws.coloured else images
+    return color(images, mx.nd.array(draws.factors, ctx=images.context), white) if draws.colored else images
 
 
 def move(images: mx.nd.NDArray, draws: Draws) -> mx.nd.NDArray:

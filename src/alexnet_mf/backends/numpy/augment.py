@@ -17,7 +17,7 @@ def augment(images: NDArray[np.float32], draws: Draws, white: float) -> NDArray[
     """
     moved = [move(image, draws, i) for i, image in enumerate(images)]
     return np.stack([color(image, draws.factors[i], np.float32(white)) for i, image in enumerate(moved)]
-                    if draws.coloured else moved)
+                    if draws.colored else moved)
 
 
 def move(image: NDArray[np.float32], draws: Draws, i: int) -> NDArray[np.float32]:

@@ -13,11 +13,11 @@ from numpy.typing import DTypeLike, NDArray
 from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
 from alexnet_mf.backends.contract import Backend, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
-from alexnet_mf.backends.inputs import random_bytes, random_matrices
 from alexnet_mf.backends.numpy import formats, weights
 from alexnet_mf.backends.numpy import network as native
 from alexnet_mf.backends.numpy.layers import Array
 from alexnet_mf.backends.numpy.trainer import NumpyTrainer, Placed, loss_and_gradients, place
+from alexnet_mf.backends.randomness import random_bytes, random_matrices
 from alexnet_mf.data.augmentation import Draws
 from alexnet_mf.spec import Network
 from alexnet_mf.weights.parameters import Parameters, check

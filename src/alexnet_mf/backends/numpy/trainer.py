@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf.backends.contract import RATE_OUTSIDE, Sgd, StepMetrics, Trainer, TrainerState
-from alexnet_mf.backends.inputs import PIXEL_SCALE, check_inputs
 from alexnet_mf.backends.numpy.augment import augment
 from alexnet_mf.backends.numpy.layers import Array, softmax_cross_entropy
 from alexnet_mf.backends.numpy.network import NumpyNetwork
 from alexnet_mf.data.augmentation import Draws, draw
+from alexnet_mf.data.preprocessing import PIXEL_SCALE, check_inputs
 from alexnet_mf.spec import Network
 
 

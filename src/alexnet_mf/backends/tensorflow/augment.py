@@ -22,7 +22,7 @@ def augment(images: tf.Tensor, draws: Draws, drawn: tuple[tf.Tensor, ...], white
     rows, columns, factors = drawn
     if draws.moved:
         images = move(images, draws, rows, columns)
-    return color(images, factors, white) if draws.coloured else images
+    return color(images, factors, white) if draws.colored else images
 
 
 def move(images: tf.Tensor, draws: Draws, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:

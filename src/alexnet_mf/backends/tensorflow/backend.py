@@ -14,7 +14,7 @@ from alexnet_mf.backends.allocator import collect_garbage
 from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
 from alexnet_mf.backends.contract import Backend, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
-from alexnet_mf.backends.inputs import dropout_seed, random_bytes, random_matrices
+from alexnet_mf.backends.randomness import dropout_seed, random_bytes, random_matrices
 from alexnet_mf.backends.tensorflow import formats, weights
 from alexnet_mf.backends.tensorflow import network as native
 from alexnet_mf.backends.tensorflow.speed import SPEED

@@ -11,10 +11,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from alexnet_mf.backends.contract import RATE_INSIDE, Sgd, StepMetrics, Trainer, TrainerState
-from alexnet_mf.backends.inputs import PIXEL_SCALE, check_inputs, dropout_seed
+from alexnet_mf.backends.randomness import dropout_seed
 from alexnet_mf.backends.tensorflow import weights
 from alexnet_mf.backends.tensorflow.augment import SPECIFICATION, augment, tensors
 from alexnet_mf.data.augmentation import Draws, draw
+from alexnet_mf.data.preprocessing import PIXEL_SCALE, check_inputs
 from alexnet_mf.spec import Network
 
 

@@ -32,7 +32,7 @@ class PlacedDraws:
 def place(draws: Draws, device: torch.device) -> PlacedDraws:
     """Copy the draws to the device."""
     moves = (draws.rows(), draws.columns()) if draws.moved else ()
-    factors = (draws.factors,) if draws.coloured else ()
+    factors = (draws.factors,) if draws.colored else ()
     indices = tuple(torch.from_numpy(index).to(device, torch.int64, non_blocking=True) for index in moves)
     return PlacedDraws(draws.padding, (*indices, *(torch.from_numpy(each).to(device) for each in factors)))
 

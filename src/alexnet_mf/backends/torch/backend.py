@@ -17,8 +17,8 @@ from alexnet_mf.backends.allocator import collect_garbage, keep_large_blocks
 from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
 from alexnet_mf.backends.contract import Backend, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
-from alexnet_mf.backends.inputs import dropout_seed, random_bytes, random_matrices
-from alexnet_mf.backends.torch import formats, memory, weights
+from alexnet_mf.backends.randomness import dropout_seed, random_bytes, random_matrices
+from alexnet_mf.backends.torch import allocations, formats, weights
 from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch.augment import place as place_draws
 from alexnet_mf.backends.torch.graph import Graphed, GraphMemory
@@ -140,9 +140,9 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         # Without a graph, inside of which the allocator cannot be watched.
         trainer = TorchTrainer(self.net, self.call, sgd, seed, self.speed, self.precision)
         clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)  # in no public module
-        return memory.step_memory(lambda number: trainer.step(data, indices, number),
-                                  sum(value.numel() * value.element_size() for value in self.net.parameters()),
-                                  lambda: torch.cuda.memory_allocated(self.device), clear)
+        parameter_bytes = sum(value.numel() * value.element_size() for value in self.net.parameters())
+        return allocations.step_memory(lambda number: trainer.step(data, indices, number), parameter_bytes,
+                                       lambda: torch.cuda.memory_allocated(self.device), clear)
 
     def out_of_memory(self, error: Exception) -> bool:
         on_a_gpu, on_a_cpu = isinstance(error, torch.cuda.OutOfMemoryError), "can't allocate memory" in str(error)

@@ -15,12 +15,13 @@ from torch import nn
 from torch.nn import functional
 
 from alexnet_mf.backends.contract import RATE_OUTSIDE, Sgd, StepMetrics, Trainer, TrainerState
-from alexnet_mf.backends.inputs import PIXEL_SCALE, check_inputs, dropout_seed
+from alexnet_mf.backends.randomness import dropout_seed
 from alexnet_mf.backends.torch import weights
 from alexnet_mf.backends.torch.augment import PlacedDraws, augment
 from alexnet_mf.backends.torch.augment import place as place_draws
 from alexnet_mf.backends.torch.graph import Graphed, GraphMemory
 from alexnet_mf.data.augmentation import draw
+from alexnet_mf.data.preprocessing import PIXEL_SCALE, check_inputs
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.spec import Network
 

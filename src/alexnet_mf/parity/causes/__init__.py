@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.parity.measure import relative_l2
+from alexnet_mf.parity.tolerances import relative_l2
 
 Array: TypeAlias = NDArray[Any]
 Cause: TypeAlias = tuple[str, Array]

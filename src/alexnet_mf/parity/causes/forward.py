@@ -11,7 +11,7 @@ from alexnet_mf.backends.numpy import layers
 from alexnet_mf.parity.causes import ROUNDING, Array, Cause, reproduce, verdict
 from alexnet_mf.parity.causes.weighted import conv_causes, dense_causes
 from alexnet_mf.parity.ladder import Comparison, Rung
-from alexnet_mf.parity.measure import relative_l2
+from alexnet_mf.parity.tolerances import relative_l2
 from alexnet_mf.spec import arithmetic
 from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,

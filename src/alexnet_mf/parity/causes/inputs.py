@@ -9,7 +9,7 @@ import numpy as np
 from alexnet_mf.backends.numpy import layers
 from alexnet_mf.parity.causes import Array, Cause, first_of, reproduce, verdict
 from alexnet_mf.parity.ladder import Comparison, Rung
-from alexnet_mf.parity.measure import relative_l2
+from alexnet_mf.parity.tolerances import relative_l2
 from alexnet_mf.weights.parameters import digest
 
 LAST_BITS = 3e-7

@@ -11,8 +11,8 @@ from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.backends.numpy import layers
 from alexnet_mf.parity.causes import REPRODUCES, ROUNDING, Array, Cause, first_of, reproduce, verdict
 from alexnet_mf.parity.ladder import Comparison, Rung, same_shapes
-from alexnet_mf.parity.measure import relative_l2
 from alexnet_mf.parity.referee import Rule, branch_gradients, take_steps
+from alexnet_mf.parity.tolerances import relative_l2
 
 SAME_STEPS = 1e-3
 """A rule of SGD is the backend's if it gives the same updates within this; also within a tenth of the difference."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from alexnet_mf.bench import measure
-from alexnet_mf.bench.measure import Timer, calls_for, check_synchronised, warm_up
+from alexnet_mf.bench import timing
+from alexnet_mf.bench.timing import Timer, calls_for, check_synchronised, warm_up
 from alexnet_mf.errors import MeasurementRefused
 
 
@@ -49,7 +49,7 @@ def test_a_sample_is_long_enough(device, seconds, expected):
 
 
 def test_calls_that_take_no_time_come_to_an_end(device):
-    assert calls_for(timer(device, 0.0), 0.2) == measure.MOST_CALLS
+    assert calls_for(timer(device, 0.0), 0.2) == timing.MOST_CALLS
 
 
 # Warming up
@@ -81,7 +81,7 @@ def test_it_is_steady_within_two_percent(device):
 def test_it_is_bounded_in_samples_and_in_time(device):
     always_faster = [2.0 * 0.9**i for i in range(100)]
     warmed = warm_up(slower_at_first(device, always_faster), 0.01, limit=1e9)
-    assert (len(warmed.seconds), warmed.steady) == (measure.WARM_UP_SAMPLES, False)
+    assert (len(warmed.seconds), warmed.steady) == (timing.WARM_UP_SAMPLES, False)
     warmed = warm_up(slower_at_first(device, always_faster), 0.01, limit=3.0)
     assert sum(warmed.seconds[:-1]) < 3.0 <= sum(warmed.seconds)
     assert not warmed.steady

@@ -11,17 +11,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf import files
 from alexnet_mf.data import idx
+from alexnet_mf.data.preprocessing import Preparation
 from alexnet_mf.errors import DataError
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG")
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -31,65 +29,7 @@ MOST_PIXELS = 50_000_000
 MOST_ON_A_SIDE = 65_535
 """As many as a JPEG can have. Pillow keeps a pointer for each row, and lines of millions cost it far more than that."""
 LIMITS = f"at most {MOST_PIXELS:,} pixels, and {MOST_ON_A_SIDE:,} on a side, are decoded"
-SHRUNK_FIRST = 4.0
-"""How many times larger than it will be a picture is when it is interpolated: down to that it shrinks by whole factors,
-which takes no memory."""
 IDX_REMEDY = "give PNG, JPEG or idx files of 28x28 images"
-
-# The published preprocessing of torchvision's AlexNet: what the weights for networks in colour were trained with.
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
-IMAGENET_CROP = 224 / 256
-PIXEL_SCALE = np.float32(1 / 255)
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How a picture becomes a network's input."""
-
-    height: int
-    width: int
-    colour: bool = False
-    """Red, green and blue by ImageNet's conventions; else grey by Fashion-MNIST's."""
-    levels: bool = True
-    """Grey levels as bytes, which the network's backend enlarges and scales; else float32, scaled to [0, 1]."""
-    invert: bool = False
-    """Dark on light becomes light on dark."""
-    normalise: bool = True
-    """Colours: less ImageNet's mean, by its standard deviation; not for a network that does so itself."""
-
-    def describe(self) -> str:
-        """In a sentence."""
-        inverted = ", inverted" if self.invert else ""
-        size = f"{self.height}x{self.width}"
-        if self.colour:
-            normalised = ", less ImageNet's mean, by its standard deviation" if self.normalise else ""
-            return (f"red, green, blue{inverted}; the middle {IMAGENET_CROP:.3g} of the largest {size}-shaped part, "
-                    f"resized to {size}; scaled to [0, 1]{normalised}")
-        scaled = "then enlarged and scaled as in training" if self.levels else "scaled to [0, 1]"
-        return f"grey{inverted}; fitted into {size}, centred on black; {scaled}"
-
-    def __call__(self, image: Image) -> NDArray[Any]:
-        """Uint8 (height, width), or float32 (channels, height, width)."""
-        image = _plain(image)
-        if self.colour:
-            middle = _flat(_middle(image, self.height, self.width), "RGB", self.invert)
-            scaled = np.asarray(middle, np.float32) * PIXEL_SCALE
-            if self.normalise:
-                scaled = (scaled - IMAGENET_MEAN) / IMAGENET_DEVIATION
-            return np.ascontiguousarray(scaled.transpose(2, 0, 1))
-        fitted = _flat(_fitted(image, self.height, self.width), "L", self.invert)
-        grey = np.asarray(_centred(fitted, self.height, self.width), np.uint8)
-        return grey if self.levels else grey[np.newaxis] * PIXEL_SCALE
-
-    def visible(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
-        """A network's input as it can be looked at: uint8 (height, width), or (height, width, 3)."""
-        if self.levels and not self.colour:
-            return pixels
-        shown = pixels.transpose(1, 2, 0)
-        if self.colour and self.normalise:
-            shown = shown * IMAGENET_DEVIATION + IMAGENET_MEAN
-        return np.clip(np.rint(shown * 255), 0, 255).astype(np.uint8).squeeze()
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +50,7 @@ class Unreadable:
     """What is wrong, and the remedy, in a line."""
 
 
-def pictures(paths: Sequence[Path], preparation: Preparation,
+def read_all(paths: Sequence[Path], preparation: Preparation,
              limit: int | None = None) -> Iterator[Picture | Unreadable]:
     """Every picture in these files and folders, one after the other; what cannot be read is told, and passed over.
 
@@ -211,58 +151,6 @@ def _size_in_header(content: bytes) -> tuple[int, int]:
     is_png = content.startswith(b"\x89PNG")
     with (PngImagePlugin.PngImageFile if is_png else JpegImagePlugin.JpegImageFile)(io.BytesIO(content)) as image:
         return image.size
-
-
-def _plain(image: Image) -> Image:
-    """Eight bits a channel: grey or red, green and blue, multiplied by the opacity where there is some (`RGBa`)."""
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow itself would cut off at 255
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        return (image if image.mode == "RGBA" else image.convert("RGBA")).convert("RGBa")
-    return image if image.mode in ("L", "RGB") else image.convert("RGB")
-
-
-def _flat(image: Image, mode: str, invert: bool) -> Image:
-    """Grey (`L`) or `RGB`; what is transparent shows the background: black, and white before inverting."""
-    from PIL import Image, ImageOps
-
-    if image.mode == "RGBa":
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white" if invert else "black"), image)
-    flat = image.convert(mode)
-    return ImageOps.invert(flat) if invert else flat
-
-
-def _fitted(image: Image, height: int, width: int) -> Image:
-    """As large as fits, in its own proportions; smoothed where it shrinks."""
-    from PIL import Image
-
-    scale = min(width / image.width, height / image.height)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    if image.size == size:
-        return image
-    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=SHRUNK_FIRST)
-
-
-def _centred(image: Image, height: int, width: int) -> Image:
-    """In the middle of a black picture of this size."""
-    from PIL import Image
-
-    result = Image.new(image.mode, (width, height))
-    result.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
-    return result
-
-
-def _middle(image: Image, height: int, width: int) -> Image:
-    """The middle of it: of the largest part of this shape, all but a sixteenth on each side."""
-    from PIL import Image
-
-    scale = min(image.width / width, image.height / height) * IMAGENET_CROP
-    left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
-    return image.resize((width, height), Image.Resampling.BILINEAR,
-                        (left, top, left + width * scale, top + height * scale), SHRUNK_FIRST)
 
 
 def _prepared_idx(grey: NDArray[np.uint8], preparation: Preparation) -> NDArray[Any]:

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_mf.data import pictures as module
-from alexnet_mf.data.pictures import Picture, Preparation, Unreadable, pictures, read
+from alexnet_mf.data import image_files
+from alexnet_mf.data.image_files import Picture, Unreadable, read, read_all
+from alexnet_mf.data.preprocessing import PIXEL_SCALE, Preparation
 from alexnet_mf.errors import DataError
 
 GREY = Preparation(28, 28)
@@ -98,16 +99,16 @@ def test_a_network_of_another_size_takes_scaled_grey(tmp_path):
 def test_a_network_in_colour_takes_imagenets_convention(tmp_path):
     picture = np.full((100, 300, 3), (255, 0, 51), np.uint8)
     picture[:, :105] = picture[:, 195:] = picture[:5] = picture[95:] = 0  # only the middle is seen: 7/8 of 100 pixels
-    found = read(saved(tmp_path / "a.png", picture), Preparation(32, 32, colour=True, levels=False))
+    found = read(saved(tmp_path / "a.png", picture), Preparation(32, 32, color=True, levels=False))
     assert found.dtype == np.float32 and found.shape == (3, 32, 32)
     expected = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
     np.testing.assert_allclose(found, np.broadcast_to(np.reshape(expected, (3, 1, 1)), found.shape), rtol=1e-5)
-    shown = Preparation(32, 32, colour=True, levels=False).visible(found)
+    shown = Preparation(32, 32, color=True, levels=False).visible(found)
     assert shown.shape == (32, 32, 3) and (shown == (255, 0, 51)).all()
 
 
-def test_a_network_that_normalises_by_itself_takes_colours_as_they_are(tmp_path):
-    preparation = Preparation(32, 32, colour=True, levels=False, normalise=False)
+def test_a_network_that_normalizes_by_itself_takes_colours_as_they_are(tmp_path):
+    preparation = Preparation(32, 32, color=True, levels=False, normalize=False)
     found = read(saved(tmp_path / "a.png", np.full((40, 40, 3), (255, 0, 51), np.uint8)), preparation)
     np.testing.assert_allclose(found[:, 0, 0], [1, 0, 0.2], rtol=1e-6)
     assert (preparation.visible(found) == (255, 0, 51)).all()
@@ -116,7 +117,7 @@ def test_a_network_that_normalises_by_itself_takes_colours_as_they_are(tmp_path)
 
 def test_the_description_says_what_is_done():
     assert Preparation(28, 28, invert=True).describe().startswith("grey, inverted; fitted into 28x28, centred on black")
-    assert "ImageNet's mean" in Preparation(224, 224, colour=True, levels=False).describe()
+    assert "ImageNet's mean" in Preparation(224, 224, color=True, levels=False).describe()
 
 
 # What is no picture
@@ -186,7 +187,7 @@ def test_the_others_go_on(tmp_path):
     (tmp_path / "2.png").write_text("text")
     (tmp_path / "empty").mkdir()
     (tmp_path / "labels").write_bytes(struct.pack(">II", 0x801, 3) + bytes(3))
-    found = list(pictures([good[0], tmp_path / "2.png", tmp_path / "empty", tmp_path / "gone", tmp_path / "labels",
+    found = list(read_all([good[0], tmp_path / "2.png", tmp_path / "empty", tmp_path / "gone", tmp_path / "labels",
                            good[1]], GREY))
     assert [type(each) for each in found] == [Picture, Unreadable, Unreadable, Unreadable, Unreadable, Picture]
     assert [each.name for each in found if isinstance(each, Picture)] == list(map(str, good))
@@ -202,21 +203,21 @@ def test_a_folder_is_its_pictures_by_name(tmp_path):
         saved(tmp_path / name, GARMENT, format="PNG")
     (tmp_path / "d.txt").write_text("no picture")
     (tmp_path / "e.png").mkdir()
-    assert [each.name for each in pictures([tmp_path], GREY)] == [str(tmp_path / name) for name in
+    assert [each.name for each in read_all([tmp_path], GREY)] == [str(tmp_path / name) for name in
                                                                  ("a.png", "b.JPG", "c.jpeg")]
-    assert len(list(pictures([tmp_path], GREY, limit=2))) == 2
+    assert len(list(read_all([tmp_path], GREY, limit=2))) == 2
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_an_idx_file_is_its_images(tmp_path, pack):
     images = np.random.default_rng(1).integers(0, 256, (5, 28, 28)).astype(np.uint8)
     (tmp_path / "x").write_bytes(pack(struct.pack(">4I", 0x803, 5, 28, 28) + images.tobytes()))
-    found = list(pictures([tmp_path / "x"], GREY, limit=3))
+    found = list(read_all([tmp_path / "x"], GREY, limit=3))
     assert [each.name for each in found] == [f"{tmp_path / 'x'}[{i}]" for i in range(3)]
     assert all((each.pixels == image).all() for each, image in zip(found, images))
-    inverted = list(pictures([tmp_path / "x"], Preparation(56, 28, levels=False, invert=True)))
+    inverted = list(read_all([tmp_path / "x"], Preparation(56, 28, levels=False, invert=True)))
     assert len(inverted) == 5 and inverted[0].pixels.shape == (1, 56, 28)
-    assert (inverted[0].pixels[0, 14:42] == (255 - images[0]) * module.PIXEL_SCALE).all()
+    assert (inverted[0].pixels[0, 14:42] == (255 - images[0]) * PIXEL_SCALE).all()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
@@ -224,13 +225,13 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     start = time.monotonic()
     for source in (tmp_path, tmp_path / "a.png"):
-        (found,) = pictures([source], GREY)
+        (found,) = read_all([source], GREY)
         assert isinstance(found, Unreadable) and found.reason == "cannot be read (it is not a file)"
     assert time.monotonic() - start < 5
 
 
 def test_a_file_that_never_ends_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MOST_BYTES", 1000)
+    monkeypatch.setattr(image_files, "MOST_BYTES", 1000)
     (tmp_path / "a.png").write_bytes(bytes(1001))
     with pytest.raises(DataError, match=r"cannot be read \(it is larger than 0.001 MB\)"):
         read(tmp_path / "a.png", GREY)

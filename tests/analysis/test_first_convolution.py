@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from alexnet_mf import spec
-from alexnet_mf.analysis import filters
+from alexnet_mf.analysis import first_convolution
 from alexnet_mf.errors import ParametersError, RunError, SpecError
 from alexnet_mf.spec import Network, zoo
 from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
@@ -39,7 +39,7 @@ def colour(channels: int = 3) -> Network:
 
 @pytest.mark.parametrize("network", [zoo.LENET5, colour()], ids=lambda network: network.name)
 def test_a_file_says_whose_its_weights_are(saved, network):
-    found = filters.read(saved(network))
+    found = first_convolution.read(saved(network))
     first = network.layers[0].name
     assert (found.network, found.layer) == (network.name, first)
     assert np.array_equal(found.weights, parameters.initialise(network, 3)[f"{first}.weight"])
@@ -48,12 +48,12 @@ def test_a_file_says_whose_its_weights_are(saved, network):
 def test_of_another_programs_file_it_is_asked(saved):
     path = saved(zoo.LENET5, says=False)
     with pytest.raises(ParametersError, match=r"w\.safetensors: does not name its network; .* with `net`"):
-        filters.read(path)
-    assert filters.read(path, "lenet5").weights.shape == (6, 1, 5, 5)
+        first_convolution.read(path)
+    assert first_convolution.read(path, "lenet5").weights.shape == (6, 1, 5, 5)
     with pytest.raises(ParametersError, match="not the parameters of alexnet-28"):
-        filters.read(path, "alexnet-28")
+        first_convolution.read(path, "alexnet-28")
     with pytest.raises(SpecError, match="known: alexnet, "):
-        filters.read(path, "lenet")
+        first_convolution.read(path, "lenet")
 
 
 def test_a_run_shows_its_last_weights(tmp_path, saved):
@@ -61,24 +61,24 @@ def test_a_run_shows_its_last_weights(tmp_path, saved):
     run.mkdir()
     (run / "run.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RunError, match=r"run: has no weights\.safetensors"):
-        filters.read(run)
+        first_convolution.read(run)
     saved(zoo.LENET5, name="run/weights.safetensors")
-    assert filters.read(run).network == "lenet5"
+    assert first_convolution.read(run).network == "lenet5"
 
 
 def test_a_folder_without_a_run_is_told(tmp_path):
     with pytest.raises(RunError, match=r"has no weights\.safetensors; name a weights file"):
-        filters.read(tmp_path)
+        first_convolution.read(tmp_path)
 
 
 def test_a_network_without_a_convolution_has_no_filters(saved):
     with pytest.raises(ParametersError, match="network dense has no convolution"):
-        filters.read(saved(DENSE))
+        first_convolution.read(saved(DENSE))
 
 
 def test_two_channels_have_no_colours(saved):
     with pytest.raises(ParametersError, match=r"the filters of first have 2 channels; one .* in grey, three in colour"):
-        filters.read(saved(colour(2)))
+        first_convolution.read(saved(colour(2)))
 
 
 @pytest.mark.parametrize("content", [b"", b"no tensors", b"\x08" + b"\x00" * 7 + b"{}      ", b"\xff" * 64])
@@ -87,7 +87,7 @@ def test_what_is_no_safetensors_is_told(tmp_path, content, net):
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
     with pytest.raises(ParametersError) as caught:
-        filters.read(path, net)
+        first_convolution.read(path, net)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
@@ -97,4 +97,4 @@ def test_damaged_weights_are_told(tmp_path, saved):
     content[-5] ^= 1
     path.write_bytes(content)
     with pytest.raises(ParametersError, match=r"damaged|NaN"):
-        filters.read(path)
+        first_convolution.read(path)

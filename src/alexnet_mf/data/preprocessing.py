@@ -1,0 +1,161 @@
+"""How an image becomes a network's input. Pillow is imported when there is an image to resize."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf.errors import DataError
+from alexnet_mf.spec import Network
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PIXEL_SCALE = np.float32(1 / 255)
+"""Gray levels to [0, 1] by one float32 multiplication: frameworks and compilers divide differently."""
+SHRUNK_FIRST = 4.0
+"""How many times larger than it will be a picture is when it is interpolated: down to that it shrinks by whole factors,
+which takes no memory."""
+
+# The published preprocessing of torchvision's AlexNet: what the weights for networks in color were trained with.
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+IMAGENET_CROP = 224 / 256
+
+
+def upsampling_factor(image: tuple[int, ...], network: Network) -> int:
+    """Return how many times larger the network's input is than a gray image (height, width), in both directions.
+
+    Raises:
+        DataError: unless it is 1, 2, 4 or 8: only then are the interpolated pixels exact in float32.
+    """
+    channels, height, width = network.input
+    if channels != 1:
+        raise DataError(f"network {network.name} takes {channels}x{height}x{width}, and grey images have one channel; "
+                        f"give inputs of the network's own shape")
+    factor = height // image[0]
+    if (height, width) != (image[0] * factor, image[1] * factor) or factor not in (1, 2, 4, 8):
+        raise DataError(f"network {network.name} takes {channels}x{height}x{width}: {image[0]}x{image[1]} grey images "
+                        f"can be upsampled exactly by 1, 2, 4 or 8 only; give inputs of the network's own shape")
+    return factor
+
+
+def check_inputs(inputs: NDArray[Any], labels: NDArray[np.int64], network: Network) -> None:
+    """Make sure that `Model.place` accepts these images and labels.
+
+    Raises:
+        DataError: states the input and what the network takes.
+    """
+    if inputs.ndim == 3 and inputs.dtype == np.uint8:
+        upsampling_factor(inputs.shape[1:], network)
+    elif inputs.dtype != np.float32 or inputs.shape[1:] != network.input:
+        raise DataError(f"network {network.name} takes float32 inputs (n, {', '.join(map(str, network.input))}) or "
+                        f"uint8 images (n, height, width), not {inputs.dtype} {inputs.shape}")
+    if labels.shape != inputs.shape[:1]:
+        raise DataError(f"{len(inputs)} images need as many labels, not {labels.shape}")
+    if labels.size and not 0 <= labels.min() <= labels.max() < network.classes:
+        raise DataError(f"labels must lie in 0..{network.classes - 1}, not {labels.min()}..{labels.max()}")
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a picture becomes a network's input."""
+
+    height: int
+    width: int
+    color: bool = False
+    """Red, green and blue by ImageNet's conventions; else grey by Fashion-MNIST's."""
+    levels: bool = True
+    """Grey levels as bytes, which the network's backend enlarges and scales; else float32, scaled to [0, 1]."""
+    invert: bool = False
+    """Dark on light becomes light on dark."""
+    normalize: bool = True
+    """Colours: less ImageNet's mean, by its standard deviation; not for a network that does so itself."""
+
+    def describe(self) -> str:
+        """In a sentence."""
+        inverted = ", inverted" if self.invert else ""
+        size = f"{self.height}x{self.width}"
+        if self.color:
+            normalized = ", less ImageNet's mean, by its standard deviation" if self.normalize else ""
+            return (f"red, green, blue{inverted}; the middle {IMAGENET_CROP:.3g} of the largest {size}-shaped part, "
+                    f"resized to {size}; scaled to [0, 1]{normalized}")
+        scaled = "then enlarged and scaled as in training" if self.levels else "scaled to [0, 1]"
+        return f"grey{inverted}; fitted into {size}, centred on black; {scaled}"
+
+    def __call__(self, image: Image) -> NDArray[Any]:
+        """Uint8 (height, width), or float32 (channels, height, width)."""
+        image = _plain(image)
+        if self.color:
+            middle = _flat(_middle(image, self.height, self.width), "RGB", self.invert)
+            scaled = np.asarray(middle, np.float32) * PIXEL_SCALE
+            if self.normalize:
+                scaled = (scaled - IMAGENET_MEAN) / IMAGENET_DEVIATION
+            return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+        fitted = _flat(_fitted(image, self.height, self.width), "L", self.invert)
+        grey = np.asarray(_centred(fitted, self.height, self.width), np.uint8)
+        return grey if self.levels else grey[np.newaxis] * PIXEL_SCALE
+
+    def visible(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        """A network's input as it can be looked at: uint8 (height, width), or (height, width, 3)."""
+        if self.levels and not self.color:
+            return pixels
+        shown = pixels.transpose(1, 2, 0)
+        if self.color and self.normalize:
+            shown = shown * IMAGENET_DEVIATION + IMAGENET_MEAN
+        return np.clip(np.rint(shown * 255), 0, 255).astype(np.uint8).squeeze()
+
+
+def _plain(image: Image) -> Image:
+    """Eight bits a channel: grey or red, green and blue, multiplied by the opacity where there is some (`RGBa`)."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow itself would cut off at 255
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        return (image if image.mode == "RGBA" else image.convert("RGBA")).convert("RGBa")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _flat(image: Image, mode: str, invert: bool) -> Image:
+    """Grey (`L`) or `RGB`; what is transparent shows the background: black, and white before inverting."""
+    from PIL import Image, ImageOps
+
+    if image.mode == "RGBa":
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white" if invert else "black"), image)
+    flat = image.convert(mode)
+    return ImageOps.invert(flat) if invert else flat
+
+
+def _fitted(image: Image, height: int, width: int) -> Image:
+    """As large as fits, in its own proportions; smoothed where it shrinks."""
+    from PIL import Image
+
+    scale = min(width / image.width, height / image.height)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    if image.size == size:
+        return image
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=SHRUNK_FIRST)
+
+
+def _centred(image: Image, height: int, width: int) -> Image:
+    """In the middle of a black picture of this size."""
+    from PIL import Image
+
+    result = Image.new(image.mode, (width, height))
+    result.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return result
+
+
+def _middle(image: Image, height: int, width: int) -> Image:
+    """The middle of it: of the largest part of this shape, all but a sixteenth on each side."""
+    from PIL import Image
+
+    scale = min(image.width / width, image.height / height) * IMAGENET_CROP
+    left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
+    return image.resize((width, height), Image.Resampling.BILINEAR,
+                        (left, top, left + width * scale, top + height * scale), SHRUNK_FIRST)
