@@ -119,7 +119,7 @@ DIRECTIONS = {
     "alexnet_mf.spec.arithmetic": {"spec", "spec.layers"},
     "alexnet_mf.files": set(),
     "alexnet_mf.weights": set(),
-    "alexnet_mf.weights.parameters": {"errors", "files", "spec", "spec.layers", "spec.arithmetic", "weights"},
+    "alexnet_mf.weights.parameters": {"checks", "errors", "files", "spec", "spec.layers", "spec.arithmetic", "weights"},
     "alexnet_mf.backends": {"backends.registry"},
     "alexnet_mf.backends.registry": {"errors"},
     "alexnet_mf.data.augmentation": {"errors"},
