@@ -173,8 +173,6 @@ def of_safetensors(draw: st.DrawFn, content: bytes) -> bytes:
         inner = json.loads(said[key])
         said[key] = json.dumps(draw(of_json(inner))) if how == "metadata" else \
             draw(of_json_text(said[key].encode())).decode(errors="replace")
-        if draw(st.booleans()):
-            said.pop("sha256", None)
     packed = text_of(header)
     return struct.pack("<Q", len(packed)) + packed + rest
 

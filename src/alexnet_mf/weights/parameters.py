@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialise
 
 from alexnet_mf import files
+from alexnet_mf.checks import check_integer
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.layers import Conv2d, Dense, Shape
@@ -30,18 +31,16 @@ from alexnet_mf.spec.layers import Conv2d, Dense, Shape
 Parameters: TypeAlias = dict[str, NDArray[np.float32]]
 
 KEY = "alexnet_mf.weights"
-"""Of the entry in a safetensors header that holds metadata and checksum, as JSON. One entry: the safetensors library
-writes several in an order that differs from process to process."""
-OLD_KEY, OLD_CHECKSUM = "alexnet_mf", "sha256"
-"""What there was in its place: the metadata alone, as JSON, and the checksum; in the first files no checksum."""
+"""Key of the metadata and checksum in a safetensors header, as JSON. They share one entry, because the safetensors
+library writes several in an order that differs from process to process."""
 DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16", "I32": "int32", "I64": "int64"}
-"""NumPy's names for those of safetensors, as far as weights are likely to have them."""
+"""NumPy's names for those safetensors dtypes that weights are likely to have."""
 MOST_NAMED, LONGEST_NAME = 100, 80
-"""How many tensors an error names, and how much of a name from a file: neither has an end that can be trusted."""
+"""Number of tensors that an error names, and length of a name from a file, which may be of any size."""
 
 
 def shapes(network: Network) -> dict[str, Shape]:
-    """The canonical name and shape of every parameter, in the network's order."""
+    """Return the canonical name and shape of every parameter, in the network's order."""
     inputs = arithmetic.input_shapes(network)
     result: dict[str, Shape] = {}
     for layer in network.layers:
@@ -52,7 +51,7 @@ def shapes(network: Network) -> dict[str, Shape]:
 
 
 def _stream(seed: int, name: str) -> np.random.Generator:
-    """A stream of its own for each tensor, so that one layer's numbers do not depend on another's size."""
+    """Return a stream for one tensor, so that one layer's numbers do not depend on another's size."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()),))))
 
 
@@ -67,12 +66,16 @@ def _fans(weight: Shape) -> tuple[int, int]:
 
 
 def initialise(network: Network, seed: int, *, random_biases: bool = False) -> Parameters:
-    """Xavier-uniform weights, bound sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010), and the network's biases.
+    """Draw Xavier-uniform weights, bound sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010), and biases.
 
     Args:
-        seed: any non-negative whole number; the same seed gives the same bits everywhere.
-        random_biases: uniform biases of +-0.1 whatever the network says, for parity: a bias of zero hides its loss.
+        seed: any non-negative integer; the same seed gives the same bits everywhere.
+        random_biases: draw uniform biases of +-0.1, not the network's, for parity: a missing bias of 0 is not seen.
+
+    Raises:
+        AlexnetMfError: if the seed is no such integer.
     """
+    check_integer("seed", seed, least=0)
     result: Parameters = {}
     for name, shape in shapes(network).items():
         if name.endswith(".weight"):
@@ -88,10 +91,10 @@ def initialise(network: Network, seed: int, *, random_biases: bool = False) -> P
 
 
 def check(parameters: Mapping[str, NDArray[np.generic]], network: Network, where: str = "parameters") -> None:
-    """Make sure that the parameters are this network's: names, shapes, float32, finite.
+    """Check that the parameters are this network's: names, shapes, float32, finite.
 
     Raises:
-        ParametersError: names every tensor that is missing, surplus, mis-shaped, of another dtype or not finite.
+        ParametersError: if a tensor is missing, surplus, mis-shaped, of another dtype or not finite; names all of them.
     """
     faults = _misfits({name: (value.dtype.name, value.shape) for name, value in parameters.items()}, network)
     faults |= {name: f"{name} holds NaN or infinity" for name, value in parameters.items()
@@ -100,7 +103,7 @@ def check(parameters: Mapping[str, NDArray[np.generic]], network: Network, where
 
 
 def _misfits(tensors: Mapping[str, tuple[str, Shape]], network: Network) -> dict[str, str]:
-    """What is wrong with tensors of these dtypes and shapes, by name."""
+    """Return what is wrong with tensors of these dtypes and shapes, by name."""
     expected = shapes(network)
     faults = {name: f"missing {name}" for name in expected if name not in tensors}
     faults |= {name: f"surplus {_printable(name)}" for name in tensors if name not in expected}
@@ -121,13 +124,13 @@ def _refuse(faults: Mapping[str, str], network: Network, where: str) -> None:
 
 
 def _printable(name: str) -> str:
-    """A name from a file, fit for one line."""
+    """Return a name from a file as part of one line."""
     short = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
     return short if short.isprintable() else ascii(short)
 
 
 def digest(parameters: Mapping[str, NDArray[np.generic]]) -> str:
-    """SHA-256 over names, dtypes, shapes and bits: equal digests, equal parameters."""
+    """Return the SHA-256 of names, dtypes, shapes and bits: equal digests mean equal parameters."""
     total = hashlib.sha256()
     for name in sorted(parameters):
         value = np.ascontiguousarray(parameters[name])
@@ -137,10 +140,10 @@ def digest(parameters: Mapping[str, NDArray[np.generic]]) -> str:
 
 
 def save(path: Path, parameters: Parameters, metadata: Mapping[str, object] | None = None) -> None:
-    """Write what `to_bytes` gives. The file is whole or not there: one that was there before stays until then.
+    """Write the content that `to_bytes` returns to a file, whole or not at all.
 
     Raises:
-        ParametersError: where the file cannot be written.
+        ParametersError: if the file cannot be written.
     """
     try:
         files.write(path, to_bytes(parameters, metadata))
@@ -149,53 +152,51 @@ def save(path: Path, parameters: Parameters, metadata: Mapping[str, object] | No
 
 
 def to_bytes(parameters: Parameters, metadata: Mapping[str, object] | None = None) -> bytes:
-    """Safetensors in canonical layout, with `metadata` and a checksum in the header; the same bytes for the same."""
+    """Return safetensors in canonical layout, with metadata and a checksum in the header. Equal parameters and metadata
+    give equal bytes."""
     tensors = {name: np.ascontiguousarray(value) for name, value in parameters.items()}
     metadata = dict(metadata or {})
-    said = {"metadata": metadata, "sha256": _checksum(tensors, json.dumps(metadata))}
-    return serialise(tensors, {KEY: json.dumps(said)})
+    return serialise(tensors, {KEY: json.dumps({"metadata": metadata, "sha256": _checksum(tensors, metadata)})})
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says of itself before any tensor is read."""
+    """Header of a safetensors file."""
 
     tensors: dict[str, tuple[str, Shape]]
     """Dtype and shape, by name."""
     metadata: dict[str, Any]
-    """What `save` was given; {} for another program's file."""
-    text: str = "{}"
-    """The same as it was when the checksum was taken."""
-    checksum: str | None = None
-    """See `_checksum`."""
+    """The metadata that `save` received; {} in another program's file."""
+    checksum: str | None
+    """The file's own `_checksum`; None in another program's file."""
 
 
 def read_header(path: Path) -> Header:
-    """Names, dtypes and shapes, which the safetensors library has held against the file's size, and the metadata.
+    """Return a file's header. The safetensors library has compared it with the file's size.
 
     Raises:
-        ParametersError: where the file is missing or damaged.
+        ParametersError: if the file is missing or damaged.
     """
     with _opened(path) as file:
         return _header(file, path)
 
 
 def fits(header: Header, network: Network) -> bool:
-    """Whether a file's tensors are the network's, by names, dtypes and shapes."""
+    """Return True if a file's tensors are the network's, by names, dtypes and shapes."""
     return not _misfits(header.tensors, network)
 
 
 def load(path: Path, network: Network) -> Parameters:
-    """Read and check safetensors in canonical layout; nothing is unpickled.
+    """Read and check safetensors in canonical layout. Nothing is unpickled.
 
     Raises:
-        ParametersError: where the file is missing, damaged, or not this network's.
+        ParametersError: if the file is missing, damaged, or not this network's.
     """
     return load_with_metadata(path, network)[0]
 
 
 def load_with_metadata(path: Path, network: Network) -> tuple[Parameters, dict[str, Any]]:
-    """The same, with what `save` was given as metadata; {} for another program's file.
+    """Read and check safetensors as `load` does, and return the metadata too.
 
     Raises:
         ParametersError: as `load`.
@@ -205,8 +206,8 @@ def load_with_metadata(path: Path, network: Network) -> tuple[Parameters, dict[s
         _refuse(_misfits(header.tensors, network), network, str(path))  # before anything large is read
         parameters = {name: file.get_tensor(name) for name in shapes(network)}
     check(parameters, network, str(path))
-    if header.checksum not in (None, _checksum(parameters, header.text)):
-        raise ParametersError(f"{path}: is damaged: its checksum does not fit; take another copy")
+    if header.checksum not in (None, _checksum(parameters, header.metadata)):
+        raise ParametersError(f"{path}: is damaged: its checksum does not fit; use another copy")
     return parameters, header.metadata
 
 
@@ -220,8 +221,8 @@ def _opened(path: Path) -> Iterator[Any]:
     except (OSError, ValueError, SafetensorError) as error:  # ValueError: a null byte in the path
         if isinstance(error, ParametersError):
             raise
-        raise ParametersError(f"{path}: cannot be read as safetensors ({_one_line(error)}); give a file that this "
-                              f"program or the safetensors library wrote, or make one of it: convert") from error
+        raise ParametersError(f"{path}: cannot be read as safetensors ({' '.join(str(error).split())}); name another "
+                              "file") from error
 
 
 def _header(file: Any, path: Path) -> Header:
@@ -230,27 +231,19 @@ def _header(file: Any, path: Path) -> Header:
         described = file.get_slice(name)
         dtype = described.get_dtype()
         tensors[name] = (DTYPES.get(dtype, dtype), tuple(described.get_shape()))
-    said = file.metadata() or {}
-    key = KEY if KEY in said else OLD_KEY
-    text, checksum = said.get(key, "{}"), None if key == KEY else said.get(OLD_CHECKSUM)
+    entry = (file.metadata() or {}).get(KEY)
+    if entry is None:
+        return Header(tensors, {}, None)
     try:
-        metadata = files.parse_json(text)
-        if key == KEY:
-            metadata, checksum = metadata["metadata"], metadata["sha256"]
-            text = json.dumps(metadata)
-            if not isinstance(checksum, str):
-                raise TypeError("no checksum")
-        if not isinstance(metadata, dict):
-            raise TypeError("no object")
+        content = files.parse_json(entry)
+        metadata, checksum = content["metadata"], content["sha256"]
+        if not isinstance(metadata, dict) or not isinstance(checksum, str):
+            raise TypeError("another type")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ParametersError(f"{path}: is damaged: its header's {key} is not the JSON that this program writes; take "
-                              "another copy") from error
-    return Header(tensors, metadata, text, checksum)
+        raise ParametersError(f"{path}: is damaged: the entry {KEY} of its header cannot be read; use another copy"
+                              ) from error
+    return Header(tensors, metadata, checksum)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _checksum(parameters: Mapping[str, NDArray[np.generic]], text: str) -> str:
-    return hashlib.sha256(f"{digest(parameters)} {text}".encode()).hexdigest()
+def _checksum(parameters: Mapping[str, NDArray[np.generic]], metadata: Mapping[str, object]) -> str:
+    return hashlib.sha256(f"{digest(parameters)} {json.dumps(metadata)}".encode()).hexdigest()
