@@ -89,7 +89,7 @@ def build(net: Network | str | None = None, backend: str | None = None, *, weigh
         weights: canonical parameters, a run folder, or a file of any format that `convert` reads. Without them the
             weights are drawn from `seed`.
         which: the weights to take from a run folder: `last`, or `best` (highest test accuracy).
-        device: `auto` (a GPU if there is one), `cpu`, `cuda` or `cuda:N`.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:N` or `mps`.
         execution: precision and speed settings.
 
     Returns:

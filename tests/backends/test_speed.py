@@ -18,7 +18,7 @@ from numpy.testing import assert_array_equal
 
 from alexnet_mf import backends
 from alexnet_mf.backends import randomness
-from alexnet_mf.backends.contract import Backend, Device, Sgd, TrainerState
+from alexnet_mf.backends.contract import Backend, Device, Sgd, TrainerState, find_device
 from alexnet_mf.backends.execution import SPEED_SETTINGS, Execution, Setting
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parity.case import Case, random_case
@@ -53,7 +53,7 @@ def model(backend: Backend, small: Network) -> Any:
 
 def test_every_setting_has_a_reason(backend_name):
     for kind, settings in table(backend_name).items():
-        assert kind in ("cpu", "cuda")
+        assert kind in ("cpu", "cuda", "mps")
         assert set(settings) <= set(SPEED_SETTINGS)
         for name, setting in settings.items():
             graph_itself = (backend_name, kind) == ("tensorflow", "cuda")  # a tf.function is how it is always used
@@ -280,6 +280,36 @@ def test_what_a_device_cannot_do_is_an_error(backend, small):
         backend.build(small, values, execution=Execution(speed={"magic": False}))
     with pytest.raises(BackendUnavailable, match="no setting 'magic' on cpu; there is"):
         backend.build(small, values, execution=Execution(speed={"magic": True}))
+
+
+@pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
+def test_an_apple_gpu_is_a_device_with_float32_alone(backend, small, monkeypatch):
+    """As far as a machine without one can show."""
+    import torch
+
+    from alexnet_mf.backends.torch.trainer import seed_dropout
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BackendUnavailable, match="no device 'mps' here; there is cpu"):
+        find_device(backend, "mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert [device.name for device in backend.devices()] == ["mps", "cpu"]
+    assert find_device(backend, "auto") == "mps"
+    values = parameters.initialise(small, 0)
+    with pytest.raises(BackendUnavailable, match="no precision bfloat16 on mps; there is float32"):
+        backend.build(small, values, "mps", Execution("bfloat16"))
+    with pytest.raises(BackendUnavailable, match="no setting 'compile' on mps; there is none"):
+        backend.build(small, values, "mps", Execution(speed={"compile": True}))
+    seeds = []
+    monkeypatch.setattr(torch.mps, "manual_seed", seeds.append)
+    seed_dropout(torch.device("mps"), 7)
+    assert seeds == [7]
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: seeds.append("waited"))
+    backend.synchronize("mps")
+    assert seeds == [7, "waited"] and backend.peak_memory("mps") is None
+    model = backend.build(small, values)
+    assert model.out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"))
+    assert not model.out_of_memory(RuntimeError("something else"))
 
 
 # What is timed

@@ -41,7 +41,7 @@ class NativeLayer:
 
 @dataclass(frozen=True)
 class Device:
-    """A device that a backend can use: `cpu`, `cuda:0`, ..."""
+    """A device that a backend can use: `cpu`, `cuda:0`, `mps`, ..."""
 
     name: str
     description: str = ""

@@ -44,7 +44,7 @@ def add_network(parser: argparse.ArgumentParser, several: str = "", default: str
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add --device."""
     parser.add_argument("--device", default="auto",
-                        help="auto, cpu, cuda or cuda:N (default: auto, a GPU if there is one)")
+                        help="auto, cpu, cuda, cuda:N or mps (default: auto, a GPU if there is one)")
 
 
 def add_which(parser: argparse.ArgumentParser) -> None:

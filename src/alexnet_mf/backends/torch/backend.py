@@ -29,10 +29,10 @@ from alexnet_mf.backends.torch.trainer import (
     TorchTrainer,
     autocast,
     compiled,
-    generator,
     has_compiler,
     mean_loss,
     place,
+    seed_dropout,
 )
 from alexnet_mf.data.augmentation import Draws
 from alexnet_mf.errors import BackendUnavailable, Notice
@@ -58,7 +58,7 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
             self.net.to(memory_format=torch.channels_last)
         if "fold" in speed:
             fold(self.net)
-        if precision == "float32" and device != "cpu":
+        if precision == "float32" and device.startswith("cuda"):
             keep_to_ieee(self.net)
         weights.load(self.net, parameters)
         self.call: Callable[[torch.Tensor], torch.Tensor] = self.net
@@ -98,7 +98,7 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
 
     def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
         if dropout is not None:
-            generator(torch.device(self.device)).manual_seed(dropout_seed(*dropout))
+            seed_dropout(torch.device(self.device), dropout_seed(*dropout))
         outputs = self._run(data.batch(slice(None))[0], training=dropout is not None)
         return {name: value.float().cpu().numpy() for name, value in outputs.items()}
 
@@ -135,7 +135,7 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
                 "step": lambda number: trainer.step(data, indices, number)}
 
     def step_memory(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> int | None:
-        if self.device == "cpu":
+        if not self.device.startswith("cuda"):
             return None
         # Without a graph, inside of which the allocator cannot be watched.
         trainer = TorchTrainer(self.net, self.call, sgd, seed, self.speed, self.precision)
@@ -145,8 +145,8 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
                                        lambda: torch.cuda.memory_allocated(self.device), clear)
 
     def out_of_memory(self, error: Exception) -> bool:
-        on_a_gpu, on_a_cpu = isinstance(error, torch.cuda.OutOfMemoryError), "can't allocate memory" in str(error)
-        return on_a_gpu or on_a_cpu
+        on_a_cpu_or_mac = any(words in str(error) for words in ("can't allocate memory", "MPS backend out of memory"))
+        return on_a_cpu_or_mac or isinstance(error, torch.cuda.OutOfMemoryError)
 
     def synchronize(self) -> None:
         synchronize(self.device)
@@ -187,6 +187,8 @@ class TorchBackend(Backend, Measurable, WeightFormats):
     def devices(self) -> list[Device]:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         gpus = [Device(f"cuda:{i}", torch.cuda.get_device_name(i)) for i in range(count)]
+        if torch.backends.mps.is_available():
+            gpus.append(Device("mps", "Apple GPU, never tried"))
         return [*gpus, Device("cpu", f"{torch.get_num_threads()} threads")]
 
     def settings(self) -> dict[str, Any]:
@@ -202,6 +204,8 @@ class TorchBackend(Backend, Measurable, WeightFormats):
     def precisions(self, device: str) -> list[str]:
         if device == "cpu":
             return ["float32", "bfloat16"]
+        if device == "mps":
+            return ["float32"]
         tensor_cores = torch.cuda.get_device_capability(device) >= (8, 0)
         return ["float32", "tf32", "bfloat16"] if tensor_cores else ["float32"]
 
@@ -249,7 +253,7 @@ class TorchBackend(Backend, Measurable, WeightFormats):
         synchronize(device)
 
     def peak_memory(self, device: str) -> int | None:
-        return None if device == "cpu" else torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else None
 
 
 def inference(call: Callable[[torch.Tensor], torch.Tensor], device: str,
@@ -274,5 +278,7 @@ def missing_for_triton(device: str) -> str | None:
 
 def synchronize(device: str) -> None:
     """Wait for the device."""
-    if device != "cpu":
+    if device == "mps":
+        torch.mps.synchronize()
+    elif device != "cpu":
         torch.cuda.synchronize(device)

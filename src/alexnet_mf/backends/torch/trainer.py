@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +70,11 @@ def upsample(images: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     return grey * float(PIXEL_SCALE)
 
 
-def autocast(device: str, precision: str) -> torch.autocast:
+def autocast(device: str, precision: str) -> AbstractContextManager[object]:
     """Where convolutions and matrix products take bfloat16; weights, their gradients and the loss stay float32."""
-    return torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=precision == "bfloat16")
+    if precision != "bfloat16":
+        return nullcontext()
+    return torch.autocast(device.partition(":")[0], torch.bfloat16)
 
 
 def compiled(net: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -92,11 +95,14 @@ def has_compiler(variable: str, usual: str) -> bool:
     return shutil.which(os.environ.get(variable, usual)) is not None
 
 
-def generator(device: torch.device) -> torch.Generator:
-    """Return the device's default generator, from which nn.Dropout draws."""
+def seed_dropout(device: torch.device, seed: int) -> None:
+    """Seed the device's default generator, from which nn.Dropout draws."""
     if device.type == "cpu":
-        return torch.default_generator
-    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
+        torch.default_generator.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+    else:
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
 
 
 class Readings:
@@ -145,7 +151,6 @@ class TorchTrainer(Trainer[Placed]):
         if graphs and sgd.momentum:  # a replay cannot tell the first step, which has no velocity, from the others
             for parameter in net.parameters():
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        self.generator = generator(self.device)
         self.readings = Readings(self.device)
         self._data: Placed | None = None
         self._compute: Callable[..., tuple[torch.Tensor, ...]]
@@ -157,7 +162,7 @@ class TorchTrainer(Trainer[Placed]):
         tensors = place_draws(draws, self.device).tensors if draws else ()
         rows = torch.from_numpy(indices).to(self.device, non_blocking=True)
         self._train_mode()
-        self.generator.manual_seed(dropout_seed(self.seed, number))
+        seed_dropout(self.device, dropout_seed(self.seed, number))
         self.readings.add(*self._compute(rows, *tensors))
 
     def set_rate(self, learning_rate: float) -> None:
@@ -190,7 +195,7 @@ class TorchTrainer(Trainer[Placed]):
                          number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute gradients in place; return the loss and the logits."""
         self._train_mode()
-        self.generator.manual_seed(dropout_seed(self.seed, number))
+        seed_dropout(self.device, dropout_seed(self.seed, number))
         return forward_backward(self.call, self.optimizer, pixels, labels, self.precision)
 
     def _train_mode(self) -> None:
