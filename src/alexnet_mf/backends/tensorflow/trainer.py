@@ -110,10 +110,11 @@ class TensorFlowTrainer(Trainer[Placed]):
         self._correct.append(correct)
 
     def read(self) -> StepMetrics:
-        losses = np.array([float(loss) for loss in self._losses], np.float64)
-        correct = np.array([int(count) for count in self._correct], np.int64)
+        with tf.device(self.device):  # stacked there: one copy for all steps, not two for each
+            losses, correct = (tf.stack(values).numpy() if values else np.zeros(0)
+                               for values in (self._losses, self._correct))
         self._losses, self._correct = [], []
-        return StepMetrics(losses, correct)
+        return StepMetrics(losses.astype(np.float64), correct.astype(np.int64))
 
     def export_state(self) -> TrainerState:
         names = list(weights.variables(self.net))
