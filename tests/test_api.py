@@ -424,7 +424,7 @@ def test_what_is_wrong_is_told_and_leaves_nothing(small, call, error, fragment):
 def test_a_run_is_asked_for_what_there_is_not(small):
     run = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 1}, out="mine")
     for call in (run.parameters, lambda which: run.build("numpy", which=which)):
-        with pytest.raises(RunError, match="unknown weights 'bst'; a run has last and best"):
+        with pytest.raises(AlexnetMfError, match="`which` must be one of last, best, not 'bst'"):
             call("bst")
     before = record(run.folder)
     with pytest.raises(AlexnetMfError, match="`checkpoint_minutes` must be a number greater than 0, not 0"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import pickle
 import random
@@ -34,11 +33,11 @@ from alexnet_mf.spec.layers import (
     Normalize,
 )
 from alexnet_mf.spec.zoo import ALEXNET_OWT
-from alexnet_mf.weights import parameters
+from alexnet_mf.weights import npz, parameters
 from alexnet_mf.weights.parameters import Parameters
 
 NATIVE = {"torch": "torch", "keras": "tensorflow", "gluon": "mxnet", "npz": "numpy"}
-"""The kind that each backend's framework has."""
+"""Formats, and the backend whose framework writes them."""
 ENDINGS = {kind: FORMATS[kind].suffixes[0] for kind in NATIVE}
 
 
@@ -223,7 +222,7 @@ def test_a_normalisation_in_front_changes_no_file(kind, native, given, net, smal
     read = conversion.read(native, net=normalised).parameters
     assert list(read) == list(given)
     assert parameters.digest(read) == parameters.digest(given)
-    native.write_bytes(backends.load(NATIVE[kind]).encode_weights(kind, normalised, given))
+    native.write_bytes(conversion.encode(kind, normalised, given))
     assert parameters.digest(conversion.read(native, net=net).parameters) == parameters.digest(given)
     images = np.random.default_rng(0).random((3, 1, 28, 28), dtype=np.float32)
     found = alone(PLAIN[kind], tmp_path, (images - np.float32(0.286)) / np.float32(0.353))
@@ -308,7 +307,7 @@ def test_more_than_ten_layers_of_a_kind_stay_in_their_order(kind, tmp_path):
     """Where a file numbers them, 10 comes after 9 and not after 1."""
     deep = Network("deep", (1, 2, 2), (Flatten("flatten"), *(Dense(f"fc{i}", units=4) for i in range(12))))
     given = parameters.initialise(deep, 0, random_biases=True)
-    (tmp_path / "deep").write_bytes(backends.load(NATIVE[kind]).encode_weights(kind, deep, given))
+    (tmp_path / "deep").write_bytes(conversion.encode(kind, deep, given))
     assert parameters.digest(conversion.read(tmp_path / "deep", net=deep).parameters) == parameters.digest(given)
 
 
@@ -320,7 +319,7 @@ def test_groups_and_layers_without_parameters_are_no_hindrance(kind, tmp_path):
         AvgPool2d("pool1", kernel=2, stride=1), Conv2d("conv2", 4, 1, activation="sigmoid"),
         AdaptiveAvgPool2d("pool2", size=3), Flatten("flatten"), Dropout("drop3", rate=0.5), Dense("fc3", units=5)))
     given = parameters.initialise(network, 0, random_biases=True)
-    (tmp_path / "odd").write_bytes(backends.load(NATIVE[kind]).encode_weights(kind, network, given))
+    (tmp_path / "odd").write_bytes(conversion.encode(kind, network, given))
     assert parameters.digest(conversion.read(tmp_path / "odd", net=network).parameters) == parameters.digest(given)
 
 
@@ -599,7 +598,7 @@ def test_damaged_files_are_told_or_read_and_never_crash(kind, native, net, tmp_p
     for what in damaged:
         path.write_bytes(what)
         try:
-            conversion.read(path, net, file_format=kind)
+            conversion.read(path, net, source_format=kind)
         except ParametersError as error:
             refused += 1
             assert "\n" not in str(error)
@@ -617,15 +616,47 @@ def test_the_ending_names_the_kind(name, kind):
 
 
 @pytest.mark.parametrize("name, asked, fragment", [
-    ("a.bin", None, r"unrecognized ending; supported: safetensors \(\.safetensors\), torch \(\.pt \.pth\)"),
-    ("a.h5", None, "unrecognized ending"), ("a.keras", None, r"only from names that end in \.weights\.h5"),
+    ("a.bin", None, r"unrecognized ending; supported: \.safetensors, \.pt, .*, \.onnx; use `destination_format`"),
+    ("a.h5", None, "unrecognized ending"), ("a.keras", None, r"unrecognized ending; supported: .*\.weights\.h5"),
     ("a.h5", "keras", r"only from names that end in \.weights\.h5"),
     ("a.params", "torch", r"has the ending of gluon, not of torch; name it \*\.pt"),
-    ("a.pt", "onnx", r"has the ending of torch, not of onnx; name it \*\.onnx")])
+    ("a.pt", "onnx", r"has the ending of torch, not of onnx; name it \*\.onnx"),
+    ("a.onnx", "safetensors", r"has the ending of onnx, not of safetensors; name it \*\.safetensors"),
+    ("a.npz", "numpy", "`destination_format` must be one of safetensors, torch, .*, not 'numpy'"),
+    ("gone/a.npz", None, "gone/a.npz: cannot be written: no folder")])
 def test_a_name_that_does_not_fit_is_told(name, asked, fragment, canonical, tmp_path):
     with pytest.raises(AlexnetMfError, match=fragment):
         convert(canonical, tmp_path / name, destination_format=asked)
     assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"source_format": "onnx"}, "`source_format` must be one of safetensors, .*, npz, not 'onnx'"),
+    ({"which": "first"}, "`which` must be one of last, best, not 'first'"),
+    ({"which": "best"}, "weights.safetensors: is no run folder; leave out `which='best'`"),
+    ({"net": 3}, "`net` must be a network, its name or a .toml file, not 3"),
+    ({"net": "lenet5"}, "weights.safetensors: holds weights of small, which differs from lenet5; leave out `net`"),
+    ({"source": 3}, "`source` must be a path, not 3"), ({"destination": ""}, "`destination` must be a path, not ''")])
+def test_wrong_arguments_are_refused(canonical, tmp_path, options, message):
+    with pytest.raises(AlexnetMfError, match=message):
+        convert(**{"source": canonical, "destination": tmp_path / "a.npz", **options})
+    assert not (tmp_path / "a.npz").exists()
+
+
+def test_a_run_folder_has_one_format(canonical, tmp_path):
+    with pytest.raises(AlexnetMfError, match="is a run folder, whose format is safetensors; leave out `source_format`"):
+        convert(tmp_path, tmp_path / "a.npz", source_format="npz")
+
+
+def test_weights_of_another_network_are_refused_even_if_they_fit(canonical, small, given):
+    """A pooling layer has no parameters, and so the tensors alone do not tell the networks apart."""
+    other = dataclasses.replace(small, name="other", layers=tuple(
+        AvgPool2d(layer.name, kernel=2, stride=2) if layer.name == "pool2" else layer for layer in small.layers))
+    parameters.check(given, other)
+    with pytest.raises(ParametersError, match="holds weights of small, which differs from other"):
+        conversion.read(canonical, other)
+    same = dataclasses.replace(spec.with_dropout(small, 0.1), name="same", learning_rate=0.5)
+    assert conversion.read(canonical, same).network == same
 
 
 def test_what_is_there_is_not_replaced_unasked(canonical, tmp_path):
@@ -681,14 +712,9 @@ def test_an_unknown_network_is_told(kind, native, tmp_path):
 
 def test_a_write_that_lost_something_is_noticed(canonical, tmp_path, monkeypatch):
     """What a framework wrote is read back before anybody gets it."""
-    from alexnet_mf.backends.numpy.backend import NumpyBackend
-
-    def forgetful(self: Any, kind: str, network: Network, given: Parameters) -> bytes:
-        file = io.BytesIO()
-        np.savez(file, **{name: value + np.float32(1e-3) for name, value in given.items()})
-        return file.getvalue()
-
-    monkeypatch.setattr(NumpyBackend, "encode_weights", forgetful)
+    encode = npz.encode
+    monkeypatch.setattr(npz, "encode", lambda given: encode({name: value + np.float32(1e-3)
+                                                             for name, value in given.items()}))
     with pytest.raises(ParametersError, match="reads back with other bits; nothing was written"):
         convert(canonical, tmp_path / "a.npz")
     assert not (tmp_path / "a.npz").exists()

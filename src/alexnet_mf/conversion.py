@@ -1,8 +1,7 @@
-"""The one door for weights files: opens files and run folders for every verb, and converts between formats.
+"""Weights files and run folders: read for every verb, and converted between formats.
 
 Every conversion passes through canonical parameters. A file is read only if its size can be the network's, nothing is
-unpickled, and errors name every tensor that does not fit. A file that is written was read back first, with the same
-bits.
+unpickled, and errors name every tensor that does not fit. The content of a new file is read back before it is written.
 """
 
 from __future__ import annotations
@@ -20,10 +19,11 @@ from numpy.typing import NDArray
 
 from alexnet_mf import backends, files, spec
 from alexnet_mf.backends.capabilities import weight_formats
+from alexnet_mf.checks import check_choice, check_path
 from alexnet_mf.errors import AlexnetMfError, ParametersError, RunError, SpecError
 from alexnet_mf.spec import Network, arithmetic, zoo
 from alexnet_mf.spec.toml import find_network
-from alexnet_mf.weights import parameters
+from alexnet_mf.weights import npz, parameters
 from alexnet_mf.weights.parameters import Parameters
 
 Source: TypeAlias = Mapping[str, NDArray[np.float32]] | str | Path
@@ -39,23 +39,24 @@ class Format:
     """A file format for weights."""
 
     description: str
-    suffixes: tuple[str, ...] = ()
-    """Endings of its file names; the first is the one to write."""
+    suffixes: tuple[str, ...]
+    """Endings of the names of files to write."""
     backend: str | None = None
     """The backend whose framework reads and writes it."""
 
 
-CANONICAL, ONNX = "safetensors", "onnx"
+CANONICAL, KERAS, NPZ, ONNX = "safetensors", "keras", "npz", "onnx"
 FORMATS = {
     CANONICAL: Format("canonical safetensors, or a run folder", (".safetensors",)),
     "torch": Format("PyTorch's state_dict, under canonical names", (".pt", ".pth"), "torch"),
-    "torchvision": Format("PyTorch's state_dict of torchvision's alexnet, for alexnet-owt", (), "torch"),
-    "keras": Format("weights of Keras 3", (".weights.h5", ".keras"), "tensorflow"),
+    "torchvision": Format("PyTorch's state_dict of torchvision's alexnet, for alexnet-owt", (".pt", ".pth"), "torch"),
+    KERAS: Format("weights of Keras 3; a .keras file can be read, not written", (".weights.h5",), "tensorflow"),
     "gluon": Format("MXNet Gluon's parameters", (".params",), "mxnet"),
-    "gluon-zoo": Format("parameters of the MXNet model zoo's alexnet, for alexnet-owt", (), "mxnet"),
-    "npz": Format("NumPy's arrays, under canonical names", (".npz",), "numpy"),
+    "gluon-zoo": Format("parameters of the MXNet model zoo's alexnet, for alexnet-owt", (".params",), "mxnet"),
+    NPZ: Format("NumPy's arrays, under canonical names", (".npz",)),
     ONNX: Format("an ONNX graph with its weights, to be written only", (".onnx",)),
 }
+READABLE = tuple(name for name in FORMATS if name != ONNX)
 
 BYTES_PER_PARAMETER = 16
 """Largest size of a file: room for weights, momentum and more."""
@@ -95,7 +96,7 @@ class Conversion:
 
 
 def convert(source: Path | str, destination: Path | str, *, source_format: str | None = None,
-            destination_format: str | None = None, net: Network | str | None = None, which: Which = "last",
+            destination_format: str | None = None, net: Network | Path | str | None = None, which: Which = "last",
             overwrite: bool = False) -> Conversion:
     """Read weights from a file or a run folder, and write them to another file.
 
@@ -104,7 +105,7 @@ def convert(source: Path | str, destination: Path | str, *, source_format: str |
         destination_format: a name in `FORMATS`; without it the ending of the file's name decides.
         net: the network, its name, or a .toml file. Without it the source names it; a file that cannot name one holds
             `alexnet`'s weights.
-        which: the weights to take from a run folder: the last, or those of the best test accuracy.
+        which: the weights to take from a run folder: `last`, or `best` (highest test accuracy).
         overwrite: replace the destination if it exists.
 
     Raises:
@@ -112,15 +113,12 @@ def convert(source: Path | str, destination: Path | str, *, source_format: str |
         ParametersError: if the source is damaged, or holds another network's weights; names every tensor at fault.
         BackendUnavailable: if a format's framework is not installed; names the line that installs it.
     """
-    source, destination = Path(source), Path(destination)
-    file_format = destination_format or format_of_name(destination)
-    check_destination(destination, file_format, overwrite)
+    source, destination = check_path("source", source), check_path("destination", destination)
+    file_format = format_of_name(destination) if destination_format is None else \
+        check_choice("destination_format", destination_format, FORMATS)
+    _check_destination(destination, file_format, overwrite)
     weights = read(source, net, which, source_format)
-    content = encode(file_format, weights)
-    try:
-        files.write(destination, content)
-    except OSError as error:
-        raise AlexnetMfError(f"{destination}: cannot be written ({error.strerror}); name another file") from error
+    files.write_result(destination, encode(file_format, weights.network, weights.parameters, weights.metadata))
     return Conversion(weights.format, file_format, weights.network,
                       sum(arithmetic.parameter_counts(weights.network).values()),
                       parameters.digest(weights.parameters))
@@ -135,9 +133,27 @@ def format_of_name(path: Path) -> str:
     for name, file_format in FORMATS.items():
         if path.name.endswith(file_format.suffixes):
             return name
-    endings = ", ".join(f"{name} ({' '.join(file_format.suffixes)})" for name, file_format in FORMATS.items()
-                        if file_format.suffixes)
-    raise AlexnetMfError(f"{path}: unrecognized ending; supported: {endings}; use `destination_format` to name one")
+    endings = dict.fromkeys(ending for file_format in FORMATS.values() for ending in file_format.suffixes)
+    raise AlexnetMfError(f"{path}: unrecognized ending; supported: {', '.join(endings)}; use `destination_format` to "
+                         "name the format")
+
+
+def _check_destination(path: Path, file_format: str, overwrite: bool) -> None:
+    """Check, before anything is read, that a file of this format can be written under this name.
+
+    Raises:
+        AlexnetMfError: if it exists or cannot be written, its ending belongs to another format, or Keras would not load
+            it.
+    """
+    if path.exists() and not overwrite:
+        raise AlexnetMfError(f"{path}: exists; name another file, or replace it with `overwrite`")
+    files.check_writable(path)
+    suffixes = FORMATS[file_format].suffixes
+    if file_format == KERAS and not path.name.endswith(suffixes):
+        raise AlexnetMfError(f"{path}: Keras loads weights only from names that end in {suffixes[0]}")
+    for name, other in FORMATS.items():
+        if path.name.endswith(other.suffixes) and not path.name.endswith(suffixes):
+            raise AlexnetMfError(f"{path}: has the ending of {name}, not of {file_format}; name it *{suffixes[0]}")
 
 
 def format_of_content(path: Path) -> str:
@@ -156,7 +172,7 @@ def format_of_content(path: Path) -> str:
             with zipfile.ZipFile(path) as archive:
                 name = _format_of_archive(archive.namelist())
         elif start.startswith(HDF5):
-            name = "keras"
+            name = KERAS
         elif start.startswith(GLUON):
             name = "gluon"
         elif start == TORCH_BEFORE_1_6:
@@ -169,91 +185,94 @@ def format_of_content(path: Path) -> str:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ParametersError(f"{path}: cannot be read ({reason})") from error
     if name is None:
-        raise ParametersError(f"{path}: unrecognized weights format; supported: {', '.join(readable())}; "
-                              "convert it with `source_format` first")
+        raise ParametersError(f"{path}: unrecognized weights format; supported: {', '.join(READABLE)}; use `convert` "
+                              "with `source_format` to name one")
     return name
 
 
 def _format_of_archive(names: list[str]) -> str | None:
     if "model.weights.h5" in names:
-        return "keras"
+        return KERAS
     if any(name.endswith("/data.pkl") for name in names):
         return "torch"
-    return "npz" if names and all(name.endswith(".npy") for name in names) else None
+    return NPZ if names and all(name.endswith(".npy") for name in names) else None
 
 
-def readable() -> list[str]:
-    """Return the formats that can be read."""
-    return [name for name in FORMATS if name != ONNX]
-
-
-def read(path: Path | str, net: Network | str | None = None, which: Which = "last",
-         file_format: str | None = None) -> Weights:
+def read(path: Path | str, net: Network | Path | str | None = None, which: Which = "last",
+         source_format: str | None = None) -> Weights:
     """Read and check the weights in a run folder, or in a file of any format.
 
     Args:
-        net, which: as for `convert`.
-        file_format: as `source_format` of `convert`.
+        net, which, source_format: as for `convert`.
 
     Raises:
         AlexnetMfError: as `convert`.
         RunError: if the folder has no such weights.
     """
     path = Path(path)
-    name = CANONICAL if path.is_dir() else file_format or format_of_content(path)
+    check_choice("which", which, RUN_WEIGHTS)
+    if source_format is not None:
+        check_choice("source_format", source_format, READABLE)
+    if path.is_dir():
+        if source_format is not None:
+            raise AlexnetMfError(f"{path}: is a run folder, whose format is {CANONICAL}; leave out `source_format`")
+        file = _file_of_run(path, which)
+    elif which != "last":
+        raise AlexnetMfError(f"{path}: is no run folder; leave out `which={which!r}`")
+    else:
+        file = path
+    name = CANONICAL if path.is_dir() else source_format or format_of_content(path)
     if name == ONNX:
-        raise ParametersError(f"{path}: ONNX is written and not read; supported: {', '.join(readable())}")
-    framework = FORMATS[name].backend
-    if framework is None:
-        file = weights_file(path, which)
-        network = network_of(file) if net is None else _network(net)
+        raise ParametersError(f"{path}: ONNX is written and not read; supported: {', '.join(READABLE)}")
+    if name == CANONICAL:
+        network = _network_of(file, net)
         return Weights(CANONICAL, file, network, *parameters.load_with_metadata(file, network))
-    network = _network(net or zoo.ALEXNET.name)
+    network = find_network(net or zoo.ALEXNET.name)
     content = _content(path, network)
     remedy = "; name another network with `net`" if net is None else ""
-    return Weights(name, path, network, _decoded(framework, content, network, str(path), remedy), {})
+    return Weights(name, path, network, _decoded(name, content, network, str(path), remedy), {})
 
 
-def weights_file(path: Path, which: Which = "last") -> Path:
-    """Return the file itself, or the weights file in a run folder.
+def _file_of_run(folder: Path, which: Which) -> Path:
+    """Return the weights file in a run folder.
 
     Raises:
-        RunError: if the folder has no such weights, or `which` is unknown.
+        RunError: if the folder has no such weights.
     """
-    if which not in RUN_WEIGHTS:
-        raise RunError(f"unknown weights {which!r}; a run has {' and '.join(RUN_WEIGHTS)}")
-    if not path.is_dir():
-        return path
-    file = path / RUN_WEIGHTS[which]
+    file = folder / RUN_WEIGHTS[which]
     if not file.exists():
-        other = next((name for name, file_name in RUN_WEIGHTS.items() if (path / file_name).exists()), None)
-        raise RunError(f"{path}: has no {file.name}; " + (f"use `which={other!r}`" if other else
+        other = next((name for name, file_name in RUN_WEIGHTS.items() if (folder / file_name).exists()), None)
+        raise RunError(f"{folder}: has no {file.name}; " + (f"use `which={other!r}`" if other else
                        "name a weights file, or a run that has finished its first epoch or was stopped"))
     return file
 
 
-def network_of(file: Path) -> Network:
-    """Return the network that a canonical weights file names.
+def _network_of(file: Path, net: Network | Path | str | None) -> Network:
+    """Return the network of a canonical weights file: `net`, or without it the one that the file names.
 
     Raises:
-        ParametersError: if it names none; lists the package's networks that its tensors fit.
+        ParametersError: if the file names none, or `net` has another architecture; names the networks that fit.
     """
+    network = None if net is None else find_network(net)
     header = parameters.read_header(file)
     described = header.metadata.get("network")
-    if described is not None:
-        try:
-            return spec.from_dict(described)
-        except SpecError as error:
+    try:
+        named = None if described is None else spec.from_dict(described)
+    except SpecError as error:
+        if network is None:
             raise ParametersError(f"{file}: its header does not describe a network ({error}); name one with "
                                   "`net`") from error
-    fits = [name for name in zoo.NETWORKS if parameters.fits(header, zoo.get_network(name))]
-    remedy = f"its tensors fit {' and '.join(fits)}: name the network with `net`" if fits else \
-        "name it with `net`, or convert another program's file with `convert`"
-    raise ParametersError(f"{file}: does not name its network; {remedy}")
-
-
-def _network(net: Network | str) -> Network:
-    return net if isinstance(net, Network) else find_network(net)
+        named = None
+    if network is None:
+        if named is not None:
+            return named
+        fits = [name for name in zoo.NETWORKS if parameters.fits(header, zoo.get_network(name))]
+        raise ParametersError(f"{file}: does not name its network; " + (
+            f"its tensors fit {' and '.join(fits)}: " if fits else "") + "name the network with `net`")
+    if named is not None and spec.digest(named) != spec.digest(network):
+        raise ParametersError(f"{file}: holds weights of {named.name}, which differs from {network.name}; leave out "
+                              "`net`")
+    return network
 
 
 def _content(path: Path, network: Network) -> bytes:
@@ -278,15 +297,16 @@ def _content(path: Path, network: Network) -> bytes:
     return content
 
 
-def _decoded(backend: str, content: bytes, network: Network, where: str, remedy: str = "") -> Parameters:
-    """Return the parameters in a framework's file, checked against the network.
+def _decoded(file_format: str, content: bytes, network: Network, where: str, remedy: str = "") -> Parameters:
+    """Return the parameters in a file, checked against the network.
 
     Args:
         remedy: what to add to the message if they are another network's.
     """
+    backend = FORMATS[file_format].backend
     try:
-        tensors: Mapping[str, NDArray[Any]] = weight_formats(backends.load(backend)).decode_weights(content,
-                                                                                                      network)
+        tensors: Mapping[str, NDArray[Any]] = npz.decode(content) if backend is None else \
+            weight_formats(backends.load(backend)).decode_weights(content, network)
     except ParametersError as error:
         raise ParametersError(f"{where}: {error}") from error
     try:
@@ -296,21 +316,24 @@ def _decoded(backend: str, content: bytes, network: Network, where: str, remedy:
     return {name: np.array(tensors[name], np.float32, order="C") for name in parameters.shapes(network)}
 
 
-def encode(file_format: str, weights: Weights) -> bytes:
-    """Return the content of a file in that format. It has been read back, with the same bits.
+def encode(file_format: str, network: Network, values: Parameters, metadata: Mapping[str, Any] | None = None) -> bytes:
+    """Return the content of a file in that format, after reading it back with the same bits.
+
+    Args:
+        metadata: for the header of a canonical file, beside the network.
 
     Raises:
         AlexnetMfError: if a library is missing, or the format cannot hold this network.
     """
     if file_format == CANONICAL:
-        return parameters.to_bytes(weights.parameters, weights.metadata or {"network": spec.as_dict(weights.network)})
+        return parameters.to_bytes(values, {**(metadata or {}), "network": spec.as_dict(network)})
     if file_format == ONNX:
-        return bytes(_onnx_graph().encode(weights.network, weights.parameters))
+        return bytes(_onnx_graph().encode(network, values))
     backend = FORMATS[file_format].backend
-    assert backend is not None
-    content = weight_formats(backends.load(backend)).encode_weights(file_format, weights.network, weights.parameters)
-    back = _decoded(backend, content, weights.network, f"the {file_format} file")
-    if parameters.digest(back) != parameters.digest(weights.parameters):
+    content = npz.encode(values) if backend is None else \
+        weight_formats(backends.load(backend)).encode_weights(file_format, network, values)
+    back = _decoded(file_format, content, network, f"the {file_format} file")
+    if parameters.digest(back) != parameters.digest(values):
         raise ParametersError(f"the {file_format} file reads back with other bits; nothing was written")
     return content
 
@@ -322,20 +345,3 @@ def _onnx_graph() -> Any:
     except ImportError as error:
         raise AlexnetMfError(f"ONNX files need onnx, which cannot be imported ({error}); pip install onnx, or install "
                              "alexnet_mf[onnx]") from error
-
-
-def check_destination(path: Path, file_format: str, overwrite: bool) -> None:
-    """Check, before anything is read, that a file of this format can have this name.
-
-    Raises:
-        AlexnetMfError: if it exists, its ending belongs to another format, or Keras would not load it.
-    """
-    if path.exists() and not overwrite:
-        raise AlexnetMfError(f"{path}: exists; name another file, or replace it with `overwrite`")
-    ending = FORMATS["keras"].suffixes[0]
-    if file_format == "keras" and not path.name.endswith(ending):
-        raise AlexnetMfError(f"{path}: Keras loads weights only from names that end in {ending}")
-    for name, other in FORMATS.items():
-        if path.name.endswith(other.suffixes) and other.backend != FORMATS[file_format].backend:
-            raise AlexnetMfError(f"{path}: has the ending of {name}, not of {file_format}; name it *"
-                                 f"{(*FORMATS[file_format].suffixes, '.pt')[0]}")

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from alexnet_mf.errors import AlexnetMfError
+
 PIECE = 2**24
 """Bytes written at once."""
 
@@ -23,38 +25,49 @@ PARTIAL = ".partial"
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file so that, whatever happens in between, the old one or the new one is there, whole.
-
-    The content goes to a temporary file in the same folder, down to the disk, and then into its place by a rename.
+    """Write a file so that, whatever happens in between, either the old or the new one is there, whole.
 
     Raises:
-        OSError: where the disk is full, or anything else fails; what was there before is untouched.
+        OSError: as `replacing`.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():  # a pipe or a device: there is no old content to lose
-        target.write_bytes(content)
-        return
-    partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
-    try:
+    with replacing(path) as partial:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
         try:
             _write_all(descriptor, content)
-            os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(partial, target)
-    except OSError:
-        _remove(partial)
-        raise
-    _sync_folder(target.parent)
+
+
+def write_result(path: Path | str, content: bytes) -> None:
+    """Write a file that the user named, as `write` does.
+
+    Raises:
+        AlexnetMfError: if it cannot be written.
+    """
+    try:
+        write(Path(path), content)
+    except OSError as error:
+        raise AlexnetMfError(f"{path}: cannot be written ({error.strerror}); name another file") from error
+
+
+def check_writable(path: Path) -> None:
+    """Check, before the work, that its result can be written to a file.
+
+    Raises:
+        AlexnetMfError: if the folder is missing, or file or folder cannot be written to.
+    """
+    if not path.parent.is_dir():
+        raise AlexnetMfError(f"{path}: cannot be written: no folder {path.parent}; make it or name another file")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise AlexnetMfError(f"{path}: cannot be written; name another file")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path for another library to write a file to. At the end the file replaces `path`, whole.
+    """Yield a temporary path to write a file to. At the end the file goes down to the disk and replaces `path`, whole.
 
     Raises:
-        OSError: as `write`; what was there before is untouched.
+        OSError: if the disk is full, or anything else fails. The old file is untouched then.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():  # a library may rename a file of its own over a pipe or a device

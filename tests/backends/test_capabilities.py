@@ -14,7 +14,9 @@ from alexnet_mf.weights import parameters
 
 def test_every_backend_declares_them(backend, small):
     model = backend.build(small, parameters.initialise(small, 0))
-    assert measurable(backend) is weight_formats(backend) is backend
+    assert measurable(backend) is backend
+    if backend.name != "numpy":  # which has no format of its own
+        assert weight_formats(backend) is backend
     assert measurable_model(model) is model
 
 

@@ -28,6 +28,7 @@ ALSO = {"mxnet": {"compat"}, "tensorflow": {"quiet"}, "torch": {"allocations", "
 MISSING = {
     ("numpy", "book"): None,  # the chapter has no NumPy tab
     ("numpy", "speed"): None,  # the reference has no speed settings
+    ("numpy", "formats"): None,  # .npz needs no backend
     ("numpy", "network"): ["build", "modules"],  # NumPy has no modules to be built
     ("tensorflow", "book"): ["alexnet", "loader", "train", "calls"],  # Keras initializes and loops by itself
 }
@@ -70,9 +71,10 @@ def test_the_same_functions_in_the_same_order(backend, file):
 def test_the_same_methods_in_the_same_order(backend, file, kind):
     (body,) = [node.body for node in tree(backend, file).body
                if isinstance(node, ast.ClassDef) and node.name.endswith(kind)]
-    found = [name for name in public(body) if name in METHODS[kind]]
-    assert found == [name for name in METHODS[kind] if name in found]
-    assert len(found) >= len(METHODS[kind]) - 2, "what a capability has a default for may be missing"
+    expected = [name for name in METHODS[kind] if backend != "numpy" or not name.endswith("code_weights")]
+    found = [name for name in public(body) if name in expected]
+    assert found == [name for name in expected if name in found]
+    assert len(found) >= len(expected) - 2, "what a capability has a default for may be missing"
 
 
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"])

@@ -30,7 +30,7 @@ TABLE = ["analyze", "--no-measure"]
 
 @pytest.mark.parametrize("words", [["analyze"], ["plot", "curves", "run"], ["bench"], ["sweep"], ["evaluate", "run"]])
 def test_a_picture_is_a_png(command, words):
-    assert_one_line(command(*words, "--plot", "picture.pdf"), "--plot picture.pdf", "ends in .png")
+    assert_one_line(command(*words, "--plot", "picture.pdf"), "--plot must end in .png, not 'picture.pdf'")
 
 
 # The arithmetic
@@ -262,7 +262,7 @@ def test_filters_of_a_file_and_of_a_run(command, tmp_path):
     ([".", "--plot", "f.png"], [".: has no weights.safetensors; name a weights file"]),
     (["dense.safetensors", "--plot", "f.png"], ["network dense has no convolution"]),
     (["dense.safetensors", "--plot", "f.png", "--net", "lenet"], ["unknown network 'lenet'"]),
-    (["dense.safetensors", "--plot", "f.png", "--net", "lenet5"], ["not the parameters of lenet5"]),
+    (["dense.safetensors", "--plot", "f.png", "--net", "lenet5"], ["weights of dense, which differs from lenet5"]),
     (["dense.safetensors", "--plot", "/nowhere/f.png"], ["/nowhere/f.png: cannot be written"]),
     (["dense.safetensors"], ["--plot"]),
     ([], ["RUN|WEIGHTS"]),

@@ -68,12 +68,16 @@ def test_from_and_to_overrule_content_and_ending(command, run):
     (["run", "nowhere/a.npz"], ["nowhere/a.npz: cannot be written: no folder nowhere"]),
     (["gone", "a.npz"], ["gone: cannot be read (No such file or directory)"]),
     (["empty", "a.npz"], ["empty: has no weights.safetensors"]),
-    (["run", "a.npz", "--net", "lenet.toml"], ["not the parameters of my-lenet5: missing fc5.weight"]),
+    (["run", "a.npz", "--net", "lenet.toml"], ["weights of alexnet, which differs from my-lenet5; leave out --net"]),
+    (["run", "a.npz", "--from", "npz"], ["run: is a run folder, whose format is safetensors; leave out --from"]),
+    (["run/weights.safetensors", "a.npz", "--weights", "best"], ["is no run folder; leave out --weights best"]),
+    (["what", "a.npz"], ["what: unrecognized weights format; supported: ", "; use `convert` with --from to name one"]),
 ])
 def test_each_error_is_one_line_and_leaves_nothing(command, run, tmp_path, words, fragments):
     (tmp_path / "empty").mkdir()
     (tmp_path / "taken.npz").write_text("mine")
     (tmp_path / "a.onnx").write_text("mine")
+    (tmp_path / "what").write_text("mine")
     (tmp_path / "lenet.toml").write_text(toml.dump(zoo.LENET5), encoding="utf-8")
     before = sorted(path.name for path in tmp_path.rglob("*"))
     done = command("convert", *words)

@@ -16,7 +16,7 @@ import safetensors.numpy
 from numpy.testing import assert_array_equal
 from safetensors import safe_open
 
-from alexnet_mf.errors import ParametersError
+from alexnet_mf.errors import AlexnetMfError, ParametersError
 from alexnet_mf.spec import Network, with_dropout
 from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
 from alexnet_mf.spec.zoo import ALEXNET, TABS
@@ -193,7 +193,7 @@ def test_a_file_of_another_program_is_read(small, tmp_path):
 
 
 def test_a_place_that_cannot_be_written_is_told(small, tmp_path):
-    with pytest.raises(ParametersError, match="missing/w"):
+    with pytest.raises(AlexnetMfError, match="missing/w"):
         parameters.save(tmp_path / "missing" / "w", parameters.initialise(small, 0))
 
 
@@ -253,7 +253,7 @@ def test_a_failed_save_leaves_the_old_file(small, tmp_path, failing_os):
     parameters.save(path, parameters.initialise(small, 0))
     before = path.read_bytes()
     failing_os(1, errno.ENOSPC)
-    with pytest.raises(ParametersError, match="No space left on device"):
+    with pytest.raises(AlexnetMfError, match="No space left on device"):
         parameters.save(path, parameters.initialise(small, 1))
     assert path.read_bytes() == before
 

@@ -9,11 +9,12 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import alexnet_mf
+from alexnet_mf import files
+from alexnet_mf.checks import check_path
 from alexnet_mf.cli import (
     analyze,
     bench,
@@ -93,10 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in ("json", "save_weights", "out", "plot", "markdown"):
             destination = getattr(options, name, None)
-            if destination and name == "plot" and Path(destination).suffix.lower() != ".png":
-                raise AlexnetMfError(f"--plot {destination}: a picture is a PNG here; name a file that ends in .png")
-            if destination and not (name == "out" and options.verb == "train"):  # there it is a folder
-                output.check_writable(destination)
+            if destination in (None, "-") or (name == "out" and options.verb == "train"):  # there it is a folder
+                continue
+            files.check_writable(check_path(name, destination, ".png" if name == "plot" else ""))
         with shown_notices(options):
             code: int = options.run(options)
         sys.stdout.flush()

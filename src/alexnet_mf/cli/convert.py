@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from alexnet_mf import conversion, spec
+from alexnet_mf import api, conversion, spec
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json, add_which
 from alexnet_mf.spec import zoo
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", type=Path, metavar="SRC", help="weights file, or a run folder")
     add("destination", type=Path, metavar="DST", help="file to write")
-    add("--from", dest="source_format", choices=conversion.readable(), metavar="FORMAT",
+    add("--from", dest="source_format", choices=conversion.READABLE, metavar="FORMAT",
         help=f"format of SRC. {formats} (default: recognized by the content)")
     add("--to", dest="destination_format", choices=list(conversion.FORMATS), metavar="FORMAT",
         help="format of DST, one of the same (default: by the ending of the name)")
@@ -32,10 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Convert, and return the exit code."""
-    output.check_writable(options.destination)
-    done = conversion.convert(options.source, options.destination, source_format=options.source_format,
-                              destination_format=options.destination_format, net=options.net, which=options.which,
-                              overwrite=options.overwrite)
+    done = api.convert(options.source, options.destination, source_format=options.source_format,
+                       destination_format=options.destination_format, net=options.net, which=options.which,
+                       overwrite=options.overwrite)
     if options.json:
         output.write_json(options.json, {**dataclasses.asdict(done), "network": spec.as_dict(done.network)})
     if options.json != "-":

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -72,21 +70,6 @@ def layer_table(rows: list[NativeLayer], title: str) -> None:
     table(["layer", "native", "output shape", "parameters"], body, right=[3], title=title)
 
 
-def check_writable(destination: str | Path) -> None:
-    """Check, before the work, that its result can be written.
-
-    Raises:
-        AlexnetMfError: if the folder is missing, or file or folder cannot be written to.
-    """
-    path = Path(destination)
-    if str(destination) == "-":
-        return
-    if not path.parent.is_dir():
-        raise AlexnetMfError(f"{path}: cannot be written: no folder {path.parent}; make it or name another file")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise AlexnetMfError(f"{path}: cannot be written; name another file")
-
-
 def write_json(destination: str, value: Any) -> None:
     """Write JSON to a file, whole or not at all; `-` is standard output.
 
@@ -119,10 +102,7 @@ def write_picture(destination: str, content: bytes) -> None:
     Raises:
         AlexnetMfError: if the file cannot be written.
     """
-    try:
-        files.write(Path(destination), content)
-    except OSError as error:
-        raise AlexnetMfError(f"{destination}: cannot be written ({error.strerror}); name another file") from error
+    files.write_result(destination, content)
 
 
 def write_text(destination: str, text: str) -> None:

@@ -172,7 +172,7 @@ def resumed(options: argparse.Namespace) -> Record:
             raise SweepError(f"--resume takes all that decides the trainings from {options.resume}: leave out "
                              f"--{name.replace('_', '-')}, or start a new sweep")
     record = load(options.resume)
-    output.check_writable(options.resume)
+    files.check_writable(options.resume)
     return record
 
 

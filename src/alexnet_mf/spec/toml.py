@@ -27,8 +27,8 @@ MOST_BYTES = 1_000_000
 NO_ACTIVATION = "none"
 
 
-def find_network(net: str, backend: str | None = None) -> Network:
-    """Return the network in the file of that name, if it ends in .toml, else the package's own network of that name.
+def find_network(net: Network | Path | str, backend: str | None = None) -> Network:
+    """Return the network itself, the one in a file whose name ends in .toml, or the package's own of that name.
 
     Args:
         backend: the backend that is compared with others: in it, `alexnet-tab` is the name of its own tab.
@@ -36,6 +36,11 @@ def find_network(net: str, backend: str | None = None) -> Network:
     Raises:
         SpecError: for a file that `load` refuses, or an unknown name; lists the known ones.
     """
+    if isinstance(net, Network):
+        return net
+    if not isinstance(net, (str, Path)):
+        raise SpecError(f"`net` must be a network, its name or a .toml file, not {net!r}")
+    net = str(net)
     if net.lower().endswith(SUFFIX):
         return load(Path(net))
     return zoo.get_network(zoo.name_in_backend(net, backend) if backend else net)

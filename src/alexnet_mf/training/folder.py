@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import files, spec
-from alexnet_mf.conversion import RUN_WEIGHTS
 from alexnet_mf.errors import RunError
 from alexnet_mf.training import checkpoint as checkpoints
 from alexnet_mf.training import metrics, record, resume, tensorboard
@@ -26,13 +25,12 @@ from alexnet_mf.training.lock import LOCK, FolderLock, lock
 from alexnet_mf.training.loop import Epoch, Progress, Result, Snapshot
 from alexnet_mf.training.record import CHECKPOINTS, RECORD, is_run
 from alexnet_mf.training.tensorboard import Events
-from alexnet_mf.training.weight_files import WeightFiles
+from alexnet_mf.training.weight_files import WEIGHTS, WeightFiles
 from alexnet_mf.weights.parameters import Parameters
 
 RUNS = Path("runs")
 """The folder for run folders."""
 CURVES = "curves.png"
-WEIGHTS = RUN_WEIGHTS["last"]
 
 
 def check_new(folder: Path) -> None:

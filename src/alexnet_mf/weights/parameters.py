@@ -23,7 +23,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialise
 
 from alexnet_mf import files
-from alexnet_mf.checks import check_integer
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.layers import Conv2d, Dense, Shape
@@ -71,11 +70,7 @@ def initialise(network: Network, seed: int, *, random_biases: bool = False) -> P
     Args:
         seed: any non-negative integer; the same seed gives the same bits everywhere.
         random_biases: draw uniform biases of +-0.1, not the network's, for parity: a missing bias of 0 is not seen.
-
-    Raises:
-        AlexnetMfError: if the seed is no such integer.
     """
-    check_integer("seed", seed, least=0)
     result: Parameters = {}
     for name, shape in shapes(network).items():
         if name.endswith(".weight"):
@@ -96,7 +91,9 @@ def check(parameters: Mapping[str, NDArray[np.generic]], network: Network, where
     Raises:
         ParametersError: if a tensor is missing, surplus, mis-shaped, of another dtype or not finite; names all of them.
     """
-    faults = _misfits({name: (value.dtype.name, value.shape) for name, value in parameters.items()}, network)
+    expected = shapes(network)
+    faults = _misfits({name: (value.dtype.name, value.shape) if isinstance(value, np.ndarray) else
+                       (type(value).__name__, expected.get(name, ())) for name, value in parameters.items()}, network)
     faults |= {name: f"{name} holds NaN or infinity" for name, value in parameters.items()
                if name not in faults and not np.isfinite(value).all()}
     _refuse(faults, network, where)
@@ -143,12 +140,9 @@ def save(path: Path, parameters: Parameters, metadata: Mapping[str, object] | No
     """Write the content that `to_bytes` returns to a file, whole or not at all.
 
     Raises:
-        ParametersError: if the file cannot be written.
+        AlexnetMfError: if the file cannot be written.
     """
-    try:
-        files.write(path, to_bytes(parameters, metadata))
-    except OSError as error:
-        raise ParametersError(f"{path}: cannot be written ({error.strerror}); name another file") from error
+    files.write_result(path, to_bytes(parameters, metadata))
 
 
 def to_bytes(parameters: Parameters, metadata: Mapping[str, object] | None = None) -> bytes:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
+from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel
 from alexnet_mf.backends.contract import Backend, Device, Model, NativeLayer, Sgd, find_device, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
-from alexnet_mf.backends.numpy import formats, weights
 from alexnet_mf.backends.numpy import network as native
+from alexnet_mf.backends.numpy import weights
 from alexnet_mf.backends.numpy.layers import Array
 from alexnet_mf.backends.numpy.trainer import NumpyTrainer, Placed, loss_and_gradients, place
 from alexnet_mf.backends.randomness import random_bytes, random_matrices
@@ -106,7 +106,7 @@ class NumpyModel(Model[Placed], MeasurableModel[Placed]):
         """Do nothing: NumPy returns when it is done."""
 
 
-class NumpyBackend(Backend, Measurable, WeightFormats):
+class NumpyBackend(Backend, Measurable):
     """NumPy, with the BLAS it was built on."""
 
     name = "numpy"
@@ -143,12 +143,6 @@ class NumpyBackend(Backend, Measurable, WeightFormats):
         execution.settings(self.name, {"cpu": {}}, "cpu")
         check(parameters, network)
         return NumpyModel(network, parameters, dtype)
-
-    def encode_weights(self, file_format: str, network: Network, parameters: Parameters) -> bytes:
-        return formats.encode(file_format, network, parameters)
-
-    def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
-        return formats.decode(content, network)
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         a, b = (matrix.astype(np.float64) for matrix in random_matrices(MATRIX_SIZE))
