@@ -17,7 +17,8 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 import alexnet_mf
-from alexnet_mf import Execution, Watcher, api, cli, spec
+from alexnet_mf import Execution, Watcher, api, cli, models, spec
+from alexnet_mf.analysis import measure
 from alexnet_mf.backends import loading
 from alexnet_mf.backends.numpy.backend import NumpyModel
 from alexnet_mf.backends.numpy.trainer import NumpyTrainer
@@ -516,3 +517,67 @@ def test_filters_are_drawn_from_weights_of_any_format(run, small, source):
     alexnet_mf.plot_curves(["run"], "c.png")
     for name in ("f.png", "c.png"):
         assert Path(name).read_bytes().startswith(b"\x89PNG")
+
+
+# Wrong arguments
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: api.evaluate("run", test_images=0), "`test_images` must be at least 1, not 0"),
+    (lambda: api.evaluate("run", test_images=-5), "`test_images` must be at least 1, not -5"),
+    (lambda: api.evaluate("run", data="mnist"), "`data` must be one of auto, .*, not 'mnist'"),
+    (lambda: api.evaluate("run", data_dir=3), "`data_dir` must be a path, not 3"),
+    (lambda: api.evaluate("run", backend="jax"), "`backend` must be one of torch, .*, not 'jax'"),
+    (lambda: api.evaluate("run", which="first"), "`which` must be one of last, best, not 'first'"),
+    (lambda: api.evaluate("run/weights.safetensors", which="best"), "is no run folder; leave out `which='best'`"),
+    (lambda: api.evaluate("run", net="lenet5"), "holds weights of small, which differs from lenet5; leave out `net`"),
+    (lambda: api.evaluate("run", net=3), "`net` must be a network, its name or a .toml file, not 3"),
+    (lambda: api.evaluate(""), "`source` must be a path, not ''"),
+    (lambda: api.evaluate("run", device=0), "`device` must be of type str, not 0"),
+    (lambda: api.evaluate("run", execution="bfloat16"), "`execution` must be of type Execution, not 'bfloat16'"),
+    (lambda: api.predict("run", ["a.png"], top=0), "`top` must be at least 1, not 0"),
+    (lambda: api.predict("run", ["a.png"], limit=-1), "`limit` must be at least 1, not -1"),
+    (lambda: api.predict("run", "a.png"), "`images` must be a list, not 'a.png'"),
+    (lambda: api.predict("run", []), "`images` must have at least one item"),
+    (lambda: api.predict("run", [3]), "`images` must not contain 3"),
+    (lambda: api.predict("run", ["a.png"], classes="names"), "`classes` must be a list, not 'names'"),
+    (lambda: api.build("lenet5", "jax"), "`backend` must be one of torch, .*, not 'jax'"),
+    (lambda: api.build("lenet5", "numpy", seed=-1), "`seed` must be at least 0, not -1"),
+    (lambda: api.build("lenet5", "numpy", which="best"), "`weights` is no run folder; leave out `which='best'`"),
+    (lambda: api.build("lenet5", "numpy", weights=[1]), "`weights` must be a path, or arrays by their canonical names"),
+    (lambda: api.build("lenet5", "numpy", weights={"fc5.bias": [1]}), "fc5.bias is list, not float32"),
+    (lambda: api.analyze(batch_size=0), "`batch_size` must be at least 1, not 0"),
+    (lambda: api.analyze(batch_size=-4), "`batch_size` must be at least 1, not -4"),
+    (lambda: api.analyze(rounds=0), "`rounds` must be at least 1, not 0"),
+    (lambda: api.analyze(sample_seconds=0), "`sample_seconds` must be a number greater than 0, not 0"),
+    (lambda: api.analyze(backend="jax"), "`backend` must be one of torch, .*, not 'jax'"),
+    (lambda: api.analyze(recipe="slow"), "`recipe` must be one of book, quick, not 'slow'"),
+    (lambda: api.analyze(net=None), "`net` must be a network, its name or a .toml file, not None"),
+    (lambda: api.analyze(measure=False, rounds=3), "`measure=False` measures nothing: leave out `rounds`"),
+    (lambda: api.shapes("lenet5", []), "`backends` must have at least one item"),
+    (lambda: api.shapes("lenet5", "numpy"), "`backends` must be a list, not 'numpy'"),
+    (lambda: api.shapes("lenet5", ["numpy", "jax"]), "`backends` must be one of torch, .*, not 'jax'"),
+    (lambda: api.plot_curves([], "a.png"), "`runs` must have at least one item"),
+    (lambda: api.plot_curves("run", "a.png"), "`runs` must be a list, not 'run'"),
+    (lambda: api.plot_curves(["run"], "a.jpg"), "`plot` must end in .png, not 'a.jpg'"),
+    (lambda: api.plot_filters("run", "a"), "`plot` must end in .png, not 'a'"),
+    (lambda: api.plot_filters("run", "gone/a.png"), "gone/a.png: cannot be written: no folder gone"),
+    (lambda: api.plot_filters("", "a.png"), "`source` must be a path, not ''"),
+    (lambda: api.list_networks(""), "unknown network ''"),
+    (lambda: api.list_runs(None), "`folder` must be a path, not None"),
+])
+def test_wrong_arguments_are_one_line_before_any_work(small, monkeypatch, call, message):
+    def must_not_start(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("the work has begun")
+
+    for name in ("logits", "outputs", "describe"):
+        monkeypatch.setattr(NumpyModel, name, must_not_start)
+    monkeypatch.setattr(measure, "measure", must_not_start)
+    monkeypatch.setattr(models, "default_backend", lambda: "numpy")
+    Path("run").mkdir()
+    parameters.save(Path("run/weights.safetensors"), parameters.initialise(small, 0), {"network": spec.as_dict(small)})
+    before = sorted(Path().iterdir())
+    with pytest.raises(AlexnetMfError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    assert sorted(Path().iterdir()) == before

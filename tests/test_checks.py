@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_mf.checks import check_choice, check_integer, check_list, check_number, check_path
+from alexnet_mf.checks import check_choice, check_integer, check_list, check_number, check_path, check_type
 from alexnet_mf.errors import AlexnetMfError
 
 
@@ -16,6 +16,7 @@ def test_right_values_are_returned():
     assert type(check_integer("top", np.int64(3))) is int
     assert check_integer("seed", 0, least=0) == 0
     assert (check_number("rate", 0), check_number("rate", np.float32(0.5), 0, 1)) == (0.0, 0.5)
+    assert check_type("x", "a", str) == "a"
     assert check_choice("which", "best", ("last", "best")) == "best"
     assert check_list("images", (Path("a"), "b"), (str, Path)) == [Path("a"), "b"]
     assert check_path("path", "A.PNG", ".png") == Path("A.PNG")
@@ -33,6 +34,7 @@ def test_right_values_are_returned():
     (check_number, float("nan"), {}, "`x` must be a number of at least 0, not nan"),
     (check_number, float("inf"), {}, "`x` must be a number of at least 0, not inf"),
     (check_number, "1", {}, "`x` must be a number of at least 0, not '1'"),
+    (check_type, "a", {"kind": int}, "`x` must be of type int, not 'a'"),
     (check_choice, "c", {"choices": "ab"}, "`x` must be one of a, b, not 'c'"),
     (check_choice, ["a"], {"choices": "ab"}, "`x` must be one of a, b, not ['a']"),
     (check_list, "ab", {}, "`x` must be a list, not 'ab'"),

@@ -11,22 +11,22 @@ backticks.
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import backends, conversion, evaluation, files, models, spec
+from alexnet_mf import backends, conversion, evaluation, models, spec
 from alexnet_mf import predict as prediction
 from alexnet_mf.analysis import first_convolution
 from alexnet_mf.analysis.first_convolution import Filters
 from alexnet_mf.analysis.run import analyze
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.bench.run import bench
+from alexnet_mf.checks import check_choice, check_integer, check_list, check_path
 from alexnet_mf.conversion import FORMATS, Conversion, Weights, Which, convert
-from alexnet_mf.data import Dataset, DatasetName, LabelledImages
+from alexnet_mf.data import DATASETS, Dataset, DatasetName, LabelledImages
 from alexnet_mf.data.image_files import Unreadable
 from alexnet_mf.data.preprocessing import Preparation
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, RunError
@@ -34,6 +34,7 @@ from alexnet_mf.evaluation import Evaluation, check_takes_grey_images
 from alexnet_mf.instruments.progress import ImagesDisplay
 from alexnet_mf.models import LoadedModel, build
 from alexnet_mf.parity.run import parity
+from alexnet_mf.plots import Picture
 from alexnet_mf.predict import Prediction
 from alexnet_mf.shapes import ShapeReport, shapes
 from alexnet_mf.spec import Network, arithmetic, toml, zoo
@@ -98,7 +99,7 @@ class EvaluationReport:
     images_per_second: float
 
 
-def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | str | None = None,
+def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | Path | str | None = None,
             which: Which = "last", backend: str | None = None, device: str = "auto",
             execution: Execution = AS_IT_COMES, top: int = 3, limit: int | None = None, invert: bool = False,
             classes: Sequence[str] | None = None, progress: bool = True) -> PredictionReport:
@@ -118,9 +119,15 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
         progress: show a bar on a terminal.
 
     Raises:
-        AlexnetMfError: if weights, network or backend are missing or damaged; names the remedy. A picture that cannot
-            be read is no error: a notice names it.
+        AlexnetMfError: if an argument is wrong, or weights, network or backend are missing or damaged. A picture that
+            cannot be read is no error: a notice names it.
     """
+    paths = [Path(path) for path in check_list("images", images, (str, Path))]
+    check_integer("top", top)
+    if limit is not None:
+        check_integer("limit", limit)
+    if classes is not None:
+        check_list("classes", classes)
     used = open_model(source, net, which, backend, device, execution)
     network = used.weights.network
     if classes is not None and len(classes) != network.classes:
@@ -130,7 +137,7 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
     predictions: list[Prediction] = []
     unreadable: list[Unreadable] = []
     with ImagesDisplay("predicting", None, not progress) as display:
-        for answer in prediction.predict(used.loaded.model, [Path(path) for path in images], preparation, top, limit):
+        for answer in prediction.predict(used.loaded.model, paths, preparation, top, limit):
             if isinstance(answer, Unreadable):
                 unreadable.append(answer)
                 warnings.warn(f"{answer.name}: {answer.reason}", Notice, stacklevel=2)
@@ -141,7 +148,7 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
     return PredictionReport(used, preparation, names, predictions, unreadable)
 
 
-def evaluate(source: Path | str, *, net: Network | str | None = None, which: Which = "last",
+def evaluate(source: Path | str, *, net: Network | Path | str | None = None, which: Which = "last",
              backend: str | None = None, device: str = "auto", execution: Execution = AS_IT_COMES,
              data: DatasetName | None = None, data_dir: Path | str | None = None, test_images: int | None = None,
              progress: bool = True) -> EvaluationReport:
@@ -155,6 +162,12 @@ def evaluate(source: Path | str, *, net: Network | str | None = None, which: Whi
     Raises:
         AlexnetMfError: as `predict`, and if the network does not take the dataset's images.
     """
+    if data is not None:
+        check_choice("data", data, DATASETS)
+    if data_dir is not None:
+        check_path("data_dir", data_dir)
+    if test_images is not None:
+        check_integer("test_images", test_images)
     used = open_model(source, net, which, backend, device, execution)
     network = used.weights.network
     check_takes_grey_images(network)
@@ -167,27 +180,33 @@ def evaluate(source: Path | str, *, net: Network | str | None = None, which: Whi
     return EvaluationReport(used, images.origin, test, names, figures, rate)
 
 
-def open_model(source: Path | str, net: Network | str | None = None, which: Which = "last",
+def open_model(source: Path | str, net: Network | Path | str | None = None, which: Which = "last",
                backend: str | None = None, device: str = "auto", execution: Execution = AS_IT_COMES) -> UsedWeights:
     """Build the network of a run or a weights file. The file is read and checked before a framework is imported.
 
     Args:
         source, net, which, backend, device, execution: as for `predict`.
     """
-    name = backend or _backend_of(Path(source))
+    name = _backend_of(check_path("source", source)) if backend is None else \
+        check_choice("backend", backend, backends.BACKENDS)
     weights = conversion.read(source, net, which)
     own = FORMATS[weights.format].backend
     name = name or (own if own in backends.FRAMEWORKS else models.default_backend())
     return UsedWeights(weights, models.load(name, weights.network, weights.parameters, device, execution))
 
 
-def plot_curves(runs: Iterable[Path | str], path: Path | str) -> None:
-    """Draw the curves of runs, one over the other, into a PNG file.
+def plot_curves(runs: Iterable[Path | str], plot: Path | str) -> None:
+    """Draw the curves of runs, one over the other.
+
+    Args:
+        runs: run folders.
+        plot: PNG file to write.
 
     Raises:
         AlexnetMfError: if a run cannot be read, the file cannot be written, or matplotlib is missing.
     """
-    folders = [Path(run) for run in runs]
+    folders = [Path(run) for run in check_list("runs", runs, (str, Path))]
+    picture = Picture(plot, "alexnet_mf.plots.curves")
     for folder in folders:
         if folder.is_file():
             raise AlexnetMfError(f"{folder}: is a file, and curves need run folders; `plot_filters` draws the filters "
@@ -198,20 +217,22 @@ def plot_curves(runs: Iterable[Path | str], path: Path | str) -> None:
     for label, entries in lines.items():
         if not entries:
             raise AlexnetMfError(f"{label}: has no metrics yet")
-    _save_picture(path, "alexnet_mf.plots.curves", lines)
+    picture.save(picture.module.png(lines))
 
 
-def plot_filters(source: Path | str, path: Path | str, *, net: Network | str | None = None) -> Filters:
-    """Draw the filters of the first convolution into a PNG file, and return them.
+def plot_filters(source: Path | str, plot: Path | str, *, net: Network | Path | str | None = None) -> Filters:
+    """Draw the filters of the first convolution, and return them.
 
     Args:
         source, net: as for `predict`.
+        plot: PNG file to write.
 
     Raises:
         AlexnetMfError: if the weights cannot be read or drawn, the file cannot be written, or matplotlib is missing.
     """
-    first = first_convolution.read(source, net)
-    _save_picture(path, "alexnet_mf.plots.filters", first.weights, f"{first.network}, {first.layer}")
+    picture = Picture(plot, "alexnet_mf.plots.filters")
+    first = first_convolution.read(check_path("source", source), net)
+    picture.save(picture.module.png(first.weights, f"{first.network}, {first.layer}"))
     return first
 
 
@@ -235,7 +256,7 @@ def list_backends() -> list[dict[str, Any]]:
 def list_networks(only: str | None = None) -> list[dict[str, Any]]:
     """Return for each network, or for one, its input, parameters, multiply-accumulates per image, and source."""
     entries = []
-    for name in [only] if only else zoo.NETWORKS:
+    for name in zoo.NETWORKS if only is None else [only]:
         network = toml.find_network(name)
         entries.append({"network": network.name, "input": "x".join(map(str, network.input)),
                         "parameters": sum(arithmetic.parameter_counts(network).values()),
@@ -249,7 +270,7 @@ def list_runs(folder: Path | str = RUNS) -> list[dict[str, Any]]:
     Raises:
         AlexnetMfError: if the folder cannot be read.
     """
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     try:
         paths = sorted(path for path in folder.iterdir() if record.is_run(path)) if folder.exists() else []
     except OSError as error:
@@ -281,20 +302,3 @@ def _images_of(source: Path, data: DatasetName | None, data_dir: Path | str | No
         warnings.warn(f"{source}: was trained on {run['data']}, and these images are {images.origin}", Notice,
                       stacklevel=3)
     return images
-
-
-def _save_picture(path: Path | str, module: str, *content: Any) -> None:
-    """Have a module that needs matplotlib draw something into a PNG file.
-
-    Raises:
-        AlexnetMfError: if the file cannot be written, or matplotlib is missing.
-    """
-    try:
-        drawing = importlib.import_module(module)
-    except Exception as error:  # whatever a broken installation raises
-        raise AlexnetMfError(f"a plot needs matplotlib, which cannot be imported ({error}); pip install matplotlib, or "
-                             "install alexnet_mf[plot]") from error
-    try:
-        files.write(Path(path), drawing.png(*content))
-    except OSError as error:
-        raise AlexnetMfError(f"{path}: cannot be written ({error.strerror}); name another file") from error

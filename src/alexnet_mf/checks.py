@@ -6,9 +6,11 @@ import math
 import numbers
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alexnet_mf.errors import AlexnetMfError
+
+T = TypeVar("T")
 
 
 def check_integer(argument: str, value: Any, least: int = 1) -> int:
@@ -39,6 +41,17 @@ def check_number(argument: str, value: Any, low: float = 0, high: float = math.i
     if not low <= number <= high or math.isinf(number) or (above and number == low):
         raise AlexnetMfError(f"`{argument}` must be a number {allowed}, not {value!r}")
     return number
+
+
+def check_type(argument: str, value: Any, kind: type[T]) -> T:
+    """Return a value of a type.
+
+    Raises:
+        AlexnetMfError: for a value of another type.
+    """
+    if not isinstance(value, kind):
+        raise AlexnetMfError(f"`{argument}` must be of type {kind.__name__}, not {value!r}")
+    return value
 
 
 def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:

@@ -15,8 +15,9 @@ from alexnet_mf import backends, conversion
 from alexnet_mf.backends import loading
 from alexnet_mf.backends.contract import Backend, Model, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
+from alexnet_mf.checks import check_choice, check_integer, check_type
 from alexnet_mf.conversion import Source, Which
-from alexnet_mf.errors import Notice
+from alexnet_mf.errors import AlexnetMfError, Notice
 from alexnet_mf.spec import Network, zoo
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.weights import parameters
@@ -54,15 +55,20 @@ def default_backend() -> str:
     return name
 
 
-def find_weights(net: Network | str | None = None, weights: Source | None = None, *, which: Which = "last",
+def find_weights(net: Network | Path | str | None = None, weights: Source | None = None, *, which: Which = "last",
                  seed: int = 0) -> tuple[Network, Mapping[str, NDArray[np.float32]]]:
     """Return the network and its parameters. The arguments are those of `build`."""
+    check_integer("seed", seed, least=0)
     if isinstance(weights, (str, Path)):
         source = conversion.read(weights, net, which)
         return source.network, source.parameters
-    network = net if isinstance(net, Network) else find_network(net or zoo.ALEXNET.name)
+    if check_choice("which", which, conversion.RUN_WEIGHTS) != "last":
+        raise AlexnetMfError(f"`weights` is no run folder; leave out `which={which!r}`")
+    network = find_network(net or zoo.ALEXNET.name)
     if weights is None:
         return network, parameters.initialise(network, seed)
+    if not isinstance(weights, Mapping):
+        raise AlexnetMfError(f"`weights` must be a path, or arrays by their canonical names, not {weights!r}")
     parameters.check(weights, network)
     return network, weights
 
@@ -74,11 +80,13 @@ def load(backend: str, network: Network, values: Mapping[str, NDArray[np.float32
     Raises:
         BackendUnavailable: as for `build`.
     """
+    check_type("device", device, str)
+    check_type("execution", execution, Execution)
     framework, execution = loading.load(backend, execution)
     return LoadedModel(framework, framework.build(network, values, device, execution), execution)
 
 
-def build(net: Network | str | None = None, backend: str | None = None, *, weights: Source | None = None,
+def build(net: Network | Path | str | None = None, backend: str | None = None, *, weights: Source | None = None,
           which: Which = "last", seed: int = 0, device: str = "auto",
           execution: Execution = AS_IT_COMES) -> Model[Any]:
     """Build a network natively in a framework.
@@ -100,7 +108,8 @@ def build(net: Network | str | None = None, backend: str | None = None, *, weigh
         BackendUnavailable: if the backend, device, precision or setting is missing; names the line that installs it,
             or what there is.
         ParametersError: if the weights are damaged, or another network's; names every tensor at fault.
+        AlexnetMfError: if another argument is wrong.
     """
-    name = backend or default_backend()
+    name = default_backend() if backend is None else check_choice("backend", backend, backends.BACKENDS)
     network, values = find_weights(net, weights, which=which, seed=seed)
     return load(name, network, values, device, execution).model

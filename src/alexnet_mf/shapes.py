@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from alexnet_mf import backends
+from alexnet_mf.backends import registry
 from alexnet_mf.backends.contract import NativeLayer
-from alexnet_mf.spec import arithmetic
+from alexnet_mf.checks import check_choice, check_list
+from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.weights import parameters
 
@@ -20,23 +22,29 @@ class ShapeReport:
     disagreements: list[str]
 
 
-def shapes(net: str = "alexnet", names: Sequence[str] | None = None, device: str = "auto") -> ShapeReport:
+def shapes(net: Network | Path | str = "alexnet", backends: Sequence[str] | None = None,
+           device: str = "auto") -> ShapeReport:
     """Build the network in each backend, run a batch of one through it, and compare the layers' output shapes.
 
     Args:
-        net: a network's name, or a .toml file.
-        names: backends; without them all that are installed.
+        net: a network, its name, or a .toml file.
+        backends: without them all that are installed.
         device: as for `build`.
 
     Raises:
-        BackendUnavailable: if one of them is not installed.
+        BackendUnavailable: if one of them is not installed, or lacks the device.
+        AlexnetMfError: if another argument is wrong.
     """
+    names = registry.installed() if backends is None else check_list("backends", backends)
+    for name in names:
+        check_choice("backends", name, registry.BACKENDS)
+    networks = {name: find_network(net, name) for name in names}
+    frameworks = {name: registry.load(name) for name in names}
     tables: dict[str, list[NativeLayer]] = {}
     disagreements = []
-    for name in backends.installed() if names is None else names:
-        network = find_network(net, name)
+    for name, network in networks.items():
         # The model has no name: one at a time is in memory.
-        rows = backends.load(name).build(network, parameters.initialise(network, 0), device).describe()
+        rows = frameworks[name].build(network, parameters.initialise(network, 0), device).describe()
         tables[name] = rows
         expected = [(layer, (1, *shape), arithmetic.parameter_counts(network)[layer])
                     for layer, shape in arithmetic.output_shapes(network).items()]

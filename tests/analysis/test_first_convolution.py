@@ -77,7 +77,7 @@ def test_a_network_without_a_convolution_has_no_filters(saved):
 
 
 def test_two_channels_have_no_colours(saved):
-    with pytest.raises(ParametersError, match=r"the filters of first have 2 channels; one .* in grey, three in colour"):
+    with pytest.raises(ParametersError, match=r"the filters of first have 2 channels; only 1 \(gray\) or 3 \(color\)"):
         first_convolution.read(saved(colour(2)))
 
 

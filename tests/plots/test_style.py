@@ -25,10 +25,10 @@ def test_a_picture_is_a_png():
 
 @pytest.mark.parametrize("package", ["plots", "instruments"])
 def test_instruments_and_plots_import_only_what_lies_below(package):
-    """errors, files and spec, and plots instruments."""
+    """errors, checks, files and spec, and plots instruments."""
     program = (f"import importlib, pkgutil, sys\nimport alexnet_mf.{package} as package\n"
                "for module in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):\n"
                "    importlib.import_module(module.name)\n"
                "print(sorted({name.split('.')[1] for name in sys.modules if name.startswith('alexnet_mf.')}))")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert set(eval(done.stdout)) <= {"errors", "files", "spec", "instruments", package}
+    assert set(eval(done.stdout)) <= {"errors", "checks", "files", "spec", "instruments", package}

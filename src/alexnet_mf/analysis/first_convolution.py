@@ -1,4 +1,4 @@
-"""The filters of a network's first convolution, from a run or a file of weights."""
+"""The filters of a network's first convolution, from a run or a weights file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, layers
 
 SHOWN_CHANNELS = (1, 3)
-"""A filter of one channel is shown in grey, one of three in colour."""
+"""A filter of one channel is drawn in gray, one of three in color."""
 
 
 @dataclass(frozen=True)
 class Filters:
-    """A convolution's weights, to be shown."""
+    """Weights of a convolution."""
 
     network: str
     layer: str
@@ -26,7 +26,7 @@ class Filters:
     """(filters, channels, height, width), of one channel or three."""
 
 
-def read(path: Path | str, net: Network | str | None = None) -> Filters:
+def read(path: Path | str, net: Network | Path | str | None = None) -> Filters:
     """Return the first convolution's filters.
 
     Args:
@@ -36,13 +36,13 @@ def read(path: Path | str, net: Network | str | None = None) -> Filters:
     Raises:
         ParametersError: if there is no convolution, or its filters cannot be drawn; and as `conversion.read`.
     """
-    opened = conversion.read(path, net)
-    network = opened.network
+    source = conversion.read(path, net)
+    network = source.network
     layer = next((layer for layer in network.layers if isinstance(layer, layers.Conv2d)), None)
     if layer is None:
         raise ParametersError(f"{path}: network {network.name} has no convolution, and so no filters to draw")
-    weights = opened.parameters[f"{layer.name}.weight"]
+    weights = source.parameters[f"{layer.name}.weight"]
     if weights.shape[1] not in SHOWN_CHANNELS:
-        raise ParametersError(f"{path}: the filters of {layer.name} have {weights.shape[1]} channels; one can be drawn "
-                              f"in grey, three in colour")
+        raise ParametersError(f"{path}: the filters of {layer.name} have {weights.shape[1]} channels; only 1 (gray) or "
+                              "3 (color) can be drawn")
     return Filters(network.name, layer.name, weights)

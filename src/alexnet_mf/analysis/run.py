@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from alexnet_mf import backends
 from alexnet_mf.analysis import measure as measurements
@@ -12,8 +13,10 @@ from alexnet_mf.analysis.measure import ROUNDS, SAMPLE_SECONDS, Measured, defaul
 from alexnet_mf.analysis.peak import Peak, predicted_peak
 from alexnet_mf.analysis.record import Record, make_record
 from alexnet_mf.bench.plan import ITEM_BYTES
-from alexnet_mf.errors import BenchError, OutOfMemory
+from alexnet_mf.checks import check_choice, check_integer, check_number, check_type
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, OutOfMemory
 from alexnet_mf.instruments import machine
+from alexnet_mf.models import default_backend
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.training.memory import check_fits_machine
@@ -40,37 +43,46 @@ class Analysis:
         return make_record(self.costs, self.recipe, self.peak, self.measured)
 
 
-def analyze(net: Network | str = "alexnet", backend: str | None = None, *, batch_size: int | None = None,
-            recipe: str = "quick", measure: bool = True, device: str = "auto", rounds: int = ROUNDS,
-            sample_seconds: float = SAMPLE_SECONDS, command: Sequence[str] = (),
+def analyze(net: Network | Path | str = "alexnet", backend: str | None = None, *, batch_size: int | None = None,
+            recipe: str = "quick", measure: bool = True, device: str | None = None, rounds: int | None = None,
+            sample_seconds: float | None = None, command: Sequence[str] = (),
             report_progress: Callable[[str], None] = lambda line: None,
             report_costs: Callable[[Analysis], None] = lambda analysis: None) -> Analysis:
     """Compute what a network costs in memory, multiply-accumulates and traffic, and measure how near a device comes.
 
     Args:
-        net: network, its name, or the path of a TOML file.
-        backend: what to measure; the first installed framework without it.
-        batch_size: images; the recipe's without it.
-        recipe: name of the recipe whose batch size and momentum are taken.
+        net: network, its name, or a .toml file.
+        backend: the backend to measure; without it the first framework that is installed.
+        batch_size: number of images; without it the recipe's.
+        recipe: name of the recipe that gives batch size and momentum.
         measure: False for the arithmetic alone, which needs no framework.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        rounds: samples of each time.
-        sample_seconds: shortest sample.
-        command: words for the record; the call of this function without them.
-        report_progress: takes a line on what is being done.
-        report_costs: takes what is computed, before anything is measured.
+        device: to measure, as for `build`; without it `auto`.
+        rounds: number of samples of each time; without it 6, the fewest that give an interval.
+        sample_seconds: shortest sample; without it 0.2.
+        command: words for the record; without them the call of this function.
+        report_progress: receives a line on what is being done.
+        report_costs: receives the computed costs, before anything is measured.
 
     Raises:
-        BackendUnavailable: if no framework is installed.
+        BackendUnavailable: if the backend, or any framework, is missing.
         OutOfMemory: if the batch does not fit in the machine's memory.
         BenchError: if something cannot be measured.
         AlexnetMfError: if something else cannot be done as asked.
     """
-    backend = backend or (backends.default() if measure else "torch")
-    network = find_network(net) if isinstance(net, str) else net
-    if recipe not in RECIPES:
-        raise BenchError(f"unknown recipe {recipe!r}; known: {', '.join(RECIPES)}")
-    chosen = for_network(RECIPES[recipe], network)
+    for argument, value in (("device", device), ("rounds", rounds), ("sample_seconds", sample_seconds)):
+        if value is not None and not measure:
+            raise AlexnetMfError(f"`measure=False` measures nothing: leave out `{argument}`")
+    if backend is not None:
+        check_choice("backend", backend, backends.BACKENDS)
+    if batch_size is not None:
+        check_integer("batch_size", batch_size)
+    device = "auto" if device is None else check_type("device", device, str)
+    rounds = ROUNDS if rounds is None else check_integer("rounds", rounds)
+    sample_seconds = SAMPLE_SECONDS if sample_seconds is None else \
+        check_number("sample_seconds", sample_seconds, above=True)
+    network = find_network(net)
+    chosen = for_network(RECIPES[check_choice("recipe", recipe, RECIPES)], network)
+    backend = backend or (_backend_to_measure() if measure else "torch")
     found = costs(network, batch_size or chosen.batch_size, ITEM_BYTES[default_precision(backend)],
                   chosen.sgd.momentum > 0)
     analysis = Analysis(found, chosen, predicted_peak(found))
@@ -87,3 +99,15 @@ def analyze(net: Network | str = "alexnet", backend: str | None = None, *, batch
     return Analysis(found, chosen, analysis.peak, measurements.measure(
         network, backend, device, found.batch_size, chosen.sgd.momentum, rounds=rounds, sample_seconds=sample_seconds,
         command=command or call, report_progress=report_progress))
+
+
+def _backend_to_measure() -> str:
+    """Return the first installed framework.
+
+    Raises:
+        BackendUnavailable: if none is installed; names the arithmetic as a remedy too.
+    """
+    try:
+        return default_backend()
+    except BackendUnavailable as error:
+        raise BackendUnavailable(f"{error}; `measure=False` needs none") from error

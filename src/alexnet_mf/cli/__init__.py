@@ -92,11 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.words = words
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        for name in ("json", "save_weights", "out", "plot", "markdown"):
+        for name in ("json", "save_weights", "out", "markdown"):
             destination = getattr(options, name, None)
             if destination in (None, "-") or (name == "out" and options.verb == "train"):  # there it is a folder
                 continue
-            files.check_writable(check_path(name, destination, ".png" if name == "plot" else ""))
+            files.check_writable(check_path(name, destination))
         with shown_notices(options):
             code: int = options.run(options)
         sys.stdout.flush()

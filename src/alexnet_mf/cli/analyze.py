@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
-from alexnet_mf import backends
+from alexnet_mf import api, backends
 from alexnet_mf.analysis import sentences
 from alexnet_mf.analysis.costs import Costs, LayerCost, Work
 from alexnet_mf.analysis.measure import ROUNDS, SAMPLE_SECONDS, TOLERANCE, Measured
 from alexnet_mf.analysis.peak import Peak
 from alexnet_mf.analysis.record import json_schema
 from alexnet_mf.analysis.roofline import layer_times, predictions
-from alexnet_mf.analysis.run import Analysis, analyze
+from alexnet_mf.analysis.run import Analysis
 from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_json, add_network, at_least_one, first_installed, given_flags
+from alexnet_mf.cli.arguments import add_json, add_network, at_least_one
 from alexnet_mf.cli.bench import positive
 from alexnet_mf.cli.flags import add_schema
-from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
+from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.instruments.records import plain
 from alexnet_mf.instruments.statistics import title_of_medians
 from alexnet_mf.instruments.units import (
@@ -29,39 +28,37 @@ from alexnet_mf.instruments.units import (
     seconds_text,
     three_digits,
 )
+from alexnet_mf.plots import Picture
 from alexnet_mf.training.recipe import RECIPES, Recipe
-
-ONLY_MEASURED = ("device", "rounds", "sample_seconds")
-"""Flags of what is measured."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Its flags."""
+    """Add the verb's flags."""
     add = parser.add_argument
     add("--backend", choices=list(backends.BACKENDS),
         help="what to measure (default: the first that is installed of torch, tensorflow, mxnet)")
     add_network(parser)
+    parser.set_defaults(device=None)
     add("--batch-size", type=at_least_one, metavar="N", help="images in a batch (default: the recipe's)")
     add("--recipe", choices=list(RECIPES), default="quick",
         help="whose batch size and momentum; with momentum the optimizer keeps a velocity (default: quick)")
     add("--measure", action=argparse.BooleanOptionalAction, default=True,
         help="measure ceilings, times and memory too; without it only the arithmetic, at once and without any "
              "framework (default: measure)")
-    add("--rounds", type=at_least_one, default=ROUNDS, metavar="N",
-        help=f"samples of each time; intervals take 6 (default: {ROUNDS})")
-    add("--sample-seconds", type=positive, default=SAMPLE_SECONDS, metavar="S",
-        help=f"the least length of a sample in seconds (default: {SAMPLE_SECONDS})")
-    add("--plot", metavar="FILE", help="draw the roofline as PNG; takes matplotlib")
+    add("--rounds", type=at_least_one, metavar="N",
+        help=f"number of samples of each time (default: the {ROUNDS} that an interval needs)")
+    add("--sample-seconds", type=positive, metavar="S",
+        help=f"shortest sample, in seconds (default: {SAMPLE_SECONDS} s)")
+    add("--plot", metavar="FILE", help="roofline to draw, PNG; needs matplotlib")
     add_json(parser)
     add_schema(parser, json_schema)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry it out; the exit code."""
-    drawing = importer(options) if options.plot else None
-    if not options.measure:
-        check_measures(options)
-    backend = options.backend or (backend_to_measure() if options.measure else None)
+    """Analyze, and return the exit code."""
+    if options.plot and not options.measure:
+        raise AlexnetMfError("--plot draws the roofline, and its ceilings are measured: leave out --no-measure")
+    picture = Picture(options.plot, "alexnet_mf.analysis.plot") if options.plot else None
     quiet = options.json == "-"
 
     def show(analysis: Analysis) -> None:
@@ -72,57 +69,23 @@ def run(options: argparse.Namespace) -> int:
             output.say(f"\nPredicted peak of a training step, tensors alone, as PyTorch makes and frees them: "
                        f"{bytes_text(analysis.peak.bytes)}, at {analysis.peak.moment}.")
 
-    analysis = analyze(options.net, backend, batch_size=options.batch_size, recipe=options.recipe,
-                       measure=options.measure, device=options.device, rounds=options.rounds,
-                       sample_seconds=options.sample_seconds, command=["alexnet-mf", *options.words],
-                       report_progress=show_progress, report_costs=show)
+    analysis = api.analyze(options.net, options.backend, batch_size=options.batch_size, recipe=options.recipe,
+                           measure=options.measure, device=options.device, rounds=options.rounds,
+                           sample_seconds=options.sample_seconds, command=["alexnet-mf", *options.words],
+                           report_progress=show_progress, report_costs=show)
     measured = analysis.measured
     if measured and not quiet:
         show_measured(analysis.costs, analysis.peak, measured)
-    if drawing and measured:
+    if picture and measured:
         title = f"{analysis.costs.network.name}, {measured.backend} {measured.precision} on {where(measured)}"
         seconds = {phase: estimate.median for phase, estimate in measured.seconds.items()}
-        output.write_picture(options.plot, drawing.png(analysis.costs, measured.ceilings, seconds, title))
+        picture.save(picture.module.png(analysis.costs, measured.ceilings, seconds, title))
     if options.json:
         output.write_json(options.json, plain(analysis.record()))
     if not analysis.holds:
         output.notice(f"the prediction of memory does not hold: it is off by more than {percent_text(TOLERANCE)}")
         return 1
     return 0
-
-
-def importer(options: argparse.Namespace) -> Any:
-    """What draws, checked before the work.
-
-    Raises:
-        AlexnetMfError: where there will be nothing to draw, or nothing to draw it with.
-    """
-    if not options.measure:
-        raise AlexnetMfError("--plot draws the roofline, and its ceilings are measured: leave out --no-measure")
-    return output.drawing("alexnet_mf.analysis.plot", "--plot")
-
-
-def backend_to_measure() -> str:
-    """The first that is installed.
-
-    Raises:
-        BackendUnavailable: where none is; says how to do without.
-    """
-    try:
-        return first_installed()
-    except BackendUnavailable as error:
-        raise BackendUnavailable(f"{error}; --no-measure takes none") from error
-
-
-def check_measures(options: argparse.Namespace) -> None:
-    """Refuse what only a measurement has a use for, where there is none.
-
-    Raises:
-        AlexnetMfError: names the flag.
-    """
-    for name in given_flags(add_arguments, options.words[1:]):
-        if name in ONLY_MEASURED:
-            raise AlexnetMfError(f"--no-measure measures nothing: leave out --{name.replace('_', '-')}")
 
 
 def show_progress(line: str) -> None:

@@ -14,17 +14,7 @@ from alexnet_mf.backends.execution import PRECISIONS, SPEED_SETTINGS, Execution
 from alexnet_mf.conversion import RUN_WEIGHTS
 from alexnet_mf.data import DATASETS, augmentation
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
-from alexnet_mf.models import default_backend
 from alexnet_mf.spec import zoo
-
-
-def first_installed() -> str:
-    """Return the backend for a user who names none; a notice says which.
-
-    Raises:
-        BackendUnavailable: if no framework is installed; says how to install one.
-    """
-    return default_backend()
 
 
 def add_network(parser: argparse.ArgumentParser, several: str = "", default: str | None = "alexnet",

@@ -26,6 +26,7 @@ from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.errors import BenchError
 from alexnet_mf.evaluation import check_takes_grey_images
 from alexnet_mf.instruments.records import plain
+from alexnet_mf.plots import Picture
 from alexnet_mf.spec.toml import find_network
 
 DEFAULTS = Plan(("torch",))
@@ -98,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
     """Carry it out; the exit code."""
     if options.json == "-" and options.markdown == "-":
         raise BenchError("--json - and --markdown - cannot share standard output; name a file for one of them")
-    drawing = output.drawing("alexnet_mf.bench.plot", "--plot") if options.plot else None
+    drawing = Picture(options.plot, "alexnet_mf.bench.plot") if options.plot else None
     if options.report:
         unused = [name for name in ONLY_FOR_RUNS if getattr(options, name)]
         if unused:
@@ -147,7 +148,7 @@ def show(records: list[Record], options: argparse.Namespace, drawing: Any) -> in
 
     found = report(records)
     if drawing:
-        output.write_picture(options.plot, drawing.png(found.rows))
+        drawing.save(drawing.module.png(found.rows))
     if options.markdown == "-":
         output.say(markdown(found).rstrip("\n"))
     elif options.markdown:

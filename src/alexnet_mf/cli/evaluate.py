@@ -16,6 +16,7 @@ from alexnet_mf.cli.arguments import add_json, add_weights, at_least_one, execut
 from alexnet_mf.data import DATASETS
 from alexnet_mf.errors import one_line
 from alexnet_mf.evaluation import Evaluation
+from alexnet_mf.plots import Picture
 
 MOST_CLASSES = 20
 """Largest number of classes for which the confusion matrix is a table."""
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, and return the exit code."""
-    drawing = output.drawing("alexnet_mf.plots.drawing", "--plot") if options.plot else None
+    picture = Picture(options.plot, "alexnet_mf.plots.drawing") if options.plot else None
     quiet = options.quiet or options.json == "-"
     report = api.evaluate(options.source, net=options.net, which=options.which, backend=options.backend,
                           device=options.device, execution=execution(options), data=options.data,
@@ -53,9 +54,9 @@ def run(options: argparse.Namespace) -> int:
         output.write_json(options.json, {**report.used.as_dict(), "data": report.origin,
                                          **as_json(figures, report.classes),
                                          "images_per_second": report.images_per_second})
-    if drawing:
-        output.write_picture(options.plot, drawing.png(drawing.evaluation(figures, report.test.images,
-                                                                          report.classes)))
+    if picture:
+        drawing = picture.module
+        picture.save(drawing.png(drawing.evaluation(figures, report.test.images, report.classes)))
     if options.json != "-":
         output.say(f"test loss {figures.loss:.3f}, test acc {figures.accuracy:.3f} on {figures.images:,} images, "
                    f"{report.images_per_second:.1f} images/s on {report.used.loaded.model.device}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ from rich.table import Table
 
 from alexnet_mf import files
 from alexnet_mf.backends.contract import NativeLayer
-from alexnet_mf.errors import AlexnetMfError
 
 
 def console() -> Console:
@@ -83,28 +81,10 @@ def write_json(destination: str, value: Any) -> None:
     write_text(destination, text + "\n")
 
 
-def drawing(module: str, verb: str) -> Any:
-    """Import a module that draws. Call it before the work whose result it draws.
-
-    Raises:
-        AlexnetMfError: if matplotlib is missing or broken.
-    """
-    try:
-        return importlib.import_module(module)
-    except Exception as error:  # whatever a broken installation raises
-        raise AlexnetMfError(f"{verb} needs matplotlib, which cannot be imported ({error}); pip install matplotlib, or "
-                             "install alexnet_mf[plot]") from error
-
-
-def write_picture(destination: str, content: bytes) -> None:
-    """Write a picture to a file, whole or not at all.
+def write_text(destination: str, text: str) -> None:
+    """Write text to a file, whole or not at all.
 
     Raises:
         AlexnetMfError: if the file cannot be written.
     """
-    files.write_result(destination, content)
-
-
-def write_text(destination: str, text: str) -> None:
-    """Write text to a file, as `write_picture` does."""
-    write_picture(destination, text.encode())
+    files.write_result(destination, text.encode())

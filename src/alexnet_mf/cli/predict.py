@@ -12,6 +12,7 @@ from alexnet_mf.api import PredictionReport
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json, add_weights, at_least_one, execution
 from alexnet_mf.errors import DataError, one_line
+from alexnet_mf.plots import Picture
 from alexnet_mf.predict import Prediction
 
 LARGEST_CLASSES_FILE = 1_000_000
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Predict, and return the exit code."""
-    drawing = output.drawing("alexnet_mf.plots.drawing", "--plot") if options.plot else None
+    picture = Picture(options.plot, "alexnet_mf.plots.drawing") if options.plot else None
     quiet = options.quiet or options.json == "-"
     report = api.predict(options.source, options.images, net=options.net, which=options.which, backend=options.backend,
                          device=options.device, execution=execution(options), top=options.top, limit=options.limit,
@@ -51,11 +52,12 @@ def run(options: argparse.Namespace) -> int:
         show(report.predictions, report.classes)
     if options.json:
         output.write_json(options.json, as_json(report))
-    if drawing and report.predictions:
-        output.write_picture(options.plot, drawing.png(drawing.contact_sheet(report.predictions, report.classes)))
+    if picture and report.predictions:
+        drawing = picture.module
+        picture.save(drawing.png(drawing.contact_sheet(report.predictions, report.classes)))
         if len(report.predictions) > drawing.MOST_ON_SHEET:
             output.notice(f"{options.plot}: the first {drawing.MOST_ON_SHEET} of {len(report.predictions):,} pictures")
-    elif drawing:
+    elif picture:
         output.notice(f"{options.plot}: not written, there is nothing to draw")
     return 1 if report.unreadable else 0
 

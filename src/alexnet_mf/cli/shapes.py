@@ -10,7 +10,6 @@ from alexnet_mf.backends.contract import NativeLayer
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json, add_network
 from alexnet_mf.shapes import ShapeReport
-from alexnet_mf.spec.toml import find_network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compare, and return the exit code."""
     names = backends.installed() if options.backend == "all" else [options.backend]
-    find_network(options.net, "torch")
     report = api.shapes(options.net, names, options.device)
     if options.backend == "all":
         for name, entry in backends.BACKENDS.items():

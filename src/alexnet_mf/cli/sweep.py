@@ -16,7 +16,6 @@ from alexnet_mf.cli.arguments import (
     at_least_one,
     augment,
     execution,
-    first_installed,
     given_flags,
     seed,
 )
@@ -26,6 +25,8 @@ from alexnet_mf.errors import SweepError
 from alexnet_mf.instruments.progress import Display, DownloadDisplay
 from alexnet_mf.instruments.records import plain, to_json
 from alexnet_mf.instruments.units import duration
+from alexnet_mf.models import default_backend
+from alexnet_mf.plots import Picture
 from alexnet_mf.sweep.plan import Plan, Training
 from alexnet_mf.sweep.record import Entry, Record, json_schema, load
 from alexnet_mf.sweep.report import Report, augment_text, report
@@ -121,7 +122,7 @@ def rates_by_network(given: Sequence[tuple[str, tuple[float, ...]]]) -> dict[str
 
 def run(options: argparse.Namespace) -> int:
     """Carry it out; the exit code."""
-    drawing = output.drawing("alexnet_mf.sweep.plot", "--plot") if options.plot else None
+    drawing = Picture(options.plot, "alexnet_mf.sweep.plot") if options.plot else None
     if options.json and not options.resume:
         check_new(Path(options.json))
     plan: Plan | Record = resumed(options) if options.resume else begun(options)
@@ -151,7 +152,7 @@ def run(options: argparse.Namespace) -> int:
 
 def begun(options: argparse.Namespace) -> Plan:
     """What was asked for, checked."""
-    name = options.backend or first_installed()
+    name = options.backend or default_backend()
     how = execution(options)
     augments = tuple(dict.fromkeys(options.augment or [()]))
     by_network = rates_by_network(options.lr or [])
@@ -225,7 +226,7 @@ def tell(record: Record, options: argparse.Namespace, drawing: Any) -> int:
     if drawing and not found.outcomes:
         output.notice(f"{options.plot}: not drawn: no training that counts went well")
     elif drawing:
-        output.write_picture(options.plot, drawing.png(found.outcomes))
+        drawing.save(drawing.module.png(found.outcomes))
     if options.json == "-":
         output.write_json("-", plain(record))
     else:
