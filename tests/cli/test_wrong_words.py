@@ -99,7 +99,6 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("list", "networks lenet5 --toml --json -", "--toml; --json"),
     ("list", "networks gone.toml", "gone.toml; cannot be read; `list networks NAME --toml`"),
     ("list", "backends torch", "list backends takes no name"),
-    ("list", "networks --runs x", "list networks takes no --runs"),
     ("list", "backends --toml", "list backends takes no name and no --toml"),
     ("predict", "--top 0", "--top; at least 1"),
     ("predict", "--top x", "--top; 'x'"),

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="one network only, by name or from a file (default: all)")
     parser.add_argument("--toml", action="store_true",
                         help="write that network out as TOML, to start a file of your own from: --net FILE.toml")
-    parser.add_argument("--runs", type=Path, metavar="FOLDER",
+    parser.add_argument("--runs", type=Path, default=RUNS, metavar="FOLDER",
                         help="folder of the run folders (default: runs)")
     add_json(parser)
 
@@ -30,8 +30,6 @@ def run(options: argparse.Namespace) -> int:
     """List, and return the exit code."""
     if options.what != "networks" and (options.name or options.toml):
         raise AlexnetMfError(f"list {options.what} takes no name and no --toml")
-    if options.what != "runs" and options.runs:
-        raise AlexnetMfError(f"list {options.what} takes no --runs")
     if options.toml:
         if not options.name or options.json:
             raise AlexnetMfError(f"--toml takes the name of one network ({', '.join(zoo.NETWORKS)}), and no --json")
@@ -39,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     entries = LISTS[options.what](options)
     if not entries and options.json != "-":
-        output.say(f"no runs in {options.runs or RUNS}")
+        output.say(f"no runs in {options.runs}")
     elif options.json != "-":
         columns = [column for column in entries[0] if column != PROBLEM]
         numbers = [i for i, column in enumerate(columns)
@@ -68,5 +66,5 @@ PROBLEM = "problem"
 LISTS: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
     "backends": lambda options: api.list_backends(),
     "networks": lambda options: api.list_networks(options.name),
-    "runs": lambda options: api.list_runs(options.runs or RUNS),
+    "runs": lambda options: api.list_runs(options.runs),
 }
