@@ -190,7 +190,7 @@ def test_analyze_for_real(command):
                       "--sample-seconds", "0.01")
     assert outcome.code == 0, outcome.err
     assert re.search(r"numpy float64 on .*cores\)", outcome.out)
-    assert "numpy alone" in outcome.out or "does not tell" in outcome.out
+    assert "numpy alone" in outcome.out or "does not report" in outcome.out
 
 
 def test_without_any_framework_it_says_what_there_is(command, monkeypatch):

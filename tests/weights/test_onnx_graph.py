@@ -131,5 +131,5 @@ def test_the_file_passes_the_checker_and_takes_any_batch():
 def test_weights_beyond_two_gigabytes_are_told():
     large = Network("large", (1, 1, 1), (Flatten("flatten"), Dense("fc1", units=30_000), Dense("fc2", units=30_000)))
     given = {name: np.broadcast_to(np.float32(0), shape) for name, shape in parameters.shapes(large).items()}
-    with pytest.raises(ParametersError, match=r"large: its weights take 3\.6 GB, and an ONNX file holds 2"):
+    with pytest.raises(ParametersError, match=r"large: its weights take 3\.6 GB, and an ONNX file at most 2"):
         onnx_graph.encode(large, given)

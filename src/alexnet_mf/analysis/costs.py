@@ -1,9 +1,8 @@
-"""Costs of each layer on a batch: multiply-accumulates, bytes that it holds, bytes that it moves.
+"""Costs of each layer on a batch, by arithmetic: multiply-accumulates, bytes held and bytes moved.
 
-All by arithmetic. Bytes moved are the least that any implementation moves: each operation reads its operands from
-memory once and writes its result once, an activation is part of its layer, and what stays in a cache between two
-operations is not allowed for. Operations without multiply-accumulates (pooling, normalisation, dropout) count as
-traffic alone.
+Bytes moved are the fewest that an implementation can move: each operation reads its operands from memory once and
+writes its result once, and an activation is part of its layer. Data that stays in a cache between two operations is not
+allowed for. Operations without multiply-accumulates (pooling, normalization, dropout) count as traffic alone.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ PARTS = (CONVOLUTIONS, DENSE, OTHER)
 FORWARD, WEIGHT_GRADIENT, INPUT_GRADIENT, UPDATE = "forward", "weight gradient", "input gradient", "update"
 
 INDEX_BYTES, MASK_BYTES = 8, 1
-"""What PyTorch keeps for each output of a max pooling (where its maximum was), and of a dropout (whether it stays)."""
+"""Bytes that PyTorch keeps for each output of max pooling (the position of its maximum) and dropout (the mask)."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +29,16 @@ class Work:
 
     macs: int
     traffic: int
-    """Bytes read and written, at least."""
+    """Fewest bytes read and written."""
 
     @property
     def flops(self) -> int:
-        """Two for each multiply-accumulate."""
+        """Floating-point operations, two for each multiply-accumulate."""
         return 2 * self.macs
 
     @property
     def intensity(self) -> float:
-        """Arithmetic intensity: FLOP for each byte moved; 0 where nothing is."""
+        """Arithmetic intensity, in FLOP per byte moved; 0 if nothing moves."""
         return self.flops / self.traffic if self.traffic else 0.0
 
 
@@ -52,35 +51,35 @@ class Held:
     optimizer: int
     """A velocity for each weight, with momentum."""
     activations: int
-    """The layer's outputs; none of a Flatten, which only looks at them otherwise."""
+    """The layer's outputs; 0 for Flatten, whose output is a view of its input."""
     auxiliary: int
-    """What PyTorch keeps for the backward pass beside them: positions of maxima, dropout masks, intermediate results
-    of a normalisation."""
+    """Other tensors that PyTorch keeps for the backward pass: positions of maxima, dropout masks, intermediate results
+    of a normalization."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Sum of them."""
         return self.weights + self.weight_gradients + self.optimizer + self.activations + self.auxiliary
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer on one batch, weights and biases together."""
+    """Costs of a layer on a batch, weights and biases together."""
 
     name: str
     kind: str
     part: str
     """One of PARTS."""
     output: Shape
-    """Of one image."""
+    """Output shape for one image."""
     parameters: int
     held: Held
     activation_gradients: int
-    """Bytes of the gradients in its outputs, which come and go during the backward pass."""
+    """Bytes of the gradients in its outputs, which exist for a part of the backward pass."""
     forward: Work
-    """Of inference, dropout off."""
+    """Inference, dropout off."""
     operations: dict[str, Work]
-    """Of a training step: forward, weight gradient, input gradient, update, as far as the layer has them."""
+    """A training step: forward, weight gradient, input gradient and update, if the layer has them."""
 
     @property
     def training(self) -> Work:
@@ -90,7 +89,7 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Costs:
-    """A network on a batch."""
+    """Costs of a network on a batch."""
 
     network: Network
     batch_size: int
@@ -100,12 +99,12 @@ class Costs:
 
     @property
     def pixels(self) -> int:
-        """Bytes of a batch as the network is fed it; enlarging writes them once a step."""
+        """Bytes of a batch of the network's inputs, which upsampling writes once per step."""
         return self.batch_size * arithmetic.input_values(self.network) * self.item_bytes
 
     @property
     def held(self) -> int:
-        """Bytes that training keeps from the forward to the backward pass, the batch's pixels left out."""
+        """Bytes that training keeps from the forward to the backward pass, without the batch's pixels."""
         return sum(layer.held.total for layer in self.layers)
 
     @property
@@ -115,26 +114,26 @@ class Costs:
 
     @property
     def training(self) -> Work:
-        """Costs of a training step, enlarging the batch's images left out."""
+        """Costs of a training step, without upsampling the images."""
         return total(layer.training for layer in self.layers)
 
     def part(self, name: str) -> list[LayerCost]:
-        """The layers of one of PARTS."""
+        """Return the layers of one of PARTS."""
         return [layer for layer in self.layers if layer.part == name]
 
 
 def total(works: Iterable[Work]) -> Work:
-    """Their sum."""
+    """Return the sum."""
     listed = list(works)
     return Work(sum(work.macs for work in listed), sum(work.traffic for work in listed))
 
 
 def costs(network: Network, batch_size: int, item_bytes: int = 4, momentum: bool = False) -> Costs:
-    """Every layer's cost.
+    """Return the costs of every layer.
 
     Args:
-        item_bytes: of one number: 4 in float32, 8 in float64.
-        momentum: whether the optimizer keeps a velocity for each parameter.
+        item_bytes: size of a number: 4 in float32, 8 in float64.
+        momentum: True if the optimizer keeps a velocity for each parameter.
     """
     inputs, outputs = arithmetic.input_shapes(network), arithmetic.output_shapes(network)
     first = first_learner(network)
@@ -147,7 +146,7 @@ def costs(network: Network, batch_size: int, item_bytes: int = 4, momentum: bool
 
 
 def first_learner(network: Network) -> str:
-    """The first layer with weights: the backward pass ends there."""
+    """Return the first layer with weights, where the backward pass ends."""
     return next(layer.name for layer in network.layers if isinstance(layer, (Conv2d, Dense)))
 
 
@@ -155,8 +154,8 @@ def _layer_cost(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int, it
                 backward: bool, passes_on: bool) -> LayerCost:
     """
     Args:
-        backward: whether the backward pass comes to this layer.
-        passes_on: whether it goes on below.
+        backward: True if the backward pass reaches this layer.
+        passes_on: True if it continues to the layer before.
     """
     x, y = (batch_size * math.prod(shape) * item_bytes for shape in (inputs, outputs))
     parameters = arithmetic.parameter_count(layer, inputs)
@@ -168,7 +167,7 @@ def _layer_cost(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int, it
     forward = Work(macs, 0 if viewed or isinstance(layer, Dropout) else x + weights + y)
     operations = {FORWARD: Work(macs, 0 if viewed else x + weights + y)}
     if backward and parameters:
-        derivative = y if layer.activation else 0  # type: ignore[union-attr]  # its outputs tell the activation's
+        derivative = y if layer.activation else 0  # type: ignore[union-attr]  # which follows from its outputs
         operations[WEIGHT_GRADIENT] = Work(macs, x + y + derivative + weights)
         operations[UPDATE] = Work(0, (5 if momentum else 3) * weights)  # reads and writes weight (and velocity)
     if backward and passes_on and not viewed:
@@ -191,12 +190,12 @@ def auxiliary_bytes(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int
         return INDEX_BYTES * values
     if isinstance(layer, Dropout) and layer.rate:
         return MASK_BYTES * values
-    if isinstance(layer, LocalResponseNorm):  # padded squares, what is raised to the power, and the power
+    if isinstance(layer, LocalResponseNorm):  # padded squares, the base and the power
         padded = values // inputs[0] * (inputs[0] + layer.size - 1)
         return item_bytes * (padded + 2 * values)
     return 0
 
 
 def part_of(layer: Layer) -> str:
-    """One of PARTS."""
+    """Return the layer's part, one of PARTS."""
     return CONVOLUTIONS if isinstance(layer, Conv2d) else DENSE if isinstance(layer, Dense) else OTHER

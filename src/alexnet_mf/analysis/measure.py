@@ -1,7 +1,7 @@
-"""Measured on this machine: a device's ceilings, how long a network takes, and what memory it takes.
+"""Measure a device's ceilings, and the time and memory that a network takes on it.
 
-In a process of its own, by `bench`'s worker, its timers and its method: warm-up, samples between two synchronisations,
-rounds of all phases.
+The measurement runs in a worker process of `bench`, with its timers and its method: warm-up, samples between two
+synchronizations, rounds of all phases.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from alexnet_mf.instruments.statistics import Estimate, estimate
 PHASES = ("forward", "step", "optimizer")
 """In the order in which they are prepared: the process's peak after `step` is that of inference and training."""
 ROUNDS = 6
-"""The least that an interval takes."""
+"""Fewest samples that give an interval."""
 SAMPLE_SECONDS = 0.2
 ATTEMPTS = 3
-"""To warm a phase up."""
+"""Number of attempts to warm a phase up."""
 THREADS = ("threads", "intra_op_threads", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Names under which backends' settings have how many threads compute, the one that decides first."""
+"""Names of the number of threads in backends' settings, by precedence."""
 TOLERANCE = 0.1
-"""How far the allocator's peak may be from the predicted one."""
+"""Largest relative difference between the allocator's peak and the prediction."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes."""
+    """Peak memory, in bytes; None if the system or the device does not report it."""
 
     imported: int | None
-    """That the process had held at most when it had imported the framework."""
+    """Peak of the process after importing the framework."""
     process: int | None
-    """That it had held at most after inference and training."""
+    """Peak of the process after inference and training."""
     allocator: int | None
-    """That training steps held at most by the device's allocator, workspaces apart; None where it does not tell."""
+    """Peak of the device's allocator in training steps, without workspaces."""
 
     def off(self, predicted: int) -> float | None:
-        """The allocator's peak over the predicted one, less 1; None where the allocator does not tell."""
+        """Return the relative difference between the allocator's peak and the prediction; None without a peak."""
         return None if self.allocator is None else self.allocator / predicted - 1
 
     def holds(self, predicted: int) -> bool:
@@ -55,7 +55,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Measured:
-    """All that was measured."""
+    """Measurements of a network on a device."""
 
     backend: str
     device: str
@@ -64,7 +64,7 @@ class Measured:
     versions: dict[str, str]
     settings: dict[str, Any]
     seconds: dict[str, Estimate]
-    """A call of each of PHASES and of the two ceilings."""
+    """Time of one call of each of PHASES and of the two ceilings."""
     ceilings: Ceilings
     memory: Memory
     conditions: Conditions
@@ -72,8 +72,8 @@ class Measured:
     @property
     def threads(self) -> int | None:
         """Number of CPU threads, as the backend reads it back; None if it does not report it and uses one per core."""
-        told = next((self.settings[name] for name in THREADS if self.settings.get(name)), None)
-        return int(told) if told is not None and str(told).isdecimal() else None
+        threads = str(next((self.settings[name] for name in THREADS if self.settings.get(name)), ""))
+        return int(threads) if threads.isdecimal() else None
 
 
 def default_precision(backend: str) -> str:
@@ -82,8 +82,8 @@ def default_precision(backend: str) -> str:
 
 
 def _prepare(channel: Channel, phase: str) -> dict[str, Any]:
-    """Warm a phase up. Where other programs got in the way while its calls were counted, a sample is too short to show
-    that the device is waited for: then once more."""
+    """Warm a phase up, and return its amounts of work. Try again after a failure: if other programs slowed the first
+    calls, too few calls make a sample, and it is too short to show that the backend waits for the device."""
     for _ in range(ATTEMPTS - 1):
         try:
             return channel.ask({"do": "prepare", "phase": phase})
@@ -98,16 +98,16 @@ def measure(network: spec.Network, backend: str, device: str, batch_size: int, m
             rounds: int = ROUNDS, sample_seconds: float = SAMPLE_SECONDS, seed: int = 0, command: Sequence[str] = (),
             report_progress: Callable[[str], None] = lambda line: None,
             connect: Callable[[str, tuple[str, ...]], Channel] = connect) -> Measured:
-    """Start a worker, and measure.
+    """Start a worker process, and measure.
 
     Args:
-        momentum: of the training steps.
-        command: that asked for it, to be recorded.
-        report_progress: takes a line on what is being done.
-        connect: starts a worker.
+        momentum: momentum of the training steps.
+        command: words for the record.
+        report_progress: receives a line on what is being done.
+        connect: starts a worker process.
 
     Raises:
-        BenchError: where something cannot be measured; says what, and why.
+        BenchError: if something cannot be measured; names it and the reason.
     """
     precision = default_precision(backend)
     assert precision in ITEM_BYTES
@@ -133,15 +133,15 @@ def measure(network: spec.Network, backend: str, device: str, batch_size: int, m
                 sample = channel.ask({"do": "sample", "phase": what})
                 seconds[what].append(sample["seconds"] / sample["calls"])
     except WorkerFailed as error:
-        said = str(error).removeprefix(f"backend {backend}: ")
-        raise BenchError(f"backend {backend}: {what}: {said}; the arithmetic alone needs none (`measure=False`)"
+        reason = str(error).removeprefix(f"backend {backend}: ")
+        raise BenchError(f"backend {backend}: {what}: {reason}; the arithmetic alone needs none (`measure=False`)"
                          ) from error
     finally:
         channel.close()
-    taken = {what: estimate(values) for what, values in seconds.items()}
+    times = {what: estimate(values) for what, values in seconds.items()}
     product, copy = CEILINGS
-    ceilings = Ceilings(amounts[product]["flops"] / taken[product].median, amounts[copy]["bytes"] / taken[copy].median)
+    ceilings = Ceilings(amounts[product]["flops"] / times[product].median, amounts[copy]["bytes"] / times[copy].median)
     return Measured(backend, started["device"], started["description"], precision, started["versions"],
-                    started["settings"], taken, ceilings,
+                    started["settings"], times, ceilings,
                     Memory(memory["imported_bytes"], peaks["step"], memory["step_bytes"]),
                     machine)

@@ -1,8 +1,8 @@
-"""The most memory that a training step holds, by following its tensors through it as PyTorch makes and frees them.
+"""Peak memory of a training step, predicted by following its tensors as PyTorch allocates and frees them.
 
-A step of `Trainer.step` in the eager PyTorch: the gradients of the step before are dropped; forward, which keeps what
-backward will need; backward, layer by layer from the last, which frees what a layer had kept once its gradients are
-there; update. Workspaces of libraries are left out, and so are labels and scalars.
+`Trainer.step` in eager PyTorch drops the gradients of the last step. The forward pass keeps the tensors that the
+backward pass needs. The backward pass goes from the last layer to the first, and frees a layer's tensors once its
+gradients are computed. The update follows. Workspaces of libraries, labels and scalars are left out.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from alexnet_mf.analysis.costs import Costs, LayerCost, first_learner
 from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten, Layer, LocalResponseNorm, Normalize
 
 NORMALISATION_FORWARD, NORMALISATION_BACKWARD = 2, 3
-"""Tensors of its input's size that local response normalisation holds for a moment, beside those it keeps."""
+"""Temporary tensors of local response normalization, each of its input's size, beside those it keeps."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The moment of the most memory."""
+    """Peak memory and its moment."""
 
     bytes: int
     moment: str
@@ -26,28 +26,28 @@ class Peak:
 
 
 class Tape:
-    """Bytes in use, and the most so far."""
+    """Bytes in use, and their peak so far."""
 
     def __init__(self, in_use: int) -> None:
         self.in_use = in_use
         self.peak = Peak(in_use, "the beginning")
 
     def hold(self, more: int) -> None:
-        """Make a tensor that stays."""
+        """Allocate a tensor that stays."""
         self.in_use += more
 
     def free(self, less: int) -> None:
-        """Drop one."""
+        """Free a tensor."""
         self.in_use -= less
 
-    def look(self, moment: str, for_a_moment: int = 0) -> None:
-        """Notice what is in use, with what is there just now and gone soon."""
-        if self.in_use + for_a_moment > self.peak.bytes:
-            self.peak = Peak(self.in_use + for_a_moment, moment)
+    def look(self, moment: str, temporary: int = 0) -> None:
+        """Update the peak with the bytes in use and those of temporary tensors."""
+        if self.in_use + temporary > self.peak.bytes:
+            self.peak = Peak(self.in_use + temporary, moment)
 
 
 def predicted_peak(costs: Costs) -> Peak:
-    """The most bytes of tensors that are alive at once in a training step after the first."""
+    """Return the peak memory of the tensors in a training step after the first."""
     weights = sum(layer.held.weights for layer in costs.layers)
     velocity = sum(layer.held.optimizer for layer in costs.layers)
     tape = Tape(weights + velocity + costs.pixels)
@@ -79,7 +79,7 @@ def _stays(layer: Layer, following: Layer | None) -> bool:
 
 
 def _forward(tape: Tape, layers: list[tuple[Layer, LayerCost]], stays: list[bool]) -> None:
-    before = 0  # the input of a layer, where nobody else holds it
+    before = 0  # the layer's input, if nothing else holds it
     for (layer, cost), kept in zip(layers, stays):
         output = cost.held.activations
         tape.hold(cost.held.auxiliary + output)
@@ -100,7 +100,7 @@ def _backward(tape: Tape, layers: list[tuple[Layer, LayerCost]], stays: list[boo
         layer, cost = layers[i]
         below = layers[i - 1][1].held.activations if i else 0
         if getattr(layer, "activation", None):
-            tape.look(f"the gradients of {cost.name}", gradient)  # one before, one behind the activation
+            tape.look(f"the gradients of {cost.name}", gradient)  # one before and one after the activation
             tape.free(cost.held.activations)
         passed_on = below if cost.name != first else 0
         passing = NORMALISATION_BACKWARD * gradient if isinstance(layer, LocalResponseNorm) else 0

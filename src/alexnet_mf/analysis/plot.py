@@ -1,4 +1,4 @@
-"""The roofline as a picture. Imports matplotlib, and so is imported only when there is something to draw."""
+"""The roofline as a picture. Imports matplotlib; only `plots.Picture` imports this module."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from alexnet_mf.analysis.roofline import Ceilings
 from alexnet_mf.plots import style
 
 LABEL_GAP = 0.045
-"""The least distance of two names, as a share of a panel's width: their height, as they stand upright."""
+"""Smallest distance of two names, as a share of a panel's width: their height, since they stand upright."""
 LONGEST_NAME = 24
-"""Letters; of longer ones the beginning is shown."""
+"""Largest number of letters; of longer names the beginning is shown."""
 LETTER, LEGEND = 0.016, 0.25
-"""The width of a letter and the height of the legend, as shares of a panel's height."""
+"""Width of a letter and height of the legend, as shares of a panel's height."""
 LEAST_DECADES = 1.0
 
 
-def draw(found: Costs, ceilings: Ceilings, measured: Mapping[str, float], title: str = "") -> Figure:
-    """Two panels, inference and training: the roof, each layer that computes at the rate that the roof allows it, and
-    the whole as it was measured.
+def draw(costs: Costs, ceilings: Ceilings, measured: Mapping[str, float], title: str = "") -> Figure:
+    """Draw two panels, inference and training: the roof, each layer at the rate that the roof allows, and the measured
+    rate of the whole network.
 
-    Shapes and shades of grey tell what is what, not colours; each name hangs under its point.
+    Markers and shades of gray distinguish them, not colors. A layer's name hangs under its point.
 
     Args:
         measured: seconds of `forward` and `step`.
     """
     figure = style.new_figure(11, 5)
     panels = figure.subplots(1, 2, sharey=True)
-    parts = {layer.name: layer.part for layer in found.layers}
-    drawn = (({layer.name: layer.forward for layer in found.layers}, found.forward, measured["forward"]),
-             ({layer.name: layer.training for layer in found.layers}, found.training, measured["step"]))
+    parts = {layer.name: layer.part for layer in costs.layers}
+    contents = (({layer.name: layer.forward for layer in costs.layers}, costs.forward, measured["forward"]),
+             ({layer.name: layer.training for layer in costs.layers}, costs.training, measured["step"]))
     rates: list[float] = []
-    for panel, name, (works, whole, seconds) in zip(panels, ("inference", "training step"), drawn):
+    for panel, name, (works, whole, seconds) in zip(panels, ("inference", "training step"), contents):
         computing = {layer: work for layer, work in works.items() if work.macs}
         rates += draw_panel(panel, computing, parts, ceilings, whole, whole.flops / seconds)
-        panel.set_title(f"{name}, batch {found.batch_size}", loc="left", fontsize="medium")
+        panel.set_title(f"{name}, batch {costs.batch_size}", loc="left", fontsize="medium")
         panel.set_xlabel("arithmetic intensity (FLOP/byte)")
     longest = min(LONGEST_NAME, max(map(len, parts)))
     panels[0].set_ylim(*limits(min(rates) / 1e9, max(ceilings.flops, *rates) / 1e9, 0.07 + LETTER * longest))
@@ -51,7 +51,8 @@ def draw(found: Costs, ceilings: Ceilings, measured: Mapping[str, float], title:
 
 
 def limits(lowest: float, highest: float, below: float, above: float = LEGEND) -> tuple[float, float]:
-    """The ends of a logarithmic axis with these shares of it left below the lowest point and above the highest."""
+    """Return the ends of a logarithmic axis that leaves these shares of it below the lowest and above the highest
+    point."""
     between = max(math.log10(highest / lowest), LEAST_DECADES)
     whole = between / (1 - below - above)
     return lowest / 10 ** (below * whole), lowest * 10 ** (between + above * whole)
@@ -59,13 +60,10 @@ def limits(lowest: float, highest: float, below: float, above: float = LEGEND) -
 
 def draw_panel(panel: Axes, works: Mapping[str, Work], parts: Mapping[str, str], ceilings: Ceilings, whole: Work,
                rate: float) -> list[float]:
-    """One of them.
+    """Draw a panel, and return all rates in it, in FLOP/s.
 
     Args:
-        rate: FLOP/s of the whole, as measured.
-
-    Returns:
-        all rates in it, in FLOP/s.
+        rate: measured rate of the whole network, in FLOP/s.
     """
     intensities = [work.intensity for work in (*works.values(), whole)]
     left, right = min([ceilings.ridge, *intensities]) / 3, max([ceilings.ridge, *intensities]) * 3
@@ -90,7 +88,7 @@ def draw_panel(panel: Axes, works: Mapping[str, Work], parts: Mapping[str, str],
 
 
 def draw_names(panel: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """Names along the bottom, upright, each tied to its point by a thin line, and none over another."""
+    """Write the names upright along the bottom without overlaps, each tied to its point by a thin line."""
     names = sorted(points, key=lambda name: points[name])
     to_share = panel.transAxes.inverted()
     wanted = [to_share.transform(panel.transData.transform(points[name]))[0] for name in names]
@@ -102,9 +100,9 @@ def draw_names(panel: Axes, points: Mapping[str, tuple[float, float]]) -> None:
 
 
 def spread(wanted: Sequence[float], gap: float, low: float = 0.03, high: float = 0.97) -> list[float]:
-    """Places as near as can be to the wanted ones, in their order, that lie a gap apart, from low to high.
+    """Return the places nearest to the wanted ones, in their order and between low and high, that lie a gap apart.
 
-    Those that are too close form a group about the mean of what its members wanted; groups that touch become one.
+    Places that are too close form a group about the mean of their wanted places. Groups that touch become one.
     """
     groups: list[list[float]] = []
 
@@ -120,6 +118,6 @@ def spread(wanted: Sequence[float], gap: float, low: float = 0.03, high: float =
     return [first(group) + gap * i for group in groups for i in range(len(group))]
 
 
-def png(found: Costs, ceilings: Ceilings, measured: Mapping[str, float], title: str = "") -> bytes:
+def png(costs: Costs, ceilings: Ceilings, measured: Mapping[str, float], title: str = "") -> bytes:
     """Return the picture as the content of a file."""
-    return style.png(draw(found, ceilings, measured, title))
+    return style.png(draw(costs, ceilings, measured, title))

@@ -1,4 +1,4 @@
-"""The roofline (Williams, Waterman and Patterson 2009): how fast a device can be at a given arithmetic intensity."""
+"""The roofline (Williams, Waterman and Patterson 2009): a device's highest rate at an arithmetic intensity."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Ceilings:
 
     @property
     def ridge(self) -> float:
-        """The intensity, in FLOP/byte, at which both take equally long."""
+        """Intensity, in FLOP/byte, at which computing and moving take equally long."""
         return self.flops / self.bandwidth
 
     def attainable(self, intensity: float) -> float:
-        """FLOP/s at this intensity."""
+        """Return the highest rate at an intensity, in FLOP/s."""
         return min(self.flops, intensity * self.bandwidth)
 
     def seconds(self, work: Work) -> float:
-        """At least, for something done in one go: the longer of computing and moving."""
+        """Return the shortest time of an operation: the longer of computing and moving."""
         return max(work.flops / self.flops, work.traffic / self.bandwidth)
 
     def limit(self, work: Work) -> str:
-        """Which of the two takes longer."""
+        """Return the limit that takes longer, compute or memory."""
         return COMPUTE if work.intensity >= self.ridge else MEMORY
 
 
@@ -44,21 +44,21 @@ class Times:
     forward: float
     training: float
     memory: float
-    """The part of `training` that operations limited by memory take."""
+    """Seconds of `training` in operations that memory limits."""
 
 
 def layer_times(layer: LayerCost, ceilings: Ceilings) -> Times:
-    """Return the times of a layer, its operations one after the other."""
-    taken = {name: ceilings.seconds(work) for name, work in layer.operations.items()}
-    return Times(ceilings.seconds(layer.forward), sum(taken.values()),
-                 sum(taken[name] for name, work in layer.operations.items() if ceilings.limit(work) == MEMORY))
+    """Return the times of a layer, whose operations follow each other."""
+    seconds = {name: ceilings.seconds(work) for name, work in layer.operations.items()}
+    return Times(ceilings.seconds(layer.forward), sum(seconds.values()),
+                 sum(seconds[name] for name, work in layer.operations.items() if ceilings.limit(work) == MEMORY))
 
 
 def predictions(costs: Costs, ceilings: Ceilings) -> Mapping[str, float]:
-    """Seconds of the phases that `bench` measures, by the roofline.
+    """Return the roofline's seconds for the phases that `bench` measures.
 
-    `forward` is inference on pixels that are ready, `optimizer` an update, and `step` a whole training step, which also
-    writes the enlarged pixels.
+    `forward` is inference on ready pixels, `optimizer` an update, and `step` a whole training step, which also writes
+    the upsampled pixels.
     """
     times = [layer_times(layer, ceilings) for layer in costs.layers]
     updates = [layer.operations[UPDATE] for layer in costs.layers if UPDATE in layer.operations]

@@ -83,21 +83,21 @@ def analyze(net: Network | Path | str = "alexnet", backend: str | None = None, *
     network = find_network(net)
     chosen = for_network(RECIPES[check_choice("recipe", recipe, RECIPES)], network)
     backend = backend or (_backend_to_measure() if measure else "torch")
-    found = costs(network, batch_size or chosen.batch_size, ITEM_BYTES[default_precision(backend)],
+    result = costs(network, batch_size or chosen.batch_size, ITEM_BYTES[default_precision(backend)],
                   chosen.sgd.momentum > 0)
-    analysis = Analysis(found, chosen, predicted_peak(found))
+    analysis = Analysis(result, chosen, predicted_peak(result))
     report_costs(analysis)
     if not measure:
         return analysis
     if device == "cpu" or not machine.gpus():
         try:
-            check_fits_machine(network, found.batch_size, found.item_bytes)
+            check_fits_machine(network, result.batch_size, result.item_bytes)
         except OutOfMemory as error:
             raise OutOfMemory(f"{error}; the arithmetic alone (`measure=False`) needs no memory") from error
-    call = [f"alexnet_mf.analyze({network.name!r}, {backend!r}, batch_size={found.batch_size}, recipe={recipe!r}, "
+    call = [f"alexnet_mf.analyze({network.name!r}, {backend!r}, batch_size={result.batch_size}, recipe={recipe!r}, "
             f"device={device!r}, rounds={rounds}, sample_seconds={sample_seconds})"]
-    return Analysis(found, chosen, analysis.peak, measurements.measure(
-        network, backend, device, found.batch_size, chosen.sgd.momentum, rounds=rounds, sample_seconds=sample_seconds,
+    return Analysis(result, chosen, analysis.peak, measurements.measure(
+        network, backend, device, result.batch_size, chosen.sgd.momentum, rounds=rounds, sample_seconds=sample_seconds,
         command=command or call, report_progress=report_progress))
 
 

@@ -1,11 +1,12 @@
-"""The figures in sentences: which part dominates memory, which computation, and what bandwidth means."""
+"""Conclusions in sentences: the parts that dominate memory, computation and traffic, and the limit of bandwidth."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from alexnet_mf.analysis.costs import DENSE, PARTS, Costs, LayerCost, costs
+from alexnet_mf.analysis.costs import DENSE, PARTS, Costs, LayerCost
+from alexnet_mf.analysis.costs import costs as compute_costs
 from alexnet_mf.analysis.roofline import MEMORY, Ceilings, layer_times
 from alexnet_mf.instruments.units import bytes_text, percent_text, rate_text, three_digits
 
@@ -13,19 +14,19 @@ HELD = {"weights": "weights", "weight_gradients": "their gradients", "optimizer"
         "activations": "activations", "auxiliary": "indices and masks"}
 
 
-def conclusions(found: Costs) -> list[str]:
-    """By arithmetic alone."""
-    return [memory(found), computation(found), traffic(found)]
+def conclusions(costs: Costs) -> list[str]:
+    """Return the conclusions that need no measurement."""
+    return [memory(costs), computation(costs), traffic(costs)]
 
 
-def by_part(found: Costs, amount: Callable[[LayerCost], float]) -> dict[str, float]:
-    """An amount summed over the layers of each part, the largest first."""
-    sums = {part: sum(map(amount, found.part(part))) for part in PARTS}
+def by_part(costs: Costs, amount: Callable[[LayerCost], float]) -> dict[str, float]:
+    """Return the sum of an amount over the layers of each part, the largest first."""
+    sums = {part: sum(map(amount, costs.part(part))) for part in PARTS}
     return dict(sorted(sums.items(), key=lambda pair: -pair[1]))
 
 
 def verdict(sums: Mapping[str, float]) -> str:
-    """Who dominates: has more than half."""
+    """Return the part that dominates, with more than half, and the shares of all."""
     whole = sum(sums.values())
     (first, most), *_ = sums.items()
     shares = ", ".join(f"{part} {percent_text(amount / whole)}" for part, amount in sums.items() if amount)
@@ -33,27 +34,26 @@ def verdict(sums: Mapping[str, float]) -> str:
     return f"{dominates} ({shares})"
 
 
-def memory(found: Costs) -> str:
-    """The footprint of training, what it consists of, and the batch at which convolutions and dense layers hold as
-    much."""
-    sums = by_part(found, lambda layer: layer.held.total)
+def memory(costs: Costs) -> str:
+    """Return a sentence on the memory of training, its components, and the batch from which another part dominates."""
+    sums = by_part(costs, lambda layer: layer.held.total)
     largest = next(iter(sums))
-    kinds = {name: sum(getattr(layer.held, kind) for layer in found.part(largest)) for kind, name in HELD.items()}
+    kinds = {name: sum(getattr(layer.held, kind) for layer in costs.part(largest)) for kind, name in HELD.items()}
     made_of = ", ".join(f"{name} {bytes_text(count)}" for name, count in sorted(
         kinds.items(), key=lambda pair: -pair[1]) if count)
-    weights = by_part(found, lambda layer: layer.parameters)
-    sentence = (f"Memory: a training step on {images(found.batch_size)} holds {bytes_text(found.held)}, and "
-                f"{verdict(sums)}. What {largest} hold: {made_of}. Of the parameters, {next(iter(weights))} have "
-                f"{percent_text(next(iter(weights.values())) / sum(weights.values()))}.")
-    return f"{sentence} {_crossing(found)}".rstrip()
+    weights = by_part(costs, lambda layer: layer.parameters)
+    sentence = (f"Memory: a training step on {images(costs.batch_size)} holds {bytes_text(costs.held)}; "
+                f"{verdict(sums)}. {largest.capitalize()} hold: {made_of}. Of the parameters, {next(iter(weights))} "
+                f"have {percent_text(next(iter(weights.values())) / sum(weights.values()))}.")
+    return f"{sentence} {_crossing(costs)}".rstrip()
 
 
-def _crossing(found: Costs) -> str:
-    """From which batch size on another part holds more than the dense layers: these hold weights above all, the others
-    activations, which grow with the batch."""
+def _crossing(costs: Costs) -> str:
+    """Return the batch size from which another part holds more than the dense layers, whose weights do not grow with
+    the batch, as activations do."""
     def held(batch_size: int) -> dict[str, float]:
-        again = costs(found.network, batch_size, found.item_bytes, found.momentum)
-        return by_part(again, lambda layer: layer.held.total)
+        other = compute_costs(costs.network, batch_size, costs.item_bytes, costs.momentum)
+        return by_part(other, lambda layer: layer.held.total)
     one, two = held(1), held(2)
     slopes = {part: two[part] - one[part] for part in PARTS}
     for part in (part for part in one if part != DENSE):
@@ -63,54 +63,54 @@ def _crossing(found: Costs) -> str:
     return ""
 
 
-def computation(found: Costs) -> str:
-    """Multiply-accumulates."""
-    forward = by_part(found, lambda layer: layer.forward.macs)
-    training = by_part(found, lambda layer: layer.training.macs)
-    return (f"Computation: {found.forward.macs // found.batch_size:,} multiply-accumulates an image forward, "
-            f"{found.training.macs // found.batch_size:,} in training; in training {verdict(training)}; forward "
+def computation(costs: Costs) -> str:
+    """Return a sentence on the multiply-accumulates."""
+    forward = by_part(costs, lambda layer: layer.forward.macs)
+    training = by_part(costs, lambda layer: layer.training.macs)
+    return (f"Computation: {costs.forward.macs // costs.batch_size:,} multiply-accumulates an image forward, "
+            f"{costs.training.macs // costs.batch_size:,} in training; in training {verdict(training)}; forward "
             f"{verdict(forward)}.")
 
 
-def traffic(found: Costs) -> str:
-    """Bytes moved, at this batch and at one image."""
-    single = costs(found.network, 1, found.item_bytes, found.momentum)
+def traffic(costs: Costs) -> str:
+    """Return a sentence on the bytes moved, for this batch and for one image."""
+    single = compute_costs(costs.network, 1, costs.item_bytes, costs.momentum)
     weights = sum(layer.held.weights for layer in single.part(DENSE))
-    return (f"Memory traffic: inference on {images(found.batch_size)} moves at least "
-            f"{bytes_text(found.forward.traffic)}, {verdict(by_part(found, lambda layer: layer.forward.traffic))}; "
-            f"training at least {bytes_text(found.training.traffic)}, "
-            f"{verdict(by_part(found, lambda layer: layer.training.traffic))}. On one image, reading "
+    return (f"Memory traffic: inference on {images(costs.batch_size)} moves at least "
+            f"{bytes_text(costs.forward.traffic)}, {verdict(by_part(costs, lambda layer: layer.forward.traffic))}; "
+            f"training at least {bytes_text(costs.training.traffic)}, "
+            f"{verdict(by_part(costs, lambda layer: layer.training.traffic))}. On one image, reading "
             f"the weights of {DENSE} is {percent_text(weights / single.forward.traffic)} of inference's traffic "
-            f"({three_digits(single.forward.intensity)} FLOP/byte in all){_shared(found)}.")
+            f"({three_digits(single.forward.intensity)} FLOP/byte in all){_shared(costs)}.")
 
 
-def _shared(found: Costs) -> str:
+def _shared(costs: Costs) -> str:
     """Return a sentence on the gain from a batch."""
-    return "" if found.batch_size == 1 else (f"; a batch of {found.batch_size} reads them once for all its images "
-                                             f"({three_digits(found.forward.intensity)} FLOP/byte)")
+    return "" if costs.batch_size == 1 else (f"; a batch of {costs.batch_size} reads them once for all its images "
+                                             f"({three_digits(costs.forward.intensity)} FLOP/byte)")
 
 
-def bandwidth(found: Costs, ceilings: Ceilings) -> list[str]:
+def bandwidth(costs: Costs, ceilings: Ceilings) -> list[str]:
     """Return sentences on the limits of a device."""
-    limited = [layer.name for layer in found.layers
+    limited = [layer.name for layer in costs.layers
                if layer.forward.traffic and ceilings.limit(layer.forward) == MEMORY]
-    times = {layer.name: layer_times(layer, ceilings) for layer in found.layers}
+    times = {layer.name: layer_times(layer, ceilings) for layer in costs.layers}
     whole = sum(time.training for time in times.values())
     waiting = sum(time.memory for time in times.values())
     return [f"Roofline: {rate_text(ceilings.flops, 'FLOP/s')} and {rate_text(ceilings.bandwidth, 'B/s')} meet at "
             f"{three_digits(ceilings.ridge)} FLOP/byte. Below it memory bandwidth is the limit: in inference on "
-            f"{images(found.batch_size)} of {listed(limited)}; in training for {percent_text(waiting / whole)} of the "
-            f"predicted time, in which {verdict(by_part(found, lambda layer: times[layer.name].training))}."]
+            f"{images(costs.batch_size)} of {listed(limited)}; in training for {percent_text(waiting / whole)} of the "
+            f"predicted time, in which {verdict(by_part(costs, lambda layer: times[layer.name].training))}."]
 
 
 # Figures
 
 
 def images(n: int) -> str:
-    """A batch."""
+    """Return `1 image` or `2 images`."""
     return f"{n} image{'s' * (n > 1)}"
 
 
 def listed(names: Sequence[str]) -> str:
-    """a, b and c."""
+    """Return `a, b and c`."""
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]])) or "no layer"

@@ -97,32 +97,32 @@ def show_progress(line: str) -> None:
 # Tables
 
 
-def show_costs(found: Costs, recipe: Recipe) -> None:
-    """What each layer holds, and what it does."""
-    with_momentum = "with" if found.momentum else "without"
-    title = (f"{found.network.name}, batch {found.batch_size}, {found.item_bytes} bytes a number, SGD {with_momentum} "
+def show_costs(costs: Costs, recipe: Recipe) -> None:
+    """Print each layer's memory and work."""
+    with_momentum = "with" if costs.momentum else "without"
+    title = (f"{costs.network.name}, batch {costs.batch_size}, {costs.item_bytes} bytes a number, SGD {with_momentum} "
              f"momentum (recipe {recipe.name})")
-    kept = [layer.held for layer in found.layers]
-    rows = [[layer.name, output.shape_text(layer.output), *held_cells(layer, found.held)] for layer in found.layers]
+    kept = [layer.held for layer in costs.layers]
+    rows = [[layer.name, output.shape_text(layer.output), *held_cells(layer, costs.held)] for layer in costs.layers]
     sums = [sum(getattr(held, field) for held in kept) for field in
             ("weights", "weight_gradients", "optimizer", "activations")]
-    rows.append(["total", "", f"{sum(layer.parameters for layer in found.layers):,}", *map(cell, sums),
-                 cell(sum(layer.activation_gradients for layer in found.layers)),
+    rows.append(["total", "", f"{sum(layer.parameters for layer in costs.layers):,}", *map(cell, sums),
+                 cell(sum(layer.activation_gradients for layer in costs.layers)),
                  cell(sum(held.auxiliary for held in kept)), "100 %"])
     output.table(["layer", "output", "parameters", "weights", "gradients", "optimizer", "activations", "gradients *",
                   "beside **", "share"], rows, right=range(2, 10), title=title)
     output.say("* of activations: they come and go layer by layer, and are not in the share")
     output.say("** kept for backward too: PyTorch's positions of maxima, dropout masks, parts of a normalisation\n")
-    rows = [[layer.name, *work_cells(layer.forward, found.forward), *work_cells(layer.training, found.training)]
-            for layer in found.layers]
-    rows.append(["total", *work_cells(found.forward, found.forward), *work_cells(found.training, found.training)])
+    rows = [[layer.name, *work_cells(layer.forward, costs.forward), *work_cells(layer.training, costs.training)]
+            for layer in costs.layers]
+    rows.append(["total", *work_cells(costs.forward, costs.forward), *work_cells(costs.training, costs.training)])
     output.table(["layer", "forward MAC", "share", "traffic", "share", "FLOP/byte", "training MAC", "share", "traffic",
                   "share", "FLOP/byte"], rows, right=range(1, 11),
                  title="multiply-accumulates (MAC), least memory traffic, and arithmetic intensity")
 
 
 def held_cells(layer: LayerCost, whole: int) -> list[str]:
-    """A layer's part of the first table."""
+    """Return a layer's cells of the first table."""
     held = layer.held
     return [output.count_text(layer.parameters), *map(cell, (
         held.weights, held.weight_gradients, held.optimizer, held.activations, layer.activation_gradients,
@@ -130,41 +130,41 @@ def held_cells(layer: LayerCost, whole: int) -> list[str]:
 
 
 def work_cells(work: Work, whole: Work) -> list[str]:
-    """A layer's half of the second table."""
+    """Return a layer's cells of half of the second table."""
     return [rate_text(work.macs, "").rstrip() if work.macs else "", share(work.macs, whole.macs), cell(work.traffic),
             share(work.traffic, whole.traffic), three_digits(work.intensity) if work.macs else ""]
 
 
 def cell(count: int) -> str:
-    """Bytes; nothing for none."""
+    """Return a number of bytes; nothing for 0."""
     return bytes_text(count) if count else ""
 
 
 def share(part: float, whole: float) -> str:
-    """Of the whole; nothing for none."""
+    """Return a share of the whole; nothing for 0."""
     return percent_text(part / whole) if part else ""
 
 
-def show_measured(found: Costs, peak: Peak, measured: Measured) -> None:
-    """The roofline as a table, and each prediction beside what was measured."""
+def show_measured(costs: Costs, peak: Peak, measured: Measured) -> None:
+    """Print the roofline as a table, and each prediction beside its measurement."""
     ceilings = measured.ceilings
     rows = []
-    for layer in found.layers:
+    for layer in costs.layers:
         times, training = layer_times(layer, ceilings), layer.training
         if not training.traffic:
             continue
         rows.append([layer.name, *attained(layer.forward, times.forward, measured),
                      *attained(training, times.training, measured), share(times.training, predictions(
-                         found, ceilings)["step"])])
+                         costs, ceilings)["step"])])
     output.say()
     output.table(["layer", "forward: FLOP/byte", "GFLOP/s at most", "limit", "predicted", "training: FLOP/byte",
                   "GFLOP/s at most", "limit", "predicted", "share of step"], rows, right=(1, 2, 4, 5, 6, 8, 9),
                  title=f"roofline: {rate_text(ceilings.flops, 'FLOP/s')}, {rate_text(ceilings.bandwidth, 'B/s')} "
                        f"({measured.backend} {measured.precision} on {where(measured)})")
-    for line in sentences.bandwidth(found, ceilings):
+    for line in sentences.bandwidth(costs, ceilings):
         output.say(f"\n{line}")
     output.say()
-    predicted = predictions(found, ceilings)
+    predicted = predictions(costs, ceilings)
     output.table(["on a batch", "predicted", "measured", "measured / predicted"], [
         [phase, seconds_text(expected), estimate_text(measured.seconds[phase], seconds_text),
          f"{measured.seconds[phase].median / expected:.2f}"] for phase, expected in predicted.items()], right=(1, 3),
@@ -175,13 +175,13 @@ def show_measured(found: Costs, peak: Peak, measured: Measured) -> None:
 
 
 def load(measured: Measured) -> str:
-    """What else the machine was doing, as far as it tells."""
-    found = measured.conditions.load_before
-    return f", load {found[0]:.1f}, this included" if found else ""
+    """Return the machine's load, if it reports one."""
+    averages = measured.conditions.load_before
+    return f", load {averages[0]:.1f}, this included" if averages else ""
 
 
 def attained(work: Work, seconds: float, measured: Measured) -> list[str]:
-    """Half a row of the roofline."""
+    """Return half a row of the roofline."""
     if not work.traffic:
         return ["", "", "", ""]
     attainable = measured.ceilings.attainable(work.intensity) / 1e9
@@ -190,33 +190,33 @@ def attained(work: Work, seconds: float, measured: Measured) -> list[str]:
 
 
 def memory_line(peak: Peak, measured: Measured) -> str:
-    """The predicted peak beside what was measured."""
+    """Return a line on the predicted and the measured peak memory."""
     memory = measured.memory
     off = memory.off(peak.bytes)
     if memory.allocator is not None and off is not None:
         return (f"Memory: predicted peak {bytes_text(peak.bytes)}, the allocator's, workspaces apart, "
                 f"{bytes_text(memory.allocator)}: {100 * off:+.1f} %")
     if memory.process is None or memory.imported is None:
-        return f"Memory: predicted peak {bytes_text(peak.bytes)}; this system does not tell what a process held"
+        return f"Memory: predicted peak {bytes_text(peak.bytes)}; this system does not report a process's memory"
     return (f"Memory: predicted peak {bytes_text(peak.bytes)} of tensors; the process held at most "
             f"{bytes_text(memory.process)}, of it {bytes_text(memory.imported)} with {measured.backend} alone: "
             f"{bytes_text(memory.process - memory.imported)} more")
 
 
 def where(measured: Measured) -> str:
-    """The device, as a reader knows it."""
+    """Return the device's description."""
     if measured.device == "cpu":
         return processor(measured)
     return f"{measured.device}, {measured.description}"
 
 
 def processor(measured: Measured) -> str:
-    """The processor, and how much of it computed: AMD EPYC, 1 thread on 2 cores."""
+    """Return the processor and its threads: `AMD EPYC, 1 thread on 2 cores`."""
     cores = f"{measured.conditions.usable_cores or '?'} cores"
     threads = "" if measured.threads is None else f"{measured.threads} thread{'s' * (measured.threads != 1)} on "
     return f"{measured.conditions.cpu}, {threads}{cores}"
 
 
 def counted(n: int) -> str:
-    """6 samples."""
+    """Return `6 samples`."""
     return f"{n} sample{'s' * (n != 1)}"

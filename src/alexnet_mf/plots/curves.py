@@ -1,4 +1,4 @@
-"""Training curves. Imports matplotlib, and so is imported only when there is something to draw."""
+"""Training curves. Imports matplotlib, and so is imported only to draw."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from matplotlib.ticker import MaxNLocator
 from alexnet_mf.plots import style
 
 QUANTITIES = (("train loss", "-"), ("train accuracy", "--"), ("test accuracy", ":"))
-"""What is drawn, and the dashes that tell one from the other."""
+"""Quantities to draw, and their dashes."""
 LOSS, ACCURACY = "loss (nats)", "accuracy (share of images)"
 
 
 def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """The chapter's picture for one run; several are laid over each other, loss and accuracy apart.
+    """Draw the chapter's picture for one run; several runs share two panels, for loss and accuracy.
 
-    Dashes tell the quantities apart, markers and shades of grey the runs: no colour is needed.
+    Dashes distinguish the quantities, markers and shades of gray the runs: no color is needed.
 
     Args:
         runs: the lines of metrics.jsonl, by the run's name.
@@ -48,7 +48,7 @@ def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
 
 
 def finish(panel: Axes) -> None:
-    """What all panels have."""
+    """Add axes, grid and legend to a panel."""
     panel.set_xlabel("epoch")
     panel.set_xlim(left=0)
     panel.set_ylim(bottom=0)
@@ -58,5 +58,5 @@ def finish(panel: Axes) -> None:
 
 
 def png(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
-    """The picture as a file's content."""
+    """Return the picture as the content of a file."""
     return style.png(draw(runs))

@@ -1,4 +1,4 @@
-"""Pictures of predictions and evaluations, in greys. Imports matplotlib, and so is imported only to draw."""
+"""Pictures of predictions and evaluations, in gray. Imports matplotlib, and so is imported only to draw."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ __all__ = ["contact_sheet", "evaluation", "png"]
 MOST_ON_SHEET = 60
 COLUMNS = 6
 CELL = 1.5
-"""Inches, of an image and the space beside it."""
+"""Width of an image and the space beside it, in inches."""
 IMAGE = 1.2
+"""Width of an image, in inches."""
 LINE = 0.13
-"""Inches, of a line of small text."""
+"""Height of a line of small text, in inches."""
 GAP = 0.06
-"""Inches, between an image and its text, and between that and the next."""
+"""Space between an image and its text, and between that and the next image, in inches."""
 TITLE = 0.4
 LONGEST_NAME, LONGEST_CLASS = 20, 13
 MOST_CLASSES = 20
-"""Of a confusion matrix whose names and numbers can still be read."""
+"""Largest number of classes for which names and numbers in a confusion matrix can be read."""
 
 
 class Prediction(Protocol):
@@ -73,56 +74,57 @@ class Evaluation(Protocol):
 
 
 def contact_sheet(predictions: Sequence[Prediction], names: Sequence[str]) -> Figure:
-    """The pictures as the network was fed them, each with its name and its most probable classes.
+    """Draw the network's inputs, each with its file name and its most probable classes.
 
     Args:
-        predictions: of which the first `MOST_ON_SHEET` are drawn.
-        names: of the classes.
+        predictions: the first `MOST_ON_SHEET` are drawn.
+        names: names of the classes.
     """
     shown = predictions[:MOST_ON_SHEET]
-    texts = ["\n".join([_file_name(found.name), *(f"{_cut(names[label])} {_share(probability)}" for label, probability
-                                                  in zip(found.labels, found.probabilities))]) for found in shown]
+    texts = ["\n".join([_file_name(prediction.name), *(
+        f"{_cut(names[label])} {_share(probability)}"
+        for label, probability in zip(prediction.labels, prediction.probabilities))]) for prediction in shown]
     columns = min(COLUMNS, len(shown))
     figure = new_figure(columns * CELL, _height(texts, columns), layout=None)
-    _images(figure, [found.seen for found in shown], texts, columns)
+    _images(figure, [prediction.seen for prediction in shown], texts, columns)
     return figure
 
 
-def evaluation(found: Evaluation, images: NDArray[np.uint8], names: Sequence[str]) -> Figure:
-    """The confusion matrix, and beside it the most confident mistakes.
+def evaluation(figures: Evaluation, images: NDArray[np.uint8], names: Sequence[str]) -> Figure:
+    """Draw the confusion matrix, and beside it the most confident mistakes.
 
     Args:
-        images: the data set's, (n, height, width).
-        names: of the classes.
+        images: images of the dataset, (n, height, width).
+        names: names of the classes.
     """
     texts = [f"{_cut(names[wrong.label])}\nnot {_cut(names[wrong.predicted])}\n({_share(wrong.probability)} sure)"
-             for wrong in found.mistakes]
+             for wrong in figures.mistakes]
     columns = max(3, min(COLUMNS, len(texts)))
     height = max(6.5, TITLE + _height(texts, columns))
     figure = new_figure(height + 1 + columns * CELL, height)
     grid = figure.add_gridspec(1, 2, width_ratios=[height + 1, columns * CELL])
     left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    _matrix(left.subplots(), found, names)
+    _matrix(left.subplots(), figures, names)
     right.text(0.5, 1 - TITLE / 4 / height, "most confident mistakes" if texts else "no mistakes", fontsize="medium",
                ha="center", va="top")
-    _images(right, [images[wrong.image] for wrong in found.mistakes], texts, columns, TITLE)
+    _images(right, [images[wrong.image] for wrong in figures.mistakes], texts, columns, TITLE)
     return figure
 
 
 def _cell(texts: Sequence[str]) -> float:
-    """Inches from an image to the one below."""
+    """Return the distance from an image to the one below, in inches."""
     return IMAGE + 3 * GAP + LINE * max((text.count("\n") + 1 for text in texts), default=0)
 
 
 def _height(texts: Sequence[str], columns: int) -> float:
-    """Inches, of a grid of images with these texts."""
+    """Return the height of a grid of images with these texts, in inches."""
     return -(-len(texts) // columns) * _cell(texts) + GAP
 
 
 def _images(figure: Figure | SubFigure, images: Sequence[NDArray[np.uint8]], texts: Sequence[str], columns: int,
             down: float = 0) -> None:
-    """A grid of images with a text below each, `down` inches from the top. Positions are given, not found by a layout,
-    which would make room for the widest text everywhere."""
+    """Draw a grid of images with a text below each, `down` inches from the top. The positions are fixed, since a layout
+    would make room for the widest text everywhere."""
     scale = figure.dpi_scale_trans.inverted()
     width, height = figure.bbox.transformed(scale).size
     for number, (image, text) in enumerate(zip(images, texts)):
@@ -135,12 +137,12 @@ def _images(figure: Figure | SubFigure, images: Sequence[NDArray[np.uint8]], tex
                     fontsize="x-small", linespacing=1.2, parse_math=False)
 
 
-def _matrix(panel: Axes, found: Evaluation, names: Sequence[str]) -> None:
-    """Shares of each class by grey, numbers of images in figures."""
+def _matrix(panel: Axes, figures: Evaluation, names: Sequence[str]) -> None:
+    """Draw the share of each class as a shade of gray, and the number of images in figures."""
     with np.errstate(invalid="ignore"):
-        shares = np.nan_to_num(found.confusion / found.class_images[:, np.newaxis])
+        shares = np.nan_to_num(figures.confusion / figures.class_images[:, np.newaxis])
     panel.imshow(shares, cmap="gray_r", vmin=0, vmax=1)
-    panel.set_title(f"accuracy {found.accuracy:.3f} on {found.images:,} images", fontsize="medium")
+    panel.set_title(f"accuracy {figures.accuracy:.3f} on {figures.images:,} images", fontsize="medium")
     panel.set_xlabel("taken for")
     classes = len(names)
     panel.set_ylabel("class" if classes > MOST_CLASSES else "class, and its accuracy")
@@ -151,30 +153,30 @@ def _matrix(panel: Axes, found: Evaluation, names: Sequence[str]) -> None:
         return
     short = [_cut(name) for name in names]
     panel.set_xticks(range(classes), short, rotation=45, ha="right", rotation_mode="anchor", fontsize="small")
-    accuracies = ["" if math.isnan(share) else f" {share * 100:.0f} %" for share in found.class_accuracy]
+    accuracies = ["" if math.isnan(share) else f" {share * 100:.0f} %" for share in figures.class_accuracy]
     panel.set_yticks(range(classes), [name + share for name, share in zip(short, accuracies)], fontsize="small")
     panel.set_xticks(np.arange(classes - 1) + 0.5, minor=True)
     panel.set_yticks(np.arange(classes - 1) + 0.5, minor=True)
     panel.grid(which="minor", color="0.85", linewidth=0.5)
     panel.tick_params(which="both", length=0)
-    for row, column in zip(*np.nonzero(found.confusion)):
-        panel.text(column, row, f"{found.confusion[row, column]:,}", ha="center", va="center", fontsize="small",
+    for row, column in zip(*np.nonzero(figures.confusion)):
+        panel.text(column, row, f"{figures.confusion[row, column]:,}", ha="center", va="center", fontsize="small",
                    color="white" if shares[row, column] > 0.5 else "black")
 
 
 def _share(probability: float) -> str:
-    """98 %, or as many nines as it takes not to say 100 % of what is not."""
+    """Return `98.0 %`; a probability below 1 is never `100.0 %`."""
     if probability >= 0.9995:
         return ">99.9 %"
     return f"{probability:.1%}".replace("%", " %") if probability >= 0.0005 else "<0.1 %"
 
 
 def _file_name(path: str) -> str:
-    """The end of a path, of printable characters."""
+    """Return the end of a path, in printable characters."""
     end = "".join(letter if letter.isprintable() else "?" for letter in path.rpartition("/")[2])
     return end if len(end) <= LONGEST_NAME else f"...{end[3 - LONGEST_NAME:]}"
 
 
 def _cut(name: str) -> str:
-    """The beginning of a class's name."""
+    """Return the beginning of a class's name."""
     return name if len(name) <= LONGEST_CLASS else f"{name[:LONGEST_CLASS - 2]}..."

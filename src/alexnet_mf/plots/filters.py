@@ -1,4 +1,4 @@
-"""A convolution's filters in one picture. Imports matplotlib, and so is imported only when there is one to draw."""
+"""A convolution's filters in one picture. Imports matplotlib, and so is imported only to draw."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ COLUMNS = 16
 
 
 def draw(weights: NDArray[np.float32], name: str) -> Figure:
-    """All filters at one scale: grey is 0, and what is brightest or darkest anywhere is the largest weight of all. So a
-    filter that has learned nothing stays pale, where a scale of its own would show its noise.
+    """Draw all filters at one scale: gray is 0, and the largest weight of all is the brightest or darkest pixel. So a
+    filter that has learned nothing stays pale; at a scale of its own it would show its noise.
 
     Args:
-        weights: (filters, channels, height, width), of one channel or three.
-        name: of the network and the layer.
+        weights: (filters, channels, height, width), with one channel or three.
+        name: names of the network and the layer.
     """
     largest = float(np.abs(weights).max()) or 1.0
     tiles = lay_out(weights / largest)
@@ -30,12 +30,12 @@ def draw(weights: NDArray[np.float32], name: str) -> Figure:
     figure = style.new_figure(inches + 0.8, inches * height / width + 0.9)
     panel = figure.subplots()
     if tiles.shape[2] == 1:
-        greys = matplotlib.colormaps["gray"].with_extremes(bad="white")
-        shown = panel.imshow(tiles[..., 0] * largest, cmap=greys, vmin=-largest, vmax=largest, interpolation="nearest")
+        grays = matplotlib.colormaps["gray"].with_extremes(bad="white")
+        shown = panel.imshow(tiles[..., 0] * largest, cmap=grays, vmin=-largest, vmax=largest, interpolation="nearest")
         figure.colorbar(shown, ax=panel, label="weight", shrink=0.9)
     else:
         panel.imshow(np.where(np.isnan(tiles), 1.0, (tiles + 1) / 2), interpolation="nearest")
-        panel.set_xlabel(f"red, green, blue: weights from {-largest:.3g} to {largest:.3g}, grey is 0", fontsize="small")
+        panel.set_xlabel(f"red, green, blue: weights from {-largest:.3g} to {largest:.3g}, gray is 0", fontsize="small")
     panel.set_xticks([])
     panel.set_yticks([])
     panel.spines[:].set_visible(False)
@@ -46,7 +46,7 @@ def draw(weights: NDArray[np.float32], name: str) -> Figure:
 
 
 def lay_out(weights: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Filters (n, channels, height, width) side by side, (rows, columns, channels); NaN in the gaps."""
+    """Return filters (n, channels, height, width) side by side, (rows, columns, channels), with NaN in the gaps."""
     count, channels, height, width = weights.shape
     columns = min(count, COLUMNS)
     rows = -(-count // columns)

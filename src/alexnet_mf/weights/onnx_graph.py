@@ -1,9 +1,9 @@
-"""The spec as an ONNX graph, written from the spec and from nothing else: what ONNX Runtime makes of it is a witness
-that no backend has a hand in.
+"""The network as an ONNX graph, written from the spec alone. No backend takes part, so that ONNX Runtime's result is an
+independent witness.
 
-One node a layer, under the layer's name, and one for its activation; weights are initialisers under canonical names.
-Input `pixels` (N, channels, height, width) in float32, grey levels in [0, 1]; output `logits` (N, classes); N is free.
-It is the network as it predicts, so that dropout is left out.
+Each layer is a node under its name, and its activation another. Weights are initializers under canonical names.
+The input `pixels` (N, channels, height, width) is float32 in [0, 1], the output `logits` is (N, classes); N is free.
+The graph predicts, and so has no dropout.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ from alexnet_mf.spec.layers import (
 )
 
 OPSET = 13
-"""Of 2020: every operator here has been as it is since then, and old runtimes read it."""
+"""Opset of 2020: its operators have not changed since, and old runtimes read it."""
 IR_VERSION = 7
-"""ONNX's file format of the same release."""
+"""Version of ONNX's file format in the same release."""
 LARGEST_FILE = 2**31 - 2**20
-"""Bytes that a protobuf message may have, less what is not weights."""
+"""Largest size of the weights, in bytes: a protobuf message has at most 2 GiB."""
 INPUT, OUTPUT, BATCH = "pixels", "logits", "N"
 
 OPERATORS = {"relu": "Relu", "sigmoid": "Sigmoid"}
 
 
 def encode(network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> bytes:
-    """The file, checked by ONNX's own checker and shape inference.
+    """Return the content of the file, after ONNX's own checker and shape inference.
 
     Raises:
-        ParametersError: where the weights are more than one ONNX file holds.
+        ParametersError: if the weights exceed the size of an ONNX file.
     """
     size = sum(value.nbytes for value in parameters.values())
     if size > LARGEST_FILE:
-        raise ParametersError(f"{network.name}: its weights take {size / 1e9:.1f} GB, and an ONNX file holds 2; "
-                              f"take safetensors")
+        raise ParametersError(f"{network.name}: its weights take {size / 1e9:.1f} GB, and an ONNX file at most "
+                              "2; use safetensors")
     model = build(network, parameters)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
 
 
 def build(network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
-    """The graph and its weights."""
+    """Return the graph and its weights."""
     nodes: list[onnx.NodeProto] = []
     tensors = {name: np.ascontiguousarray(value, "<f4") for name, value in parameters.items()}
     inputs = arithmetic.input_shapes(network)
@@ -82,11 +82,11 @@ def build(network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> on
 
 
 Node = tuple[onnx.NodeProto, dict[str, NDArray[np.float32]]]
-"""A node, and the constants that it brings beside the network's parameters."""
+"""A node, and its constants that are no parameters of the network."""
 
 
 def _nodes(layer: Layer, shape: Shape, source: str) -> Iterator[Node]:
-    """The nodes of one layer that takes `shape`, without the batch; the last one gives its output."""
+    """Yield the nodes of a layer. Its input has this shape, without the batch; the last node gives its output."""
     name = layer.name
     match layer:
         case Conv2d() | Dense():
@@ -129,7 +129,7 @@ def _nodes(layer: Layer, shape: Shape, source: str) -> Iterator[Node]:
 
 
 def _areas(pixels: int, size: int) -> NDArray[np.float32]:
-    """For each row of the output, what share each row of the input has in it: (size, pixels)."""
+    """Return the share of each input row in each output row, (size, pixels)."""
     shares = np.zeros((size, pixels), np.float32)
     for i in range(size):
         first, end = i * pixels // size, -(-(i + 1) * pixels // size)
