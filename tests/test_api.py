@@ -559,6 +559,7 @@ def test_filters_are_drawn_from_weights_of_any_format(run, small, source):
     (lambda: api.shapes("lenet5", ["numpy", "jax"]), "`backends` must be one of torch, .*, not 'jax'"),
     (lambda: api.plot_curves([], "a.png"), "`runs` must have at least one item"),
     (lambda: api.plot_curves("run", "a.png"), "`runs` must be a list, not 'run'"),
+    (lambda: api.plot_curves(["metrics", "metrics"], "a.png"), "`runs` must be different runs, not metrics, metrics"),
     (lambda: api.plot_curves(["run"], "a.jpg"), "`plot` must end in .png, not 'a.jpg'"),
     (lambda: api.plot_filters("run", "a"), "`plot` must end in .png, not 'a'"),
     (lambda: api.plot_filters("run", "gone/a.png"), "gone/a.png: cannot be written: no folder gone"),
@@ -576,6 +577,8 @@ def test_wrong_arguments_are_one_line_before_any_work(small, monkeypatch, call, 
     monkeypatch.setattr(models, "default_backend", lambda: "numpy")
     Path("run").mkdir()
     parameters.save(Path("run/weights.safetensors"), parameters.initialise(small, 0), {"network": spec.as_dict(small)})
+    Path("metrics").mkdir()
+    Path("metrics/metrics.jsonl").touch()
     before = sorted(Path().iterdir())
     with pytest.raises(AlexnetMfError, match=message) as caught:
         call()

@@ -112,7 +112,7 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
         which: the weights to take from a run folder: `last` or `best`.
         backend: without it the run's, the file's own, or the first that is installed.
         device, execution: as for `build`.
-        top: number of classes to return for each picture.
+        top: number of classes to return for each picture, at most all.
         limit: number of pictures to take from each folder and idx file.
         invert: the pictures are dark on light; invert them.
         classes: names of the classes; without them Fashion-MNIST's if there are ten, else numbers.
@@ -190,8 +190,7 @@ def open_model(source: Path | str, net: Network | Path | str | None = None, whic
     name = _backend_of(check_path("source", source)) if backend is None else \
         check_choice("backend", backend, backends.BACKENDS)
     weights = conversion.read(source, net, which)
-    own = FORMATS[weights.format].backend
-    name = name or (own if own in backends.FRAMEWORKS else models.default_backend())
+    name = name or FORMATS[weights.format].backend or models.default_backend()
     return UsedWeights(weights, models.load(name, weights.network, weights.parameters, device, execution))
 
 
@@ -214,6 +213,8 @@ def plot_curves(runs: Iterable[Path | str], plot: Path | str) -> None:
     names = [folder.resolve().name for folder in folders]
     labels = [str(folder) if names.count(name) > 1 else name for name, folder in zip(names, folders)]
     lines = {label: metrics.read(folder) for label, folder in zip(labels, folders)}
+    if len(lines) < len(folders):
+        raise AlexnetMfError(f"`runs` must be different runs, not {', '.join(labels)}")
     for label, entries in lines.items():
         if not entries:
             raise AlexnetMfError(f"{label}: has no metrics yet")
