@@ -112,6 +112,9 @@ def test_pictures_have_one_channel_or_three():
         preparation(network)
 
 
-def test_classes_have_names_where_they_are_known():
+def test_classes_have_names_where_they_are_known(small):
     assert class_names(ALEXNET) == FASHION_CLASSES
+    assert class_names(dataclasses.replace(small, input=(3, 28, 28)))[0] == "class 0", "ten, but in color"
+    two = (*small.layers[:-1], Dense("fc4", units=2))
+    assert class_names(dataclasses.replace(small, layers=two)) == ("class 0", "class 1")
     assert class_names(ALEXNET_OWT)[-1] == "class 999" and len(class_names(ALEXNET_OWT)) == 1000

@@ -349,14 +349,14 @@ ROWS = ["conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", 
         "drop7", "fc8"]
 
 
-def test_shapes_of_alexnet_in_numpy(command):
-    outcome = command("shapes", "--backend", "numpy")
+def test_shapes_of_one_backend(command):
+    outcome = command("shapes", "--backend", "numpy", "--net", "lenet5")
     assert (outcome.code, outcome.err) == (0, "")
     table = {line.split()[0]: line for line in outcome.lines if line}
-    assert list(table)[2:-2] == ROWS
-    assert re.fullmatch(r"conv1 +conv2d \+ relu +1x96x54x54 +11,712", table["conv1"])
-    assert re.fullmatch(r"pool5 +max_pool +1x256x5x5", table["pool5"])
-    assert re.fullmatch(r"total +46,764,746", table["total"])
+    assert list(table)[2:-2] == ["conv1", "pool1", "conv2", "pool2", "flatten", "fc3", "fc4", "fc5"]
+    assert re.fullmatch(r"conv1 +conv2d \+ sigmoid +1x6x28x28 +156", table["conv1"])
+    assert re.fullmatch(r"pool2 +avg_pool +1x16x5x5", table["pool2"])
+    assert re.fullmatch(r"total +61,706", table["total"])
     assert outcome.lines[-1] == "the arithmetic and numpy agree: shapes and parameter counts"
 
 

@@ -10,29 +10,20 @@ import functools
 from dataclasses import replace
 
 import pytest
+from sizes import narrower
 
 from alexnet_mf import backends, data
 from alexnet_mf.parity.case import Case, make_case
 from alexnet_mf.parity.referee import Referee, make_referee
 from alexnet_mf.parity.run import compare
 from alexnet_mf.parity.trace import trace
-from alexnet_mf.spec.layers import Conv2d, Dense, Layer
 from alexnet_mf.spec.zoo import ALEXNET
 
 COUNT = 48
 """Images in a case: nine batches of four, and some more to classify."""
 
 
-def narrower(layer: Layer) -> Layer:
-    """A sixteenth of the channels or units; the classes stay."""
-    if isinstance(layer, Conv2d):
-        return replace(layer, channels=layer.channels // 16)
-    if isinstance(layer, Dense) and layer != ALEXNET.layers[-1]:
-        return replace(layer, units=layer.units // 16)
-    return layer
-
-
-NARROW = replace(ALEXNET, name="narrow", input=(1, 112, 112), layers=tuple(map(narrower, ALEXNET.layers)))
+NARROW = replace(narrower(ALEXNET), name="narrow", input=(1, 112, 112))
 
 
 def question(source: data.DatasetName, seed: int) -> Case:

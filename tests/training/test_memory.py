@@ -15,7 +15,7 @@ from alexnet_mf import cli, spec
 from alexnet_mf.backends.contract import Backend, Sgd
 from alexnet_mf.data import synthetic
 from alexnet_mf.errors import OutOfMemory
-from alexnet_mf.spec import arithmetic, zoo
+from alexnet_mf.spec import arithmetic, toml, zoo
 from alexnet_mf.training import loop, memory
 from alexnet_mf.training.recipe import Recipe
 from alexnet_mf.weights import parameters
@@ -153,14 +153,16 @@ def _with(trainer: Any, step: Any) -> Any:
     return trainer
 
 
-def test_the_command_says_it_in_one_line(monkeypatch, capsys, backend_name):
-    lend(monkeypatch, 2 * 10**9)
+def test_the_command_says_it_in_one_line(monkeypatch, capsys, backend_name, small, data, tmp_path):
+    lend(monkeypatch, 4 * arithmetic.training_values(small, 32))
+    monkeypatch.setattr(synthetic, "load", lambda seed: data)
+    (tmp_path / "small.toml").write_text(toml.dump(small), encoding="utf-8")
     code = cli.main(["train", "--backend", backend_name, "--device", "cpu", "--data", "synthetic", "--batch-size",
-                     "5000", "--limit-train", "5000", "--quiet"])
+                     "64", "--net", str(tmp_path / "small.toml"), "--quiet"])
     said = capsys.readouterr()
     assert (code, said.out) == (2, "")
-    assert said.err.splitlines()[-1].startswith("alexnet-mf: error: a batch of 5000 does not fit: ")
-    assert said.err.rstrip().endswith("--batch-size 16 would" if backend_name == "numpy" else "--batch-size 128 would")
+    assert said.err.splitlines()[-1].startswith("alexnet-mf: error: a batch of 64 does not fit: ")
+    assert said.err.rstrip().endswith("--batch-size 8 would" if backend_name == "numpy" else "--batch-size 16 would")
 
 
 def test_what_a_training_step_holds_by_hand():
