@@ -165,7 +165,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, device: FakeDevice, small: spec.Networ
                                images=(steps - 1) * recipe.batch_size)
 
     monkeypatch.setattr(loop, "train", train)
-    draw = data.synthetic.load
+    draw = data.synthetic.draw
     drawn: dict[tuple[int, int, int], Any] = {}
 
     def load(seed, train, test):
@@ -173,7 +173,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, device: FakeDevice, small: spec.Networ
             drawn[seed, train, test] = draw(seed, train, test)
         return drawn[seed, train, test]
 
-    monkeypatch.setattr(data.synthetic, "load", load)
+    monkeypatch.setattr(data.synthetic, "draw", load)
     return known
 
 

@@ -45,8 +45,8 @@ def small_alexnet(small, monkeypatch):
     monkeypatch.setattr(zoo, "get_network", get_network)
     # It costs next to nothing.
     monkeypatch.setattr("alexnet_mf.training.recipe.for_network", lambda recipe, network: recipe)
-    draw = data.synthetic.load
-    monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=64, test=32))
+    draw = data.synthetic.draw
+    monkeypatch.setattr(data.synthetic, "draw", lambda seed: draw(seed, train=64, test=32))
     return network
 
 

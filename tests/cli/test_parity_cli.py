@@ -38,7 +38,7 @@ from alexnet_mf.spec import Network, toml, zoo
 from alexnet_mf.weights import parameters
 
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
-DRAWN = data.synthetic.load(0, train=1, test=12)
+DRAWN = data.synthetic.draw(0, train=1, test=12)
 PLAN = ["--data", "synthetic", "--images", "12", "--batch-size", "2", "--steps", "2"]
 
 
@@ -471,8 +471,8 @@ def small_alexnet(small, monkeypatch):
     """A small network in AlexNet's place, and a small synthetic set."""
     known = zoo.get_network
     monkeypatch.setattr(zoo, "get_network", lambda name: known(name) and small)
-    draw = data.synthetic.load
-    monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=16, test=32))
+    draw = data.synthetic.draw
+    monkeypatch.setattr(data.synthetic, "draw", lambda seed: draw(seed, train=16, test=32))
     return small
 
 

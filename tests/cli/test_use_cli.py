@@ -34,7 +34,7 @@ def trained(command, small_alexnet, monkeypatch):
 def pictures(trained):
     """Three test images as files, in `pictures`."""
     Path("pictures").mkdir()
-    images = data.synthetic.load(0).test.images[:3]
+    images = data.synthetic.draw(0).test.images[:3]
     for number, image in enumerate(images):
         Image.fromarray(image).save(f"pictures/{number}.png")
     return images
@@ -74,7 +74,7 @@ def test_the_table_the_matrix_and_the_json_agree(command, trained):
     mistakes = found["mistakes"]
     assert len(mistakes) == min(30, 32 - round(32 * found["accuracy"]))
     assert [wrong["probability"] for wrong in mistakes] == sorted(wrong["probability"] for wrong in mistakes)[::-1]
-    labels = data.synthetic.load(0).test.labels
+    labels = data.synthetic.draw(0).test.labels
     assert all(wrong["label"] == labels[wrong["image"]] != wrong["predicted"] for wrong in mistakes)
 
 
@@ -98,8 +98,8 @@ def test_the_best_weights_when_asked(command, trained, small_alexnet):
 
 
 def test_other_images_than_the_runs_are_told(command, trained, monkeypatch):
-    draw = data.synthetic.load
-    monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed + 1))
+    draw = data.synthetic.draw
+    monkeypatch.setattr(data.synthetic, "draw", lambda seed: draw(seed + 1))
     done = command("evaluate", "first", "--quiet")
     assert done.code == 0 and done.err.startswith("first: was trained on synthetic garments drawn with seed 0, and the")
 

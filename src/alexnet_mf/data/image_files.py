@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf import files
-from alexnet_mf.data import idx
 from alexnet_mf.data.preprocessing import Preparation
+from alexnet_mf.data.sources import idx
 from alexnet_mf.errors import DataError
 
 FORMATS = ("PNG", "JPEG")

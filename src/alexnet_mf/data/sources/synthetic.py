@@ -12,12 +12,15 @@ element, in float32. No sine, no exponential, no matrix product, no sum along an
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.data.images import FASHION_CLASSES, Dataset, LabelledImages
+from alexnet_mf.data.dataset import Dataset, LabelledImages
+from alexnet_mf.data.sources.fashion_mnist import FASHION_CLASSES
+from alexnet_mf.data.store import Progress
 from alexnet_mf.errors import DataError
 
 SIZE = 28
@@ -323,7 +326,18 @@ def _split(seed: int, split: int, count: int) -> LabelledImages:
     return LabelledImages(images, labels)
 
 
-def load(seed: int = 0, train: int = 12_800, test: int = 2_000) -> Dataset:
+def load(data_dir: Path | None = None, *, seed: int = 0, progress: Progress | None = None) -> Dataset:
+    """Return the synthetic set of this seed, in its usual size.
+
+    Raises:
+        DataError: if a folder is named, or the seed is negative.
+    """
+    if data_dir is not None:
+        raise DataError(f"the synthetic set is drawn, not read from {data_dir}; leave out `data` or `data_dir`")
+    return draw(seed)
+
+
+def draw(seed: int = 0, train: int = 12_800, test: int = 2_000) -> Dataset:
     """Draw the synthetic set: the same bits for the same arguments, everywhere.
 
     Classes are balanced, and training and test images differ: a stream of random numbers each.

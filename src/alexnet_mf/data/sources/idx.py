@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.data.images import LabelledImages
+from alexnet_mf.data.dataset import LabelledImages
 from alexnet_mf.errors import DataError
 
 IMAGE_SIZE = (28, 28)

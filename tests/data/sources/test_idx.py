@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_mf.data import idx
+from alexnet_mf.data.sources import idx
 from alexnet_mf.errors import DataError
 
 IMAGES = np.arange(3 * 28 * 28).reshape(3, 28, 28) % 251
