@@ -500,7 +500,7 @@ def test_evaluate_gives_the_runs_own_figures(run, capsys):
 def test_predict_names_what_it_reads_and_what_it_cannot(run, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     Image.fromarray(synthetic.draw(0).test.images[0]).save("picture.png")
-    with pytest.warns(UserWarning, match="text.png: is neither a PNG nor a JPEG picture"):
+    with pytest.warns(UserWarning, match="text.png: is neither a PNG nor a JPEG image"):
         report = api.predict("run", ["picture.png", "text.png"], top=2, progress=False)
     assert [len(answer.labels) for answer in report.predictions] == [2]
     assert [fault.name for fault in report.unreadable] == ["text.png"]

@@ -196,7 +196,7 @@ def test_a_network_in_colour_cannot_be_evaluated(command, requires):
 def test_pictures_get_classes_and_probabilities(command, trained, pictures):
     done = command("predict", "first", "pictures", "--json", "p.json", "--top", "2")
     assert done.code == 0 and done.err == "", done.err
-    assert done.lines[1].startswith("preprocessing: grey; fitted into 28x28")
+    assert done.lines[1].startswith("preprocessing: gray; resized to fit 28x28")
     assert done.lines[2].split() == ["picture", "class", "probability", "then"]
     found = json.loads(Path("p.json").read_text())
     assert found["unreadable"] == [] and found["preprocessing"] in done.lines[1]
@@ -223,7 +223,7 @@ def test_what_cannot_be_read_is_told_and_the_others_go_on(command, trained, pict
     assert [line.split()[0] for line in done.lines[3:]] == ["pictures/0.png", "pictures/2.png"]
     told = done.err.splitlines()
     assert len(told) == 4
-    assert told[0].startswith("pictures/1.png: is neither a PNG nor a JPEG picture")
+    assert told[0].startswith("pictures/1.png: is neither a PNG nor a JPEG image")
     assert told[1].startswith("empty: has no .png, .jpg or .jpeg file")
     assert told[2].startswith("bad\\nname\\x1b[2J.png: is neither")
     assert told[3] == "gone.png: cannot be read (No such file or directory)"
@@ -258,7 +258,7 @@ def test_inverting_undoes_the_inverse(command, trained, pictures):
         return [line.split(maxsplit=1)[1].split() for line in done.lines[3:]]
 
     assert answers(inverted) == answers(light) != answers(dark)
-    assert "grey, inverted;" in inverted.lines[1] and "inverted" not in dark.lines[1]
+    assert "gray, inverted;" in inverted.lines[1] and "inverted" not in dark.lines[1]
 
 
 def test_names_of_classes_from_a_file(command, trained, pictures):

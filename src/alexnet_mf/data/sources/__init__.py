@@ -1,4 +1,4 @@
-"""Where datasets come from: one module for each source, and the registry of their names.
+"""Sources of datasets: one module for each, and the registry of their names.
 
 A source is a module with a function `load` as in `Source`. A new one is one module here and one line in `SOURCES`.
 """
