@@ -32,7 +32,7 @@ def main() -> None:
     how = execution(options)
     network = find_network(options.net, "torch")
     model = backends.load("torch").build(network, parameters.initialise(network, 0), options.device, how)
-    images = synthetic.load(0, train=options.batch_size, test=1).train
+    images = synthetic.draw(0, train=options.batch_size, test=1).train
     placed, rows = model.place(images.images, images.labels), np.arange(options.batch_size)
     trainer = model.trainer(Sgd(0.01), 0)
 

@@ -41,8 +41,8 @@ FLAGS = ["--data", "synthetic", "--limit-train", "30", "--limit-test", "16", "--
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    draw = synthetic.load
-    monkeypatch.setattr(synthetic, "load", lambda seed: draw(seed, train=64, test=32))
+    draw = synthetic.draw
+    monkeypatch.setattr(synthetic, "draw", lambda seed: draw(seed, train=64, test=32))
 
 
 @pytest.fixture
@@ -408,7 +408,7 @@ def test_what_a_run_began_with_is_read_again_as_it_was_read_first(small, monkeyp
     (lambda small: alexnet_mf.train("nothing", "numpy"), AlexnetMfError, "unknown network 'nothing'"),
     (lambda small: alexnet_mf.train(small, "numpy", recipe="slow"), AlexnetMfError, "unknown recipe 'slow'; known"),
     (lambda small: alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 0}), AlexnetMfError, "at least 1, not 0"),
-    (lambda small: alexnet_mf.train(small, "numpy", data="other"), AlexnetMfError, "unknown data set 'other'"),
+    (lambda small: alexnet_mf.train(small, "numpy", data="other"), AlexnetMfError, "unknown dataset 'other'"),
     (lambda small: alexnet_mf.build(small, "numpy", weights={}), ParametersError, "missing conv1.weight"),
     (lambda small: alexnet_mf.build(small, "numpy", device="cuda"), BackendUnavailable, "no device 'cuda'"),
     (lambda small: alexnet_mf.load_run("nowhere"), RunError, "nowhere: there is no run here"),
@@ -500,8 +500,8 @@ def test_evaluate_gives_the_runs_own_figures(run, capsys):
 
 def test_predict_names_what_it_reads_and_what_it_cannot(run, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
-    Image.fromarray(synthetic.load(0).test.images[0]).save("picture.png")
-    with pytest.warns(UserWarning, match="text.png: is neither a PNG nor a JPEG picture"):
+    Image.fromarray(synthetic.draw(0).test.images[0]).save("picture.png")
+    with pytest.warns(UserWarning, match="text.png: is neither a PNG nor a JPEG image"):
         report = api.predict("run", ["picture.png", "text.png"], top=2, progress=False)
     assert [len(answer.labels) for answer in report.predictions] == [2]
     assert [fault.name for fault in report.unreadable] == ["text.png"]

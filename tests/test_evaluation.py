@@ -82,7 +82,7 @@ def test_outputs_that_are_no_numbers_are_told(small, bad):
 
 def test_the_numbers_are_the_trainings(backend, small):
     """And the referee's confusions, but for near ties."""
-    images = data.synthetic.load(0, train=1, test=600).test
+    images = data.synthetic.draw(0, train=1, test=600).test
     weights = parameters.initialise(small, 0, random_biases=True)
     model = backend.build(small, weights, "cpu")
     found = evaluate(model, images)

@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for all, so that a command finds the files of those before it; with the reader's own pictures."""
     path = tmp_path_factory.mktemp("readme")
     (path / "pictures").mkdir()
-    for number, image in enumerate(data.synthetic.load(0, train=1, test=2).test.images):
+    for number, image in enumerate(data.synthetic.draw(0, train=1, test=2).test.images):
         Image.fromarray(image).resize((100, 80)).save(path / "pictures" / f"{number}.jpg")
     return path
 

@@ -1,11 +1,11 @@
-"""Errors that a user can mend. Each message is one line that names the remedy."""
+"""Errors that a user can fix. Each message is one line that names the remedy."""
 
 LONGEST = 10_000
-"""Letters of a message; what quotes a file may be of any length."""
+"""Largest length of a message in characters; a quoted file could be of any length."""
 
 
 def one_line(text: str) -> str:
-    """Return the text as one line that a terminal can show, whatever it quotes."""
+    """Return the text as one line of printable characters."""
     short = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode()
                    for letter in short)
@@ -21,26 +21,28 @@ class AlexnetMfError(Exception):
 
 
 class Notice(UserWarning):
-    """A line that the user should see but did not ask for. Python shows it as a warning, the command line as a line on
-    standard error."""
+    """A line that the user should see but did not ask for.
+
+    Python shows it as a warning, the command line as a line on standard error.
+    """
 
     def __init__(self, message: str = ""):
         super().__init__(one_line(message))
 
 
 class SpecError(AlexnetMfError, ValueError):
-    """A layer or network whose numbers make no sense; names the layer and the numbers."""
+    """A layer or network with impossible numbers; names the layer and the numbers."""
 
     layer: int | None = None
-    """The number of the layer at fault in the description it was read from, from 1; None where that is not known."""
+    """Number, from 1, of the faulty layer in the description that was read; None if it is not known."""
 
 
 class BackendUnavailable(AlexnetMfError, ImportError):
-    """A backend or a device that is not there; names the line that installs it."""
+    """A backend or a device that is missing; names the install command."""
 
 
 class DataError(AlexnetMfError):
-    """A data set that is missing, incomplete or damaged; names the file."""
+    """A dataset that is missing, incomplete or damaged; names the file."""
 
 
 class ParametersError(AlexnetMfError, ValueError):
@@ -52,7 +54,7 @@ class TraceError(AlexnetMfError, ValueError):
 
 
 class RunError(AlexnetMfError):
-    """A run folder that cannot be written, or gone on with, as asked; names the file and the remedy."""
+    """A run folder that cannot be written or resumed as asked; names the file and the remedy."""
 
 
 class TrainingDiverged(AlexnetMfError, ArithmeticError):
@@ -62,7 +64,7 @@ class TrainingDiverged(AlexnetMfError, ArithmeticError):
 
 
 class OutputsNotFinite(AlexnetMfError, ArithmeticError):
-    """A network whose outputs are NaN or infinite, though its weights are not."""
+    """A network with finite weights that produces NaN or infinite outputs."""
 
     exit_code = 1
 
@@ -72,7 +74,7 @@ class OutOfMemory(AlexnetMfError, MemoryError):
 
 
 class BenchError(AlexnetMfError):
-    """A benchmark that cannot be run, or a record of one that cannot be read; names the remedy or the file."""
+    """A benchmark that cannot run, or a record of one that cannot be read; names the remedy or the file."""
 
 
 class SweepError(AlexnetMfError):

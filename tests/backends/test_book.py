@@ -178,7 +178,7 @@ def batch(name: str, batches: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_tab_trains(backend, book):
     """32 images, one epoch: figures that a first epoch can have."""
-    images = data.synthetic.load(0, train=32, test=16)
+    images = data.synthetic.draw(0, train=32, test=16)
     arguments = {} if backend.name == "tensorflow" else {"workers": 0}
     train_batches = book.loader(images.train.images, images.train.labels, shuffle=True, batch_size=16, **arguments)
     test_batches = book.loader(images.test.images, images.test.labels, shuffle=False, batch_size=16, **arguments)

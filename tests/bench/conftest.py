@@ -154,7 +154,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, device: FakeDevice, small: spec.Networ
     """Backends on one device, under the names of the registry; the training loop takes as long as their steps."""
     known = {name: FakeBackend(name, device) for name in backends.BACKENDS}
     monkeypatch.setattr(backends, "load", lambda name: known[name])
-    monkeypatch.setattr(zoo, "get_network", lambda name: small)
+    monkeypatch.setattr(zoo, "NETWORKS", dict.fromkeys(zoo.NETWORKS, small))
 
     def train(model, train, test, recipe, seed) -> Any:
         steps = len(train) // recipe.batch_size
@@ -165,7 +165,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, device: FakeDevice, small: spec.Networ
                                images=(steps - 1) * recipe.batch_size)
 
     monkeypatch.setattr(loop, "train", train)
-    draw = data.synthetic.load
+    draw = data.synthetic.draw
     drawn: dict[tuple[int, int, int], Any] = {}
 
     def load(seed, train, test):
@@ -173,7 +173,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, device: FakeDevice, small: spec.Networ
             drawn[seed, train, test] = draw(seed, train, test)
         return drawn[seed, train, test]
 
-    monkeypatch.setattr(data.synthetic, "load", load)
+    monkeypatch.setattr(data.synthetic, "draw", load)
     return known
 
 

@@ -129,7 +129,7 @@ def test_the_referees_phases_do_what_they_say(small, monkeypatch):
     from alexnet_mf.weights import parameters
 
     model: Any = backends.load("numpy").build(small, parameters.initialise(small, 0))
-    images = data.synthetic.load(0, train=8, test=1).train
+    images = data.synthetic.draw(0, train=8, test=1).train
     placed = model.place(images.images, images.labels)
     phases = model.phases(placed, np.array([5, 2, 7]), Sgd(0.5), 3)
     start = model.export()

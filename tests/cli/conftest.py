@@ -36,17 +36,11 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 def small_alexnet(small, monkeypatch):
     """A small network under AlexNet's name, and a small synthetic set."""
     network = dataclasses.replace(small, name="alexnet")
-    known = zoo.get_network
-
-    def get_network(name: str) -> spec.Network:
-        known(name)
-        return network
-
-    monkeypatch.setattr(zoo, "get_network", get_network)
+    monkeypatch.setitem(zoo.NETWORKS, "alexnet", network)
     # It costs next to nothing.
     monkeypatch.setattr("alexnet_mf.training.recipe.for_network", lambda recipe, network: recipe)
-    draw = data.synthetic.load
-    monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=64, test=32))
+    draw = data.synthetic.draw
+    monkeypatch.setattr(data.synthetic, "draw", lambda seed: draw(seed, train=64, test=32))
     return network
 
 

@@ -26,7 +26,7 @@ from alexnet_mf.bench import record, run
 from alexnet_mf.bench.plan import PHASES
 from alexnet_mf.cli import bench as verb
 from alexnet_mf.instruments import process
-from alexnet_mf.spec import toml, zoo
+from alexnet_mf.spec import toml
 
 QUICK = ["--backends", "numpy", "--precision", "float64", "--batch-size", "2", "--epoch-batches", "2",
          "--sample-seconds", "0.01"]
@@ -36,19 +36,6 @@ QUICK = ["--backends", "numpy", "--precision", "float64", "--batch-size", "2", "
 def command(command):
     """Run `bench` in this process."""
     return functools.partial(command, "bench")
-
-
-@pytest.fixture
-def small_alexnet(small, monkeypatch) -> spec.Network:
-    """A small network under AlexNet's name."""
-    network = dataclasses.replace(small, name="alexnet")
-    known = zoo.get_network
-
-    def get_network(name: str) -> spec.Network:
-        known(name)
-        return network
-    monkeypatch.setattr(zoo, "get_network", get_network)
-    return network
 
 
 @pytest.fixture

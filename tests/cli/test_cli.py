@@ -156,8 +156,8 @@ def test_weights_of_another_network_are_told_in_one_line(command, small_alexnet,
 @pytest.mark.parametrize("source", ["first", "first/weights.safetensors", "w.npz"])
 def test_a_training_starts_from_weights_of_any_format(command, monkeypatch, tmp_path, source):
     """The advice of a run that cannot be prolonged, for a network that is not the default."""
-    draw = data.synthetic.load
-    monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=16, test=8))
+    draw = data.synthetic.draw
+    monkeypatch.setattr(data.synthetic, "draw", lambda seed: draw(seed, train=16, test=8))
     words = [*TRAIN, "--quiet", "--epochs", "1", "--batch-size", "8"]
     assert command(*words, "--net", "lenet5", "--recipe", "quick", "--lr", "0.03", "--out", "first").code == 0
     assert command("convert", "first", "w.npz").code == 0
@@ -601,7 +601,7 @@ def test_a_folder_for_the_synthetic_set_is_an_error(command, small_alexnet, tmp_
     assert_one_line(command(*TRAIN, "--quiet", "--data-dir", str(tmp_path)), "synthetic", "--data-dir")
 
 
-def no_mirror(*arguments: Any) -> None:
+def no_mirror(*arguments: Any, **more: Any) -> None:
     raise DataError("no mirror could deliver it")
 
 

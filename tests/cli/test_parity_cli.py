@@ -38,7 +38,7 @@ from alexnet_mf.spec import Network, toml, zoo
 from alexnet_mf.weights import parameters
 
 FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
-DRAWN = data.synthetic.load(0, train=1, test=12)
+DRAWN = data.synthetic.draw(0, train=1, test=12)
 PLAN = ["--data", "synthetic", "--images", "12", "--batch-size", "2", "--steps", "2"]
 
 
@@ -211,7 +211,7 @@ def test_a_network_that_only_calls_itself_alexnet_is_told_in_one_line(command, f
     """The referee computes AlexNet, here another small network."""
     *rest, last = files.network.layers
     real = dataclasses.replace(files.network, name="alexnet", layers=(*rest, dataclasses.replace(last, units=11)))
-    monkeypatch.setattr(zoo, "get_network", lambda name: real)
+    monkeypatch.setitem(zoo.NETWORKS, "alexnet", real)
     assert command("compare", files.save(ask(real))).code == 0
     path = files.save(ask(dataclasses.replace(files.network, name="alexnet")))
     assert_one_line(command("compare", path), "numpy and torch", "layers or parameters")
@@ -223,7 +223,7 @@ def test_traces_of_several_tabs_are_compared_with_the_reference_s_tab(command, f
     padded = dataclasses.replace(files.network, layers=(dataclasses.replace(first, padding=2), *rest))
     tabs = {name: dataclasses.replace(network, name=name) for name, network in (
         ("alexnet-tab-torch", files.network), ("alexnet-tab-mxnet", padded))}
-    monkeypatch.setattr(zoo, "get_network", tabs.__getitem__)
+    monkeypatch.setattr(zoo, "NETWORKS", tabs)
     one, other = (files.save(ask(network), name) for name, network in tabs.items())
     assert command("compare", one).code == command("compare", other).code == 0
     for paths in ([one, other], [other, one]):
@@ -464,16 +464,6 @@ def test_a_place_that_cannot_be_written_is_told_before_the_comparison(command, f
 
 
 # parity trace
-
-
-@pytest.fixture
-def small_alexnet(small, monkeypatch):
-    """A small network in AlexNet's place, and a small synthetic set."""
-    known = zoo.get_network
-    monkeypatch.setattr(zoo, "get_network", lambda name: known(name) and small)
-    draw = data.synthetic.load
-    monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed, train=16, test=32))
-    return small
 
 
 def test_the_two_halves_of_every_backend(command, small_alexnet, tmp_path, backend_name):
@@ -785,8 +775,10 @@ def test_the_whole_ladder_by_other_interpreters_and_what_it_keeps(command, by, r
 def test_a_tab_that_differs_from_the_referees_is_red_and_named(command, monkeypatch, request, small):
     if "tensorflow" not in chosen(request.config):
         pytest.skip("takes tensorflow")
-    monkeypatch.setattr(zoo, "get_network", lambda name: dataclasses.replace(
-        wider(small) if name == zoo.TABS["tensorflow"].name else small, name=name))
+    tabs = {name: zoo.TABS[name].name for name in ("torch", "tensorflow")}
+    for name, tab in tabs.items():
+        network = dataclasses.replace(wider(small) if name == "tensorflow" else small, name=tab)
+        monkeypatch.setitem(zoo.NETWORKS, tab, network)
     outcome = command("--net", "alexnet-tab", "--backends", "tensorflow", *PLAN, "--device", "cpu")
     assert (outcome.code, outcome.err) == (1, "")
     assert outcome.out.splitlines()[-3:] == [

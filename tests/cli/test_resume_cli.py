@@ -327,7 +327,7 @@ def test_flags_that_agree_with_the_run_are_taken(whole, stopped, command):
 
 def test_another_spec_under_the_same_name_changes_nothing(whole, stopped, command, monkeypatch):
     """A later version of this program may have another `alexnet`: the run keeps its own."""
-    monkeypatch.setattr(zoo, "get_network", None)
+    monkeypatch.setattr(zoo, "NETWORKS", {})
     assert resume(command, stopped).code == 0
     assert figures(stopped) == whole
 

@@ -34,7 +34,7 @@ def trained(command, small_alexnet, monkeypatch):
 def pictures(trained):
     """Three test images as files, in `pictures`."""
     Path("pictures").mkdir()
-    images = data.synthetic.load(0).test.images[:3]
+    images = data.synthetic.draw(0).test.images[:3]
     for number, image in enumerate(images):
         Image.fromarray(image).save(f"pictures/{number}.png")
     return images
@@ -74,7 +74,7 @@ def test_the_table_the_matrix_and_the_json_agree(command, trained):
     mistakes = found["mistakes"]
     assert len(mistakes) == min(30, 32 - round(32 * found["accuracy"]))
     assert [wrong["probability"] for wrong in mistakes] == sorted(wrong["probability"] for wrong in mistakes)[::-1]
-    labels = data.synthetic.load(0).test.labels
+    labels = data.synthetic.draw(0).test.labels
     assert all(wrong["label"] == labels[wrong["image"]] != wrong["predicted"] for wrong in mistakes)
 
 
@@ -98,8 +98,8 @@ def test_the_best_weights_when_asked(command, trained, small_alexnet):
 
 
 def test_other_images_than_the_runs_are_told(command, trained, monkeypatch):
-    draw = data.synthetic.load
-    monkeypatch.setattr(data.synthetic, "load", lambda seed: draw(seed + 1))
+    draw = data.synthetic.draw
+    monkeypatch.setattr(data.synthetic, "draw", lambda seed: draw(seed + 1))
     done = command("evaluate", "first", "--quiet")
     assert done.code == 0 and done.err.startswith("first: was trained on synthetic garments drawn with seed 0, and the")
 
@@ -196,7 +196,7 @@ def test_a_network_in_colour_cannot_be_evaluated(command, requires):
 def test_pictures_get_classes_and_probabilities(command, trained, pictures):
     done = command("predict", "first", "pictures", "--json", "p.json", "--top", "2")
     assert done.code == 0 and done.err == "", done.err
-    assert done.lines[1].startswith("preprocessing: grey; fitted into 28x28")
+    assert done.lines[1].startswith("preprocessing: gray; resized to fit 28x28")
     assert done.lines[2].split() == ["picture", "class", "probability", "then"]
     found = json.loads(Path("p.json").read_text())
     assert found["unreadable"] == [] and found["preprocessing"] in done.lines[1]
@@ -223,7 +223,7 @@ def test_what_cannot_be_read_is_told_and_the_others_go_on(command, trained, pict
     assert [line.split()[0] for line in done.lines[3:]] == ["pictures/0.png", "pictures/2.png"]
     told = done.err.splitlines()
     assert len(told) == 4
-    assert told[0].startswith("pictures/1.png: is neither a PNG nor a JPEG picture")
+    assert told[0].startswith("pictures/1.png: is neither a PNG nor a JPEG image")
     assert told[1].startswith("empty: has no .png, .jpg or .jpeg file")
     assert told[2].startswith("bad\\nname\\x1b[2J.png: is neither")
     assert told[3] == "gone.png: cannot be read (No such file or directory)"
@@ -258,7 +258,7 @@ def test_inverting_undoes_the_inverse(command, trained, pictures):
         return [line.split(maxsplit=1)[1].split() for line in done.lines[3:]]
 
     assert answers(inverted) == answers(light) != answers(dark)
-    assert "grey, inverted;" in inverted.lines[1] and "inverted" not in dark.lines[1]
+    assert "gray, inverted;" in inverted.lines[1] and "inverted" not in dark.lines[1]
 
 
 def test_names_of_classes_from_a_file(command, trained, pictures):

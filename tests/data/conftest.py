@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_mf.data import LabelledImages, fashion_mnist
+from alexnet_mf.data import LabelledImages, fashion_mnist, store
 
 COUNTS = {"train": 30, "t10k": 20}
 
@@ -116,10 +116,10 @@ def mirrors(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyP
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     """An empty cache of the test's own, no folder named by the environment, and no server but ours."""
     path = tmp_path / "cache" / "fashion-mnist"
-    monkeypatch.setattr(fashion_mnist, "cache_folder", lambda: path)
+    monkeypatch.setattr(store, "cache_folder", lambda name: path)
     if "mirrors" not in request.fixturenames:
         monkeypatch.setattr(fashion_mnist, "MIRRORS", ("http://127.0.0.1:9/a/", "http://127.0.0.1:9/b/"))  # discard
-    monkeypatch.delenv(fashion_mnist.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.delenv(store.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     return path

@@ -116,7 +116,8 @@ def test_a_network_that_normalizes_by_itself_takes_colours_as_they_are(tmp_path)
 
 
 def test_the_description_says_what_is_done():
-    assert Preparation(28, 28, invert=True).describe().startswith("grey, inverted; fitted into 28x28, centred on black")
+    description = Preparation(28, 28, invert=True).describe()
+    assert description.startswith("gray, inverted; resized to fit 28x28, centered on black")
     assert "ImageNet's mean" in Preparation(224, 224, color=True, levels=False).describe()
 
 
@@ -153,9 +154,9 @@ def jpeg_bomb() -> bytes:
 
 
 FAULTS = {
-    "text": (b"this is not a picture", "neither a PNG nor a JPEG picture, whatever its name"),
+    "text": (b"this is not a picture", "neither a PNG nor a JPEG image, whatever its name"),
     "empty": (b"", "is empty"),
-    "gif": (gif(), "neither a PNG nor a JPEG picture"),
+    "gif": (gif(), "neither a PNG nor a JPEG image"),
     "cut png": (png(28, 28, zlib.compress(bytes(28) + GARMENT.tobytes()))[:400], "is damaged"),
     "cut jpeg": (jpeg()[:600], "is damaged"),
     "pixels are missing": (png(28, 28, zlib.compress(bytes(100))), "is damaged"),

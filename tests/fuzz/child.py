@@ -21,8 +21,9 @@ from alexnet_mf import backends, cli, conversion, data
 from alexnet_mf.bench import record as bench_record
 from alexnet_mf.bench.report import markdown, report
 from alexnet_mf.cli import predict
-from alexnet_mf.data import idx, image_files
+from alexnet_mf.data import image_files
 from alexnet_mf.data.preprocessing import Preparation
+from alexnet_mf.data.sources import idx
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.parity import trace
 from alexnet_mf.plots import curves
@@ -160,7 +161,7 @@ def main() -> None:
         backends.load(name)
     sweep_run.Sweep = functools.partial(sweep_run.Sweep, connect=no_training)
     run._carry_out = end_here
-    data.synthetic.load = functools.cache(functools.partial(data.synthetic.load, train=40, test=10))
+    data.synthetic.draw = functools.cache(functools.partial(data.synthetic.draw, train=40, test=10))
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmSize:"):
             most = int(line.split()[1]) * 1024 + BOUND

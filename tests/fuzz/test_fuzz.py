@@ -121,7 +121,7 @@ def idx(values: np.ndarray) -> bytes:
 
 def swept(network: spec.Network) -> dict[str, Any]:
     """The record of a sweep that chose a learning rate, complete."""
-    images = data.synthetic.load(0, train=40, test=10)
+    images = data.synthetic.draw(0, train=40, test=10)
     plan = Plan("numpy", ("tiny",), seeds=(0, 1), learning_rates=(0.1, 0.5), held_out=10, epochs=2)
     record = begin(plan, {"tiny": network}, Data(name="synthetic", origin=images.origin,
                                                         sha256=images.digest()))
@@ -139,7 +139,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (folder / "tiny.toml").write_text(dump(network))
     net = ["--net", str(folder / "tiny.toml"), "--backend", "numpy", "--data", "synthetic"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data.synthetic, "load", partial(data.synthetic.load, train=40, test=10))
+        patch.setattr(data.synthetic, "draw", partial(data.synthetic.draw, train=40, test=10))
         assert cli.main(["train", *net, "--momentum", "0.9", "--batch-size", "8", "--epochs", "2", "--quiet", "--out",
                          str(folder / "run")]) == 0
         assert cli.main(["parity", "trace", *net, "--batch-size", "1", "--steps", "1", "--images", "4", "--out",

@@ -109,7 +109,7 @@ def question(network: str, seed: int = 0) -> Case:
     """The case of one of the networks."""
     if network != "plain":
         return random_case(NETWORKS[network], seed, 40)
-    images = data.synthetic.load(seed, train=1, test=48).test
+    images = data.synthetic.draw(seed, train=1, test=48).test
     return Case(NETWORKS[network], seed, images.images, images.labels, "synthetic")
 
 

@@ -40,7 +40,7 @@ PARAMETERS = list(parameters.shapes(NETWORK))
 def ask(network: Network = NETWORK, name: str = "torch", continue_from: Any = None, **options: Any) -> Trace:
     """The answers of a backend that is right."""
     numpy: Any = backends.load("numpy")
-    images = data.synthetic.load(0, train=1, test=24).test
+    images = data.synthetic.draw(0, train=1, test=24).test
     case = Case(network, **{"seed": 0, "inputs": images.images, "labels": images.labels, "origin": "synthetic",
                             "batch": 4, "steps": 3, "continued": 2, **options})
     answer = trace(numpy, case, continue_from=continue_from,

@@ -29,7 +29,7 @@ NARROW = replace(narrower(ALEXNET), name="narrow", input=(1, 112, 112))
 def question(source: data.DatasetName, seed: int) -> Case:
     """Test images, others for each seed."""
     if source == "synthetic":  # drawn here, because `make_case` would draw the whole set
-        drawn = data.synthetic.load(seed, train=1, test=COUNT).test
+        drawn = data.synthetic.draw(seed, train=1, test=COUNT).test
         return Case(NARROW, seed, drawn.images, drawn.labels, source)
     return make_case(NARROW, seed, source, count=COUNT)[0]
 

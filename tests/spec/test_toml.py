@@ -69,8 +69,7 @@ def test_a_file_is_the_network_that_it_says(write):
         Flatten("flatten"), Dense("fc2", units=10)), learning_rate=1.0)
 
 
-@pytest.mark.parametrize("network", [*map(zoo.get_network, zoo.NETWORKS)],
-                         ids=lambda network: network.source)
+@pytest.mark.parametrize("network", zoo.NETWORKS.values(), ids=lambda network: network.source)
 def test_what_is_written_can_be_read(write, network):
     again = toml.load(write(toml.dump(network)))
     assert again == dataclasses.replace(network, name=f"my-{network.name}")

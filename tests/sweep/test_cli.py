@@ -23,7 +23,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     """Run a command in this process, its trainings played."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "Sweep", functools.partial(Sweep, connect=played.connect))
-    monkeypatch.setattr(data.synthetic, "load", lambda seed, draw=data.synthetic.load: draw(seed, train=20, test=10))
+    monkeypatch.setattr(data.synthetic, "draw", lambda seed, draw=data.synthetic.draw: draw(seed, train=20, test=10))
     monkeypatch.setattr(data.Dataset, "digest", lambda self: "0" * 64)
 
     def call(*words: str) -> tuple[int, str, str]:

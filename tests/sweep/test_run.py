@@ -204,7 +204,7 @@ def test_a_plan_comes_back_from_json():
 def called(monkeypatch, played):
     """`sweep`, its trainings played, on small images."""
     monkeypatch.setattr(Sweep.__init__, "__defaults__", (*Sweep.__init__.__defaults__[:-1], played.connect))
-    monkeypatch.setattr(data.synthetic, "load", lambda seed, draw=data.synthetic.load: draw(seed, train=20, test=10))
+    monkeypatch.setattr(data.synthetic, "draw", lambda seed, draw=data.synthetic.draw: draw(seed, train=20, test=10))
     monkeypatch.setattr(data.Dataset, "digest", lambda self: DATA.sha256)
     return functools.partial(run.sweep, data_name="synthetic")
 

@@ -35,7 +35,7 @@ def worker() -> Worker:
 
 def test_it_trains_as_the_loop_does(worker, small):
     answer = worker.handle(command(small))
-    images = data.synthetic.load(0)
+    images = data.synthetic.draw(0)
     model = backends.load("numpy").build(small, parameters.initialise(small, 3))
     expected = loop.train(model, images.train, images.test, RECIPE, 3)
     assert answer["epochs"] == [dataclasses.asdict(epoch) for epoch in expected.epochs]
@@ -52,7 +52,7 @@ def test_it_trains_in_every_backend(worker, small, backend_name):
 
 
 def test_images_held_out_are_tested_on_and_not_trained_on(worker, small):
-    images = data.synthetic.load(0)
+    images = data.synthetic.draw(0)
     count = len(images.train)
     seen, tested = split(images, 30)
     assert (len(seen), len(tested)) == (count - 30, 30)

@@ -531,7 +531,7 @@ def test_the_book_s_recipe_is_the_book_s():
 
 @pytest.fixture(scope="module")
 def garments() -> data.Dataset:
-    return data.synthetic.load(0, train=3000, test=500)
+    return data.synthetic.draw(0, train=3000, test=500)
 
 
 def learn(backend, network, garments, epochs: int, train_images: int, seed: int) -> loop.Result:

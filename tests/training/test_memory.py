@@ -32,7 +32,7 @@ def model(backend: Backend, small: spec.Network) -> Any:
 
 @pytest.fixture
 def data() -> Any:
-    return synthetic.load(0, train=64, test=4)
+    return synthetic.draw(0, train=64, test=4)
 
 
 def lend(monkeypatch: pytest.MonkeyPatch, count: int | None) -> None:

@@ -1,4 +1,4 @@
-"""The networks in each framework: `registry` finds a backend by its name, `contract` says what every backend can do."""
+"""The networks in each framework: `registry` finds a backend by its name, `contract` defines its functions."""
 
 from alexnet_mf.backends.registry import (
     BACKENDS,

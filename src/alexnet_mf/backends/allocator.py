@@ -19,11 +19,11 @@ LARGE_BYTES = 2**23
 def keep_large_blocks() -> bool:
     """Let this process keep the large blocks that it frees, for the next step of the training.
 
-    glibc hands a block of more than 32 MB back to the kernel as soon as it is freed, and the next one is fresh memory,
-    which costs a page fault every 4 kB. The setting is the process's, and stays.
+    glibc returns a block of more than 32 MB to the kernel as soon as it is freed. The next one is fresh memory, which
+    costs a page fault every 4 kB. The setting holds for the rest of the process.
 
     Returns:
-        Whether there is a glibc here that took it.
+        True if this process uses glibc and accepted the setting.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""What a backend can do beyond the contract: be measured by `bench`, and read and write its framework's weights files.
+"""Capabilities of a backend beyond the contract: measurement by `bench`, and its framework's own weights files.
 
 A backend declares a capability by inheriting from it. The verb that needs one asks for it with the functions below.
 """

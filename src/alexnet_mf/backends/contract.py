@@ -1,9 +1,9 @@
-"""The contract of a backend: all that shared code knows of a framework.
+"""The contract of a backend, the only part of a framework that shared code sees.
 
 A `Backend` builds a `Model`: one network, built natively, on one device. Everything crosses this border as NumPy arrays
-in canonical layout (NCHW activations, OIHW weights); native layouts stay behind it. Shared code computes numbers; a
-backend allocates and runs. Another framework is one folder with these two classes and one line in the registry.
-`capabilities.py` declares what only some verbs need.
+in canonical layout (NCHW activations, OIHW weights); native layouts stay inside the backend. Shared code computes
+numbers; a backend allocates and runs. Another framework is one folder with these two classes and one line in the
+registry. `capabilities.py` declares what only some verbs need.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def load(name: str, execution: Execution = AS_IT_COMES) -> tuple[Backend, Execut
     """Import a backend, and return it with the execution that it will have in this process.
 
     Raises:
-        BackendUnavailable: as `backends.load`; for an unknown speed setting; and for one that was fixed otherwise when
+        BackendUnavailable: as `backends.load`; if a speed setting is unknown; or if one was fixed to another value when
             the framework was imported.
     """
     speed = execution.speed

@@ -153,7 +153,7 @@ def inputs(network: spec.Network, seed: int, images: int) -> Dataset:
     try:
         upsampling_factor(FASHION_SHAPE, network)
         if network.classes >= len(FASHION_CLASSES):
-            return synthetic.load(seed, train=images, test=1)
+            return synthetic.draw(seed, train=images, test=1)
     except DataError:
         pass
     drawn = np.random.default_rng(seed).random((images, *network.input), np.float32)

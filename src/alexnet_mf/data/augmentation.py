@@ -1,19 +1,19 @@
-"""Augmentation: training images that are a little different each time. Here are the names and the random draws.
+"""Augmentation: small random changes of the training images. This module holds the names and the random draws.
 
-The chapter says: "flipping, clipping, and color changes" (section 8.1.2.3). `flip` mirrors left and right, for one
-image in two. `crop` moves the image: zeros are added on each side, a 14th of its height and width, and a piece of the
-image's own size is cut out at random. That is the paper's freedom, 224x224 out of 256x256 (Krizhevsky et al. 2012,
-section 4.1), without its larger images. `color` changes brightness, contrast and saturation by factors between 0.6 and
-1.4 (`ColorJitter(0.4, 0.4, 0.4)`, Dive into Deep Learning, section 14.14); a grey image has no saturation.
+The chapter names "flipping, clipping, and color changes" (section 8.1.2.3). `flip` mirrors left and right, one image in
+two. `crop` pads each side by a 14th of the height or width with zeros, and cuts out a random part of the original size.
+The paper's crops have the same range, 224x224 out of 256x256 (Krizhevsky et al. 2012, section 4.1). `color` changes
+brightness, contrast and saturation by factors between 0.6 and 1.4 (`ColorJitter(0.4, 0.4, 0.4)`, Dive into Deep
+Learning, section 14.14); a gray image has no saturation.
 
-The order is flip, crop, color, and all three come before the image is enlarged: there it has a 64th of the pixels.
-What is flipped or cropped are grey levels as they are stored, so that every backend feeds its network the same bits,
-and interpolation stays exact. A flip is the same on either side of the enlargement. A crop is by whole stored pixels.
-Colour comes last, so that the zeros that a crop brings in are those of a background, and count in the mean that
-contrast is about; its results are no whole numbers any more, and backends agree within rounding.
+The order is flip, crop, color. All three come before upsampling, where the image has a 64th of the pixels. Flips and
+crops move gray levels as they are stored, so every backend feeds its network the same bits, and interpolation stays
+exact. A flip before upsampling equals one after it. A crop moves by whole stored pixels. Color comes last, so the zeros
+that a crop adds are background and count in the mean that contrast changes around; its results are not whole numbers,
+and backends agree within rounding.
 
-All draws are NumPy's, a function of seed and step: a run that is resumed draws what it would have drawn. How the images
-are changed is each backend's `augmentation.py`; NumPy's is the specification.
+NumPy draws all random numbers as a function of seed and step, so a resumed run draws the same ones. Each backend's
+`augment.py` changes the images; NumPy's is the specification.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from numpy.typing import NDArray
 from alexnet_mf.errors import AlexnetMfError, DataError
 
 KINDS = ("flip", "crop", "color")
-"""In the order in which they are applied."""
+"""Names of the augmentations, in the order in which they are applied."""
 NONE = "none"
-"""What no augmentation is called on the command line."""
+"""Name on the command line for no augmentation."""
 MARGIN = 14
-"""The part of its height and width by which an image can move either way."""
+"""An image can move by its height or width divided by this, in each direction."""
 JITTER = 0.4
-"""Factors of brightness, contrast and saturation are drawn evenly from 1 - JITTER to 1 + JITTER."""
+"""Factors of brightness, contrast and saturation are uniform between 1 - JITTER and 1 + JITTER."""
 LUMA = (0.299, 0.587, 0.114)
-"""What red, green and blue are of the grey that saturation and contrast are about (ITU-R BT.601)."""
+"""Shares of red, green and blue in the gray that saturation and contrast change around (ITU-R BT.601)."""
 
 _STREAM = 0xA0661  # keeps these draws apart from all others of the same seed
 
 
 def check(names: Iterable[str]) -> tuple[str, ...]:
-    """The kinds of augmentation that are named, each once and in the order in which they are applied.
+    """Return the named augmentations, each once, in the order in which they are applied.
 
     Raises:
-        AlexnetMfError: for an unknown one; lists the known ones.
+        AlexnetMfError: if a name is unknown; lists the known ones.
     """
     names = list(names)
     for name in names:
@@ -55,53 +55,53 @@ def check(names: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
 class Draws:
-    """What is done to each image of a batch."""
+    """The random numbers that change each image of a batch."""
 
     kinds: tuple[str, ...]
     flip: NDArray[np.bool_]
-    """(n,): whether it is mirrored."""
+    """(n,): True if the image is mirrored."""
     corner: NDArray[np.int64]
-    """(n, 2): where the piece begins that is cut out of the padded image, row and column."""
+    """(n, 2): row and column of the crop's corner in the padded image."""
     factors: NDArray[np.float32]
-    """(n, 3): of brightness, contrast and saturation."""
+    """(n, 3): factors of brightness, contrast and saturation."""
     padding: tuple[int, int]
-    """Zeros above and below, and left and right."""
+    """Number of zeros above and below, and left and right."""
     size: tuple[int, int]
     """Height and width of the image."""
 
     @property
     def moved(self) -> bool:
-        """Whether pixels change their places."""
+        """Return True if pixels change their positions."""
         return "flip" in self.kinds or "crop" in self.kinds
 
     @property
     def colored(self) -> bool:
-        """Whether pixels change their values."""
+        """Return True if pixels change their values."""
         return "color" in self.kinds
 
     def rows(self) -> NDArray[np.int32]:
-        """(n, height): the row of the padded, unflipped image that each row comes from."""
+        """Return the row of the padded, unflipped image that each row comes from, (n, height)."""
         return (self.corner[:, :1] + np.arange(self.size[0])).astype(np.int32)
 
     def columns(self) -> NDArray[np.int32]:
-        """(n, width): the column of the padded, unflipped image that each column comes from."""
+        """Return the column of the padded, unflipped image that each column comes from, (n, width)."""
         forward = self.corner[:, 1:] + np.arange(self.size[1])
         last = self.size[1] + 2 * self.padding[1] - 1
         return np.where(self.flip[:, np.newaxis], last - forward, forward).astype(np.int32)
 
 
 def draw(kinds: tuple[str, ...], seed: int, step: int, count: int, image: tuple[int, ...]) -> Draws | None:
-    """What a training step does to its images; None where it does nothing.
+    """Draw how a training step changes its images; return None if `kinds` is empty.
 
-    An image's flip, say, is the same whatever other kinds there are.
+    Each kind draws the same numbers with and without the others.
 
     Args:
-        step: its number since the start of training.
-        count: images in the batch.
+        step: number of the step, counted from the start of training.
+        count: number of images in the batch.
         image: (channels, height, width).
 
     Raises:
-        DataError: for color on images that have neither one channel nor three.
+        DataError: if the images are to change color and have neither one channel nor three.
     """
     if not kinds:
         return None
@@ -109,7 +109,7 @@ def draw(kinds: tuple[str, ...], seed: int, step: int, count: int, image: tuple[
     if "color" in kinds and channels not in (1, 3):
         raise DataError(f"augmentation color takes images of one channel or three, not of {channels}; leave it out")
     bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_STREAM, step)))
-    # Raw words, as for the order of the images: NumPy promises these for good, but not what a Generator makes of them.
+    # Raw words, as for the order of the images: NumPy guarantees them, but not the numbers of a Generator.
     words = bits.random_raw((count, 6))
     padding = (_margin(height), _margin(width)) if "crop" in kinds else (0, 0)
     choices = np.array([2 * side + 1 for side in padding], np.uint64)

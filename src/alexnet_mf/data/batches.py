@@ -1,4 +1,4 @@
-"""The order of the batches: NumPy's, from the seed, the same in every backend."""
+"""Order of the images and batches: drawn by NumPy from the seed, so equal in every backend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STREAM = 0x0BDE5  # keeps these draws apart from all others of the same seed
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The order in which an epoch visits the images: a permutation of 0 to n - 1, (n,).
+    """Return the order in which an epoch visits the images: a permutation of 0 to n - 1, (n,).
 
     It depends on the arguments alone, so a resumed run needs no stored state.
 
@@ -26,10 +26,10 @@ def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
 
 
 def batches(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """Cut the order into batches of `batch_size` images; the last one may be shorter, and is kept.
+    """Cut the order into batches of `batch_size` images; the last batch may be shorter.
 
     Raises:
-        DataError: where the batch size is below 1.
+        DataError: if the batch size is below 1.
     """
     if batch_size < 1:
         raise DataError(f"the batch size must be at least 1, not {batch_size}")

@@ -1,4 +1,4 @@
-"""How an image becomes a network's input. Pillow is imported when there is an image to resize."""
+"""Turn an image into a network's input. Pillow is imported when there is an image to resize."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 PIXEL_SCALE = np.float32(1 / 255)
 """Gray levels to [0, 1] by one float32 multiplication: frameworks and compilers divide differently."""
-SHRUNK_FIRST = 4.0
-"""How many times larger than it will be a picture is when it is interpolated: down to that it shrinks by whole factors,
-which takes no memory."""
+REDUCING_GAP = 4.0
+"""Ratio of an image's size to its target size at which Pillow interpolates: a larger image is first reduced by a whole
+factor, which takes no memory."""
 
-# The published preprocessing of torchvision's AlexNet: what the weights for networks in color were trained with.
+# The published preprocessing of torchvision's AlexNet, with which the weights of color networks were trained.
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 IMAGENET_CROP = 224 / 256
@@ -62,45 +62,45 @@ def check_inputs(inputs: NDArray[Any], labels: NDArray[np.int64], network: Netwo
 
 @dataclass(frozen=True)
 class Preparation:
-    """How a picture becomes a network's input."""
+    """The steps that turn an image into a network's input."""
 
     height: int
     width: int
     color: bool = False
-    """Red, green and blue by ImageNet's conventions; else grey by Fashion-MNIST's."""
+    """True for red, green and blue by ImageNet's conventions; False for gray by Fashion-MNIST's."""
     levels: bool = True
-    """Grey levels as bytes, which the network's backend enlarges and scales; else float32, scaled to [0, 1]."""
+    """True for gray levels as bytes, which the backend upsamples and scales; False for float32 scaled to [0, 1]."""
     invert: bool = False
-    """Dark on light becomes light on dark."""
+    """True to turn dark on light into light on dark."""
     normalize: bool = True
-    """Colours: less ImageNet's mean, by its standard deviation; not for a network that does so itself."""
+    """True to normalize colors by ImageNet's mean and standard deviation; False if the network does so itself."""
 
     def describe(self) -> str:
-        """In a sentence."""
+        """Return a description in one sentence."""
         inverted = ", inverted" if self.invert else ""
         size = f"{self.height}x{self.width}"
         if self.color:
-            normalized = ", less ImageNet's mean, by its standard deviation" if self.normalize else ""
+            normalized = ", normalized by ImageNet's mean and standard deviation" if self.normalize else ""
             return (f"red, green, blue{inverted}; the middle {IMAGENET_CROP:.3g} of the largest {size}-shaped part, "
                     f"resized to {size}; scaled to [0, 1]{normalized}")
-        scaled = "then enlarged and scaled as in training" if self.levels else "scaled to [0, 1]"
-        return f"grey{inverted}; fitted into {size}, centred on black; {scaled}"
+        scaled = "then upsampled and scaled as in training" if self.levels else "scaled to [0, 1]"
+        return f"gray{inverted}; resized to fit {size}, centered on black; {scaled}"
 
     def __call__(self, image: Image) -> NDArray[Any]:
-        """Uint8 (height, width), or float32 (channels, height, width)."""
-        image = _plain(image)
+        """Return the image as uint8 (height, width), or as float32 (channels, height, width)."""
+        image = _to_eight_bits(image)
         if self.color:
-            middle = _flat(_middle(image, self.height, self.width), "RGB", self.invert)
+            middle = _flatten(_center_crop(image, self.height, self.width), "RGB", self.invert)
             scaled = np.asarray(middle, np.float32) * PIXEL_SCALE
             if self.normalize:
                 scaled = (scaled - IMAGENET_MEAN) / IMAGENET_DEVIATION
             return np.ascontiguousarray(scaled.transpose(2, 0, 1))
-        fitted = _flat(_fitted(image, self.height, self.width), "L", self.invert)
-        grey = np.asarray(_centred(fitted, self.height, self.width), np.uint8)
-        return grey if self.levels else grey[np.newaxis] * PIXEL_SCALE
+        fitted = _flatten(_fit(image, self.height, self.width), "L", self.invert)
+        gray = np.asarray(_centered(fitted, self.height, self.width), np.uint8)
+        return gray if self.levels else gray[np.newaxis] * PIXEL_SCALE
 
     def visible(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
-        """A network's input as it can be looked at: uint8 (height, width), or (height, width, 3)."""
+        """Return a network's input as a visible image: uint8 (height, width), or (height, width, 3)."""
         if self.levels and not self.color:
             return pixels
         shown = pixels.transpose(1, 2, 0)
@@ -109,19 +109,19 @@ class Preparation:
         return np.clip(np.rint(shown * 255), 0, 255).astype(np.uint8).squeeze()
 
 
-def _plain(image: Image) -> Image:
-    """Eight bits a channel: grey or red, green and blue, multiplied by the opacity where there is some (`RGBa`)."""
+def _to_eight_bits(image: Image) -> Image:
+    """Return the image in mode `L`, `RGB`, or `RGBa` (multiplied by its opacity), with eight bits per channel."""
     from PIL import Image
 
-    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow itself would cut off at 255
+    if image.mode.startswith("I"):  # 16 bits of gray, which Pillow itself would clip at 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         return (image if image.mode == "RGBA" else image.convert("RGBA")).convert("RGBa")
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
-def _flat(image: Image, mode: str, invert: bool) -> Image:
-    """Grey (`L`) or `RGB`; what is transparent shows the background: black, and white before inverting."""
+def _flatten(image: Image, mode: str, invert: bool) -> Image:
+    """Return the image in mode `L` or `RGB`, on a black background, or on a white one if it is to be inverted."""
     from PIL import Image, ImageOps
 
     if image.mode == "RGBa":
@@ -131,19 +131,19 @@ def _flat(image: Image, mode: str, invert: bool) -> Image:
     return ImageOps.invert(flat) if invert else flat
 
 
-def _fitted(image: Image, height: int, width: int) -> Image:
-    """As large as fits, in its own proportions; smoothed where it shrinks."""
+def _fit(image: Image, height: int, width: int) -> Image:
+    """Resize the image to the largest size that fits, keeping its proportions; antialias if it shrinks."""
     from PIL import Image
 
     scale = min(width / image.width, height / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     if image.size == size:
         return image
-    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=SHRUNK_FIRST)
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP)
 
 
-def _centred(image: Image, height: int, width: int) -> Image:
-    """In the middle of a black picture of this size."""
+def _centered(image: Image, height: int, width: int) -> Image:
+    """Paste the image into the center of a black one of this size."""
     from PIL import Image
 
     result = Image.new(image.mode, (width, height))
@@ -151,11 +151,11 @@ def _centred(image: Image, height: int, width: int) -> Image:
     return result
 
 
-def _middle(image: Image, height: int, width: int) -> Image:
-    """The middle of it: of the largest part of this shape, all but a sixteenth on each side."""
+def _center_crop(image: Image, height: int, width: int) -> Image:
+    """Crop the center of the image, 7/8 of the largest part of this shape, and resize it."""
     from PIL import Image
 
     scale = min(image.width / width, image.height / height) * IMAGENET_CROP
     left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
     return image.resize((width, height), Image.Resampling.BILINEAR,
-                        (left, top, left + width * scale, top + height * scale), SHRUNK_FIRST)
+                        (left, top, left + width * scale, top + height * scale), REDUCING_GAP)

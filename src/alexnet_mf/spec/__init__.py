@@ -1,4 +1,4 @@
-"""Networks as data: no framework is imported here, nor NumPy. The networks by name are in `spec.zoo`."""
+"""Networks as data, without any framework or NumPy. `spec.zoo` holds the networks by name."""
 
 from alexnet_mf.spec.layers import (
     Activation,

@@ -1,7 +1,7 @@
-"""The layers that a network is made of, as data: what each takes, what it gives, what does not fit.
+"""Layers of a network as data: their fields, the shapes that they take, and the shapes that they return.
 
-An activation belongs to its layer, padding is an explicit number of pixels on each side, and pooling rounds down.
-Nothing here imports a framework, or anything outside the standard library.
+An activation belongs to its layer. Padding is an explicit number of pixels on each side. Pooling rounds down. This
+module imports nothing outside the standard library.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from typing import Literal, TypeAlias
 from alexnet_mf.errors import SpecError
 
 Shape: TypeAlias = tuple[int, ...]
-"""One image's shape: (channels, height, width), or (features,) once flattened."""
+"""Shape of one image: (channels, height, width), or (features,) after `Flatten`."""
 
 Activation: TypeAlias = Literal["relu", "sigmoid"]
 ACTIVATIONS: tuple[Activation, ...] = ("relu", "sigmoid")
 
 LARGEST_TENSOR = 2**31 - 1
-"""Numbers in one tensor: MXNet counts them in 32 bits, and more would not fit into memory anywhere."""
+"""Largest number of values in one tensor: MXNet counts them in 32 bits, and more would not fit in any memory."""
 
 SMALLEST_STD, LARGEST_STATISTIC = 1e-6, 1e6
-"""Of pixels in [0, 1]. Far beyond, float32 keeps nothing of them, and below 1e-7 Keras divides by its own epsilon."""
+"""Limits of `Normalize`, for pixels in [0, 1]. Far beyond them float32 loses the pixels; below 1e-7 Keras divides by
+its own epsilon."""
 
 
 def _check_integer(layer: Layer, field: str, least: int) -> None:
@@ -35,7 +36,7 @@ def _check_integer(layer: Layer, field: str, least: int) -> None:
 
 
 def _check_number(layer: Layer, field: str) -> None:
-    """A finite number of at least 0, kept as a float: 1 and 1.0 are one number, and must have one digest."""
+    """Check that the field is a finite number of at least 0. Store it as a float: 1 and 1.0 must have one digest."""
     value = getattr(layer, field)
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= sys.float_info.max:
         raise SpecError(f"layer {layer.name}: {field} must be a number of at least 0, not {value!r}")
@@ -43,7 +44,7 @@ def _check_number(layer: Layer, field: str) -> None:
 
 
 def _check_channels(layer: Normalize, field: str, least: float, limits: str) -> None:
-    """Numbers in a list, which a description has, or a tuple, as which they are kept."""
+    """Check that the field is a list or tuple of numbers. Store it as a tuple of floats."""
     values = getattr(layer, field)
     if not isinstance(values, (list, tuple)) or not values:
         raise SpecError(f"layer {layer.name}: {field} must be a list with a number for each channel, not {values!r}")
@@ -63,8 +64,8 @@ def _check_activation(layer: Conv2d | Dense) -> None:
 class Conv2d:
     """A square convolution (cross-correlation) with a bias, then its activation.
 
-    With groups, input and output channels are cut into as many equal shares, in order, and each share of the output
-    sees its own share of the input alone.
+    With groups, input and output channels are split into `groups` equal parts, in order. Each part of the output sees
+    only its own part of the input.
     """
 
     name: str
@@ -86,7 +87,7 @@ class Conv2d:
 
 @dataclass(frozen=True)
 class MaxPool2d:
-    """The largest value in each square window; windows that do not fit are left out."""
+    """Maximum of each square window; windows that do not fit are left out."""
 
     name: str
     kernel: int
@@ -99,7 +100,7 @@ class MaxPool2d:
 
 @dataclass(frozen=True)
 class AvgPool2d:
-    """The mean of each square window; windows that do not fit are left out."""
+    """Mean of each square window; windows that do not fit are left out."""
 
     name: str
     kernel: int
@@ -112,10 +113,10 @@ class AvgPool2d:
 
 @dataclass(frozen=True)
 class AdaptiveAvgPool2d:
-    """Means over size x size areas, whatever comes in.
+    """Means over size x size areas, for an input of any height and width.
 
     Row i of the output covers the input's rows from floor(i height / size) up to, not including, ceil((i + 1) height /
-    size), and columns likewise: areas overlap by one pixel where the sizes do not divide.
+    size), and columns likewise. Areas overlap by one pixel if the sizes do not divide.
     """
 
     name: str
@@ -127,10 +128,10 @@ class AdaptiveAvgPool2d:
 
 @dataclass(frozen=True)
 class LocalResponseNorm:
-    """Divides each value by (k + alpha s) ** beta, s the sum of squares over `size` neighbouring channels.
+    """Divides each value by (k + alpha s) ** beta, s the sum of squares over `size` neighboring channels.
 
-    The formula is section 3.3's of Krizhevsky et al. 2012, its n is `size`: alpha multiplies the sum as it is. At the
-    first and last channels the sum has fewer terms. Mind that PyTorch and MXNet divide alpha by n, TensorFlow does not.
+    The formula is that of Krizhevsky et al. 2012, section 3.3, where `size` is called n. At the first and last channels
+    the sum has fewer terms. Alpha is not divided by n, as in TensorFlow; PyTorch and MXNet divide it.
     """
 
     name: str
@@ -141,7 +142,7 @@ class LocalResponseNorm:
 
     def __post_init__(self) -> None:
         _check_integer(self, "size", 1)
-        if self.size % 2 == 0:  # frameworks disagree on which side has one neighbour more
+        if self.size % 2 == 0:  # frameworks disagree on which side has one neighbor more
             raise SpecError(f"layer {self.name}: size must be odd, a channel and as many on either side, "
                             f"not {self.size}")
         for field in ("alpha", "beta", "k"):
@@ -152,11 +153,11 @@ class LocalResponseNorm:
 
 @dataclass(frozen=True)
 class Normalize:
-    """(x - mean) / std, channel by channel: the first layer of a network that takes normalised pixels.
+    """(x - mean) / std, channel by channel: the first layer of a network that takes normalized pixels.
 
-    The pixels that come in are scaled to [0, 1], and mean and std are of these, as in torchvision's transform of this
-    name: ImageNet's are 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225, of red, green and blue. They are data of the
-    network, not parameters: nothing learns them.
+    The input pixels lie in [0, 1]. `mean` and `std` refer to these, as in torchvision's transform of this name: for
+    ImageNet 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225, for red, green and blue. They belong to the network and are
+    not parameters: training does not change them.
     """
 
     name: str
@@ -173,7 +174,7 @@ class Normalize:
 
 @dataclass(frozen=True)
 class Flatten:
-    """(channels, height, width) to (features,), in that order."""
+    """Reshape from (channels, height, width) to (features,), in that order."""
 
     name: str
 
@@ -201,7 +202,7 @@ class Dropout:
     def __post_init__(self) -> None:
         if isinstance(self.rate, bool) or not isinstance(self.rate, (int, float)) or not 0 <= self.rate < 1:
             raise SpecError(f"layer {self.name}: rate must be at least 0 and below 1, not {self.rate!r}")
-        object.__setattr__(self, "rate", float(self.rate))  # 0 and 0.0 are one rate, and must have one digest
+        object.__setattr__(self, "rate", float(self.rate))  # 0 and 0.0 must have one digest
 
 
 Layer: TypeAlias = (Conv2d | MaxPool2d | AvgPool2d | AdaptiveAvgPool2d | LocalResponseNorm | Normalize | Flatten |
@@ -211,10 +212,10 @@ KINDS: dict[str, type[Layer]] = {kind.__name__: kind for kind in (
 
 
 def output_shape(layer: Layer, shape: Shape) -> Shape:
-    """The shape of one image after `layer`, given its shape before; (size + 2 padding - kernel) // stride + 1.
+    """Return the shape of one image after `layer`: (size + 2 padding - kernel) // stride + 1 for height and width.
 
     Raises:
-        SpecError: where the layer cannot take that shape, or is of no kind that is known.
+        SpecError: if the layer is of an unknown kind, or cannot take that shape.
     """
     if type(layer) not in KINDS.values():
         raise SpecError(f"layer {layer.name}: unknown kind {type(layer).__name__!r}; known: {', '.join(KINDS)}")
@@ -259,7 +260,7 @@ def output_shape(layer: Layer, shape: Shape) -> Shape:
 
 
 def _check_size(layer: Layer, what: str, *sizes: int) -> None:
-    """Make sure, by the arithmetic alone, that nobody has to try whether it fits into memory."""
+    """Check that a tensor of these sizes is not too large for any memory, before anything allocates it."""
     if math.prod(sizes) > LARGEST_TENSOR:
         raise SpecError(f"layer {layer.name}: a {what} of {'x'.join(map(str, sizes))} is too large: no tensor may have "
                         f"more than {LARGEST_TENSOR:,} numbers")

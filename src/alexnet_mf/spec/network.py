@@ -1,7 +1,6 @@
-"""A network as data: a tuple of frozen layers, and the dictionaries and digests that are made of it.
+"""A network as data: a tuple of frozen layers, with its dictionaries and digests.
 
-The layers are those of `layers.py`, the networks that have a name those of `zoo.py`. Nothing here imports a
-framework, or anything outside the standard library.
+`layers.py` defines the layers, `zoo.py` the networks by name. This module imports nothing outside the standard library.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ BiasInitialisation: TypeAlias = Literal["zeros", "uniform_fan_in"]
 BIAS_INITIALISATIONS: tuple[BiasInitialisation, ...] = ("zeros", "uniform_fan_in")
 
 MOST_LAYERS = 1000
-"""Nobody needs more; frameworks, and the search for a diverging layer, take their time for each."""
+"""Largest number of layers; each costs time in the frameworks and in the search for a diverging layer."""
 
 LATER_FIELDS: dict[str, Any] = {"groups": 1, "learning_rate": None}
-"""Fields that came after the first networks, and what they were until then: so they are left out of a description
-where they say no more than that, and older digests and traces stay valid."""
+"""Fields added after the first networks, with their defaults. A description leaves them out if they have the default,
+so the digests of those networks stay the same."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Network:
     """A network: the shape of one input image and the layers that follow.
 
     Raises:
-        SpecError: on duplicate names, or where a layer does not fit what reaches it; names the layer and the numbers.
+        SpecError: if two layers have one name, or a layer does not fit its input; names the layer and the numbers.
     """
 
     name: str
@@ -45,7 +44,7 @@ class Network:
     source: str = ""
     bias_initialisation: BiasInitialisation = "zeros"
     learning_rate: float | None = None
-    """Of plain SGD, where this network asks for another than the recipe's."""
+    """Learning rate for plain SGD; None to use the recipe's."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name):
@@ -87,38 +86,38 @@ class Network:
 
     @property
     def classes(self) -> int:
-        """The number of classes: the units of the last layer."""
+        """Number of classes: the units of the last layer."""
         last = self.layers[-1]
         assert isinstance(last, Dense)
         return last.units
 
 
 def with_dropout(network: Network, rate: float) -> Network:
-    """The same network with every dropout rate replaced."""
+    """Return the network with every dropout rate replaced."""
     layers = tuple(dataclasses.replace(layer, rate=rate) if isinstance(layer, Dropout) else layer
                    for layer in network.layers)
     return dataclasses.replace(network, layers=layers)
 
 
 def as_dict(network: Network) -> dict[str, Any]:
-    """The network as plain JSON values; each layer says its kind."""
+    """Return the network as plain JSON values; each layer has its kind."""
     fields = _described(network)
     fields["layers"] = [{"kind": type(layer).__name__, **_described(layer)} for layer in network.layers]
     return fields
 
 
-def _described(thing: Network | Layer) -> dict[str, Any]:
-    """The fields, less those of `LATER_FIELDS` that say nothing new; several numbers are a list, as in JSON."""
+def _described(described: Network | Layer) -> dict[str, Any]:
+    """Return the fields, without those of `LATER_FIELDS` that have their default; tuples become lists, as in JSON."""
     return {key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(thing).items()
+            for key, value in dataclasses.asdict(described).items()
             if key not in LATER_FIELDS or value != LATER_FIELDS[key]}
 
 
 def from_dict(fields: dict[str, Any]) -> Network:
-    """The network that `as_dict` wrote.
+    """Return the network that `as_dict` described.
 
     Raises:
-        SpecError: where a key is missing, unknown or of the wrong kind; names the layer.
+        SpecError: if a key is missing, unknown or has a wrong value; names the layer.
     """
     try:
         if not isinstance(fields, dict):
@@ -144,7 +143,7 @@ def from_dict(fields: dict[str, Any]) -> Network:
 
 
 def _layer(number: int, entry: dict[str, Any]) -> Layer:
-    """One layer of a description."""
+    """Return one layer of a description."""
     values = dict(entry)
     where = f"layer {values.get('name', number)}"
     if "kind" not in values:
@@ -157,31 +156,31 @@ def _layer(number: int, entry: dict[str, Any]) -> Layer:
     return layer
 
 
-def _check_keys(where: str, kind: type[Network] | type[Layer], given: dict[str, Any]) -> None:
-    """Make sure that a description has what its kind needs, and nothing else."""
-    known = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(kind)}
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1, cutoff=0.75)
+def _check_keys(where: str, kind: type[Network] | type[Layer], values: dict[str, Any]) -> None:
+    """Check that a description has the keys that its kind needs, and no others."""
+    required = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(kind)}
+    for key in values:
+        if key not in required:
+            near = difflib.get_close_matches(str(key), required, 1, cutoff=0.75)
             raise SpecError(f"{where}: unknown key {key!r}{f', perhaps {near[0]!r}' if near else ''}; "
-                            f"{kind.__name__} has {', '.join(known)}")
-    missing = [key for key, needed in known.items() if needed and key not in given]
+                            f"{kind.__name__} has {', '.join(required)}")
+    missing = [key for key, needed in required.items() if needed and key not in values]
     if missing:
         raise SpecError(f"{where}: {', '.join(missing)} missing; {kind.__name__} needs "
-                        f"{', '.join(key for key, needed in known.items() if needed)}")
+                        f"{', '.join(key for key, needed in required.items() if needed)}")
 
 
 def digest(network: Network) -> str:
     """Return the SHA-256 of the architecture: networks with equal digests compute the same from the same weights.
 
-    It leaves out what only a training uses: learning rate, initial biases and dropout rates.
+    It leaves out learning rate, initial biases and dropout rates, which only training uses.
     """
     fields = as_dict(with_dropout(network, 0))
     return _sha256({key: fields[key] for key in ("input", "layers")})
 
 
 def fingerprint(network: Network) -> str:
-    """Return the SHA-256 of all that a network states but its name and source, for records."""
+    """Return the SHA-256 of the whole network except its name and source, for records."""
     return _sha256({key: value for key, value in as_dict(network).items() if key not in ("name", "source")})
 
 

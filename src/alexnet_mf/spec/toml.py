@@ -1,7 +1,7 @@
-"""Networks in files: a spec as TOML, to be read, checked and written.
+"""Networks in files: read, check and write a spec as TOML.
 
-The keys are the fields of `Network` in `spec.py`: `name`, `input`, and one `[[layers]]` for each layer, with its `kind`
-and the fields that this kind has in `layers.py`. TOML has no null: no activation is `activation = "none"`.
+The keys are the fields of `Network`: `name`, `input`, and one `[[layers]]` for each layer, with its `kind` and the
+fields of that kind in `layers.py`. TOML has no null: no activation is `activation = "none"`.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def load(path: Path) -> Network:
     """Read a network from a TOML file.
 
     Raises:
-        SpecError: where the file cannot be read, or is not TOML, or not a network; names the line, as far as it is
-            known, and the layer.
+        SpecError: if the file cannot be read, is not TOML, or is not a network; names the line, if it can be found, and
+            the layer.
     """
     try:
         text = files.read(path, MOST_BYTES).decode("utf-8")
@@ -78,8 +78,10 @@ def load(path: Path) -> Network:
 
 
 def _line(text: str, layers: list[dict[str, Any]], error: SpecError) -> str:
-    """The line of the key that an error is about, or where its layer begins, if that can be told; the parser tells
-    lines of its own errors alone."""
+    """Return "line N: " for the key or layer that an error names, or "" if it is not found.
+
+    The parser states the lines of syntax errors only.
+    """
     lines = text.splitlines()
     headers = [number for number, line in enumerate(lines, 1) if re.match(r"\s*\[\[\s*layers\s*\]\]", line)]
     layer = error.layer or _at_fault(layers, str(error))
@@ -97,18 +99,17 @@ def _line(text: str, layers: list[dict[str, Any]], error: SpecError) -> str:
 
 
 def _at_fault(layers: list[dict[str, Any]], message: str) -> int | None:
-    """The number of the one layer that a message is about, from 1: it names it, or what cannot be its name, or says
-    that it is the last."""
+    """Return the number, from 1, of the layer that a message names, if exactly one layer fits."""
     if ": the last layer " in message:
         return len(layers) or None
     name, no_name = re.match(r"layer ([^\s:]+):", message), re.search(r": (.+) cannot name a layer;", message)
-    found = [number for number, layer in enumerate(layers, 1) if (name and str(layer.get("name", number)) == name[1])
-             or (no_name and repr(layer.get("name")) == no_name[1])]
-    return found[0] if len(found) == 1 else None
+    numbers = [number for number, layer in enumerate(layers, 1) if (name and str(layer.get("name", number)) == name[1])
+               or (no_name and repr(layer.get("name")) == no_name[1])]
+    return numbers[0] if len(numbers) == 1 else None
 
 
 def dump(network: Network) -> str:
-    """The network as TOML that `load` takes. Its name is changed: one of the package's own cannot be a file's."""
+    """Return the network as TOML for `load`. A name of the package's own networks gets the prefix `my-`."""
     name = f"my-{network.name}" if network.name in zoo.NETWORKS else network.name
     lines = [f"name = {_value(name)}"]
     if network.source:
@@ -125,5 +126,5 @@ def dump(network: Network) -> str:
 
 
 def _value(value: Any) -> str:
-    """A value in TOML, whose texts, lists and numbers are JSON's."""
+    """Return a value in TOML, which writes strings, lists and numbers as JSON does."""
     return json.dumps(NO_ACTIVATION if value is None else value, ensure_ascii=False)

@@ -21,7 +21,7 @@ def _alexnet(name: str, source: str, conv1_padding: int, bias_initialisation: Bi
         name=name,
         input=(1, 224, 224),  # Fashion-MNIST, upsampled from 28x28: section 8.1.3
         layers=(
-            # Krizhevsky et al. 2012, section 3.5, as simplified in section 8.1.2: one tower, no normalisation, and
+            # Krizhevsky et al. 2012, section 3.5, as simplified in section 8.1.2: one tower, no normalization, and
             # "overlapping" 3x3 pooling with stride 2.
             Conv2d("conv1", channels=96, kernel=11, stride=4, padding=conv1_padding),
             MaxPool2d("pool1", kernel=3, stride=2),
@@ -45,8 +45,8 @@ def _alexnet(name: str, source: str, conv1_padding: int, bias_initialisation: Bi
 
 ALEXNET = _alexnet("alexnet", "Dive into Deep Learning, section 8.1 (after Krizhevsky et al. 2012)", 1, "zeros")
 
-# What each tab of section 8.1 prints. PyTorch pads conv1 by 1, the others by 0; both give 54x54. The PyTorch tab sets
-# weights alone and keeps that framework's default biases.
+# The networks of the tabs of section 8.1. PyTorch pads conv1 by 1, the others by 0; both give 54x54. The PyTorch tab
+# sets weights alone and keeps that framework's default biases.
 TABS = {
     "torch": _alexnet("alexnet-tab-torch", "Dive into Deep Learning, section 8.1, PyTorch tab", 1, "uniform_fan_in"),
     "tensorflow": _alexnet("alexnet-tab-tensorflow", "Dive into Deep Learning, section 8.1, TensorFlow tab", 0,
@@ -54,7 +54,7 @@ TABS = {
     "mxnet": _alexnet("alexnet-tab-mxnet", "Dive into Deep Learning, section 8.1, MXNet tab", 0, "zeros"),
 }
 TAB = "alexnet-tab"
-"""The word for each backend's own tab, where backends are compared."""
+"""Name of each backend's own tab, where backends are compared."""
 
 ALEXNET_2012 = Network(
     name="alexnet-2012",
@@ -85,7 +85,7 @@ ALEXNET_2012 = Network(
         Dropout("drop7", rate=0.5),
         Dense("fc8", units=1000),  # ILSVRC's classes
     ),
-    # Initial weights are ours (Xavier, zero biases), not section 5's: N(0, 0.01), and ones for some biases.
+    # Initial weights are ours (Xavier, zero biases). Section 5 draws from N(0, 0.01), with ones for some biases.
     source="Krizhevsky et al. 2012, ImageNet Classification with Deep Convolutional Neural Networks",
 )
 
@@ -94,7 +94,7 @@ ALEXNET_OWT = Network(
     input=(3, 224, 224),
     layers=(
         # Krizhevsky 2014, section 5: the network of 2012 as one tower, so without groups. The numbers are those that
-        # torchvision's `alexnet` and MXNet's model zoo share: 64-192-384-256-256, no normalisation, and conv1 padded by
+        # torchvision's `alexnet` and MXNet's model zoo share: 64-192-384-256-256, no normalization, and conv1 padded by
         # 2, (224 + 2 * 2 - 11) // 4 + 1 = 55.
         Conv2d("conv1", channels=64, kernel=11, stride=4, padding=2),
         MaxPool2d("pool1", kernel=3, stride=2),
@@ -162,7 +162,7 @@ ALEXNET_SLIM = Network(
     input=ALEXNET.input,
     layers=(
         # Dive into Deep Learning, section 8.1.5, exercise 2.1; the numbers are ours. AlexNet is made for photographs of
-        # 1000 classes; ten kinds of garments in grey need fewer filters, but filters of the same reach. So kernels,
+        # 1000 classes; ten kinds of garments in gray need fewer filters, but filters of the same reach. So kernels,
         # strides, paddings and poolings are AlexNet's, conv1 has half its channels, the others three eighths (all
         # multiples of 16, as vector units like them), and fc6 and fc7 a quarter of its units. Multiply-accumulates of a
         # training step, an image: 466 million instead of 2.78 billion; 4.1 million parameters instead of 46.8.
@@ -213,23 +213,23 @@ ALEXNET_28 = Network(
     learning_rate=0.1,  # ours: the best of 0.03, 0.1 and 0.3 on held-out training images (docs/exercises.md)
 )
 
-_NAMED = {network.name: network for network in (
+NETWORKS = {network.name: network for network in (
     ALEXNET, *TABS.values(), ALEXNET_2012, ALEXNET_OWT, LENET5, LENET5_RELU, ALEXNET_SLIM, ALEXNET_28)}
-NETWORKS = tuple(_NAMED)
+"""The networks by name."""
 
 
 def get_network(name: str) -> Network:
     """Return the network of that name.
 
     Raises:
-        SpecError: for an unknown name; lists the known ones.
+        SpecError: if the name is unknown; lists the known ones.
     """
     if name == TAB:
         raise SpecError(f"network {TAB} is another one in each backend; "
                         f"name one of {', '.join(tab.name for tab in TABS.values())}")
-    if name not in _NAMED:
+    if name not in NETWORKS:
         raise SpecError(f"unknown network {name!r}; known: {', '.join(NETWORKS)}")
-    return _NAMED[name]
+    return NETWORKS[name]
 
 
 def name_in_backend(name: str, backend: str) -> str:

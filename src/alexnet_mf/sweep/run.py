@@ -11,7 +11,6 @@ from typing import Any
 
 from alexnet_mf import data, spec
 from alexnet_mf.backends.execution import LEFT_OUT
-from alexnet_mf.data import fashion_mnist
 from alexnet_mf.errors import SweepError
 from alexnet_mf.evaluation import check_takes_grey_images
 from alexnet_mf.instruments import machine
@@ -124,7 +123,7 @@ class Sweep:
 def sweep(plan: Plan | Record, *, data_name: data.DatasetName = "auto", data_dir: Path | None = None,
           command: Sequence[str] = (), notify: Callable[[str], None] = lambda line: None,
           report_progress: Callable[[Training, int, int, Progress], None] = lambda *progress: None,
-          download: fashion_mnist.Progress | None = None,
+          download: data.Progress | None = None,
           save: Callable[[Record], None] = lambda record: None) -> Record:
     """Train every network of a plan with every augmentation, batch size and seed, each in a process of its own.
 

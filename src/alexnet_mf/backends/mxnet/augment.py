@@ -23,8 +23,8 @@ def augment(images: mx.nd.NDArray, draws: Draws, white: float) -> mx.nd.NDArray:
 def move(images: mx.nd.NDArray, draws: Draws) -> mx.nd.NDArray:
     """Flip and crop.
 
-    MXNet takes from one axis alone, the same for all images; so the padded batch is one row of numbers, and each
-    pixel's place in it is the sum of the places of its plane, row and column.
+    MXNet's `take` reads along one axis, with the same indices for all images. So the padded batch becomes one row of
+    values, and the index of a pixel is the sum of the offsets of its plane, row and column.
     """
     (above, left) = draws.padding
     if above or left:

@@ -78,7 +78,7 @@ class MXNetModel(Model[Placed], MeasurableModel[Placed]):
 
     def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
         pixels, labels = data.batch(slice(None))
-        # Not record(train_mode=False): oneDNN's max pooling then keeps no workspace, and its gradients come out wrong.
+        # Not record(train_mode=False): oneDNN's max pooling then keeps no workspace, and its gradients are wrong.
         with autograd.record():
             for block in self.net:
                 with autograd.predict_mode() if isinstance(block, gluon.nn.Dropout) else nullcontext():
@@ -110,15 +110,15 @@ class MXNetModel(Model[Placed], MeasurableModel[Placed]):
                 "step": lambda number: trainer.step(data, indices, number)}
 
     def out_of_memory(self, error: Exception) -> bool:
-        said = str(error)  # on a CPU, on a GPU, and of a tensor of 2^31 numbers or more
+        message = str(error)  # on a CPU, on a GPU, and of a tensor of 2^31 numbers or more
         return isinstance(error, mx.MXNetError) and any(
-            words in said for words in ("Failed to allocate", "out of memory", "larger than 2^31 elements"))
+            words in message for words in ("Failed to allocate", "out of memory", "larger than 2^31 elements"))
 
     def synchronize(self) -> None:
         mx.nd.waitall()
 
     def _run(self, x: mx.nd.NDArray, training: bool = False) -> dict[str, mx.nd.NDArray]:
-        """Every canonical layer's output."""
+        """Return every canonical layer's output."""
         outputs = {}
         with autograd.train_mode() if training else autograd.predict_mode():
             for layer in self.network.layers:
@@ -149,7 +149,7 @@ class MXNetBackend(Backend, Measurable, WeightFormats):
 
     def precisions(self, device: str) -> list[str]:
         if device != "cpu":
-            return ["float32", "float16"]  # no bfloat16 on a GPU; float16 was never run, for lack of one
+            return ["float32", "float16"]  # no bfloat16 on a GPU; float16 has never been run on one
         return ["float32", "bfloat16"] if computes_bfloat16() else ["float32"]
 
     def build(self, network: Network, parameters: Mapping[str, NDArray[np.float32]], device: str = "cpu",
@@ -179,10 +179,10 @@ class MXNetBackend(Backend, Measurable, WeightFormats):
                 for matrix in random_matrices(size))
         product = mx.nd.zeros_like(a)
 
-        def multiply() -> None:  # not `dot`: that is OpenBLAS's, a fifth as fast where it does not know the processor
+        def multiply() -> None:  # not `dot`: OpenBLAS computes it, a fifth as fast on a processor that it does not know
             mx.nd.FullyConnected(a, b, num_hidden=size, no_bias=True, out=product)
 
-        # As float32: MXNet copies uint8 seven times as slowly.
+        # As float32: MXNet copies uint8 seven times more slowly.
         source = mx.nd.array(random_bytes(COPIED_BYTES // 4).astype(np.float32), ctx=context)
         target = mx.nd.zeros_like(source)
         return {"matrix product": Ceiling(multiply, 2.0 * size**3),
@@ -199,7 +199,7 @@ class MXNetBackend(Backend, Measurable, WeightFormats):
 
     @staticmethod
     def _without_code(index: int) -> str | None:
-        """Why this MXNet cannot use a GPU that is there."""
+        """Return why this MXNet cannot use an existing GPU, or None if it can."""
         capability = compat.cuda_capability(index)
         if capability and capability > compat.NEWEST_CAPABILITY:
             return f"this MXNet has no code for cuda:{index}, of compute capability {capability[0]}.{capability[1]}"
@@ -207,13 +207,13 @@ class MXNetBackend(Backend, Measurable, WeightFormats):
 
 
 def context_of(device: str) -> mx.Context:
-    """MXNet's name for it."""
+    """Return MXNet's name for the device."""
     return mx.gpu(int(device.split(":")[1])) if device != "cpu" else mx.cpu()
 
 
 @functools.cache
 def computes_bfloat16() -> bool:
-    """Whether MXNet's oneDNN has bfloat16 on this processor; it takes AVX-512."""
+    """Return True if MXNet's oneDNN has bfloat16 on this processor; it needs AVX-512."""
     a, b = (mx.nd.amp_cast(mx.nd.ones((16, 16)), dtype="bfloat16") for _ in range(2))
     try:
         mx.nd.amp_cast(mx.nd.FullyConnected(a, b, num_hidden=16, no_bias=True), dtype="float32").wait_to_read()

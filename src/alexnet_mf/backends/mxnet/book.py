@@ -1,6 +1,6 @@
 """The MXNet tab of section 8.1, as a reader would type it: every number a literal, imperative, no settings.
 
-A witness that `alexnet-tab-mxnet` is built right, and the baseline of the benchmark. Nothing else uses it. Its import
+It verifies how `alexnet-tab-mxnet` is built, and is the baseline of the benchmark. Nothing else uses it. Its import
 switches the whole process to NumPy semantics, as the tab does; the backend's own code needs them off.
 """
 
@@ -35,13 +35,13 @@ def alexnet() -> nn.Sequential:
 
 
 def initialise(net: nn.Sequential, context: mx.Context) -> None:
-    """Xavier-uniform weights and zero biases."""
+    """Draw Xavier-uniform weights; biases are zero."""
     net.initialize(init.Xavier(), ctx=context, force_reinit=True)
 
 
 def loader(images: NDArray[np.uint8], labels: NDArray[np.int64], shuffle: bool, batch_size: int = 128,
            workers: int = 4) -> gluon.data.DataLoader:
-    """Batches of images enlarged one by one on the host with OpenCV, scaled to [0, 1]."""
+    """Return batches of images, resized one by one on the host with OpenCV and scaled to [0, 1]."""
     transform = gluon.data.vision.transforms.Compose([
         gluon.data.vision.transforms.Resize(224), gluon.data.vision.transforms.ToTensor()])
     pairs = gluon.data.ArrayDataset(np.array(images[..., np.newaxis], dtype=np.uint8), labels.astype(np.int32))
@@ -50,10 +50,10 @@ def loader(images: NDArray[np.uint8], labels: NDArray[np.int64], shuffle: bool, 
 
 def train(net: nn.Sequential, train_batches: Iterable[Any], test_batches: Iterable[Any], epochs: int = 10,
           lr: float = 0.01, context: mx.Context | None = None) -> tuple[float, float, float, float]:
-    """The tab's plain loop; the clock leaves out the waiting for data and counts copies and the reading of metrics.
+    """Train by the tab's loop. The clock excludes waiting for data and includes copies and reading metrics.
 
     Returns:
-        The last epoch's loss, train accuracy and test accuracy, and examples a second.
+        The last epoch's loss, train accuracy and test accuracy, and examples per second.
     """
     context = context or mx.cpu()
     initialise(net, context)
@@ -76,7 +76,7 @@ def train(net: nn.Sequential, train_batches: Iterable[Any], test_batches: Iterab
 
 def train_batch(net: nn.Sequential, trainer: gluon.Trainer, loss_of: gluon.loss.Loss, x: np.ndarray,
                 y: np.ndarray, context: mx.Context) -> tuple[float, int]:
-    """What the clock counts; the summed loss of the batch, and how many were right."""
+    """Take the step that the clock measures; return the summed loss of the batch and the number of correct images."""
     x, y = x.as_in_ctx(context), y.as_in_ctx(context)
     with autograd.record():
         logits = net(x)
@@ -87,7 +87,7 @@ def train_batch(net: nn.Sequential, trainer: gluon.Trainer, loss_of: gluon.loss.
 
 
 def evaluate(net: nn.Sequential, batches: Iterable[Any], context: mx.Context) -> float:
-    """Top-1 accuracy."""
+    """Return the top-1 accuracy."""
     correct, count = 0, 0
     for x, y in batches:
         logits = net(x.as_in_ctx(context))
@@ -97,7 +97,7 @@ def evaluate(net: nn.Sequential, batches: Iterable[Any], context: mx.Context) ->
 
 
 def calls(batch_size: int, context: mx.Context) -> dict[str, Callable[[], Any]]:
-    """For the benchmark: `train` and `evaluate` on one batch that is ready on the host."""
+    """Return the benchmark's calls: `train` and `evaluate` on one batch that is ready on the host."""
     net = alexnet()
     initialise(net, context)
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01})

@@ -1,4 +1,4 @@
-"""What MXNet 1.9.1, the last release (2023), needs from a current Python environment. Called before its import."""
+"""Prepare a current Python environment for MXNet 1.9.1, the last release (2023), before its import."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from alexnet_mf.errors import BackendUnavailable
 
 THREADS = "MXNET_OMP_MAX_THREADS"
 TF32 = "NVIDIA_TF32_OVERRIDE"
-"""At 0, NVIDIA's libraries compute float32 as IEEE has it, in all frameworks of the process. MXNet 1.9.1 asks cuBLAS
+"""Set to 0, it makes NVIDIA's libraries compute IEEE float32, in all frameworks of the process. MXNet 1.9.1 asks cuBLAS
 for TF32 and has no switch of its own."""
 
-# What libmxnet.so of mxnet-cu112 links to, and the packages that hold it, in the order of their own needs.
+# The libraries that libmxnet.so of mxnet-cu112 links to, and their packages, in the order of their dependencies.
 CUDA_LIBRARIES = (
     ("nvidia-cuda-runtime-cu11", "libcudart.so.11.0"), ("nvidia-cuda-nvrtc-cu11", "libnvrtc.so.11.2"),
     ("nvidia-cublas-cu11", "libcublas.so.11"), ("nvidia-cufft-cu11", "libcufft.so.10"),
@@ -28,17 +28,18 @@ CUDA_LIBRARIES = (
 )
 
 NEWEST_CAPABILITY = (8, 9)
-"""The wheels hold machine code for compute capabilities 5.0 to 8.6, which 8.9 runs too, and no PTX for later ones."""
+"""Newest compute capability that the wheels support. They hold machine code for 5.0 to 8.6, which 8.9 runs too, and no
+PTX for later ones."""
 
 
 def prepare() -> None:
-    """Mend the environment for `import mxnet`.
+    """Prepare the environment for `import mxnet`.
 
     Raises:
-        BackendUnavailable: where this environment cannot hold MXNet; says what to do.
+        BackendUnavailable: if MXNet cannot work in this environment; names the remedy.
     """
-    _mend_numpy()
-    _mend_threads()
+    _restore_numpy_bool()
+    _set_threads()
     _check_distutils()
     if _has("mxnet-cu112"):
         os.environ.setdefault(TF32, "0")
@@ -46,7 +47,7 @@ def prepare() -> None:
 
 
 def cuda_capability(index: int) -> tuple[int, int] | None:
-    """The compute capability of a GPU, asked of the driver; none where there is no driver or no such GPU."""
+    """Return the compute capability of a GPU, as the driver reports it; None without a driver or such a GPU."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -61,8 +62,8 @@ def cuda_capability(index: int) -> tuple[int, int] | None:
     return major.value, minor.value
 
 
-def _mend_numpy() -> None:
-    """NumPy 1.24 removed numpy.bool, which MXNet reads at import and later on: apache/mxnet issue 21165."""
+def _restore_numpy_bool() -> None:
+    """Restore numpy.bool, which NumPy 1.24 removed and MXNet reads at import and later: apache/mxnet issue 21165."""
     if int(np.__version__.partition(".")[0]) >= 2:
         raise BackendUnavailable(f"backend mxnet: MXNet 1.9.1 cannot work with NumPy {np.__version__}; "
                                  f"pip install 'numpy<2'")
@@ -70,8 +71,8 @@ def _mend_numpy() -> None:
         np.bool = bool  # type: ignore[attr-defined]
 
 
-def _mend_threads() -> None:
-    """MXNet takes half of the processors, and takes the other half from torch; told a number, it does neither."""
+def _set_threads() -> None:
+    """Set the number of threads: by default MXNet takes half of the processors and leaves torch only the other half."""
     if left_out() & {"all", "threads"}:
         return
     if THREADS not in os.environ and "OMP_NUM_THREADS" not in os.environ:
@@ -79,7 +80,7 @@ def _mend_threads() -> None:
 
 
 def _physical_cores() -> int:
-    """The cores that this process may use, threads of the same core counted once."""
+    """Return the number of cores that this process may use; threads of one core count once."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     siblings = {path.read_text() for cpu in allowed
                 if (path := Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")).is_file()}
@@ -87,7 +88,7 @@ def _physical_cores() -> int:
 
 
 def _check_distutils() -> None:
-    """MXNet imports distutils, which Python 3.12 removed and setuptools brings back."""
+    """Check that distutils can be imported: Python 3.12 removed it, setuptools restores it, and MXNet imports it."""
     if sys.version_info >= (3, 12):
         try:
             import distutils  # noqa: F401
@@ -105,7 +106,7 @@ def _has(package: str) -> bool:
 
 
 def _load_cuda() -> None:
-    """Load the libraries that the GPU build links to from the packages that hold them, where it does not look."""
+    """Load the libraries that the GPU build links to from their packages, where it does not search itself."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What may make MXNet fast, by kind of device, with what each gained when it was measured; each has its own flag.
+"""Speed settings of MXNet by kind of device, with the measured gain of each; each has its own flag.
 Threads are set before MXNet is imported, in `compat.py`.
 
 Measured on 2 cores of an AMD EPYC with MXNet 1.9.1, batch 32, interleaved (`bench --ablate`), with 95 % intervals:

@@ -76,7 +76,7 @@ def seed_dropout(seed: int, context: mx.Context) -> None:
 
 
 class MXNetTrainer(Trainer[Placed]):
-    """Eager Gluon steps."""
+    """SGD steps by Gluon's trainer."""
 
     def __init__(self, net: nn.HybridSequential, sgd: Sgd, seed: int, context: mx.Context,
                  augment: tuple[str, ...] = ()):
@@ -95,13 +95,13 @@ class MXNetTrainer(Trainer[Placed]):
         draws = draw(self.augment, self.seed, number, len(indices), data.image)
         pixels, labels = data.batch(rows, draws)
         losses, logits = self.forward_backward(pixels, labels, number)
-        self.trainer.step(len(indices))  # one loss an image: the mean over the batch is taken here
+        self.trainer.step(len(indices))  # one loss per image; this call divides by the batch size
         self._losses.append(losses.mean())
         self._correct.append((logits.argmax(axis=1).astype("int32") == labels).sum())
 
     def forward_backward(self, pixels: mx.nd.NDArray, labels: mx.nd.NDArray,
                          number: int) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
-        """Gradients in place, summed over the batch; the loss of each image and the logits."""
+        """Compute gradients in place, summed over the batch; return the loss of each image and the logits."""
         seed_dropout(dropout_seed(self.seed, number), self.context)
         with autograd.record():
             logits = self.net(pixels)
@@ -116,7 +116,7 @@ class MXNetTrainer(Trainer[Placed]):
         return StepMetrics(losses, correct)
 
     def export_state(self) -> TrainerState:
-        parameters = weights.export(self.net)  # waits for all that is under way
+        parameters = weights.export(self.net)  # waits for all work in progress
         states = self._updater.states
         return TrainerState(parameters, {name: states[i].asnumpy() for name, i in self._places().items()
                                          if states.get(i) is not None}, RATE_INSIDE)
@@ -130,10 +130,10 @@ class MXNetTrainer(Trainer[Placed]):
 
     @property
     def _updater(self) -> Any:
-        """Where Gluon keeps the velocities, by place. Its own way in and out of there is a pickle."""
+        """Return Gluon's velocities by index. Its own functions to read and write them use pickle."""
         return self.trainer._updaters[0]
 
     def _places(self) -> dict[str, int]:
-        """Each parameter's place: Gluon sorts them by name."""
+        """Return each parameter's index: Gluon sorts them by name."""
         return {name: self.trainer._param2idx[parameter.name]
                 for name, parameter in weights.named_parameters(self.net).items()}

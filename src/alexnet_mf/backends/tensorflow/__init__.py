@@ -6,11 +6,11 @@ import os
 
 from alexnet_mf.backends.tensorflow.quiet import quiet_import
 
-# Keras would take another framework where the user's configuration names one.
+# Otherwise Keras takes the framework that the user's configuration names.
 os.environ["KERAS_BACKEND"] = "tensorflow"
 
-# TensorFlow 2.20 and later lends its LLVM to whatever is loaded after it, and triton, which PyTorch loads with its
-# first optimizer, crashes with that: where triton is installed, it goes first. tensorflow/tensorflow issue 124205
+# Libraries loaded after TensorFlow 2.20 or later use its LLVM. PyTorch loads triton with its first optimizer, and
+# triton crashes with that LLVM. So triton is imported first, if installed: tensorflow/tensorflow issue 124205
 with contextlib.suppress(ImportError):
     importlib.import_module("triton")
 

@@ -128,7 +128,7 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
             return data.batch(rows, draws)
 
     def _run(self, x: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
-        """Every canonical layer's native output."""
+        """Return every canonical layer's native output."""
         outputs = {}
         with tf.device(self._tf_device):
             for layer in self.network.layers:
@@ -138,7 +138,7 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
         return outputs
 
     def _to_canonical(self, outputs: Mapping[str, tf.Tensor]) -> dict[str, NDArray[Any]]:
-        """Native outputs as NCHW; what is flat because of a Flatten layer is put in channel, height, width order."""
+        """Return native outputs as NCHW; values after a Flatten layer are put in channel, height, width order."""
         shapes, inputs = arithmetic.output_shapes(self.network), arithmetic.input_shapes(self.network)
         result = {}
         flattened: Shape | None = None  # the image behind the flat values, also behind a Dropout, up to a Dense
@@ -159,7 +159,7 @@ class TensorFlowBackend(Backend, Measurable, WeightFormats):
     name = "tensorflow"
 
     def __init__(self) -> None:
-        for gpu in tf.config.list_physical_devices("GPU"):  # else it takes all of the GPU's memory at once
+        for gpu in tf.config.list_physical_devices("GPU"):  # otherwise it takes all of the GPU's memory at once
             tf.config.experimental.set_memory_growth(gpu, True)
 
     def versions(self) -> dict[str, str]:
@@ -231,5 +231,5 @@ class TensorFlowBackend(Backend, Measurable, WeightFormats):
 
 
 def native_name(device: str) -> str:
-    """TensorFlow's name for it."""
+    """Return TensorFlow's name for the device."""
     return device.replace("cuda", "GPU").upper()

@@ -1,6 +1,6 @@
 """The TensorFlow tab of section 8.1, as a reader would type it: every number a literal, compiled and fitted.
 
-A witness that `alexnet-tab-tensorflow` is built right, and the baseline of the benchmark. Nothing else uses it.
+It verifies how `alexnet-tab-tensorflow` is built, and is the baseline of the benchmark. Nothing else uses it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 
 def alexnet() -> keras.Sequential:
-    """The tab's 14 layers; conv1 is not padded. Keras's defaults are Xavier-uniform weights and zero biases."""
+    """Return the tab's 14 layers; conv1 is not padded. Keras's defaults are Xavier-uniform weights and zero biases."""
     return keras.Sequential([
         keras.Input((224, 224, 1)),
         Conv2D(96, kernel_size=11, strides=4, activation="relu"), MaxPool2D(pool_size=3, strides=2),
@@ -34,7 +34,7 @@ def alexnet() -> keras.Sequential:
 
 def loader(images: NDArray[np.uint8], labels: NDArray[np.int64], shuffle: bool,
            batch_size: int = 128) -> tf.data.Dataset:
-    """Batches of images scaled and enlarged on the host, one by one. The batches are shuffled, not the images."""
+    """Return batches of images, scaled and resized on the host one by one. It shuffles the batches, not the images."""
     pairs = tf.data.Dataset.from_tensor_slices((images[..., np.newaxis], labels.astype(np.int32)))
     pairs = pairs.map(lambda image, label: (
         tf.image.resize_with_pad(tf.cast(image, tf.float32) / 255, 224, 224), label))
@@ -43,17 +43,17 @@ def loader(images: NDArray[np.uint8], labels: NDArray[np.int64], shuffle: bool,
 
 
 def compile_net(net: keras.Sequential, lr: float) -> None:
-    """Keras's way to say how to train."""
+    """Set optimizer, loss and metrics in Keras's way."""
     net.compile(keras.optimizers.SGD(learning_rate=lr), keras.losses.SparseCategoricalCrossentropy(from_logits=True),
                 metrics=["accuracy"])
 
 
 def train(net: keras.Sequential, train_batches: tf.data.Dataset, test_batches: tf.data.Dataset, epochs: int = 10,
           lr: float = 0.01) -> tuple[float, float, float, float]:
-    """The tab's `fit`; the clock counts everything but evaluation.
+    """Train by the tab's `fit`. The clock excludes evaluation only.
 
     Returns:
-        The last epoch's loss, train accuracy and test accuracy, and examples a second (the tab counts whole batches).
+        The last epoch's loss, train accuracy and test accuracy, and examples per second (the tab counts whole batches).
     """
     compile_net(net, lr)
     seconds, batch_size = 0.0, next(iter(test_batches))[1].shape[0]
@@ -67,16 +67,16 @@ def train(net: keras.Sequential, train_batches: tf.data.Dataset, test_batches: t
 
 
 def calls(batch_size: int) -> dict[str, Callable[[], Any]]:
-    """For the benchmark: training and inference on one batch that is ready.
+    """Return the benchmark's calls: training and inference on one batch that is ready.
 
-    `fit` costs much before its first batch. A step here is one round of its own loop: the function that it makes, and
-    the metrics as numbers.
+    `fit` does much work before its first batch. A step here is one pass of its inner loop: the function that it builds,
+    and the metrics as numbers.
     """
     net = alexnet()
     compile_net(net, 0.01)
     x = tf.random.uniform((batch_size, 224, 224, 1))
     batches = tf.data.Dataset.from_tensors((x, tf.zeros(batch_size, tf.int32))).repeat()
-    net.fit(batches, steps_per_epoch=1, verbose=0)  # makes the function
+    net.fit(batches, steps_per_epoch=1, verbose=0)  # builds the function
     iterator = iter(batches)
     return {"forward": lambda: net.predict(x, batch_size, verbose=0),
             "step": lambda: {name: float(value) for name, value in net.train_function(iterator).items()}}

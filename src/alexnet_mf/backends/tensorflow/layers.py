@@ -1,4 +1,4 @@
-"""The layers that Keras does not have, and the padding that its convolutions do not have."""
+"""Layers that Keras lacks, and the padding that its convolutions lack."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AdaptiveAveragePooling2D(layers.Layer):
 
 
 class LocalResponseNormalization(layers.Layer):
-    """TensorFlow's function as a layer. Of the frameworks only TensorFlow takes alpha as the paper has it."""
+    """TensorFlow's function as a layer. Only TensorFlow defines alpha as the paper does."""
 
     def __init__(self, size: int, alpha: float, beta: float, k: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -39,18 +39,18 @@ class LocalResponseNormalization(layers.Layer):
 
 
 def padding(layer: spec.Conv2d) -> str:
-    """Return Keras's word for a convolution's padding: `same` where it puts the same zeros on every side."""
+    """Return Keras's word for a convolution's padding: `same` if that adds the same zeros on every side."""
     return "same" if layer.padding and layer.stride == 1 and layer.kernel == 2 * layer.padding + 1 else "valid"
 
 
 def before_convolution(layer: spec.Conv2d, inputs: spec.Shape) -> list[layers.Layer]:
-    """Return the layers that pad or crop the input of a convolution, where Keras's own padding cannot."""
+    """Return the layers that pad or crop the input of a convolution if Keras's own padding cannot."""
     result = []
     if layer.padding and padding(layer) == "valid":
         result.append(layers.ZeroPadding2D(padding=layer.padding, name=f"{layer.name}_padding"))
     rest = [(size + 2 * layer.padding - layer.kernel) % layer.stride for size in inputs[1:]]
     if layer.kernel == 1 and any(rest):
         # In TensorFlow 2.21 the weight gradient of a 1x1 convolution of stride 2 on even sizes corrupts the heap
-        # (oneDNN, AVX-512). What no window reaches is cut off, and the sizes are odd.
+        # (oneDNN, AVX-512). Cropping the pixels that no window reaches makes the sizes odd.
         result.append(layers.Cropping2D(cropping=[(0, size) for size in rest], name=f"{layer.name}_cropping"))
     return result

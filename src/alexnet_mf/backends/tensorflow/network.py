@@ -48,8 +48,8 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[layers.Layer]:
             return [LocalResponseNormalization(size=layer.size, alpha=layer.alpha, beta=layer.beta, k=layer.k,
                                                name=name)]
         case spec.Normalize():
-            # Keras divides by the root of the variance or by its epsilon, 1e-7, whichever is larger; no spec goes as
-            # low.
+            # Keras divides by the root of the variance or by its epsilon, 1e-7, whichever is larger; the spec allows no
+            # smaller std.
             return [layers.Normalization(mean=layer.mean, variance=[std**2 for std in layer.std], name=name)]
         case spec.Flatten():
             return [layers.Flatten(name=name)]

@@ -1,5 +1,4 @@
-"""What may make TensorFlow fast, by kind of device, with what each gained when it was measured; each has its
-own flag.
+"""Speed settings of TensorFlow by kind of device, with the measured gain of each; each has its own flag.
 
 Measured on 2 cores of an AMD EPYC with TensorFlow 2.21.0, batch 32, interleaved (`bench --ablate`, `--try`), with 95 %
 intervals: `benchmarks/results/`.

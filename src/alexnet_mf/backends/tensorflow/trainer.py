@@ -66,7 +66,7 @@ def pixels(images: tf.Tensor, size: tuple[int, ...], draws: Draws | None = None,
 def upsample(images: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
     """Turn gray levels (n, h, w) into pixels (n, *size, 1): interpolated first, then scaled, to stay exact."""
     gray = tf.cast(images[..., tf.newaxis], tf.float32)
-    return tf.image.resize(gray, size, "bilinear") * PIXEL_SCALE  # half-pixel centres are its only convention
+    return tf.image.resize(gray, size, "bilinear") * PIXEL_SCALE  # half-pixel centers are its only convention
 
 
 def seed_dropout(net: keras.Sequential, seed: tf.Tensor) -> None:
@@ -92,7 +92,7 @@ class TensorFlowTrainer(Trainer[Placed]):
         self._losses: list[tf.Tensor] = []
         self._correct: list[tf.Tensor] = []
         self._draws: Draws | None = None
-        """Of the step that is taken. A graph is traced with the first step's: what it takes of them is all the same."""
+        """Draws of the current step. A graph is traced with the first step's, and reads only what never changes."""
         self._graph: Any = None if compiled else self._one_step
 
     def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
@@ -146,7 +146,7 @@ class TensorFlowTrainer(Trainer[Placed]):
 
     def forward_backward(self, x: tf.Tensor, y: tf.Tensor,
                          seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """The loss, the logits, and the gradient of each variable."""
+        """Return the loss, the logits, and the gradient of each variable."""
         seed_dropout(self.net, seed)
         with tf.GradientTape() as tape:
             logits = self.net(x, training=True)
@@ -155,11 +155,11 @@ class TensorFlowTrainer(Trainer[Placed]):
         return loss, logits, tape.gradient(loss, [variable.value for variable in variables])
 
     def update(self, gradients: list[tf.Tensor]) -> None:
-        """One update of the variables."""
+        """Update the variables once."""
         variables = list(weights.variables(self.net).values())
-        if self.sgd.weight_decay:  # Keras's own is decoupled: AdamW's, not the paper's
+        if self.sgd.weight_decay:  # Keras's weight decay is decoupled, as in AdamW; the paper's is not
             gradients = [g + self.sgd.weight_decay * w for g, w in zip(gradients, variables)]
-        with tf.init_scope():  # variables are made outside the graph
+        with tf.init_scope():  # variables are created outside the graph
             self.optimizer.build(variables)  # does nothing the second time
         # Not `optimizer.apply`: it sums the gradients of all replicas first, by `all_reduce`, whose gradient TensorFlow
         # registers under a new name for each graph and never removes. The registry then keeps the graph, its
@@ -169,5 +169,5 @@ class TensorFlowTrainer(Trainer[Placed]):
 
 
 def mean_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Mean softmax cross entropy."""
+    """Return the mean softmax cross entropy."""
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32)))

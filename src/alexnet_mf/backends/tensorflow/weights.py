@@ -1,4 +1,4 @@
-"""Canonical parameters to Keras's layout and back: HWIO convolutions, (in, out) dense, flattened from HWC."""
+"""Convert canonical parameters to Keras's layout and back: HWIO convolutions, (in, out) dense, flattened from HWC."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def load(net: Sequential, network: Network, parameters: Mapping[str, NDArray[np.
 
 
 def export(net: Sequential, network: Network) -> Parameters:
-    """The network's parameters, copied to canonical arrays."""
+    """Return the network's parameters, copied to canonical arrays."""
     return export_values(list(variables(net)), list(variables(net).values()), network)
 
 
 def export_values(names: Sequence[str], values: Sequence[Any], network: Network) -> Parameters:
-    """Native variables or gradients as canonical arrays."""
+    """Return native variables or gradients as canonical arrays."""
     flattened = flattened_shapes(network)
     return {name: np.ascontiguousarray(to_canonical(np.asarray(value), flattened.get(name)))
             for name, value in zip(names, values)}
 
 
 def variables(net: Sequential) -> dict[str, Any]:
-    """The trainable variables under their canonical names, in the network's order."""
+    """Return the trainable variables by their canonical names, in the network's order."""
     result = {}
     for layer in net.layers:
         if layer.trainable_variables:
@@ -43,7 +43,7 @@ def variables(net: Sequential) -> dict[str, Any]:
 
 
 def flattened_shapes(network: Network) -> dict[str, Shape]:
-    """Of the dense weights whose input was flattened from an image: that image's (channels, height, width)."""
+    """Return the (channels, height, width) of each flattened image, by the name of the dense weight that takes it."""
     inputs = arithmetic.input_shapes(network)
     result: dict[str, Shape] = {}
     image: Shape | None = None
@@ -58,7 +58,7 @@ def flattened_shapes(network: Network) -> dict[str, Shape]:
 
 
 def to_native(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:
-    """One canonical tensor in Keras's layout."""
+    """Return a canonical tensor in Keras's layout."""
     if value.ndim == 4:
         return value.transpose(2, 3, 1, 0)
     if value.ndim == 2 and image is not None:
@@ -68,7 +68,7 @@ def to_native(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:
 
 
 def to_canonical(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:
-    """One tensor of Keras's in canonical layout."""
+    """Return a tensor of Keras's in canonical layout."""
     if value.ndim == 4:
         return value.transpose(3, 2, 0, 1)
     if value.ndim == 2 and image is not None:
@@ -79,7 +79,7 @@ def to_canonical(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:
 
 
 def activations_to_canonical(value: NDArray[Any], image: Shape) -> NDArray[Any]:
-    """One layer's output, NHWC or flattened from it, as NCHW or flattened in that order.
+    """Return a layer's output, NHWC or flattened from it, as NCHW or flattened in that order.
 
     Args:
         image: the (channels, height, width) that was flattened, or the output's own shape.

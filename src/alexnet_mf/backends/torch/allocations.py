@@ -1,4 +1,4 @@
-"""What a training step holds on a GPU by PyTorch's allocator, without what cuDNN and cuBLAS borrow."""
+"""Memory of a training step in PyTorch's GPU allocator, without the workspaces of cuDNN and cuBLAS."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from torch.utils._python_dispatch import TorchDispatchMode
 
 STEPS = 2
-"""The second has the gradients of the first, and the velocity."""
+"""Number of steps to observe; the second one has gradients and velocity from the start."""
 
 
 class AfterEachOperation(TorchDispatchMode):
-    """Reads a counter after each operation, forward and backward, and keeps the largest reading.
+    """Read a counter after each operation, forward and backward, and keep the largest value.
 
-    cuDNN gives its workspace back at the end of the operation that it was for.
+    cuDNN frees its workspace at the end of each operation.
     """
 
     def __init__(self, read: Callable[[], int]) -> None:
@@ -30,19 +30,19 @@ class AfterEachOperation(TorchDispatchMode):
 
 def step_memory(step: Callable[[int], None], weights: int, allocated: Callable[[], int],
                 release_workspaces: Callable[[], None]) -> int:
-    """The most bytes that training steps hold.
+    """Return the largest number of bytes that training steps hold.
 
     Args:
         step: takes the step of that number, with a trainer that has not taken one.
-        weights: bytes of the parameters, which were there before.
-        allocated: bytes that the allocator has given out at this moment.
-        release_workspaces: gives back what cuBLAS keeps for good once it has been used.
+        weights: bytes of the parameters, allocated before.
+        allocated: returns the number of bytes that are allocated now.
+        release_workspaces: frees the memory that cuBLAS keeps after its first use.
     """
     release_workspaces()
     before = allocated()
-    with AfterEachOperation(allocated) as seen:
+    with AfterEachOperation(allocated) as observer:
         for number in range(STEPS):
             step(number)
     after = allocated()
     release_workspaces()
-    return weights + seen.largest - before - (after - allocated())
+    return weights + observer.largest - before - (after - allocated())

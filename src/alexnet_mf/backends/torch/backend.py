@@ -137,7 +137,7 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
     def step_memory(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> int | None:
         if not self.device.startswith("cuda"):
             return None
-        # Without a graph, inside of which the allocator cannot be watched.
+        # Without a graph, in which the allocator cannot be observed.
         trainer = TorchTrainer(self.net, self.call, sgd, seed, self.speed, self.precision)
         clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)  # in no public module
         parameter_bytes = sum(value.numel() * value.element_size() for value in self.net.parameters())
@@ -158,7 +158,7 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
 
     @torch.no_grad()
     def _run(self, x: torch.Tensor, training: bool = False) -> dict[str, torch.Tensor]:
-        """Every canonical layer's output."""
+        """Return every canonical layer's output."""
         self.net.train(training)
         outputs = {}
         with autocast(self.device, self.precision):

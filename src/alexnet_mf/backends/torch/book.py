@@ -1,6 +1,6 @@
 """The PyTorch tab of section 8.1, as a reader would type it: every number a literal, eager, no settings.
 
-A witness that `alexnet-tab-torch` is built right, and the baseline of the benchmark. Nothing else uses it.
+It verifies how `alexnet-tab-torch` is built, and is the baseline of the benchmark. Nothing else uses it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 def alexnet() -> nn.Sequential:
-    """The tab's 21 modules."""
+    """Return the tab's 21 modules."""
     return nn.Sequential(
         nn.Conv2d(1, 96, kernel_size=11, stride=4, padding=1), nn.ReLU(), nn.MaxPool2d(kernel_size=3, stride=2),
         nn.Conv2d(96, 256, kernel_size=5, padding=2), nn.ReLU(), nn.MaxPool2d(kernel_size=3, stride=2),
@@ -33,14 +33,14 @@ def alexnet() -> nn.Sequential:
 
 
 def initialise(net: nn.Sequential) -> None:
-    """Xavier-uniform weights; the biases stay as PyTorch draws them."""
+    """Draw Xavier-uniform weights; the biases stay as PyTorch draws them."""
     for module in net:
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             nn.init.xavier_uniform_(module.weight)
 
 
 class Images(Dataset[Any]):
-    """Grey images, enlarged one by one on the host with PIL, scaled to [0, 1]."""
+    """Gray images, resized one by one on the host with PIL and scaled to [0, 1]."""
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64]):
         self.images, self.labels = images, labels
@@ -56,16 +56,16 @@ class Images(Dataset[Any]):
 
 def loader(images: NDArray[np.uint8], labels: NDArray[np.int64], shuffle: bool, batch_size: int = 128,
            workers: int = 4) -> DataLoader[Any]:
-    """Batches, enlarged by worker processes."""
+    """Return batches of images that worker processes resize."""
     return DataLoader(Images(images, labels), batch_size, shuffle=shuffle, num_workers=workers)
 
 
 def train(net: nn.Sequential, train_batches: DataLoader[Any], test_batches: DataLoader[Any], epochs: int = 10,
           lr: float = 0.01, device: str = "cpu") -> tuple[float, float, float, float]:
-    """The tab's plain loop; the clock leaves out the waiting for data and counts copies and the reading of metrics.
+    """Train by the tab's loop. The clock excludes waiting for data and includes copies and reading metrics.
 
     Returns:
-        The last epoch's loss, train accuracy and test accuracy, and examples a second.
+        The last epoch's loss, train accuracy and test accuracy, and examples per second.
     """
     initialise(net)
     net.to(device)
@@ -89,7 +89,7 @@ def train(net: nn.Sequential, train_batches: DataLoader[Any], test_batches: Data
 
 def train_batch(net: nn.Sequential, optimizer: torch.optim.Optimizer, loss_of: nn.Module, x: torch.Tensor,
                 y: torch.Tensor, device: str) -> tuple[float, int]:
-    """What the clock counts; the summed loss of the batch, and how many were right."""
+    """Take the step that the clock measures; return the summed loss of the batch and the number of correct images."""
     optimizer.zero_grad()
     x, y = x.to(device), y.to(device)
     logits = net(x)
@@ -101,7 +101,7 @@ def train_batch(net: nn.Sequential, optimizer: torch.optim.Optimizer, loss_of: n
 
 
 def evaluate(net: nn.Sequential, batches: Iterable[Any], device: str) -> float:
-    """Top-1 accuracy."""
+    """Return the top-1 accuracy."""
     net.eval()
     correct, count = 0, 0
     with torch.no_grad():
@@ -112,7 +112,7 @@ def evaluate(net: nn.Sequential, batches: Iterable[Any], device: str) -> float:
 
 
 def calls(batch_size: int, device: str) -> dict[str, Callable[[], Any]]:
-    """For the benchmark: `train` and `evaluate` on one batch that is ready on the host."""
+    """Return the benchmark's calls: `train` and `evaluate` on one batch that is ready on the host."""
     net = alexnet()
     initialise(net)
     net.to(device)

@@ -1,4 +1,4 @@
-"""A function of tensors as one CUDA graph: the GPU runs its kernels without waiting for Python between them."""
+"""Run a function of tensors as one CUDA graph: the GPU does not wait for Python between the kernels."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Tensors = tuple[torch.Tensor, ...]
 class _Recording:
     graph: torch.cuda.CUDAGraph
     inputs: Tensors
-    """Where the graph reads its arguments."""
+    """Tensors from which the graph reads its arguments."""
     outputs: Tensors
-    """Where it leaves its results; the next replay overwrites them."""
+    """Tensors to which it writes its results; the next replay overwrites them."""
 
 
 @functools.cache
 def recording_stream(device: torch.device) -> torch.cuda.Stream:
-    """The process's stream for this: cuBLAS keeps 32 MB for every stream that it has ever been called on."""
+    """Return the process's one stream for recordings: cuBLAS keeps 32 MB for every stream that it was called on."""
     return torch.cuda.Stream(device)
 
 
 class GraphMemory:
-    """The stream and the memory that the graphs of one model share, as no two of them run at the same time.
+    """Stream and memory of the graphs of one model, which never run at the same time.
 
-    A replay overwrites what any other of these graphs has left.
+    A replay overwrites the results of the other graphs.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -41,7 +41,7 @@ class GraphMemory:
 
 
 class Graphed:
-    """Call a function directly the first time that it gets arguments of some shapes, and replay its graph from then on.
+    """Call a function directly the first time that its arguments have some shapes, and replay its graph from then on.
 
     The function must compute the same for the same arguments and memory: it may update weights in place and draw from
     the GPU's default generator, whose seed a replay reads anew, but its Python code runs at the first call only.
@@ -78,8 +78,8 @@ class Graphed:
         """Record one call without running it.
 
         Raises:
-            BackendUnavailable: if something in it cannot be recorded. PyTorch's allocator and generators may be in any
-                state then, so there is no going on without a graph.
+            BackendUnavailable: if the function cannot be recorded. PyTorch's allocator and generators are then in an
+                unknown state, so the process cannot continue without a graph.
         """
         inputs = tuple(argument.clone() for argument in arguments)
         torch.cuda.empty_cache()  # the direct call's memory; while recording, PyTorch could not reuse it

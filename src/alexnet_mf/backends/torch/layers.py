@@ -1,4 +1,4 @@
-"""The layers that PyTorch has no module for, and one that it computes more slowly than it could."""
+"""Layers that PyTorch lacks, and convolutions that it computes slowly or inexactly."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import nn
 from torch.nn import functional
 
 MOST_CHANNELS = 4
-"""Input channels up to which folding is worth it: tensor cores multiply eight and more at a time."""
+"""Largest number of input channels for which folding is faster: tensor cores multiply eight or more at a time."""
 
 
 class Normalize(nn.Module):
     """torchvision's transform of this name as a module, which moves to the device with its network.
 
-    Its numbers are buffers that a state_dict leaves out: a state_dict has the parameters alone.
+    Its numbers are buffers outside the state_dict, which holds the parameters only.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -28,7 +28,7 @@ class Normalize(nn.Module):
 
 
 class FoldedConv2d(nn.Conv2d):
-    """The function and the parameters of `nn.Conv2d`; stride s in height and width becomes s*s times the channels.
+    """`nn.Conv2d` with the same parameters and results, computed with stride 1 on s*s times the channels.
 
     AlexNet's conv1 (1 channel, 11x11, stride 4) is computed as 16 channels, 3x3, stride 1. Padding the kernel to a
     multiple of the stride adds products with zero: 144 for 121.
@@ -46,10 +46,11 @@ class FoldedConv2d(nn.Conv2d):
 
 
 class IeeeConv2d(nn.Conv2d):
-    """The function and the parameters of `nn.Conv2d`, of 5x5 kernels, stride 1. The weight gradient is IEEE's.
+    """`nn.Conv2d` with 5x5 kernels and stride 1, whose weight gradient has the precision of IEEE float32.
 
     On a GPU cuDNN may compute that gradient by Winograd's algorithm, whose error in float32 is 1e-3 (cuDNN 9.19, H200),
-    as large as TF32's. It has none for 5x6 kernels: a sixth column of zeros is added, and its gradient left out.
+    as large as TF32's. It has no such algorithm for 5x6 kernels: this layer adds a sixth column of zeros and drops its
+    gradient.
     """
 
     def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -50,7 +50,7 @@ def activation(name: spec.Activation | None) -> list[nn.Module]:
     """Return PyTorch's module for an activation, or nothing."""
     match name:
         case "relu":
-            return [nn.ReLU(inplace=True)]  # nobody else reads its input, and the backward pass takes its output
+            return [nn.ReLU(inplace=True)]  # no other module reads its input, and the backward pass uses its output
         case "sigmoid":
             return [nn.Sigmoid()]
     return []

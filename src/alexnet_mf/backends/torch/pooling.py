@@ -1,9 +1,9 @@
 """Bias, ReLU and max-pooling of a convolution's output as one kernel, for images in channels_last memory on a GPU.
 
-Separately they are seven passes over the largest tensors of the network, forward and backward, and PyTorch's
-max-pooling takes five times as long as its memory traffic. Rounding and ties are those of the separate layers, so the
-results are the same bits: adding a bias rounds to the tensor's type, of equal values in a window the first one wins,
-and nothing flows back through a window of which none is above zero.
+As separate layers they take seven passes over the largest tensors of the network, forward and backward, and PyTorch's
+max-pooling takes five times as long as its memory traffic. The results have the same bits as those of the separate
+layers: adding a bias rounds to the tensor's type, the first of equal values in a window wins, and no gradient flows
+through a window without a positive value.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import triton.language as tl
 from torch import nn
 
 BLOCK = 1024
-"""Numbers of a row of pixels that one program computes."""
+"""Number of values in a row of pixels that one program computes."""
 SPAN, ROWS, COLUMNS = 512, 32, 64
-"""Pixels whose bias gradient one program adds up, pixels and channels that it takes at a time."""
-NOBODY = tl.constexpr(255)
-"""The winner of a window that has no value above zero."""
+"""Number of pixels whose bias gradient one program sums, and numbers of pixels and channels that it reads at a time."""
+NO_WINNER = tl.constexpr(255)
+"""Winner of a window without a positive value."""
 LARGEST_KERNEL = 7
 
 
@@ -46,7 +46,7 @@ def _forward(x, bias, y, winners, height, width, out_height, out_width, channels
             winner = tl.where(better, i * kernel + j, winner)
     out = row * out_width * channels + at
     tl.store(y + out, tl.where(largest <= 0, 0.0, largest).to(y.dtype.element_ty), mask=inside)
-    tl.store(winners + out, tl.where(largest <= 0, NOBODY, winner).to(tl.uint8), mask=inside)
+    tl.store(winners + out, tl.where(largest <= 0, NO_WINNER, winner).to(tl.uint8), mask=inside)
 
 
 @triton.jit
@@ -65,7 +65,7 @@ def _backward(gradient, winners, result, height, width, out_height, out_width, c
             covers = inside & (top >= 0) & (top < out_height) & (left >= 0) & (left < out_width)
             covers = covers & (down < kernel) & (across < kernel)
             place = ((image * out_height + top) * out_width + left) * channels + channel
-            winner = tl.load(winners + place, mask=covers, other=NOBODY).to(tl.int32)
+            winner = tl.load(winners + place, mask=covers, other=NO_WINNER).to(tl.int32)
             flowing = tl.load(gradient + place, mask=covers, other=0.0).to(tl.float32)
             total += tl.where(winner == down * kernel + across, flowing, 0.0)
     tl.store(result + row * width * channels + at, total.to(result.dtype.element_ty), mask=inside)
@@ -81,8 +81,8 @@ def _bias_gradient(gradient, winners, sums, positions, channels: tl.constexpr, s
         inside = (position < positions)[:, None] & (channel < channels)[None, :]
         place = position[:, None] * channels + channel[None, :]
         flowing = tl.load(gradient + place, mask=inside, other=0.0).to(tl.float32)
-        winner = tl.load(winners + place, mask=inside, other=NOBODY).to(tl.int32)
-        total += tl.sum(tl.where(winner == NOBODY, 0.0, flowing), axis=0)
+        winner = tl.load(winners + place, mask=inside, other=NO_WINNER).to(tl.int32)
+        total += tl.sum(tl.where(winner == NO_WINNER, 0.0, flowing), axis=0)
     tl.store(sums + tl.program_id(0) * channels + channel, total, mask=channel < channels)
 
 
@@ -134,7 +134,7 @@ def pooled(net: nn.Sequential) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def steps(modules: list[nn.Module]) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
-    """The modules in order, three of them as one where they can be."""
+    """Yield the modules in order, with each convolution, ReLU and max-pooling as one function if possible."""
     while modules:
         if can_pool(modules[:3]):
             yield convolve_and_pool(*modules[:3])

@@ -1,4 +1,4 @@
-"""What may make PyTorch fast, by kind of device, with what each gained when it was measured; each has its own flag.
+"""Speed settings of PyTorch by kind of device, with the measured gain of each; each has its own flag.
 
 Measured with torch 2.14.1, interleaved (`bench --ablate`, `--try`), with 95 % intervals: `benchmarks/results/`.
 `allocator` and `layout` on 2 cores of an Intel Xeon, batch 128; `fused` and `compile` on 2 cores of an AMD EPYC, batch
@@ -11,7 +11,7 @@ from alexnet_mf.backends.execution import Setting
 
 SPEED = {
     "cpu": {
-        "allocator": Setting(True, "large blocks are kept, not handed back to the kernel: inference 1.08x "
+        "allocator": Setting(True, "large blocks are kept, not returned to the kernel: inference 1.08x "
                                    "[1.04, 1.22], a step 1.15x, no difference seen (on the EPYC 1.28x [1.18, 1.42])"),
         "layout": Setting(True, "channels_last throughout: inference 1.22x [1.17, 1.55], a step 1.04x, no difference "
                                 "seen (on the EPYC 1.06x [1.01, 1.12])"),

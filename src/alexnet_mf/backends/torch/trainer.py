@@ -29,7 +29,7 @@ from alexnet_mf.spec import Network
 
 @dataclass(frozen=True)
 class Placed:
-    """Images and labels on the device: uint8 grey levels, or float32 inputs ready for the network."""
+    """Images and labels on the device: uint8 gray levels, or float32 inputs ready for the network."""
 
     inputs: torch.Tensor
     labels: torch.Tensor
@@ -37,16 +37,16 @@ class Placed:
     """The network's (height, width)."""
 
     def batch(self, rows: torch.Tensor | slice, draws: PlacedDraws | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The network's input and the labels of some rows."""
+        """Return the network's input and the labels of some rows."""
         return pixels(self.inputs[rows], self.size, draws), self.labels[rows]
 
     @property
     def image(self) -> tuple[int, ...]:
-        """(channels, height, width) of the images as they lie here."""
+        """(channels, height, width) of the images as they are stored here."""
         return tuple(self.inputs.shape[1:]) if self.inputs.ndim == 4 else (1, *self.inputs.shape[1:])
 
     def batches(self, size: int) -> list[slice]:
-        """All rows in order, `size` at a time."""
+        """Return all rows in order, `size` at a time."""
         return [slice(start, start + size) for start in range(0, len(self.labels), size)]
 
 
@@ -57,21 +57,24 @@ def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], dev
 
 
 def pixels(images: torch.Tensor, size: tuple[int, ...], draws: PlacedDraws | None = None) -> torch.Tensor:
-    """What the network is fed: grey levels augmented and upsampled, inputs that are ready augmented alone."""
+    """Return the network's input: gray levels are augmented and upsampled, ready inputs only augmented."""
     if images.dtype != torch.uint8:
         return augment(images, draws, 1.0) if draws else images
     return upsample(augment(images.unsqueeze(1).float(), draws, 255.0).squeeze(1) if draws else images, size)
 
 
 def upsample(images: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """Grey levels (n, h, w) to pixels (n, 1, *size): interpolated first, then scaled, to stay exact."""
-    grey = images.unsqueeze(1).float()
-    grey = functional.interpolate(grey, size, mode="bilinear", align_corners=False)
-    return grey * float(PIXEL_SCALE)
+    """Turn gray levels (n, h, w) into pixels (n, 1, *size): interpolated first, then scaled, to stay exact."""
+    gray = images.unsqueeze(1).float()
+    gray = functional.interpolate(gray, size, mode="bilinear", align_corners=False)
+    return gray * float(PIXEL_SCALE)
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[object]:
-    """Where convolutions and matrix products take bfloat16; weights, their gradients and the loss stay float32."""
+    """Return the context in which convolutions and matrix products may take bfloat16.
+
+    Weights, their gradients and the loss stay float32.
+    """
     if precision != "bfloat16":
         return nullcontext()
     return torch.autocast(device.partition(":")[0], torch.bfloat16)
@@ -91,7 +94,7 @@ def compiled(net: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Ten
 
 
 def has_compiler(variable: str, usual: str) -> bool:
-    """Return True if the compiler that a variable of the environment names, or the usual one, is here."""
+    """Return True if the compiler named by an environment variable, or the usual one, is installed."""
     return shutil.which(os.environ.get(variable, usual)) is not None
 
 
@@ -106,10 +109,10 @@ def seed_dropout(device: torch.device, seed: int) -> None:
 
 
 class Readings:
-    """Loss and number of right images of each step since the last reading: on the device, in one piece of memory.
+    """Loss and number of correct images of each step since the last reading, on the device, in one block of memory.
 
-    Kept as tensors of their own they would settle, step by step, inside the large blocks that a step has freed; the
-    next step's would not fit there any more, and the process would grow (by 140 MB a step at batch 128, measured).
+    Separate tensors would be allocated, step by step, inside the large blocks that a step has freed; the blocks of the
+    next step would no longer fit there, and the process would grow (by 140 MB a step at batch 128, measured).
     """
 
     def __init__(self, device: torch.device, room: int = 1024) -> None:
@@ -124,7 +127,7 @@ class Readings:
         self._steps += 1
 
     def take(self) -> StepMetrics:
-        """What was added, and forget it; waits for the device."""
+        """Return the metrics and clear them; waits for the device."""
         steps, self._steps = self._steps, 0
         return StepMetrics(self._losses[:steps].cpu().numpy().astype(np.float64),
                            self._correct[:steps].cpu().numpy().copy())
@@ -144,7 +147,7 @@ class TorchTrainer(Trainer[Placed]):
         self.graphs = graphs
         self.device = next(net.parameters()).device
         fused = "fused" in speed
-        # A graph reads the rate where it lies; PyTorch's other updates take no rate from the device.
+        # A graph reads the rate from memory; PyTorch's other updates take no rate from the device.
         rate = torch.tensor(sgd.learning_rate, device=self.device) if graphs and fused else sgd.learning_rate
         self.optimizer = torch.optim.SGD(net.parameters(), lr=rate, momentum=sgd.momentum,
                                          weight_decay=sgd.weight_decay, fused=fused or None)
@@ -203,7 +206,7 @@ class TorchTrainer(Trainer[Placed]):
             self.net.train()
 
     def without_gradients(self) -> bool:
-        """Whether there is nothing yet to update with."""
+        """Return True if there are no gradients yet."""
         return any(parameter.grad is None for parameter in self.net.parameters())
 
     def read(self) -> StepMetrics:
@@ -241,5 +244,5 @@ def forward_backward(call: Callable[[torch.Tensor], torch.Tensor], optimizer: to
 
 
 def mean_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The mean loss, in float32: under autocast a GPU would round each image's to bfloat16 (seen in torch 2.11)."""
+    """Return the mean loss in float32: under autocast a GPU rounds each image's to bfloat16 (seen in torch 2.11)."""
     return functional.cross_entropy(logits.float(), labels)

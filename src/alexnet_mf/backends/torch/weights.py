@@ -1,4 +1,4 @@
-"""Canonical parameters to PyTorch and back. PyTorch's layout is the canonical one, and so are the names."""
+"""Copy canonical parameters to PyTorch and back. Layout and names are the same."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def load(net: nn.Sequential, parameters: Mapping[str, NDArray[np.float32]]) -> N
 
 
 def export(net: nn.Sequential) -> Parameters:
-    """The network's parameters, copied to canonical arrays."""
+    """Return the network's parameters, copied to canonical arrays."""
     return {name: value.detach().cpu().numpy().copy() for name, value in net.named_parameters()}
 
 
 def export_gradients(net: nn.Sequential) -> Parameters:
-    """The gradients of the last backward pass, copied to canonical arrays."""
+    """Return the gradients of the last backward pass, copied to canonical arrays."""
     return {name: value.grad.cpu().numpy().copy() for name, value in net.named_parameters() if value.grad is not None}

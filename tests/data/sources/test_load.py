@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
-from alexnet_mf.data import LabelledImages, fashion_mnist, load, synthetic
+from alexnet_mf.data import DATASETS, DatasetName, LabelledImages, load, store, synthetic
 from alexnet_mf.errors import DataError
 
 
 @pytest.fixture(autouse=True)
 def small_synthetic(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = synthetic.load
-    monkeypatch.setattr(synthetic, "load", lambda seed: draw(seed, train=20, test=10))
+    draw = synthetic.draw
+    monkeypatch.setattr(synthetic, "draw", lambda seed: draw(seed, train=20, test=10))
 
 
 def test_auto_downloads(mirrors: Any) -> None:
@@ -48,7 +48,7 @@ def test_fashion_mnist_does_not_fall_back(mirrors: Any) -> None:
 def test_an_explicit_folder_is_final(name: Any, by: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data_dir = folder if by == "argument" else None
     if by == "environment":
-        monkeypatch.setenv(fashion_mnist.ENVIRONMENT_VARIABLE, str(folder))
+        monkeypatch.setenv(store.ENVIRONMENT_VARIABLE, str(folder))
     dataset, notice = load(name, data_dir)
     assert (dataset.name, notice) == ("fashion-mnist", None)
     (folder / "train-labels-idx1-ubyte.gz").write_bytes(b"damaged")
@@ -57,12 +57,16 @@ def test_an_explicit_folder_is_final(name: Any, by: str, folder: Path, monkeypat
 
 
 def test_synthetic(mirrors: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(fashion_mnist.ENVIRONMENT_VARIABLE, str(tmp_path))  # for the other set: no contradiction
+    monkeypatch.setenv(store.ENVIRONMENT_VARIABLE, str(tmp_path))  # for the other set: no contradiction
     dataset, notice = load("synthetic", seed=2)
     assert (dataset.name, notice) == ("synthetic", None)
     assert mirrors.first.requests == []
     with pytest.raises(DataError, match="leave out"):
         load("synthetic", tmp_path)
+
+
+def test_the_type_lists_the_registered_names() -> None:
+    assert get_args(DatasetName) == DATASETS
 
 
 def test_unknown_name() -> None:

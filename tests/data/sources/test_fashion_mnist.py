@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_mf.data import fashion_mnist
+from alexnet_mf.data import fashion_mnist, store
 from alexnet_mf.errors import DataError
 
 TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
@@ -74,7 +74,7 @@ def test_explicit_is_final(folder: Path, mirrors: Any, cache: Path, monkeypatch:
 
 def test_empty_folder(tmp_path: Path) -> None:
     message = message_of(tmp_path)
-    assert "lacks all four files" in message
+    assert "lacks all 4 files" in message
     assert all(name in message for name in fashion_mnist.MD5)
 
 
@@ -176,8 +176,8 @@ def test_cut_connection(mirrors: Any, cache: Path, files: dict[str, bytes]) -> N
 
 
 def test_silent_mirror_does_not_hang(mirrors: Any, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert max(fashion_mnist.TIMEOUT) <= 30
-    monkeypatch.setattr(fashion_mnist, "TIMEOUT", (0.2, 0.2))
+    assert max(store.TIMEOUT) <= 30
+    monkeypatch.setattr(store, "TIMEOUT", (0.2, 0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         monkeypatch.setattr(fashion_mnist, "MIRRORS", (url, url))

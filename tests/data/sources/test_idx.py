@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_mf.data import idx
+from alexnet_mf.data.sources import idx
 from alexnet_mf.errors import DataError
 
 IMAGES = np.arange(3 * 28 * 28).reshape(3, 28, 28) % 251
@@ -51,9 +51,9 @@ def test_reads_packed_and_unpacked(tmp_path: Path, pack: type[bytes]) -> None:
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["unpacked", "gz"])
 @pytest.mark.parametrize(("content", "fault"), [
-    (b"", "truncated: 0 of 4 bytes"),
-    (idx_of(IMAGES)[:10], "truncated: 6 of 12 bytes"),
-    (idx_of(IMAGES)[:-1], "truncated: 2351 of 2352 bytes"),
+    (b"", "truncated after 0 of 4 bytes"),
+    (idx_of(IMAGES)[:10], "truncated after 6 of 12 bytes"),
+    (idx_of(IMAGES)[:-1], "truncated after 2351 of 2352 bytes"),
     (idx_of(IMAGES) + b"\0", "surplus bytes"),
     (idx_of(IMAGES, magic=0x0D03), "wrong magic number 0x00000d03, not 0x00000803"),
     (idx_of(LABELS), "wrong magic number 0x00000801"),

@@ -13,7 +13,7 @@ from alexnet_mf.errors import DataError
 
 @pytest.fixture(scope="module")
 def garments() -> Dataset:
-    return synthetic.load(seed=0)
+    return synthetic.draw(seed=0)
 
 
 def bits_of(*parts: LabelledImages) -> str:
@@ -40,8 +40,8 @@ def test_bits_are_pinned(garments: Dataset) -> None:
 
 
 def test_seed_decides(garments: Dataset) -> None:
-    again, other = (synthetic.load(seed, train=200, test=50) for seed in (3, 4))
-    same = synthetic.load(3, train=200, test=50)
+    again, other = (synthetic.draw(seed, train=200, test=50) for seed in (3, 4))
+    same = synthetic.draw(3, train=200, test=50)
     assert bits_of(again.train, again.test) == bits_of(same.train, same.test)
     assert bits_of(again.train) != bits_of(other.train)
 
@@ -50,7 +50,7 @@ def test_classes_are_balanced_and_shuffled(garments: Dataset) -> None:
     assert np.bincount(garments.train.labels).tolist() == [1280] * 10
     assert np.bincount(garments.test.labels).tolist() == [200] * 10
     assert np.bincount(garments.train.first(1000).labels).min() > 60
-    assert sorted(np.bincount(synthetic.load(0, train=23, test=1).train.labels).tolist()) == [2] * 7 + [3] * 3
+    assert sorted(np.bincount(synthetic.draw(0, train=23, test=1).train.labels).tolist()) == [2] * 7 + [3] * 3
 
 
 def test_no_image_twice_and_none_empty(garments: Dataset) -> None:
@@ -83,4 +83,4 @@ def test_a_linear_classifier_learns_but_not_all(garments: Dataset) -> None:
 @pytest.mark.parametrize("arguments", [{"seed": -1}, {"train": 0}, {"test": -5}])
 def test_numbers_out_of_range(arguments: dict[str, int]) -> None:
     with pytest.raises(DataError, match="at least"):
-        synthetic.load(**arguments)
+        synthetic.draw(**arguments)

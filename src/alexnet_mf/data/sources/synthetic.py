@@ -1,8 +1,8 @@
-"""Ten classes of garments drawn by the program: a data set that needs no network and no files.
+"""Ten classes of garments drawn by the program: a dataset that needs no download and no files.
 
-Every image is drawn in its garment's own coordinates: u to the right and v down, both from -1 to 1 across the image,
-after that image's own shift, size, slant and mirroring. A garment is made of shapes; a shape is an array of how far
-inside it each pixel lies (negative outside), so that minimum and maximum are intersection and union.
+Each image is drawn in its garment's own coordinates: u to the right and v down, both from -1 to 1 across the image,
+after that image's own shift, size, slant and mirroring. A garment consists of shapes. A shape is an array of each
+pixel's distance from the shape's edge (negative outside), so minimum and maximum are intersection and union.
 
 The bits are the same on every machine and with every NumPy: random numbers come from raw words of PCG64, and arithmetic
 is limited to operations that IEEE 754 rounds in one way only (+ - * /, square root, comparison, floor), element by
@@ -12,12 +12,15 @@ element, in float32. No sine, no exponential, no matrix product, no sum along an
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.data.images import FASHION_CLASSES, Dataset, LabelledImages
+from alexnet_mf.data.dataset import Dataset, LabelledImages
+from alexnet_mf.data.sources.fashion_mnist import FASHION_CLASSES
+from alexnet_mf.data.store import Progress
 from alexnet_mf.errors import DataError
 
 SIZE = 28
@@ -26,18 +29,18 @@ _STREAM = 0x5F47  # keeps these draws apart from all others of the same seed
 _BLOCK = 32  # images drawn at once: their arrays stay in the processor's cache, and below malloc's mmap threshold
 
 Field: TypeAlias = NDArray[np.float32]
-"""A number for every pixel, (images, 28, 28); or for every image, (images, 1, 1)."""
+"""One number per pixel, (images, 28, 28), or per image, (images, 1, 1)."""
 Number: TypeAlias = float | Field
 Mask: TypeAlias = NDArray[np.bool_]
 
 
 def _field(x: Number | NDArray[np.float32]) -> Field:
-    """One number an image, as an array: on float32 scalars, NumPy 1 and 2 round differently."""
+    """Return one number per image as an array: on float32 scalars, NumPy 1 and 2 round differently."""
     return np.asarray(x, np.float32).reshape(-1, 1, 1)
 
 
 class _Draws:
-    """Random numbers, one for each image of a block, as (images, 1, 1)."""
+    """Source of random numbers, one for each image of a block, as (images, 1, 1)."""
 
     def __init__(self, bits: np.random.PCG64, images: int) -> None:
         self._bits = bits
@@ -52,7 +55,7 @@ class _Draws:
         return self.uniform(0, 1) < np.float32(probability)
 
     def noise(self) -> Field:
-        """Of each pixel, from -1 to 1, most often near 0: the difference of two random bytes."""
+        """Return noise for each pixel, from -1 to 1, most often near 0: the difference of two random bytes."""
         words = self._bits.random_raw(self._images * SIZE * SIZE // 4).astype("<u8")  # the same bytes on any machine
         octets = words.view(np.uint8).reshape(2, self._images, SIZE, SIZE).astype(np.float32)
         noise: Field = (octets[0] - octets[1]) / 255
@@ -63,7 +66,7 @@ class _Draws:
 
 
 def _polygon(u: Field, v: Field, *corners: tuple[Number, Number]) -> Field:
-    """A convex polygon, its corners clockwise as seen."""
+    """Return a convex polygon, its corners clockwise as seen."""
     points = [(_field(x), _field(y)) for x, y in corners]
     edges = []
     for (x0, y0), (x1, y1) in zip(points, points[1:] + points[:1], strict=True):
@@ -79,7 +82,7 @@ def _box(u: Field, v: Field, left: Number, top: Number, right: Number, bottom: N
 
 
 def _limb(u: Field, v: Field, start: tuple[Number, Number], end: tuple[Number, Number], radius: Number) -> Field:
-    """A thick line with round ends."""
+    """Return a thick line with round ends."""
     (x, y), dx, dy = start, _field(end[0]) - start[0], _field(end[1]) - start[1]
     from_u, from_v = u - x, v - y
     along = np.clip((from_u * dx + from_v * dy) / (dx * dx + dy * dy), 0, 1)
@@ -88,9 +91,9 @@ def _limb(u: Field, v: Field, start: tuple[Number, Number], end: tuple[Number, N
     return inside
 
 
-def _ellipse(u: Field, v: Field, centre: tuple[Number, Number], radii: tuple[Number, Number]) -> Field:
+def _ellipse(u: Field, v: Field, center: tuple[Number, Number], radii: tuple[Number, Number]) -> Field:
     wide, high = _field(radii[0]), _field(radii[1])
-    across, down = (u - centre[0]) / wide, (v - centre[1]) / high
+    across, down = (u - center[0]) / wide, (v - center[1]) / high
     inside: Field = (1 - np.sqrt(across * across + down * down)) * np.minimum(wide, high)
     return inside
 
@@ -114,12 +117,12 @@ def _cut(shape: Field, hole: Field) -> Field:
 
 
 def _sometimes(draw: _Draws, probability: float, shape: Field) -> Field:
-    """The shape in some of the images, nowhere in the others."""
+    """Return the shape in some of the images, and no shape in the others."""
     return np.where(draw.chance(probability), shape, np.float32(-9))
 
 
 def _covered(shape: Field) -> Field:
-    """The share of each pixel that the shape covers, 0 to 1: its edge is a pixel wide."""
+    """Return the share of each pixel that the shape covers, 0 to 1; the edge is one pixel wide."""
     share: Field = np.clip(shape * (SIZE / 2) + 0.5, 0, 1)
     return share
 
@@ -129,12 +132,12 @@ def _where(mask: Mask, yes: Number, no: Number) -> Field:
 
 
 def _wave(x: Field) -> Field:
-    """A triangle wave of period 1, from -1 to 1."""
+    """Return a triangle wave of period 1, from -1 to 1."""
     wave: Field = np.abs(x - np.floor(x) - 0.5) * 4 - 1
     return wave
 
 
-# Garments: each gives its shape, and the shade of its parts relative to the cloth (1).
+# Garments: each function returns the shape, and the shade of its parts relative to the cloth (1).
 
 
 def _torso(u: Field, v: Field, shoulder: Number, waist: Number, hem: Number, bottom: Number, neck: Number) -> Field:
@@ -287,7 +290,7 @@ _GARMENTS: tuple[Callable[[_Draws, Field, Field], tuple[Field, Field]], ...] = (
 
 
 def _draw(label: int, images: int, bits: np.random.PCG64) -> NDArray[np.uint8]:
-    """Images of one class, (images, 28, 28)."""
+    """Draw images of one class, (images, 28, 28)."""
     draw = _Draws(bits, images)
     pixels = (np.arange(SIZE, dtype=np.float32) - np.float32((SIZE - 1) / 2)) * np.float32(2 / SIZE)
     x, y = pixels.reshape(1, 1, -1), pixels.reshape(1, -1, 1)
@@ -304,15 +307,15 @@ def _draw(label: int, images: int, bits: np.random.PCG64) -> NDArray[np.uint8]:
     stripes = _wave(across * draw.uniform(1.5, 5)) * _where(draw.chance(0.5), draw.uniform(0.1, 0.55), 0)
     folds = _wave(u * draw.uniform(0.3, 0.9) + v * draw.uniform(-0.5, 0.5) + turn) * draw.uniform(0.0, 0.2)
     cloth = draw.uniform(0.22, 1.0) * shade * (1 + stripes) * (1 + folds) + draw.noise() * draw.uniform(0.02, 0.2)
-    grey = _covered(shape) * np.clip(cloth, 0.03, 1)
-    levels: NDArray[np.uint8] = np.floor(grey * 255 + 0.5).astype(np.uint8)
+    gray = _covered(shape) * np.clip(cloth, 0.03, 1)
+    levels: NDArray[np.uint8] = np.floor(gray * 255 + 0.5).astype(np.uint8)
     return levels
 
 
 def _split(seed: int, split: int, count: int) -> LabelledImages:
-    """`count` images in random order, as many of each class as of any other (give or take one)."""
+    """Draw `count` images in random order; the classes' counts differ by 1 at most."""
     bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_STREAM, split)))
-    # Sorting raw words, as in batches.epoch_order: a shuffle that no version of NumPy changes.
+    # Sorting raw words, as in batches.epoch_order: every version of NumPy shuffles alike.
     labels = (np.argsort(bits.random_raw(count), kind="stable") % len(FASHION_CLASSES)).astype(np.int64)
     images = np.empty((count, SIZE, SIZE), np.uint8)
     for label in range(len(FASHION_CLASSES)):
@@ -323,17 +326,28 @@ def _split(seed: int, split: int, count: int) -> LabelledImages:
     return LabelledImages(images, labels)
 
 
-def load(seed: int = 0, train: int = 12_800, test: int = 2_000) -> Dataset:
+def load(data_dir: Path | None = None, *, seed: int = 0, progress: Progress | None = None) -> Dataset:
+    """Return the synthetic set of this seed, in its usual size.
+
+    Raises:
+        DataError: if a folder is named, or the seed is negative.
+    """
+    if data_dir is not None:
+        raise DataError(f"the synthetic set is drawn, not read from {data_dir}; leave out `data` or `data_dir`")
+    return draw(seed)
+
+
+def draw(seed: int = 0, train: int = 12_800, test: int = 2_000) -> Dataset:
     """Draw the synthetic set: the same bits for the same arguments, everywhere.
 
-    Classes are balanced, and training and test images differ: a stream of random numbers each.
+    Classes are balanced. Training and test images come from separate streams of random numbers.
 
     Args:
         seed: any non-negative whole number.
-        train, test: the number of images, at least 1.
+        train, test: number of images, at least 1.
 
     Raises:
-        DataError: for numbers out of range.
+        DataError: if a number is out of range.
     """
     if seed < 0 or min(train, test) < 1:
         raise DataError(f"the synthetic set needs a seed of at least 0 and at least 1 image in each part, "

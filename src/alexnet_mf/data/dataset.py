@@ -1,4 +1,4 @@
-"""Labelled grey images, and the data sets made of them."""
+"""Images with labels, and the datasets made of them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FASHION_CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-"""The class of each label 0-9, as numbered by Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, table 2)."""
-
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
 class LabelledImages:
-    """Images and the class of each."""
+    """Images and the label of each."""
 
     images: NDArray[Any]
-    """Grey levels, uint8 (n, 28, 28), 0 the background; of random inputs what `Model.place` takes."""
+    """Gray levels, uint8 (n, height, width), 0 for the background; or any other input that `Model.place` takes."""
     labels: NDArray[np.int64]
-    """(n,), each 0-9."""
+    """(n,), class numbers from 0."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def first(self, n: int | None) -> LabelledImages:
-        """The first n images, as views; all of them where n is None or larger than the set."""
+        """Return the first n images, as views; all of them if n is None or larger than the set."""
         return LabelledImages(self.images[:n], self.labels[:n])
 
 
@@ -39,10 +36,10 @@ class Dataset:
     test: LabelledImages
     classes: tuple[str, ...]
     origin: str
-    """Where it came from, in words."""
+    """Description of where the images come from."""
 
     def digest(self) -> str:
-        """SHA-256 of all images and labels, in their order."""
+        """Return the SHA-256 of all images and labels, in their order."""
         total = hashlib.sha256()
         for part in (self.train, self.test):
             total.update(np.ascontiguousarray(part.images).data)

@@ -1,8 +1,8 @@
-"""Reading idx files (the format of MNIST and its successors), packed by gzip or not.
+"""Read idx files (the format of MNIST and its successors), gzipped or not.
 
 An idx file is a big-endian header (two zero bytes, the type of the values, the number of dimensions, each dimension in
-four bytes) and then the values. Nothing in the header is believed before it is checked, and no more than it may rightly
-ask for is ever unpacked.
+four bytes) and then the values. The header is checked before it is used, so that a damaged or hostile file costs little
+memory.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.data.images import LabelledImages
+from alexnet_mf.data.dataset import LabelledImages
 from alexnet_mf.errors import DataError
 
 IMAGE_SIZE = (28, 28)
 CLASSES = 10
-MOST_ITEMS = 1_000_000  # 784 MB of images: ample, and a bound on what a damaged or hostile header can ask for
+MOST_ITEMS = 1_000_000  # 784 MB of images; bounds the memory that a damaged or hostile header can request
 
 REMEDY = "replace it, or point `data_dir` at the four Fashion-MNIST files"
 
@@ -31,22 +31,22 @@ _CHUNK = 1 << 20
 
 
 class _Fault(Exception):
-    """What is wrong with the contents of a file, in words."""
+    """A fault in the contents of a file, described in words."""
 
 
 def _read_exactly(stream: BinaryIO, size: int) -> bytearray:
-    """Read in chunks: memory grows with what is there, not with what the header claims."""
+    """Read in chunks: memory grows with the size of the file, not with the size that the header states."""
     content = bytearray()
     while len(content) < size:
         chunk = stream.read(min(_CHUNK, size - len(content)))
         if not chunk:
-            raise _Fault(f"truncated: {len(content)} of {size} bytes are there")
+            raise _Fault(f"truncated after {len(content)} of {size} bytes")
         content += chunk
     return content
 
 
 def _parse(stream: BinaryIO, item: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The values of an idx stream, (n, *item)."""
+    """Return the values of an idx stream, (n, *item)."""
     dimensions = 1 + len(item)
     (magic,) = struct.unpack(">I", _read_exactly(stream, 4))
     expected = _UNSIGNED_BYTE << 8 | dimensions
@@ -66,7 +66,7 @@ def _parse(stream: BinaryIO, item: tuple[int, ...]) -> NDArray[np.uint8]:
 def _read(path: Path, item: tuple[int, ...], remedy: str) -> NDArray[np.uint8]:
     try:
         with path.open("rb") as file:
-            # Told by content, not by name: browsers unpack .gz files and keep the name, or the reverse.
+            # By content, not by name: some browsers unpack .gz files and keep the name, others do the reverse.
             if file.peek(2)[:2] == _GZIP_MAGIC:
                 with gzip.GzipFile(fileobj=file) as stream:
                     return _parse(stream, item)  # type: ignore[arg-type]  # a BinaryIO in all but name
@@ -80,7 +80,7 @@ def _read(path: Path, item: tuple[int, ...], remedy: str) -> NDArray[np.uint8]:
 
 
 def is_idx(path: Path) -> bool:
-    """Whether a file begins like an idx file, or one packed by gzip; False where it cannot be read."""
+    """Return True if a file begins like an idx file or a gzipped file; False if it cannot be read."""
     try:
         if not path.is_file():
             return False
@@ -92,19 +92,19 @@ def is_idx(path: Path) -> bool:
 
 
 def read_images(path: Path, remedy: str = REMEDY) -> NDArray[np.uint8]:
-    """Grey levels, (n, 28, 28), from an idx3 file, gzipped or not.
+    """Return the gray levels, (n, 28, 28), of an idx3 file, gzipped or not.
 
     Args:
-        remedy: what the user can do about a bad file; ends the error's message.
+        remedy: advice for a bad file; ends the error's message.
 
     Raises:
-        DataError: where the file cannot be read or is not exactly such a file; names it and the fault.
+        DataError: if the file cannot be read or is not such a file; names the file and the fault.
     """
     return _read(path, IMAGE_SIZE, remedy)
 
 
 def read_labels(path: Path, remedy: str = REMEDY) -> NDArray[np.int64]:
-    """Labels 0-9, (n,), from an idx1 file, gzipped or not; arguments and errors as for `read_images`."""
+    """Return the labels 0-9, (n,), of an idx1 file, gzipped or not; arguments and errors as for `read_images`."""
     labels = _read(path, (), remedy)
     if labels.max() >= CLASSES:
         at = int(np.argmax(labels >= CLASSES))
@@ -113,10 +113,10 @@ def read_labels(path: Path, remedy: str = REMEDY) -> NDArray[np.int64]:
 
 
 def read_pair(images: Path, labels: Path, remedy: str = REMEDY) -> LabelledImages:
-    """Images and their labels.
+    """Return images and their labels.
 
     Raises:
-        DataError: as `read_images`; and where the files hold different numbers of items.
+        DataError: as `read_images`, and if the files hold different numbers of items.
     """
     pair = LabelledImages(read_images(images, remedy), read_labels(labels, remedy))
     if len(pair.images) != len(pair.labels):

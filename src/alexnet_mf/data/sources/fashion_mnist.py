@@ -1,0 +1,51 @@
+"""Fashion-MNIST (Xiao, Rasul and Vollgraf 2017): 60,000 training and 10,000 test images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alexnet_mf.data import store
+from alexnet_mf.data.dataset import Dataset
+from alexnet_mf.data.sources import idx
+
+FASHION_CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+"""The class of each label 0-9 (Xiao, Rasul and Vollgraf 2017, table 2)."""
+
+MD5 = {  # as published in the README of github.com/zalandoresearch/fashion-mnist
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+
+MIRRORS = (  # folders that hold the four files, tried in this order
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+)
+
+
+def load(data_dir: Path | None = None, *, seed: int = 0, progress: store.Progress | None = None) -> Dataset:
+    """Return Fashion-MNIST.
+
+    A folder named by `data_dir`, or by ALEXNET_MF_DATA_DIR, is final: it must hold the four files, gzipped or unpacked,
+    with any number of images, and nothing is downloaded. Otherwise missing or damaged files are downloaded into the
+    user's cache folder.
+
+    Args:
+        seed: ignored; the dataset is fixed.
+        progress: shown during downloads.
+
+    Raises:
+        DataError: if files are missing, damaged or cannot be downloaded; names them and the remedy.
+    """
+    folder = store.named_folder(data_dir)
+    if folder is not None:
+        paths, remedy = store.find(folder, tuple(MD5)), idx.REMEDY
+    else:
+        folder, remedy = store.cache_folder("fashion-mnist"), "delete it and run again, or use `data='synthetic'`"
+        paths = store.fetch(folder, "Fashion-MNIST", MD5, MIRRORS,
+                            "point `data_dir` at the four Fashion-MNIST files, or use `data='synthetic'`", progress)
+    train_images, train_labels, test_images, test_labels = (paths[name] for name in MD5)
+    train = idx.read_pair(train_images, train_labels, remedy)
+    test = idx.read_pair(test_images, test_labels, remedy)
+    return Dataset("fashion-mnist", train, test, FASHION_CLASSES, f"Fashion-MNIST from {folder}")

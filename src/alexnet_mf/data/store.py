@@ -1,0 +1,152 @@
+"""Files of datasets: in a folder that the user names, or downloaded into a cache and checked by their hashes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from alexnet_mf.errors import DataError
+
+ENVIRONMENT_VARIABLE = "ALEXNET_MF_DATA_DIR"
+TIMEOUT = (10, 30)
+"""Seconds to wait for a connection, and for each further chunk of the file."""
+
+_CHUNK = 1 << 16  # bytes; each chunk of pooch's default, 1 kB, costs a flush and a progress update
+
+
+class Progress(Protocol):
+    """Progress bar of a download: tqdm's, or one like it. It counts the bytes of one file."""
+
+    total: Any
+
+    def update(self, n: int) -> Any: ...
+
+    def reset(self) -> Any: ...
+
+    def close(self) -> Any: ...
+
+
+def cache_folder(name: str) -> Path:
+    """Return the folder that holds the downloads of one dataset for the current user."""
+    return Path(platformdirs.user_cache_dir("alexnet_mf")) / name
+
+
+def named_folder(data_dir: Path | None = None) -> Path | None:
+    """Return the folder that the user names, by argument or by ALEXNET_MF_DATA_DIR; None if neither is given."""
+    if data_dir is not None:
+        return Path(data_dir)
+    value = os.environ.get(ENVIRONMENT_VARIABLE)
+    return Path(value) if value else None
+
+
+def find(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Return the path of each file in a folder that the user named. Each may be gzipped (`.gz`) or unpacked.
+
+    Raises:
+        DataError: if there is no such folder, or it lacks a file.
+    """
+    remedy = f"point `data_dir` or {ENVIRONMENT_VARIABLE} at a folder with {', '.join(names)} (or these unpacked)"
+    try:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; {remedy}")
+        paths = {name: path for name in names if (path := _existing(folder, name))}
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror or error}); {remedy}") from error
+    if missing := [name for name in names if name not in paths]:
+        lacking = f"all {len(names)} files" if not paths else ", ".join(missing)
+        raise DataError(f"{folder}: lacks {lacking}; {remedy}")
+    return paths
+
+
+def fetch(folder: Path, title: str, hashes: Mapping[str, str], mirrors: Sequence[str], remedy: str,
+          progress: Progress | None = None) -> dict[str, Path]:
+    """Return the path of each file in the cache. Download those that are missing or fail their hash.
+
+    Args:
+        title: the dataset's name, for messages.
+        hashes: the published MD5 of each file.
+        mirrors: URLs of folders that hold the files, in the order of preference.
+        remedy: what else the user can do if a file cannot be had; ends the error's message.
+        progress: shown during downloads; pooch closes it after each file.
+
+    Raises:
+        DataError: if no mirror delivers a file, or the cache cannot be used.
+    """
+    remaining, paths = list(mirrors), {}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, md5 in hashes.items():
+            path = _existing(folder, name)
+            # An unpacked file has no published hash: it is parsed strictly instead.
+            unpacked = path is not None and path.name != name
+            paths[name] = path if path and unpacked else _fetch_file(folder, title, name, md5, remaining, remedy,
+                                                                     progress)
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: cannot be used as the cache ({error.strerror or error}); "
+                        f"{remedy}") from error
+    return paths
+
+
+def _existing(folder: Path, name: str) -> Path | None:
+    """Return the path of the file, else of its unpacked form, else None."""
+    return next((path for path in (folder / name, folder / name.removesuffix(".gz")) if path.is_file()), None)
+
+
+def _fetch_file(folder: Path, title: str, name: str, md5: str, mirrors: list[str], remedy: str,
+                progress: Progress | None) -> Path:
+    """Return one file from the cache, or from the first mirror that delivers it; that mirror moves to the front.
+
+    pooch downloads to a temporary file beside the target and renames it once its hash is right. So a file of that name
+    is always complete, and a damaged one is replaced.
+    """
+    import pooch  # not needed if the user names a folder
+
+    # `identity`: the bytes as published, which hash and progress count, and not unpacked on the way.
+    downloader = pooch.HTTPDownloader(progressbar=progress, chunk_size=_CHUNK, timeout=TIMEOUT,
+                                      headers={"Accept-Encoding": "identity"})
+    if (folder / name).exists():
+        (folder / name).open("rb").close()  # an unreadable file is not the mirrors' fault
+    failures = []
+    for mirror in tuple(mirrors):
+        try:
+            with _quiet(pooch.get_logger()):
+                path = Path(pooch.retrieve(mirror + name, f"md5:{md5}", fname=name, path=folder, downloader=downloader))
+        except (OSError, ValueError) as error:  # requests raises OSErrors; pooch raises ValueError for a wrong hash
+            failures.append(f"{urlsplit(mirror).netloc}: {_summary(error)}")
+        else:
+            mirrors.remove(mirror)
+            mirrors.insert(0, mirror)  # so that the next file does not wait for a dead mirror again
+            return path
+    raise DataError(f"{name}: no mirror of {title} could deliver it ({'; '.join(failures)}); {remedy}")
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Silence pooch's messages about each download: only the command line prints."""
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _summary(error: BaseException) -> str:
+    """Return the cause of a failed download in a few words: the HTTP status, or the innermost error."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return f"HTTP {status}"
+    if not isinstance(error, OSError):
+        return "the md5 is not the published one"
+    cause: BaseException = error
+    while (deeper := cause.__cause__ or cause.__context__) is not None:
+        cause = deeper
+    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+    return " ".join(text.split())[:100] or type(error).__name__
