@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -77,7 +77,7 @@ class FakeBackend(Backend, Measurable):
 
     def build(self, network, parameters, device="cpu", execution=AS_IT_COMES) -> Any:
         find_precision(self, device, execution.precision)
-        if "unknown" in execution.without:
+        if "unknown" in execution.speed:
             raise BackendUnavailable(f"backend {self.name}: no setting 'unknown'; known: compile")
         return FakeModel(network, self)
 
@@ -127,7 +127,7 @@ class FakeModel(MeasurableModel[Any]):
 class Local:
     """A worker in this process, in the place of `WorkerProcess`; everything crosses as JSON, as it would."""
 
-    def __init__(self, python: str, without: tuple[str, ...], clock: Callable[[], float],
+    def __init__(self, python: str, speed: Mapping[str, bool], clock: Callable[[], float],
                  asked: list[tuple[Any, dict[str, Any]]]) -> None:
         self.worker, self.asked, self.closed = Worker(clock), asked, False
 
@@ -180,7 +180,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, device: FakeDevice, small: spec.Networ
 @pytest.fixture
 def local(device: FakeDevice):
     """Starts a worker in this process."""
-    return lambda python, without: Local(python, without, device.clock, [])
+    return lambda python, speed: Local(python, speed, device.clock, [])
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def measured(fake: dict[str, FakeBackend], device: FakeDevice):
 
     def run(backend_names: tuple[str, ...] = ("torch", "mxnet"), **options: Any) -> dict[str, Any]:
         bench = Bench(Plan(backend_names, **{"batch_sizes": (4,), **options}), command=["alexnet-mf", "bench"],
-                      connect=lambda python, without: Local(python, without, device.clock, asked))
+                      connect=lambda python, speed: Local(python, speed, device.clock, asked))
         return plain(bench.run())
 
     run.asked = asked  # type: ignore[attr-defined]

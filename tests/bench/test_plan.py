@@ -28,15 +28,16 @@ def test_each_precision_and_each_setting_left_out_is_a_contestant():
     assert labels(Plan(("torch",), precisions=("float32", "tf32"), ablate=("compile", "fused"), book=False)) == [
         "torch float32", "torch float32 -compile", "torch float32 -fused",
         "torch tf32", "torch tf32 -compile", "torch tf32 -fused"]
-    assert labels(Plan(("torch",), without=("compile",), ablate=("compile", "fused"), book=False)) == [
+    assert labels(Plan(("torch",), speed={"compile": False}, ablate=("compile", "fused"), book=False)) == [
         "torch float32 -compile", "torch float32 -compile -fused"]
-    assert labels(Plan(("torch",), also=("layout",), tried=("compile", "compile+fused"), book=False)) == [
+    assert labels(Plan(("torch",), speed={"layout": True}, tried=("compile", "compile+fused"), book=False)) == [
         "torch float32 +layout", "torch float32 +compile +layout", "torch float32 +compile +fused +layout"]
 
 
 def test_the_books_style_leaves_everything_out():
     book = Plan(("torch",)).contestants(8)[1]
-    assert book == Contestant("torch", BOOK, "as shipped", ("all",), (), 8)
+    assert book == Contestant(backend="torch", style=BOOK, precision="as shipped", speed={"all": False},
+                              batch_size=8)
     assert Plan(("torch",)).contestants(8)[0].style == OURS
 
 

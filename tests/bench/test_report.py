@@ -181,7 +181,7 @@ def test_two_gpus_of_one_model_are_one_device_and_of_two_models_are_not(record):
 
 def test_what_a_setting_gains(measured, fake):
     record = measured(("torch",), ablate=("compile",), rounds=7)
-    set_slow = [w["id"] for w in record["workers"] if w["without"] == ["compile"]]
+    set_slow = [w["id"] for w in record["workers"] if w["speed"] == {"compile": False}]
     for result in record["results"]:
         if result["worker"] in set_slow and result["phase"] == "step":
             for sample in result["samples"]:
@@ -196,7 +196,7 @@ def test_what_a_setting_gains(measured, fake):
 
 def test_what_a_setting_gains_that_was_tried(measured, fake):
     record = measured(("torch",), tried=("compile+fused",), rounds=7)
-    fast = [w["id"] for w in record["workers"] if w["also"] == ["compile", "fused"]]
+    fast = [w["id"] for w in record["workers"] if w["speed"] == {"compile": True, "fused": True}]
     assert len(fast) == 1
     for result in record["results"]:
         if result["worker"] in fast and result["phase"] == "step":
@@ -207,8 +207,8 @@ def test_what_a_setting_gains_that_was_tried(measured, fake):
 
 
 def test_failures_and_an_early_end_are_told(record):
-    record["failures"] = [{"backend": "tensorflow", "style": "alexnet_mf", "precision": "tf32", "without": [],
-                           "also": [], "batch_size": 4, "phase": "start", "reason": "no tf32 on cpu"}]
+    record["failures"] = [{"backend": "tensorflow", "style": "alexnet_mf", "precision": "tf32", "speed": {},
+                           "batch_size": 4, "phase": "start", "reason": "no tf32 on cpu"}]
     record["complete"] = False
     said = make([record]).conclusions
     assert "tensorflow alexnet_mf tf32, batch 4, start failed: no tf32 on cpu" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -129,8 +130,8 @@ def bench_with(fake, device, local):
     def make(fails: Any, error: BaseException, **options: Any) -> tuple[Bench, list[Moody]]:
         made: list[Moody] = []
 
-        def connect(python: str, without: tuple[str, ...]) -> Moody:
-            made.append(Moody(local(python, without), fails if not made else lambda command: False, error))
+        def connect(python: str, speed: Mapping[str, bool]) -> Moody:
+            made.append(Moody(local(python, speed), fails if not made else lambda command: False, error))
             return made[-1]
         return Bench(Plan(("torch", "mxnet"), **{"batch_sizes": (4,), "book": False, "rounds": 3, **options}),
                      connect=connect), made

@@ -17,7 +17,7 @@ from alexnet_mf.bench.worker import Worker
 from alexnet_mf.instruments.process import PREFIX
 
 START = {"do": "start", "backend": "torch", "style": "alexnet_mf", "device": "auto", "precision": "float32",
-         "without": [], "also": [], "batch_size": 4, "epoch_batches": 3, "sample_seconds": 0.2, "seed": 0}
+         "speed": {}, "batch_size": 4, "epoch_batches": 3, "sample_seconds": 0.2, "seed": 0}
 PER_CALL = {"input": 0.25, "forward": 1.0, "forward_backward": 2.0, "optimizer": 0.5, "step": 4.0,
             "matrix product": 1.0, "copy": 0.5, "epoch": 2 * 4.0}
 
@@ -80,7 +80,7 @@ def test_the_work_of_phases_and_ceilings(worker, small):
 
 
 def test_the_books_style_has_its_two_phases_and_no_ceilings(worker, small):
-    answer = start(worker, small, style="book", precision="as shipped", without=["all"])
+    answer = start(worker, small, style="book", precision="as shipped", speed={"all": False})
     assert answer["phases"] == ["forward", "step"]
     assert seconds_a_call(worker, answer["phases"]) == {"forward": 2.0, "step": 8.0}
 

@@ -288,8 +288,8 @@ def test_flags_reach_the_plan():
     assert (plan.net, plan.device, plan.batch_sizes, plan.precisions, plan.phases) == (
         "alexnet-tab", "cpu", (32, 128), ("tf32", "bfloat16"), ("input", "step"))
     assert (plan.rounds, plan.epoch_batches, plan.sample_seconds, plan.seed, plan.book) == (9, 4, 1.5, 3, False)
-    assert (plan.without, plan.also, plan.ablate, plan.tried) == (
-        ("fused",), ("layout",), ("compile", "allocator"), ("compile", "compile+fused"))
+    assert (plan.speed, plan.ablate, plan.tried) == (
+        {"fused": False, "layout": True}, ("compile", "allocator"), ("compile", "compile+fused"))
 
 
 def test_nothing_is_imported_that_is_not_used():

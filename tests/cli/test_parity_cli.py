@@ -647,7 +647,7 @@ def test_everyone_is_asked_the_same_and_goes_on_from_the_one_before(command, ask
         assert values == {
             "out": str(tmp_path / f"{name}.safetensors"), "seed": 5, "data_name": "synthetic",
             "data_dir": str(tmp_path), "network": spec.as_dict(toml.find_network("alexnet-tab", name)), "images": 50,
-            "batch_size": 3, "steps": 4, "device": "cpu", "precision": None, "without": [], "also": [],
+            "batch_size": 3, "steps": 4, "device": "cpu", "precision": None, "speed": {},
             "continue_from": before and str(tmp_path / f"{before}.safetensors")}
 
 

@@ -67,7 +67,7 @@ def until(condition) -> None:
 def test_a_real_worker(connect, small):
     worker = connect(sys.executable)
     answer = worker.ask({"do": "start", "backend": "numpy", "style": "alexnet_mf", "device": "cpu",
-                       "precision": "float64", "without": [], "also": [], "batch_size": 2, "epoch_batches": 2,
+                       "precision": "float64", "speed": {}, "batch_size": 2, "epoch_batches": 2,
                        "sample_seconds": 0.001, "seed": 0, "network": spec.as_dict(small)})
     assert answer["device"] == "cpu" and "numpy" in answer["versions"]
     assert worker.ask({"do": "prepare", "phase": "optimizer"})["calls_per_sample"] >= 1

@@ -7,7 +7,7 @@ synchronizations, rounds of all phases.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,7 @@ def _prepare(channel: Channel, phase: str) -> dict[str, Any]:
 def measure(network: spec.Network, backend: str, device: str, batch_size: int, momentum: float, *,
             rounds: int = ROUNDS, sample_seconds: float = SAMPLE_SECONDS, seed: int = 0, command: Sequence[str] = (),
             report_progress: Callable[[str], None] = lambda line: None,
-            connect: Callable[[str, tuple[str, ...]], Channel] = connect) -> Measured:
+            connect: Callable[[str, Mapping[str, bool]], Channel] = connect) -> Measured:
     """Start a worker process, and measure.
 
     Args:
@@ -112,12 +112,12 @@ def measure(network: spec.Network, backend: str, device: str, batch_size: int, m
     precision = default_precision(backend)
     assert precision in ITEM_BYTES
     what, machine = "starting", Conditions(**conditions(list(command)))
-    channel = connect(sys.executable, ())
+    channel = connect(sys.executable, {})
     try:
         report_progress(f"starting {backend}")
         started = channel.ask({
             "do": "start", "backend": backend, "style": OURS, "network": spec.as_dict(network), "device": device,
-            "precision": precision, "without": [], "also": [], "batch_size": batch_size, "epoch_batches": 1,
+            "precision": precision, "speed": {}, "batch_size": batch_size, "epoch_batches": 1,
             "sample_seconds": sample_seconds, "seed": seed, "momentum": momentum})
         what = "memory"
         memory = channel.ask({"do": "memory"})

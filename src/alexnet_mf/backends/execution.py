@@ -75,6 +75,11 @@ def speed_settings(without: Iterable[str], also: Iterable[str]) -> dict[str, boo
     return {**dict.fromkeys(without, False), **dict.fromkeys(also, True)}
 
 
+def switched_off(speed: Mapping[str, bool]) -> list[str]:
+    """Return the names of the settings that are switched off."""
+    return sorted(name for name, on in speed.items() if not on)
+
+
 def left_out() -> frozenset[str]:
     """Return the settings that this process leaves out from the start, for those that are fixed when a framework is
     imported (threads): comma-separated names in $ALEXNET_MF_WITHOUT; `all` is every one of them."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from alexnet_mf import backends
 from alexnet_mf.backends.contract import Backend
-from alexnet_mf.backends.execution import AS_IT_COMES, LEFT_OUT, SPEED_SETTINGS, Execution, left_out
+from alexnet_mf.backends.execution import AS_IT_COMES, LEFT_OUT, SPEED_SETTINGS, Execution, left_out, switched_off
 from alexnet_mf.errors import BackendUnavailable
 
 _fixed: dict[str, frozenset[str]] = {}
@@ -28,7 +28,7 @@ def load(name: str, execution: Execution = AS_IT_COMES) -> tuple[Backend, Execut
         if setting not in SPEED_SETTINGS:
             raise BackendUnavailable(f"unknown speed setting {setting!r}; known: {', '.join(SPEED_SETTINGS)}")
     imported = name in backends.BACKENDS and backends.BACKENDS[name].module in sys.modules
-    with _leaving_out([] if imported else execution.without):
+    with _leaving_out([] if imported else switched_off(speed)):
         backend = backends.load(name)
         fixed = _fixed.setdefault(name, left_out() & frozenset(backends.BACKENDS[name].at_import))
     for setting in backends.BACKENDS[name].at_import:

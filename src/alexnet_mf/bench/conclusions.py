@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from alexnet_mf.bench.figures import RANKED, Row, switches
+from alexnet_mf.backends.execution import switched_off
+from alexnet_mf.bench.figures import RANKED, Row
 from alexnet_mf.bench.plan import OURS
 from alexnet_mf.instruments import statistics
 from alexnet_mf.instruments.statistics import Candidate
@@ -23,8 +24,8 @@ def gains(rows: Sequence[Row]) -> list[str]:
                     and whole.conditions == row.conditions)
             if not same:
                 continue
-            without, also = (sorted(set(mine) - set(theirs))
-                             for mine, theirs in zip(switches(row.worker), switches(whole.worker)))
+            changed = {name: on for name, on in row.worker.speed.items() if whole.worker.speed.get(name) is not on}
+            without, also = switched_off(changed), sorted(name for name, on in changed.items() if on)
             gained = statistics.ratio(row.rates, whole.rates) if also else statistics.ratio(whole.rates, row.rates)
             if gained:
                 sure = gained.low is not None and gained.high is not None and (gained.low > 1 or gained.high < 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alexnet_mf.bench.plan import BOOK, OURS, PHASES, Phase, Plan, Style
+from alexnet_mf.bench.plan import BOOK, OURS, PHASES, Phase, Style
 from alexnet_mf.bench.record import Record, Result, Worker
 from alexnet_mf.instruments import statistics
 from alexnet_mf.instruments.statistics import Estimate
@@ -57,7 +57,6 @@ class Row:
 def rows_of(record: Record, run: str) -> list[Row]:
     """Return a row for each phase of each worker that has samples."""
     workers = {worker.id: worker for worker in record.workers}
-    plain = switches(record.plan)
     rows = []
     for result in record.results:
         worker, phase = workers[result.worker], result.phase
@@ -71,8 +70,9 @@ def rows_of(record: Record, run: str) -> list[Row]:
         peak, where = peak_of(result)
         book_peak, book_where = peak_of(book) if book and worker.style == OURS else (None, "")
         rows.append(Row(
-            run, worker.batch_size, phase, name(worker), worker, device(record, worker),
-            worker.style == OURS and switches(worker) == plain, rates, statistics.estimate(list(rates.values())),
+            run, worker.batch_size, phase, worker.label, worker, device(record, worker),
+            worker.style == OURS and worker.speed == record.plan.speed, rates,
+            statistics.estimate(list(rates.values())),
             statistics.ratio(per_second(result, kind), per_second(limit, kind)) if limit else None, ceiling,
             statistics.ratio(rates, per_second(book, "images")) if book and worker.style == OURS else None,
             result.first_call_seconds, result.steady, peak, where,
@@ -104,20 +104,6 @@ def _result(record: Record, phase: Phase, beside: Worker, style: Style) -> Resul
            and all(getattr(worker, key) == getattr(beside, key) for key in ("backend", "batch_size", "device"))}
     return next((result for result in record.results if result.phase == phase and result.worker in ids
                  and result.samples), None)
-
-
-def name(worker: Worker) -> str:
-    """Return the worker's name, as `Contestant.label`."""
-    if worker.style == BOOK:
-        return f"{worker.backend} book"
-    without, also = switches(worker)
-    return " ".join([worker.backend, worker.precision, *(f"-{left}" for left in without),
-                     *(f"+{tried}" for tried in also)])
-
-
-def switches(entry: Plan | Worker) -> tuple[list[str], list[str]]:
-    """Return the settings that a plan or a worker leaves out, and those that it switches on."""
-    return sorted(entry.without), sorted(entry.also)
 
 
 def device(record: Record, worker: Worker) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -48,10 +47,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
     """Samples of each phase; one a round, in all backends before the next."""
     book: bool = True
     """Measure the book's style beside ours. Networks that are not in the book have none."""
-    without: tuple[str, ...] = ()
-    """Settings that every backend leaves out."""
-    also: tuple[str, ...] = ()
-    """Settings that every backend switches on, though they are off by default."""
+    speed: dict[str, bool] = {}
+    """Speed settings to switch on or off in every backend, as in `Execution`."""
     ablate: tuple[str, ...] = ()
     """Settings to leave out one by one, each in a further process of each backend, to see what it gains."""
     tried: tuple[str, ...] = ()
@@ -82,22 +79,20 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
 
     def contestants(self, batch_size: int) -> list[Contestant]:
         """Return the contestants. Each gets a process of its own."""
-        found = []
+        variants = [{}, *({name: False} for name in self.ablate),
+                    *(dict.fromkeys(names.split("+"), True) for names in self.tried)]
+        contestants: list[Contestant] = []
         for backend in self.backends:
-            for precision in self.precisions:
-                variants = [((), ()), *(((name,), ()) for name in self.ablate),
-                            *(((), tuple(names.split("+"))) for names in self.tried)]
-                for less, more in variants:
-                    without, also = (tuple(sorted({*whole, *part})) for whole, part in
-                                     ((self.without, less), (self.also, more)))
-                    found.append(Contestant(backend, OURS, precision, without, also, batch_size))
+            ours = [Contestant(backend=backend, style=OURS, precision=precision, speed={**self.speed, **variant},
+                               batch_size=batch_size) for precision in self.precisions for variant in variants]
+            contestants += [entry for i, entry in enumerate(ours) if entry not in ours[:i]]
             if self.book and self.net in BOOKS and set(self.phases) & set(BOOK_PHASES):
-                found.append(Contestant(backend, BOOK, "as shipped", ("all",), (), batch_size))
-        return list(dict.fromkeys(found))
+                contestants.append(Contestant(backend=backend, style=BOOK, precision="as shipped",
+                                              speed={"all": False}, batch_size=batch_size))
+        return contestants
 
 
-@dataclass(frozen=True)
-class Contestant:
+class Contestant(Part):
     """A backend in one style, measured in a process of its own."""
 
     backend: str
@@ -105,17 +100,16 @@ class Contestant:
     """`alexnet_mf`, or `book`: the chapter's own code, with the framework as it is shipped."""
     precision: str
     """`as shipped` in the book's style: that code sets none."""
-    without: tuple[str, ...]
-    also: tuple[str, ...]
-    batch_size: int
+    speed: Annotated[dict[str, bool], Meta(description="settings switched on or off; in the book's style all are off")]
+    batch_size: AtLeastOne
 
     @property
     def label(self) -> str:
         """Name in a table or a message."""
         if self.style == BOOK:
             return f"{self.backend} book"
-        return " ".join([self.backend, self.precision, *(f"-{name}" for name in self.without),
-                         *(f"+{name}" for name in self.also)])
+        return " ".join([self.backend, self.precision, *(f"{'+' if on else '-'}{name}" for name, on in sorted(
+            self.speed.items(), key=lambda setting: (setting[1], setting[0])))])
 
 
 class Work(Part):

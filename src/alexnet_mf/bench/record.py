@@ -7,27 +7,16 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from alexnet_mf.bench.plan import Phase, Plan, Style, Work
+from alexnet_mf.bench.plan import Contestant, Phase, Plan, Work
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.records import Amount, AtLeastOne, Count, Part
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
 
 
-class Entry(Part):
-    """A backend in one style and precision."""
-
-    backend: str
-    style: Style
-    precision: str
-    without: Annotated[list[str], Meta(description="settings left out; all in the book's style")]
-    also: Annotated[list[str], Meta(description="settings switched on, though off by default")]
-    batch_size: AtLeastOne
-
-
-class Worker(Entry):
+class Worker(Contestant):
     """One worker process."""
 
     id: Count
@@ -44,7 +33,7 @@ class Worker(Entry):
     peak_device_memory_bytes: Count | None = None
 
 
-class Failure(Entry):
+class Failure(Contestant):
     """What could not be measured."""
 
     phase: str
@@ -81,7 +70,7 @@ class Result(Part):
 class Record(Part):
     """One run of the benchmark."""
 
-    format: Literal[1]
+    format: Literal[2]
     conditions: WholeConditions
     plan: Plan
     networks: Annotated[dict[str, dict[str, Any]], Meta(description="each measured spec, by its digest")]

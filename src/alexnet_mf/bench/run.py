@@ -12,11 +12,13 @@ import random
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import asdict
+
 from alexnet_mf import backends, spec
-from alexnet_mf.backends.execution import LEFT_OUT
+from alexnet_mf.backends.execution import LEFT_OUT, switched_off
 from alexnet_mf.bench.plan import BOOK, CEILINGS, PHASES, Contestant, Phase, Plan, Work
 from alexnet_mf.bench.record import FORMAT, Failure, Record, Result, Sample, Worker
 from alexnet_mf.errors import BackendUnavailable, BenchError
@@ -27,9 +29,9 @@ from alexnet_mf.spec import zoo
 from alexnet_mf.spec.toml import find_network
 
 
-def connect(python: str, without: tuple[str, ...]) -> Channel:
-    """Start a worker that leaves out these settings from the start."""
-    return WorkerProcess(python, "alexnet_mf.bench.worker", {LEFT_OUT: ",".join(without)})
+def connect(python: str, speed: Mapping[str, bool]) -> Channel:
+    """Start a worker that leaves out, from the start, the settings that are switched off."""
+    return WorkerProcess(python, "alexnet_mf.bench.worker", {LEFT_OUT: ",".join(switched_off(speed))})
 
 
 @dataclass
@@ -53,13 +55,13 @@ class Bench:
 
     def __init__(self, plan: Plan, pythons: Mapping[str, str] | None = None, command: Sequence[str] = (),
                  report_progress: Callable[[str], None] = lambda line: None,
-                 connect: Callable[[str, tuple[str, ...]], Channel] = connect) -> None:
+                 connect: Callable[[str, Mapping[str, bool]], Channel] = connect) -> None:
         """
         Args:
             pythons: the interpreter to use for a backend, by name, where it is not this one.
             command: the words that started the program, for the record.
             report_progress: takes a line on what is being done.
-            connect: starts a worker: interpreter, and the settings that it leaves out from the start.
+            connect: starts a worker; takes its interpreter and speed settings.
         """
         self.plan = plan
         self.pythons = pythons or {}
@@ -120,7 +122,7 @@ class Bench:
         network = find_network(zoo.TAB if contestant.style == BOOK else self.plan.net, contestant.backend)
         plan, fingerprint = self.plan, spec.fingerprint(network)
         try:
-            channel = self.connect(self.pythons.get(contestant.backend, sys.executable), contestant.without)
+            channel = self.connect(self.pythons.get(contestant.backend, sys.executable), contestant.speed)
         except WorkerGone as error:
             self._fail(contestant, "start", str(error))
             return
@@ -132,13 +134,13 @@ class Bench:
             runner.phases = [phase for phase in (*PHASES, *CEILINGS) if phase in offered
                              and phase in (*plan.phases, *CEILINGS)]
             if runner.phases:
-                runner.entry = Worker(**as_json(contestant), id=len(self.record.workers), spec_sha256=fingerprint,
+                runner.entry = Worker(**asdict(contestant), id=len(self.record.workers), spec_sha256=fingerprint,
                                       **answer)
                 self.record.workers.append(runner.entry)
                 self.record.networks[fingerprint] = spec.as_dict(network)
 
         self._attempt(runner, "start", {
-            "do": "start", **as_json(contestant), "network": spec.as_dict(network), "device": plan.device,
+            "do": "start", **asdict(contestant), "network": spec.as_dict(network), "device": plan.device,
             "epoch_batches": plan.epoch_batches, "sample_seconds": plan.sample_seconds, "seed": plan.seed}, started)
         if not runner.phases:  # it failed, or the book has no such code
             runner.alive = False
@@ -187,7 +189,7 @@ class Bench:
 
     def _fail(self, contestant: Contestant, what: str, why: str) -> None:
         reason = why.removeprefix(f"backend {contestant.backend}: ")
-        self.record.failures.append(Failure(**as_json(contestant), phase=what, reason=reason))
+        self.record.failures.append(Failure(**asdict(contestant), phase=what, reason=reason))
         self.report_progress(f"{contestant.label}, {what}: {reason}")
 
     def _close(self) -> None:
@@ -200,11 +202,6 @@ def update(entry: Worker | None, values: dict[str, Any]) -> None:
     """Set fields of a worker's entry."""
     for name, value in values.items():
         setattr(entry, name, value)
-
-
-def as_json(contestant: Contestant) -> dict[str, Any]:
-    """Return the contestant's part of an entry in the record."""
-    return {**asdict(contestant), "without": list(contestant.without), "also": list(contestant.also)}
 
 
 Task = tuple[Phase, Runner]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alexnet_mf.bench.figures import Row, name, per_second
+from alexnet_mf.bench.figures import Row, per_second
 from alexnet_mf.bench.plan import OURS, PHASES
 from alexnet_mf.bench.record import Record
 from alexnet_mf.instruments import statistics
@@ -55,7 +55,7 @@ def parts_of(record: Record, run: str) -> list[list[str]]:
         for above, below in shares:
             both = statistics.ratio(rates[above], rates[below]) if above in rates and below in rates else None
             cells.append(estimate_text(both, lambda value: f"{100 * value:.1f}", " %") if both else "")
-        label = f"{run}: {name(worker)}" if run else name(worker)
+        label = f"{run}: {worker.label}" if run else worker.label
         found.append([label, str(worker.batch_size), *cells, seconds_text(worker.import_seconds),
                       seconds_text(worker.build_seconds)])
     return found

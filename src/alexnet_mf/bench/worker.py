@@ -12,7 +12,7 @@ import numpy as np
 from alexnet_mf import backends, spec
 from alexnet_mf.backends.capabilities import Ceiling, measurable, measurable_model
 from alexnet_mf.backends.contract import Sgd, find_device
-from alexnet_mf.backends.execution import Execution, speed_settings
+from alexnet_mf.backends.execution import Execution
 from alexnet_mf.bench import timing
 from alexnet_mf.bench.plan import CEILINGS, OURS, work
 from alexnet_mf.bench.timing import Timer
@@ -53,8 +53,8 @@ class Worker:
         arguments = dict(command)
         return does[arguments.pop("do")](**arguments)
 
-    def start(self, backend: str, style: str, network: dict[str, Any], device: str, precision: str, without: list[str],
-              also: list[str], batch_size: int, epoch_batches: int, sample_seconds: float, seed: int,
+    def start(self, backend: str, style: str, network: dict[str, Any], device: str, precision: str,
+              speed: dict[str, bool], batch_size: int, epoch_batches: int, sample_seconds: float, seed: int,
               momentum: float = 0.0) -> dict[str, Any]:
         """Import the framework and build what is to be measured; the answer says what can be prepared."""
         began = self.clock()
@@ -65,7 +65,7 @@ class Worker:
         self.device = find_device(self.backend, device)
         self.network = spec.from_dict(network)
         self.batch_size, self.sample_seconds, self.seed = batch_size, sample_seconds, seed
-        self.precision, self.execution = precision, Execution(precision, speed_settings(without, also))
+        self.precision, self.execution = precision, Execution(precision, speed)
         if style == OURS:
             self._build(epoch_batches * batch_size)
             phases = [*self.timers, "epoch", *CEILINGS]

@@ -75,15 +75,14 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
                                  f"for the device: backends/NAME/speed.py)")
 
 
-def switched(options: argparse.Namespace, on: bool) -> list[str]:
-    """Return the speed settings that are switched on, or off."""
-    return [name for name in SPEED_SETTINGS if getattr(options, name) is on]
+def speed(options: argparse.Namespace) -> dict[str, bool]:
+    """Return the speed settings that are switched on or off."""
+    return {name: getattr(options, name) for name in SPEED_SETTINGS if getattr(options, name) is not None}
 
 
 def execution(options: argparse.Namespace) -> Execution:
     """Return what those flags ask for."""
-    speed = {name: getattr(options, name) for name in SPEED_SETTINGS}
-    return Execution(options.precision, {name: on for name, on in speed.items() if on is not None})
+    return Execution(options.precision, speed(options))
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

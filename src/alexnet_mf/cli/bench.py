@@ -20,7 +20,7 @@ from alexnet_mf.cli.arguments import (
     check_interpreters,
     interpreters,
     seed,
-    switched,
+    speed,
 )
 from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.errors import BenchError
@@ -132,8 +132,8 @@ def plan(options: argparse.Namespace, pythons: dict[str, str]) -> Plan:
     chosen = options.backends or installed(pythons)
     check_interpreters(chosen, pythons)
     return Plan(tuple(chosen), options.net, options.device, options.batch_size, options.precision, options.phases,
-                options.rounds, not options.no_book, tuple(switched(options, False)), tuple(switched(options, True)),
-                options.ablate, getattr(options, "try"), options.sample_seconds, options.epoch_batches, options.seed)
+                options.rounds, not options.no_book, speed(options), options.ablate, getattr(options, "try"),
+                options.sample_seconds, options.epoch_batches, options.seed)
 
 
 def show_progress(line: str) -> None:

@@ -25,7 +25,7 @@ from alexnet_mf.errors import AlexnetMfError
 
 PREFIX = "alexnet_mf.worker "
 """Start of every answer. A Python that prints something before the worker starts does not answer by it."""
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of commands and answers. Both ends must have the same."""
 ANSWER_SECONDS = 1800.0
 """Longest wait for an answer or for the next progress: compiling and ten slow epochs take less."""

@@ -17,7 +17,7 @@ from alexnet_mf import backends as registry
 from alexnet_mf import data, spec
 from alexnet_mf.backends import loading
 from alexnet_mf.backends.contract import find_precision
-from alexnet_mf.backends.execution import AS_IT_COMES, LEFT_OUT, Execution
+from alexnet_mf.backends.execution import AS_IT_COMES, LEFT_OUT, Execution, switched_off
 from alexnet_mf.errors import BackendUnavailable, TraceError
 from alexnet_mf.instruments.process import WorkerFailed, WorkerGone, WorkerProcess
 from alexnet_mf.parity import trace as traces
@@ -181,8 +181,8 @@ def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None
             trace_in_process(name, pythons.get(name, sys.executable), {
                 "out": str(path), "network": spec.as_dict(networks[name]), "seed": seed, "data_name": data,
                 "data_dir": data_dir and str(data_dir), "images": images, "batch_size": batch_size, "steps": steps,
-                "device": device, "precision": execution.precision, "without": sorted(execution.without),
-                "also": sorted(execution.also), "continue_from": before and str(before)})
+                "device": device, "precision": execution.precision, "speed": dict(execution.speed),
+                "continue_from": before and str(before)})
             before = path
             answers.append(traces.load(path))
         report_progress("comparing")
@@ -199,7 +199,7 @@ def trace_in_process(backend: str, python: str, values: dict[str, Any]) -> None:
         BackendUnavailable: if the process fails or cannot be started.
     """
     try:
-        worker = WorkerProcess(python, "alexnet_mf.parity.worker", {LEFT_OUT: ",".join(values["without"])},
+        worker = WorkerProcess(python, "alexnet_mf.parity.worker", {LEFT_OUT: ",".join(switched_off(values["speed"]))},
                                answer_seconds=math.inf)  # the referee takes minutes for AlexNet, hours for more
         try:
             worker.ask({"do": "trace", "backend": backend, **values})
@@ -247,7 +247,7 @@ def answer(backend: Any, case: Any, device: str = "cpu", continue_from: paramete
         found = traces.trace(backend, case, device, continue_from,
                              build=functools.partial(backend.build, execution=execution))
         found.meta["settings"] |= {"precision": find_precision(backend, found.meta["device"], execution.precision),
-                                   "without": sorted(execution.without), "also": sorted(execution.also)}
+                                   "speed": dict(execution.speed)}
         return found
     referee = make_referee(case, continue_from)
     referee.trace.meta["float32_cost"] = referee.cost

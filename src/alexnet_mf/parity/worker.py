@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import spec
-from alexnet_mf.backends.execution import Execution, speed_settings
+from alexnet_mf.backends.execution import Execution
 from alexnet_mf.instruments.process import serve_forever
 from alexnet_mf.parity.run import write_trace
 
@@ -18,7 +18,7 @@ class Worker:
         """Write a trace. The command holds the arguments of `write_trace` as JSON values; the answer is empty."""
         values = dict(command)
         del values["do"]
-        execution = Execution(values.pop("precision"), speed_settings(values.pop("without"), values.pop("also")))
+        execution = Execution(values.pop("precision"), values.pop("speed"))
         paths = {name: None if values[name] is None else Path(values[name])
                  for name in ("out", "data_dir", "continue_from")}
         write_trace(**{**values, **paths, "network": spec.from_dict(values["network"]), "execution": execution})
