@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alexnet_mf import backends
 from alexnet_mf.backends.execution import PRECISIONS, SPEED_SETTINGS, Execution
@@ -15,6 +15,8 @@ from alexnet_mf.conversion import RUN_WEIGHTS
 from alexnet_mf.data import DATASETS, augmentation
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
 from alexnet_mf.spec import zoo
+
+T = TypeVar("T")
 
 
 def add_network(parser: argparse.ArgumentParser, several: str = "", default: str | None = "alexnet",
@@ -153,6 +155,16 @@ def at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
     return int(text)
+
+
+def comma_separated(parse: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    """Return a parser of comma-separated values. A value that comes twice counts once."""
+    return lambda text: tuple(dict.fromkeys(parse(word.strip()) for word in text.split(",")))
+
+
+words = comma_separated(str)
+counts = comma_separated(at_least_one)
+seeds = comma_separated(seed)
 
 
 def backend_list(text: str) -> list[str]:

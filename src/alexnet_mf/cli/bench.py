@@ -18,9 +18,11 @@ from alexnet_mf.cli.arguments import (
     at_least_one,
     backend_list,
     check_interpreters,
+    counts,
     interpreters,
     seed,
     speed,
+    words,
 )
 from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.errors import BenchError
@@ -40,12 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="comma-separated backends (default: those of torch, tensorflow and mxnet that are installed here or named "
              "by --python)")
     add_network(parser)
-    add("--batch-size", type=sizes, default=DEFAULTS.batch_sizes, metavar="N,...",
+    add("--batch-size", type=counts, default=DEFAULTS.batch_sizes, metavar="N,...",
         help=f"images in a batch, comma-separated (default: {DEFAULTS.batch_sizes[0]})")
-    add("--precision", type=names, default=DEFAULTS.precisions, metavar="NAMES",
+    add("--precision", type=words, default=DEFAULTS.precisions, metavar="NAMES",
         help=f"comma-separated, of {', '.join(PRECISIONS)}; which there are depends on backend and device, and numpy "
              f"has float64 alone (default: {DEFAULTS.precisions[0]}, which is IEEE float32, without TF32)")
-    add("--phases", type=names, default=DEFAULTS.phases, metavar="NAMES",
+    add("--phases", type=words, default=DEFAULTS.phases, metavar="NAMES",
         help="comma-separated: " + "; ".join(f"{name}, {what}" for name, what in PHASES.items()) + " (default: all)")
     add("--rounds", type=at_least_one, default=DEFAULTS.rounds, metavar="N",
         help=f"samples of each phase; intervals take 6 (default: {DEFAULTS.rounds})")
@@ -58,10 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of weights, images, dropout and the order of the samples (default: {DEFAULTS.seed})")
     add("--no-book", action="store_true", help="leave the book's style out")
     add_settings(parser)
-    add("--ablate", type=names, default=(), metavar="NAMES",
+    add("--ablate", type=words, default=(), metavar="NAMES",
         help="comma-separated settings: measure each backend also without each of them, to see what it gains "
              "(default: none)")
-    add("--try", type=names, default=(), metavar="NAMES",
+    add("--try", type=words, default=(), metavar="NAMES",
         help="comma-separated settings that are off by themselves: measure each backend also with each of them; "
              "compile+fused tries two together (default: none)")
     add_interpreters(parser)
@@ -72,16 +74,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--plot", type=Path, metavar="FILE", help="draw the report as PNG; takes matplotlib")
     add_json(parser)
     add_schema(parser, json_schema)
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Comma-separated words from the command line."""
-    return tuple(dict.fromkeys(word.strip() for word in text.split(",")))
-
-
-def sizes(text: str) -> tuple[int, ...]:
-    """Comma-separated batch sizes from the command line."""
-    return tuple(dict.fromkeys(at_least_one(word.strip()) for word in text.split(",")))
 
 
 def positive(text: str) -> float:

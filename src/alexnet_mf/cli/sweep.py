@@ -15,9 +15,12 @@ from alexnet_mf.cli.arguments import (
     add_json,
     at_least_one,
     augment,
+    comma_separated,
+    counts,
     execution,
     given_flags,
-    seed,
+    seeds,
+    words,
 )
 from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.data import augmentation
@@ -80,28 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="draw accuracy by epoch, or by batch size with throughput and memory, as PNG; takes matplotlib")
 
 
-def words(text: str) -> tuple[str, ...]:
-    """Comma-separated words from the command line."""
-    return tuple(dict.fromkeys(word.strip() for word in text.split(",")))
-
-
-def counts(text: str) -> tuple[int, ...]:
-    """Comma-separated counts from the command line."""
-    return tuple(dict.fromkeys(map(at_least_one, words(text))))
-
-
-def seeds(text: str) -> tuple[int, ...]:
-    """Comma-separated seeds from the command line."""
-    return tuple(dict.fromkeys(map(seed, words(text))))
-
-
 def rates(text: str) -> tuple[str, tuple[float, ...]]:
     """Comma-separated learning rates from the command line, and whose they are: a network's, or "", all others'."""
     net, _, given = text.rpartition("=")
     if given == OWN:
         return net, ()
     try:
-        return net, tuple(dict.fromkeys(map(float, words(given))))
+        return net, comma_separated(float)(given)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"must be numbers, comma-separated, or {OWN}, not {given!r}") from error
 
