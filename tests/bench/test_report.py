@@ -230,7 +230,7 @@ def test_more_than_the_ceiling_is_remarked(record, find):
 
 def test_a_phase_without_samples_is_left_out(record, find):
     find(record, "torch", "step")["samples"] = []
-    assert not [row for row in make([record]).rows if (row.name, row.phase) == ("torch float32", "step")]
+    assert not [row for row in make([record]).rows if (row.label, row.phase) == ("torch float32", "step")]
     for result in record["results"]:
         result["samples"] = []
     assert make([record]).rows == []
@@ -244,7 +244,7 @@ def test_conditions_are_told(record):
 
 
 def test_runs_have_letters():
-    assert [report.name_of(i) for i in (0, 1, 25, 26, 27, 52)] == ["A", "B", "Z", "AA", "AB", "BA"]
+    assert [report.letters(i) for i in (0, 1, 25, 26, 27, 52)] == ["A", "B", "Z", "AA", "AB", "BA"]
 
 
 @pytest.mark.parametrize("value, text", [(12345.6, "12,346"), (123.45, "123.5"), (45.14, "45.1"), (4.567, "4.57"),
@@ -263,7 +263,7 @@ def test_seconds(seconds, text):
 
 def test_markdown_is_a_table(record):
     record["conditions"]["command"] = ["alexnet-mf", "bench", "a|b"]
-    text = report.markdown(make([record, other_machine(record)]))
+    text = make([record, other_machine(record)]).markdown()
     lines = [line for line in text.splitlines() if line.startswith("|")]
     widths = {line.replace("\\|", "").count("|") for line in lines}
     assert widths == {10, 9}

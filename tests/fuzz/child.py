@@ -19,7 +19,7 @@ from pathlib import Path
 
 from alexnet_mf import backends, cli, conversion, data
 from alexnet_mf.bench import record as bench_record
-from alexnet_mf.bench.report import markdown, report
+from alexnet_mf.bench.report import report
 from alexnet_mf.cli import predict
 from alexnet_mf.data import image_files
 from alexnet_mf.data.preprocessing import Preparation
@@ -101,7 +101,7 @@ def draw_metrics(folder: Path) -> None:
 
 
 def read_bench(folder: Path) -> None:
-    markdown(report([bench_record.load(folder / "bench.json")]))
+    report([bench_record.load(folder / "bench.json")]).markdown()
 
 
 def read_sweep(folder: Path) -> None:

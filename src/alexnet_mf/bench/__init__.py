@@ -1,5 +1,5 @@
 """Speed of backends, with its uncertainty. `benchmarks/README.md` states the method.
 
-`measure` knows neither backend nor process; `worker` measures one backend in a process of its own; `run` interleaves
-several workers; `record` is the type of the result; `figures`, `tables`, `conclusions` and `report` explain it.
+`plan` says what to measure; `run` interleaves several worker processes; `worker` measures one backend, with the timers
+of `timing`; `record` is the type of the result; `report` and `plot` explain it.
 """

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.figure import Figure
 
-from alexnet_mf.bench.figures import RANKED, Row
 from alexnet_mf.bench.plan import BOOK
+from alexnet_mf.bench.report import RANKED, Row
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments.statistics import title_of_medians
 from alexnet_mf.plots import style

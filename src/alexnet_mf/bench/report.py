@@ -1,91 +1,302 @@
-"""The report on records: tables, conclusions and conditions."""
+"""The report on records: figures, tables, conclusions and conditions."""
 
 from __future__ import annotations
 
 import itertools
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from alexnet_mf.bench.conclusions import gains, ranking, remarks
-from alexnet_mf.bench.figures import Row, rows_of
-from alexnet_mf.bench.record import Record
-from alexnet_mf.bench.tables import Table, parts_of, results_table
-from alexnet_mf.instruments.units import bytes_text
+from alexnet_mf.backends.execution import switched_off
+from alexnet_mf.bench.plan import BOOK, OURS, PHASES, Phase, Style
+from alexnet_mf.bench.record import Record, Result, Worker
+from alexnet_mf.instruments import statistics
+from alexnet_mf.instruments.statistics import Candidate, Estimate
+from alexnet_mf.instruments.tables import Table
+from alexnet_mf.instruments.units import bytes_text, estimate_text, number_text, percent, seconds_text, times
 
-SHOWN = ("input", "forward", "forward_backward", "optimizer", "step", "epoch")
-"""The order of the table."""
+ORDER = ("input", "forward", "forward_backward", "optimizer", "step", "epoch")
+"""The phases in the order of the table."""
+RANKED = ("forward", "step", "epoch")
+"""The phases whose backends are ranked; the others explain them."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Row:
+    """One phase of one contestant."""
+
+    run: str
+    """A, B, ...: which record; empty if there is one."""
+    worker: Worker
+    result: Result
+    device: str
+    """Kind and model."""
+    is_plain: bool
+    """True for our style with the plan's own settings: none left out or tried in a process beside."""
+    rates: dict[int, float]
+    """Images/s by round."""
+    rate: Estimate
+    ceiling: Phase
+    share: Estimate | None
+    """Share of the ceiling's rate, round by round."""
+    versus_book: Estimate | None
+    peak_versus_book: float | None
+
+    @property
+    def phase(self) -> Phase:
+        return self.result.phase
+
+    @property
+    def batch_size(self) -> int:
+        return self.worker.batch_size
+
+    @property
+    def label(self) -> str:
+        """Name of the contestant, with the run if there are several."""
+        return prefixed(self.run, self.worker.label)
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """Conditions that must be equal before two rows may be ranked."""
+        return {"precision": self.worker.precision, "spec": self.worker.spec_sha256[:12], "device": self.device,
+                "phase": self.phase, "batch size": str(self.batch_size)}
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that records show."""
 
     rows: list[Row]
     tables: list[Table]
-    conclusions: list[str] = field(default_factory=list)
-    conditions: list[str] = field(default_factory=list)
+    conclusions: list[str]
+    failures: list[str]
+    """Measurements that failed; the conclusions list them too."""
+    conditions: list[str]
+
+    def markdown(self) -> str:
+        """Return the whole report as Markdown."""
+        lists = ["\n".join(f"- {line}" for line in lines) for lines in (self.conclusions, self.conditions) if lines]
+        return "\n\n".join([*(table.markdown() for table in self.tables), *lists]) + "\n"
 
 
 def report(records: Sequence[Record]) -> Report:
     """Return everything that the records show, in words and figures."""
-    runs = [name_of(i) if len(records) > 1 else "" for i in range(len(records))]
-    rows = sorted(itertools.chain(*(rows_of(record, run) for record, run in zip(records, runs))),
-                  key=lambda row: (row.batch_size, SHOWN.index(row.phase)))
+    runs = [(letters(i) if len(records) > 1 else "", record) for i, record in enumerate(records)]
+    rows = sorted(itertools.chain(*(rows_of(run, record) for run, record in runs)),
+                  key=lambda row: (row.batch_size, ORDER.index(row.phase)))
+    parts = [line for run, record in runs for line in parts_of(run, record)]
     tables = [results_table(rows)] if rows else []
-    parts = list(itertools.chain(*(parts_of(record, run) for record, run in zip(records, runs))))
     if parts:
         tables.append(Table("what the device can do, and what a step is made of", [
             "backend", "batch", "matrix product", "copy", "input in a step", "epoch to steps", "import", "build"],
             parts, [1]))
-    conclusions = [*gains(rows), *ranking(rows), *remarks(rows)]
-    for record, run in zip(records, runs):
-        prefix = f"{run}: " if run else ""
-        conclusions += [f"{prefix}{failure.backend} {failure.style} {failure.precision}, batch "
-                        f"{failure.batch_size}, {failure.phase} failed: {failure.reason}"
-                        for failure in record.failures]
-        if not record.complete:
-            conclusions.append(f"{prefix}stopped before its end: this is what had been measured")
-    return Report(rows, tables, conclusions, [line for record, run in zip(records, runs)
-                                              for line in conditions_of(record, run)])
+    failures = [prefixed(run, f"{failure.backend} {failure.style} {failure.precision}, batch {failure.batch_size}, "
+                              f"{failure.phase} failed: {failure.reason}")
+                for run, record in runs for failure in record.failures]
+    stopped = [prefixed(run, "stopped before its end: this is what had been measured")
+               for run, record in runs if not record.complete]
+    return Report(rows, tables, [*gains(rows), *ranking(rows), *remarks(rows), *failures, *stopped], failures,
+                  [prefixed(run, line) for run, record in runs for line in conditions_of(record)])
 
 
-def name_of(number: int) -> str:
+def letters(number: int) -> str:
     """Return A, ..., Z, AA, ..."""
-    letters = string.ascii_uppercase
-    return (name_of(number // 26 - 1) if number >= 26 else "") + letters[number % 26]
+    alphabet = string.ascii_uppercase
+    return (letters(number // 26 - 1) if number >= 26 else "") + alphabet[number % 26]
 
 
-def conditions_of(record: Record, run: str) -> list[str]:
+def prefixed(run: str, text: str) -> str:
+    """Return the text behind the name of its run, if it has one."""
+    return f"{run}: {text}" if run else text
+
+
+# Figures
+
+
+def rows_of(run: str, record: Record) -> list[Row]:
+    """Return a row for each phase of each worker that has samples."""
+    workers = {worker.id: worker for worker in record.workers}
+    rows = []
+    for result in record.results:
+        worker = workers[result.worker]
+        if result.phase not in PHASES or not result.samples:
+            continue
+        book = find_result(record, result.phase, worker, BOOK) if worker.style == OURS else None
+        kind = "bytes" if result.work.bytes else "flops"
+        ceiling: Phase = "copy" if result.work.bytes else "matrix product"
+        limit = find_ceiling(record, ceiling, worker)
+        rates = per_second(result, "images")
+        peak, where = peak_of(result)
+        book_peak, book_where = peak_of(book) if book else (None, "")
+        rows.append(Row(
+            run, worker, result, device(record, worker), worker.style == OURS and worker.speed == record.plan.speed,
+            rates, statistics.estimate(list(rates.values())), ceiling,
+            statistics.ratio(per_second(result, kind), per_second(limit, kind)) if limit else None,
+            statistics.ratio(rates, per_second(book, "images")) if book else None,
+            peak / book_peak if peak and book_peak and where == book_where else None))
+    return rows
+
+
+def peak_of(result: Result) -> tuple[int | None, str]:
+    """Return the peak of memory until the end of a phase's warm-up, and whose: the device's, if it is known."""
+    peak = result.peak_device_memory_bytes
+    return (result.peak_memory_bytes, "process") if peak is None else (peak, "device")
+
+
+def per_second(result: Result, what: str) -> dict[int, float]:
+    """Return images, FLOP or bytes per second, by round."""
+    return {sample.round: sample.calls * getattr(result.work, what) / sample.seconds for sample in result.samples}
+
+
+def find_ceiling(record: Record, ceiling: Phase, worker: Worker) -> Result | None:
+    """Return the worker's own ceiling. The book's style is compared with that of its backend's first precision."""
+    own = next((result for result in record.results if result.phase == ceiling
+                and result.worker == worker.id and result.samples), None)
+    return own or find_result(record, ceiling, worker, OURS)
+
+
+def find_result(record: Record, phase: Phase, beside: Worker, style: Style) -> Result | None:
+    """Return the result of the first worker of a style with the backend, batch size and device of `beside`."""
+    ids = {worker.id for worker in record.workers if worker.style == style
+           and all(getattr(worker, key) == getattr(beside, key) for key in ("backend", "batch_size", "device"))}
+    return next((result for result in record.results if result.phase == phase and result.worker in ids
+                 and result.samples), None)
+
+
+def device(record: Record, worker: Worker) -> str:
+    """Return kind and model. Results of two devices are compared only if both are the same."""
+    if worker.device == "cpu":
+        return f"cpu, {record.conditions.cpu}, {record.conditions.usable_cores} cores"
+    return f"{worker.device.partition(':')[0]}, {worker.description}"
+
+
+# Tables
+
+
+def results_table(rows: Sequence[Row]) -> Table:
+    """Return the table of every phase of every contestant."""
+    body = [[str(row.batch_size), row.phase, row.label,
+             estimate_text(row.rate) + ("" if row.result.steady else " *"),
+             f"{percent((row.rate.upper_quartile - row.rate.lower_quartile) / row.rate.median)} %",
+             f"{estimate_text(row.share, percent, ' %')} of {row.ceiling}" if row.share else "",
+             estimate_text(row.versus_book, times, "x") if row.versus_book else "",
+             seconds_text(row.result.first_call_seconds),
+             bytes_text(peak_of(row.result)[0])
+             + (f" ({times(row.peak_versus_book)}x)" if row.peak_versus_book else "")]
+            for row in rows]
+    where = "/".join(dict.fromkeys(peak_of(row.result)[1] for row in rows))
+    return Table(statistics.title_of_medians(row.rate for row in rows), [
+        "batch", "phase", "backend", "images/s", "spread", "share of the ceiling", "to the book's style", "first call",
+        f"peak memory ({where}; to the book's)"], body, [0])
+
+
+def parts_of(run: str, record: Record) -> list[list[str]]:
+    """Return the ceilings, the input's share of a step, and an epoch beside its steps, for each worker in our style."""
+    lines = []
+    for worker in record.workers:
+        if worker.style != OURS:
+            continue
+        mine = {result.phase: result for result in record.results if result.worker == worker.id and result.samples}
+
+        lines.append([prefixed(run, worker.label), str(worker.batch_size),
+                      rate_text(mine.get("matrix product"), "flops", " GFLOP/s"),
+                      rate_text(mine.get("copy"), "bytes", " GB/s"),
+                      share_text(mine.get("input"), mine.get("step")), share_text(mine.get("step"), mine.get("epoch")),
+                      seconds_text(worker.import_seconds), seconds_text(worker.build_seconds)])
+    return lines
+
+
+def rate_text(ceiling: Result | None, what: str, unit: str) -> str:
+    """Return a ceiling in billions per second; nothing if it was not measured."""
+    rates = list(per_second(ceiling, what).values()) if ceiling else []
+    return estimate_text(statistics.estimate(rates), lambda rate: number_text(rate / 1e9), unit) if rates else ""
+
+
+def share_text(part: Result | None, whole: Result | None) -> str:
+    """Return a part's share of the time that an image takes: the ratio of the rates, the other way round."""
+    if part is None or whole is None:
+        return ""
+    share = statistics.ratio(per_second(whole, "images"), per_second(part, "images"))
+    return estimate_text(share, lambda value: f"{100 * value:.1f}", " %") if share else ""
+
+
+# Conclusions
+
+
+def gains(rows: Sequence[Row]) -> list[str]:
+    """Return what each setting gains that was left out or tried in a process beside the plain one."""
+    lines = []
+    for row, plain in itertools.product(rows, rows):
+        same = all(getattr(row, key) == getattr(plain, key) for key in ("run", "conditions")) and \
+            row.worker.backend == plain.worker.backend
+        if row.phase not in RANKED or row.is_plain or row.worker.style != OURS or not plain.is_plain or not same:
+            continue
+        changed = {name: on for name, on in row.worker.speed.items() if plain.worker.speed.get(name) is not on}
+        tried = sorted(name for name, on in changed.items() if on)
+        gain = statistics.ratio(row.rates, plain.rates) if tried else statistics.ratio(plain.rates, row.rates)
+        if gain:
+            is_sure = gain.low is not None and gain.high is not None and (gain.low > 1 or gain.high < 1)
+            what = f"{plain.label} with {' and '.join(tried)}" if tried else plain.label
+            beside = "without" if tried else f"without {', '.join(switched_off(changed))}"
+            lines.append(f"{row.phase}, batch {row.batch_size}: {what} is {estimate_text(gain, times, 'x')} of what it "
+                         f"is {beside}{'' if is_sure else ': no difference seen'}")
+    return lines
+
+
+def ranking(rows: Sequence[Row]) -> list[str]:
+    """Return who is faster, pair by pair, for each ranked phase and batch size."""
+    lines: list[str] = []
+    for phase, batch_size in dict.fromkeys((row.phase, row.batch_size) for row in rows if row.phase in RANKED):
+        here = sorted((row for row in rows if (row.phase, row.batch_size) == (phase, batch_size) and row.is_plain),
+                      key=lambda row: -row.rate.median)
+        lines += [f"{phase}, batch {batch_size}: {compared(a, b)}" for a, b in itertools.combinations(here, 2)
+                  if a.conditions == b.conditions]
+        values = {key: sorted({row.conditions[key] for row in here}) for key in sorted(here[0].conditions)} if here \
+            else {}
+        several = "; ".join(f"{key} ({', '.join(each)})" for key, each in values.items() if len(each) > 1)
+        if several:
+            lines.append(f"{phase}, batch {batch_size}: not ranked across different {several}")
+    return lines
+
+
+def compared(a: Row, b: Row) -> str:
+    """Return whether the first is faster than the second, whose median is no higher."""
+    if statistics.faster(*(Candidate(row.label, row.rate, row.conditions) for row in (a, b))) is None:
+        few = ": too few rounds for an interval" if min(a.rate.n, b.rate.n) < statistics.FEWEST else ""
+        return f"{a.label} and {b.label}: no difference seen{few}"
+    ratio = statistics.ratio(a.rates, b.rates) if a.run == b.run else None
+    return f"{a.label} is faster than {b.label}, {estimate_text(ratio, times, 'x') if ratio else 'in separate runs'}"
+
+
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """Return the remarks on single figures."""
+    lines = []
+    if any(not row.result.steady for row in rows):
+        lines.append("* still getting faster when the warm-up's time was up: its figure may be too low")
+    above = [row for row in rows if row.share and row.share.median > 1 and row.ceiling == "matrix product"]
+    if above:
+        lines.append("above the matrix product's rate: a convolution may take fewer multiplications than the "
+                     f"arithmetic counts ({', '.join(dict.fromkeys(f'{row.label} {row.phase}' for row in above))})")
+    return lines
+
+
+# Conditions
+
+
+def conditions_of(record: Record) -> list[str]:
     """Return the lines on machine, time, versions and command."""
     at, plan = record.conditions, record.plan
     memory = f", {bytes_text(at.memory_bytes)}" if at.memory_bytes else ""
-    lines = [f"{at.cpu}, {at.physical_cores or '?'} cores, {at.usable_cores} usable threads{memory}; "
-             f"{at.platform}; Python {at.python}"]
-    lines += [", ".join(value if key == "name" else f"{key} {value}" for key, value in gpu.items())
-              for gpu in at.gpus]
     versions: dict[str, str] = {}
     for worker in record.workers:
         versions |= worker.versions
     nets = ", ".join(f"{entry['name']} ({digest[:12]})" for digest, entry in record.networks.items())
     load = " and ".join("?" if value is None else f"{value[0]:.1f}" for value in (at.load_before, at.load_after))
-    lines += [f"{', '.join(f'{library} {version}' for library, version in versions.items())}; {nets}",
-              f"{plan.rounds} round{'s' * (plan.rounds != 1)}, seed {plan.seed}, {at.time}, load {load}, "
-              f"revision {at.git_revision or 'unknown'}"]
-    if at.command:
-        lines.append(" ".join(at.command))
-    return [f"{run}: {line}" if run else line for line in lines]
-
-
-def markdown(found: Report) -> str:
-    """Return the whole report as Markdown."""
-    blocks = []
-    for table in found.tables:
-        rule = ["---:" if i in table.right else "---" for i in range(len(table.columns))]
-        cells = [[cell.replace("|", "\\|") for cell in row] for row in [table.columns, rule, *table.rows]]
-        blocks.append(f"{table.title[0].upper()}{table.title[1:]}:\n\n" + "\n".join(
-            f"| {' | '.join(row)} |" for row in cells))
-    for lines in (found.conclusions, found.conditions):
-        if lines:
-            blocks.append("\n".join(f"- {line}" for line in lines))
-    return "\n\n".join(blocks) + "\n"
+    return [f"{at.cpu}, {at.physical_cores or '?'} cores, {at.usable_cores} usable threads{memory}; "
+            f"{at.platform}; Python {at.python}",
+            *(", ".join(value if key == "name" else f"{key} {value}" for key, value in gpu.items())
+              for gpu in at.gpus),
+            f"{', '.join(f'{library} {version}' for library, version in versions.items())}; {nets}",
+            f"{plan.rounds} round{'s' * (plan.rounds != 1)}, seed {plan.seed}, {at.time}, load {load}, "
+            f"revision {at.git_revision or 'unknown'}",
+            *([" ".join(at.command)] if at.command else [])]

@@ -136,15 +136,15 @@ def show_progress(line: str) -> None:
 
 def show(records: list[Record], options: argparse.Namespace, drawing: Any) -> int:
     """Print tables, conclusions and conditions; 1 where something could not be measured."""
-    from alexnet_mf.bench.report import markdown, report
+    from alexnet_mf.bench.report import report
 
     found = report(records)
     if drawing:
         drawing.save(drawing.module.png(found.rows))
     if options.markdown == "-":
-        output.say(markdown(found).rstrip("\n"))
+        output.say(found.markdown().rstrip("\n"))
     elif options.markdown:
-        output.write_text(options.markdown, markdown(found))
+        output.write_text(options.markdown, found.markdown())
     if "-" not in (options.json, options.markdown):
         for table in found.tables:
             output.table(table.columns, table.rows, right=table.right, title=table.title)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from alexnet_mf.bench.tables import Table
 from alexnet_mf.data import augmentation
+from alexnet_mf.instruments.tables import Table
 from alexnet_mf.instruments.units import bytes_text
 from alexnet_mf.sweep.plan import Plan, Setup
 from alexnet_mf.sweep.record import Record, Result
