@@ -23,6 +23,7 @@ from alexnet_mf.analysis import first_convolution
 from alexnet_mf.analysis.first_convolution import Filters
 from alexnet_mf.analysis.run import analyze
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
+from alexnet_mf.bench.report import bench_report
 from alexnet_mf.bench.run import bench
 from alexnet_mf.checks import check_choice, check_integer, check_list, check_path
 from alexnet_mf.conversion import FORMATS, Conversion, Weights, Which, convert
@@ -33,7 +34,7 @@ from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, RunErr
 from alexnet_mf.evaluation import Evaluation, check_takes_grey_images
 from alexnet_mf.instruments.progress import ImagesDisplay
 from alexnet_mf.models import LoadedModel, build
-from alexnet_mf.parity.run import parity
+from alexnet_mf.parity.run import parity, parity_compare, parity_trace
 from alexnet_mf.plots import Picture
 from alexnet_mf.predict import Prediction
 from alexnet_mf.shapes import ShapeReport, shapes
@@ -48,9 +49,9 @@ from alexnet_mf.weights import parameters
 
 __all__ = [
     "Conversion", "EvaluationReport", "Execution", "PredictionReport", "Recipe", "ShapeReport", "TrainedRun",
-    "TrainingDisplay", "UsedWeights", "Watcher", "analyze", "bench", "build", "convert", "evaluate",
-    "list_backends", "list_networks", "list_runs", "load_run", "parity", "plot_curves", "plot_filters", "predict",
-    "resume", "shapes", "sweep", "train"]
+    "TrainingDisplay", "UsedWeights", "Watcher", "analyze", "bench", "bench_report", "build", "convert", "evaluate",
+    "list_backends", "list_networks", "list_runs", "load_run", "parity", "parity_compare", "parity_trace",
+    "plot_curves", "plot_filters", "predict", "resume", "shapes", "sweep", "train"]
 
 
 @dataclass(frozen=True, eq=False)

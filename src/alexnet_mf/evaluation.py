@@ -78,7 +78,7 @@ def check_takes_grey_images(network: Network) -> None:
         upsampling_factor((28, 28), network)
     except DataError as error:
         raise DataError(f"{str(error).partition(';')[0]}; all data here are 28x28 grey images: only shapes, "
-                        f"parity, analyze, predict, convert and plot filters take this network") from error
+                        f"parity, bench, analyze, predict, convert and plot filters take this network") from error
 
 
 def log_probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ import pytest
 
 from alexnet_mf import spec
 from alexnet_mf.bench.plan import BOOK, OURS, PHASES, Contestant, Plan, work
-from alexnet_mf.errors import BenchError
+from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.spec import arithmetic
 from alexnet_mf.spec.zoo import ALEXNET
 
@@ -42,17 +42,28 @@ def test_the_books_style_leaves_everything_out():
 
 
 @pytest.mark.parametrize("options, said", [
-    ({"phases": ("forwards",)}, "unknown phase 'forwards'; known: forward, step"),
-    ({"precisions": ("half",)}, "unknown precision 'half'; known: float32, tf32, bfloat16"),
-    ({"phases": ()}, "each phase .* not none"), ({"backends": ("torch", "torch")}, "once.*torch, torch"),
-    ({"rounds": 0}, "number of rounds must be at least 1, not 0"),
-    ({"batch_sizes": (32, 0)}, "batch size must be at least 1, not 0"),
-    ({"epoch_batches": 1}, "batches of an epoch must be at least 2, not 1"),
-    ({"sample_seconds": 0.0}, "sample_seconds must be greater than 0"),
+    ({"backends": ("jax",)}, "`backends` must be one of torch, tensorflow, mxnet, numpy, not 'jax'"),
+    ({"backends": "torch"}, "`backends` must be a list, not 'torch'"),
+    ({"backends": ("torch", "torch")}, "`backends` names a value twice: torch, torch"),
+    ({"phases": ("forwards",)}, "`phases` must be one of forward, step, .*, not 'forwards'"),
+    ({"phases": ()}, "`phases` must have at least one item"),
+    ({"precisions": ("half",)}, "`precisions` must be one of float32, tf32, bfloat16, .*, not 'half'"),
+    ({"speed": {"turbo": True}}, "`speed` must be one of allocator, compile, .*, not 'turbo'"),
+    ({"speed": {"compile": "yes"}}, "`speed` must be True or False by setting, not .*'yes'"),
+    ({"speed": "compile"}, "`speed` must be True or False by setting, not 'compile'"),
+    ({"ablate": ("turbo",)}, "`ablate` must be one of allocator, compile, .*, not 'turbo'"),
+    ({"tried": ("compile+turbo",)}, "`tried` must be one of allocator, compile, .*, not 'turbo'"),
+    ({"net": 3}, "`net` must be a string, not 3"), ({"device": None}, "`device` must be a string, not None"),
+    ({"rounds": 0}, "`rounds` must be at least 1, not 0"), ({"rounds": 2.5}, "`rounds` must be an integer, not 2.5"),
+    ({"batch_sizes": (32, 0)}, "`batch_sizes` must be at least 1, not 0"),
+    ({"batch_sizes": 32}, "`batch_sizes` must be a list, not 32"),
+    ({"epoch_batches": 1}, "`epoch_batches` must be at least 2, not 1"),
+    ({"seed": -1}, "`seed` must be at least 0, not -1"),
+    ({"sample_seconds": 0.0}, "`sample_seconds` must be a number greater than 0, not 0.0"),
 ], ids=lambda value: "" if isinstance(value, str) else str(value))
 def test_a_plan_that_makes_no_sense(options, said):
-    with pytest.raises(BenchError, match=said):
-        Plan(**{"backends": ("torch",), **options})
+    with pytest.raises(AlexnetMfError, match=said):
+        Plan(**{"backends": ("torch",), **options}).check_settings()
 
 
 # Work

@@ -100,7 +100,7 @@ DAMAGE = [
     (("plan", "rounds"), 1.5, "plan.rounds", "Expected `int`, got `float`"),
     (("plan", "rounds"), True, "plan.rounds", "Expected `int`, got `bool`"),
     (("plan", "rounds"), ..., "plan.rounds", "missing"),
-    (("plan", "epoch_batches"), 1, "the record", "batches of an epoch must be at least 2"),
+    (("plan", "epoch_batches"), 1, "the record", "`epoch_batches` must be at least 2"),
     (("plan", "phases"), [], "plan.phases", "Expected `array` of length >= 1"),
     (("plan", "phases"), ["forwards"], "plan.phases[0]", "Invalid enum value 'forwards'"),
     (("workers", 1, "style"), "Book", "workers[1].style", "Invalid enum value 'Book'"),

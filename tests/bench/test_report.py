@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 from typing import Any
 
 import pytest
 
+from alexnet_mf import api
 from alexnet_mf.bench import plot, report
 from alexnet_mf.bench.record import Record
 from alexnet_mf.bench.report import Report
-from alexnet_mf.errors import BenchError
+from alexnet_mf.errors import AlexnetMfError, BenchError
 from alexnet_mf.instruments.records import parse
 from alexnet_mf.instruments.units import number_text, seconds_text
 
 
 def make(values: list[dict[str, Any]]) -> Report:
     """The report on records that are given as JSON values."""
-    return report.report([parse(value, Record) for value in values])
+    return report.bench_report([parse(value, Record) for value in values])
 
 
 def cell(found: Report, name: str, phase: str, column: str) -> str:
@@ -41,6 +43,15 @@ def set_rates(record: dict[str, Any], backend: str, phase: str, seconds: list[fl
 def record(measured) -> dict[str, Any]:
     """Ours takes 4 s a step of 4 images, the book 8; an epoch is its steps; the input is a sixteenth of them."""
     return measured(rounds=7)
+
+
+def test_records_and_files_of_them_are_reported_alike(record, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    assert api.bench_report([tmp_path / "run.json", str(tmp_path / "run.json")]) == make([record, record])
+    for records, said in (([], "`records` must have at least one item"), ("run.json", "`records` must be a list"),
+                          ([3], "`records` must not contain 3")):
+        with pytest.raises(AlexnetMfError, match=said):
+            api.bench_report(records)
 
 
 def test_images_a_second_and_the_ratio_to_the_book(record):

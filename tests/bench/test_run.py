@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from alexnet_mf import backends
 from alexnet_mf.bench import run as runs
 from alexnet_mf.bench.plan import CEILINGS, PHASES, Plan
 from alexnet_mf.bench.run import Bench
-from alexnet_mf.errors import BackendUnavailable, BenchError
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, BenchError
 from alexnet_mf.instruments.process import WorkerFailed, WorkerGone
 from alexnet_mf.instruments.records import plain
 
@@ -209,9 +210,20 @@ def test_the_function_of_the_verb_records_how_it_was_called(fake, local, monkeyp
     assert runs.bench(record.plan, command=["a", "b"]).conditions.command == ["a", "b"]
 
 
+@pytest.mark.parametrize("plan, said", [
+    ("torch", "`plan` must be an alexnet_mf.bench.plan.Plan, not 'torch'"),
+    (Plan(("numpy",), net="lenet6"), "unknown network 'lenet6'"),
+    (Plan(("numpy",), ablate=("turbo",)), "`ablate` must be one of allocator, .* not 'turbo'")], ids=str)
+def test_a_wrong_plan_is_refused_before_any_work(monkeypatch, plan, said):
+    monkeypatch.setattr(runs, "Bench", None)
+    with pytest.raises(AlexnetMfError, match=said):
+        runs.bench(plan)
+
+
 def test_without_a_plan_all_frameworks_are_measured(monkeypatch):
-    monkeypatch.setattr(runs.backends, "is_installed", lambda name: name in ("numpy", "mxnet"))
-    assert runs.installed({"torch": "python"}) == ("torch", "mxnet")
-    monkeypatch.setattr(runs.backends, "is_installed", lambda name: name == "numpy")
+    """The reference only if it is named: nobody asks how fast it is."""
+    monkeypatch.setattr(backends.registry, "is_installed", lambda name: name in ("numpy", "mxnet"))
+    assert runs.default_backends({"torch": "python"}) == ("torch", "mxnet")
+    monkeypatch.setattr(backends.registry, "is_installed", lambda name: name == "numpy")
     with pytest.raises(BackendUnavailable, match=r"none of torch, tensorflow and mxnet is installed; .* .`pythons`"):
         runs.bench()

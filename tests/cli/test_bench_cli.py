@@ -23,8 +23,9 @@ from console import Outcome
 
 from alexnet_mf import backends, cli, spec
 from alexnet_mf.bench import record, run
-from alexnet_mf.bench.plan import PHASES
+from alexnet_mf.bench.plan import PHASES, Plan
 from alexnet_mf.cli import bench as verb
+from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments import process
 from alexnet_mf.spec import toml
 
@@ -172,7 +173,7 @@ def test_a_phase_that_fails_is_told_and_the_others_go_on(command, small_alexnet,
         "input": 2, "matrix product": 2, "copy": 2}
     quiet = command("--report", tmp_path / "run.json", "--markdown", "-")
     assert quiet.code == 1
-    assert quiet.err == "numpy alexnet_mf, optimizer failed: ZeroDivisionError: division by zero\n"
+    assert quiet.err == "numpy alexnet_mf float64, batch 2, optimizer failed: ZeroDivisionError: division by zero\n"
 
 
 def test_a_backend_that_dies_is_told_in_one_line(command, small_alexnet, interpreter, tmp_path):
@@ -255,7 +256,7 @@ def test_a_missing_backend_is_told_before_the_work(command, no_worker, monkeypat
     for module in (backends, backends.registry):
         monkeypatch.setattr(module, "is_installed", lambda name: name == "numpy" and known(name))
     assert_one_line(command("--backends", "numpy,mxnet"), "mxnet", "not installed", backends.BACKENDS["mxnet"].install,
-                    "--python mxnet=PATH")
+                    "(--python NAME=PATH)")
     assert_one_line(command(), "none of torch, tensorflow and mxnet is installed", "--python NAME=PATH")
 
 
@@ -268,14 +269,20 @@ def test_a_missing_matplotlib_is_told_before_the_work(command, no_worker, monkey
 @pytest.mark.parametrize("words, chosen", [
     ([], ["torch", "mxnet"]), (["--python", "tensorflow=/bin/sh"], ["torch", "tensorflow", "mxnet"]),
     (["--backends", "numpy,torch"], ["numpy", "torch"])], ids=lambda value: " ".join(value))
-def test_who_is_measured(monkeypatch, words, chosen):
+def test_who_is_measured(command, monkeypatch, words, chosen):
     """The referee only if it is named: nobody asks how fast it is."""
     for module in (backends, backends.registry):
         monkeypatch.setattr(module, "is_installed", lambda name: name != "tensorflow")
-    options = cli.parser().parse_args(["bench", *words])
-    plan = verb.plan(options, verb.interpreters(options.python))
-    assert list(plan.backends) == chosen
-    assert msgspec.structs.replace(plan, backends=("torch",)) == verb.DEFAULTS
+    plans: list[Plan] = []
+
+    class Noted(run.Bench):
+        def __init__(self, plan: Plan, *arguments: Any) -> None:
+            plans.append(plan)
+            raise BenchError("this is enough")
+    monkeypatch.setattr(run, "Bench", Noted)
+    assert command(*words).code == 2
+    assert list(plans[0].backends) == chosen
+    assert msgspec.structs.replace(plans[0], backends=()) == verb.DEFAULTS
 
 
 def test_flags_reach_the_plan():
@@ -284,7 +291,7 @@ def test_flags_reach_the_plan():
         "--precision", "tf32,bfloat16", "--phases", "input,step", "--rounds", "9", "--epoch-batches", "4",
         "--sample-seconds", "1.5", "--seed", "3", "--no-book", "--no-fused", "--layout",
         "--ablate", "compile,allocator", "--try", "compile,compile+fused"])
-    plan = verb.plan(options, {})
+    plan = verb.plan(options)
     assert (plan.net, plan.device, plan.batch_sizes, plan.precisions, plan.phases) == (
         "alexnet-tab", "cpu", (32, 128), ("tf32", "bfloat16"), ("input", "step"))
     assert (plan.rounds, plan.epoch_batches, plan.sample_seconds, plan.seed, plan.book) == (9, 4, 1.5, 3, False)

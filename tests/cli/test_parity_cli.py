@@ -290,8 +290,8 @@ def test_safetensors_of_another_kind_are_told_in_one_line(command, files, tmp_pa
     weights, foreign = tmp_path / "weights", tmp_path / "foreign"
     parameters.save(weights, parameters.initialise(files.network, 0))
     save_file({"logits": np.zeros((12, 10), np.float32)}, foreign)
-    for path in (weights, foreign):
-        assert_one_line(command("compare", files.numpy, path), str(path), "not a trace", "parity trace")
+    for path, content in ((weights, "a weights file"), (foreign, "a safetensors file of something else")):
+        assert_one_line(command("compare", files.numpy, path), f"{path}: is {content}, not a trace; `parity trace`")
 
 
 @pytest.mark.parametrize("header", ["", "text", "[]", "{}", "null", '{"format": 1}', '{"format": 1, "network": []}'])
@@ -603,7 +603,7 @@ def test_a_missing_backend_is_told_before_the_work(command, monkeypatch, tmp_pat
         monkeypatch.setattr(module, "is_installed", lambda name: name != "mxnet" and known(name))
     monkeypatch.setattr(run, "trace_in_process", must_not_start)
     assert_one_line(command("--backends", "numpy,mxnet"), "mxnet", "not installed", backends.BACKENDS["mxnet"].install,
-                    "--python mxnet=PATH")
+                    "(--python NAME=PATH)")
     assert_one_line(command("trace", "--backend", "mxnet", "--out", tmp_path / "trace"), "mxnet", "not installed",
                     backends.BACKENDS["mxnet"].install)
 
@@ -615,7 +615,7 @@ def asked(monkeypatch, small):
 
     def answer(backend: str, python: str, values: dict[str, Any]) -> None:
         calls.append((backend, python, values))
-        trace.save(Path(values["out"]), ask(small, backend))
+        trace.save(Path(values["path"]), ask(small, backend))
     monkeypatch.setattr(run, "trace_in_process", answer)
     return calls
 
@@ -645,8 +645,8 @@ def test_everyone_is_asked_the_same_and_goes_on_from_the_one_before(command, ask
     assert [name for name, _, _ in asked] == names
     for before, (name, _, values) in zip([None, *names], asked):
         assert values == {
-            "out": str(tmp_path / f"{name}.safetensors"), "seed": 5, "data_name": "synthetic",
-            "data_dir": str(tmp_path), "network": spec.as_dict(toml.find_network("alexnet-tab", name)), "images": 50,
+            "path": str(tmp_path / f"{name}.safetensors"), "seed": 5, "data": "synthetic",
+            "data_dir": str(tmp_path), "net": spec.as_dict(toml.find_network("alexnet-tab", name)), "images": 50,
             "batch_size": 3, "steps": 4, "device": "cpu", "precision": None, "speed": {},
             "continue_from": before and str(tmp_path / f"{before}.safetensors")}
 
@@ -655,7 +655,7 @@ def test_everyone_is_asked_the_same_and_goes_on_from_the_one_before(command, ask
 
 
 def nets_asked(calls) -> list[str]:
-    return list(dict.fromkeys(values["network"]["name"] for _, _, values in calls))
+    return list(dict.fromkeys(values["net"]["name"] for _, _, values in calls))
 
 
 def test_several_networks_are_told_in_brief(command, asked, monkeypatch, tmp_path):
@@ -686,10 +686,10 @@ def test_of_several_networks_a_red_one_is_named_and_the_others_are_asked(command
 
     def answer(backend: str, python: str, values: dict[str, Any]) -> None:
         ask_all(backend, python, values)
-        if backend == "torch" and values["network"]["name"] == "lenet5":
-            bad = trace.load(Path(values["out"]))
+        if backend == "torch" and values["net"]["name"] == "lenet5":
+            bad = trace.load(Path(values["path"]))
             scale("gradients/conv1.weight", 1.5)(bad)
-            trace.save(Path(values["out"]), bad)
+            trace.save(Path(values["path"]), bad)
     monkeypatch.setattr(run, "trace_in_process", answer)
     outcome = command("--net", "lenet5,lenet5-relu")
     assert outcome.code == 1
@@ -705,7 +705,7 @@ def test_of_several_networks_those_before_a_failure_are_told(command, asked, mon
     ask_all = run.trace_in_process
 
     def answer(backend: str, python: str, values: dict[str, Any]) -> None:
-        if values["network"]["name"] == "lenet5-relu":
+        if values["net"]["name"] == "lenet5-relu":
             raise BackendUnavailable("backend torch: gone")
         ask_all(backend, python, values)
     monkeypatch.setattr(run, "trace_in_process", answer)
@@ -789,7 +789,7 @@ def test_a_tab_that_differs_from_the_referees_is_red_and_named(command, monkeypa
 
 def test_an_interpreter_for_a_backend_that_takes_no_part_is_told(command, by):
     outcome = command("--backends", "numpy", *PLAN, *by("torch"))
-    assert_one_line(outcome, "--python torch=... is for a backend that takes no part", "--backends")
+    assert_one_line(outcome, "--python NAME=PATH names an interpreter for torch, which takes no part", "--backends")
 
 
 def test_a_backend_that_cannot_do_it_says_why_once(command, by, small_toml):

@@ -187,7 +187,7 @@ def test_a_network_in_colour_cannot_be_evaluated(command, requires):
     parameters.save(Path("w"), parameters.initialise(network, 0), {"network": spec.as_dict(network)})
     done = command("evaluate", "w", "--backend", "numpy", "--data", "synthetic")
     assert done.code == 2
-    assert "only shapes, parity, analyze, predict, convert and plot filters take this network" in done.err
+    assert "only shapes, parity, bench, analyze, predict, convert and plot filters take this network" in done.err
 
 
 # predict

@@ -18,8 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alexnet_mf import backends, cli, conversion, data
-from alexnet_mf.bench import record as bench_record
-from alexnet_mf.bench.report import report
+from alexnet_mf.bench.report import bench_report
 from alexnet_mf.cli import predict
 from alexnet_mf.data import image_files
 from alexnet_mf.data.preprocessing import Preparation
@@ -101,7 +100,7 @@ def draw_metrics(folder: Path) -> None:
 
 
 def read_bench(folder: Path) -> None:
-    report([bench_record.load(folder / "bench.json")]).markdown()
+    bench_report([folder / "bench.json"]).markdown()
 
 
 def read_sweep(folder: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jsonschema
 import pytest
 
-from alexnet_mf.errors import BackendUnavailable, SpecError
+from alexnet_mf import api
+from alexnet_mf.backends.execution import Execution
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, SpecError
 from alexnet_mf.instruments.records import parse, plain
-from alexnet_mf.parity import trace
+from alexnet_mf.parity import run, trace
 from alexnet_mf.parity.record import Record, json_schema, make_record
 from alexnet_mf.parity.run import parity
 
@@ -31,8 +35,50 @@ def test_each_backend_is_traced_in_a_process_of_its_own_and_compared(small, tmp_
 
 def test_what_cannot_be_done_names_the_argument(small):
     with pytest.raises(BackendUnavailable, match="take more `images`, or a smaller `batch_size` or `steps`"):
-        parity(small, [], data="synthetic", images=1)
-    with pytest.raises(BackendUnavailable, match=r"nowhere cannot be run .*; it needs .* another interpreter .`pyth"):
-        parity(small, [], pythons={"numpy": "/nowhere"})
+        parity(small, ["numpy"], data="synthetic", images=1)
+    with pytest.raises(BackendUnavailable, match=r"nowhere cannot be run .*; name another interpreter \(`pythons`\)"):
+        parity(small, ["numpy"], pythons={"numpy": "/nowhere"})
     with pytest.raises(SpecError, match="unknown network 'lenet6'"):
-        parity("lenet6", [])
+        parity("lenet6", ["numpy"])
+
+
+@pytest.mark.parametrize("options, said", [
+    ({"backends": []}, "`backends` must have at least one item"), ({"backends": "torch"}, "`backends` must be a list"),
+    ({"backends": ["jax"]}, "unknown backend 'jax'; known: torch"), ({"tier": "half"}, "`tier` must be one of float32"),
+    ({"steps": 0}, "`steps` must be at least 1, not 0"), ({"images": -1}, "`images` must be at least 1, not -1"),
+    ({"batch_size": 2.0}, "`batch_size` must be an integer, not 2.0"), ({"seed": -1}, "`seed` must be at least 0"),
+    ({"data": "mnist"}, "`data` must be one of auto, fashion-mnist, synthetic, not 'mnist'"),
+    ({"execution": "bfloat16"}, "`execution` must be an Execution, not 'bfloat16'"),
+    ({"execution": Execution(speed={"turbo": True})}, "`execution.speed` must be one of allocator, .* not 'turbo'"),
+    ({"keep": 3}, "`keep` must be a path, not 3"),
+    ({"pythons": {"jax": "python"}}, "`pythons` must be one of torch, .* not 'jax'"),
+], ids=str)
+def test_wrong_arguments_are_refused_before_any_work(small, monkeypatch, options, said):
+    monkeypatch.setattr(run, "trace_in_process", must_not_start)
+    with pytest.raises(AlexnetMfError, match=said):
+        parity(small, **{"backends": ["numpy"], **options})
+
+
+def must_not_start(*arguments: Any) -> None:
+    raise AssertionError("the work has begun")
+
+
+def test_traces_are_written_and_compared_from_python(small, tmp_path, backend_name):
+    for name in dict.fromkeys(["numpy", backend_name]):
+        api.parity_trace(str(tmp_path / name), name, small, data="synthetic", images=12, batch_size=2, steps=2,
+                         device="cpu")
+    report = api.parity_compare([tmp_path / "numpy", str(tmp_path / backend_name)])
+    assert report.holds
+
+
+def test_a_trace_that_makes_no_sense_is_refused_before_any_work(small, monkeypatch, tmp_path):
+    monkeypatch.setattr(run.loading, "load", must_not_start)
+    for options, said in (({"steps": 0}, "`steps`"), ({"path": tmp_path / "no" / "t"}, "no folder .*no; make it"),
+                          ({"path": 3}, "`path` must be a path"), ({"net": "lenet6"}, "unknown network 'lenet6'")):
+        with pytest.raises(AlexnetMfError, match=said):
+            api.parity_trace(**{"path": tmp_path / "t", "backend": "torch", "net": small, **options})
+    for paths, said in ((str(tmp_path), "`paths` must be a list"), ([], "`paths` must have at least one item")):
+        with pytest.raises(AlexnetMfError, match=said):
+            api.parity_compare(paths)
+    with pytest.raises(AlexnetMfError, match="`tier` must be one of float32"):
+        api.parity_compare([tmp_path / "t"], "half")

@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from alexnet_mf.backends import BACKENDS
+from alexnet_mf.backends.execution import SPEED_SETTINGS
+from alexnet_mf.checks import check_choice, check_integer, check_list, check_number
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments.records import Amount, AtLeastOne, Count, Part
 from alexnet_mf.spec import Network, arithmetic, zoo
@@ -37,7 +40,8 @@ BOOK: Style = "book"
 class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
     """One run of the benchmark: every backend in every precision, batch size by batch size."""
 
-    backends: tuple[str, ...]
+    backends: tuple[str, ...] = ()
+    """Without any, all frameworks that are installed here or have an interpreter of their own."""
     net: str = "alexnet"
     device: str = "auto"
     batch_sizes: Annotated[tuple[AtLeastOne, ...], Meta(min_length=1)] = (32,)
@@ -61,21 +65,36 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
     """Seed of weights, images, dropout and the order of the measurements."""
 
     def __post_init__(self) -> None:
-        for what, given, known in (("phase", self.phases, PHASES), ("precision", self.precisions, PRECISIONS)):
-            for name in given:
-                if name not in known:
-                    raise BenchError(f"unknown {what} {name!r}; known: {', '.join(known)}")
-        for what, names in (("backend", self.backends), ("phase", self.phases), ("precision", self.precisions),
-                            ("batch size", self.batch_sizes)):
-            if not names or len(set(names)) != len(names):
-                raise BenchError(f"each {what} is to be named once, and at least one, "
-                                 f"not {', '.join(map(str, names)) or 'none'}")
-        for what, count, least in (("number of rounds", self.rounds, 1), ("batches of an epoch", self.epoch_batches, 2),
-                                   *(("batch size", size, 1) for size in self.batch_sizes)):
-            if count < least:
-                raise BenchError(f"the {what} must be at least {least}, not {count}")
-        if not self.sample_seconds > 0:
-            raise BenchError(f"sample_seconds must be greater than 0, not {self.sample_seconds}")
+        for argument, values, known in (("backends", self.backends or tuple(BACKENDS), BACKENDS),
+                                        ("precisions", self.precisions, PRECISIONS), ("phases", self.phases, PHASES)):
+            for value in check_list(argument, values):
+                check_choice(argument, value, known)
+        for size in check_list("batch_sizes", self.batch_sizes, int):
+            check_integer("batch_sizes", size)
+        for argument in ("backends", "batch_sizes", "precisions", "phases"):
+            values = getattr(self, argument)
+            if len(set(values)) != len(values):
+                raise BenchError(f"`{argument}` names a value twice: {', '.join(map(str, values))}")
+        for argument, value in (("net", self.net), ("device", self.device)):
+            if not isinstance(value, str):
+                raise BenchError(f"`{argument}` must be a string, not {value!r}")
+        if not isinstance(self.speed, dict) or not all(isinstance(on, bool) for on in self.speed.values()):
+            raise BenchError(f"`speed` must be True or False by setting, not {self.speed!r}")
+        check_integer("rounds", self.rounds)
+        check_integer("epoch_batches", self.epoch_batches, least=2)
+        check_integer("seed", self.seed, least=0)
+        check_number("sample_seconds", self.sample_seconds, above=True)
+
+    def check_settings(self) -> None:
+        """Check the names of the speed settings. A record may have others, of the version that measured it.
+
+        Raises:
+            AlexnetMfError: if one is unknown; lists the known ones.
+        """
+        for argument, values in (("speed", self.speed), ("ablate", self.ablate), ("tried", self.tried)):
+            for value in check_list(argument, values) if values else ():
+                for name in value.split("+") if argument == "tried" else [value]:
+                    check_choice(argument, name, SPEED_SETTINGS)
 
     def contestants(self, batch_size: int) -> list[Contestant]:
         """Return the contestants. Each gets a process of its own."""

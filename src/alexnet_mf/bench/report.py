@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from alexnet_mf.backends.execution import switched_off
 from alexnet_mf.bench.plan import BOOK, OURS, PHASES, Phase, Style
-from alexnet_mf.bench.record import Record, Result, Worker
+from alexnet_mf.bench.record import Record, Result, Worker, load
+from alexnet_mf.checks import check_list
 from alexnet_mf.instruments import statistics
 from alexnet_mf.instruments.statistics import Candidate, Estimate
 from alexnet_mf.instruments.tables import Table
@@ -79,9 +81,18 @@ class Report:
         return "\n\n".join([*(table.markdown() for table in self.tables), *lists]) + "\n"
 
 
-def report(records: Sequence[Record]) -> Report:
-    """Return everything that the records show, in words and figures."""
-    runs = [(letters(i) if len(records) > 1 else "", record) for i, record in enumerate(records)]
+def bench_report(records: Iterable[Record | Path | str]) -> Report:
+    """Return tables and conclusions of benchmarks, also of several machines.
+
+    Args:
+        records: records, or files that hold them.
+
+    Raises:
+        BenchError: if a file cannot be read, or is no record of `bench`.
+    """
+    read = [entry if isinstance(entry, Record) else load(Path(entry))
+            for entry in check_list("records", records, (Record, str, Path))]
+    runs = [(letters(i) if len(read) > 1 else "", record) for i, record in enumerate(read)]
     rows = sorted(itertools.chain(*(rows_of(run, record) for run, record in runs)),
                   key=lambda row: (row.batch_size, ORDER.index(row.phase)))
     parts = [line for run, record in runs for line in parts_of(run, record)]

@@ -11,17 +11,19 @@ import functools
 import random
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgspec.structs import asdict
+from msgspec import structs
 
 from alexnet_mf import backends, spec
 from alexnet_mf.backends.execution import LEFT_OUT, switched_off
-from alexnet_mf.bench.plan import BOOK, CEILINGS, PHASES, Contestant, Phase, Plan, Work
+from alexnet_mf.backends.interpreters import available, check_interpreters
+from alexnet_mf.bench.plan import BOOK, BOOKS, CEILINGS, PHASES, Contestant, Phase, Plan, Work
 from alexnet_mf.bench.record import FORMAT, Failure, Record, Result, Sample, Worker
-from alexnet_mf.errors import BackendUnavailable, BenchError
+from alexnet_mf.errors import BackendUnavailable, BenchError, Notice
 from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone, WorkerProcess
@@ -134,13 +136,13 @@ class Bench:
             runner.phases = [phase for phase in (*PHASES, *CEILINGS) if phase in offered
                              and phase in (*plan.phases, *CEILINGS)]
             if runner.phases:
-                runner.entry = Worker(**asdict(contestant), id=len(self.record.workers), spec_sha256=fingerprint,
-                                      **answer)
+                runner.entry = Worker(**structs.asdict(contestant), id=len(self.record.workers),
+                                      spec_sha256=fingerprint, **answer)
                 self.record.workers.append(runner.entry)
                 self.record.networks[fingerprint] = spec.as_dict(network)
 
         self._attempt(runner, "start", {
-            "do": "start", **asdict(contestant), "network": spec.as_dict(network), "device": plan.device,
+            "do": "start", **structs.asdict(contestant), "network": spec.as_dict(network), "device": plan.device,
             "epoch_batches": plan.epoch_batches, "sample_seconds": plan.sample_seconds, "seed": plan.seed}, started)
         if not runner.phases:  # it failed, or the book has no such code
             runner.alive = False
@@ -189,7 +191,7 @@ class Bench:
 
     def _fail(self, contestant: Contestant, what: str, why: str) -> None:
         reason = why.removeprefix(f"backend {contestant.backend}: ")
-        self.record.failures.append(Failure(**asdict(contestant), phase=what, reason=reason))
+        self.record.failures.append(Failure(**structs.asdict(contestant), phase=what, reason=reason))
         self.report_progress(f"{contestant.label}, {what}: {reason}")
 
     def _close(self) -> None:
@@ -227,19 +229,30 @@ def bench(plan: Plan | None = None, *, pythons: Mapping[str, str] | None = None,
     """Measure how fast backends are, beside the limits of the device and beside the book's own code.
 
     Args:
-        plan: what to measure; all frameworks that are installed here or have an entry in `pythons` without it.
+        plan: what to measure; without it, AlexNet in all frameworks that are installed here or have an entry in
+            `pythons`.
         pythons: interpreters of backends that live in other environments, by backend.
-        command: words for the record; the call of this function without them.
+        command: words for the record; without them, the call of this function.
         report_progress: takes a line on what is being done.
         save: takes the record once it holds a sample, when the run ends or is interrupted.
 
     Raises:
-        BackendUnavailable: if no framework is installed.
+        BackendUnavailable: if no framework is installed, or one that the plan names is missing.
+        SpecError: if the network cannot be found or read.
         BenchError: if nothing at all could be measured.
     """
-    pythons = pythons or {}
-    plan = plan or Plan(installed(pythons))
-    run = Bench(plan, pythons, command or [f"alexnet_mf.bench({plan})"], report_progress)
+    plan, pythons = plan or Plan(), pythons or {}
+    if not isinstance(plan, Plan):
+        raise BenchError(f"`plan` must be an alexnet_mf.bench.plan.Plan, not {plan!r}")
+    command = command or [f"alexnet_mf.bench({plan})"]
+    plan.check_settings()
+    plan = structs.replace(plan, backends=plan.backends or default_backends(pythons))
+    check_interpreters(plan.backends, pythons)
+    for name in plan.backends:
+        find_network(plan.net, name)
+    if plan.book and plan.net not in BOOKS:
+        warnings.warn(f"without the book's own code, which is AlexNet's and not {plan.net}'s", Notice, stacklevel=2)
+    run = Bench(plan, pythons, command, report_progress)
     try:
         return run.run()
     finally:
@@ -247,14 +260,13 @@ def bench(plan: Plan | None = None, *, pythons: Mapping[str, str] | None = None,
             save(run.record)
 
 
-def installed(pythons: Mapping[str, str]) -> tuple[str, ...]:
+def default_backends(pythons: Mapping[str, str]) -> tuple[str, ...]:
     """Return the frameworks that are installed here or have an interpreter of their own.
 
     Raises:
         BackendUnavailable: if there is none.
     """
-    names = tuple(name for name in backends.BACKENDS
-                  if name != "numpy" and (name in pythons or backends.is_installed(name)))
+    names = tuple(name for name in available(pythons) if name in backends.FRAMEWORKS)
     if not names:
         raise BackendUnavailable(f"none of torch, tensorflow and mxnet is installed; "
                                  f"{backends.BACKENDS['torch'].install}, or name an interpreter that has one "

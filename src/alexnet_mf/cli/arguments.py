@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +12,7 @@ from alexnet_mf import backends
 from alexnet_mf.backends.execution import PRECISIONS, SPEED_SETTINGS, Execution
 from alexnet_mf.conversion import RUN_WEIGHTS
 from alexnet_mf.data import DATASETS, augmentation
-from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
+from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.spec import zoo
 
 T = TypeVar("T")
@@ -188,28 +187,9 @@ def interpreters(texts: list[str]) -> dict[str, str]:
     return pairs
 
 
-def check_interpreters(names: Sequence[str], pythons: Mapping[str, str]) -> None:
-    """Make sure that each backend of a run has an interpreter: the one named for it, or this one.
-
-    Raises:
-        BackendUnavailable: where one cannot be run, or none has the backend.
-        AlexnetMfError: where one is named for a backend that takes no part.
-    """
-    for name, path in pythons.items():
-        if shutil.which(path) is None:
-            raise BackendUnavailable(f"backend {name}: {path} cannot be run (no such program); see --python")
-        if name not in names:
-            raise AlexnetMfError(f"--python {name}=... is for a backend that takes no part; add it to --backends")
-    for name in names:
-        if name not in pythons and not backends.is_installed(name):
-            raise BackendUnavailable(f"backend {name}: not installed here; {backends.BACKENDS[name].install}, or name "
-                                     f"an interpreter that has it: --python {name}=PATH")
-
-
 def given_flags(add_arguments: Callable[[argparse.ArgumentParser], None], words: list[str]) -> dict[str, Any]:
     """Return a verb's flags that the command line names, even with their default."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     add_arguments(parser)
-    missing = object()
-    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([])), missing))
-    return {name: value for name, value in vars(parser.parse_args(words)).items() if value not in (missing, None)}
+    parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([]))))
+    return {name: value for name, value in vars(parser.parse_args(words)).items() if value is not None}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
-from alexnet_mf.bench.plan import BOOKS, PHASES, PRECISIONS, Plan
-from alexnet_mf.bench.record import Record, json_schema, load
+from alexnet_mf import api
+from alexnet_mf.bench.plan import PHASES, PRECISIONS, Plan
+from alexnet_mf.bench.record import Record, json_schema
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import (
     add_interpreters,
@@ -17,8 +17,8 @@ from alexnet_mf.cli.arguments import (
     add_settings,
     at_least_one,
     backend_list,
-    check_interpreters,
     counts,
+    given_flags,
     interpreters,
     seed,
     speed,
@@ -26,19 +26,18 @@ from alexnet_mf.cli.arguments import (
 )
 from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.errors import BenchError
-from alexnet_mf.evaluation import check_takes_grey_images
 from alexnet_mf.instruments.records import plain
 from alexnet_mf.plots import Picture
-from alexnet_mf.spec.toml import find_network
 
-DEFAULTS = Plan(("torch",))
-ONLY_FOR_RUNS = ("json", "backends", "python", "ablate", "try", "no_book")
+DEFAULTS = Plan()
+REPORT_FLAGS = ("report", "markdown", "plot")
+"""The flags that --report takes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Its flags."""
+    """Add its flags."""
     add = parser.add_argument
-    add("--backends", type=backend_list, metavar="NAMES",
+    add("--backends", type=backend_list, default=(), metavar="NAMES",
         help="comma-separated backends (default: those of torch, tensorflow and mxnet that are installed here or named "
              "by --python)")
     add_network(parser)
@@ -63,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ablate", type=words, default=(), metavar="NAMES",
         help="comma-separated settings: measure each backend also without each of them, to see what it gains "
              "(default: none)")
-    add("--try", type=words, default=(), metavar="NAMES",
+    add("--try", type=words, default=(), dest="tried", metavar="NAMES",
         help="comma-separated settings that are off by themselves: measure each backend also with each of them; "
              "compile+fused tries two together (default: none)")
     add_interpreters(parser)
@@ -77,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(text: str) -> float:
-    """A length of time from the command line."""
+    """Parse a length of time."""
     try:
         value = float(text)
     except ValueError:
@@ -88,43 +87,46 @@ def positive(text: str) -> float:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Carry it out; the exit code."""
+    """Measure or read records, and report; return the exit code, 1 if a measurement failed."""
     if options.json == "-" and options.markdown == "-":
         raise BenchError("--json - and --markdown - cannot share standard output; name a file for one of them")
-    drawing = Picture(options.plot, "alexnet_mf.bench.plot") if options.plot else None
-    if options.report:
-        unused = [name for name in ONLY_FOR_RUNS if getattr(options, name)]
-        if unused:
-            raise BenchError(f"--report measures nothing: leave out --{unused[0].replace('_', '-')}")
-        return show([load(path) for path in options.report], options, drawing)
-    return show([measure(options)], options, drawing)
+    unused = [flag for flag in given_flags(add_arguments, options.words[1:]) if flag not in REPORT_FLAGS]
+    if options.report and unused:
+        raise BenchError(f"--report measures nothing: leave out `{unused[0]}`")
+    picture = Picture(options.plot, "alexnet_mf.bench.plot") if options.plot else None
+    report = api.bench_report(options.report or [measure(options)])
+    if picture:
+        picture.save(picture.module.png(report.rows))
+    if options.markdown == "-":
+        output.say(report.markdown().rstrip("\\n"))
+    elif options.markdown:
+        output.write_text(options.markdown, report.markdown())
+    if "-" in (options.json, options.markdown):
+        for failure in report.failures:
+            output.notice(failure)
+    else:
+        for table in report.tables:
+            output.table(table.columns, table.rows, right=table.right, title=table.title)
+            output.say()
+        for line in [*report.conclusions, "", *report.conditions]:
+            output.say(line)
+    return 1 if report.failures else 0
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """Run the benchmark. Where JSON was asked for, it is written even after Ctrl-C."""
-    from alexnet_mf.bench import run as runs
-
-    check_takes_grey_images(find_network(options.net, "torch"))
-    if options.net not in BOOKS and not options.no_book:
-        output.notice(f"without the book's own code, which is AlexNet's and not {options.net}'s")
-    pythons = interpreters(options.python)
-
+    """Run the benchmark. If a JSON file was asked for, it is written even after Ctrl-C."""
     def save(record: Record) -> None:
         if options.json:
             output.write_json(options.json, plain(record))
 
-    return runs.bench(plan(options, pythons), pythons=pythons, command=["alexnet-mf", *options.words],
-                      report_progress=show_progress, save=save)
+    return api.bench(plan(options), pythons=interpreters(options.python), command=["alexnet-mf", *options.words],
+                     report_progress=show_progress, save=save)
 
 
-def plan(options: argparse.Namespace, pythons: dict[str, str]) -> Plan:
-    """What was asked for, checked."""
-    from alexnet_mf.bench.run import installed
-
-    chosen = options.backends or installed(pythons)
-    check_interpreters(chosen, pythons)
-    return Plan(tuple(chosen), options.net, options.device, options.batch_size, options.precision, options.phases,
-                options.rounds, not options.no_book, speed(options), options.ablate, getattr(options, "try"),
+def plan(options: argparse.Namespace) -> Plan:
+    """Return the plan that the flags describe."""
+    return Plan(tuple(options.backends), options.net, options.device, options.batch_size, options.precision,
+                options.phases, options.rounds, not options.no_book, speed(options), options.ablate, options.tried,
                 options.sample_seconds, options.epoch_batches, options.seed)
 
 
@@ -132,27 +134,3 @@ def show_progress(line: str) -> None:
     """Show on a terminal what is being done."""
     if sys.stderr.isatty():
         output.notice(line)
-
-
-def show(records: list[Record], options: argparse.Namespace, drawing: Any) -> int:
-    """Print tables, conclusions and conditions; 1 where something could not be measured."""
-    from alexnet_mf.bench.report import report
-
-    found = report(records)
-    if drawing:
-        drawing.save(drawing.module.png(found.rows))
-    if options.markdown == "-":
-        output.say(found.markdown().rstrip("\n"))
-    elif options.markdown:
-        output.write_text(options.markdown, found.markdown())
-    if "-" not in (options.json, options.markdown):
-        for table in found.tables:
-            output.table(table.columns, table.rows, right=table.right, title=table.title)
-            output.say()
-        for line in [*found.conclusions, "", *found.conditions]:
-            output.say(line)
-    failures = [failure for record in records for failure in record.failures]
-    if "-" in (options.json, options.markdown):
-        for failure in failures:
-            output.notice(f"{failure.backend} {failure.style}, {failure.phase} failed: {failure.reason}")
-    return 1 if failures else 0

@@ -18,10 +18,10 @@ TEXT = r'''\'(?:[^\'\\]|\\.)*\'|"(?:[^"\\]|\\.)*"'''
 ALIASES = {"pythons": "python", "batch_sizes": "batch_size", "precisions": "precision", "nets": "net",
            "learning_rate": "lr", "learning_rates": "lr", "choosing_epochs": "lr_epochs", "train_images": "limit_train",
            "test_images": "limit_test", "which": "weights", "source_format": "from", "destination_format": "to",
-           "overwrite": "force"}
+           "overwrite": "force", "tried": "try"}
 """Arguments whose flag has another name."""
 COMMANDS = {"`alexnet_mf.list_runs()`": "`list runs`", "`list_backends`": "`list backends`",
-            "`plot_curves`": "`plot curves`", "`plot_filters`": "`plot filters`",
+            "`parity_trace`": "`parity trace`", "`plot_curves`": "`plot curves`", "`plot_filters`": "`plot filters`",
             "`toml.dump`": "`list networks NAME --toml`"}
 """Functions of the library, and the commands that do the same."""
 PLACEHOLDERS = {"python": " NAME=PATH"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from alexnet_mf import backends
+from alexnet_mf import api, backends
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import (
     add_execution,
@@ -17,33 +17,32 @@ from alexnet_mf.cli.arguments import (
     add_source,
     at_least_one,
     backend_list,
-    check_interpreters,
     execution,
     interpreters,
 )
 from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.instruments.records import plain
+from alexnet_mf.parity.record import Record, Several, json_schema, make_record
 from alexnet_mf.parity.tolerances import TIERS
 from alexnet_mf.spec import zoo
 from alexnet_mf.spec.toml import find_network
 
 if TYPE_CHECKING:
     from alexnet_mf.parity.ladder import Rung
-    from alexnet_mf.parity.record import Record
     from alexnet_mf.parity.run import Report
 
 ALL = "all"
 """Every built-in network that is the same in all backends."""
 
 IN_BRIEF = ("layer outputs", "logits and loss", "gradients", "SGD steps")
-"""The rungs that stand in the table of several networks."""
+"""The rungs in the table of several networks."""
 
 TIER_HELP = f"tolerances: {', '.join(TIERS)} (default: float32; the others are for computations in those precisions)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The whole ladder's flags, and the two halves as verbs of their own."""
+    """Add the flags of the whole ladder, and the two halves as verbs of their own."""
     halves = parser.add_subparsers(dest="half", metavar="{trace,compare}", parser_class=type(parser))
     trace = halves.add_parser("trace", help="write what one backend computes",
                               description="Write what one backend computes.")
@@ -76,40 +75,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="keep the traces there (default: they are temporary)")
     parser.add_argument("--tier", choices=list(TIERS), help="tolerances (default: those of --precision)")
     add_json(parser)
-    add_schema(parser, schema)
+    add_schema(parser, json_schema)
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
-    """--batch-size, --steps and --images."""
+    """Add --batch-size, --steps and --images."""
     for flag, default, what in (("--batch-size", 4, "images through every layer and back, and in each SGD step"),
                                 ("--steps", 6, "SGD steps to compare"), ("--images", 64, "test images to classify")):
         parser.add_argument(flag, type=at_least_one, default=default, metavar="N", help=f"{what} (default: {default})")
 
 
 def run(options: argparse.Namespace) -> int:
-    """The whole ladder, of one network or of several."""
+    """Compare backends on one network or several; return the exit code, 1 if parity does not hold."""
     nets = net_names(options.net)
-    for net in nets:
-        find_network(net, "torch")
-    pythons = interpreters(options.python)
-    names = options.backends or [name for name in backends.BACKENDS if name in pythons or backends.is_installed(name)]
-    check_interpreters(["numpy", *names], pythons)  # the referee always takes part
     if len(nets) == 1:
-        return show(climb(nets[0], names, pythons, options, options.keep), options)
-    found: list[Brief] = []
+        return show(climb(nets[0], options, options.keep), options)
+    briefs: list[Brief] = []
     try:
         for number, net in enumerate(nets, 1):
-            folder = options.keep and options.keep / f"{number}-{Path(net).stem}"
-            report = climb(net, names, pythons, options, folder)
+            report = climb(net, options, options.keep and options.keep / f"{number}-{Path(net).stem}")
             if options.json != "-":
                 output.say(f"{net}: {verdict(report)}")
-                tell_diagnoses(report)
-            found.append(brief(net, report))
+                say_diagnoses(report)
+            briefs.append(brief(net, report))
     except BaseException:  # Ctrl-C too: it may have taken an hour
-        if found:
-            show_several(found, options)
+        if briefs:
+            show_several(briefs, options)
         raise
-    return show_several(found, options)
+    return show_several(briefs, options)
 
 
 class Brief(NamedTuple):
@@ -118,47 +111,42 @@ class Brief(NamedTuple):
     net: str
     holds: bool
     rows: list[list[str]]
-    """Of each backend how many rungs hold, and of those in `IN_BRIEF` the error nearest to its tolerance."""
+    """For each backend, how many rungs hold, and the error nearest to its tolerance in those of `IN_BRIEF`."""
     record: Record
 
 
 def brief(net: str, report: Report) -> Brief:
-    """A report in brief."""
-    from alexnet_mf.parity.record import make_record
-
+    """Return a report in brief."""
     rows = [["", name, f"{sum(rung.holds for rung in rungs)} of {len(rungs)}",
              *(cell(rung) for rung in rungs if rung.name in IN_BRIEF)] for name, rungs in report.rungs.items()]
     rows[0][0] = net
     return Brief(net, report.holds, rows, make_record(report))
 
 
-def schema() -> dict[str, Any]:
-    """Return the JSON Schema of what --json writes."""
-    from alexnet_mf.parity.record import json_schema
-
-    return json_schema()
-
-
 def net_names(text: str) -> list[str]:
-    """What --net names, comma-separated; `ALL` for every network that is the same in all backends."""
+    """Parse --net: comma-separated networks, or `ALL` for every network that is the same in all backends.
+
+    Raises:
+        SpecError: if one cannot be found or read.
+    """
     if text == ALL:
         return [name for name in zoo.NETWORKS if not name.startswith(zoo.TAB)]
-    return [text] if Path(text).is_file() else list(dict.fromkeys(text.split(",")))
+    names = [text] if Path(text).is_file() else list(dict.fromkeys(text.split(",")))
+    for name in names:
+        find_network(name, "torch")
+    return names
 
 
-def climb(net: str, names: list[str], pythons: dict[str, str], options: argparse.Namespace,
-          keep: Path | None) -> Report:
-    """Return one network's report, each backend in a process of its own."""
-    from alexnet_mf.parity.run import parity
-
+def climb(net: str, options: argparse.Namespace, keep: Path | None) -> Report:
+    """Compare all backends on one network."""
     def show_progress(line: str) -> None:
         if options.json != "-" and sys.stdout.isatty():
             output.notice(f"{line} ...")
 
-    how = execution(options)
-    return parity(net, names, seed=options.seed, data=options.data, data_dir=options.data_dir, images=options.images,
-                  batch_size=options.batch_size, steps=options.steps, device=options.device, execution=how,
-                  tier=options.tier, pythons=pythons, keep=keep, report_progress=show_progress)
+    return api.parity(net, options.backends, seed=options.seed, data=options.data, data_dir=options.data_dir,
+                      images=options.images, batch_size=options.batch_size, steps=options.steps, device=options.device,
+                      execution=execution(options), tier=options.tier, pythons=interpreters(options.python), keep=keep,
+                      report_progress=show_progress)
 
 
 def check_flags_follow(options: argparse.Namespace) -> None:
@@ -173,33 +161,25 @@ def check_flags_follow(options: argparse.Namespace) -> None:
 
 
 def run_trace(options: argparse.Namespace) -> int:
-    """Write what one backend computes."""
+    """Write what one backend computes; return the exit code."""
     check_flags_follow(options)
-    from alexnet_mf.parity.run import write_trace
-
-    how = execution(options)
-    result, notice = write_trace(
-        options.out, options.backend, find_network(options.net, options.backend), seed=options.seed,
-        data_name=options.data, data_dir=options.data_dir, images=options.images, batch_size=options.batch_size,
-        steps=options.steps, device=options.device, execution=how, continue_from=options.continue_from)
-    if notice:
-        output.notice(notice)
-    case = result.case()
-    output.say(f"{options.out}: {options.backend} on {result.meta['device']}, {case.origin}, seed {case.seed}")
+    trace = api.parity_trace(
+        options.out, options.backend, options.net, seed=options.seed, data=options.data, data_dir=options.data_dir,
+        images=options.images, batch_size=options.batch_size, steps=options.steps, device=options.device,
+        execution=execution(options), continue_from=options.continue_from)
+    case = trace.case()
+    output.say(f"{options.out}: {options.backend} on {trace.meta['device']}, {case.origin}, seed {case.seed}")
     return 0
 
 
 def run_compare(options: argparse.Namespace) -> int:
-    """The ladder over traces from anywhere."""
-    from alexnet_mf.parity import trace as traces
-    from alexnet_mf.parity.run import compare
-
+    """Compare traces from anywhere; return the exit code, 1 if parity does not hold."""
     check_flags_follow(options)
-    return show(compare([traces.load(path) for path in options.traces], options.tier), options)
+    return show(api.parity_compare(options.traces, options.tier), options)
 
 
 def show(report: Report, options: argparse.Namespace) -> int:
-    """Rungs by backends, the pairs, what is wrong, and the verdict in one line."""
+    """Print rungs by backend, pairs, diagnoses and the verdict; return the exit code."""
     if options.json != "-":
         names = list(report.rungs)
         rows = [[str(rungs[0].number), rungs[0].name, *(cell(rung) for rung in rungs)]
@@ -208,48 +188,46 @@ def show(report: Report, options: argparse.Namespace) -> int:
         output.table(["", "rung", *names], rows, right=[0],
                      title=f"{case.network.name}, {case.origin}, seed {case.seed}: the error nearest to its tolerance")
         output.say()
-        notes(report)
+        say_notes(report)
         if report.pairs:
             output.table(["pair", "pixels", "outputs", "gradients"], [
                 [f"{p.first} - {p.second}", "equal" if p.pixels_equal else "differ", f"{p.output:.1e} ({p.layer})",
                  f"{p.gradient:.1e} ({p.parameter})"] for p in report.pairs])
             output.say()
-        tell_diagnoses(report)
+        say_diagnoses(report)
         output.say(verdict(report))
     if options.json:
-        from alexnet_mf.parity.record import make_record
-
         output.write_json(options.json, plain(make_record(report)))
     return 0 if report.holds else 1
 
 
-def show_several(found: list[Brief], options: argparse.Namespace) -> int:
-    """One table and one verdict."""
-    red = [one.net for one in found if not one.holds]
+def show_several(briefs: list[Brief], options: argparse.Namespace) -> int:
+    """Print one table and one verdict; return the exit code."""
+    red = [brief.net for brief in briefs if not brief.holds]
     if options.json != "-":
         output.say()
-        output.table(["network", "backend", "rungs that hold", *IN_BRIEF], [row for one in found for row in one.rows],
+        output.table(["network", "backend", "rungs that hold", *IN_BRIEF],
+                     [row for brief in briefs for row in brief.rows],
                      title=f"seed {options.seed}: the error nearest to its tolerance")
         output.say()
         output.say(f"parity does not hold in {', '.join(red)}" if red else
-                   f"parity holds in {', '.join(one.net for one in found)}")
+                   f"parity holds in {', '.join(brief.net for brief in briefs)}")
     if options.json:
-        from alexnet_mf.parity.record import Several
-
-        output.write_json(options.json, plain(Several(holds=not red, networks={one.net: one.record for one in found})))
+        networks = {brief.net: brief.record for brief in briefs}
+        output.write_json(options.json, plain(Several(holds=not red, networks=networks)))
     return 1 if red else 0
 
 
-def tell_diagnoses(report: Report) -> None:
-    """What is wrong with each backend, in sentences."""
+def say_diagnoses(report: Report) -> None:
+    """Print what is wrong with each backend."""
     for name, sentences in report.diagnoses.items():
         for sentence in sentences:
             output.say(f"{name}: {sentence}")
 
 
 def cell(rung: Rung) -> str:
-    """The measurement nearest to its tolerance, `4.1e-07 of 2e-06`, or the first that failed: `RED 5.0e-02 of 2e-06
-    conv1`."""
+    """Return the measurement nearest to its tolerance, `4.1e-07 of 2e-06`, or the first that failed, `RED 5.0e-02 of
+    2e-06 conv1`."""
     shown = rung.worst if rung.holds else rung.failures[0]
     if shown.tolerance == 0:
         return "equal" if rung.holds else f"RED {shown.where}"
@@ -257,20 +235,20 @@ def cell(rung: Rung) -> str:
     return figures if rung.holds else f"RED {figures} {shown.where}"
 
 
-def notes(report: Report) -> None:
-    """What the rungs have to say beside their numbers, once for each saying."""
-    said: dict[str, list[str]] = {}
+def say_notes(report: Report) -> None:
+    """Print the notes of the rungs, each once with its backends."""
+    backends_by_note: dict[str, list[str]] = {}
     for name, rungs in report.rungs.items():
         for rung in rungs:
             if rung.note:
-                said.setdefault(f"{rung.name}: {rung.note}", []).append(name)
-    for note, names in said.items():
+                backends_by_note.setdefault(f"{rung.name}: {rung.note}", []).append(name)
+    for note, names in backends_by_note.items():
         output.say(f"{note} ({', '.join(names)})")
     output.say()
 
 
 def verdict(report: Report) -> str:
-    """One line."""
+    """Return whether parity holds, in one line."""
     names = [name for name in report.rungs if name != "numpy"]
     red = [name for name in report.rungs if not all(rung.holds for rung in report.rungs[name])]
     if not red:

@@ -8,7 +8,8 @@ import itertools
 import math
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from typing import Any
 from alexnet_mf import backends as registry
 from alexnet_mf import data, spec
 from alexnet_mf.backends import loading
-from alexnet_mf.backends.contract import find_precision
-from alexnet_mf.backends.execution import AS_IT_COMES, LEFT_OUT, Execution, switched_off
-from alexnet_mf.errors import BackendUnavailable, TraceError
+from alexnet_mf.backends.contract import Backend, find_precision
+from alexnet_mf.backends.execution import AS_IT_COMES, LEFT_OUT, SPEED_SETTINGS, Execution, switched_off
+from alexnet_mf.backends.interpreters import available, check_interpreters
+from alexnet_mf.checks import check_choice, check_integer, check_list, check_path
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, TraceError
 from alexnet_mf.instruments.process import WorkerFailed, WorkerGone, WorkerProcess
 from alexnet_mf.parity import trace as traces
-from alexnet_mf.parity.case import make_case
+from alexnet_mf.parity.case import Case, make_case
 from alexnet_mf.parity.diagnose import diagnose
 from alexnet_mf.parity.ladder import Comparison, Rung, check_comparable
 from alexnet_mf.parity.referee import Referee, make_referee
@@ -34,7 +37,7 @@ from alexnet_mf.weights import parameters
 
 @dataclass(frozen=True)
 class Pair:
-    """Two backends beside each other, the referee left out."""
+    """Differences between two backends, without the reference."""
 
     first: str
     second: str
@@ -43,7 +46,7 @@ class Pair:
     """The largest relative L2 error among the layers' outputs."""
     layer: str
     gradient: float
-    """The same among the gradients; near ties decided differently are in it."""
+    """The largest among the gradients, near ties that were decided differently included."""
     parameter: str
 
 
@@ -54,7 +57,7 @@ class Report:
     referee: Referee
     subjects: list[Trace]
     rungs: dict[str, list[Rung]]
-    """By the subject's label."""
+    """By the label of the trace."""
     diagnoses: dict[str, list[str]]
     pairs: list[Pair]
 
@@ -64,12 +67,12 @@ class Report:
 
 
 def compare(answers: Sequence[Trace], tier: str = "float32", referee: Referee | None = None) -> Report:
-    """The ladder over traces from anywhere.
+    """Compare traces with the reference, rung by rung.
 
-    The referee's trace is among them, or it is computed anew from the inputs in the first one.
+    The reference's trace is among them, or it is computed from the inputs in the first one.
 
     Raises:
-        TraceError: where they do not answer the same case.
+        TraceError: if they do not answer the same case.
     """
     check_comparable(list(answers))
     if referee is None:
@@ -97,14 +100,14 @@ def compare(answers: Sequence[Trace], tier: str = "float32", referee: Referee | 
 
 
 def referee_of(answer: Trace) -> Referee:
-    """A referee from its trace, which holds what float32 costs; computed where a foreign trace lacks it."""
+    """Return the referee that a trace came from. It is computed again if the trace does not hold what float32 costs."""
     case = answer.case()
     cost = answer.meta.get("float32_cost")
     return Referee(case, answer, cost) if cost is not None else make_referee(case)
 
 
 def label(answers: Sequence[Trace]) -> dict[str, Trace]:
-    """The traces by backend, numbered where a backend has several."""
+    """Return the traces by backend, numbered if a backend has several."""
     names = [answer.backend for answer in answers]
     counted: dict[str, Trace] = {}
     for answer in answers:
@@ -117,7 +120,7 @@ def label(answers: Sequence[Trace]) -> dict[str, Trace]:
 
 
 def pair(first: str, second: str, answers: Mapping[str, Trace]) -> Pair:
-    """How far two backends are from each other."""
+    """Return the differences between two backends."""
     a, b = answers[first], answers[second]
     errors = {group: {name: relative_l2(value, b.group(group)[name]) for name, value in a.group(group).items()
                       if name in b.group(group)} for group in ("outputs", "gradients")}
@@ -128,46 +131,44 @@ def pair(first: str, second: str, answers: Mapping[str, Trace]) -> Pair:
 
 
 def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None, *, seed: int = 0,
-           data: data.DatasetName = "auto", data_dir: Path | None = None, images: int = 64, batch_size: int = 4,
+           data: data.DatasetName = "auto", data_dir: Path | str | None = None, images: int = 64, batch_size: int = 4,
            steps: int = 6, device: str = "auto", execution: Execution = AS_IT_COMES, tier: str | None = None,
-           pythons: Mapping[str, str] | None = None, keep: Path | None = None,
+           pythons: Mapping[str, str] | None = None, keep: Path | str | None = None,
            report_progress: Callable[[str], None] = lambda line: None) -> Report:
-    """Compare what backends compute for one network with the float64 referee, rung by rung.
+    """Compare what backends compute for one network with the float64 reference, rung by rung.
 
-    Each backend writes its trace in a process of its own, the referee first. Each backend's last steps start from the
+    Each backend writes its trace in a process of its own, the reference first. Each backend's last steps start from the
     weights that the one before it had reached: a training begun in one framework and continued in another.
 
     Args:
         net: network, its name, or the path of a TOML file.
-        backends: names; all that are installed here or have an entry in `pythons` without it.
+        backends: names; without them, all that are installed here or have an entry in `pythons`.
         seed: of the initial weights, the inputs and dropout.
         data: dataset of the inputs.
         data_dir: folder of the Fashion-MNIST files.
         images: test images to classify.
         batch_size: images that pass through every layer and back, and of each SGD step.
         steps: SGD steps to compare.
-        execution: precision and speed settings of all backends but the referee.
-        tier: tolerances, one of `TIERS`; those of the precision without it.
+        execution: precision and speed settings of all backends but the reference.
+        tier: tolerances, one of `TIERS`; without it, those of the precision.
         pythons: interpreters of backends that live in other environments, by backend.
         keep: folder for the traces; without it they are temporary.
         report_progress: takes a line on what is being done.
 
     Raises:
         BackendUnavailable: if a backend is missing, or its process fails.
-        AlexnetMfError: if something else cannot be done as asked.
+        AlexnetMfError: if an argument is wrong, or something else cannot be done as asked.
     """
+    check_arguments(seed, data, images, batch_size, steps, execution)
+    if tier is not None:
+        check_choice("tier", tier, TIERS)
     pythons = pythons or {}
-    names = backends if backends is not None else [name for name in registry.BACKENDS if name in pythons
-                                                   or registry.is_installed(name)]
+    names = available(pythons) if backends is None else check_list("backends", backends)
     ordered = ["numpy", *(name for name in dict.fromkeys(names) if name != "numpy")]
-    for name in ordered:
-        if name not in pythons and not registry.is_installed(name):  # before the reference's minutes
-            entry = registry.BACKENDS[name]
-            raise BackendUnavailable(f"backend {name}: {entry.framework} is not installed; {entry.install}, or name an "
-                                     "interpreter that has it (`pythons`)")
+    check_interpreters(ordered, pythons)
     networks = {name: find_network(net, name) if isinstance(net, str) else net for name in ordered}
     with tempfile.TemporaryDirectory(prefix="alexnet_mf-parity-") as temporary:
-        folder = keep or Path(temporary)
+        folder = Path(temporary) if keep is None else check_path("keep", keep)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -179,9 +180,9 @@ def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None
             report_progress(f"tracing {name}")
             path = folder / f"{name}.safetensors"
             trace_in_process(name, pythons.get(name, sys.executable), {
-                "out": str(path), "network": spec.as_dict(networks[name]), "seed": seed, "data_name": data,
-                "data_dir": data_dir and str(data_dir), "images": images, "batch_size": batch_size, "steps": steps,
-                "device": device, "precision": execution.precision, "speed": dict(execution.speed),
+                "path": str(path), "net": spec.as_dict(networks[name]), "seed": seed, "data": data,
+                "data_dir": None if data_dir is None else str(data_dir), "images": images, "batch_size": batch_size,
+                "steps": steps, "device": device, "precision": execution.precision, "speed": dict(execution.speed),
                 "continue_from": before and str(before)})
             before = path
             answers.append(traces.load(path))
@@ -189,18 +190,34 @@ def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None
         return compare(answers, tier or execution.precision or "float32")
 
 
+def check_arguments(seed: int, data_name: str, images: int, batch_size: int, steps: int, execution: Execution) -> None:
+    """Check the arguments that `parity` and `parity_trace` share.
+
+    Raises:
+        AlexnetMfError: names the argument, its value and what is allowed.
+    """
+    check_integer("seed", seed, least=0)
+    check_choice("data", data_name, data.DATASETS)
+    for argument, value in (("images", images), ("batch_size", batch_size), ("steps", steps)):
+        check_integer(argument, value)
+    if not isinstance(execution, Execution):
+        raise AlexnetMfError(f"`execution` must be an Execution, not {execution!r}")
+    for name in execution.speed:
+        check_choice("execution.speed", name, SPEED_SETTINGS)
+
+
 def trace_in_process(backend: str, python: str, values: dict[str, Any]) -> None:
     """Have a process of this interpreter write a trace.
 
     Args:
-        values: arguments of `write_trace` as JSON values, see `parity.worker`.
+        values: arguments of `parity_trace` as JSON values, see `parity.worker`.
 
     Raises:
         BackendUnavailable: if the process fails or cannot be started.
     """
     try:
         worker = WorkerProcess(python, "alexnet_mf.parity.worker", {LEFT_OUT: ",".join(switched_off(values["speed"]))},
-                               answer_seconds=math.inf)  # the referee takes minutes for AlexNet, hours for more
+                               answer_seconds=math.inf)  # the reference takes minutes for AlexNet, hours for more
         try:
             worker.ask({"do": "trace", "backend": backend, **values})
         finally:
@@ -213,42 +230,68 @@ def trace_in_process(backend: str, python: str, values: dict[str, Any]) -> None:
         raise BackendUnavailable(f"backend {backend}: {str(error).removeprefix(f'backend {backend}: ')}") from error
 
 
-def write_trace(out: Path, backend: str, network: Network, *, seed: int = 0, data_name: data.DatasetName = "auto",
-                data_dir: Path | None = None, images: int = 64, batch_size: int = 4, steps: int = 6,
-                device: str = "auto", execution: Execution = AS_IT_COMES,
-                continue_from: Path | None = None) -> tuple[Trace, str | None]:
-    """Write the trace of one backend, in this process.
+def parity_trace(path: Path | str, backend: str, net: Network | str = "alexnet", *, seed: int = 0,
+                 data: data.DatasetName = "auto", data_dir: Path | str | None = None, images: int = 64,
+                 batch_size: int = 4, steps: int = 6, device: str = "auto", execution: Execution = AS_IT_COMES,
+                 continue_from: Path | str | None = None) -> Trace:
+    """Write what one backend computes to a file for `parity_compare`, in this process.
 
     Args:
-        out: file to write.
-        continue_from: another backend's trace; the last steps start from the weights that it had reached.
-
-    Returns:
-        The trace, and a notice if the inputs are not those hoped for.
+        path: file to write.
+        backend: `torch`, `tensorflow`, `mxnet`, or `numpy` for the reference.
+        net, seed, data, data_dir, images, batch_size, steps, device, execution: as for `parity`.
+        continue_from: another backend's trace; the last steps start from the weights that it had reached. Without it
+            they start from the backend's own.
 
     Raises:
-        AlexnetMfError: if it cannot be computed or written.
+        AlexnetMfError: if an argument is wrong, or the trace cannot be computed or written.
     """
+    path = check_path("path", path)
+    check_arguments(seed, data, images, batch_size, steps, execution)
+    if not path.absolute().parent.is_dir():
+        raise TraceError(f"{path}: cannot be written: no folder {path.parent}; make it or name another file")
+    network = find_network(net, backend) if isinstance(net, str) else net
     loaded, execution = loading.load(backend, execution)
-    case, notice = make_case(network, seed, data_name, data_dir, images, batch=batch_size, steps=steps)
-    start = traces.load(continue_from).group("stepped") if continue_from else None
-    if start is not None:
+    case, notice = make_case(network, seed, data, None if data_dir is None else Path(data_dir), images,
+                             batch=batch_size, steps=steps)
+    start = None
+    if continue_from is not None:
+        start = traces.load(check_path("continue_from", continue_from)).group("stepped")
         parameters.check(start, case.network, str(continue_from))
     result = answer(loaded, case, device, start, execution)
-    traces.save(out, result)
-    return result, notice
+    traces.save(path, result)
+    if notice:
+        warnings.warn(notice, Notice, stacklevel=2)
+    return result
 
 
-def answer(backend: Any, case: Any, device: str = "cpu", continue_from: parameters.Parameters | None = None,
+def parity_compare(paths: Iterable[Path | str], tier: str = "float32") -> Report:
+    """Compare traces from any environment or machine with the reference, rung by rung.
+
+    Args:
+        paths: files that `parity_trace` wrote. The reference (`numpy`) is computed if its trace is not among them.
+        tier: tolerances, one of `TIERS`.
+
+    Raises:
+        TraceError: if a file is no trace, or the traces answer different questions.
+    """
+    check_choice("tier", tier, TIERS)
+    return compare([traces.load(Path(path)) for path in check_list("paths", paths, (str, Path))], tier)
+
+
+def answer(backend: Backend, case: Case, device: str = "cpu", continue_from: parameters.Parameters | None = None,
            execution: Execution = AS_IT_COMES) -> Trace:
-    """A backend's trace. The referee's holds what float32 costs it; it computes on the CPU, in float64, wherever and
-    however the others do."""
-    if backend.name != "numpy":
-        found = traces.trace(backend, case, device, continue_from,
-                             build=functools.partial(backend.build, execution=execution))
-        found.meta["settings"] |= {"precision": find_precision(backend, found.meta["device"], execution.precision),
-                                   "speed": dict(execution.speed)}
-        return found
-    referee = make_referee(case, continue_from)
-    referee.trace.meta["float32_cost"] = referee.cost
-    return referee.trace
+    """Return a backend's trace.
+
+    The reference computes on the CPU in float64, whatever `device` and `execution` are, and its trace holds what
+    float32 costs it.
+    """
+    if backend.name == "numpy":
+        referee = make_referee(case, continue_from)
+        referee.trace.meta["float32_cost"] = referee.cost
+        return referee.trace
+    result = traces.trace(backend, case, device, continue_from,
+                          build=functools.partial(backend.build, execution=execution))
+    result.meta["settings"] |= {"precision": find_precision(backend, result.meta["device"], execution.precision),
+                                "speed": dict(execution.speed)}
+    return result

@@ -185,23 +185,25 @@ def load(path: Path) -> Trace:
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            header = (file.metadata() or {}).get(KEY)
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy lacks, such as bfloat16
-        raise TraceError(f"{path}: cannot be read as a trace ({error}); make it with: parity trace") from error
+        raise TraceError(f"{path}: cannot be read as a trace ({error}); `parity_trace` writes traces") from error
+    if KEY not in metadata:
+        content = "a weights file" if parameters.KEY in metadata else "a safetensors file of something else"
+        raise TraceError(f"{path}: is {content}, not a trace; `parity_trace` writes traces")
     try:
-        if header is None:
-            raise KeyError(KEY)
-        answer = Trace(files.parse_json(header, nan=True), tensors)  # a wrong model's loss may be NaN
+        answer = Trace(files.parse_json(metadata[KEY], nan=True), tensors)  # a wrong model's loss may be NaN
         if answer.meta["format"] != FORMAT:
             raise TraceError(f"{path}: a trace of format {answer.meta['format']}, and this version reads {FORMAT}; "
-                             f"make it anew with: parity trace")
+                             f"make it anew with `parity_trace`")
         case = answer.case()
         check_whole(path, answer, case)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, TraceError):
             raise
-        raise TraceError(f"{path}: not a trace ({type(error).__name__} {error}); make one: parity trace") from error
+        raise TraceError(f"{path}: not a trace: its header is damaged ({type(error).__name__} {error}); `parity_trace` "
+                         "writes traces") from error
     return answer
 
 
@@ -212,7 +214,7 @@ def check_whole(path: Path, answer: Trace, case: Case) -> None:
         TraceError: names the tensors.
     """
     if case.digest() != answer.meta["case_sha256"]:
-        raise TraceError(f"{path}: its inputs are not those that its header names; make it anew with: parity trace")
+        raise TraceError(f"{path}: its inputs are not those that its header names; make it anew with `parity_trace`")
     expected = {f"{group}/{name}": shape for group in ("gradients", "stepped")
                 for name, shape in parameters.shapes(case.network).items()}
     faults = header_faults(answer.meta)

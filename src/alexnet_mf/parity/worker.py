@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import warnings
 from typing import Any
 
 from alexnet_mf import spec
 from alexnet_mf.backends.execution import Execution
+from alexnet_mf.errors import Notice
 from alexnet_mf.instruments.process import serve_forever
-from alexnet_mf.parity.run import write_trace
+from alexnet_mf.parity.run import parity_trace
 
 
 class Worker:
     """Answers the command `trace`."""
 
     def handle(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Write a trace. The command holds the arguments of `write_trace` as JSON values; the answer is empty."""
+        """Write a trace. The command holds the arguments of `parity_trace` as JSON values; the answer is empty."""
         values = dict(command)
         del values["do"]
         execution = Execution(values.pop("precision"), values.pop("speed"))
-        paths = {name: None if values[name] is None else Path(values[name])
-                 for name in ("out", "data_dir", "continue_from")}
-        write_trace(**{**values, **paths, "network": spec.from_dict(values["network"]), "execution": execution})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Notice)  # the parent takes the worker's last line for its last words
+            parity_trace(**{**values, "net": spec.from_dict(values["net"])}, execution=execution)
         return {}
 
 
