@@ -42,3 +42,10 @@ def assert_one_line(outcome: Outcome, *fragments: str, code: int = 2, out: str |
     assert outcome.err.startswith("alexnet-mf")
     for fragment in fragments:
         assert fragment in outcome.err, outcome.err
+
+
+def script(path: Path, *lines: str) -> Path:
+    """Write a program that takes the place of Python."""
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]), encoding="utf-8")
+    path.chmod(0o755)
+    return path

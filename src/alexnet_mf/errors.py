@@ -81,9 +81,5 @@ class SweepError(AlexnetMfError):
     """A sweep that cannot be run, or a record of one that cannot be read; names the remedy or the file."""
 
 
-class NotComparable(BenchError, ValueError):
-    """Results that must not be ranked against each other; names what differs."""
-
-
 class MeasurementRefused(BenchError):
     """A time that cannot be one of the work: the device was not waited for."""

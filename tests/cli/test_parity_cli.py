@@ -24,7 +24,7 @@ import console
 import jsonschema
 import numpy as np
 import pytest
-from console import Outcome
+from console import Outcome, script
 from safetensors.numpy import save_file
 
 from alexnet_mf import backends, data, spec
@@ -52,6 +52,12 @@ def chosen(config: pytest.Config) -> list[str]:
 def command(command):
     """Run `parity` in this process."""
     return functools.partial(command, "parity")
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Make believe that only these backends are installed."""
+    return lambda *names: monkeypatch.setattr(backends.registry, "is_installed", lambda name: name in names)
 
 
 assert_one_line = functools.partial(console.assert_one_line, out="")
@@ -597,10 +603,8 @@ def test_weights_of_another_network_to_go_on_from_are_told_in_one_line(command, 
 # Backends that are not here
 
 
-def test_a_missing_backend_is_told_before_the_work(command, monkeypatch, tmp_path):
-    known = backends.is_installed
-    for module in (backends, backends.registry):
-        monkeypatch.setattr(module, "is_installed", lambda name: name != "mxnet" and known(name))
+def test_a_missing_backend_is_told_before_the_work(command, monkeypatch, tmp_path, installed):
+    installed("torch", "numpy")
     monkeypatch.setattr(run, "trace_in_process", must_not_start)
     assert_one_line(command("--backends", "numpy,mxnet"), "mxnet", "not installed", backends.BACKENDS["mxnet"].install,
                     "(--python NAME=PATH)")
@@ -625,10 +629,9 @@ def asked(monkeypatch, small):
     (["--backends", "torch,numpy"], ["numpy", "torch"]), (["--backends", "numpy"], ["numpy"]),
     (["--backends", "mxnet,mxnet", "--python", "mxnet=/bin/sh"], ["numpy", "mxnet"])],
     ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "")
-def test_who_is_asked(command, asked, monkeypatch, words, names):
+def test_who_is_asked(command, asked, installed, words, names):
     """What is installed here or named by --python, if not said otherwise; the referee first, and each once."""
-    for module in (backends, backends.registry):
-        monkeypatch.setattr(module, "is_installed", lambda name: name in ("torch", "numpy"))
+    installed("torch", "numpy")
     outcome = command(*words)
     assert outcome.code == 0
     assert [(name, python) for name, python, _ in asked] == [
@@ -636,9 +639,8 @@ def test_who_is_asked(command, asked, monkeypatch, words, names):
     assert outcome.err == "", "nothing to be seen but on a terminal"
 
 
-def test_everyone_is_asked_the_same_and_goes_on_from_the_one_before(command, asked, monkeypatch, tmp_path):
-    for module in (backends, backends.registry):
-        monkeypatch.setattr(module, "is_installed", lambda name: True)
+def test_everyone_is_asked_the_same_and_goes_on_from_the_one_before(command, asked, installed, tmp_path):
+    installed("numpy", *FRAMEWORKS)
     assert command("--keep", tmp_path, "--net", "alexnet-tab", "--device", "cpu", "--seed", "5", "--data", "synthetic",
                    "--batch-size", "3", "--steps", "4", "--images", "50", "--data-dir", tmp_path).code == 0
     names = ["numpy", *FRAMEWORKS]
@@ -658,9 +660,8 @@ def nets_asked(calls) -> list[str]:
     return list(dict.fromkeys(values["net"]["name"] for _, _, values in calls))
 
 
-def test_several_networks_are_told_in_brief(command, asked, monkeypatch, tmp_path):
-    for module in (backends, backends.registry):
-        monkeypatch.setattr(module, "is_installed", lambda name: name in ("torch", "numpy"))
+def test_several_networks_are_told_in_brief(command, asked, installed, tmp_path):
+    installed("torch", "numpy")
     outcome = command("--net", "lenet5,lenet5-relu,lenet5", "--keep", tmp_path / "kept", "--json",
                       tmp_path / "all.json")
     assert (outcome.code, outcome.err) == (0, "")
@@ -679,9 +680,8 @@ def test_several_networks_are_told_in_brief(command, asked, monkeypatch, tmp_pat
         f"{folder}/{name}.safetensors" for folder in ("1-lenet5", "2-lenet5-relu") for name in ("numpy", "torch")]
 
 
-def test_of_several_networks_a_red_one_is_named_and_the_others_are_asked(command, asked, monkeypatch, small):
-    for module in (backends, backends.registry):
-        monkeypatch.setattr(module, "is_installed", lambda name: name in ("torch", "numpy"))
+def test_of_several_networks_a_red_one_is_named_and_the_others_are_asked(command, asked, monkeypatch, small, installed):
+    installed("torch", "numpy")
     ask_all = run.trace_in_process
 
     def answer(backend: str, python: str, values: dict[str, Any]) -> None:
@@ -699,9 +699,8 @@ def test_of_several_networks_a_red_one_is_named_and_the_others_are_asked(command
     assert "lenet5-relu: parity holds" in outcome.out
 
 
-def test_of_several_networks_those_before_a_failure_are_told(command, asked, monkeypatch, tmp_path):
-    for module in (backends, backends.registry):
-        monkeypatch.setattr(module, "is_installed", lambda name: name in ("torch", "numpy"))
+def test_of_several_networks_those_before_a_failure_are_told(command, asked, monkeypatch, tmp_path, installed):
+    installed("torch", "numpy")
     ask_all = run.trace_in_process
 
     def answer(backend: str, python: str, values: dict[str, Any]) -> None:
@@ -716,9 +715,8 @@ def test_of_several_networks_those_before_a_failure_are_told(command, asked, mon
     assert list(read_json((tmp_path / "all.json").read_text())["networks"]) == ["lenet5"]
 
 
-def test_all_networks_are_those_that_are_the_same_everywhere(command, asked, monkeypatch):
-    for module in (backends, backends.registry):
-        monkeypatch.setattr(module, "is_installed", lambda name: name in ("torch", "numpy"))
+def test_all_networks_are_those_that_are_the_same_everywhere(command, asked, installed):
+    installed("torch", "numpy")
     assert command("--net", "all", "--json", "-").code == 0
     assert nets_asked(asked) == [name for name in zoo.NETWORKS if not name.startswith(zoo.TAB)]
 
@@ -729,13 +727,6 @@ def test_of_several_networks_an_unknown_one_is_told_before_the_work(command, mon
 
 
 # The whole ladder, each backend in a process
-
-def script(path: Path, *lines: str) -> Path:
-    """A program in the place of Python."""
-    path.write_text("\n".join(["#!/bin/sh", *lines, ""]), encoding="utf-8")
-    path.chmod(0o755)
-    return path
-
 
 @pytest.fixture
 def by(tmp_path) -> Callable[..., list[str]]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import console
 import pytest
 
 from alexnet_mf import spec
@@ -25,13 +26,8 @@ BENCH = "alexnet_mf.bench.worker"
 
 @pytest.fixture
 def script(tmp_path: Path):
-    """A program in the place of Python."""
-    def write(*lines: str) -> str:
-        path = tmp_path / "python"
-        path.write_text("\n".join(["#!/bin/sh", *lines, ""]), encoding="utf-8")
-        path.chmod(0o755)
-        return str(path)
-    return write
+    """Write a program that takes the place of Python; return its path."""
+    return lambda *lines: str(console.script(tmp_path / "python", *lines))
 
 
 @pytest.fixture

@@ -9,18 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet_mf.errors import NotComparable
 from alexnet_mf.instruments import statistics
-from alexnet_mf.instruments.statistics import (
-    Candidate,
-    Estimate,
-    estimate,
-    faster,
-    median,
-    median_interval,
-    quantile,
-    ratio,
-)
+from alexnet_mf.instruments.statistics import Estimate, estimate, is_larger, median, median_interval, quantile, ratio
 
 
 @pytest.mark.parametrize("values, expected", [([3], 3), ([1, 9], 5), ([9, 1, 4], 4), ([1, 2, 3, 100], 2.5)], ids=str)
@@ -101,35 +91,14 @@ def test_rounds_that_only_one_has_do_not_count():
 
 # Ranking
 
-SAME = {"precision": "float32", "spec": "abc", "device": "cpu"}
+
+def interval(low: float | None, high: float | None) -> Estimate:
+    return Estimate(1.0, 1.0, 1.0, low, high, 7)
 
 
-def candidate(name: str, low: float | None, high: float | None, **conditions: str) -> Candidate:
-    middle = (low + high) / 2 if low is not None and high is not None else 1.0
-    return Candidate(name, Estimate(middle, middle, middle, low, high, 7), {**SAME, **conditions})
-
-
-def test_only_intervals_that_do_not_overlap_rank():
-    a, b, c = candidate("a", 10, 12), candidate("b", 12.5, 13), candidate("c", 11, 12.75)
-    assert faster(a, b) is b and faster(b, a) is b
-    assert faster(a, c) is None and faster(c, b) is None
-
-
-def test_intervals_that_touch_do_not_rank():
-    assert faster(candidate("a", 1, 2), candidate("b", 2, 3)) is None
-
-
-def test_without_an_interval_nothing_ranks():
-    assert faster(candidate("a", None, None), candidate("b", 100, 101)) is None
-
-
-@pytest.mark.parametrize("what, other", [("precision", "bfloat16"), ("spec", "def"), ("device", "cuda, a GPU")])
-def test_what_ran_under_other_conditions_is_not_ranked(what, other):
-    """Even if one is a hundred times faster; and the error says why."""
-    with pytest.raises(NotComparable, match=f"a and b are not ranked: {what} {SAME[what]} and {other}"):
-        faster(candidate("a", 1, 2), candidate("b", 100, 200, **{what: other}))
-
-
-def test_all_that_differs_is_named():
-    with pytest.raises(NotComparable, match=r"precision float32 and tf32; device cpu and cuda"):
-        faster(candidate("a", 1, 2), candidate("b", 1, 2, precision="tf32", device="cuda"))
+@pytest.mark.parametrize("a, b, larger", [
+    ((12.5, 13), (10, 12), True), ((10, 12), (12.5, 13), False), ((11, 12.75), (10, 12), False),
+    ((2, 3), (1, 2), False), ((100, 101), (None, None), False), ((None, None), (1, 2), False)])
+def test_only_intervals_that_do_not_overlap_rank(a, b, larger):
+    """Neither those that touch, nor without an interval."""
+    assert is_larger(interval(*a), interval(*b)) is larger

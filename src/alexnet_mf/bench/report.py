@@ -13,7 +13,7 @@ from alexnet_mf.bench.plan import BOOK, OURS, PHASES, Phase, Style
 from alexnet_mf.bench.record import Record, Result, Worker, load
 from alexnet_mf.checks import check_list
 from alexnet_mf.instruments import statistics
-from alexnet_mf.instruments.statistics import Candidate, Estimate
+from alexnet_mf.instruments.statistics import Estimate
 from alexnet_mf.instruments.tables import Table
 from alexnet_mf.instruments.units import bytes_text, estimate_text, number_text, percent, seconds_text, times
 
@@ -271,8 +271,8 @@ def ranking(rows: Sequence[Row]) -> list[str]:
 
 
 def compared(a: Row, b: Row) -> str:
-    """Return whether the first is faster than the second, whose median is no higher."""
-    if statistics.faster(*(Candidate(row.label, row.rate, row.conditions) for row in (a, b))) is None:
+    """Return in words whether the first is faster than the second, whose median is no higher."""
+    if not statistics.is_larger(a.rate, b.rate):
         few = ": too few rounds for an interval" if min(a.rate.n, b.rate.n) < statistics.FEWEST else ""
         return f"{a.label} and {b.label}: no difference seen{few}"
     ratio = statistics.ratio(a.rates, b.rates) if a.run == b.run else None

@@ -7,7 +7,6 @@ anew for every other round, and the round between runs it backwards: who is firs
 
 from __future__ import annotations
 
-import functools
 import random
 import sys
 import time
@@ -41,14 +40,13 @@ class Runner:
     """A contestant with its process."""
 
     contestant: Contestant
-    network: spec.Network
     channel: Channel
     entry: Worker | None = None
-    """Its part of the record, once it has started."""
+    """The process in the record, once it has started."""
     phases: list[Phase] = field(default_factory=list)
     """Phases that it can still measure."""
     results: dict[Phase, Result] = field(default_factory=dict)
-    """By phase; also parts of the record."""
+    """Results by phase, which are in the record too."""
     alive: bool = True
 
 
@@ -75,7 +73,7 @@ class Bench:
                              networks={}, workers=[], results=[], failures=[], complete=False)
 
     def run(self) -> Record:
-        """Measure everything; workers end with it, however it ends.
+        """Measure everything. The workers end with it, however it ends.
 
         Raises:
             BenchError: if nothing at all could be measured; says why.
@@ -116,7 +114,8 @@ class Bench:
                 self._sample(phase, runner, number)
         for runner in self._runners:
             if runner.alive:
-                self._attempt(runner, "finish", {"do": "finish"}, functools.partial(update, runner.entry))
+                for name, value in (self._ask(runner, "finish", {"do": "finish"}) or {}).items():
+                    setattr(runner.entry, name, value)
         self._close()
 
     def _start(self, contestant: Contestant) -> None:
@@ -128,23 +127,20 @@ class Bench:
         except WorkerGone as error:
             self._fail(contestant, "start", str(error))
             return
-        runner = Runner(contestant, network, channel)
+        runner = Runner(contestant, channel)
         self._runners.append(runner)
-
-        def started(answer: dict[str, Any]) -> None:
-            offered = answer.pop("phases")
-            runner.phases = [phase for phase in (*PHASES, *CEILINGS) if phase in offered
-                             and phase in (*plan.phases, *CEILINGS)]
-            if runner.phases:
-                runner.entry = Worker(**structs.asdict(contestant), id=len(self.record.workers),
-                                      spec_sha256=fingerprint, **answer)
-                self.record.workers.append(runner.entry)
-                self.record.networks[fingerprint] = spec.as_dict(network)
-
-        self._attempt(runner, "start", {
+        answer = self._ask(runner, "start", {
             "do": "start", **structs.asdict(contestant), "network": spec.as_dict(network), "device": plan.device,
-            "epoch_batches": plan.epoch_batches, "sample_seconds": plan.sample_seconds, "seed": plan.seed}, started)
-        if not runner.phases:  # it failed, or the book has no such code
+            "epoch_batches": plan.epoch_batches, "sample_seconds": plan.sample_seconds, "seed": plan.seed}) or {}
+        offered = answer.pop("phases", ())
+        runner.phases = [phase for phase in (*PHASES, *CEILINGS) if phase in offered
+                         and phase in (*plan.phases, *CEILINGS)]
+        if runner.phases:
+            runner.entry = Worker(**structs.asdict(contestant), id=len(self.record.workers), spec_sha256=fingerprint,
+                                  **answer)
+            self.record.workers.append(runner.entry)
+            self.record.networks[fingerprint] = spec.as_dict(network)
+        else:  # it failed, or the book has no such code
             runner.alive = False
             channel.close()
 
@@ -153,41 +149,36 @@ class Bench:
             if not runner.alive:
                 return
             self.report_progress(f"warming up {runner.contestant.label}, batch {runner.contestant.batch_size}: {phase}")
-
-            def prepared(answer: dict[str, Any], phase: Phase = phase) -> None:
-                assert runner.entry
-                runner.results[phase] = Result(worker=runner.entry.id, phase=phase, work=Work(**answer.pop("work")),
-                                               **answer, samples=[])
-                self.record.results.append(runner.results[phase])
-
-            if not self._attempt(runner, phase, {"do": "prepare", "phase": phase}, prepared):
+            answer = self._ask(runner, phase, {"do": "prepare", "phase": phase})
+            if answer is None:
                 runner.phases.remove(phase)
+                continue
+            assert runner.entry
+            runner.results[phase] = Result(worker=runner.entry.id, phase=phase, work=Work(**answer.pop("work")),
+                                           **answer, samples=[])
+            self.record.results.append(runner.results[phase])
 
     def _sample(self, phase: Phase, runner: Runner, number: int) -> None:
         if not runner.alive or phase not in runner.phases:
             return
         at = time.monotonic() - self._began
-
-        def sampled(answer: dict[str, Any]) -> None:
+        answer = self._ask(runner, phase, {"do": "sample", "phase": phase})
+        if answer is None:
+            runner.phases.remove(phase)  # it may fail again and again: one failure in the record is enough
+        else:
             runner.results[phase].samples.append(Sample(round=number, at=at, **answer))
 
-        if not self._attempt(runner, phase, {"do": "sample", "phase": phase}, sampled):
-            runner.phases.remove(phase)  # it may fail again and again: one failure in the record is enough
-
-    def _attempt(self, runner: Runner, what: str, command: dict[str, Any],
-                 then: Callable[[dict[str, Any]], None]) -> bool:
-        """Ask a worker. If it fails, record that and continue with the others."""
+    def _ask(self, runner: Runner, what: str, command: dict[str, Any]) -> dict[str, Any] | None:
+        """Return a worker's answer. If it fails, record that and return None: the others continue."""
         try:
-            answer = runner.channel.ask(command)
+            return runner.channel.ask(command)
         except WorkerFailed as error:
             gone = isinstance(error, WorkerGone)
             runner.alive = runner.alive and not gone
             hint = (f"; it needs alexnet_mf and {runner.contestant.backend}, or name another interpreter (`pythons`)"
                     if gone and what == "start" else "")
             self._fail(runner.contestant, what, f"{error}{hint}")
-            return False
-        then(answer)
-        return True
+            return None
 
     def _fail(self, contestant: Contestant, what: str, why: str) -> None:
         reason = why.removeprefix(f"backend {contestant.backend}: ")
@@ -198,12 +189,6 @@ class Bench:
         for runner in self._runners:
             runner.channel.close()
         self._runners = []
-
-
-def update(entry: Worker | None, values: dict[str, Any]) -> None:
-    """Set fields of a worker's entry."""
-    for name, value in values.items():
-        setattr(entry, name, value)
 
 
 Task = tuple[Phase, Runner]

@@ -1,4 +1,4 @@
-"""Medians, how sure they are, and when one result may be called faster than another.
+"""Medians, their confidence intervals, and when one result may be called faster than another.
 
 Times on a computer have no known distribution: the machine only ever adds to them, in bursts. So nothing here assumes
 one. Medians take the place of means, order statistics that of standard errors.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-from alexnet_mf.errors import NotComparable
 
 CONFIDENCE = 0.95
 FEWEST = 6
@@ -105,29 +103,6 @@ def ratio(above: Mapping[int, float], below: Mapping[int, float]) -> Estimate | 
     return estimate(shared) if shared else None
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A result that might be ranked."""
-
-    name: str
-    rate: Estimate
-    """Larger is better."""
-    conditions: Mapping[str, str]
-    """Conditions that must be equal before two results may be ranked: precision, spec, device, ..."""
-
-
-def faster(a: Candidate, b: Candidate) -> Candidate | None:
-    """Return the faster one, or None if no difference was seen: the intervals overlap, or there are none.
-
-    Raises:
-        NotComparable: if they were not measured under the same conditions; names those that differ.
-    """
-    differing = [key for key in {**a.conditions, **b.conditions} if a.conditions.get(key) != b.conditions.get(key)]
-    if differing:
-        values = "; ".join(f"{key} {a.conditions.get(key)} and {b.conditions.get(key)}" for key in differing)
-        raise NotComparable(f"{a.name} and {b.name} are not ranked: {values}")
-    if a.rate.low is None or a.rate.high is None or b.rate.low is None or b.rate.high is None:
-        return None
-    if a.rate.low > b.rate.high:
-        return a
-    return b if b.rate.low > a.rate.high else None
+def is_larger(a: Estimate, b: Estimate) -> bool:
+    """Return True if the first is larger for sure: its interval lies above that of the second."""
+    return a.low is not None and b.high is not None and a.low > b.high
