@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from alexnet_mf.bench import timing
-from alexnet_mf.bench.timing import Timer, calls_for, check_synchronised, warm_up
+from alexnet_mf.bench.timing import Timer, calls_for, check_synchronized, warm_up
 from alexnet_mf.errors import MeasurementRefused
 
 
@@ -91,14 +91,14 @@ def test_it_is_bounded_in_samples_and_in_time(device):
 
 
 def test_a_timer_that_waits_is_let_pass(device):
-    check_synchronised(timer(device), 2)
-    check_synchronised(timer(device), 2, read_back=lambda: (device.give(1.0), device.wait()))
+    check_synchronized(timer(device), 2)
+    check_synchronized(timer(device), 2, read_back=lambda: (device.give(1.0), device.wait()))
 
 
 def test_a_missing_synchronisation_is_caught(device):
     """Calls return at once, and nobody waits: however many there are, they take no time."""
     with pytest.raises(MeasurementRefused, match=r"not waited for: 4 calls took 0 s, and 8 calls 0 s"):
-        check_synchronised(timer(device, wait=False), 4)
+        check_synchronized(timer(device, wait=False), 4)
 
 
 def test_a_missing_synchronisation_is_caught_though_queueing_takes_time(device):
@@ -107,9 +107,9 @@ def test_a_missing_synchronisation_is_caught_though_queueing_takes_time(device):
     running_behind = timer(device, 0.125, wait=False)
     calls = calls_for(running_behind, 0.2)
     assert running_behind(2 * calls) == 2 * running_behind(calls)
-    check_synchronised(running_behind, calls)  # without something to read back, it looks right
+    check_synchronized(running_behind, calls)  # without something to read back, it looks right
     with pytest.raises(MeasurementRefused, match="reading a result back took"):
-        check_synchronised(running_behind, calls, read_back=lambda: (device.give(0.125), device.wait()))
+        check_synchronized(running_behind, calls, read_back=lambda: (device.give(0.125), device.wait()))
 
 
 def test_a_device_that_does_what_it_is_asked_only_once_is_caught(device):
@@ -118,7 +118,7 @@ def test_a_device_that_does_what_it_is_asked_only_once_is_caught(device):
     cached = Timer(lambda number: done or (done.append(1), device.give(1.0)), device.wait, device.clock)
     cached()
     with pytest.raises(MeasurementRefused):
-        check_synchronised(cached, 3)
+        check_synchronized(cached, 3)
 
 
 def test_one_interruption_from_outside_is_no_missing_synchronisation(device):
@@ -126,4 +126,4 @@ def test_one_interruption_from_outside_is_no_missing_synchronisation(device):
     interruptions = [0.0, 0.0, 16.0]  # within the first sample: it looks as if twice the calls took no longer
     disturbed = Timer(lambda number: device.give(0.125 + (interruptions.pop() if interruptions else 0.0)), device.wait,
                       device.clock)
-    check_synchronised(disturbed, 1)
+    check_synchronized(disturbed, 1)

@@ -1,4 +1,4 @@
-"""How a backend computes, apart from what it computes: its precision, and settings that may make it faster."""
+"""Precision and speed settings of a backend."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Setting:
     on: bool
     """The default."""
     reason: str
-    """What the setting does, and the gain that was measured."""
+    """Purpose of the setting, and its measured gain."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a backend computes, apart from what it computes. The same value serves the command line, Python and records.
+    """Precision and speed settings of a backend: the same value on the command line, in Python and in records.
 
     `Execution("bfloat16", {"compile": False})` is the command line's `--precision bfloat16 --no-compile`.
     """
@@ -67,7 +67,7 @@ class Execution:
 
 
 AS_IT_COMES = Execution()
-"""In the backend's own precision, with everything that makes it fast."""
+"""The backend's own precision, with the default settings of its table."""
 
 
 def speed_settings(without: Iterable[str], also: Iterable[str]) -> dict[str, bool]:

@@ -14,7 +14,7 @@ from alexnet_mf.instruments.records import Amount, AtLeastOne, Count, Part
 from alexnet_mf.spec import Network, arithmetic, zoo
 
 Phase = Literal["forward", "step", "input", "forward_backward", "optimizer", "epoch", "matrix product", "copy"]
-"""Phases and ceilings."""
+"""A phase of training or inference, or a ceiling of the device."""
 Style = Literal["alexnet_mf", "book"]
 PHASES: dict[Phase, str] = {
     "forward": "inference on pixels that are ready",
@@ -24,13 +24,13 @@ PHASES: dict[Phase, str] = {
     "optimizer": "one update from gradients that are there",
     "epoch": "the real training loop, end to end",
 }
-"""In the order in which a worker prepares them: its peak memory after `step` is then, as in the book's style, that of
-inference and training alone."""
+"""Phases in the order in which a worker prepares them. Its peak memory after `step` is then that of inference and
+training alone, as in the book's style."""
 BOOK_PHASES: tuple[Phase, ...] = ("forward", "step")
 CEILINGS: tuple[Phase, ...] = ("matrix product", "copy")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16", "float64")
 ITEM_BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
-"""Bytes of one pixel as the network takes it."""
+"""Size of one pixel at the network's input, in bytes."""
 BOOKS = (zoo.ALEXNET.name, zoo.TAB, *(tab.name for tab in zoo.TABS.values()))
 """Networks that the book's own code builds."""
 OURS: Style = "alexnet_mf"
@@ -48,7 +48,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
     precisions: tuple[str, ...] = ("float32",)
     phases: Annotated[tuple[Phase, ...], Meta(min_length=1)] = tuple(PHASES)
     rounds: AtLeastOne = 7
-    """Samples of each phase; one a round, in all backends before the next."""
+    """Samples of each phase. All backends give one sample in each round."""
     book: bool = True
     """Measure the book's style beside ours. Networks that are not in the book have none."""
     speed: dict[str, bool] = {}
@@ -145,8 +145,8 @@ def work(phase: str, network: Network, precision: str, image_bytes: int, images:
     """Return the work of one call.
 
     Args:
-        image_bytes: of an image as it lies on the device: of grey levels, a byte each.
-        images: that pass through in a call.
+        image_bytes: size of an image on the device; gray levels take a byte each.
+        images: number of images in a call.
     """
     item = ITEM_BYTES.get(precision, 4)
     flops: float = 0

@@ -34,7 +34,7 @@ class Worker(Contestant):
 
 
 class Failure(Contestant):
-    """What could not be measured."""
+    """A measurement that failed."""
 
     phase: str
     reason: str

@@ -1,8 +1,8 @@
-"""Several workers, one of them busy at a time, their samples interleaved.
+"""Run a benchmark: several worker processes, one busy at a time, with interleaved samples.
 
-A machine is not equally fast all day. So nobody's samples are taken in one go: in each round, each worker gives one
-sample of each phase, phase by phase, so that the samples that will be compared lie seconds apart. The order is drawn
-anew for every other round, and the round between runs it backwards: who is first in one is last in the next.
+A machine is not equally fast all day. So each worker gives one sample of each phase in each round, phase by phase, and
+the samples to be compared lie seconds apart. Every other round draws a new order, and the round after it runs that
+order backwards: who is first in one is last in the next.
 """
 
 from __future__ import annotations

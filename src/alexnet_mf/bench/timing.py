@@ -1,7 +1,7 @@
 """Timing calls that do not wait for the device.
 
-Every time is taken between two synchronisations: the first, so that earlier work is not counted; the second, so that
-this work is. The clock is an argument, and tests bring their own.
+Every time is taken between two synchronizations: the first excludes earlier work, the second includes this work. The
+clock is an argument, so that tests can bring their own.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from alexnet_mf.errors import MeasurementRefused
 from alexnet_mf.instruments.statistics import median
 
 SAMPLE_SECONDS = 0.2
-"""The least length of a sample: a million times what a clock resolves, and long beside a scheduler's interruptions."""
+"""Shortest sample: a million times a clock's resolution, and long compared with a scheduler's interruptions."""
 MOST_CALLS = 100_000
-"""In a sample."""
+"""Largest number of calls in a sample."""
 STEADY = 0.02
-"""A sample that is faster than all before it by more than this share shows that the warm-up is not over."""
+"""While samples get faster by more than this share, the warm-up continues."""
 PATIENCE = 2
-"""So many samples in a row must not be faster."""
+"""Number of samples in a row that are no faster, after which the warm-up ends."""
 WARM_UP_SECONDS = 30.0
 WARM_UP_SAMPLES = 20
 ATTEMPTS = 5
-"""To show that the device is waited for."""
+"""Number of attempts to show that the timer waits for the device."""
 
 
 @dataclass
 class Timer:
-    """Times one kind of call."""
+    """Times calls of one function."""
 
     call: Callable[[int], None]
-    """Takes the number of the call, counted from 0 since the timer was made."""
+    """The function; it takes the number of the call, counted from 0."""
     synchronize: Callable[[], None]
     clock: Callable[[], float] = time.perf_counter
     _number: int = field(default=0, init=False)
 
     def __call__(self, calls: int = 1) -> float:
-        """Return the seconds of so many calls, the device synchronized at both ends."""
+        """Return the seconds that a number of calls take, with the device synchronized at both ends."""
         call, number, clock = self.call, self._number, self.clock
         self.synchronize()
         start = clock()
@@ -77,8 +77,8 @@ def calls_for(timer: Timer, least_seconds: float = SAMPLE_SECONDS) -> int:
 
 
 def warm_up(timer: Timer, least_seconds: float = SAMPLE_SECONDS, limit: float = WARM_UP_SECONDS) -> WarmUp:
-    """The first call, then samples until they are steady: `PATIENCE` in a row that are not faster than the fastest
-    before by more than `STEADY`. It ends in any case after `WARM_UP_SAMPLES` samples or `limit` seconds of them.
+    """Make the first call, then take samples until they are steady: `PATIENCE` in a row that are not faster than the
+    fastest before by more than `STEADY`. Stop in any case after `WARM_UP_SAMPLES` samples or `limit` seconds of them.
     """
     first = timer(1)
     calls = calls_for(timer, least_seconds)
@@ -91,32 +91,32 @@ def warm_up(timer: Timer, least_seconds: float = SAMPLE_SECONDS, limit: float = 
     return WarmUp(first, calls, seconds, waited >= PATIENCE)
 
 
-def check_synchronised(timer: Timer, calls: int, read_back: Callable[[], object] | None = None) -> None:
-    """Make sure that the synchronisation at the end of a sample waits for the sample's work.
+def check_synchronized(timer: Timer, calls: int, read_back: Callable[[], object] | None = None) -> None:
+    """Check that the synchronization at the end of a sample waits for the sample's work.
 
-    Where it does not, two things show it. Calls that only queue their work take next to no time, however many there
-    are: so twice the calls must take longer. And where queueing takes a time of its own, so that this holds all the
-    same, the queue is still full after the sample: so the first thing that cannot be answered before the device is
-    done, a result read back, must not take longer after a sample than it takes when there was nothing to wait for.
-    An interruption from outside can look like either, once: it is refused only if it shows every time.
+    Two tests show it. First, calls that only queue their work take almost no time, however many there are; so twice the
+    calls must take longer. Second, if queueing itself takes time, the first test passes although the queue is still
+    full after the sample; so reading a result back, which has to wait for the device, must not take longer after a
+    sample than after an idle moment. An interruption from outside can look like either, once; so only a failure in
+    every attempt counts.
 
     Args:
-        calls: that make up a sample.
-        read_back: computes something on the device and hands it to the host.
+        calls: number of calls in a sample.
+        read_back: computes something on the device and returns it to the host.
 
     Raises:
-        MeasurementRefused: says which of the two showed it, and the times.
+        MeasurementRefused: if a test fails in every attempt; states the times.
     """
     reason = ""
     shortest = math.inf
     for _ in range(ATTEMPTS):
         if read_back:
-            read_back()  # ends whatever there still was to do
+            read_back()  # waits for all earlier work
         idle = _seconds(timer, read_back)
         once = timer(calls)
         after = _seconds(timer, read_back)
         if after > 1.25 * idle + 0.25 * once:
-            reason = (f"after {calls} calls and a synchronisation in {once:.3g} s, reading a result back took "
+            reason = (f"after {calls} calls and a synchronization in {once:.3g} s, reading a result back took "
                       f"{after:.3g} s, and {idle:.3g} s when there was nothing to wait for")
             continue
         shortest = min(shortest, once)

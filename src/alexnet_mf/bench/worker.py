@@ -28,7 +28,7 @@ from alexnet_mf.weights import parameters
 
 FASHION_SHAPE = (28, 28)
 LEARNING_RATE = 2.0**-20
-"""So small that the weights stay where they were drawn, and every step computes on numbers like those of the first."""
+"""Small enough that the weights hardly move, and every step computes on numbers like those of the first."""
 
 
 class Worker:
@@ -38,12 +38,12 @@ class Worker:
         self.clock = clock
         self.backend: Any = None
         self.model: Any = None
-        """In our style; the book's has none."""
+        """The model in our style; the book's style has none."""
         self.read_back: Callable[[], object] | None = None
         self.step_memory: Callable[[], int | None] = lambda: None
         self.timers: dict[str, Timer] = {}
         self.calls: dict[str, int] = {}
-        """That make up a sample, of each phase that was prepared."""
+        """Number of calls in a sample, by phase."""
 
     def handle(self, command: dict[str, Any]) -> dict[str, Any]:
         """Carry out `start`, `memory`, `prepare`, `sample` or `finish`."""
@@ -56,7 +56,7 @@ class Worker:
     def start(self, backend: str, style: str, network: dict[str, Any], device: str, precision: str,
               speed: dict[str, bool], batch_size: int, epoch_batches: int, sample_seconds: float, seed: int,
               momentum: float = 0.0) -> dict[str, Any]:
-        """Import the framework and build what is to be measured; the answer says what can be prepared."""
+        """Import the framework and build the model; return the phases that can be measured, and the conditions."""
         began = self.clock()
         self.backend = backends.load(backend)
         imported = self.clock()
@@ -80,7 +80,7 @@ class Worker:
                 "import_seconds": imported - began, "build_seconds": self.clock() - imported}
 
     def _build(self, images: int) -> None:
-        """The model, and data for one epoch of so many images."""
+        """Build the model, and place the images of one epoch on its device."""
         self.model = self.backend.build(self.network, parameters.initialise(self.network, self.seed), self.device,
                                         self.execution)
         self.data = inputs(self.network, self.seed, images)
@@ -97,7 +97,7 @@ class Worker:
         self.timers |= {name: Timer(call, wait, self.clock) for name, call in calls.items()}
 
     def prepare(self, phase: str) -> dict[str, Any]:
-        """Warm a phase up; the answer is what went before the samples that count."""
+        """Warm a phase up; return its work, its first call and its warm-up."""
         if phase == "epoch":
             seconds, images = self._epoch()
             warmed = timing.WarmUp(seconds, 1, [], True)  # its steps have been warmed up
@@ -106,12 +106,12 @@ class Worker:
             ceiling: Ceiling = measurable(self.backend).ceilings(self.device, self.execution)[phase]
             self._time({phase: _ignoring_number(ceiling.call)})
             warmed = timing.warm_up(self.timers[phase], self.sample_seconds)
-            timing.check_synchronised(self.timers[phase], warmed.calls)
+            timing.check_synchronized(self.timers[phase], warmed.calls)
             flops, moved = (0.0, ceiling.amount) if phase == "copy" else (ceiling.amount, 0.0)
             does = {"images": 0, "flops": flops, "bytes": moved}
         else:
             warmed = timing.warm_up(self.timers[phase], self.sample_seconds)
-            timing.check_synchronised(self.timers[phase], warmed.calls, self.read_back)
+            timing.check_synchronized(self.timers[phase], warmed.calls, self.read_back)
             does = plain(work(phase, self.network, self.precision, self._image_bytes(), self.batch_size))
         self.calls[phase] = warmed.calls
         return {"work": does, "first_call_seconds": warmed.first_call_seconds, "calls_per_sample": warmed.calls,
@@ -123,33 +123,34 @@ class Worker:
         return self.data.train.images[0].nbytes if self.model else 0
 
     def memory(self) -> dict[str, Any]:
-        """What the process held with the framework alone, and what training steps hold by the device's allocator."""
+        """Return the process's memory with the framework alone, and that of training steps by the allocator."""
         return {"imported_bytes": self.imported_bytes, "step_bytes": self.step_memory()}
 
     def sample(self, phase: str) -> dict[str, Any]:
-        """One sample."""
+        """Return the times of one sample."""
         calls = self.calls[phase]
         if calls > 1:
-            self.timers[phase]()  # others have been at work: brings the caches back
+            self.timers[phase]()  # fills the caches again after other processes
         busy = time.process_time()
         seconds = self._epoch()[0] if phase == "epoch" else self.timers[phase](calls)
         return {"seconds": seconds, "calls": calls, "cpu_seconds": time.process_time() - busy}
 
     def _epoch(self) -> tuple[float, int]:
-        """Seconds and images of one training, as its loop counts them: all but the first step."""
+        """Return the seconds and images of one training as its loop counts them: all but the first step."""
         recipe = Recipe("bench", epochs=1, batch_size=self.batch_size, sgd=Sgd(LEARNING_RATE))
         result = loop.train(self.model, self.data.train, self.data.test, recipe, self.seed)
         return result.seconds, result.images
 
     def finish(self) -> dict[str, Any]:
-        """What the backend reads back after all was measured."""
+        """Return settings and memory after the last sample."""
         return {"settings": self.backend.settings(), "peak_memory_bytes": peak_memory(),
                 "peak_device_memory_bytes": measurable(self.backend).peak_memory(self.device)}
 
 
 def inputs(network: spec.Network, seed: int, images: int) -> Dataset:
-    """The synthetic set; for a network that takes no grey images, or has not its classes, random numbers instead: what
-    there is to compute is the same."""
+    """Return the synthetic dataset, or random numbers if the network does not take its gray images or classes.
+
+    The amount of computation is the same."""
     try:
         upsampling_factor(FASHION_SHAPE, network)
         if network.classes >= len(FASHION_CLASSES):

@@ -106,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class Brief(NamedTuple):
-    """What is kept of a network's report: its traces are gigabytes."""
+    """The part of a network's report that is kept; its traces take gigabytes."""
 
     net: str
     holds: bool

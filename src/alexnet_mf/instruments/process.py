@@ -24,7 +24,7 @@ from typing import IO, Any, Protocol
 from alexnet_mf.errors import AlexnetMfError
 
 PREFIX = "alexnet_mf.worker "
-"""Start of every answer. A Python that prints something before the worker starts does not answer by it."""
+"""Beginning of every answer, which lines that Python prints before the worker starts do not have."""
 PROTOCOL = 3
 """Version of commands and answers. Both ends must have the same."""
 ANSWER_SECONDS = 1800.0
@@ -43,7 +43,7 @@ class WorkerGone(WorkerFailed):
 
 
 class Channel(Protocol):
-    """What callers use of `WorkerProcess`."""
+    """The part of `WorkerProcess` that callers use."""
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]: ...
     def close(self) -> None: ...

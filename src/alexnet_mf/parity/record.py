@@ -34,7 +34,7 @@ class Rung(Part):
 
 
 class Backend(Part):
-    """The ladder of one backend, and what is wrong with it."""
+    """The ladder of one backend, and its diagnosis."""
 
     versions: dict[str, str]
     settings: dict[str, Any]
@@ -44,7 +44,7 @@ class Backend(Part):
 
 
 class Pair(Part):
-    """The largest differences between two backends, the referee left out."""
+    """The largest differences between two backends, without the reference."""
 
     first: str
     second: str

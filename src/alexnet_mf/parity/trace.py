@@ -1,4 +1,4 @@
-"""What one backend computed for a case: the file that travels between environments, machines and days."""
+"""A trace: what one backend computed for a case, as a file for other environments, machines and days."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ HEADER: dict[str, type | tuple[type, ...]] = {
     "backend": str, "versions": dict, "settings": dict, "device": str, "layers": list, "parameters_sha256": str,
     "exported_sha256": dict, "loss": NUMBER, "step_losses": list, "continued_losses": list,
     "continued_from_sha256": str, "evaluates_the_same_twice": bool, "dropout_step_loss": (*NUMBER, type(None))}
-"""What the ladder takes from the header, beside the case, and of which type."""
+"""Fields of the header that the ladder reads, beside the case, and their types."""
 ROW: dict[str, type] = {"name": str, "shape": list, "parameters": int}
-"""The same of each of its layers."""
+"""Fields of each layer in the header, and their types."""
 DROPOUT_STEPS = {"first": 0, "second": 1, "again": 0}
-"""The steps whose dropout is shown, one of them twice."""
+"""Steps whose dropout is recorded, one of them twice."""
 
 
 @dataclass
@@ -54,11 +54,11 @@ class Trace:
         return str(self.meta["backend"])
 
     def group(self, name: str) -> dict[str, NDArray[Any]]:
-        """One group's tensors by layer or parameter name."""
+        """Return a group's tensors by the name of the layer or parameter."""
         return {key[len(name) + 1:]: value for key, value in self.tensors.items() if key.startswith(name + "/")}
 
     def case(self) -> Case:
-        """The case that was answered."""
+        """Return the case that the backend computed."""
         plan = dict(self.meta["plan"])
         return Case(spec.from_dict(self.meta["network"]), self.meta["seed"], self.tensors["inputs"],
                     self.tensors["labels"], self.meta["data"], **{**plan, "sgd": Sgd(**plan["sgd"])})
@@ -66,12 +66,12 @@ class Trace:
 
 def trace(backend: Backend, case: Case, device: str = "cpu", continue_from: Parameters | None = None,
           build: Callable[..., Model[Any]] | None = None) -> Trace:
-    """Ask a backend everything that the ladder compares.
+    """Compute everything that the ladder compares in a backend.
 
     Args:
-        continue_from: parameters that another backend had after the case's SGD steps; this one takes the further steps
-            from there. Without them it goes on from its own.
-        build: instead of the backend's own `build`: for a model that is wrong on purpose, or of another precision.
+        continue_from: parameters of another backend after the case's SGD steps; the further steps start from them.
+            Without them they start from the backend's own.
+        build: replaces the backend's own `build`, for a model that is wrong on purpose or has another precision.
     """
     build = build or backend.build
     start = case.parameters()
@@ -80,8 +80,8 @@ def trace(backend: Backend, case: Case, device: str = "cpu", continue_from: Para
     batch = model.place(case.inputs[:case.batch], case.labels[:case.batch])
     outputs = model.outputs(batch)
     plain = build(spec.with_dropout(case.network, 0), start, device)
-    # A framework may compute another way in training than in evaluation (MXNet's convolutions do), and decide near ties
-    # otherwise: the outputs that went with the gradients are taken too.
+    # A framework may compute differently in training than in evaluation (MXNet's convolutions do), and so decide near
+    # ties differently. So the trace also has the outputs that belong to the gradients.
     training_outputs = plain.outputs(batch, dropout=(case.seed, 0))
     loss, gradients = plain.gradients(batch)
     last = case.network.layers[-1].name
@@ -115,7 +115,7 @@ def trace(backend: Backend, case: Case, device: str = "cpu", continue_from: Para
 
 def run_steps(model: Model[Any], case: Case, first: int,
               count: int) -> tuple[Parameters, list[float], dict[str, NDArray[Any]]]:
-    """Parameters after some SGD steps, the loss of each, and every layer's outputs before each."""
+    """Return the parameters after some SGD steps, the loss of each, and every layer's outputs before each."""
     everything = model.place(case.inputs, case.labels)
     trainer = model.trainer(case.sgd, case.seed)
     stepwise = {}
@@ -130,8 +130,8 @@ def run_steps(model: Model[Any], case: Case, first: int,
 
 
 def dropout_activity(model: Model[Any], case: Case, batch: Any) -> dict[str, NDArray[Any]]:
-    """What goes into each dropout layer and what comes out, in training, at two steps and at the first one again; and
-    the logits of the first one."""
+    """Return each dropout layer's inputs and outputs in training, at two steps and at the first one again, and the
+    logits of the first one."""
     result: dict[str, NDArray[Any]] = {}
     for label, step in DROPOUT_STEPS.items():
         outputs = model.outputs(batch, dropout=(case.seed, step))
@@ -145,7 +145,7 @@ def dropout_activity(model: Model[Any], case: Case, batch: Any) -> dict[str, NDA
 
 
 def dropout_step_loss(model: Model[Any], case: Case, batch: Any) -> float | None:
-    """The loss of one SGD step with dropout, on the first batch; none where the network has no dropout."""
+    """Return the loss of one SGD step with dropout on the first batch, or None if the network has no dropout."""
     if not any(isinstance(layer, layers.Dropout) for layer in case.network.layers):
         return None
     trainer = model.trainer(case.sgd, case.seed)
@@ -154,16 +154,16 @@ def dropout_step_loss(model: Model[Any], case: Case, batch: Any) -> float | None
 
 
 def digests(values: Parameters) -> dict[str, str]:
-    """SHA-256 of each parameter by itself."""
+    """Return the SHA-256 of each parameter."""
     return {name: parameters.digest({name: value}) for name, value in values.items()}
 
 
 def save(path: Path, answer: Trace) -> None:
-    """Write one safetensors file, the answers that are no tensors as JSON in its header. All is float32 but the
-    referee's layer outputs, whose near ties only float64 can tell.
+    """Write a trace as one safetensors file; values that are no tensors go into its header as JSON. All tensors are
+    float32 except the referee's layer outputs, whose near ties only float64 can tell apart.
 
     Raises:
-        TraceError: where the file cannot be written.
+        TraceError: if the file cannot be written.
     """
     tensors = {}
     for name, value in answer.tensors.items():
@@ -178,10 +178,10 @@ def save(path: Path, answer: Trace) -> None:
 
 
 def load(path: Path) -> Trace:
-    """Read a trace, and make sure that it is whole.
+    """Read a trace, and check that it is complete.
 
     Raises:
-        TraceError: where the file is missing, truncated, no trace, of another format, or holds NaN or infinity.
+        TraceError: if the file is missing, truncated, no trace, of another format, or contains NaN or infinity.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -208,7 +208,7 @@ def load(path: Path) -> Trace:
 
 
 def check_whole(path: Path, answer: Trace, case: Case) -> None:
-    """Make sure that a trace holds every tensor of its network, finite and in its shape, and nothing else.
+    """Check that a trace has every tensor of its network, finite and in its shape, and nothing else.
 
     Raises:
         TraceError: names the tensors.
@@ -243,7 +243,7 @@ def check_whole(path: Path, answer: Trace, case: Case) -> None:
 
 
 def header_faults(meta: dict[str, Any]) -> list[str]:
-    """What is missing in a header, or of another type than the ladder takes."""
+    """Return what is missing in a header, or of a type that the ladder does not take."""
     faults = [f"missing {name} in its header" for name in HEADER if name not in meta]
     wrong = [name for name, kind in HEADER.items() if name in meta and not isinstance(meta[name], kind)]
     for name, kind in (("step_losses", NUMBER), ("continued_losses", NUMBER), ("layers", dict)):
