@@ -211,7 +211,7 @@ def test_the_function_of_the_verb_records_how_it_was_called(fake, local, monkeyp
 
 
 @pytest.mark.parametrize("plan, said", [
-    ("torch", "`plan` must be an alexnet_mf.bench.plan.Plan, not 'torch'"),
+    ("torch", "`plan` must be of type Plan, not 'torch'"),
     (Plan(("numpy",), net="lenet6"), "unknown network 'lenet6'"),
     (Plan(("numpy",), ablate=("turbo",)), "`ablate` must be one of allocator, .* not 'turbo'")], ids=str)
 def test_a_wrong_plan_is_refused_before_any_work(monkeypatch, plan, said):

@@ -28,7 +28,6 @@ from console import Outcome, script
 from safetensors.numpy import save_file
 
 from alexnet_mf import backends, data, spec
-from alexnet_mf.cli import output
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parity import run, trace
 from alexnet_mf.parity.case import Case
@@ -503,7 +502,7 @@ def test_a_trace_that_cannot_be_written_is_told_before_the_work(command, small_a
     assert_one_line(command(*words, tmp_path), str(tmp_path), "name another file")
     (tmp_path / "old").write_bytes(b"")
     for path in (tmp_path / "old", tmp_path / "new"):
-        monkeypatch.setattr(output.os, "access", lambda asked, mode: False)
+        monkeypatch.setattr("os.access", lambda asked, mode: False)
         assert_one_line(command(*words, path), str(path), "name another file")
 
 

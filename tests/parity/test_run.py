@@ -48,9 +48,11 @@ def test_what_cannot_be_done_names_the_argument(small):
     ({"steps": 0}, "`steps` must be at least 1, not 0"), ({"images": -1}, "`images` must be at least 1, not -1"),
     ({"batch_size": 2.0}, "`batch_size` must be an integer, not 2.0"), ({"seed": -1}, "`seed` must be at least 0"),
     ({"data": "mnist"}, "`data` must be one of auto, fashion-mnist, synthetic, not 'mnist'"),
-    ({"execution": "bfloat16"}, "`execution` must be an Execution, not 'bfloat16'"),
+    ({"execution": "bfloat16"}, "`execution` must be of type Execution, not 'bfloat16'"),
     ({"execution": Execution(speed={"turbo": True})}, "`execution.speed` must be one of allocator, .* not 'turbo'"),
-    ({"keep": 3}, "`keep` must be a path, not 3"),
+    ({"keep": 3}, "`keep` must be a path, not 3"), ({"device": 3}, "`device` must be of type str, not 3"),
+    ({"pythons": {"numpy": 3}}, "`pythons` must be a path, not 3"),
+    ({"pythons": ["x"]}, "`pythons` must be of type dict"),
     ({"pythons": {"jax": "python"}}, "`pythons` must be one of torch, .* not 'jax'"),
 ], ids=str)
 def test_wrong_arguments_are_refused_before_any_work(small, monkeypatch, options, said):

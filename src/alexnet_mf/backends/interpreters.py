@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 
 from alexnet_mf.backends import registry
-from alexnet_mf.checks import check_choice
+from alexnet_mf.checks import check_choice, check_path, check_type
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable
 
 
@@ -22,9 +22,9 @@ def check_interpreters(names: Iterable[str], pythons: Mapping[str, str]) -> None
         BackendUnavailable: if an interpreter cannot be run, or a backend has none.
         AlexnetMfError: if an interpreter is for a backend that takes no part.
     """
-    for name, path in pythons.items():
+    for name, path in check_type("pythons", pythons, dict).items():
         check_choice("pythons", name, registry.BACKENDS)
-        if shutil.which(path) is None:
+        if shutil.which(check_path("pythons", path)) is None:
             raise BackendUnavailable(f"backend {name}: {path} cannot be run (no such program); name another "
                                      "interpreter (`pythons`)")
         if name not in names:

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from alexnet_mf.backends import BACKENDS
 from alexnet_mf.backends.execution import SPEED_SETTINGS
-from alexnet_mf.checks import check_choice, check_integer, check_list, check_number
+from alexnet_mf.checks import check_choice, check_integer, check_list, check_number, check_type
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments.records import Amount, AtLeastOne, Count, Part
 from alexnet_mf.spec import Network, arithmetic, zoo
@@ -75,11 +75,11 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
             values = getattr(self, argument)
             if len(set(values)) != len(values):
                 raise BenchError(f"`{argument}` names a value twice: {', '.join(map(str, values))}")
-        for argument, value in (("net", self.net), ("device", self.device)):
-            if not isinstance(value, str):
-                raise BenchError(f"`{argument}` must be a string, not {value!r}")
-        if not isinstance(self.speed, dict) or not all(isinstance(on, bool) for on in self.speed.values()):
-            raise BenchError(f"`speed` must be True or False by setting, not {self.speed!r}")
+        check_type("net", self.net, str)
+        check_type("device", self.device, str)
+        check_type("book", self.book, bool)
+        for name, on in check_type("speed", self.speed, dict).items():
+            check_type(f"speed[{name!r}]", on, bool)
         check_integer("rounds", self.rounds)
         check_integer("epoch_batches", self.epoch_batches, least=2)
         check_integer("seed", self.seed, least=0)

@@ -22,6 +22,7 @@ from alexnet_mf.backends.execution import LEFT_OUT, switched_off
 from alexnet_mf.backends.interpreters import available, check_interpreters
 from alexnet_mf.bench.plan import BOOK, BOOKS, CEILINGS, PHASES, Contestant, Phase, Plan, Work
 from alexnet_mf.bench.record import FORMAT, Failure, Record, Result, Sample, Worker
+from alexnet_mf.checks import check_type
 from alexnet_mf.errors import BackendUnavailable, BenchError, Notice
 from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.machine import WholeConditions
@@ -226,9 +227,7 @@ def bench(plan: Plan | None = None, *, pythons: Mapping[str, str] | None = None,
         SpecError: if the network cannot be found or read.
         BenchError: if nothing at all could be measured.
     """
-    plan, pythons = plan or Plan(), pythons or {}
-    if not isinstance(plan, Plan):
-        raise BenchError(f"`plan` must be an alexnet_mf.bench.plan.Plan, not {plan!r}")
+    plan, pythons = check_type("plan", Plan() if plan is None else plan, Plan), pythons or {}
     command = command or [f"alexnet_mf.bench({plan})"]
     plan.check_settings()
     plan = structs.replace(plan, backends=plan.backends or default_backends(pythons))

@@ -24,7 +24,7 @@ from alexnet_mf.cli.arguments import (
     speed,
     words,
 )
-from alexnet_mf.cli.flags import add_schema
+from alexnet_mf.cli.flags import add_schema, with_flags
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments.records import plain
 from alexnet_mf.plots import Picture
@@ -98,18 +98,18 @@ def run(options: argparse.Namespace) -> int:
     if picture:
         picture.save(picture.module.png(report.rows))
     if options.markdown == "-":
-        output.say(report.markdown().rstrip("\\n"))
+        output.say(report.markdown().rstrip("\n"))
     elif options.markdown:
         output.write_text(options.markdown, report.markdown())
     if "-" in (options.json, options.markdown):
         for failure in report.failures:
-            output.notice(failure)
+            output.notice(with_flags(failure, options))
     else:
         for table in report.tables:
             output.table(table.columns, table.rows, right=table.right, title=table.title)
             output.say()
         for line in [*report.conclusions, "", *report.conditions]:
-            output.say(line)
+            output.say(with_flags(line, options))
     return 1 if report.failures else 0
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import backends as registry
-from alexnet_mf import data, spec
+from alexnet_mf import data, files, spec
 from alexnet_mf.backends import loading
 from alexnet_mf.backends.contract import Backend, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, LEFT_OUT, SPEED_SETTINGS, Execution, switched_off
 from alexnet_mf.backends.interpreters import available, check_interpreters
-from alexnet_mf.checks import check_choice, check_integer, check_list, check_path
-from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, TraceError
+from alexnet_mf.checks import check_choice, check_integer, check_list, check_path, check_type
+from alexnet_mf.errors import BackendUnavailable, Notice, TraceError
 from alexnet_mf.instruments.process import WorkerFailed, WorkerGone, WorkerProcess
 from alexnet_mf.parity import trace as traces
 from alexnet_mf.parity.case import Case, make_case
@@ -159,14 +159,14 @@ def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None
         BackendUnavailable: if a backend is missing, or its process fails.
         AlexnetMfError: if an argument is wrong, or something else cannot be done as asked.
     """
-    check_arguments(seed, data, images, batch_size, steps, execution)
+    check_arguments(seed, data, images, batch_size, steps, device, execution)
     if tier is not None:
         check_choice("tier", tier, TIERS)
     pythons = pythons or {}
     names = available(pythons) if backends is None else check_list("backends", backends)
     ordered = ["numpy", *(name for name in dict.fromkeys(names) if name != "numpy")]
     check_interpreters(ordered, pythons)
-    networks = {name: find_network(net, name) if isinstance(net, str) else net for name in ordered}
+    networks = {name: find_network(net, name) for name in ordered}
     with tempfile.TemporaryDirectory(prefix="alexnet_mf-parity-") as temporary:
         folder = Path(temporary) if keep is None else check_path("keep", keep)
         try:
@@ -190,7 +190,8 @@ def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None
         return compare(answers, tier or execution.precision or "float32")
 
 
-def check_arguments(seed: int, data_name: str, images: int, batch_size: int, steps: int, execution: Execution) -> None:
+def check_arguments(seed: int, data_name: str, images: int, batch_size: int, steps: int, device: str,
+                    execution: Execution) -> None:
     """Check the arguments that `parity` and `parity_trace` share.
 
     Raises:
@@ -200,9 +201,8 @@ def check_arguments(seed: int, data_name: str, images: int, batch_size: int, ste
     check_choice("data", data_name, data.DATASETS)
     for argument, value in (("images", images), ("batch_size", batch_size), ("steps", steps)):
         check_integer(argument, value)
-    if not isinstance(execution, Execution):
-        raise AlexnetMfError(f"`execution` must be an Execution, not {execution!r}")
-    for name in execution.speed:
+    check_type("device", device, str)
+    for name in check_type("execution", execution, Execution).speed:
         check_choice("execution.speed", name, SPEED_SETTINGS)
 
 
@@ -247,10 +247,9 @@ def parity_trace(path: Path | str, backend: str, net: Network | str = "alexnet",
         AlexnetMfError: if an argument is wrong, or the trace cannot be computed or written.
     """
     path = check_path("path", path)
-    check_arguments(seed, data, images, batch_size, steps, execution)
-    if not path.absolute().parent.is_dir():
-        raise TraceError(f"{path}: cannot be written: no folder {path.parent}; make it or name another file")
-    network = find_network(net, backend) if isinstance(net, str) else net
+    files.check_writable(path)
+    check_arguments(seed, data, images, batch_size, steps, device, execution)
+    network = find_network(net, backend)
     loaded, execution = loading.load(backend, execution)
     case, notice = make_case(network, seed, data, None if data_dir is None else Path(data_dir), images,
                              batch=batch_size, steps=steps)
