@@ -1,4 +1,4 @@
-"""Files that survive a crash: whole or not there, and one that only grows."""
+"""Write files that survive a crash: complete or absent, or growing line by line."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from typing import Any
 from alexnet_mf.errors import AlexnetMfError
 
 PIECE = 2**24
-"""Bytes written at once."""
+"""Largest number of bytes per write call."""
 
 MOST_JSON = 16_000_000
-"""Bytes: as Python objects they take up to thirty times as many."""
+"""Largest size in bytes; as Python objects JSON takes up to thirty times its size."""
 PARTIAL = ".partial"
-"""How the name of a file ends that is not whole yet; it begins with a dot."""
+"""Suffix of a file that is not complete yet; its name begins with a dot."""
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file so that, whatever happens in between, either the old or the new one is there, whole.
+    """Write a file so that a crash leaves either the old file or the new one complete.
 
     Raises:
         OSError: as `replacing`.
@@ -54,7 +54,7 @@ def check_writable(path: Path) -> None:
     """Check, before the work, that its result can be written to a file.
 
     Raises:
-        AlexnetMfError: if the folder is missing, or file or folder cannot be written to.
+        AlexnetMfError: if the folder is missing, or the file or folder cannot be written to.
     """
     if not path.parent.is_dir():
         raise AlexnetMfError(f"{path}: cannot be written: no folder {path.parent}; make it or name another file")
@@ -64,17 +64,17 @@ def check_writable(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write a file to. At the end the file goes down to the disk and replaces `path`, whole.
+    """Yield a temporary path to write a file to. At the end the file is flushed to the disk and replaces `path`.
 
     Raises:
-        OSError: if the disk is full, or anything else fails. The old file is untouched then.
+        OSError: if the disk is full, or anything else fails; the old file stays as it was.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():  # a library may rename a file of its own over a pipe or a device
         with tempfile.TemporaryDirectory(prefix="alexnet_mf-") as folder:
-            whole = Path(folder) / target.name
-            yield whole
-            with whole.open("rb") as source, target.open("wb") as sink:
+            complete = Path(folder) / target.name
+            yield complete
+            with complete.open("rb") as source, target.open("wb") as sink:
                 shutil.copyfileobj(source, sink)
         return
     partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
@@ -93,13 +93,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def read(path: Path, most: int) -> bytes:
-    """The content of a file from outside, which may be anything.
+    """Return the content of a file from an unknown source.
 
     Args:
-        most: bytes that it may have.
+        most: largest size in bytes.
 
     Raises:
-        OSError: where it cannot be read, is larger, or is no file: a device or a pipe may never end.
+        OSError: if it cannot be read, is larger, or is a device or a pipe, which may never end.
     """
     try:
         if path.exists() and not path.is_file():
@@ -114,14 +114,14 @@ def read(path: Path, most: int) -> bytes:
 
 
 def parse_json(content: bytes | str, most: int = MOST_JSON, nan: bool = False) -> Any:
-    """JSON from outside.
+    """Parse JSON from an unknown source.
 
     Args:
-        most: bytes or letters that it may have.
-        nan: whether NaN and infinities are taken, which JSON does not have and Python writes.
+        most: largest length in bytes or characters.
+        nan: True to accept NaN and infinities, which JSON lacks and Python writes.
 
     Raises:
-        ValueError: where it is none, or none that can be read: too large, nested too deep, or with NaN.
+        ValueError: if it is not JSON, too large, nested too deeply, or has a NaN that is not accepted.
     """
     if len(content) > most:
         raise ValueError(f"larger than {most / 1e6:g} MB")
@@ -136,9 +136,9 @@ def _no_number(text: str) -> Any:
 
 
 def link(path: Path, other: Path) -> None:
-    """Make `other` the same file as `path`, in one step; a copy where the file system has no links.
+    """Make `other` the same file as `path`, in one step; copy it if the file system has no links.
 
-    Files written by `write` are replaced and never changed, so neither name can spoil the other.
+    `write` replaces files and never changes them, so a write to one name leaves the other as it is.
 
     Raises:
         OSError: as `write`.
@@ -155,10 +155,12 @@ def link(path: Path, other: Path) -> None:
 
 
 def put_aside(path: Path) -> Path | None:
-    """Rename a damaged file, should there be one, to a name that is free, `NAME.damaged` if it is; the new path.
+    """Rename a damaged file to the first free name of `NAME.damaged`, `NAME.damaged-2` and so on; return the new path.
+
+    Return None if there is no such file.
 
     Raises:
-        OSError: where that cannot be done.
+        OSError: if the file cannot be renamed.
     """
     aside, number = path.with_name(f"{path.name}.damaged"), 2
     while aside.exists():
@@ -171,23 +173,23 @@ def put_aside(path: Path) -> Path | None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what a crash left of files that were never whole. Nobody else may be writing in this folder.
+    """Remove the incomplete files that a crash left. No other process may be writing in this folder.
 
     Raises:
-        OSError: where one cannot be removed.
+        OSError: if a file cannot be removed.
     """
     for path in folder.glob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)
 
 
 class GrowingFile:
-    """Lines are added at the end, each in one write; knows its size and its checksum."""
+    """A file that grows by one line per write, with its size and checksum."""
 
     def __init__(self, path: Path, keep: int = 0):
-        """Open it, cut after its first `keep` bytes.
+        """Open the file and truncate it to its first `keep` bytes.
 
         Raises:
-            OSError: where it cannot be opened or read.
+            OSError: if it cannot be opened or read.
         """
         self.path = path
         self.size = keep
@@ -196,30 +198,30 @@ class GrowingFile:
         os.ftruncate(self._descriptor, keep)
 
     def write(self, line: bytes) -> None:
-        """Hand a line to the system: it is there for others to read, and outlives this process.
+        """Pass a line to the operating system: others can read it, and it outlives this process.
 
         Raises:
-            OSError: where the disk is full, or another error comes.
+            OSError: if the disk is full, or anything else fails.
         """
         _write_all(self._descriptor, line)
         self.size += len(line)
         self._hash.update(line)
 
     def sync(self) -> str:
-        """Bring everything down to the disk; the SHA-256 of it."""
+        """Flush the file to the disk, and return its SHA-256."""
         os.fsync(self._descriptor)
         return self._hash.hexdigest()
 
     def close(self) -> None:
-        """Close it; what was written stays."""
+        """Close the file; the lines that were written stay."""
         os.close(self._descriptor)
 
 
 def start(path: Path, size: int) -> bytes:
-    """The first `size` bytes of a file, or as many as there are.
+    """Return the first `size` bytes of a file, or all of a shorter file.
 
     Raises:
-        OSError: where it cannot be read.
+        OSError: if it cannot be read.
     """
     with open(path, "rb") as file:
         return file.read(size)
@@ -232,7 +234,7 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A rename is on the disk when the folder is."""
+    """Flush a folder to the disk, and with it the renames in it."""
     if os.name != "posix":  # elsewhere a folder cannot be opened
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -245,5 +247,5 @@ def _sync_folder(folder: Path) -> None:
 def _remove(path: Path) -> None:
     try:
         path.unlink()
-    except OSError:  # the error before this one is the one to tell
+    except OSError:  # the error before this one is the one to report
         pass

@@ -1,4 +1,4 @@
-"""What augmentation does to pixels: the referee by hand and by witnesses, and every backend against the referee."""
+"""Augmented pixels: the reference checked by hand and against other libraries, every backend against the reference."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_flip_and_crop_are_the_same_bits_in_every_backend(backend, net, kinds):
 
 @pytest.mark.parametrize("kinds", [("color",), KINDS], ids="+".join)
 @pytest.mark.parametrize("net", [GREY, ENLARGED, RGB], ids=lambda net: net.name)
-def test_colour_is_the_same_within_rounding(backend, net, kinds):
+def test_color_is_the_same_within_rounding(backend, net, kinds):
     """The ladder's tolerances for a layer's output."""
     draws, images = drawn(kinds, net), some_images(net)
     expected, found = pixels(net, "numpy", images, draws), pixels(net, backend.name, images, draws)
@@ -108,7 +108,7 @@ def pixels(net: Network, name: str, images: tuple[np.ndarray, np.ndarray], draws
 
 
 def test_a_flip_may_come_before_or_after_the_enlargement():
-    """What the docstring of `augmentation.py` says."""
+    """The docstring of `augmentation.py` says so."""
     draws, images = drawn(("flip",), ENLARGED), some_images(ENLARGED)
     plain = pixels(ENLARGED, "numpy", images)
     mirrored = np.where(draws.flip[:, np.newaxis, np.newaxis, np.newaxis], plain[..., ::-1], plain)
@@ -134,14 +134,14 @@ def test_a_training_step_takes_the_images_that_seed_and_step_draw(backend, net, 
     assert parameters.digest(model.export()) != parameters.digest(parameters.initialise(net, 0))
 
 
-def test_a_backend_refuses_colour_on_two_channels(backend):
+def test_a_backend_refuses_color_on_two_channels(backend):
     model = build(backend, network("two", 2, 20, 20))
     data = model.place(np.zeros((2, 2, 20, 20), np.float32), np.zeros(2, np.int64))
     with pytest.raises(augmentation.DataError, match="one channel or three, not of 2"):
         model.trainer(Sgd(0.1), 0, ("color",)).step(data, np.arange(2), 0)
 
 
-def test_torchvision_colours_alike(requires):
+def test_torchvision_changes_colors_alike(requires):
     """A witness that no one here wrote. Its grey is 0.2989 of the red, ours 0.299."""
     requires("torch")
     torch = pytest.importorskip("torch")

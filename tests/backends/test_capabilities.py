@@ -1,4 +1,4 @@
-"""What only some verbs need of a backend is asked for, and refused in one line where it is not declared."""
+"""A capability that a backend does not declare is refused in one line."""
 
 from __future__ import annotations
 

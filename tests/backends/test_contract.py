@@ -1,4 +1,4 @@
-"""What `backends/contract.py` promises, asked of every backend alike."""
+"""Every backend keeps the contract of `backends/contract.py`."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ def test_every_output_is_the_referees(backend, small):
     Conv2d("conv1", channels=4, kernel=1, stride=2), Conv2d("conv1", channels=4, kernel=3, activation="sigmoid"),
     Conv2d("conv1", channels=4, kernel=3, padding=1, activation=None)], ids=str)
 def test_convolutions_of_every_kind_are_the_referees(backend, layer):
-    """Where `same` is written for a padding, it must be that padding; on an odd and oblong image it often is not."""
+    """A backend may write `same` only if it equals the padding; on an odd and oblong image it often does not."""
     network = Network("kinds", (2, 12, 9), (
         layer, MaxPool2d("pool1", kernel=2, stride=1), Flatten("flatten"), Dense("fc2", units=5, activation="sigmoid"),
         Dense("fc3", units=4)))
@@ -479,7 +479,7 @@ def test_masks_of_another_step_or_seed_have_nothing_in_common(drops, seed, step)
 
 
 def test_two_dropout_layers_have_masks_of_their_own(backend):
-    """Of one shape and rate, in one step: of what the first keeps, the second keeps half."""
+    """Two masks of one shape and rate in one step: the second keeps half of the values that the first keeps."""
     twins = Network("twins", (1, 28, 28), (
         Flatten("flatten"), Dropout("drop1", rate=0.5), Dropout("drop2", rate=0.5), Dense("fc3", units=10)))
     model = build(backend, twins)
@@ -634,7 +634,7 @@ def some_steps(trainer: Trainer[Any], data: Any, numbers: range) -> list[float]:
 @pytest.mark.parametrize("evaluated", [False, True], ids=["", "evaluated"])
 @pytest.mark.parametrize("sgd", [Sgd(0.05), Sgd(0.05, momentum=0.9), Sgd(0.05, momentum=0.8, weight_decay=0.01)],
                          ids=str)
-def test_another_trainer_goes_on_with_the_same_bits(backend, small, sgd, evaluated):
+def test_another_trainer_resumes_with_the_same_bits(backend, small, sgd, evaluated):
     """In a model that was built on other parameters, dropout on; and after inference, which may rearrange weights."""
     model = build(backend, small)
     data = model.place(grey_images(0), np.arange(10))

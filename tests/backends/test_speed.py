@@ -63,7 +63,7 @@ def test_every_setting_has_a_reason(backend_name):
 
 @pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)
 def test_the_ladder_holds_whatever_is_switched(backend_name, backend, small):
-    """As it comes, with each setting the other way round, with all and with none."""
+    """With the defaults, with each setting reversed, with all settings and with none."""
     right = make_referee(case_of(small))
     settings = dict(table(backend_name)["cpu"])
     if backend_name == "torch" and shutil.which(os.environ.get("CXX", "g++")) is None:
@@ -85,7 +85,7 @@ def test_each_setting_does_what_its_name_says(backend, small, monkeypatch):
         return backend.build(small, parameters.initialise(small, 0), execution=Execution(speed=speed))
 
     def convolution_layout(infer: Any) -> bool:
-        """Whether the first convolution that is called has channels_last weights."""
+        """Return True if the first convolution that is called has channels_last weights."""
         seen = []
         call = torch.nn.Conv2d.forward
         monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda self, x: seen.append(
@@ -118,7 +118,7 @@ def test_each_setting_does_what_its_name_says(backend, small, monkeypatch):
 
 
 @pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
-def test_readings_of_many_steps_lie_in_one_piece_of_memory(backend):
+def test_readings_of_many_steps_share_one_block_of_memory(backend):
     """Tensors of their own would keep the blocks apart that a step frees (`Readings`)."""
     import torch
 
@@ -283,7 +283,7 @@ def test_what_a_device_cannot_do_is_an_error(backend, small):
 
 @pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
 def test_an_apple_gpu_is_a_device_with_float32_alone(backend, small, monkeypatch):
-    """As far as a machine without one can show."""
+    """Tested as far as possible without a GPU."""
     import torch
 
     from alexnet_mf.backends.torch.trainer import seed_dropout

@@ -1,4 +1,4 @@
-"""What only a GPU can show of PyTorch: a step that is replayed as a CUDA graph is the step, whatever comes between."""
+"""PyTorch on a GPU: a step replayed as a CUDA graph equals the step itself, whatever runs in between."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_dropout_follows_the_steps_number_in_a_replay(torch_on_cuda, small):
 
 
 @pytest.mark.parametrize("used", [False, True])
-def test_a_run_goes_on_where_it_stopped(torch_on_cuda, small, used):
+def test_a_stopped_run_resumes(torch_on_cuda, small, used):
     """In a new trainer, and in one whose graphs are there already: they read weights and velocity where they lie."""
     right, _ = train(build(torch_on_cuda, small), range(6))
     state, _ = train(build(torch_on_cuda, small), range(3))

@@ -1,4 +1,4 @@
-"""What is drawn for an augmentation. What it does to the images: `backends/test_augmentation.py`."""
+"""The random draws of augmentations. `backends/test_augmentation.py` tests the changes to the images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alexnet_mf.data.augmentation import KINDS, draw
 from alexnet_mf.errors import AlexnetMfError, DataError
 from alexnet_mf.training.recipe import BOOK, Recipe
 
-GREY = (1, 28, 28)
+GRAY = (1, 28, 28)
 
 
 def test_names_come_once_and_in_the_order_in_which_they_are_applied():
@@ -34,12 +34,12 @@ def test_a_recipe_holds_what_was_checked():
 
 
 def test_without_augmentation_nothing_is_drawn():
-    assert draw((), 0, 0, 8, GREY) is None
+    assert draw((), 0, 0, 8, GRAY) is None
 
 
 def test_draws_are_a_function_of_seed_and_step():
     def bits(seed: int, step: int) -> bytes:
-        drawn = draw(KINDS, seed, step, 64, GREY)
+        drawn = draw(KINDS, seed, step, 64, GRAY)
         return drawn.flip.tobytes() + drawn.corner.tobytes() + drawn.factors.tobytes()
 
     assert bits(3, 5) == bits(3, 5)
@@ -47,8 +47,8 @@ def test_draws_are_a_function_of_seed_and_step():
 
 
 def test_draws_stay_what_they_are():
-    """A run that was begun with another version of this program goes on with the same images."""
-    drawn = draw(KINDS, seed=1, step=2, count=4, image=GREY)
+    """A run of another version of this program resumes with the same images."""
+    drawn = draw(KINDS, seed=1, step=2, count=4, image=GRAY)
     assert drawn.flip.tolist() == [True, False, False, False]
     assert drawn.corner.tolist() == [[1, 3], [0, 2], [0, 2], [1, 1]]
     assert_array_equal(drawn.factors, np.array([
@@ -59,9 +59,9 @@ def test_draws_stay_what_they_are():
 
 
 def test_one_kind_does_not_change_what_another_draws():
-    every = draw(KINDS, 0, 0, 64, GREY)
+    every = draw(KINDS, 0, 0, 64, GRAY)
     for kind in KINDS:
-        alone = draw((kind,), 0, 0, 64, GREY)
+        alone = draw((kind,), 0, 0, 64, GRAY)
         assert_array_equal(alone.flip, every.flip if kind == "flip" else False)
         assert_array_equal(alone.corner, every.corner if kind == "crop" else 0)
         assert alone.padding == ((2, 2) if kind == "crop" else (0, 0))
@@ -86,7 +86,7 @@ def test_a_crop_is_the_papers_share_of_the_image():
     assert draw(("crop",), 0, 0, 1, (3, 5, 224)).padding == (1, 16), "and at least one pixel"
 
 
-def test_colour_takes_grey_or_three_channels():
+def test_color_takes_gray_or_three_channels():
     with pytest.raises(DataError, match="color takes images of one channel or three, not of 2"):
         draw(("color",), 0, 0, 1, (2, 28, 28))
     assert draw(("flip",), 0, 0, 1, (2, 28, 28)) is not None

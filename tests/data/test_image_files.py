@@ -1,4 +1,4 @@
-"""Pictures of every kind become what a network takes; whatever is no picture is told, and the others go on."""
+"""Image files of every mode become network inputs; a file that is not an image is reported, and the others are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from alexnet_mf.data.image_files import Picture, Unreadable, read, read_all
 from alexnet_mf.data.preprocessing import PIXEL_SCALE, Preparation
 from alexnet_mf.errors import DataError
 
-GREY = Preparation(28, 28)
+GRAY = Preparation(28, 28)
 GARMENT = np.random.default_rng(0).integers(0, 256, (28, 28)).astype(np.uint8)
 
 
@@ -30,98 +30,98 @@ def saved(path: Path, image: Image.Image | np.ndarray, **options) -> Path:
     return path
 
 
-def test_a_data_sets_own_image_passes_as_it_is(tmp_path):
+def test_an_image_of_the_dataset_keeps_its_pixels(tmp_path):
     path = saved(tmp_path / "a.png", GARMENT)
-    found = read(path, GREY)
-    assert found.dtype == np.uint8 and (found == GARMENT).all()
+    pixels = read(path, GRAY)
+    assert pixels.dtype == np.uint8 and (pixels == GARMENT).all()
     assert (read(path, Preparation(28, 28, invert=True)) == 255 - GARMENT).all()
 
 
-def test_it_passes_in_any_mode_that_can_hold_it(tmp_path):
-    grey = Image.fromarray(GARMENT)
+def test_it_keeps_them_in_every_mode_with_enough_levels(tmp_path):
+    gray = Image.fromarray(GARMENT)
     sixteen = GARMENT.astype(np.uint16) * 257
-    for number, image in enumerate([grey.convert("RGB"), grey.convert("RGBA"), grey.convert("LA"), grey.convert("P"),
+    for number, image in enumerate([gray.convert("RGB"), gray.convert("RGBA"), gray.convert("LA"), gray.convert("P"),
                                     Image.fromarray(sixteen)]):
-        assert (read(saved(tmp_path / f"{number}.png", image), GREY) == GARMENT).all(), image.mode
+        assert (read(saved(tmp_path / f"{number}.png", image), GRAY) == GARMENT).all(), image.mode
     black = Image.fromarray(GARMENT > 127)
     assert black.mode == "1"
-    assert (read(saved(tmp_path / "1.png", black), GREY) == np.where(GARMENT > 127, 255, 0)).all()
+    assert (read(saved(tmp_path / "1.png", black), GRAY) == np.where(GARMENT > 127, 255, 0)).all()
 
 
-def test_a_jpeg_is_read_whatever_its_name(tmp_path):
+def test_a_jpeg_is_read_under_any_file_name(tmp_path):
     flat = Image.new("RGB", (40, 40), (200, 100, 50))
-    grey = round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)  # ITU-R 601
+    gray = round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)  # ITU-R 601
     for name, image in (("a.jpg", flat), ("b.png", flat), ("c", flat.convert("CMYK")), ("d.JPEG", flat.convert("L"))):
-        found = read(saved(tmp_path / name, image, format="JPEG", quality=100), GREY)
-        assert np.abs(found.astype(int) - grey).max() <= 2, name
+        pixels = read(saved(tmp_path / name, image, format="JPEG", quality=100), GRAY)
+        assert np.abs(pixels.astype(int) - gray).max() <= 2, name
 
 
-def test_a_picture_keeps_its_proportions_in_the_middle_of_black(tmp_path):
-    found = read(saved(tmp_path / "wide.png", np.full((50, 100), 255, np.uint8)), GREY)
-    assert (found[7:21] == 255).all() and found[:7].max() == found[21:].max() == 0
-    found = read(saved(tmp_path / "small.png", np.full((4, 2), 255, np.uint8)), GREY)
-    assert (found[:, 7:21] == 255).all() and found[:, :7].max() == found[:, 21:].max() == 0
+def test_an_image_keeps_its_proportions_and_is_centered_on_black(tmp_path):
+    pixels = read(saved(tmp_path / "wide.png", np.full((50, 100), 255, np.uint8)), GRAY)
+    assert (pixels[7:21] == 255).all() and pixels[:7].max() == pixels[21:].max() == 0
+    pixels = read(saved(tmp_path / "small.png", np.full((4, 2), 255, np.uint8)), GRAY)
+    assert (pixels[:, 7:21] == 255).all() and pixels[:, :7].max() == pixels[:, 21:].max() == 0
 
 
-def test_dark_on_light_stays_so_unless_inverting_is_asked_for(tmp_path):
+def test_dark_on_light_stays_unless_inverted(tmp_path):
     dark = np.full((28, 14), 255, np.uint8)
     dark[10:18] = 0
     path = saved(tmp_path / "dark.png", dark)
-    assert (read(path, GREY)[:, 7:21] == dark).all()
+    assert (read(path, GRAY)[:, 7:21] == dark).all()
     inverted = read(path, Preparation(28, 28, invert=True))
     assert (inverted[10:18, 7:21] == 255).all() and inverted.sum() == 255 * 8 * 14  # the margin is black still
 
 
-def test_what_is_transparent_is_background(tmp_path):
+def test_transparent_pixels_are_background(tmp_path):
     image = Image.new("RGBA", (28, 28), (90, 200, 30, 0))
     image.paste((128, 128, 128, 255), (0, 0, 28, 10))
     path = saved(tmp_path / "a.png", image)
-    assert (read(path, GREY)[:10] == 128).all() and read(path, GREY)[10:].max() == 0
+    assert (read(path, GRAY)[:10] == 128).all() and read(path, GRAY)[10:].max() == 0
     inverted = read(path, Preparation(28, 28, invert=True))
     assert (inverted[:10] == 127).all() and inverted[10:].max() == 0
 
 
-def test_a_camera_held_sideways_is_turned(tmp_path):
+def test_the_orientation_of_a_camera_is_applied(tmp_path):
     upright = np.zeros((28, 28), np.uint8)
     upright[:5] = 255
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     path = saved(tmp_path / "a.png", np.ascontiguousarray(np.rot90(upright)), exif=exif)
-    assert (read(path, GREY) == upright).all()
+    assert (read(path, GRAY) == upright).all()
 
 
-def test_a_network_of_another_size_takes_scaled_grey(tmp_path):
-    found = read(saved(tmp_path / "a.png", np.full((64, 48), 51, np.uint8)), Preparation(64, 48, levels=False))
-    assert found.dtype == np.float32 and found.shape == (1, 64, 48)
-    np.testing.assert_allclose(found, 0.2, rtol=1e-6)
+def test_a_network_of_another_size_takes_scaled_gray(tmp_path):
+    pixels = read(saved(tmp_path / "a.png", np.full((64, 48), 51, np.uint8)), Preparation(64, 48, levels=False))
+    assert pixels.dtype == np.float32 and pixels.shape == (1, 64, 48)
+    np.testing.assert_allclose(pixels, 0.2, rtol=1e-6)
 
 
-def test_a_network_in_colour_takes_imagenets_convention(tmp_path):
+def test_a_color_network_takes_imagenets_convention(tmp_path):
     picture = np.full((100, 300, 3), (255, 0, 51), np.uint8)
     picture[:, :105] = picture[:, 195:] = picture[:5] = picture[95:] = 0  # only the middle is seen: 7/8 of 100 pixels
-    found = read(saved(tmp_path / "a.png", picture), Preparation(32, 32, color=True, levels=False))
-    assert found.dtype == np.float32 and found.shape == (3, 32, 32)
+    pixels = read(saved(tmp_path / "a.png", picture), Preparation(32, 32, color=True, levels=False))
+    assert pixels.dtype == np.float32 and pixels.shape == (3, 32, 32)
     expected = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
-    np.testing.assert_allclose(found, np.broadcast_to(np.reshape(expected, (3, 1, 1)), found.shape), rtol=1e-5)
-    shown = Preparation(32, 32, color=True, levels=False).visible(found)
+    np.testing.assert_allclose(pixels, np.broadcast_to(np.reshape(expected, (3, 1, 1)), pixels.shape), rtol=1e-5)
+    shown = Preparation(32, 32, color=True, levels=False).visible(pixels)
     assert shown.shape == (32, 32, 3) and (shown == (255, 0, 51)).all()
 
 
-def test_a_network_that_normalizes_by_itself_takes_colours_as_they_are(tmp_path):
+def test_a_network_that_normalizes_takes_colors_in_0_to_1(tmp_path):
     preparation = Preparation(32, 32, color=True, levels=False, normalize=False)
-    found = read(saved(tmp_path / "a.png", np.full((40, 40, 3), (255, 0, 51), np.uint8)), preparation)
-    np.testing.assert_allclose(found[:, 0, 0], [1, 0, 0.2], rtol=1e-6)
-    assert (preparation.visible(found) == (255, 0, 51)).all()
+    pixels = read(saved(tmp_path / "a.png", np.full((40, 40, 3), (255, 0, 51), np.uint8)), preparation)
+    np.testing.assert_allclose(pixels[:, 0, 0], [1, 0, 0.2], rtol=1e-6)
+    assert (preparation.visible(pixels) == (255, 0, 51)).all()
     assert "ImageNet" not in preparation.describe()
 
 
-def test_the_description_says_what_is_done():
+def test_the_description_lists_the_steps():
     description = Preparation(28, 28, invert=True).describe()
     assert description.startswith("gray, inverted; resized to fit 28x28, centered on black")
     assert "ImageNet's mean" in Preparation(224, 224, color=True, levels=False).describe()
 
 
-# What is no picture
+# Files that are not images
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -146,7 +146,7 @@ def jpeg() -> bytes:
 
 
 def jpeg_bomb() -> bytes:
-    """It says of itself that it is as large as a JPEG can be."""
+    """Return a small JPEG whose header states the largest size of the format."""
     content = bytearray(jpeg())
     at = content.index(b"\xff\xc0") + 5  # after the marker, the length and the bits
     content[at:at + 4] = struct.pack(">2H", 65_535, 65_535)
@@ -169,65 +169,65 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("content, told", FAULTS.values(), ids=FAULTS)
-def test_a_file_that_is_no_picture_is_told_and_costs_little(tmp_path, content, told):
+@pytest.mark.parametrize("content, message", FAULTS.values(), ids=FAULTS)
+def test_a_file_that_is_not_an_image_is_refused_and_costs_little(tmp_path, content, message):
     path = tmp_path / "a.png"
     path.write_bytes(content)
     tracemalloc.start()
     try:
-        with pytest.raises(DataError, match=told) as caught:
-            read(path, GREY)
+        with pytest.raises(DataError, match=message) as caught:
+            read(path, GRAY)
         assert tracemalloc.get_traced_memory()[1] < 20e6
     finally:
         tracemalloc.stop()
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
-def test_the_others_go_on(tmp_path):
+def test_the_other_files_are_read(tmp_path):
     good = [saved(tmp_path / "1.png", GARMENT), saved(tmp_path / "3.png", GARMENT)]
     (tmp_path / "2.png").write_text("text")
     (tmp_path / "empty").mkdir()
     (tmp_path / "labels").write_bytes(struct.pack(">II", 0x801, 3) + bytes(3))
-    found = list(read_all([good[0], tmp_path / "2.png", tmp_path / "empty", tmp_path / "gone", tmp_path / "labels",
-                           good[1]], GREY))
-    assert [type(each) for each in found] == [Picture, Unreadable, Unreadable, Unreadable, Unreadable, Picture]
-    assert [each.name for each in found if isinstance(each, Picture)] == list(map(str, good))
-    reasons = [each.reason for each in found if isinstance(each, Unreadable)]
+    results = list(read_all([good[0], tmp_path / "2.png", tmp_path / "empty", tmp_path / "gone", tmp_path / "labels",
+                             good[1]], GRAY))
+    assert [type(each) for each in results] == [Picture, Unreadable, Unreadable, Unreadable, Unreadable, Picture]
+    assert [each.name for each in results if isinstance(each, Picture)] == list(map(str, good))
+    reasons = [each.reason for each in results if isinstance(each, Unreadable)]
     assert reasons[0].startswith("is neither a PNG")
     assert reasons[1].startswith("has no .png, .jpg or .jpeg file")
     assert reasons[2] == "cannot be read (No such file or directory)"
     assert reasons[3].startswith("wrong magic number 0x00000801") and reasons[3].endswith("idx files of 28x28 images")
 
 
-def test_a_folder_is_its_pictures_by_name(tmp_path):
+def test_a_folder_yields_its_images_by_name(tmp_path):
     for name in ("b.JPG", "a.png", ".hidden.png", "c.jpeg"):
         saved(tmp_path / name, GARMENT, format="PNG")
     (tmp_path / "d.txt").write_text("no picture")
     (tmp_path / "e.png").mkdir()
-    assert [each.name for each in read_all([tmp_path], GREY)] == [str(tmp_path / name) for name in
+    assert [each.name for each in read_all([tmp_path], GRAY)] == [str(tmp_path / name) for name in
                                                                  ("a.png", "b.JPG", "c.jpeg")]
-    assert len(list(read_all([tmp_path], GREY, limit=2))) == 2
+    assert len(list(read_all([tmp_path], GRAY, limit=2))) == 2
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_an_idx_file_is_its_images(tmp_path, pack):
+def test_an_idx_file_yields_its_images(tmp_path, pack):
     images = np.random.default_rng(1).integers(0, 256, (5, 28, 28)).astype(np.uint8)
     (tmp_path / "x").write_bytes(pack(struct.pack(">4I", 0x803, 5, 28, 28) + images.tobytes()))
-    found = list(read_all([tmp_path / "x"], GREY, limit=3))
-    assert [each.name for each in found] == [f"{tmp_path / 'x'}[{i}]" for i in range(3)]
-    assert all((each.pixels == image).all() for each, image in zip(found, images))
+    results = list(read_all([tmp_path / "x"], GRAY, limit=3))
+    assert [each.name for each in results] == [f"{tmp_path / 'x'}[{i}]" for i in range(3)]
+    assert all((each.pixels == image).all() for each, image in zip(results, images))
     inverted = list(read_all([tmp_path / "x"], Preparation(56, 28, levels=False, invert=True)))
     assert len(inverted) == 5 and inverted[0].pixels.shape == (1, 56, 28)
     assert (inverted[0].pixels[0, 14:42] == (255 - images[0]) * PIXEL_SCALE).all()
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     start = time.monotonic()
     for source in (tmp_path, tmp_path / "a.png"):
-        (found,) = read_all([source], GREY)
-        assert isinstance(found, Unreadable) and found.reason == "cannot be read (it is not a file)"
+        (result,) = read_all([source], GRAY)
+        assert isinstance(result, Unreadable) and result.reason == "cannot be read (it is not a file)"
     assert time.monotonic() - start < 5
 
 
@@ -235,9 +235,9 @@ def test_a_file_that_never_ends_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(image_files, "MOST_BYTES", 1000)
     (tmp_path / "a.png").write_bytes(bytes(1001))
     with pytest.raises(DataError, match=r"cannot be read \(it is larger than 0.001 MB\)"):
-        read(tmp_path / "a.png", GREY)
+        read(tmp_path / "a.png", GRAY)
     if Path("/dev/zero").exists():
         with pytest.raises(DataError, match="it is not a file"):
-            read(Path("/dev/zero"), GREY)
+            read(Path("/dev/zero"), GRAY)
     with pytest.raises(DataError, match="no path can be like that"):
-        read(Path("a\0b"), GREY)
+        read(Path("a\0b"), GRAY)

@@ -1,4 +1,4 @@
-"""The spec: what it refuses, how it travels as data, and where the book's tabs differ."""
+"""The spec: bad values, networks as data, and the differences of the book's tabs."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_as_dict_and_back_through_json(network):
     assert spec.from_dict(json.loads(text)) == network
 
 
-def test_a_description_leaves_out_what_says_nothing_new():
+def test_a_description_leaves_out_later_fields_with_their_default():
     """So that descriptions, digests and traces of before stay what they were."""
     plain = spec.as_dict(ALEXNET)
     assert "learning_rate" not in plain
@@ -252,7 +252,7 @@ def test_fingerprint_is_known_and_ignores_names_and_sources():
 
 
 def test_digest_is_the_architecture_s():
-    """How a network is trained and what it is called does not count; every other number does."""
+    """Its name and its training do not count; every other number does."""
     same = dataclasses.replace(spec.with_dropout(ALEXNET, 0.1), name="other", source="elsewhere", learning_rate=0.5,
                                bias_initialisation="uniform_fan_in")
     assert spec.digest(same) == spec.digest(ALEXNET) != spec.digest(zoo.TABS["mxnet"])

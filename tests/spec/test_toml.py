@@ -1,4 +1,4 @@
-"""Networks in TOML files: what is written can be read, and what cannot be read is told in one line."""
+"""Networks in TOML files: a written file can be read, and a bad file is refused in one line."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ units = 10
 
 
 def normalised(before: str, mean: str, std: str) -> dict[str, str]:
-    """What to replace for a normalisation before the layer of that kind."""
+    """Return the replacement that puts a normalization before the layer of that kind."""
     layer = f'[[layers]]\nkind = "{before}"'
     return {layer: f'[[layers]]\nkind = "Normalize"\nname = "norm"\nmean = {mean}\nstd = {std}\n\n{layer}'}
 
@@ -155,7 +155,7 @@ def test_a_name_or_a_file_finds_a_network(write):
     (normalised("Flatten", "[0.5]", "[1]"),
      ["line 19: layer norm", "the first layer, not layer 3"]),
 ])
-def test_a_wrong_file_is_told_with_line_and_layer(write, replaced, named):
+def test_a_wrong_file_is_refused_with_line_and_layer(write, replaced, named):
     path = write(**replaced)
     with pytest.raises(SpecError) as caught:
         toml.load(path)
@@ -175,7 +175,7 @@ def test_what_is_no_network_at_all_is_refused(write, text, named):
         toml.load(write(text))
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(SpecError, match=r"gone\.toml: cannot be read \(No such file.*`toml.dump` writes"):
         toml.load(tmp_path / "gone.toml")
     (tmp_path / "folder.toml").mkdir()

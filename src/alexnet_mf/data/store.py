@@ -84,10 +84,9 @@ def fetch(folder: Path, title: str, hashes: Mapping[str, str], mirrors: Sequence
         folder.mkdir(parents=True, exist_ok=True)
         for name, md5 in hashes.items():
             path = _existing(folder, name)
-            # An unpacked file has no published hash: it is parsed strictly instead.
-            unpacked = path is not None and path.name != name
-            paths[name] = path if path and unpacked else _fetch_file(folder, title, name, md5, remaining, remedy,
-                                                                     progress)
+            if path is None or path.name == name:  # an unpacked file has no published hash: it is parsed strictly
+                path = _fetch_file(folder, title, name, md5, remaining, remedy, progress)
+            paths[name] = path
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be used as the cache ({error.strerror or error}); "
                         f"{remedy}") from error

@@ -28,13 +28,13 @@ NO_ACTIVATION = "none"
 
 
 def find_network(net: Network | Path | str, backend: str | None = None) -> Network:
-    """Return the network itself, the one in a file whose name ends in .toml, or the package's own of that name.
+    """Return the network itself, the network in a .toml file, or the package's own network of that name.
 
     Args:
-        backend: the backend that is compared with others: in it, `alexnet-tab` is the name of its own tab.
+        backend: backend that is compared with others; `alexnet-tab` then means its own tab.
 
     Raises:
-        SpecError: for a file that `load` refuses, or an unknown name; lists the known ones.
+        SpecError: as `load`, or if the name is unknown; lists the known ones.
     """
     if isinstance(net, Network):
         return net

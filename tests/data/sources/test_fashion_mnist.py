@@ -1,4 +1,4 @@
-"""Fashion-MNIST: where it is looked for, how it is downloaded, and what is said when that fails."""
+"""Fashion-MNIST: its folders, its download, and the messages of failures."""
 
 from __future__ import annotations
 

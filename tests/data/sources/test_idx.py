@@ -1,4 +1,4 @@
-"""idx files: what is read, and every way in which a file can be bad."""
+"""Idx files: good ones, and every kind of bad one."""
 
 from __future__ import annotations
 

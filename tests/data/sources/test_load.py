@@ -1,4 +1,4 @@
-"""Which set a name gives, and what auto falls back to."""
+"""Datasets by name, and the fallback of `auto`."""
 
 from __future__ import annotations
 
