@@ -15,11 +15,14 @@ from alexnet_mf.cli.arguments import (
     add_json,
     add_network,
     add_source,
+    at_least_one,
     execution,
     given_flags,
     minutes,
 )
 from alexnet_mf.cli.flags import add_schema, resume_command
+from alexnet_mf.conversion import CANONICAL, FORMATS
+from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.instruments.units import duration
 from alexnet_mf.models import LoadedModel
 from alexnet_mf.training import record
@@ -45,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recipes = (f"book: {BOOK.describe()}; quick: {QUICK.describe()}, or as many epochs of book as cost no more; some "
                f"networks have a learning rate of their own").replace("%", "%%")
     add("--recipe", choices=list(RECIPES), help=f"{recipes} (default: book on a GPU, quick on a CPU)")
-    add("--epochs", type=int, help="passes over the training images (default: the recipe's)")
-    add("--batch-size", type=int, help="images per step (default: the recipe's)")
+    add("--epochs", type=at_least_one, help="passes over the training images (default: the recipe's)")
+    add("--batch-size", type=at_least_one, help="images per step (default: the recipe's)")
     add("--lr", type=float, dest="learning_rate", help="learning rate of SGD (default: the recipe's)")
     add("--momentum", type=float, help="momentum of SGD, 0 up to but not including 1 (default: the recipe's)")
     add("--weight-decay", type=float, help="L2 penalty, added to the gradient (default: the recipe's, 0)")
@@ -54,9 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rate of every dropout layer, 0 up to but not including 1 (default: the network's)")
     add_augment(parser)
     add_source(parser)
-    add("--limit-train", type=int, dest="train_images", metavar="N",
+    add("--limit-train", type=at_least_one, dest="train_images", metavar="N",
         help="the first N training images only (default: the recipe's)")
-    add("--limit-test", type=int, dest="test_images", metavar="N",
+    add("--limit-test", type=at_least_one, dest="test_images", metavar="N",
         help="the first N test images only (default: the recipe's)")
     add("--weights", type=Path, metavar="RUN|WEIGHTS",
         help="start from the last weights of this run folder, or from a file of any format that `convert` reads "
@@ -77,6 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train or resume, and return the exit code."""
+    if options.save_weights:
+        check_canonical(options.save_weights)
     display = Display(options)
     common: dict[str, Any] = {
         "data_dir": options.data_dir, "checkpoint_minutes": options.checkpoint_minutes,
@@ -109,6 +114,18 @@ def run(options: argparse.Namespace) -> int:
         output.say(done.epochs[-1].describe())
         output.say(f"{done.result.images_per_second:.1f} examples/sec on {report['device']}")
     return 0
+
+
+def check_canonical(path: Path) -> None:
+    """Check that a file's name has no ending of another format than canonical safetensors.
+
+    Raises:
+        AlexnetMfError: names the command that writes the other format.
+    """
+    for name, other in FORMATS.items():
+        if name != CANONICAL and path.name.endswith(other.suffixes):
+            raise AlexnetMfError(f"--save-weights writes {CANONICAL}, and {path} has the ending of {name}; write it "
+                                 f"after the training: alexnet-mf convert RUN {path}")
 
 
 class Display(TrainingDisplay):

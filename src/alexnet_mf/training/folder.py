@@ -37,7 +37,7 @@ def check_new(folder: Path) -> None:
     """Check that a run can begin here.
 
     Raises:
-        RunError: if the folder holds something.
+        RunError: if the folder holds something, or cannot be made.
     """
     try:
         names = _names(folder) if folder.exists() else []
@@ -50,6 +50,32 @@ def check_new(folder: Path) -> None:
                        "`out`")
     if names and names != [CHECKPOINTS]:
         raise RunError(f"{folder}: is not empty; name another folder with `out`")
+    _remove_folders(_make_folders(folder / CHECKPOINTS))
+
+
+def _make_folders(path: Path) -> list[Path]:
+    """Make a folder and those above it, and return the new ones, the outermost first.
+
+    Raises:
+        RunError: if it cannot be made; none is left then.
+    """
+    made = []
+    try:
+        for folder in [*reversed(path.parents), path]:
+            if not folder.exists():
+                folder.mkdir(exist_ok=True)
+                made.append(folder)
+    except OSError as error:
+        _remove_folders(made)
+        raise RunError(f"{path.parent}: cannot be made ({error.strerror}); name another folder with `out`") from error
+    return made
+
+
+def _remove_folders(made: list[Path]) -> None:
+    """Remove the folders that `_make_folders` made, as far as they are empty."""
+    with suppress(OSError):
+        for folder in reversed(made):
+            folder.rmdir()
 
 
 def _names(folder: Path) -> list[str]:
@@ -110,12 +136,7 @@ class RunFolder:
             RunError: if the folder cannot be made, or holds something.
         """
         check_new(path)
-        made = [folder for folder in [*reversed((path / CHECKPOINTS).parents), path / CHECKPOINTS]
-                if not folder.exists()]
-        try:
-            (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{path}: cannot be made ({error.strerror}); name another folder with `out`") from error
+        made = _make_folders(path / CHECKPOINTS)
         folder = cls(path, {**session, **run, "resumed": []}, session, lock(path))
         folder._made, folder.is_new = made, True
         with folder._closed_on_error():
@@ -301,8 +322,7 @@ class RunFolder:
             for name in (RECORD, metrics.NAME, LOCK):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / tensorboard.FOLDER, ignore_errors=True)
-            for folder in reversed(self._made):
-                folder.rmdir()
+            _remove_folders(self._made)
 
     def write_record(self, state: str, result: Result | None = None, reason: str | None = None) -> None:
         """Write run.json.

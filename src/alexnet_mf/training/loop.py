@@ -183,9 +183,10 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
     memory.check_fits(model, batch_size)
     placed = None
     try:
-        placed = model.place(training_set.images, training_set.labels)
-        return _train(model, training_set, placed, test_set, recipe, seed, on_progress, on_epoch, start, save,
-                      save_seconds, stop, on_evaluation)
+        with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite is reported as TrainingDiverged
+            placed = model.place(training_set.images, training_set.labels)
+            return _train(model, training_set, placed, test_set, recipe, seed, on_progress, on_epoch, start, save,
+                          save_seconds, stop, on_evaluation)
     except Exception as error:
         if not model.out_of_memory(error):
             raise

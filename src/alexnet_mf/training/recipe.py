@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from alexnet_mf.backends.contract import Sgd
+from alexnet_mf.checks import check_integer, check_number
 from alexnet_mf.data import augmentation
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.spec import Network, arithmetic
@@ -40,22 +41,19 @@ class Recipe:
     """Changes to the training images: names of `augmentation.KINDS`, in their order."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "augment", augmentation.check(self.augment))  # a list if it was read from JSON
         if not isinstance(self.name, str):
             raise AlexnetMfError(f"the name of a recipe must be a string, not {self.name!r}")
+        if not isinstance(self.augment, (list, tuple)):  # a list if it was read from JSON
+            raise AlexnetMfError(f"`augment` must be a list of names, not {self.augment!r}")
+        checked: dict[str, Any] = {"augment": augmentation.check(self.augment)}
         for field in ("epochs", "batch_size", "train_images", "test_images"):
-            value = getattr(self, field)
-            if value is None and field.endswith("_images"):
-                continue
-            if not isinstance(value, int):
-                raise AlexnetMfError(f"`{field}` must be an integer, not {value!r}")
-            if value < 1:
-                raise AlexnetMfError(f"`{field}` must be at least 1, not {value}")
-        for field, number in dataclasses.asdict(self.sgd).items():
-            if not isinstance(number, (int, float)) or not 0 <= number <= LARGEST:
-                raise AlexnetMfError(f"`{field}` must be a number from 0 to {LARGEST:g}, not {number}")
-        if not isinstance(self.annealed, (int, float)) or not 0 <= self.annealed <= 1:
-            raise AlexnetMfError(f"`annealed` must be a number from 0 to 1, not {self.annealed!r}")
+            if getattr(self, field) is not None or not field.endswith("_images"):
+                checked[field] = check_integer(field, getattr(self, field))
+        checked["annealed"] = check_number("annealed", self.annealed, 0, 1)
+        checked["sgd"] = Sgd(**{field: check_number(field, number, 0, LARGEST)
+                                for field, number in dataclasses.asdict(self.sgd).items()})
+        for field, value in checked.items():
+            object.__setattr__(self, field, value)
         if self.sgd.momentum >= 1:
             raise AlexnetMfError(f"`momentum` must be less than 1, not {self.sgd.momentum}")
 
@@ -131,7 +129,7 @@ def choose_recipe(name: str | None, network: Network, device: str) -> Recipe:
     """
     if name is None:
         return for_network(QUICK if device == "cpu" else BOOK, network)
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise AlexnetMfError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
     return for_network(RECIPES[name], network)
 

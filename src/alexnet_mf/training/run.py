@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 import alexnet_mf
-from alexnet_mf import conversion, models, spec
+from alexnet_mf import backends, conversion, models, spec
 from alexnet_mf.backends.contract import Model
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
+from alexnet_mf.checks import check_integer, check_number, check_path
 from alexnet_mf.conversion import Which
 from alexnet_mf.data import Dataset, DatasetName
 from alexnet_mf.data import load as load_dataset
@@ -88,7 +89,7 @@ class Training:
     """A training that is ready to start. Its run folder belongs to this process until it ends."""
 
     folder: RunFolder
-    model: Model[Any]
+    loaded: LoadedModel
     data: Dataset
     recipe: Recipe
     seed: int
@@ -170,35 +171,38 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
         AlexnetMfError: if something cannot be done as asked; names the remedy. No run folder is left if no step was
             taken.
     """
-    _check_options(checkpoint_minutes, tensorboard)
-    if out is not None:
-        check_new(Path(out))
-    if not isinstance(weights, (str, Path, type(None))):
-        raise AlexnetMfError("`weights` of a training must be a file or a run folder, which run.json can name; write "
-                             "arrays to a file first, with `parameters.save`")
-    name = backend or models.default_backend()
+    watcher = _check_options(data_dir, execution, checkpoint_minutes, tensorboard, progress)
+    seed = check_integer("seed", seed, least=0)
+    if weights is not None and not isinstance(weights, (str, Path)):
+        raise AlexnetMfError("`weights` must be a file or a run folder, so that run.json can name it; write arrays "
+                             "to a file first, with `parameters.save`")
+    name = backend or backends.default()
     network, values = models.find_weights(net, weights, seed=seed)
     if dropout is not None:
-        network = spec.with_dropout(network, dropout)
+        network = _with_dropout(network, dropout)
     check_takes_grey_images(network)
 
-    def chosen(device: str) -> Recipe:
+    def recipe_on(device: str) -> Recipe:
         return (recipe if isinstance(recipe, Recipe) else choose_recipe(recipe, network, device)
                 ).with_changes(**changes)
 
-    chosen("cpu")  # wrong values are reported before anything slow
-    watcher = _watcher(progress)
+    def run_folder() -> Path:
+        return new_folder(RUNS, name, network.name) if out is None else check_path("out", out)
+
+    recipe_on("cpu")  # check the values before anything slow
+    check_new(run_folder())
     loaded = models.load(name, network, values, device, execution)
-    watcher.built(loaded)
     images = load_images(data, data_dir, watcher.quiet)
-    final = chosen(loaded.model.device)
+    if backend is None:
+        models.default_backend()  # its notice, now that every argument has been checked
+    chosen = recipe_on(loaded.model.device)
     start = {"file": str(Path(weights).resolve()), "sha256": parameters.digest(values)} if weights else None
     folder = RunFolder.create(
-        Path(out) if out is not None else new_folder(RUNS, name, network.name),
+        run_folder(),
         {"network": spec.as_dict(network), "spec_sha256": spec.fingerprint(network), "seed": seed,
-         "recipe": dataclasses.asdict(final), "data": images.origin, "data_name": images.name,
+         "recipe": dataclasses.asdict(chosen), "data": images.origin, "data_name": images.name,
          "data_sha256": images.digest(), "weights": start}, describe_session(loaded, command))
-    return _carry_out(Training(folder, loaded.model, images, final, seed), watcher, checkpoint_minutes, tensorboard)
+    return _carry_out(Training(folder, loaded, images, chosen, seed), watcher, checkpoint_minutes, tensorboard)
 
 
 def resume(run: Path | str, epochs: int | None = None, backend: str | None = None, *, device: str = "auto",
@@ -219,9 +223,8 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
         RunError: if there is nothing to resume from, another process has the run, the images have changed, or an
             argument contradicts the run.
     """
-    _check_options(checkpoint_minutes, tensorboard)
-    watcher = _watcher(progress)
-    folder = RunFolder.open(Path(run))
+    watcher = _check_options(data_dir, execution, checkpoint_minutes, tensorboard, progress)
+    folder = RunFolder.open(check_path("run", run))
     try:
         before = folder.last_session
         name = backend or before["backend"]
@@ -239,9 +242,7 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
         folder.record["recipe"] = dataclasses.asdict(recipe)
         position = folder.checkpoint.snapshot.position if folder.checkpoint else loop.Position()
         start = folder.resume(describe_session(loaded, command), len(position.epochs) >= recipe.epochs)
-        training = Training(folder, loaded.model, images, recipe, folder.record["seed"], start)
-        if not training.is_finished:
-            watcher.built(loaded)
+        training = Training(folder, loaded, images, recipe, folder.record["seed"], start)
     except BaseException:
         folder.close()
         raise
@@ -278,8 +279,10 @@ def load_run(folder: Path | str) -> TrainedRun:
 
 def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, tensorboard_asked: bool) -> TrainedRun:
     """Train, writing the run folder all the while, and leave it."""
-    folder, model, recipe = training.folder, training.model, training.recipe
+    folder, model, recipe = training.folder, training.loaded.model, training.recipe
     try:
+        if not training.is_finished:
+            watcher.built(training.loaded)
         for line in folder.notices:
             warnings.warn(line, Notice, stacklevel=3)
         with watcher, Interrupt(watcher.stopping) as interrupt:
@@ -343,17 +346,39 @@ def load_images(name: DatasetName, folder: Path | str | None, quiet: bool = Fals
     return images
 
 
-def _check_options(minutes: float, tensorboard_asked: bool) -> None:
-    if not minutes > 0:
-        raise AlexnetMfError(f"`checkpoint_minutes` must be a number greater than 0, not {minutes!r}")
-    if tensorboard_asked:
+def _check_options(data_dir: Path | str | None, execution: Execution | None, minutes: float, wants_events: bool,
+                   progress: Watcher | bool) -> Watcher:
+    """Check the options that `train` and `resume` share, and return the watcher.
+
+    Raises:
+        AlexnetMfError: for a wrong value.
+    """
+    if data_dir is not None:
+        check_path("data_dir", data_dir)
+    check_number("checkpoint_minutes", minutes, above=True)
+    if not isinstance(execution, (Execution, type(None))):
+        raise AlexnetMfError(f"`execution` must be an `Execution`, not {execution!r}")
+    if not isinstance(progress, (Watcher, bool)):
+        raise AlexnetMfError(f"`progress` must be True, False or a `Watcher`, not {progress!r}")
+    if not isinstance(wants_events, bool):
+        raise AlexnetMfError(f"`tensorboard` must be True or False, not {wants_events!r}")
+    if wants_events:
         tensorboard.check_installed()
-
-
-def _watcher(progress: Watcher | bool) -> Watcher:
     if isinstance(progress, Watcher):
         return progress
     return TrainingDisplay() if progress else Watcher()
+
+
+def _with_dropout(network: Network, rate: float) -> Network:
+    """Return the network with this rate in every dropout layer.
+
+    Raises:
+        AlexnetMfError: if it has no dropout layer, or no layer can have the rate.
+    """
+    check_number("dropout", rate)
+    if not any(isinstance(layer, Dropout) for layer in network.layers):
+        raise AlexnetMfError(f"`dropout` has no effect: {network.name} has no dropout layer; leave it out")
+    return spec.with_dropout(network, rate)
 
 
 def _checkpoint(folder: Path, fault: RunError) -> Checkpoint:
