@@ -23,12 +23,14 @@ from alexnet_mf.cli.arguments import (
 from alexnet_mf.cli.flags import add_schema, resume_command
 from alexnet_mf.conversion import CANONICAL, FORMATS
 from alexnet_mf.errors import AlexnetMfError
+from alexnet_mf.instruments.records import plain
 from alexnet_mf.instruments.units import duration
 from alexnet_mf.models import LoadedModel
 from alexnet_mf.training import record
 from alexnet_mf.training.display import TrainingDisplay
 from alexnet_mf.training.loop import Progress
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES
+from alexnet_mf.training.record import Session
 from alexnet_mf.training.run import CHECKPOINT_MINUTES, TrainedRun, Training
 from alexnet_mf.weights import parameters
 
@@ -135,7 +137,6 @@ class Display(TrainingDisplay):
         super().__init__(options.quiet or options.json == "-")
         self.stop = signals.Stop(
             lambda name: self.warn(f"{name}: ending this step and saving; once more leaves at once"))
-        self.session: dict[str, Any] = {}
         self._options = options
         self._images = 0
         """Images that the book's recipe takes, until the display has said how long that would last."""
@@ -189,10 +190,9 @@ class Display(TrainingDisplay):
         super().progress(now)
 
 
-def as_json(done: TrainedRun, session: dict[str, Any]) -> dict[str, Any]:
+def as_json(done: TrainedRun, session: Session) -> dict[str, Any]:
     """Return the training as JSON values, with the conditions of the session that ended it."""
     assert done.result is not None
     run = done.record
-    return {**session, "network": run["network"], "spec_sha256": run["spec_sha256"],
-            "data": run["data"], "seed": done.seed, "recipe": run["recipe"], "run": str(done.folder),
-            **done.result.as_dict()}
+    return {**plain(session), "network": run.network, "spec_sha256": run.spec_sha256, "data": run.data,
+            "seed": run.seed, "recipe": plain(run.recipe), "run": str(done.folder), **done.result.as_dict()}

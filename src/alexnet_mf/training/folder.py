@@ -1,4 +1,4 @@
-"""Run folders: what a training leaves behind, and what it needs to resume after an end that nobody planned.
+"""Run folders: the files that a training writes, from which it can be resumed after any end.
 
 `run.json` says what the run is and its state; `metrics.jsonl` grows by a line with each reading and epoch;
 `weights.safetensors` holds the last weights and `weights-best.safetensors` those of the best test accuracy, both
@@ -10,20 +10,30 @@ from __future__ import annotations
 import datetime
 import importlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import files, spec
+from alexnet_mf import files
 from alexnet_mf.errors import RunError
 from alexnet_mf.training import checkpoint as checkpoints
-from alexnet_mf.training import metrics, record, resume, tensorboard
+from alexnet_mf.training import metrics, record, tensorboard
 from alexnet_mf.training.checkpoint import Checkpoint
 from alexnet_mf.training.lock import LOCK, FolderLock, lock
 from alexnet_mf.training.loop import Epoch, Progress, Result, Snapshot
-from alexnet_mf.training.record import CHECKPOINTS, RECORD, is_run
+from alexnet_mf.training.record import (
+    CHECKPOINTS,
+    RECORD,
+    ResumedSession,
+    Run,
+    RunRecord,
+    Session,
+    State,
+    fields,
+    is_run,
+)
 from alexnet_mf.training.tensorboard import Events
 from alexnet_mf.training.weight_files import WEIGHTS, WeightFiles
 from alexnet_mf.weights.parameters import Parameters
@@ -100,15 +110,16 @@ def how_to_resume(folder: Path) -> str:
 class RunFolder:
     """A run folder that belongs to this process until `close`."""
 
-    def __init__(self, path: Path, run: dict[str, Any], session: dict[str, Any], held: FolderLock | None):
+    def __init__(self, path: Path, folder_lock: FolderLock):
         self.path = path
-        self.record = run
-        self.session = session
+        self.record: RunRecord
+        self.session: Session
+        """The session that computes the run now."""
         self.checkpoint: Checkpoint | None = None
         """The checkpoint to resume from."""
         self.notices: list[str] = []
         """Lines that the user should see."""
-        self._lock = held
+        self._lock: FolderLock | None = folder_lock
         self._made: list[Path] = []
         """Folders that `create` made, the outermost first."""
         self.is_new = False
@@ -125,19 +136,16 @@ class RunFolder:
             self.notices.append(f"no {CURVES}: matplotlib cannot be imported ({error}); pip install matplotlib")
 
     @classmethod
-    def create(cls, path: Path, run: Mapping[str, Any], session: dict[str, Any]) -> RunFolder:
+    def create(cls, path: Path, run: Run) -> RunFolder:
         """Begin a run in a new or empty folder.
-
-        Args:
-            run: what it is, as JSON values: at least network, recipe, seed and data.
-            session: what computes it, as JSON values: at least backend, versions, settings and device.
 
         Raises:
             RunError: if the folder cannot be made, or holds something.
         """
         check_new(path)
         made = _make_folders(path / CHECKPOINTS)
-        folder = cls(path, {**session, **run, "resumed": []}, session, lock(path))
+        folder = cls(path, lock(path))
+        folder.record, folder.session = RunRecord(**fields(run, Run)), Session(**fields(run, Session))
         folder._made, folder.is_new = made, True
         with folder._closed_on_error():
             folder.write_record("running")
@@ -154,7 +162,7 @@ class RunFolder:
         """
         if not is_run(path):
             raise RunError(f"{path}: there is no run here; `alexnet_mf.list_runs()` lists the runs")
-        folder = cls(path, {}, {}, lock(path))
+        folder = cls(path, lock(path))
         with folder._closed_on_error():
             latest = checkpoints.latest(path / CHECKPOINTS)
             if latest:
@@ -167,18 +175,19 @@ class RunFolder:
             except RunError as fault:
                 if folder.checkpoint is None:
                     raise RunError(f"{fault}, and there is no checkpoint; start a new training") from fault
-                folder.record = {**folder.checkpoint.run, "resumed": []}
+                folder.record = RunRecord(**fields(folder.checkpoint.run, Run))
                 folder.notices.append(f"{fault}; rewritten from the checkpoint")
             if latest:
-                resume.check_belongs(latest[1], latest[0], folder.record)
+                latest[1].check_belongs(latest[0], folder.record)
         return folder
 
-    def resume(self, session: dict[str, Any], is_finished: bool = False) -> Snapshot | None:
+    def resume(self, session: Session) -> Snapshot | None:
         """Prepare the folder to be written from the checkpoint on. Damaged files are kept under another name.
 
+        A finished run is repaired, and gets no new session.
+
         Args:
-            session: what computes the run from here on, as for `create`.
-            is_finished: nothing is left to train; repair the folder, and add no session.
+            session: computes the run from here on.
 
         Returns:
             The snapshot to start from, or None to start from the first step.
@@ -187,9 +196,10 @@ class RunFolder:
             RunError: if something cannot be read or written.
         """
         self.session = session
-        snapshot = None
+        snapshot, is_finished = None, False
         if self.checkpoint:
-            snapshot, notices = resume.carry_over(self.checkpoint, session)
+            is_finished = len(self.checkpoint.snapshot.position.epochs) >= self.record.recipe.epochs
+            snapshot, notices = self.checkpoint.resumed_in(session)
             self.notices += [] if is_finished else notices
         else:
             self._check_nothing_is_lost()
@@ -202,7 +212,9 @@ class RunFolder:
                 files.put_aside(self.path / RECORD)
         self._put_aside_checkpoints()
         with self._writing(metrics.NAME):
-            self._log, notices = resume.open_log(self.path, self.checkpoint)
+            self._log, notices = (
+                metrics.reopen(self.path, *self.checkpoint.metrics, self.checkpoint.snapshot.position.epochs)
+                if self.checkpoint else (files.GrowingFile(self.path / metrics.NAME), []))
             self.notices += notices
         if snapshot:
             with self._writing(WEIGHTS):
@@ -211,7 +223,7 @@ class RunFolder:
             self._draw()
             return snapshot
         step = snapshot.position.number if snapshot else 0
-        self.record["resumed"] = [*self.record.get("resumed", []), {**session, "step": step}]
+        self.record.resumed.append(ResumedSession(**fields(session, Session), step=step))
         self.write_record("running")
         return snapshot
 
@@ -225,7 +237,7 @@ class RunFolder:
             epochs = len(metrics.epochs(metrics.read(self.path)))
         except RunError:
             epochs = 0
-        steps = (self.record.get("closing") or {}).get("steps", 0)
+        steps = self.record.closing.steps if self.record.closing else 0
         if steps or epochs > 1:  # a power cut after the first epoch can come before its checkpoint
             raise RunError(f"{self.path / CHECKPOINTS}: the checkpoints are missing, though the run has trained; start "
                            f"a new run with `weights={str(self.path)!r}`")
@@ -280,7 +292,7 @@ class RunFolder:
             log = (self._log.size, self._log.sync())
         with self._writing(CHECKPOINTS):
             path = checkpoints.save(self.path / CHECKPOINTS,
-                                   Checkpoint(snapshot, self.identity, self.session, log))
+                                    Checkpoint(snapshot, Run(**fields(self.record, Run)), self.session, log))
             self._good = [*(old for old in self._good if old != path), path]
             while len(self._good) > checkpoints.KEPT:
                 self._good.pop(0).unlink(missing_ok=True)
@@ -324,7 +336,7 @@ class RunFolder:
             shutil.rmtree(self.path / tensorboard.FOLDER, ignore_errors=True)
             _remove_folders(self._made)
 
-    def write_record(self, state: str, result: Result | None = None, reason: str | None = None) -> None:
+    def write_record(self, state: State, result: Result | None = None, reason: str | None = None) -> None:
         """Write run.json.
 
         Raises:
@@ -333,7 +345,8 @@ class RunFolder:
         if self._log is not None and state != "failed":
             with self._writing(metrics.NAME):
                 self._log.sync()
-        self.record |= {"state": state, "reason": reason, "closing": record.closing(result) if result else None}
+        self.record.state, self.record.reason = state, reason
+        self.record.closing = record.closing(result) if result else None
         with self._writing(RECORD):
             record.write(self.path, self.record)
 
@@ -354,11 +367,6 @@ class RunFolder:
                 self._lock = None
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """Return what the run is, and how it began."""
-        return record.identity(self.record)
-
-    @property
     def last_checkpoint(self) -> Path | None:
         """Return the latest checkpoint that is known to be whole."""
         return self._good[-1] if self._good else None
@@ -369,18 +377,13 @@ class RunFolder:
         return self._log is not None and self._log.size > 0
 
     @property
-    def last_session(self) -> Mapping[str, Any]:
-        """Return what computed the run last."""
+    def last_session(self) -> Session:
+        """Return the session that the run is resumed from."""
         return self.checkpoint.session if self.checkpoint else self.record
-
-    @property
-    def network(self) -> spec.Network:
-        """Return the network of the run."""
-        return spec.from_dict(self.record["network"])
 
     @cached_property
     def _weights(self) -> WeightFiles:
-        return WeightFiles(self.path, self.record["network"], self.record["seed"])
+        return WeightFiles(self.path, self.record)
 
     def _put_aside_checkpoints(self) -> None:
         """Rename damaged checkpoints, until there is another that is as late."""

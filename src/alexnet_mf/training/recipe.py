@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,16 +56,6 @@ class Recipe:
         if self.sgd.momentum >= 1:
             raise AlexnetMfError(f"`momentum` must be less than 1, not {self.sgd.momentum}")
 
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Recipe:
-        """Return the recipe in a record, as `dataclasses.asdict` wrote it.
-
-        Raises:
-            AlexnetMfError: if a value is out of range.
-            TypeError, KeyError: if a field is missing or unknown.
-        """
-        return cls(**{**fields, "sgd": Sgd(**fields["sgd"])})
-
     def with_changes(self, **changes: Any) -> Recipe:
         """Return the recipe with other values of its fields, or of the fields of its `sgd`. None changes nothing.
 
@@ -91,6 +80,10 @@ class Recipe:
         parts += [f"weight decay {self.sgd.weight_decay:g}"] * bool(self.sgd.weight_decay)
         parts += [f"augmented by {', '.join(self.augment)}"] * bool(self.augment)
         return ", ".join(parts)
+
+    def steps(self, images: int) -> int:
+        """Return the number of steps in an epoch of this many training images."""
+        return -(-images // self.batch_size)
 
     def annealed_from(self, steps: int) -> int:
         """Return the number of steps before the annealed part begins, with `steps` steps per epoch."""
