@@ -17,9 +17,10 @@ from alexnet_mf.training import run
     ({"seed": -1}, "`seed` must be at least 0, not -1"),
     ({"seed": 1.5}, "`seed` must be an integer, not 1.5"),
     ({"seed": True}, "`seed` must be an integer, not True"),
-    ({"execution": "bfloat16"}, "`execution` must be an `Execution`, not 'bfloat16'"),
-    ({"progress": "x"}, "`progress` must be True, False or a `Watcher`, not 'x'"),
-    ({"tensorboard": "x"}, "`tensorboard` must be True or False, not 'x'"),
+    ({"execution": "bfloat16"}, "`execution` must be of type Execution, not 'bfloat16'"),
+    ({"backend": ["numpy"]}, "`backend` must be of type str, not ['numpy']"),
+    ({"progress": "x"}, "`progress` must be of type bool, not 'x'"),
+    ({"tensorboard": "x"}, "`tensorboard` must be of type bool, not 'x'"),
     ({"checkpoint_minutes": "x"}, "`checkpoint_minutes` must be a number greater than 0, not 'x'"),
     ({"checkpoint_minutes": 0}, "`checkpoint_minutes` must be a number greater than 0, not 0"),
     ({"data_dir": 3}, "`data_dir` must be a path, not 3"),
@@ -41,7 +42,7 @@ from alexnet_mf.training import run
 def test_a_wrong_value_is_refused(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: dict[str, Any],
                                   message: str) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run.models, "load", None)
+    monkeypatch.setattr(run, "load_images", None)
     with pytest.raises(AlexnetMfError) as caught:
         alexnet_mf.train(**{"net": small, "backend": "numpy", "data": "synthetic", **change})
     assert str(caught.value).startswith(message)

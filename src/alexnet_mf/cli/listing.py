@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     if options.what != "networks" and (options.name or options.toml):
         raise AlexnetMfError(f"list {options.what} takes no name and no --toml")
     if options.what != "runs" and options.runs:
-        raise AlexnetMfError(f"list {options.what} takes no --runs; leave it out")
+        raise AlexnetMfError(f"list {options.what} takes no --runs")
     options.runs = options.runs or RUNS
     if options.toml:
         if not options.name or options.json:

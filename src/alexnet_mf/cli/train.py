@@ -23,14 +23,13 @@ from alexnet_mf.cli.arguments import (
 from alexnet_mf.cli.flags import add_schema, resume_command
 from alexnet_mf.conversion import CANONICAL, FORMATS
 from alexnet_mf.errors import AlexnetMfError
-from alexnet_mf.instruments.records import plain
+from alexnet_mf.instruments.records import json_schema, plain
 from alexnet_mf.instruments.units import duration
 from alexnet_mf.models import LoadedModel
-from alexnet_mf.training import record
 from alexnet_mf.training.display import TrainingDisplay
 from alexnet_mf.training.loop import Progress
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES
-from alexnet_mf.training.record import Session
+from alexnet_mf.training.record import RunRecord, Session
 from alexnet_mf.training.run import CHECKPOINT_MINUTES, TrainedRun, Training
 from alexnet_mf.weights import parameters
 
@@ -76,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tensorboard", action="store_true", help="write TensorBoard events too, into the run folder")
     add("--save-weights", type=Path, metavar="FILE", help="write the trained weights as canonical safetensors")
     add_json(parser)
-    add_schema(parser, record.json_schema, "run.json")
+    add_schema(parser, lambda: json_schema(RunRecord), "run.json")
     add("--quiet", action="store_true", help="the two closing lines only")
 
 
@@ -176,7 +175,7 @@ class Display(TrainingDisplay):
             return
         super().begin(training)
         if training.start:
-            self.line(f"resuming after step {training.start.position.number}, from {training.folder.last_checkpoint}")
+            self.line(f"resuming after step {training.steps_taken}, from {training.folder.last_checkpoint}")
         elif self._options.recipe is None and training.recipe.name == QUICK.name:
             self.line("on a CPU, so the recipe is quick (the chapter's own, made for a GPU: --recipe book)")
             self._images = BOOK.epochs * len(training.data.train)

@@ -11,7 +11,7 @@ import datetime
 import importlib
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,12 @@ def how_to_resume(folder: Path) -> str:
     return f"`alexnet_mf.resume({str(folder)!r})`"
 
 
+def _close(file: files.GrowingFile | Events) -> None:
+    """Close a file. Its lines are on the disk, or an error has reported their loss."""
+    with suppress(OSError):
+        file.close()
+
+
 class RunFolder:
     """A run folder that belongs to this process until `close`."""
 
@@ -119,10 +125,12 @@ class RunFolder:
         """The checkpoint to resume from."""
         self.notices: list[str] = []
         """Lines that the user should see."""
-        self._lock: FolderLock | None = folder_lock
+        self._closing = ExitStack()
+        self._closing.callback(folder_lock.release)
         self._made: list[Path] = []
         """Folders that `create` made, the outermost first."""
         self.is_new = False
+        self._has_damaged_record = False
         self._log: files.GrowingFile | None = None
         self._good: list[Path] = []
         """Checkpoints. The last is known to be whole; those before it may go once there are others after it."""
@@ -150,7 +158,7 @@ class RunFolder:
         with folder._closed_on_error():
             folder.write_record("running")
             with folder._writing(metrics.NAME):
-                folder._log = files.GrowingFile(path / metrics.NAME)
+                folder._open_log(files.GrowingFile(path / metrics.NAME))
         return folder
 
     @classmethod
@@ -177,6 +185,7 @@ class RunFolder:
                     raise RunError(f"{fault}, and there is no checkpoint; start a new training") from fault
                 folder.record = RunRecord(**fields(folder.checkpoint.run, Run))
                 folder.notices.append(f"{fault}; rewritten from the checkpoint")
+                folder._has_damaged_record = True
             if latest:
                 latest[1].check_belongs(latest[0], folder.record)
         return folder
@@ -208,14 +217,17 @@ class RunFolder:
             for place in (self.path, self.path / CHECKPOINTS):
                 place.mkdir(exist_ok=True)
                 files.remove_partial(place)
-            if not record.is_good(self.path):
+            if self._has_damaged_record:
                 files.put_aside(self.path / RECORD)
         self._put_aside_checkpoints()
         with self._writing(metrics.NAME):
-            self._log, notices = (
-                metrics.reopen(self.path, *self.checkpoint.metrics, self.checkpoint.snapshot.position.epochs)
-                if self.checkpoint else (files.GrowingFile(self.path / metrics.NAME), []))
-            self.notices += notices
+            if self.checkpoint:
+                log, notices = metrics.reopen(self.path, *self.checkpoint.metrics,
+                                              self.checkpoint.snapshot.position.epochs)
+                self.notices += notices
+            else:
+                log = files.GrowingFile(self.path / metrics.NAME)
+            self._open_log(log)
         if snapshot:
             with self._writing(WEIGHTS):
                 self.notices += self._weights.repair(snapshot)
@@ -251,6 +263,7 @@ class RunFolder:
         tensorboard.check_installed()
         with self._writing(tensorboard.FOLDER):
             self._events = Events(self.path, step)
+        self._closing.callback(_close, self._events)
 
     def progress(self, now: Progress) -> None:
         """Add a reading.
@@ -352,19 +365,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Release the folder to other processes."""
-        try:
-            if self._events is not None:
-                with suppress(OSError):
-                    self._events.close()
-                self._events = None
-            if self._log is not None:
-                with suppress(OSError):  # its lines are on the disk, or an error has reported their loss
-                    self._log.close()
-                self._log = None
-        finally:
-            if self._lock is not None:
-                self._lock.release()
-                self._lock = None
+        self._closing.close()
 
     @property
     def last_checkpoint(self) -> Path | None:
@@ -384,6 +385,10 @@ class RunFolder:
     @cached_property
     def _weights(self) -> WeightFiles:
         return WeightFiles(self.path, self.record)
+
+    def _open_log(self, log: files.GrowingFile) -> None:
+        self._log = log
+        self._closing.callback(_close, log)
 
     def _put_aside_checkpoints(self) -> None:
         """Rename damaged checkpoints, until there is another that is as late."""

@@ -107,11 +107,6 @@ class RunRecord(Run, kw_only=True):
         return [self, *self.resumed]
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of run.json."""
-    return records.json_schema(RunRecord)
-
-
 def fields(record: Struct, of: type[Struct]) -> dict[str, Any]:
     """Return the fields of a record that belong to one of its base types."""
     return {name: getattr(record, name) for name in of.__struct_fields__}
@@ -144,15 +139,6 @@ def read(folder: Path) -> RunRecord:
         return records.parse(values, RunRecord)
     except ValueError as error:
         raise RunError(f"{path}: is damaged: {error}") from error
-
-
-def is_good(folder: Path) -> bool:
-    """Return True if `read` can read it."""
-    try:
-        read(folder)
-    except RunError:
-        return False
-    return True
 
 
 def write(folder: Path, record: RunRecord) -> None:

@@ -17,7 +17,7 @@ import alexnet_mf
 from alexnet_mf import backends, conversion, models, spec
 from alexnet_mf.backends.contract import Model
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
-from alexnet_mf.checks import check_integer, check_number, check_path
+from alexnet_mf.checks import check_integer, check_number, check_path, check_type
 from alexnet_mf.conversion import Which
 from alexnet_mf.data import Dataset, DatasetName
 from alexnet_mf.data import load as load_dataset
@@ -178,12 +178,12 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
         AlexnetMfError: if something cannot be done as asked; names the remedy. No run folder is left if no step was
             taken.
     """
-    watcher = _check_options(data_dir, execution, checkpoint_minutes, tensorboard, progress)
+    watcher = _check_options(data_dir, checkpoint_minutes, tensorboard, progress)
     seed = check_integer("seed", seed, least=0)
     if weights is not None and not isinstance(weights, (str, Path)):
         raise AlexnetMfError("`weights` must be a file or a run folder, so that run.json can name it; write arrays "
                              "to a file first, with `parameters.save`")
-    name = backend or backends.default()
+    name = backends.default() if backend is None else check_type("backend", backend, str)
     network, values = models.find_weights(net, weights, seed=seed)
     if dropout is not None:
         network = _with_dropout(network, dropout)
@@ -198,7 +198,7 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
 
     recipe_on("cpu")  # check the values before anything slow
     check_new(run_folder())
-    loaded = models.load(name, network, values, device, execution or AS_IT_COMES)
+    loaded = models.load(name, network, values, device, execution)
     images = load_images(data, data_dir, watcher.quiet)
     if backend is None:
         models.default_backend()  # its notice, now that every argument has been checked
@@ -228,7 +228,7 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
         RunError: if there is nothing to resume from, another process has the run, the images have changed, or an
             argument contradicts the run.
     """
-    watcher = _check_options(data_dir, execution, checkpoint_minutes, tensorboard, progress)
+    watcher = _check_options(data_dir, checkpoint_minutes, tensorboard, progress)
     if epochs is not None:
         check_integer("epochs", epochs)
     folder = RunFolder.open(check_path("run", run))
@@ -360,7 +360,7 @@ def load_images(name: DatasetName, folder: Path | str | None, quiet: bool = Fals
     return images
 
 
-def _check_options(data_dir: Path | str | None, execution: Execution | None, minutes: float, wants_events: bool,
+def _check_options(data_dir: Path | str | None, minutes: float, wants_events: bool,
                    progress: Watcher | bool) -> Watcher:
     """Check the options that `train` and `resume` share, and return the watcher.
 
@@ -370,17 +370,11 @@ def _check_options(data_dir: Path | str | None, execution: Execution | None, min
     if data_dir is not None:
         check_path("data_dir", data_dir)
     check_number("checkpoint_minutes", minutes, above=True)
-    if not isinstance(execution, (Execution, type(None))):
-        raise AlexnetMfError(f"`execution` must be an `Execution`, not {execution!r}")
-    if not isinstance(progress, (Watcher, bool)):
-        raise AlexnetMfError(f"`progress` must be True, False or a `Watcher`, not {progress!r}")
-    if not isinstance(wants_events, bool):
-        raise AlexnetMfError(f"`tensorboard` must be True or False, not {wants_events!r}")
-    if wants_events:
+    if check_type("tensorboard", wants_events, bool):
         tensorboard.check_installed()
     if isinstance(progress, Watcher):
         return progress
-    return TrainingDisplay() if progress else Watcher()
+    return TrainingDisplay() if check_type("progress", progress, bool) else Watcher()
 
 
 def _with_dropout(network: Network, rate: float) -> Network:
