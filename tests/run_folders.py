@@ -11,14 +11,27 @@ import pytest
 from console import Outcome
 from safetensors.numpy import load_file
 
+from alexnet_mf import spec
 from alexnet_mf.cli import train
+from alexnet_mf.instruments.machine import conditions
 from alexnet_mf.training import checkpoint
+from alexnet_mf.training.recipe import QUICK
+from alexnet_mf.training.record import Run
 from alexnet_mf.training.weight_files import BEST, WEIGHTS
 from alexnet_mf.weights import parameters
 
 # 3 epochs of 4 steps with momentum, a checkpoint after each step; annealed from step 9 on.
 SHORT = ["--data", "synthetic", "--limit-train", "30", "--limit-test", "16", "--batch-size", "8", "--epochs", "3",
          "--checkpoint-minutes", "1e-9", "--lr", "0.03"]
+
+
+def make_run(network: spec.Network, **changes: Any) -> Run:
+    """A run of this network in torch, as far as its record goes."""
+    session = {**conditions(["alexnet-mf"]), "backend": "torch", "versions": {"torch": "2.15.0"},
+               "settings": {"threads": 2}, "device": "cpu", "precision": "float32", "speed": {"layout": True}}
+    fields = {**session, "network": spec.as_dict(network), "spec_sha256": "1", "seed": 5, "recipe": QUICK,
+              "data": "drawn", "data_name": "synthetic", "data_sha256": "2", "weights": None}
+    return Run(**{**fields, **changes})
 
 
 def start(command: Any, folder: Path | str, *more: str, backend: str = "numpy") -> Outcome:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-
 import numpy as np
 import pytest
 import safetensors.numpy
+from run_folders import make_run
 
 from alexnet_mf import spec
 from alexnet_mf.conversion import read
@@ -101,14 +99,10 @@ def test_of_many_surplus_tensors_some_are_named(small, tmp_path):
     assert len(str(caught.value)) < 5000 and "\n" not in str(caught.value)
 
 
-def test_the_backend_of_a_run_is_the_one_that_had_it_last(folder):
+def test_the_backend_of_a_run_is_the_one_that_had_it_last(small, folder):
     with pytest.raises(RunError):
         record.read(folder)
-    session = {"backend": "torch", "versions": {}, "settings": {}, "device": "cpu", "precision": "float32",
-               "speed": {}}
-    run = {**session, "format": 1, "network": {"name": "small"}, "spec_sha256": "1", "seed": 5, "data": "drawn",
-              "recipe": {"epochs": 3, "sgd": {}}, "data_name": "synthetic", "data_sha256": "2", "weights": None,
-              "state": "finished", "reason": None, "closing": None, "resumed": [session | {"backend": "mxnet"}]}
-    checksum = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
-    (folder / "run.json").write_text(json.dumps(run | {"sha256": checksum}))
-    assert record.last_session(record.read(folder))["backend"] == "mxnet"
+    run = make_run(small)
+    again = record.ResumedSession(**record.fields(run, record.Session) | {"backend": "mxnet"}, step=7)
+    record.write(folder, record.RunRecord(**record.fields(run, record.Run), resumed=[again]))
+    assert record.read(folder).sessions[-1].backend == "mxnet"

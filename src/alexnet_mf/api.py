@@ -283,7 +283,7 @@ def list_runs(folder: Path | str = RUNS) -> list[dict[str, Any]]:
 def _backend_of(source: Path) -> str | None:
     """Return the backend that a run was trained in last, if it is installed; a notice says so if it is not."""
     try:
-        name = record.last_session(record.read(source))["backend"]
+        name = record.read(source).sessions[-1].backend
     except RunError:  # a weights file, or a run whose record is damaged
         return None
     if name not in backends.BACKENDS or backends.is_installed(name):
@@ -298,9 +298,9 @@ def _images_of(source: Path, data: DatasetName | None, data_dir: Path | str | No
     try:
         run = record.read(source)
     except RunError:  # a weights file, or a run whose record is damaged
-        run = {}
-    images = load_images(data or run.get("data_name") or "auto", data_dir, quiet=not progress)
-    if run and images.digest() != run["data_sha256"]:
-        warnings.warn(f"{source}: was trained on {run['data']}, and these images are {images.origin}", Notice,
+        run = None
+    images = load_images(data or (run.data_name if run else "auto"), data_dir, quiet=not progress)
+    if run and images.digest() != run.data_sha256:
+        warnings.warn(f"{source}: was trained on {run.data}, and these images are {images.origin}", Notice,
                       stacklevel=3)
     return images

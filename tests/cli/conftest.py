@@ -14,9 +14,13 @@ from console import Outcome, call
 from run_folders import figures, start, stop_after
 
 from alexnet_mf import data, spec
+from alexnet_mf.instruments.machine import conditions
 from alexnet_mf.plots import curves
 from alexnet_mf.spec import zoo
 from alexnet_mf.training import run
+
+CONDITIONS = conditions([])
+"""Of this process: reading them takes time."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +51,7 @@ def small_alexnet(small, monkeypatch):
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, small_alexnet: spec.Network) -> None:
     """Without what takes time and is tested elsewhere."""
-    monkeypatch.setattr(run, "conditions", lambda command: {"command": command, "git_revision": None})
+    monkeypatch.setattr(run, "conditions", lambda command: {**CONDITIONS, "command": command})
     monkeypatch.setattr(curves, "png", lambda runs: b"\x89PNG of " + json.dumps(runs).encode())
 
 

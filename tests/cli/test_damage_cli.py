@@ -105,7 +105,7 @@ def assert_nothing_good_is_lost(folder: Path, outcome: Outcome) -> None:
     assert good is None or good[2] == {}
     assert (checkpoint.step_of(good[0]) if good else 0) - (checkpoint.step_of(Path(named[1])) if named else 0) in (0, 1)
     if (folder / "run.json").exists():
-        assert read_record(folder)["state"] in ("running", "failed")
+        assert read_record(folder).state in ("running", "failed")
     for which, file in RUN_WEIGHTS.items():
         if (folder / file).exists():
             read_weights(folder, which=which)
@@ -242,8 +242,8 @@ def test_another_versions_checkpoint_is_no_damage(stopped, command):
         patch.setattr(checkpoint, "FORMAT", 2)
         newer = checkpoint.save(stopped / "checkpoint", found)
     before = content(stopped)
-    assert_refused(resume(command, stopped), f"{newer.name} is in format 2, and this version reads 1: go on with the "
-                   "version that wrote it")
+    assert_refused(resume(command, stopped), f"{newer.name} is in format 2, and this version reads 1: resume with "
+                   "the version that wrote it")
     assert content(stopped) == before
 
 

@@ -58,7 +58,7 @@ def test_a_run_folder(command, small_alexnet, tmp_path):
     assert told["state"] == "finished"
     epochs = [line for line in lines(folder) if line["kind"] == "epoch"]
     assert [line["epoch"] for line in epochs] == [1, 2, 3]
-    assert told["closing"]["test_accuracy"] == epochs[-1]["test_accuracy"]
+    assert told["closing"]["last_epoch"]["test_accuracy"] == epochs[-1]["test_accuracy"]
     assert [line["step"] for line in lines(folder) if line["kind"] == "step"] == list(range(1, 13))
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     best = max(epochs, key=lambda line: line["test_accuracy"])
@@ -261,7 +261,9 @@ def before_first_checkpoint(folder: Path) -> None:
     """Make a run what it was before its first checkpoint."""
     shutil.rmtree(folder / "checkpoint")
     (folder / "metrics.jsonl").write_bytes(b"")
-    records.write(folder, records.read(folder) | {"state": "running", "closing": None})
+    run_record = records.read(folder)
+    run_record.state, run_record.closing = "running", None
+    records.write(folder, run_record)
 
 
 def test_a_run_that_began_with_weights_begins_with_them_again(quick, command, small_alexnet, monkeypatch, tmp_path):
@@ -397,7 +399,7 @@ def test_another_backend_goes_on_from_the_weights(backend_name, quick, command, 
     assert [line["step"] for line in lines(folder) if line["kind"] == "step"] == list(range(1, 13))
     assert [line["epoch"] for line in lines(folder) if line["kind"] == "epoch"] == [1, 2, 3]
     assert (record(folder)["backend"], record(folder)["resumed"][0]["backend"]) == ("numpy", backend_name)
-    assert checkpoint.latest(folder / "checkpoint")[1].session["backend"] == backend_name
+    assert checkpoint.latest(folder / "checkpoint")[1].session.backend == backend_name
 
 
 # TensorBoard

@@ -15,15 +15,12 @@ from PIL import Image
 
 from alexnet_mf import backends, data, spec
 from alexnet_mf.spec import layers, zoo
-from alexnet_mf.training import folder, run
 from alexnet_mf.weights import parameters
 
 
 @pytest.fixture
-def trained(command, small_alexnet, monkeypatch):
+def trained(quick, command):
     """A run of two epochs in `first`, and what was left in its metrics."""
-    monkeypatch.setattr(run, "conditions", lambda command: {"command": command, "git_revision": None})
-    monkeypatch.setattr(folder.RunFolder, "_draw", lambda self: None)
     done = command("train", "--backend", "numpy", "--data", "synthetic", "--batch-size", "8", "--epochs", "2", "--lr",
                    "0.05", "--out", "first", "--quiet")
     assert done.code == 0, done.err

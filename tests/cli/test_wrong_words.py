@@ -72,15 +72,15 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("train", "--backend jax", "jax; torch; tensorflow; mxnet; numpy"),
     ("train", "--data mnist", "mnist; fashion-mnist; synthetic"),
     ("train", "--epochs two", "--epochs; two"),
-    ("train", "--epochs 1.5", "--epochs; 1.5"),
+    ("train", "--epochs 1.5", "--epochs; a whole number; '1.5'"),
     ("train", "--epochs", "--epochs"),
     ("train", "--lr fast", "--lr; fast"),
     ("train", "--seed x", "--seed; 'x'"),
     ("train", "--epochs 0", "epochs; at least 1; 0"),
     ("train", "--epochs -3", "epochs; -3"),
-    ("train", "--batch-size 0", "--batch-size must be at least 1, not 0"),
-    ("train", "--limit-train 0", "--limit-train must be at least 1, not 0"),
-    ("train", "--limit-test -1", "--limit-test must be at least 1, not -1"),
+    ("train", "--batch-size 0", "--batch-size; at least 1, not '0'"),
+    ("train", "--limit-train 0", "--limit-train; at least 1, not '0'"),
+    ("train", "--limit-test -1", "--limit-test; at least 1, not '-1'"),
     ("train", "--lr nan", "--lr must be; nan"),
     ("train", "--lr inf", "--lr must be; inf"),
     ("train", "--lr -0.1", "--lr must be; -0.1"),
@@ -92,6 +92,10 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("train", "--save-weights /nowhere/w.safetensors", "/nowhere/w.safetensors; cannot be written"),
     ("train", "--json /nowhere/r.json", "/nowhere/r.json; cannot be written"),
     ("train", "--json /", "/; cannot be written"),
+    ("train", "--save-weights w.pt", "writes safetensors; w.pt has the ending of torch; alexnet-mf convert RUN w.pt"),
+    ("train", "--save-weights w.onnx", "w.onnx has the ending of onnx"),
+    ("train", "--out /proc/run", "/proc/run: cannot be made; --out"),
+    ("train", "--resume nowhere", "nowhere: there is no run here; `list runs`"),
     ("train", "--data-dir /nowhere", "/nowhere; --data"),
     ("train", "--precision float8", "float8; bfloat16"),
     ("train", "--precision bfloat16", "no precision bfloat16 on cpu; float64"),
@@ -104,6 +108,8 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("list", "networks lenet5 --toml --json -", "--toml; --json"),
     ("list", "networks gone.toml", "gone.toml; cannot be read; `list networks NAME --toml`"),
     ("list", "backends torch", "list backends takes no name"),
+    ("list", "backends --runs runs", "list backends takes no --runs"),
+    ("list", "networks --runs runs", "list networks takes no --runs"),
     ("list", "backends --toml", "list backends takes no name and no --toml"),
     ("predict", "--top 0", "--top; at least 1"),
     ("predict", "--top x", "--top; 'x'"),
@@ -124,5 +130,5 @@ def test_wrong_words_are_one_line_with_the_remedy(command: Callable[..., Outcome
                                                   monkeypatch: pytest.MonkeyPatch, line: str, fragments: str) -> None:
     monkeypatch.setattr(bench, "Bench", must_not_start)
     monkeypatch.setattr(parity, "trace_in_process", must_not_start)
-    prints_first = line.startswith("analyze --backend") or "--data-dir" in line  # predictions, the run's conditions
+    prints_first = line.startswith("analyze --backend")  # the predictions
     assert_one_line(command(*line.split()), *fragments.split("; "), out=None if prints_first else "")

@@ -56,7 +56,7 @@ def read_checkpoint(folder: Path) -> None:
 
 def read_run(folder: Path) -> None:
     record.summary(folder)
-    record.last_session(record.read(folder))
+    assert record.read(folder).sessions
 
 
 def command(*words: str, codes: tuple[int, ...] = (0, 2)) -> None:

@@ -10,24 +10,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from run_folders import make_run
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
 
 from alexnet_mf import files
 from alexnet_mf.backends.contract import RATE_INSIDE, TrainerState
 from alexnet_mf.errors import RunError
+from alexnet_mf.instruments.records import plain
+from alexnet_mf.spec import zoo
 from alexnet_mf.training import checkpoint
 from alexnet_mf.training.checkpoint import Checkpoint
 from alexnet_mf.training.loop import Epoch, Position, Snapshot
+from alexnet_mf.training.recipe import QUICK
+from alexnet_mf.training.record import Session, fields
 from alexnet_mf.weights import parameters
 
 EPOCH = Epoch(1, 1 / 3, 0.1, 2 / 3, 1e-300)
 POSITION = Position(7, [EPOCH], [1 / 3, 0.1, 5e-324], 2 / 7, 3, 24, 16, 0.1)
 
-SESSION = {"backend": "torch", "versions": {"torch": "2.15.0"}, "settings": {"threads": 2}, "device": "cpu",
-           "precision": "float32", "speed": {"layout": True}}
-RUN = {**SESSION, "network": {"name": "small"}, "spec_sha256": "1", "seed": 5, "recipe": {"epochs": 3, "sgd": {}},
-       "data": "drawn", "data_name": "synthetic", "data_sha256": "2", "weights": None}
+RUN = make_run(zoo.LENET5)
+SESSION = Session(**fields(RUN, Session))
 
 
 def make(number: int = 7, dtype: type = np.float32, velocity: bool = True) -> Checkpoint:
@@ -64,9 +67,13 @@ def saved_with(tmp_path, **changes) -> Path:
 
 
 @pytest.mark.parametrize("run, told", [
-    (RUN | {"seed": "5"}, "run.seed: Expected `int`, got `str`"), (RUN | {"seed": 5.0}, "run.seed: Expected `int`"),
-    (RUN | {"data_name": "mnist"}, "run.data_name: Invalid enum value 'mnist'"), ({}, "missing required field"),
-    (RUN | {"recipe": []}, "run.recipe: Expected `object`, got `array`"), (RUN | {"weights": {}}, "run.weights: ")])
+    (make_run(zoo.LENET5, seed="5"), "run.seed: Expected `int`, got `str`"),
+    (make_run(zoo.LENET5, seed=5.0), "run.seed: Expected `int`"),
+    (make_run(zoo.LENET5, data_name="mnist"), "run.data_name: Invalid enum value 'mnist'"),
+    (make_run(zoo.LENET5, recipe=[]), "run.recipe: Expected `object`, got `array`"),
+    (make_run(zoo.LENET5, recipe={**plain(QUICK), "epochs": 0}), "`epochs` must be at least 1, not 0"),
+    (make_run(zoo.LENET5, weights={}), "run.weights: Object missing required field"),
+    ({}, "missing required field")])
 def test_what_makes_no_sense_is_told_by_place(tmp_path, run, told):
     path = saved_with(tmp_path, run=run)
     with pytest.raises(RunError) as caught:

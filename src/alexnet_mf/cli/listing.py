@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="one network only, by name or from a file (default: all)")
     parser.add_argument("--toml", action="store_true",
                         help="write that network out as TOML, to start a file of your own from: --net FILE.toml")
-    parser.add_argument("--runs", type=Path, default=RUNS, metavar="FOLDER",
+    parser.add_argument("--runs", type=Path, metavar="FOLDER",
                         help="folder of the run folders (default: runs)")
     add_json(parser)
 
@@ -30,6 +30,9 @@ def run(options: argparse.Namespace) -> int:
     """List, and return the exit code."""
     if options.what != "networks" and (options.name or options.toml):
         raise AlexnetMfError(f"list {options.what} takes no name and no --toml")
+    if options.what != "runs" and options.runs:
+        raise AlexnetMfError(f"list {options.what} takes no --runs")
+    options.runs = options.runs or RUNS
     if options.toml:
         if not options.name or options.json:
             raise AlexnetMfError(f"--toml takes the name of one network ({', '.join(zoo.NETWORKS)}), and no --json")

@@ -15,17 +15,21 @@ from alexnet_mf.cli.arguments import (
     add_json,
     add_network,
     add_source,
+    at_least_one,
     execution,
     given_flags,
     minutes,
 )
 from alexnet_mf.cli.flags import add_schema, resume_command
+from alexnet_mf.conversion import CANONICAL, FORMATS
+from alexnet_mf.errors import AlexnetMfError
+from alexnet_mf.instruments.records import json_schema, plain
 from alexnet_mf.instruments.units import duration
 from alexnet_mf.models import LoadedModel
-from alexnet_mf.training import record
 from alexnet_mf.training.display import TrainingDisplay
 from alexnet_mf.training.loop import Progress
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES
+from alexnet_mf.training.record import RunRecord, Session
 from alexnet_mf.training.run import CHECKPOINT_MINUTES, TrainedRun, Training
 from alexnet_mf.weights import parameters
 
@@ -45,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recipes = (f"book: {BOOK.describe()}; quick: {QUICK.describe()}, or as many epochs of book as cost no more; some "
                f"networks have a learning rate of their own").replace("%", "%%")
     add("--recipe", choices=list(RECIPES), help=f"{recipes} (default: book on a GPU, quick on a CPU)")
-    add("--epochs", type=int, help="passes over the training images (default: the recipe's)")
-    add("--batch-size", type=int, help="images per step (default: the recipe's)")
+    add("--epochs", type=at_least_one, help="passes over the training images (default: the recipe's)")
+    add("--batch-size", type=at_least_one, help="images per step (default: the recipe's)")
     add("--lr", type=float, dest="learning_rate", help="learning rate of SGD (default: the recipe's)")
     add("--momentum", type=float, help="momentum of SGD, 0 up to but not including 1 (default: the recipe's)")
     add("--weight-decay", type=float, help="L2 penalty, added to the gradient (default: the recipe's, 0)")
@@ -54,9 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rate of every dropout layer, 0 up to but not including 1 (default: the network's)")
     add_augment(parser)
     add_source(parser)
-    add("--limit-train", type=int, dest="train_images", metavar="N",
+    add("--limit-train", type=at_least_one, dest="train_images", metavar="N",
         help="the first N training images only (default: the recipe's)")
-    add("--limit-test", type=int, dest="test_images", metavar="N",
+    add("--limit-test", type=at_least_one, dest="test_images", metavar="N",
         help="the first N test images only (default: the recipe's)")
     add("--weights", type=Path, metavar="RUN|WEIGHTS",
         help="start from the last weights of this run folder, or from a file of any format that `convert` reads "
@@ -71,12 +75,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tensorboard", action="store_true", help="write TensorBoard events too, into the run folder")
     add("--save-weights", type=Path, metavar="FILE", help="write the trained weights as canonical safetensors")
     add_json(parser)
-    add_schema(parser, record.json_schema, "run.json")
+    add_schema(parser, lambda: json_schema(RunRecord), "run.json")
     add("--quiet", action="store_true", help="the two closing lines only")
 
 
 def run(options: argparse.Namespace) -> int:
     """Train or resume, and return the exit code."""
+    if options.save_weights:
+        check_canonical(options.save_weights)
     display = Display(options)
     common: dict[str, Any] = {
         "data_dir": options.data_dir, "checkpoint_minutes": options.checkpoint_minutes,
@@ -111,6 +117,18 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def check_canonical(path: Path) -> None:
+    """Check that a file's name has no ending of another format than canonical safetensors.
+
+    Raises:
+        AlexnetMfError: names the command that writes the other format.
+    """
+    for name, other in FORMATS.items():
+        if name != CANONICAL and path.name.endswith(other.suffixes):
+            raise AlexnetMfError(f"--save-weights writes {CANONICAL}, and {path} has the ending of {name}; write it "
+                                 f"after the training: alexnet-mf convert RUN {path}")
+
+
 class Display(TrainingDisplay):
     """The training on the terminal: the layer table, what will be done, the progress. Signals stop it."""
 
@@ -118,7 +136,6 @@ class Display(TrainingDisplay):
         super().__init__(options.quiet or options.json == "-")
         self.stop = signals.Stop(
             lambda name: self.warn(f"{name}: ending this step and saving; once more leaves at once"))
-        self.session: dict[str, Any] = {}
         self._options = options
         self._images = 0
         """Images that the book's recipe takes, until the display has said how long that would last."""
@@ -158,7 +175,7 @@ class Display(TrainingDisplay):
             return
         super().begin(training)
         if training.start:
-            self.line(f"resuming after step {training.start.position.number}, from {training.folder.last_checkpoint}")
+            self.line(f"resuming after step {training.steps_taken}, from {training.folder.last_checkpoint}")
         elif self._options.recipe is None and training.recipe.name == QUICK.name:
             self.line("on a CPU, so the recipe is quick (the chapter's own, made for a GPU: --recipe book)")
             self._images = BOOK.epochs * len(training.data.train)
@@ -172,10 +189,9 @@ class Display(TrainingDisplay):
         super().progress(now)
 
 
-def as_json(done: TrainedRun, session: dict[str, Any]) -> dict[str, Any]:
+def as_json(done: TrainedRun, session: Session) -> dict[str, Any]:
     """Return the training as JSON values, with the conditions of the session that ended it."""
     assert done.result is not None
     run = done.record
-    return {**session, "network": run["network"], "spec_sha256": run["spec_sha256"],
-            "data": run["data"], "seed": done.seed, "recipe": run["recipe"], "run": str(done.folder),
-            **done.result.as_dict()}
+    return {**plain(session), "network": run.network, "spec_sha256": run.spec_sha256, "data": run.data,
+            "seed": run.seed, "recipe": plain(run.recipe), "run": str(done.folder), **done.result.as_dict()}

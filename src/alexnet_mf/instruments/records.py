@@ -16,6 +16,10 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
 """Seconds, bytes, FLOP, images."""
+Whole = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""A count. JSON's readers in other languages know no larger whole numbers."""
+Number = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
+"""Any number that can be drawn."""
 MOST_LETTERS = 80
 """Length of a quotation in an error message."""
 

@@ -1,13 +1,12 @@
 """Checkpoints: one safetensors file each, whole or absent, whose name ends in its checksum.
 
 A checkpoint holds the weights under their canonical names, the momentum as `velocity.NAME`, both in canonical layout
-and in the dtype of the computation. Its header holds, as JSON, the position, the run, and the backend that wrote it.
+and in the dtype of the computation. Its header holds, as JSON, the position, the run, and the session that wrote it.
 Seed and position determine the order of the images and the dropout masks. Nothing is pickled.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -25,10 +24,11 @@ from alexnet_mf import files
 from alexnet_mf.backends.contract import TrainerState, UpdateRule
 from alexnet_mf.errors import RunError
 from alexnet_mf.instruments import records
-from alexnet_mf.training.loop import Epoch, Position, Snapshot
-from alexnet_mf.training.record import Number, Run, Session, Whole
+from alexnet_mf.instruments.records import Whole
+from alexnet_mf.training.loop import Position, Snapshot
+from alexnet_mf.training.record import RECORD, Run, Session
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.safetensors")
 ASIDE = re.compile(NAME.pattern + r"\.damaged(-\d+)?")
 """Name of a damaged checkpoint that was put aside."""
@@ -38,42 +38,24 @@ MOST_BYTES = 2**36
 """More than the largest network needs."""
 KEPT = 2
 """Number of checkpoints to keep: if the last is damaged, the one before it serves."""
+VELOCITY = "velocity."
 
-
-class EpochFields(Struct):
-    """The closing figures of an epoch."""
-
-    epoch: Whole
-    loss: Number
-    train_accuracy: Number
-    test_loss: Number
-    test_accuracy: Number
-
-
-class PositionFields(Struct):
-    """Where a training stands, between two steps."""
-
-    number: Whole
-    epochs: list[EpochFields]
-    losses: list[Number]
-    loss_sum: Number
-    correct: Whole
-    images: Whole
-    timed_images: Whole
-    seconds: Number
+SESSION_FIELDS = ("versions", "settings", "device", "precision", "speed")
+"""Fields of a session that the bits of a backend's numbers may depend on."""
+RUN_FIELDS = ("spec_sha256", "seed", "data_sha256")
+"""Fields of a run that no session changes: a checkpoint with another value belongs to another run."""
 
 
 class Header(Struct):
-    """A checkpoint's header. It may hold more than these fields."""
+    """JSON in a checkpoint's header."""
 
     format: Literal[1]
-    position: PositionFields
+    position: Position
     run: Run
     session: Session
     velocity: UpdateRule
     """The update rule that the momentum belongs to."""
     metrics: tuple[Whole, str]
-    """Bytes of metrics.jsonl, and their SHA-256."""
 
 
 class OtherVersion(RunError):
@@ -85,12 +67,44 @@ class Checkpoint:
     """A snapshot, and the run and session that it belongs to."""
 
     snapshot: Snapshot
-    run: dict[str, Any]
-    """The run: network, recipe, seed, data. JSON values."""
-    session: dict[str, Any]
-    """The session that computed it: backend, versions, device. JSON values."""
+    run: Run
+    session: Session
+    """The session that computed it."""
     metrics: tuple[int, str]
     """Bytes of metrics.jsonl at that moment, and their SHA-256."""
+
+    def resumed_in(self, session: Session) -> tuple[Snapshot, list[str]]:
+        """Return the snapshot that a session starts from, and lines that name what differs and what is lost."""
+        before, state = self.session, self.snapshot.state
+        if before.backend == session.backend:
+            return self.snapshot, [
+                f"{field} differ from the checkpoint's ({_difference(before, session, field)}): the numbers may differ "
+                "from those of an uninterrupted run" for field in SESSION_FIELDS
+                if getattr(before, field) != getattr(session, field)]
+        lost = [f"the dropout masks are {session.backend}'s own"]
+        if state.velocity:
+            lost.insert(0, f"the momentum starts from zero (in {before.backend} it is {state.rule})")
+        if any(value.dtype != np.float32 for value in state.parameters.values()):
+            lost.append("the weights are rounded to float32")
+        rounded = TrainerState(self.snapshot.weights(), {}, state.rule)
+        return Snapshot(self.snapshot.position, rounded), [
+            f"begun in {before.backend}, resumed in {session.backend}: weights, position and order of the images are "
+            f"carried over; not carried over: {'; '.join(lost)}"]
+
+    def check_belongs(self, path: Path, run: Run) -> None:
+        """Check that the checkpoint belongs to the run that run.json describes.
+
+        Args:
+            path: file of the checkpoint.
+
+        Raises:
+            RunError: if it is another run's; names both files, and what differs.
+        """
+        differences = [f"{field} is {getattr(self.run, field)} in the one, {getattr(run, field)} in the other"
+                       for field in RUN_FIELDS if getattr(self.run, field) != getattr(run, field)]
+        if differences:
+            raise RunError(f"{path}: is a checkpoint of another run than {path.parents[1] / RECORD} describes "
+                           f"({'; '.join(differences)}); move away the one that does not belong there")
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -100,11 +114,10 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         OSError: if it cannot be written.
     """
     state, position = checkpoint.snapshot.state, checkpoint.snapshot.position
-    tensors = dict(state.parameters) | {f"velocity.{name}": value for name, value in state.velocity.items()}
-    header = {"format": FORMAT, "position": dataclasses.asdict(position), "run": checkpoint.run,
-              "session": checkpoint.session, "velocity": state.rule, "metrics": list(checkpoint.metrics)}
+    tensors = dict(state.parameters) | {f"{VELOCITY}{name}": value for name, value in state.velocity.items()}
+    header = Header(FORMAT, position, checkpoint.run, checkpoint.session, state.rule, checkpoint.metrics)
     content = serialise({name: np.ascontiguousarray(value) for name, value in tensors.items()},
-                        {"alexnet_mf": json.dumps(header)})
+                        {"alexnet_mf": json.dumps(records.plain(header))})
     path = folder / f"step-{position.number:08}-{_checksum(content)}.safetensors"
     files.write(path, content)
     return path
@@ -126,21 +139,20 @@ def load(path: Path) -> Checkpoint:
         raise RunError(f"{path.name} is damaged: its checksum does not fit")
     try:
         with safe_open(path, framework="numpy") as file:
-            header = files.parse_json(file.metadata()["alexnet_mf"], MOST_HEADER_BYTES)
-        if isinstance(header, dict) and header.get("format") != FORMAT:
-            raise OtherVersion(f"{path.name} is in format {header['format']}, and this version reads {FORMAT}")
-        try:
-            records.parse(header, Header)
-        except ValueError as error:
-            raise RunError(f"{path.name} is damaged: {error}") from error
+            fields = files.parse_json(file.metadata()["alexnet_mf"], MOST_HEADER_BYTES)
         tensors = parse(content)
-        velocity = {name.removeprefix("velocity."): tensors.pop(name) for name in list(tensors) if name.count(".") == 2}
-        _check_tensors(path, tensors, velocity)
-        position = header["position"] | {"epochs": [Epoch(**epoch) for epoch in header["position"]["epochs"]]}
-        return Checkpoint(Snapshot(Position(**position), TrainerState(tensors, velocity, header["velocity"])),
-                          header["run"], header["session"], tuple(header["metrics"]))
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path.name} is not a checkpoint of this program ({error})") from error
+    if isinstance(fields, dict) and fields.get("format") != FORMAT:
+        raise OtherVersion(f"{path.name} is in format {fields.get('format')}, and this version reads {FORMAT}")
+    velocity = {name.removeprefix(VELOCITY): tensors.pop(name) for name in list(tensors) if name.startswith(VELOCITY)}
+    _check_tensors(path, tensors, velocity)
+    try:
+        header = records.parse(fields, Header)
+    except ValueError as error:
+        raise RunError(f"{path.name} is damaged: {error}") from error
+    return Checkpoint(Snapshot(header.position, TrainerState(tensors, velocity, header.velocity)), header.run,
+                      header.session, header.metrics)
 
 
 def _check_tensors(path: Path, weights: dict[str, Any], velocity: dict[str, Any]) -> None:
@@ -155,8 +167,8 @@ def _check_tensors(path: Path, weights: dict[str, Any], velocity: dict[str, Any]
 
 def paths(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, the latest first."""
-    found = [path for path in folder.glob("step-*.safetensors") if NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: (step_of(path), path.stat().st_mtime_ns), reverse=True)
+    checkpoints = [path for path in folder.glob("step-*.safetensors") if NAME.fullmatch(path.name)]
+    return sorted(checkpoints, key=lambda path: (step_of(path), path.stat().st_mtime_ns), reverse=True)
 
 
 def step_of(path: Path) -> int:
@@ -177,7 +189,7 @@ def latest(folder: Path) -> tuple[Path, Checkpoint, dict[Path, str]] | None:
         try:
             return path, load(path), faults
         except OtherVersion as fault:
-            raise RunError(f"{folder}: {fault}: go on with the version that wrote it") from fault
+            raise RunError(f"{folder}: {fault}: resume with the version that wrote it") from fault
         except RunError as fault:
             faults[path] = str(fault)
     if faults:
@@ -193,3 +205,12 @@ def superseded(folder: Path, step: int) -> list[Path]:
 def _checksum(content: bytes) -> str:
     """Return 64 bits of SHA-256, against accidents."""
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _difference(before: Session, now: Session, field: str) -> str:
+    """Return `torch 2.14 then, 2.15 now`."""
+    old, new = getattr(before, field), getattr(now, field)
+    if not isinstance(old, dict):
+        return f"{old} then, {new} now"
+    return "; ".join(f"{name} {old.get(name)} then, {new.get(name)} now" for name in {**old, **new}
+                     if old.get(name) != new.get(name))

@@ -29,7 +29,7 @@ class Watcher:
         pass
 
     def built(self, loaded: LoadedModel) -> None:
-        """The model is built; the dataset is not loaded yet."""
+        """All arguments are checked, and the model is built. Not called if nothing is left to train."""
 
     def begin(self, training: Training) -> None:
         """The run folder is ready; the first step comes next."""

@@ -1,4 +1,4 @@
-"""Run folders: what a training leaves behind, and what it needs to resume after an end that nobody planned.
+"""Run folders: the files that a training writes, from which it can be resumed after any end.
 
 `run.json` says what the run is and its state; `metrics.jsonl` grows by a line with each reading and epoch;
 `weights.safetensors` holds the last weights and `weights-best.safetensors` those of the best test accuracy, both
@@ -10,20 +10,30 @@ from __future__ import annotations
 import datetime
 import importlib
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import files, spec
+from alexnet_mf import files
 from alexnet_mf.errors import RunError
 from alexnet_mf.training import checkpoint as checkpoints
-from alexnet_mf.training import metrics, record, resume, tensorboard
+from alexnet_mf.training import metrics, record, tensorboard
 from alexnet_mf.training.checkpoint import Checkpoint
 from alexnet_mf.training.lock import LOCK, FolderLock, lock
 from alexnet_mf.training.loop import Epoch, Progress, Result, Snapshot
-from alexnet_mf.training.record import CHECKPOINTS, RECORD, is_run
+from alexnet_mf.training.record import (
+    CHECKPOINTS,
+    RECORD,
+    ResumedSession,
+    Run,
+    RunRecord,
+    Session,
+    State,
+    fields,
+    is_run,
+)
 from alexnet_mf.training.tensorboard import Events
 from alexnet_mf.training.weight_files import WEIGHTS, WeightFiles
 from alexnet_mf.weights.parameters import Parameters
@@ -37,7 +47,7 @@ def check_new(folder: Path) -> None:
     """Check that a run can begin here.
 
     Raises:
-        RunError: if the folder holds something.
+        RunError: if the folder holds something, or cannot be made.
     """
     try:
         names = _names(folder) if folder.exists() else []
@@ -50,6 +60,32 @@ def check_new(folder: Path) -> None:
                        "`out`")
     if names and names != [CHECKPOINTS]:
         raise RunError(f"{folder}: is not empty; name another folder with `out`")
+    _remove_folders(_make_folders(folder / CHECKPOINTS))
+
+
+def _make_folders(path: Path) -> list[Path]:
+    """Make a folder and those above it, and return the new ones, the outermost first.
+
+    Raises:
+        RunError: if it cannot be made; none is left then.
+    """
+    made = []
+    try:
+        for folder in [*reversed(path.parents), path]:
+            if not folder.exists():
+                folder.mkdir(exist_ok=True)
+                made.append(folder)
+    except OSError as error:
+        _remove_folders(made)
+        raise RunError(f"{path.parent}: cannot be made ({error.strerror}); name another folder with `out`") from error
+    return made
+
+
+def _remove_folders(made: list[Path]) -> None:
+    """Remove the folders that `_make_folders` made, as far as they are empty."""
+    with suppress(OSError):
+        for folder in reversed(made):
+            folder.rmdir()
 
 
 def _names(folder: Path) -> list[str]:
@@ -71,21 +107,30 @@ def how_to_resume(folder: Path) -> str:
     return f"`alexnet_mf.resume({str(folder)!r})`"
 
 
+def _close(file: files.GrowingFile | Events) -> None:
+    """Close a file. Its lines are on the disk, or an error has reported their loss."""
+    with suppress(OSError):
+        file.close()
+
+
 class RunFolder:
     """A run folder that belongs to this process until `close`."""
 
-    def __init__(self, path: Path, run: dict[str, Any], session: dict[str, Any], held: FolderLock | None):
+    def __init__(self, path: Path, folder_lock: FolderLock):
         self.path = path
-        self.record = run
-        self.session = session
+        self.record: RunRecord
+        self.session: Session
+        """The session that computes the run now."""
         self.checkpoint: Checkpoint | None = None
         """The checkpoint to resume from."""
         self.notices: list[str] = []
         """Lines that the user should see."""
-        self._lock = held
+        self._closing = ExitStack()
+        self._closing.callback(folder_lock.release)
         self._made: list[Path] = []
         """Folders that `create` made, the outermost first."""
         self.is_new = False
+        self._has_damaged_record = False
         self._log: files.GrowingFile | None = None
         self._good: list[Path] = []
         """Checkpoints. The last is known to be whole; those before it may go once there are others after it."""
@@ -99,29 +144,21 @@ class RunFolder:
             self.notices.append(f"no {CURVES}: matplotlib cannot be imported ({error}); pip install matplotlib")
 
     @classmethod
-    def create(cls, path: Path, run: Mapping[str, Any], session: dict[str, Any]) -> RunFolder:
+    def create(cls, path: Path, run: Run) -> RunFolder:
         """Begin a run in a new or empty folder.
-
-        Args:
-            run: what it is, as JSON values: at least network, recipe, seed and data.
-            session: what computes it, as JSON values: at least backend, versions, settings and device.
 
         Raises:
             RunError: if the folder cannot be made, or holds something.
         """
         check_new(path)
-        made = [folder for folder in [*reversed((path / CHECKPOINTS).parents), path / CHECKPOINTS]
-                if not folder.exists()]
-        try:
-            (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{path}: cannot be made ({error.strerror}); name another folder with `out`") from error
-        folder = cls(path, {**session, **run, "resumed": []}, session, lock(path))
+        made = _make_folders(path / CHECKPOINTS)
+        folder = cls(path, lock(path))
+        folder.record, folder.session = RunRecord(**fields(run, Run)), Session(**fields(run, Session))
         folder._made, folder.is_new = made, True
         with folder._closed_on_error():
             folder.write_record("running")
             with folder._writing(metrics.NAME):
-                folder._log = files.GrowingFile(path / metrics.NAME)
+                folder._open_log(files.GrowingFile(path / metrics.NAME))
         return folder
 
     @classmethod
@@ -133,7 +170,7 @@ class RunFolder:
         """
         if not is_run(path):
             raise RunError(f"{path}: there is no run here; `alexnet_mf.list_runs()` lists the runs")
-        folder = cls(path, {}, {}, lock(path))
+        folder = cls(path, lock(path))
         with folder._closed_on_error():
             latest = checkpoints.latest(path / CHECKPOINTS)
             if latest:
@@ -146,18 +183,20 @@ class RunFolder:
             except RunError as fault:
                 if folder.checkpoint is None:
                     raise RunError(f"{fault}, and there is no checkpoint; start a new training") from fault
-                folder.record = {**folder.checkpoint.run, "resumed": []}
+                folder.record = RunRecord(**fields(folder.checkpoint.run, Run))
                 folder.notices.append(f"{fault}; rewritten from the checkpoint")
+                folder._has_damaged_record = True
             if latest:
-                resume.check_belongs(latest[1], latest[0], folder.record)
+                latest[1].check_belongs(latest[0], folder.record)
         return folder
 
-    def resume(self, session: dict[str, Any], is_finished: bool = False) -> Snapshot | None:
+    def resume(self, session: Session) -> Snapshot | None:
         """Prepare the folder to be written from the checkpoint on. Damaged files are kept under another name.
 
+        A finished run is repaired, and gets no new session.
+
         Args:
-            session: what computes the run from here on, as for `create`.
-            is_finished: nothing is left to train; repair the folder, and add no session.
+            session: computes the run from here on.
 
         Returns:
             The snapshot to start from, or None to start from the first step.
@@ -166,9 +205,10 @@ class RunFolder:
             RunError: if something cannot be read or written.
         """
         self.session = session
-        snapshot = None
+        snapshot, is_finished = None, False
         if self.checkpoint:
-            snapshot, notices = resume.carry_over(self.checkpoint, session)
+            is_finished = len(self.checkpoint.snapshot.position.epochs) >= self.record.recipe.epochs
+            snapshot, notices = self.checkpoint.resumed_in(session)
             self.notices += [] if is_finished else notices
         else:
             self._check_nothing_is_lost()
@@ -177,12 +217,17 @@ class RunFolder:
             for place in (self.path, self.path / CHECKPOINTS):
                 place.mkdir(exist_ok=True)
                 files.remove_partial(place)
-            if not record.is_good(self.path):
+            if self._has_damaged_record:
                 files.put_aside(self.path / RECORD)
         self._put_aside_checkpoints()
         with self._writing(metrics.NAME):
-            self._log, notices = resume.open_log(self.path, self.checkpoint)
-            self.notices += notices
+            if self.checkpoint:
+                log, notices = metrics.reopen(self.path, *self.checkpoint.metrics,
+                                              self.checkpoint.snapshot.position.epochs)
+                self.notices += notices
+            else:
+                log = files.GrowingFile(self.path / metrics.NAME)
+            self._open_log(log)
         if snapshot:
             with self._writing(WEIGHTS):
                 self.notices += self._weights.repair(snapshot)
@@ -190,7 +235,7 @@ class RunFolder:
             self._draw()
             return snapshot
         step = snapshot.position.number if snapshot else 0
-        self.record["resumed"] = [*self.record.get("resumed", []), {**session, "step": step}]
+        self.record.resumed.append(ResumedSession(**fields(session, Session), step=step))
         self.write_record("running")
         return snapshot
 
@@ -204,7 +249,7 @@ class RunFolder:
             epochs = len(metrics.epochs(metrics.read(self.path)))
         except RunError:
             epochs = 0
-        steps = (self.record.get("closing") or {}).get("steps", 0)
+        steps = self.record.closing.steps if self.record.closing else 0
         if steps or epochs > 1:  # a power cut after the first epoch can come before its checkpoint
             raise RunError(f"{self.path / CHECKPOINTS}: the checkpoints are missing, though the run has trained; start "
                            f"a new run with `weights={str(self.path)!r}`")
@@ -218,6 +263,7 @@ class RunFolder:
         tensorboard.check_installed()
         with self._writing(tensorboard.FOLDER):
             self._events = Events(self.path, step)
+        self._closing.callback(_close, self._events)
 
     def progress(self, now: Progress) -> None:
         """Add a reading.
@@ -259,7 +305,7 @@ class RunFolder:
             log = (self._log.size, self._log.sync())
         with self._writing(CHECKPOINTS):
             path = checkpoints.save(self.path / CHECKPOINTS,
-                                   Checkpoint(snapshot, self.identity, self.session, log))
+                                    Checkpoint(snapshot, Run(**fields(self.record, Run)), self.session, log))
             self._good = [*(old for old in self._good if old != path), path]
             while len(self._good) > checkpoints.KEPT:
                 self._good.pop(0).unlink(missing_ok=True)
@@ -301,10 +347,9 @@ class RunFolder:
             for name in (RECORD, metrics.NAME, LOCK):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / tensorboard.FOLDER, ignore_errors=True)
-            for folder in reversed(self._made):
-                folder.rmdir()
+            _remove_folders(self._made)
 
-    def write_record(self, state: str, result: Result | None = None, reason: str | None = None) -> None:
+    def write_record(self, state: State, result: Result | None = None, reason: str | None = None) -> None:
         """Write run.json.
 
         Raises:
@@ -313,30 +358,14 @@ class RunFolder:
         if self._log is not None and state != "failed":
             with self._writing(metrics.NAME):
                 self._log.sync()
-        self.record |= {"state": state, "reason": reason, "closing": record.closing(result) if result else None}
+        self.record.state, self.record.reason = state, reason
+        self.record.closing = record.closing(result) if result else None
         with self._writing(RECORD):
             record.write(self.path, self.record)
 
     def close(self) -> None:
         """Release the folder to other processes."""
-        try:
-            if self._events is not None:
-                with suppress(OSError):
-                    self._events.close()
-                self._events = None
-            if self._log is not None:
-                with suppress(OSError):  # its lines are on the disk, or an error has reported their loss
-                    self._log.close()
-                self._log = None
-        finally:
-            if self._lock is not None:
-                self._lock.release()
-                self._lock = None
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Return what the run is, and how it began."""
-        return record.identity(self.record)
+        self._closing.close()
 
     @property
     def last_checkpoint(self) -> Path | None:
@@ -349,18 +378,17 @@ class RunFolder:
         return self._log is not None and self._log.size > 0
 
     @property
-    def last_session(self) -> Mapping[str, Any]:
-        """Return what computed the run last."""
+    def last_session(self) -> Session:
+        """Return the session that the run is resumed from."""
         return self.checkpoint.session if self.checkpoint else self.record
-
-    @property
-    def network(self) -> spec.Network:
-        """Return the network of the run."""
-        return spec.from_dict(self.record["network"])
 
     @cached_property
     def _weights(self) -> WeightFiles:
-        return WeightFiles(self.path, self.record["network"], self.record["seed"])
+        return WeightFiles(self.path, self.record)
+
+    def _open_log(self, log: files.GrowingFile) -> None:
+        self._log = log
+        self._closing.callback(_close, log)
 
     def _put_aside_checkpoints(self) -> None:
         """Rename damaged checkpoints, until there is another that is as late."""

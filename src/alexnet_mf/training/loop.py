@@ -14,8 +14,10 @@ from alexnet_mf.backends.contract import Model, TrainerState
 from alexnet_mf.data import LabelledImages, batches, epoch_order
 from alexnet_mf.errors import OutOfMemory, TrainingDiverged
 from alexnet_mf.evaluation import EVALUATION_BATCH, EVALUATION_PART, score
+from alexnet_mf.instruments.records import Number, Whole
 from alexnet_mf.training import memory
 from alexnet_mf.training.recipe import Recipe
+from alexnet_mf.weights.parameters import Parameters
 
 READING_INTERVAL = 1.0
 """Seconds between two readings of the metrics: a reading waits for the device, a step does not."""
@@ -41,11 +43,11 @@ class Progress:
 class Epoch:
     """Closing figures of an epoch; those of the training are means over it, as in the book."""
 
-    epoch: int
-    loss: float
-    train_accuracy: float
-    test_loss: float
-    test_accuracy: float
+    epoch: Whole
+    loss: Number
+    train_accuracy: Number
+    test_loss: Number
+    test_accuracy: Number
 
     def describe(self) -> str:
         """Return the book's closing line."""
@@ -56,18 +58,18 @@ class Epoch:
 class Position:
     """Position of a training, between two steps."""
 
-    number: int = 0
+    number: Whole = 0
     """Steps taken. With the seed it determines the order of the images and the dropout masks to come."""
     epochs: list[Epoch] = field(default_factory=list)
     """Finished epochs, their evaluation included."""
-    losses: list[float] = field(default_factory=list)
+    losses: list[Number] = field(default_factory=list)
     """Mean cross entropy of each step's batch."""
-    loss_sum: float = 0.0
+    loss_sum: Number = 0.0
     """Sum over the images of the current epoch; `correct` and `images` count them."""
-    correct: int = 0
-    images: int = 0
-    timed_images: int = 0
-    seconds: float = 0.0
+    correct: Whole = 0
+    images: Whole = 0
+    timed_images: Whole = 0
+    seconds: Number = 0.0
     """Time of the loop for `timed_images`."""
 
 
@@ -77,6 +79,10 @@ class Snapshot:
 
     position: Position
     state: TrainerState
+
+    def weights(self) -> Parameters:
+        """Return the weights in float32."""
+        return {name: value.astype(np.float32) for name, value in self.state.parameters.items()}
 
 
 @dataclass(frozen=True)
@@ -183,9 +189,10 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
     memory.check_fits(model, batch_size)
     placed = None
     try:
-        placed = model.place(training_set.images, training_set.labels)
-        return _train(model, training_set, placed, test_set, recipe, seed, on_progress, on_epoch, start, save,
-                      save_seconds, stop, on_evaluation)
+        with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite is reported as TrainingDiverged
+            placed = model.place(training_set.images, training_set.labels)
+            return _Loop(model, placed, len(training_set), test_set, recipe, seed, start,
+                         _Hooks(on_progress, on_epoch, on_evaluation, save, save_seconds, stop)).run()
     except Exception as error:
         if not model.out_of_memory(error):
             raise
@@ -195,110 +202,144 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
     raise memory.does_not_fit(model, placed, batch_size)
 
 
-def _train(model: Model[Any], training_set: LabelledImages, placed: Any, test_set: LabelledImages, recipe: Recipe,
-           seed: int, on_progress: Callable[[Progress], None], on_epoch: Callable[[Epoch], None],
-           start: Snapshot | None, save: Callable[[Snapshot], None] | None, save_seconds: float,
-           stop: Callable[[], bool], on_evaluation: Callable[[int, int], None]) -> Result:
-    """The loop itself, on data that is on the device."""
-    parts = [slice(first, first + EVALUATION_PART) for first in range(0, len(test_set), EVALUATION_PART)]
-    placed_test = [model.place(test_set.images[part], test_set.labels[part]) for part in parts]
-    steps = -(-len(training_set) // recipe.batch_size)
-    all_steps, all_images = recipe.epochs * steps, recipe.epochs * len(training_set)
-    anneal_after = recipe.annealed_from(steps)
+@dataclass(frozen=True)
+class _Hooks:
+    """The callbacks of `train`."""
 
-    position = start.position if start else Position()
-    number, epochs, losses = position.number, list(position.epochs), list(position.losses)
-    means = _Means(position.loss_sum, position.correct, position.images)
-    sgd = recipe.annealed_sgd if 0 < anneal_after <= number < all_steps else recipe.sgd
-    trainer = model.trainer(sgd, seed, recipe.augment)
-    if start:
-        trainer.load_state(start.state)
-    clock = _Clock(model, position.timed_images, position.seconds)
-    trained = len(epochs) * len(training_set) + means.images
-    warm = all_steps - number == 1 and not clock.images  # a first step compiles and allocates; if alone, it counts
-    last_save = time.perf_counter()
+    on_progress: Callable[[Progress], None]
+    on_epoch: Callable[[Epoch], None]
+    on_evaluation: Callable[[int, int], None]
+    save: Callable[[Snapshot], None] | None
+    save_seconds: float
+    stop: Callable[[], bool]
 
-    def save_here() -> None:
-        nonlocal last_save
-        if save:
-            save(Snapshot(Position(number, list(epochs), list(losses), means.loss_sum, means.correct, means.images,
-                                   clock.images, clock.seconds), trainer.export_state()))
-        last_save = time.perf_counter()
 
-    def result(finished: bool) -> Result:
-        return Result(epochs, clock.images, clock.seconds, losses, finished)
+class _Loop:
+    """A training between two of its steps."""
 
-    if stop():
-        return result(finished=False)
-    for epoch in range(len(epochs) + 1, recipe.epochs + 1):
-        rows = batches(epoch_order(len(training_set), seed, epoch - 1), recipe.batch_size)
+    def __init__(self, model: Model[Any], placed: Any, images: int, test_set: LabelledImages, recipe: Recipe, seed: int,
+                 start: Snapshot | None, hooks: _Hooks):
+        """
+        Args:
+            placed: the training images on the device; there are `images`.
+        """
+        self.model, self.placed, self.images, self.test_set = model, placed, images, test_set
+        self.recipe, self.seed, self.hooks = recipe, seed, hooks
+        parts = [slice(first, first + EVALUATION_PART) for first in range(0, len(test_set), EVALUATION_PART)]
+        self.placed_test = [model.place(test_set.images[part], test_set.labels[part]) for part in parts]
+        self.steps = recipe.steps(images)
+        self.all_steps = recipe.epochs * self.steps
+        self.anneal_after = recipe.annealed_from(self.steps)
+
+        position = start.position if start else Position()
+        self.number, self.epochs, self.losses = position.number, list(position.epochs), list(position.losses)
+        self.means = _Means(position.loss_sum, position.correct, position.images)
+        self.clock = _Clock(model, position.timed_images, position.seconds)
+        is_annealed = 0 < self.anneal_after <= self.number < self.all_steps
+        self.trainer = model.trainer(recipe.annealed_sgd if is_annealed else recipe.sgd, seed, recipe.augment)
+        if start:
+            self.trainer.load_state(start.state)
+        # The first step compiles and allocates, so its time does not count, unless it is the only one.
+        self.is_warm = self.all_steps - self.number == 1 and not self.clock.images
+        self.last_save = time.perf_counter()
+
+    def run(self) -> Result:
+        """Train until the last epoch, or until a stop."""
+        if self.hooks.stop():
+            return self.result(finished=False)
+        for epoch in range(len(self.epochs) + 1, self.recipe.epochs + 1):
+            is_complete = self.train_epoch(epoch) and self.evaluate(epoch)
+            self.save()
+            if not is_complete or (self.hooks.stop() and epoch < self.recipe.epochs):
+                return self.result(finished=False)
+        return self.result(finished=True)
+
+    def train_epoch(self, epoch: int) -> bool:
+        """Take the steps that are left in an epoch. Return False if stopped after one."""
+        rows = batches(epoch_order(self.images, self.seed, epoch - 1), self.recipe.batch_size)
         sizes = np.array([len(row) for row in rows])
-        read = done = number - (epoch - 1) * steps
-        if warm:
-            clock.start()
-        last_reading = time.perf_counter()
+        read = done = self.number - (epoch - 1) * self.steps
+        if self.is_warm:
+            self.clock.start()
+        stopping, last_reading = False, time.perf_counter()
         for step, indices in enumerate(rows[done:], done + 1):
-            trainer.step(placed, indices, number)
-            number += 1
-            trained += len(indices)
-            clock.count(len(indices))
-            if not warm:
-                clock.start()
-                warm = True
+            self.step(indices)
             now = time.perf_counter()
-            stopping, saving = stop(), save is not None and now - last_save >= save_seconds
-            if (step == steps or number == anneal_after or stopping or saving
-                    or now - last_reading >= READING_INTERVAL):
-                metrics = trainer.read()
-                _check_finite(metrics.losses, number - step + read, recipe)
-                means.add(metrics.losses, metrics.correct, sizes[read:step])
-                losses += metrics.losses.tolist()
+            stopping, anneals = self.hooks.stop(), self.number == self.anneal_after
+            saving = self.hooks.save is not None and now - self.last_save >= self.hooks.save_seconds
+            if step == self.steps or anneals or stopping or saving or now - last_reading >= READING_INTERVAL:
+                self.read(epoch, step, sizes[read:step])
                 read, last_reading = step, time.perf_counter()
-                rate = clock.images / clock.elapsed() if clock.images else float("nan")
-                on_progress(Progress(epoch, recipe.epochs, step, steps, means.loss, means.accuracy, rate,
-                                     (all_images - trained) / rate))
-            if number == anneal_after and trained < all_images:
-                trainer = model.trainer(recipe.annealed_sgd, seed, recipe.augment)
-            if stopping or (saving and step < steps):
-                clock.stop()
-                save_here()
-                if stopping:
-                    return result(finished=False)
-                clock.start()
-        clock.stop()
-        logits = _logits(model, placed_test, stop, lambda done: on_evaluation(done, len(test_set)))
-        if logits is None:
-            save_here()
-            return result(finished=False)
-        test_loss, test_accuracy = score(logits, test_set.labels)
+            if anneals and self.number < self.all_steps:
+                self.trainer = self.model.trainer(self.recipe.annealed_sgd, self.seed, self.recipe.augment)
+            if stopping:
+                break
+            if saving and step < self.steps:
+                self.clock.stop()
+                self.save()
+                self.clock.start()
+        self.clock.stop()
+        return not stopping
+
+    def step(self, indices: np.ndarray) -> None:
+        """Take one step."""
+        self.trainer.step(self.placed, indices, self.number)
+        self.number += 1
+        self.clock.count(len(indices))
+        if not self.is_warm:
+            self.clock.start()
+            self.is_warm = True
+
+    def read(self, epoch: int, step: int, sizes: np.ndarray) -> None:
+        """Read the metrics of the steps since the last reading, whose batches have these sizes.
+
+        Raises:
+            TrainingDiverged: if a loss is NaN or infinite.
+        """
+        metrics = self.trainer.read()
+        bad = np.flatnonzero(~np.isfinite(metrics.losses))
+        if len(bad):
+            raise self.diverged(f"the loss is {metrics.losses[bad[0]]} in step {len(self.losses) + bad[0] + 1}")
+        self.means.add(metrics.losses, metrics.correct, sizes)
+        self.losses += metrics.losses.tolist()
+        rate = self.clock.images / self.clock.elapsed() if self.clock.images else float("nan")
+        images_left = (self.recipe.epochs - epoch + 1) * self.images - self.means.images
+        self.hooks.on_progress(Progress(epoch, self.recipe.epochs, step, self.steps, self.means.loss,
+                                        self.means.accuracy, rate, images_left / rate))
+
+    def evaluate(self, epoch: int) -> bool:
+        """Close an epoch with an evaluation. Return False if stopped within it.
+
+        Raises:
+            TrainingDiverged: if the test loss is NaN or infinite.
+        """
+        logits: list[np.ndarray] = []
+        for placed in self.placed_test:
+            self.hooks.on_evaluation(sum(map(len, logits)), len(self.test_set))
+            if self.hooks.stop():
+                return False
+            logits.append(self.model.logits(placed, EVALUATION_BATCH))
+        test_loss, test_accuracy = score(np.concatenate(logits), self.test_set.labels)
         if not math.isfinite(test_loss):
-            raise _diverged(f"the loss on the test images is {test_loss} after step {number}", recipe)
-        epochs.append(Epoch(epoch, means.loss, means.accuracy, test_loss, test_accuracy))
-        means = _Means()
-        on_epoch(epochs[-1])
-        save_here()
-        if stop() and epoch < recipe.epochs:
-            return result(finished=False)
-    return result(finished=True)
+            raise self.diverged(f"the loss on the test images is {test_loss} after step {self.number}")
+        self.epochs.append(Epoch(epoch, self.means.loss, self.means.accuracy, test_loss, test_accuracy))
+        self.means = _Means()
+        self.hooks.on_epoch(self.epochs[-1])
+        return True
 
+    def save(self) -> None:
+        """Pass a snapshot on."""
+        if self.hooks.save:
+            position = Position(self.number, list(self.epochs), list(self.losses), self.means.loss_sum,
+                                self.means.correct, self.means.images, self.clock.images, self.clock.seconds)
+            self.hooks.save(Snapshot(position, self.trainer.export_state()))
+        self.last_save = time.perf_counter()
 
-def _logits(model: Model[Any], parts: list[Any], stop: Callable[[], bool],
-            on_part: Callable[[int], None]) -> np.ndarray | None:
-    """Return the logits of all parts, or None if stopped between two of them."""
-    logits: list[np.ndarray] = []
-    for placed in parts:
-        on_part(sum(map(len, logits)))
-        if stop():
-            return None
-        logits.append(model.logits(placed, EVALUATION_BATCH))
-    return np.concatenate(logits)
+    def result(self, finished: bool) -> Result:
+        """Return the result up to here."""
+        return Result(self.epochs, self.clock.images, self.clock.seconds, self.losses, finished)
 
-
-def _check_finite(losses: np.ndarray, first: int, recipe: Recipe) -> None:
-    bad = np.flatnonzero(~np.isfinite(losses))
-    if len(bad):
-        raise _diverged(f"the loss is {losses[bad[0]]} in step {first + bad[0] + 1}", recipe)
-
-
-def _diverged(what: str, recipe: Recipe) -> TrainingDiverged:
-    return TrainingDiverged(f"{what}; the learning rate is {recipe.sgd.learning_rate:g}: try a smaller `learning_rate`")
+    def diverged(self, fault: str) -> TrainingDiverged:
+        """Return the error for a loss that is not finite."""
+        return TrainingDiverged(f"{fault}; the learning rate is {self.recipe.sgd.learning_rate:g}: try a smaller "
+                                "`learning_rate`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -65,6 +66,29 @@ def epochs(entries: list[dict[str, Any]]) -> list[Epoch]:
     """Return the finished epochs."""
     return [Epoch(**{key: value for key, value in entry.items() if key != "kind"}) for entry in entries
             if entry["kind"] == "epoch"]
+
+
+def reopen(folder: Path, size: int, sha256: str, done: list[Epoch]) -> tuple[files.GrowingFile, list[str]]:
+    """Open the file as it was at a checkpoint. If it is damaged, its epochs come from the checkpoint, and a line says
+    so.
+
+    Args:
+        size, sha256: of the file at the checkpoint.
+        done: the checkpoint's epochs.
+
+    Raises:
+        OSError: if it cannot be read or written.
+    """
+    path = folder / NAME
+    content = files.start(path, size) if path.exists() else b""
+    if len(content) == size and hashlib.sha256(content).hexdigest() == sha256:
+        return files.GrowingFile(path, keep=size), []
+    notice = (f"{path}: is {'damaged' if path.exists() else 'missing'}; its epochs are rewritten from the checkpoint, "
+              "its steps are lost")
+    files.put_aside(path)
+    lines = b"".join(map(epoch_line, done))
+    files.write(path, lines)
+    return files.GrowingFile(path, keep=len(lines)), [notice]
 
 
 def _numbers(entry: dict[str, Any], *names: str) -> None:

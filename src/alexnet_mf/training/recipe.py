@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from alexnet_mf.backends.contract import Sgd
+from alexnet_mf.checks import check_integer, check_number
 from alexnet_mf.data import augmentation
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.spec import Network, arithmetic
@@ -40,34 +40,21 @@ class Recipe:
     """Changes to the training images: names of `augmentation.KINDS`, in their order."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "augment", augmentation.check(self.augment))  # a list if it was read from JSON
         if not isinstance(self.name, str):
             raise AlexnetMfError(f"the name of a recipe must be a string, not {self.name!r}")
+        if not isinstance(self.augment, (list, tuple)):  # a list if it was read from JSON
+            raise AlexnetMfError(f"`augment` must be a list of names, not {self.augment!r}")
+        checked: dict[str, Any] = {"augment": augmentation.check(self.augment)}
         for field in ("epochs", "batch_size", "train_images", "test_images"):
-            value = getattr(self, field)
-            if value is None and field.endswith("_images"):
-                continue
-            if not isinstance(value, int):
-                raise AlexnetMfError(f"`{field}` must be an integer, not {value!r}")
-            if value < 1:
-                raise AlexnetMfError(f"`{field}` must be at least 1, not {value}")
-        for field, number in dataclasses.asdict(self.sgd).items():
-            if not isinstance(number, (int, float)) or not 0 <= number <= LARGEST:
-                raise AlexnetMfError(f"`{field}` must be a number from 0 to {LARGEST:g}, not {number}")
-        if not isinstance(self.annealed, (int, float)) or not 0 <= self.annealed <= 1:
-            raise AlexnetMfError(f"`annealed` must be a number from 0 to 1, not {self.annealed!r}")
+            if getattr(self, field) is not None or not field.endswith("_images"):
+                checked[field] = check_integer(field, getattr(self, field))
+        checked["annealed"] = check_number("annealed", self.annealed, 0, 1)
+        checked["sgd"] = Sgd(**{field: check_number(field, number, 0, LARGEST)
+                                for field, number in dataclasses.asdict(self.sgd).items()})
+        for field, value in checked.items():
+            object.__setattr__(self, field, value)
         if self.sgd.momentum >= 1:
             raise AlexnetMfError(f"`momentum` must be less than 1, not {self.sgd.momentum}")
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Recipe:
-        """Return the recipe in a record, as `dataclasses.asdict` wrote it.
-
-        Raises:
-            AlexnetMfError: if a value is out of range.
-            TypeError, KeyError: if a field is missing or unknown.
-        """
-        return cls(**{**fields, "sgd": Sgd(**fields["sgd"])})
 
     def with_changes(self, **changes: Any) -> Recipe:
         """Return the recipe with other values of its fields, or of the fields of its `sgd`. None changes nothing.
@@ -93,6 +80,10 @@ class Recipe:
         parts += [f"weight decay {self.sgd.weight_decay:g}"] * bool(self.sgd.weight_decay)
         parts += [f"augmented by {', '.join(self.augment)}"] * bool(self.augment)
         return ", ".join(parts)
+
+    def steps(self, images: int) -> int:
+        """Return the number of steps in an epoch of this many training images."""
+        return -(-images // self.batch_size)
 
     def annealed_from(self, steps: int) -> int:
         """Return the number of steps before the annealed part begins, with `steps` steps per epoch."""
@@ -131,7 +122,7 @@ def choose_recipe(name: str | None, network: Network, device: str) -> Recipe:
     """
     if name is None:
         return for_network(QUICK if device == "cpu" else BOOK, network)
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise AlexnetMfError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
     return for_network(RECIPES[name], network)
 

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Struct, field
 
-from alexnet_mf import files
+from alexnet_mf import files, spec
 from alexnet_mf.errors import RunError
 from alexnet_mf.instruments import records
+from alexnet_mf.instruments.machine import Conditions
+from alexnet_mf.instruments.records import Number, Whole
 from alexnet_mf.training import metrics
 from alexnet_mf.training.lock import is_in_use
-from alexnet_mf.training.loop import Result
+from alexnet_mf.training.loop import Epoch, Result
+from alexnet_mf.training.recipe import Recipe
 
 RECORD, CHECKPOINTS = "run.json", "checkpoint"
-FORMAT = 1
+FORMAT: Literal[1] = 1
 MOST_BYTES = 4_000_000
-NOT_THE_RUN = ("format", "state", "reason", "closing", "resumed", "sha256")
-"""Keys that describe the run's state, not what it is."""
+
+DataName = Literal["fashion-mnist", "synthetic"]
+State = Literal["running", "finished", "stopped", "failed"]
 
 
-Whole = Annotated[int, Meta(ge=0, le=2**53)]
-"""A count. JSON's readers in other languages know no larger whole numbers."""
-Number = Annotated[float, Meta(ge=-1e300, le=1e300)]
-
-
-class Session(Struct, kw_only=True):
-    """What computes a run, from some step on."""
+class Session(Conditions, kw_only=True):
+    """The backend and the machine that compute a run, from some step on."""
 
     backend: str
     versions: dict[str, str]
@@ -43,17 +40,11 @@ class Session(Struct, kw_only=True):
     """Speed settings that were switched on or off; the backend's table decided the others."""
 
 
-class NamedNetwork(Struct):
-    """The part of a network that is read before `spec.from_dict` checks the rest."""
+class ResumedSession(Session, kw_only=True):
+    """A session that resumed a run."""
 
-    name: str
-
-
-class RecipeFields(Struct):
-    """The part of a recipe that is read before `Recipe.from_dict` checks the rest."""
-
-    epochs: Whole
-    sgd: dict[str, Any]
+    step: Whole
+    """Steps taken before it."""
 
 
 class StartingWeights(Struct):
@@ -64,42 +55,61 @@ class StartingWeights(Struct):
 
 
 class Run(Session, kw_only=True):
-    """What a run is, and the session that began it."""
+    """A run and the session that began it, as checkpoints hold them too."""
 
-    network: NamedNetwork
+    network: dict[str, Any]
+    """As `spec.as_dict` returns it."""
     spec_sha256: str
     seed: Annotated[int, Meta(ge=0)]
-    recipe: RecipeFields
+    recipe: Recipe
     data: str
     """Where the images came from, in words."""
-    data_name: Literal["fashion-mnist", "synthetic"]
+    data_name: DataName
     data_sha256: str
     weights: StartingWeights | None
     """None if the weights were drawn from the seed."""
+
+    def __post_init__(self) -> None:
+        spec.from_dict(self.network)
+
+    @property
+    def net(self) -> spec.Network:
+        """Return the network."""
+        return spec.from_dict(self.network)
 
 
 class Closing(Struct, kw_only=True):
     """The last numbers of a run."""
 
+    steps: Whole
+    epochs: Whole
+    images_timed: Whole
+    seconds: Number
     images_per_second: Number | None
-    epochs: Whole | UnsetType = UNSET
+    last_epoch: Epoch | None
 
 
 class RunRecord(Run, kw_only=True):
-    """run.json. A record may hold more than these fields."""
+    """Content of run.json."""
 
-    format: Literal[1]
-    state: Literal["running", "finished", "stopped", "failed"]
-    reason: str | None
-    closing: Closing | None
-    resumed: list[Session]
-    sha256: str
-    """The digest of all other fields."""
+    format: Literal[1] = FORMAT
+    state: State = "running"
+    reason: str | None = None
+    """The error that ended the run."""
+    closing: Closing | None = None
+    resumed: list[ResumedSession] = field(default_factory=list)
+    sha256: str = ""
+    """Digest of all other fields."""
+
+    @property
+    def sessions(self) -> list[Session]:
+        """Return all sessions, the last at the end."""
+        return [self, *self.resumed]
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of run.json."""
-    return records.json_schema(RunRecord)
+def fields(record: Struct, of: type[Struct]) -> dict[str, Any]:
+    """Return the fields of a record that belong to one of its base types."""
+    return {name: getattr(record, name) for name in of.__struct_fields__}
 
 
 def is_run(folder: Path) -> bool:
@@ -107,7 +117,7 @@ def is_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in (RECORD, CHECKPOINTS))
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: Path) -> RunRecord:
     """Return the content of run.json.
 
     Raises:
@@ -115,95 +125,75 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / RECORD
     try:
-        record = files.parse_json(files.read(path, MOST_BYTES))
-        good = record["format"] == FORMAT and record["sha256"] == checksum(record)
+        values = files.parse_json(files.read(path, MOST_BYTES))
+        is_whole = values["format"] == FORMAT and values["sha256"] == checksum(values)
     except FileNotFoundError as error:
         raise RunError(f"{path}: is missing") from error
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError(f"{path}: is damaged") from error
-    if not good:
+    if not is_whole:
         raise RunError(f"{path}: is damaged or of another version: its checksum does not fit")
     try:
-        records.parse(record, RunRecord)
+        return records.parse(values, RunRecord)
     except ValueError as error:
         raise RunError(f"{path}: is damaged: {error}") from error
-    return dict(record)
 
 
-def is_good(folder: Path) -> bool:
-    """Return True if `read` can read it."""
-    try:
-        read(folder)
-    except RunError:
-        return False
-    return True
-
-
-def write(folder: Path, record: dict[str, Any]) -> None:
-    """Add format and checksum to a record, and write it.
+def write(folder: Path, record: RunRecord) -> None:
+    """Write run.json, with its checksum.
 
     Raises:
         OSError: if it cannot be written.
     """
-    record["format"] = FORMAT
-    record["sha256"] = checksum(record)
-    files.write(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
+    record.sha256 = checksum(records.plain(record))
+    files.write(folder / RECORD, records.to_json(record))
 
 
-def closing(result: Result) -> dict[str, Any]:
-    """Return the closing numbers, as JSON values."""
+def checksum(values: dict[str, Any]) -> str:
+    """Return the digest of all values but the digest itself."""
+    others = {name: value for name, value in values.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
+
+
+def closing(result: Result) -> Closing:
+    """Return the closing numbers of a training."""
     rate = result.images_per_second
-    numbers = {"steps": len(result.losses), "epochs": len(result.epochs), "images_timed": result.images,
-               "seconds": result.seconds, "images_per_second": rate if math.isfinite(rate) else None}
-    return numbers | (dataclasses.asdict(result.epochs[-1]) if result.epochs else {})
+    return Closing(steps=len(result.losses), epochs=len(result.epochs), images_timed=result.images,
+                   seconds=result.seconds, images_per_second=rate if math.isfinite(rate) else None,
+                   last_epoch=result.epochs[-1] if result.epochs else None)
 
 
-def identity(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the run is, and how it began."""
-    return {key: value for key, value in record.items() if key not in NOT_THE_RUN}
-
-
-def checksum(record: Mapping[str, Any]) -> str:
-    """Return the digest of all other fields."""
-    fields = {key: value for key, value in record.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-def last_session(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what computed the run last: backend, versions, device, precision."""
-    sessions: list[Mapping[str, Any]] = [record, *record["resumed"]]
-    return sessions[-1]
+def state_of(folder: Path, record: RunRecord) -> str:
+    """Return the state of a run: `running`, `finished`, `stopped` (by a signal), `failed` (by an error), or
+    `interrupted` (the process ended without writing its state)."""
+    if is_in_use(folder):
+        return "running"
+    return "interrupted" if record.state == "running" else record.state
 
 
 def summary(folder: Path) -> dict[str, Any]:
     """Return the state and the closing numbers of a run, as JSON values; None for what is unknown.
 
-    The state is running, finished, stopped (by Ctrl-C or SIGTERM), failed (by an error), interrupted (the process
-    ended without writing its state) or damaged.
+    The state is as for `state_of`, or `damaged`.
     """
-    result: dict[str, Any] = dict.fromkeys(("backend", "network", "state", "epoch", "epochs", "loss", "train_accuracy",
-                                            "test_accuracy", "images_per_second"))
-    result = {"run": str(folder), **result}
+    entry: dict[str, Any] = {"run": str(folder), "backend": None, "network": None, "state": "damaged", "epoch": None,
+                             "epochs": None, "loss": None, "train_accuracy": None, "test_accuracy": None,
+                             "images_per_second": None}
     try:
         record = read(folder)
     except RunError:
-        return result | {"state": "damaged"}
-    state = record["state"]
-    if is_in_use(folder):
-        state = "running"
-    elif state == "running":
-        state = "interrupted"
-    names = dict.fromkeys(session["backend"] for session in [record, *record["resumed"]])
-    result |= {"backend": " + ".join(names), "network": record["network"]["name"], "state": state, "epoch": 0,
-               "epochs": record["recipe"]["epochs"]}
+        return entry
+    entry |= {"backend": " + ".join(dict.fromkeys(session.backend for session in record.sessions)),
+              "network": record.net.name, "state": state_of(folder, record), "epoch": 0,
+              "epochs": record.recipe.epochs}
     try:
         epochs = metrics.epochs(metrics.read(folder))
     except RunError:
         epochs = []
     if epochs:
-        result |= {key: value for key, value in dataclasses.asdict(epochs[-1]).items() if key in result}
-    if record["closing"]:
-        result["images_per_second"] = record["closing"]["images_per_second"]
-    return result
+        entry |= {name: value for name, value in vars(epochs[-1]).items() if name in entry}
+    if record.closing:
+        entry["images_per_second"] = record.closing.images_per_second
+    return entry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import platform
 import signal
@@ -12,19 +11,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, cast
 
 import alexnet_mf
-from alexnet_mf import conversion, models, spec
+from alexnet_mf import backends, conversion, models, spec
 from alexnet_mf.backends.contract import Model
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
+from alexnet_mf.checks import check_integer, check_number, check_path, check_type
 from alexnet_mf.conversion import Which
 from alexnet_mf.data import Dataset, DatasetName
 from alexnet_mf.data import load as load_dataset
 from alexnet_mf.errors import AlexnetMfError, Notice, RunError, TrainingDiverged
 from alexnet_mf.evaluation import check_takes_grey_images
+from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import conditions
 from alexnet_mf.instruments.progress import DownloadDisplay
 from alexnet_mf.models import LoadedModel
@@ -36,7 +35,8 @@ from alexnet_mf.training.checkpoint import Checkpoint
 from alexnet_mf.training.display import TrainingDisplay, Watcher
 from alexnet_mf.training.folder import RUNS, RunFolder, check_new, how_to_resume, new_folder
 from alexnet_mf.training.loop import Epoch, Result
-from alexnet_mf.training.recipe import Recipe, choose_recipe
+from alexnet_mf.training.recipe import CHANGES, Recipe, choose_recipe
+from alexnet_mf.training.record import DataName, Run, Session, StartingWeights
 from alexnet_mf.training.weight_files import WEIGHTS
 from alexnet_mf.weights import parameters
 from alexnet_mf.weights.parameters import Parameters
@@ -58,8 +58,8 @@ class TrainedRun:
     """`finished`, `stopped`, `failed`, `interrupted`, `running`, or `damaged` if run.json is."""
     epochs: list[Epoch]
     """Closing figures of each finished epoch."""
-    record: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    """Content of run.json, or of the checkpoint that replaces it."""
+    record: Run = field(compare=False, repr=False)
+    """The content of run.json, or of the checkpoint that replaces it."""
     result: Result | None = field(default=None, compare=False, repr=False)
     """Losses and times of the training that has just ended; None for a run that was read from its folder."""
 
@@ -88,12 +88,20 @@ class Training:
     """A training that is ready to start. Its run folder belongs to this process until it ends."""
 
     folder: RunFolder
-    model: Model[Any]
+    loaded: LoadedModel
     data: Dataset
-    recipe: Recipe
-    seed: int
     start: loop.Snapshot | None = None
     """Snapshot to resume from; None starts from the first step."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """Return the recipe of the run."""
+        return self.folder.record.recipe
+
+    @property
+    def steps_taken(self) -> int:
+        """Return the number of steps before this training."""
+        return self.start.position.number if self.start else 0
 
     @property
     def is_finished(self) -> bool:
@@ -170,35 +178,36 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
         AlexnetMfError: if something cannot be done as asked; names the remedy. No run folder is left if no step was
             taken.
     """
-    _check_options(checkpoint_minutes, tensorboard)
-    if out is not None:
-        check_new(Path(out))
-    if not isinstance(weights, (str, Path, type(None))):
-        raise AlexnetMfError("`weights` of a training must be a file or a run folder, which run.json can name; write "
-                             "arrays to a file first, with `parameters.save`")
-    name = backend or models.default_backend()
+    watcher = _check_options(data_dir, checkpoint_minutes, tensorboard, progress)
+    seed = check_integer("seed", seed, least=0)
+    if weights is not None and not isinstance(weights, (str, Path)):
+        raise AlexnetMfError("`weights` must be a file or a run folder, so that run.json can name it; write arrays "
+                             "to a file first, with `parameters.save`")
+    name = backends.default() if backend is None else check_type("backend", backend, str)
     network, values = models.find_weights(net, weights, seed=seed)
     if dropout is not None:
-        network = spec.with_dropout(network, dropout)
+        network = _with_dropout(network, dropout)
     check_takes_grey_images(network)
 
-    def chosen(device: str) -> Recipe:
+    def recipe_on(device: str) -> Recipe:
         return (recipe if isinstance(recipe, Recipe) else choose_recipe(recipe, network, device)
                 ).with_changes(**changes)
 
-    chosen("cpu")  # wrong values are reported before anything slow
-    watcher = _watcher(progress)
+    def run_folder() -> Path:
+        return new_folder(RUNS, name, network.name) if out is None else check_path("out", out)
+
+    recipe_on("cpu")  # check the values before anything slow
+    check_new(run_folder())
     loaded = models.load(name, network, values, device, execution)
-    watcher.built(loaded)
     images = load_images(data, data_dir, watcher.quiet)
-    final = chosen(loaded.model.device)
-    start = {"file": str(Path(weights).resolve()), "sha256": parameters.digest(values)} if weights else None
-    folder = RunFolder.create(
-        Path(out) if out is not None else new_folder(RUNS, name, network.name),
-        {"network": spec.as_dict(network), "spec_sha256": spec.fingerprint(network), "seed": seed,
-         "recipe": dataclasses.asdict(final), "data": images.origin, "data_name": images.name,
-         "data_sha256": images.digest(), "weights": start}, describe_session(loaded, command))
-    return _carry_out(Training(folder, loaded.model, images, final, seed), watcher, checkpoint_minutes, tensorboard)
+    if backend is None:
+        models.default_backend()  # its notice, now that every argument has been checked
+    start = StartingWeights(str(Path(weights).resolve()), parameters.digest(values)) if weights else None
+    folder = RunFolder.create(run_folder(), Run(
+        network=spec.as_dict(network), spec_sha256=spec.fingerprint(network), seed=seed,
+        recipe=recipe_on(loaded.model.device), data=images.origin, data_name=cast(DataName, images.name),
+        data_sha256=images.digest(), weights=start, **record.fields(describe_session(loaded, command), Session)))
+    return _carry_out(Training(folder, loaded, images), watcher, checkpoint_minutes, tensorboard)
 
 
 def resume(run: Path | str, epochs: int | None = None, backend: str | None = None, *, device: str = "auto",
@@ -219,29 +228,26 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
         RunError: if there is nothing to resume from, another process has the run, the images have changed, or an
             argument contradicts the run.
     """
-    _check_options(checkpoint_minutes, tensorboard)
-    watcher = _watcher(progress)
-    folder = RunFolder.open(Path(run))
+    watcher = _check_options(data_dir, checkpoint_minutes, tensorboard, progress)
+    if epochs is not None:
+        check_integer("epochs", epochs)
+    folder = RunFolder.open(check_path("run", run))
     try:
-        before = folder.last_session
-        name = backend or before["backend"]
-        previous = _recipe_of(folder.record)
-        _check_expected(folder, previous, expected)
-        if name == before["backend"]:
+        run_record, before = folder.record, folder.last_session
+        _check_expected(folder, expected)
+        name = backend or before.backend
+        if name == before.backend:
             execution = _same_execution(folder, execution)
-            device = before["device"] if device == "auto" else device
-        loaded = models.load(name, folder.network, _starting_weights(folder), device, execution or AS_IT_COMES)
-        images = load_images(folder.record["data_name"], data_dir, watcher.quiet)
-        if images.digest() != folder.record["data_sha256"]:
-            raise RunError(f"{folder.path}: these are not the images of the run ({folder.record['data']}); name their "
-                           "folder with `data_dir`")
-        recipe = _with_epochs(folder, previous, epochs, images)
-        folder.record["recipe"] = dataclasses.asdict(recipe)
-        position = folder.checkpoint.snapshot.position if folder.checkpoint else loop.Position()
-        start = folder.resume(describe_session(loaded, command), len(position.epochs) >= recipe.epochs)
-        training = Training(folder, loaded.model, images, recipe, folder.record["seed"], start)
-        if not training.is_finished:
-            watcher.built(loaded)
+            device = before.device if device == "auto" else device
+        loaded = models.load(name, run_record.net, _starting_weights(folder), device, execution or AS_IT_COMES)
+        images = load_images(run_record.data_name, data_dir, watcher.quiet)
+        if images.digest() != run_record.data_sha256:
+            raise RunError(f"{folder.path}: these are not the images of the run ({run_record.data}); name their folder "
+                           "with `data_dir`")
+        if epochs is not None:
+            _change_epochs(folder, epochs, images)
+        start = folder.resume(describe_session(loaded, command))
+        training = Training(folder, loaded, images, start)
     except BaseException:
         folder.close()
         raise
@@ -260,58 +266,38 @@ def load_run(folder: Path | str) -> TrainedRun:
     folder = Path(folder)
     if not record.is_run(folder):
         raise RunError(f"{folder}: there is no run here; `alexnet_mf.list_runs()` lists the runs")
+    run: Run
     try:
-        run = record.read(folder)
-        session = record.last_session(run)
+        run = run_record = record.read(folder)
+        session, state = run_record.sessions[-1], record.state_of(folder, run_record)
+        epochs_closed = run_record.closing.epochs if run_record.closing else 0
     except RunError as fault:
         checkpoint = _checkpoint(folder, fault)
-        run, session = checkpoint.run, checkpoint.session
+        run, session, state, epochs_closed = checkpoint.run, checkpoint.session, "damaged", 0
     try:
         epochs = metrics.epochs(metrics.read(folder))
-        if len(epochs) < (run.get("closing") or {}).get("epochs", 0):
+        if len(epochs) < epochs_closed:
             raise RunError(f"{folder / metrics.NAME}: is damaged: its last epochs are missing")
     except RunError as fault:
         epochs = _checkpoint(folder, fault).snapshot.position.epochs
-    return TrainedRun(folder, spec.from_dict(run["network"]), _recipe_of(run), run["seed"], session["backend"],
-                      record.summary(folder)["state"], epochs, run)
+    return TrainedRun(folder, run.net, run.recipe, run.seed, session.backend, state, epochs, run)
 
 
-def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, tensorboard_asked: bool) -> TrainedRun:
-    """Train, writing the run folder all the while, and leave it."""
-    folder, model, recipe = training.folder, training.model, training.recipe
+def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, wants_events: bool) -> TrainedRun:
+    """Train, write the run folder all the while, and close it."""
+    folder = training.folder
     try:
+        if not training.is_finished:
+            watcher.built(training.loaded)
         for line in folder.notices:
             warnings.warn(line, Notice, stacklevel=3)
         with watcher, Interrupt(watcher.stopping) as interrupt:
-            def on_progress(now: loop.Progress) -> None:
-                folder.progress(now)
-                with interrupt.deferred():
-                    watcher.progress(now)
-
-            def on_epoch(done: Epoch) -> None:
-                folder.epoch(done, model.export(), done.epoch * _steps(recipe, training.data))
-                with interrupt.deferred():
-                    watcher.epoch(done)
-
-            def on_evaluation(done: int, images: int) -> None:
-                with interrupt.deferred():
-                    watcher.evaluation(done, images)
-
             watcher.begin(training)
-            events = tensorboard_asked or ((folder.path / tensorboard.FOLDER).is_dir() and tensorboard.is_installed())
-            if events and not training.is_finished:
-                folder.write_events(training.start.position.number if training.start else 0)
-            if training.start and training.is_finished:
-                result = loop.result_at(training.start.position)
-            else:
-                result = loop.train(
-                    model, training.data.train, training.data.test, recipe, training.seed, on_progress, on_epoch,
-                    start=training.start, save=folder.save, save_seconds=60 * checkpoint_minutes,
-                    stop=lambda: watcher.should_stop() or interrupt.requested, on_evaluation=on_evaluation)
+            result = _train(training, watcher, interrupt, checkpoint_minutes, wants_events)
             if result.finished:
                 folder.finish(result)
             else:
-                folder.stop(model.export(), result)
+                folder.stop(training.loaded.model.export(), result)
     except Exception as error:
         if folder.is_new and not folder.has_steps and not isinstance(error, TrainingDiverged):
             folder.discard()
@@ -324,36 +310,83 @@ def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, 
         steps = f"after {len(result.losses)} steps"
         raise KeyboardInterrupt(f"{folder.path}: finished {steps}" if result.finished else
                                 f"{folder.path}: stopped {steps}; resume with {how_to_resume(folder.path)}")
-    return dataclasses.replace(load_run(folder.path), result=result)
+    run = folder.record
+    return TrainedRun(folder.path, run.net, run.recipe, run.seed, folder.session.backend, run.state, result.epochs, run,
+                      result)
 
 
-def describe_session(loaded: LoadedModel, command: Sequence[str]) -> dict[str, Any]:
-    """Return what computes a run, and where, as JSON values."""
+def _train(training: Training, watcher: Watcher, interrupt: Interrupt, checkpoint_minutes: float,
+           wants_events: bool) -> Result:
+    """Take the steps that are left. The run folder and the watcher learn of each reading and each epoch."""
+    folder, model, recipe = training.folder, training.loaded.model, training.recipe
+    if training.start and training.is_finished:
+        return loop.result_at(training.start.position)
+    if wants_events or ((folder.path / tensorboard.FOLDER).is_dir() and tensorboard.is_installed()):
+        folder.write_events(training.steps_taken)
+    steps = recipe.steps(len(training.data.train.first(recipe.train_images)))
+
+    def on_progress(now: loop.Progress) -> None:
+        folder.progress(now)
+        with interrupt.deferred():
+            watcher.progress(now)
+
+    def on_epoch(done: Epoch) -> None:
+        folder.epoch(done, model.export(), done.epoch * steps)
+        with interrupt.deferred():
+            watcher.epoch(done)
+
+    def on_evaluation(done: int, images: int) -> None:
+        with interrupt.deferred():
+            watcher.evaluation(done, images)
+
+    return loop.train(model, training.data.train, training.data.test, recipe, folder.record.seed, on_progress, on_epoch,
+                      start=training.start, save=folder.save, save_seconds=60 * checkpoint_minutes,
+                      stop=lambda: watcher.should_stop() or interrupt.requested, on_evaluation=on_evaluation)
+
+
+def describe_session(loaded: LoadedModel, command: Sequence[str]) -> Session:
+    """Return the backend and the machine that compute a run."""
     values = {**conditions(command), **loaded.session()}
     values["versions"] |= {"alexnet_mf": alexnet_mf.__version__, "python": platform.python_version()}
-    return dict(json.loads(json.dumps(values)))  # as it will be when it is read again: lists for tuples
+    return records.parse(json.loads(json.dumps(values)), Session)  # as it will be when it is read: lists for tuples
 
 
 def load_images(name: DatasetName, folder: Path | str | None, quiet: bool = False) -> Dataset:
-    """Load a dataset, with a download display unless quiet. A notice says so if it is not the one hoped for."""
-    images, why = load_dataset(name, Path(folder) if folder is not None else None,
-                               progress=DownloadDisplay("Fashion-MNIST", quiet))
-    if why:
-        warnings.warn(why, Notice, stacklevel=3)
+    """Load a dataset, with a download display unless quiet. A notice names the reason for the synthetic set."""
+    images, reason = load_dataset(name, Path(folder) if folder is not None else None,
+                                  progress=DownloadDisplay("Fashion-MNIST", quiet))
+    if reason:
+        warnings.warn(reason, Notice, stacklevel=3)
     return images
 
 
-def _check_options(minutes: float, tensorboard_asked: bool) -> None:
-    if not minutes > 0:
-        raise AlexnetMfError(f"`checkpoint_minutes` must be a number greater than 0, not {minutes!r}")
-    if tensorboard_asked:
+def _check_options(data_dir: Path | str | None, minutes: float, wants_events: bool,
+                   progress: Watcher | bool) -> Watcher:
+    """Check the options that `train` and `resume` share, and return the watcher.
+
+    Raises:
+        AlexnetMfError: for a wrong value.
+    """
+    if data_dir is not None:
+        check_path("data_dir", data_dir)
+    check_number("checkpoint_minutes", minutes, above=True)
+    if check_type("tensorboard", wants_events, bool):
         tensorboard.check_installed()
-
-
-def _watcher(progress: Watcher | bool) -> Watcher:
     if isinstance(progress, Watcher):
         return progress
-    return TrainingDisplay() if progress else Watcher()
+    return TrainingDisplay() if check_type("progress", progress, bool) else Watcher()
+
+
+def _with_dropout(network: Network, rate: float) -> Network:
+    """Return the network with this rate in every dropout layer.
+
+    Raises:
+        AlexnetMfError: if it has no dropout layer, or no layer can have the rate.
+    """
+    check_number("dropout", rate)
+    if not any(isinstance(layer, Dropout) for layer in network.layers):
+        raise AlexnetMfError(f"`dropout` has no effect: {network.name} has no dropout layer; leave it out")
+    return spec.with_dropout(network, rate)
 
 
 def _checkpoint(folder: Path, fault: RunError) -> Checkpoint:
@@ -365,47 +398,34 @@ def _checkpoint(folder: Path, fault: RunError) -> Checkpoint:
     return latest[1]
 
 
-def _recipe_of(run: Mapping[str, Any]) -> Recipe:
-    """Return the recipe in a run's record.
-
-    Raises:
-        RunError: if it is damaged.
-    """
-    try:
-        return Recipe.from_dict(run["recipe"])
-    except (TypeError, KeyError, AlexnetMfError) as error:
-        raise RunError(f"run.json: its recipe is damaged, or another version's ({error}); start a new run") from error
-
-
-def _steps(recipe: Recipe, data: Dataset) -> int:
-    """Return the number of steps per epoch."""
-    return -(-len(data.train.first(recipe.train_images)) // recipe.batch_size)
-
-
-def _check_expected(folder: RunFolder, recipe: Recipe, expected: Mapping[str, Any]) -> None:
+def _check_expected(folder: RunFolder, expected: Mapping[str, Any]) -> None:
     """Check that arguments of `train` agree with a run.
 
     Raises:
         RunError: if one does not; names it, both values, and the remedy.
     """
-    run = folder.record
-    values = {"net": [folder.network.name], "seed": [run["seed"]], "recipe": [recipe.name],
-              "data": [run["data_name"], "auto"], "weights": [],
-              "dropout": [layer.rate for layer in folder.network.layers if isinstance(layer, Dropout)],
-              **{name: [value] for name, value in {**vars(recipe), **vars(recipe.sgd)}.items()
-                 if name not in ("name", "sgd")}}
+    run, network = folder.record, folder.record.net
+    recipe = {**vars(run.recipe), **vars(run.recipe.sgd)}
+    allowed: dict[str, list[Any]] = {
+        "net": [network.name], "seed": [run.seed], "recipe": [run.recipe.name], "data": [run.data_name, "auto"],
+        "weights": [], "dropout": [layer.rate for layer in network.layers if isinstance(layer, Dropout)],
+        **{name: [recipe[name]] for name in CHANGES}}
     for name, value in expected.items():
         value = tuple(value) if isinstance(value, list) else getattr(value, "name", value)  # a Network, a Recipe
-        if name not in values:
+        if name not in allowed:
             raise RunError(f"{folder.path}: `resume` takes no `{name}`; leave it out")
-        if value not in values[name]:
-            own = " or ".join(dict.fromkeys(map(_text, values[name]))) or "its own"
-            raise RunError(f"{folder.path}: `{name}` is {own} in this run, not {_text(value)}; leave it out, or start "
-                           f"a new run with `weights={str(folder.path / WEIGHTS)!r}`")
+        if value not in allowed[name]:
+            own = " or ".join(dict.fromkeys(map(_text, allowed[name]))) or "its own"
+            raise RunError(f"{folder.path}: `{name}` is {own} in this run, not {_text(value)}; leave it out, or "
+                           f"{_how_to_start_anew(folder)}")
 
 
 def _text(value: Any) -> str:
     return ",".join(value) or "none" if isinstance(value, tuple) else str(value)
+
+
+def _how_to_start_anew(folder: RunFolder) -> str:
+    return f"start a new run with `weights={str(folder.path / WEIGHTS)!r}`"
 
 
 def _same_execution(folder: RunFolder, execution: Execution | None) -> Execution:
@@ -416,32 +436,32 @@ def _same_execution(folder: RunFolder, execution: Execution | None) -> Execution
     """
     before = folder.last_session
     if execution is not None:
-        if execution.precision not in (None, before["precision"]):
-            raise RunError(f"{folder.path}: `precision` is {before['precision']} in this run, not "
-                           f"{execution.precision}; leave it out")
+        if execution.precision not in (None, before.precision):
+            raise RunError(f"{folder.path}: `precision` is {before.precision} in this run, not {execution.precision}; "
+                           "leave it out")
         for setting, on in execution.speed.items():
-            if before["speed"].get(setting) is not on:
+            if before.speed.get(setting) is not on:
                 raise RunError(f"{folder.path}: the speed settings of a run are fixed; leave out `{setting}={on}`")
-    return Execution(before["precision"], before["speed"])
+    return Execution(before.precision, before.speed)
 
 
-def _with_epochs(folder: RunFolder, recipe: Recipe, epochs: int | None, data: Dataset) -> Recipe:
-    """Return the recipe with this number of epochs.
+def _change_epochs(folder: RunFolder, epochs: int, data: Dataset) -> None:
+    """Change the number of epochs of a run.
 
     Raises:
         RunError: if the run has taken steps that do not belong to that.
     """
-    changed = recipe.with_changes(epochs=epochs)
-    if changed == recipe or folder.checkpoint is None:
-        return changed
-    position = folder.checkpoint.snapshot.position
-    begun = len(position.epochs) + (position.images > 0)
-    if changed.epochs < begun:
-        raise RunError(f"{folder.path}: has begun epoch {begun}; `epochs` must be at least that")
-    if recipe.annealed and position.number >= recipe.annealed_from(_steps(recipe, data)):
-        raise RunError(f"{folder.path}: has taken steps at the smaller learning rate of its end, so `epochs` cannot "
-                       f"change; start a new run with `weights={str(folder.path / WEIGHTS)!r}`")
-    return changed
+    recipe = folder.record.recipe
+    if folder.checkpoint and epochs != recipe.epochs:
+        position = folder.checkpoint.snapshot.position
+        begun = len(position.epochs) + (position.images > 0)
+        if epochs < begun:
+            raise RunError(f"{folder.path}: has begun epoch {begun}; `epochs` must be at least that")
+        steps = recipe.steps(len(data.train.first(recipe.train_images)))
+        if recipe.annealed and position.number >= recipe.annealed_from(steps):
+            raise RunError(f"{folder.path}: has taken steps at the smaller learning rate of its end, so `epochs` "
+                           f"cannot change; {_how_to_start_anew(folder)}")
+    folder.record.recipe = recipe.with_changes(epochs=epochs)
 
 
 def _starting_weights(folder: RunFolder) -> Parameters:
@@ -451,15 +471,14 @@ def _starting_weights(folder: RunFolder) -> Parameters:
         RunError: if the file of these has changed.
         AlexnetMfError: if it cannot be read any more.
     """
+    run = folder.record
     if folder.checkpoint:
-        tensors = folder.checkpoint.snapshot.state.parameters
-        weights = {name: value.astype(np.float32) for name, value in tensors.items()}
-        parameters.check(weights, folder.network, str(folder.last_checkpoint))
+        weights = folder.checkpoint.snapshot.weights()
+        parameters.check(weights, run.net, str(folder.last_checkpoint))
         return weights
-    source = folder.record["weights"]
-    if source is None:
-        return parameters.initialise(folder.network, folder.record["seed"])
-    weights = conversion.read(source["file"], folder.network).parameters
-    if parameters.digest(weights) != source["sha256"]:
-        raise RunError(f"{source['file']}: has changed since {folder.path} began with it; start a new run")
+    if run.weights is None:
+        return parameters.initialise(run.net, run.seed)
+    weights = conversion.read(run.weights.file, run.net).parameters
+    if parameters.digest(weights) != run.weights.sha256:
+        raise RunError(f"{run.weights.file}: has changed since {folder.path} began with it; start a new run")
     return weights

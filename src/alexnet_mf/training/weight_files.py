@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from alexnet_mf import files, spec
+from alexnet_mf import files
 from alexnet_mf.conversion import RUN_WEIGHTS
 from alexnet_mf.errors import ParametersError
+from alexnet_mf.spec import Network
 from alexnet_mf.training.loop import Epoch, Snapshot
+from alexnet_mf.training.record import Run
 from alexnet_mf.weights import parameters
 from alexnet_mf.weights.parameters import Parameters
 
@@ -21,14 +20,13 @@ WEIGHTS, BEST = RUN_WEIGHTS["last"], RUN_WEIGHTS["best"]
 class WeightFiles:
     """Both weights files of a run."""
 
-    def __init__(self, folder: Path, network: dict[str, Any], seed: int):
+    def __init__(self, folder: Path, run: Run):
         """
         Args:
-            network: as `spec.as_dict` returns it; the files hold it, with the seed.
+            run: the files hold its network and seed.
         """
         self.folder = folder
-        self.network = network
-        self.seed = seed
+        self.run = run
         self._best: float | None = None
         """Test accuracy of the best weights."""
 
@@ -57,12 +55,11 @@ class WeightFiles:
         Raises:
             OSError: if they cannot be written.
         """
-        position, network, faults = snapshot.position, spec.from_dict(self.network), []
+        position, network, faults = snapshot.position, self.run.net, []
         done = position.epochs[-1] if position.epochs and not position.images else None
 
         def rewritten() -> bytes:
-            weights = {name: value.astype(np.float32) for name, value in snapshot.state.parameters.items()}
-            return self._content(weights, position.number, done)
+            return self._content(snapshot.weights(), position.number, done)
 
         try:
             if position.epochs or (self.folder / WEIGHTS).exists():
@@ -84,10 +81,10 @@ class WeightFiles:
         return faults
 
     def _content(self, weights: Parameters, step: int, done: Epoch | None) -> bytes:
-        header = {"network": self.network, "seed": self.seed, "step": step}
+        header = {"network": self.run.network, "seed": self.run.seed, "step": step}
         return parameters.to_bytes(weights, header | (dataclasses.asdict(done) if done else {}))
 
-    def _accuracy_of_best(self, network: spec.Network, step: int) -> float | None:
+    def _accuracy_of_best(self, network: Network, step: int) -> float | None:
         """Return None if they come from a later step: the run ended before it had a checkpoint of that step.
 
         Raises:

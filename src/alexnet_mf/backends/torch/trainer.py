@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -89,6 +90,7 @@ def compiled(net: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Ten
     if not has_compiler("CXX", "g++"):
         raise BackendUnavailable("backend torch: torch.compile needs a C++ compiler; install g++, set CXX, or leave "
                                  "out `compile=True`")
+    logging.getLogger("torch").setLevel(logging.ERROR)  # Inductor's warnings are advice to programmers
     run: Callable[[torch.Tensor], torch.Tensor] = torch.compile(net, dynamic=False, options={"fallback_random": True})
     return run
 
