@@ -36,6 +36,15 @@ def test_a_file_is_on_the_disk_before_it_takes_its_place_and_then_the_folder_is(
     assert os.listdir(path.parent) == ["file"]
 
 
+def test_the_same_holds_for_a_file_that_another_library_writes(path, failing_os):
+    recorded = failing_os()
+    with files.replacing(path) as partial:
+        partial.write_bytes(NEW)
+    assert path.read_bytes() == NEW
+    assert recorded.calls == ["open", "fsync", "close", "replace", "open", "fsync", "close"]
+    assert os.listdir(path.parent) == ["file"]
+
+
 @pytest.mark.parametrize("error", [None, errno.ENOSPC, errno.EIO, errno.EACCES])
 @pytest.mark.parametrize("at", range(11))
 @pytest.mark.parametrize("old", [OLD, None], ids=["replaced", "new"])

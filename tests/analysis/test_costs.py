@@ -6,6 +6,7 @@ import itertools
 import math
 
 import pytest
+from sizes import by_size, is_large, narrower
 
 from alexnet_mf import backends
 from alexnet_mf.analysis.costs import (
@@ -55,7 +56,7 @@ def test_the_sums_are_those_of_the_arithmetic(network):
     assert sum(map(len, map(found.part, (CONVOLUTIONS, DENSE, OTHER)))) == len(network.layers)
 
 
-@pytest.mark.parametrize("network", ALL, ids=lambda network: network.name)
+@pytest.mark.parametrize("network", by_size([*map(narrower, filter(is_large, ALL)), *ALL]), ids=lambda net: net.name)
 def test_torchs_flop_counter_counts_as_many(network, requires):
     """An independent witness: it counts what PyTorch's operators are called with, forward and backward. For the
     gradient of a grouped convolution's weights it forgets the groups (torch 2.14)."""

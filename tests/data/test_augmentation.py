@@ -74,6 +74,7 @@ def test_draws_are_even():
     for corners, choices in zip(drawn.corner.T, (5, 3)):  # 2 zeros above and below, 1 left and right
         assert_array_equal(np.unique(corners), np.arange(choices))
         assert np.bincount(corners) / 20_000 == pytest.approx(1 / choices, abs=0.011)
+    assert (drawn.rows().shape, drawn.columns().shape) == ((20_000, 28), (20_000, 14))
     assert 0.6 <= drawn.factors.min() < 0.601
     assert 1.399 < drawn.factors.max() <= 1.4
     assert drawn.factors.mean(axis=0) == pytest.approx(1, abs=0.006)

@@ -23,6 +23,7 @@ from alexnet_mf.backends.contract import Backend
 from alexnet_mf.parity.case import Case, make_case
 from alexnet_mf.parity.tolerances import TIERS
 from alexnet_mf.spec import Network, zoo
+from alexnet_mf.spec.layers import Dense, Flatten, MaxPool2d
 from alexnet_mf.weights import parameters
 
 FOLDER = Path(__file__).parent / "golden"
@@ -74,8 +75,10 @@ def images(model: Any, case: Case) -> dict[str, str]:
 def real_images(backend_name: str) -> dict[str, str]:
     """Fashion-MNIST's, and what networks that take it enlarged and as it is are fed."""
     build = backends.load(backend_name).build
+    layers = MaxPool2d("pool1", kernel=56, stride=56), Flatten("flatten"), Dense("fc1", units=10)
+    enlarged = Network("enlarged", zoo.ALEXNET.input, layers)
     large, plain = (images(build(case.network, case.parameters()), case)
-                    for case in (question(network, "fashion-mnist") for network in (zoo.ALEXNET, zoo.LENET5)))
+                    for case in (question(network, "fashion-mnist") for network in (enlarged, zoo.LENET5)))
     assert (plain["images"], plain["labels"]) == (large["images"], large["labels"])
     return {**large, "pixels_28x28": plain["pixels"]}
 

@@ -532,6 +532,12 @@ def test_errors_between_arrays():
     assert ratio(1, 0) == math.inf
 
 
+def test_the_share_that_dropout_drops_may_be_off_by_five_standard_deviations():
+    _, share, *_ = (m for m in rung(climb(right()), "dropout modes").measurements if m.where == "drop4")
+    values = np.count_nonzero(right().tensors["dropped/drop4/first/in"])
+    assert share.tolerance == pytest.approx(5 * math.sqrt(0.2 * 0.8 / values))
+
+
 # Several traces
 
 

@@ -23,7 +23,7 @@ COUNT = 48
 """Images in a case: nine batches of four, and some more to classify."""
 
 
-NARROW = replace(narrower(ALEXNET), name="narrow", input=(1, 112, 112))
+NARROW = replace(narrower(ALEXNET), input=(1, 112, 112))
 
 
 def question(source: data.DatasetName, seed: int) -> Case:
