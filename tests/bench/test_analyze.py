@@ -14,7 +14,7 @@ from alexnet_mf.analysis.measure import Memory, measure
 from alexnet_mf.analysis.record import Record, json_schema
 from alexnet_mf.analysis.run import analyze
 from alexnet_mf.bench import worker
-from alexnet_mf.errors import BenchError
+from alexnet_mf.errors import AlexnetMfError, BenchError
 from alexnet_mf.instruments.process import WorkerFailed, WorkerGone
 from alexnet_mf.instruments.records import parse, plain
 from alexnet_mf.spec import layers, zoo
@@ -161,5 +161,5 @@ def test_the_function_records_how_it_was_called_and_gives_the_arithmetic_first(f
 def test_the_arithmetic_alone_takes_no_backend(small):
     analysis = analyze(small, measure=False)
     assert analysis.holds and plain(analysis.record())["measured"] is None
-    with pytest.raises(BenchError, match="unknown recipe 'slow'; known: "):
+    with pytest.raises(AlexnetMfError, match="`recipe` must be one of book, quick, not 'slow'"):
         analyze(small, measure=False, recipe="slow")
