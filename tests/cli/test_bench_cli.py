@@ -127,6 +127,17 @@ def test_json_to_standard_output_and_nothing_else(command, small_alexnet):
         "optimizer", "matrix product", "copy"]
 
 
+def test_a_network_for_color_images_is_measured_on_random_ones(command, small, tmp_path):
+    (tmp_path / "color.toml").write_text(toml.dump(dataclasses.replace(small, input=(3, *small.input[1:]))),
+                                         encoding="utf-8")
+    outcome = command(*QUICK, "--net", tmp_path / "color.toml", "--rounds", "1", "--phases", "input,epoch", "--json",
+                      "-")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.endswith("color.toml's\n") and "without the book's own code" in outcome.err
+    assert [result["phase"] for result in json.loads(outcome.out)["results"]] == [
+        "input", "epoch", "matrix product", "copy"]
+
+
 # A backend that fails
 
 
