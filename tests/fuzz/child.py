@@ -123,7 +123,7 @@ def read_native(kind: str) -> Callable[[Path], None]:
     def read(folder: Path) -> None:
         with contextlib.suppress(AlexnetMfError):
             conversion.format_of_content(folder / "w")
-        conversion.read(folder / "w", str(folder / "net.toml"), file_format=kind)
+        conversion.read(folder / "w", str(folder / "net.toml"), source_format=kind)
     return read
 
 

@@ -42,7 +42,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from played import Trainings
 
-from alexnet_mf import backends, cli, data, files, spec
+from alexnet_mf import cli, conversion, data, files, spec
 from alexnet_mf.instruments.records import plain
 from alexnet_mf.parity import trace
 from alexnet_mf.spec import layers, toml
@@ -270,7 +270,7 @@ def fuzz(kind: str, child: Child, put: Any, good: dict[str, Any], folder: Path, 
 def fuzz_native(kind: str, good: dict[str, Any], folder: Path, times: int, derandomize: bool) -> None:
     """In a process that has the framework."""
     backend, strategy, examples = NATIVE[kind]
-    content = backends.load(backend).encode_weights(kind, good["network"], parameters.initialise(good["network"], 0))
+    content = conversion.encode(kind, good["network"], parameters.initialise(good["network"], 0))
 
     def put(draw: Callable[..., Any], good: dict[str, Any], folder: Path) -> None:
         (folder / "net.toml").write_bytes(good["toml"])
