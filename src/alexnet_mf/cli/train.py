@@ -29,7 +29,7 @@ from alexnet_mf.models import LoadedModel
 from alexnet_mf.training.display import TrainingDisplay
 from alexnet_mf.training.loop import Progress
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES
-from alexnet_mf.training.record import RunRecord, Session
+from alexnet_mf.training.record import RunRecord
 from alexnet_mf.training.run import CHECKPOINT_MINUTES, TrainedRun, Training
 from alexnet_mf.weights import parameters
 
@@ -108,12 +108,11 @@ def run(options: argparse.Namespace) -> int:
     if options.save_weights:
         parameters.save(options.save_weights, done.parameters(),
                         {"network": spec.as_dict(done.network), "seed": done.seed})
-    report = as_json(done, display.session)
     if options.json:
-        output.write_json(options.json, report)
+        output.write_json(options.json, as_json(done))
     if options.json != "-":
         output.say(done.epochs[-1].describe())
-        output.say(f"{done.result.images_per_second:.1f} examples/sec on {report['device']}")
+        output.say(f"{done.result.images_per_second:.1f} examples/sec on {done.session.device}")
     return 0
 
 
@@ -163,7 +162,6 @@ class Display(TrainingDisplay):
 
     def begin(self, training: Training) -> None:
         """Print what will be done."""
-        self.session = training.folder.session
         if self.quiet:
             return
         if training.is_finished:
@@ -189,9 +187,9 @@ class Display(TrainingDisplay):
         super().progress(now)
 
 
-def as_json(done: TrainedRun, session: Session) -> dict[str, Any]:
-    """Return the training as JSON values, with the conditions of the session that ended it."""
+def as_json(done: TrainedRun) -> dict[str, Any]:
+    """Return the training as JSON values, with the conditions of its last session."""
     assert done.result is not None
     run = done.record
-    return {**plain(session), "network": run.network, "spec_sha256": run.spec_sha256, "data": run.data,
+    return {**plain(done.session), "network": run.network, "spec_sha256": run.spec_sha256, "data": run.data,
             "seed": run.seed, "recipe": plain(run.recipe), "run": str(done.folder), **done.result.as_dict()}

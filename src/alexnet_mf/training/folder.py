@@ -204,12 +204,11 @@ class RunFolder:
         Raises:
             RunError: if something cannot be read or written.
         """
-        self.session = session
-        snapshot, is_finished = None, False
+        self.session = self.last_session if self.is_finished else session
+        snapshot = None
         if self.checkpoint:
-            is_finished = len(self.checkpoint.snapshot.position.epochs) >= self.record.recipe.epochs
             snapshot, notices = self.checkpoint.resumed_in(session)
-            self.notices += [] if is_finished else notices
+            self.notices += [] if self.is_finished else notices
         else:
             self._check_nothing_is_lost()
             self.notices.append(f"{self.path}: ended before its first checkpoint; starting from the first step")
@@ -231,7 +230,7 @@ class RunFolder:
         if snapshot:
             with self._writing(WEIGHTS):
                 self.notices += self._weights.repair(snapshot)
-        if is_finished:
+        if self.is_finished:
             self._draw()
             return snapshot
         step = snapshot.position.number if snapshot else 0
@@ -371,6 +370,12 @@ class RunFolder:
     def last_checkpoint(self) -> Path | None:
         """Return the latest checkpoint that is known to be whole."""
         return self._good[-1] if self._good else None
+
+    @property
+    def is_finished(self) -> bool:
+        """Return True if nothing is left to train after the checkpoint."""
+        epochs = self.checkpoint.snapshot.position.epochs if self.checkpoint else []
+        return len(epochs) >= self.record.recipe.epochs
 
     @property
     def has_steps(self) -> bool:

@@ -52,8 +52,8 @@ class TrainedRun:
     network: Network
     recipe: Recipe
     seed: int
-    backend: str
-    """The backend that computed it last."""
+    session: Session = field(compare=False, repr=False)
+    """The last session that computed it: backend, versions, machine."""
     state: str
     """`finished`, `stopped`, `failed`, `interrupted`, `running`, or `damaged` if run.json is."""
     epochs: list[Epoch]
@@ -62,6 +62,11 @@ class TrainedRun:
     """The content of run.json, or of the checkpoint that replaces it."""
     result: Result | None = field(default=None, compare=False, repr=False)
     """Losses and times of the training that has just ended; None for a run that was read from its folder."""
+
+    @property
+    def backend(self) -> str:
+        """Return the backend that computed it last."""
+        return self.session.backend
 
     def parameters(self, which: Which = "last") -> Parameters:
         """Return its canonical weights: the last, or those of the best test accuracy.
@@ -106,7 +111,7 @@ class Training:
     @property
     def is_finished(self) -> bool:
         """Return True if nothing is left to train."""
-        return self.start is not None and len(self.start.position.epochs) >= self.recipe.epochs
+        return self.folder.is_finished
 
 
 class Interrupt:
@@ -246,6 +251,8 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
                            "with `data_dir`")
         if epochs is not None:
             _change_epochs(folder, epochs, images)
+        if folder.is_finished and tensorboard:
+            raise RunError(f"{folder.path}: is finished and writes no more events; leave out `tensorboard`")
         start = folder.resume(describe_session(loaded, command))
         training = Training(folder, loaded, images, start)
     except BaseException:
@@ -280,7 +287,7 @@ def load_run(folder: Path | str) -> TrainedRun:
             raise RunError(f"{folder / metrics.NAME}: is damaged: its last epochs are missing")
     except RunError as fault:
         epochs = _checkpoint(folder, fault).snapshot.position.epochs
-    return TrainedRun(folder, run.net, run.recipe, run.seed, session.backend, state, epochs, run)
+    return TrainedRun(folder, run.net, run.recipe, run.seed, session, state, epochs, run)
 
 
 def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, wants_events: bool) -> TrainedRun:
@@ -311,8 +318,7 @@ def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, 
         raise KeyboardInterrupt(f"{folder.path}: finished {steps}" if result.finished else
                                 f"{folder.path}: stopped {steps}; resume with {how_to_resume(folder.path)}")
     run = folder.record
-    return TrainedRun(folder.path, run.net, run.recipe, run.seed, folder.session.backend, run.state, result.epochs, run,
-                      result)
+    return TrainedRun(folder.path, run.net, run.recipe, run.seed, folder.session, run.state, result.epochs, run, result)
 
 
 def _train(training: Training, watcher: Watcher, interrupt: Interrupt, checkpoint_minutes: float,
