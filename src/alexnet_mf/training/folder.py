@@ -133,9 +133,9 @@ class RunFolder:
         self._has_damaged_record = False
         self._log: files.GrowingFile | None = None
         self._good: list[Path] = []
-        """Checkpoints. The last is known to be whole; those before it may go once there are others after it."""
+        """Paths of the checkpoints, the latest last. It is whole; the others are removed once it has successors."""
         self._faults: dict[Path, str] = {}
-        """Damaged checkpoints that are later than the last good one, and the fault of each."""
+        """Damaged checkpoints after the latest whole one, and the fault of each."""
         self._events: Events | None = None
         self._curves: Any = None
         try:
@@ -242,7 +242,7 @@ class RunFolder:
         """Check that a run without a checkpoint never had one.
 
         Raises:
-            RunError: if its record or metrics tell of steps that only a checkpoint can have followed.
+            RunError: if its record or metrics contain steps that must have been followed by a checkpoint.
         """
         try:
             epochs = len(metrics.epochs(metrics.read(self.path)))
@@ -368,7 +368,7 @@ class RunFolder:
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """Return the latest checkpoint that is known to be whole."""
+        """Return the path of the latest whole checkpoint."""
         return self._good[-1] if self._good else None
 
     @property

@@ -46,7 +46,7 @@ CHECKPOINT_MINUTES = 10.0
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run folder, as it was when it was read."""
+    """A run, as its folder was when it was read."""
 
     folder: Path
     network: Network
@@ -115,7 +115,7 @@ class Training:
 
 
 class Interrupt:
-    """While entered, the first Ctrl-C sets `requested`, and the second raises KeyboardInterrupt.
+    """Context in which the first Ctrl-C sets `requested`, and the second raises KeyboardInterrupt.
 
     It leaves SIGINT alone in another thread, and if the program handles SIGINT itself.
     """
@@ -144,7 +144,7 @@ class Interrupt:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Take a KeyboardInterrupt that a callback raises for a first Ctrl-C."""
+        """Treat a KeyboardInterrupt that a callback raises as a first Ctrl-C."""
         try:
             yield
         except KeyboardInterrupt:
