@@ -114,7 +114,10 @@ def _close(file: files.GrowingFile | Events) -> None:
 
 
 class RunFolder:
-    """A run folder that belongs to this process until `close`."""
+    """A run folder that belongs to this process until `close`.
+
+    Methods raise RunError if a file cannot be read or written. The error names the file and the last good checkpoint.
+    """
 
     def __init__(self, path: Path, folder_lock: FolderLock):
         self.path = path
@@ -200,9 +203,6 @@ class RunFolder:
 
         Returns:
             The snapshot to start from, or None to start from the first step.
-
-        Raises:
-            RunError: if something cannot be read or written.
         """
         self.session = self.last_session if self.is_finished else session
         snapshot = None
@@ -265,11 +265,7 @@ class RunFolder:
         self._closing.callback(_close, self._events)
 
     def progress(self, now: Progress) -> None:
-        """Add a reading.
-
-        Raises:
-            RunError: if it cannot be written.
-        """
+        """Add a reading."""
         assert self._log is not None
         with self._writing(metrics.NAME):
             self._log.write(metrics.step_line(now))
@@ -278,11 +274,7 @@ class RunFolder:
                 self._events.progress(now)
 
     def epoch(self, done: Epoch, weights: Parameters, step: int) -> None:
-        """Add a finished epoch: its line, its weights, and the picture.
-
-        Raises:
-            RunError: if something cannot be written.
-        """
+        """Add a finished epoch: its line, its weights, and the picture."""
         assert self._log is not None
         with self._writing(metrics.NAME):
             self._log.write(metrics.epoch_line(done))
@@ -294,11 +286,7 @@ class RunFolder:
         self._draw()
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write a checkpoint, and then remove those that it replaces.
-
-        Raises:
-            RunError: if it cannot be written; those before it stay, and the error names the last one.
-        """
+        """Write a checkpoint, and then remove those that it replaces. The older ones stay if it cannot be written."""
         assert self._log is not None
         with self._writing(metrics.NAME):
             log = (self._log.size, self._log.sync())
@@ -312,11 +300,7 @@ class RunFolder:
                 old.unlink(missing_ok=True)
 
     def stop(self, weights: Parameters, result: Result) -> None:
-        """Record that the run was stopped, and can be resumed.
-
-        Raises:
-            RunError: if something cannot be written.
-        """
+        """Record that the run was stopped, and can be resumed."""
         if result.losses:
             with self._writing(WEIGHTS):
                 self._weights.save(weights, len(result.losses))
@@ -324,11 +308,7 @@ class RunFolder:
         self.write_record("stopped", result)
 
     def finish(self, result: Result) -> None:
-        """Record that the run is finished. Its last checkpoint stays: with more epochs the run can be resumed.
-
-        Raises:
-            RunError: if something cannot be written.
-        """
+        """Record that the run is finished. Its last checkpoint stays: with more epochs the run can be resumed."""
         self.write_record("finished", result)
         with self._writing(CHECKPOINTS):
             for path in self._good[:-1]:
@@ -349,11 +329,7 @@ class RunFolder:
             _remove_folders(self._made)
 
     def write_record(self, state: State, result: Result | None = None, reason: str | None = None) -> None:
-        """Write run.json.
-
-        Raises:
-            RunError: if it cannot be written.
-        """
+        """Write run.json."""
         if self._log is not None and state != "failed":
             with self._writing(metrics.NAME):
                 self._log.sync()

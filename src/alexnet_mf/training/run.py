@@ -270,7 +270,7 @@ def load_run(folder: Path | str) -> TrainedRun:
     Raises:
         RunError: if there is no run, or no checkpoint to replace what is damaged.
     """
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     if not record.is_run(folder):
         raise RunError(f"{folder}: there is no run here; `alexnet_mf.list_runs()` lists the runs")
     run: Run
