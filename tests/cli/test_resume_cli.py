@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 import sys
@@ -187,6 +188,7 @@ def test_a_finished_run_says_its_figures_again(quick, command, tmp_path):
     assert (told.code, told.err) == (0, "")
     assert told.out == f"{folder}: finished after epoch 3, nothing is left to train; start a new run from its " \
         f"weights (--weights {folder})\n" + first.out
+    assert json.loads(resume(command, folder, "--json", "-").out)["command"] == record(folder)["command"]
     assert content(folder) == before
 
 
@@ -413,6 +415,7 @@ def test_tensorboard_events_of_a_run_that_goes_on(quick, command, tmp_path):
     files = list((folder / "tensorboard").iterdir())
     assert sorted(path.name.rpartition(".")[2] for path in files) == ["0", "7"]
     assert all(b"accuracy/test" in path.read_bytes() for path in files)
+    assert_refused(resume(command, folder, "--tensorboard"), "is finished and writes no more events")
     start(command, tmp_path / "without")
     assert not (tmp_path / "without" / "tensorboard").exists()
 

@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 from alexnet_mf import data
 from alexnet_mf.backends.contract import RATE_OUTSIDE, Model, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.data import LabelledImages, epoch_order
-from alexnet_mf.errors import AlexnetMfError, TrainingDiverged
+from alexnet_mf.errors import TrainingDiverged
 from alexnet_mf.training import loop
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES, Recipe
 from alexnet_mf.weights import parameters
@@ -503,21 +503,6 @@ def test_going_on_for_real_gives_the_same_bits(backend, small, garments, stop):
 
 
 # Recipes
-
-
-@pytest.mark.parametrize("change, message", [
-    ({"epochs": 0}, "epochs` must be at least 1, not 0"), ({"batch_size": 0}, "batch_size` must be at least 1, not 0"),
-    ({"batch_size": -5}, "batch_size.*-5"), ({"train_images": 0}, "train_images` must be at least 1, not 0"),
-    ({"test_images": 0}, "test_images` must be at least 1, not 0"), ({"sgd": Sgd(-0.1)}, "learning_rate.*-0.1"),
-    ({"sgd": Sgd(math.nan)}, "learning_rate.*nan"), ({"sgd": Sgd(math.inf)}, "learning_rate.*inf"),
-    ({"sgd": Sgd(0.1, momentum=-0.5)}, "momentum.*-0.5"), ({"sgd": Sgd(0.1, momentum=1.0)}, "momentum.*less than 1"),
-    ({"sgd": Sgd(1e39)}, r"learning_rate.*1e\+39"), ({"sgd": Sgd(0.1, momentum=math.nan)}, "momentum.*nan"),
-    ({"sgd": Sgd(0.1, weight_decay=-1e-9)}, "weight_decay.*-1e-09"),
-    ({"sgd": Sgd(0.1, weight_decay=math.inf)}, "weight_decay.*inf")])
-def test_a_recipe_that_makes_no_sense_is_refused(change, message):
-    with pytest.raises(AlexnetMfError, match=message) as caught:
-        dataclasses.replace(RECIPE, **change)
-    assert caught.value.exit_code == 2
 
 
 def test_the_book_s_recipe_is_the_book_s():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
+from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.spec import arithmetic, zoo
 from alexnet_mf.spec.zoo import ALEXNET, ALEXNET_28, ALEXNET_SLIM, LENET5, LENET5_RELU
@@ -55,13 +57,19 @@ def test_where_not_even_one_is_the_rate_rises_with_the_networks_own():
     assert replace(recipe, sgd=QUICK.sgd) == QUICK
 
 
-@pytest.mark.parametrize("change, told", [
+@pytest.mark.parametrize("change, message", [
     ({"name": ["book"]}, "the name of a recipe must be a string, not"),
-    ({"epochs": None}, "`epochs` must be an integer, not None"),
-    ({"batch_size": None}, "`batch_size` must be an integer"), ({"batch_size": 0}, "must be at least 1, not 0"),
-    ({"train_images": "all"}, "`train_images` must be an integer"),
-    ({"annealed": "x"}, "`annealed` must be a number")])
-def test_values_that_make_no_sense_are_told(change, told):
-    """As a damaged run.json may have them."""
-    with pytest.raises(AlexnetMfError, match=told):
+    ({"epochs": None}, "`epochs` must be an integer, not None"), ({"epochs": True}, "`epochs` must be an integer"),
+    ({"batch_size": 0}, "`batch_size` must be at least 1, not 0"), ({"batch_size": -5}, "`batch_size`.*-5"),
+    ({"train_images": "all"}, "`train_images` must be an integer"), ({"train_images": 0}, "`train_images`.*at least 1"),
+    ({"test_images": 0}, "`test_images` must be at least 1, not 0"), ({"annealed": "x"}, "`annealed` must be a number"),
+    ({"augment": "flip"}, "`augment` must be a list of names, not 'flip'"),
+    ({"sgd": Sgd(-0.1)}, "learning_rate.*-0.1"), ({"sgd": Sgd(math.nan)}, "learning_rate.*nan"),
+    ({"sgd": Sgd(math.inf)}, "learning_rate.*inf"), ({"sgd": Sgd(1e39)}, r"learning_rate.*1e\+39"),
+    ({"sgd": Sgd(0.1, momentum=-0.5)}, "momentum.*-0.5"), ({"sgd": Sgd(0.1, momentum=1.0)}, "momentum.*less than 1"),
+    ({"sgd": Sgd(0.1, momentum=math.nan)}, "momentum.*nan"), ({"sgd": Sgd(0.1, weight_decay=-1e-9)}, "decay.*-1e-09"),
+    ({"sgd": Sgd(0.1, weight_decay=math.inf)}, "weight_decay.*inf")])
+def test_wrong_values_are_refused(change, message):
+    """A damaged run.json may contain them too."""
+    with pytest.raises(AlexnetMfError, match=message):
         replace(BOOK, **change)

@@ -1,4 +1,4 @@
-"""`list`: what there is to choose from."""
+"""`list`: backends, networks and runs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def text(value: Any) -> str:
 
 
 PROBLEM = "problem"
-"""Key of an entry that is a line below the table, not a column."""
+"""Key whose value is a line below the table, not a column."""
 LISTS: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
     "backends": lambda options: api.list_backends(),
     "networks": lambda options: api.list_networks(options.name),

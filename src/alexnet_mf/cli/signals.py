@@ -16,7 +16,7 @@ SHOW_CURSOR = "\x1b[?25h"
 
 
 class Stop:
-    """While entered, the first of these signals makes a call return True, and the second ends the process.
+    """Context in which a call returns True after the first of these signals; the second ends the process.
 
     Python runs a signal's handler between two of its own instructions, and a training step is one long call into a
     framework. So a thread does the work: the interpreter writes each signal's number into a pipe at once.
@@ -61,7 +61,7 @@ class Stop:
             if self.signal is not None:
                 if sys.stdout.isatty():
                     os.write(1, SHOW_CURSOR.encode())
-                os._exit(128 + number[0])  # without a word to anybody: files are whole, and locks end with the process
+                os._exit(128 + number[0])  # no cleanup: files are whole, and locks end with the process
             self.signal = number[0]
             self._on_first(NAMES[signal.Signals(self.signal)])
 

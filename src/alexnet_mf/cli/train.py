@@ -29,14 +29,14 @@ from alexnet_mf.models import LoadedModel
 from alexnet_mf.training.display import TrainingDisplay
 from alexnet_mf.training.loop import Progress
 from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES
-from alexnet_mf.training.record import RunRecord, Session
+from alexnet_mf.training.record import RunRecord
 from alexnet_mf.training.run import CHECKPOINT_MINUTES, TrainedRun, Training
 from alexnet_mf.weights import parameters
 
 RECIPE_FLAGS = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "augment", "train_images",
                 "test_images")
 RUN_FLAGS = ("net", "recipe", "dropout", "weights", "seed", "data")
-"""Flags that decide what a run is; a resumed run has its own."""
+"""Flags that define a run; a resumed run has its own values."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,9 +88,9 @@ def run(options: argparse.Namespace) -> int:
         "data_dir": options.data_dir, "checkpoint_minutes": options.checkpoint_minutes,
         "tensorboard": options.tensorboard, "progress": display, "command": ["alexnet-mf", *options.words]}
     if options.resume:
-        given = given_flags(add_arguments, options.words[1:])
-        expected = {name: given[name] for name in (*RECIPE_FLAGS, *RUN_FLAGS, "out")
-                    if name in given and name != "epochs"}
+        flags = given_flags(add_arguments, options.words[1:])
+        expected = {name: flags[name] for name in (*RECIPE_FLAGS, *RUN_FLAGS, "out")
+                    if name in flags and name != "epochs"}
         done = api.resume(options.resume, options.epochs, options.backend, device=options.device,
                           execution=execution(options), **common, **expected)
     else:
@@ -108,12 +108,11 @@ def run(options: argparse.Namespace) -> int:
     if options.save_weights:
         parameters.save(options.save_weights, done.parameters(),
                         {"network": spec.as_dict(done.network), "seed": done.seed})
-    report = as_json(done, display.session)
     if options.json:
-        output.write_json(options.json, report)
+        output.write_json(options.json, as_json(done))
     if options.json != "-":
         output.say(done.epochs[-1].describe())
-        output.say(f"{done.result.images_per_second:.1f} examples/sec on {report['device']}")
+        output.say(f"{done.result.images_per_second:.1f} examples/sec on {done.session.device}")
     return 0
 
 
@@ -138,7 +137,7 @@ class Display(TrainingDisplay):
             lambda name: self.warn(f"{name}: ending this step and saving; once more leaves at once"))
         self._options = options
         self._images = 0
-        """Images that the book's recipe takes, until the display has said how long that would last."""
+        """Images that the book's recipe trains on; 0 once the display has shown its duration."""
 
     def __enter__(self) -> Display:
         super().__enter__()
@@ -152,7 +151,7 @@ class Display(TrainingDisplay):
             super().__exit__(*error)
 
     def should_stop(self) -> bool:
-        """Return True once a signal has come."""
+        """Return True after the first signal."""
         return self.stop()
 
     def built(self, loaded: LoadedModel) -> None:
@@ -162,8 +161,7 @@ class Display(TrainingDisplay):
             output.say()
 
     def begin(self, training: Training) -> None:
-        """Print what will be done."""
-        self.session = training.folder.session
+        """Print the data, the recipe and the run folder, or why nothing is left to train."""
         if self.quiet:
             return
         if training.is_finished:
@@ -181,7 +179,7 @@ class Display(TrainingDisplay):
             self._images = BOOK.epochs * len(training.data.train)
 
     def progress(self, now: Progress) -> None:
-        """Show the progress. If the quick recipe was not asked for, say how long the book's would take here."""
+        """Show the progress, and once how long the book's recipe would take if the quick one was chosen by default."""
         if self._images and now.step >= 4:
             self.line(f"at {now.images_per_second:.1f} images/s, as in these steps, --recipe book would take about "
                       f"{duration(self._images / now.images_per_second)} here, evaluation left out")
@@ -189,9 +187,9 @@ class Display(TrainingDisplay):
         super().progress(now)
 
 
-def as_json(done: TrainedRun, session: Session) -> dict[str, Any]:
-    """Return the training as JSON values, with the conditions of the session that ended it."""
+def as_json(done: TrainedRun) -> dict[str, Any]:
+    """Return the training as JSON values, with the conditions of its last session."""
     assert done.result is not None
     run = done.record
-    return {**plain(session), "network": run.network, "spec_sha256": run.spec_sha256, "data": run.data,
+    return {**plain(done.session), "network": run.network, "spec_sha256": run.spec_sha256, "data": run.data,
             "seed": run.seed, "recipe": plain(run.recipe), "run": str(done.folder), **done.result.as_dict()}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Watcher:
-    """Receives what happens in a training. Override the methods of interest; these do nothing.
+    """Base class for receivers of a training's events. Its methods do nothing; override those of interest.
 
     A training enters its watcher before the first step and leaves it after the last.
     """
@@ -32,7 +32,7 @@ class Watcher:
         """All arguments are checked, and the model is built. Not called if nothing is left to train."""
 
     def begin(self, training: Training) -> None:
-        """The run folder is ready; the first step comes next."""
+        """The run folder is ready, and the first step follows."""
 
     def progress(self, now: Progress) -> None:
         """The metrics were read, about once a second: loss and accuracy so far, images per second, the time left."""
@@ -48,11 +48,11 @@ class Watcher:
         return False
 
     def stopping(self) -> None:
-        """Ctrl-C came; the training ends this step and saves."""
+        """Ctrl-C was pressed; the training ends this step and saves."""
 
 
 class TrainingDisplay(Display, Watcher):
-    """Shows each epoch's steps, then its evaluation, and a line that stays after it."""
+    """Progress of each epoch's steps and evaluation, and a line for each finished epoch."""
 
     def __init__(self, quiet: bool = False):
         Display.__init__(self, quiet)
@@ -69,7 +69,7 @@ class TrainingDisplay(Display, Watcher):
             self.line(f"run folder: {training.folder.path}")
 
     def progress(self, now: Progress) -> None:
-        """Show where the training is."""
+        """Show the step, the figures and the time left."""
         self._epoch = f"epoch {now.epoch}/{now.epochs}"
         self._trained = figures = [f"loss {now.loss:.3f}", f"train acc {now.train_accuracy:.3f}"]
         if now.images_per_second > 0:  # not a number until the second step
@@ -88,10 +88,10 @@ class TrainingDisplay(Display, Watcher):
         self.show(self._epoch, done, images, figures, [*range(trained, len(figures)), *range(trained)])
 
     def epoch(self, done: Epoch) -> None:
-        """Write a line that stays."""
+        """Write the closing line of an epoch."""
         if not self.quiet:
             self.line(f"epoch {done.epoch}/{self._epochs}: {done.describe()}")
 
     def stopping(self) -> None:
-        """Say that the training is about to stop."""
+        """Announce that the training stops after this step."""
         self.warn("Ctrl-C: ending this step and saving; once more stops at once")

@@ -114,7 +114,10 @@ def _close(file: files.GrowingFile | Events) -> None:
 
 
 class RunFolder:
-    """A run folder that belongs to this process until `close`."""
+    """A run folder that belongs to this process until `close`.
+
+    Methods raise RunError if a file cannot be read or written. The error names the file and the last good checkpoint.
+    """
 
     def __init__(self, path: Path, folder_lock: FolderLock):
         self.path = path
@@ -133,9 +136,9 @@ class RunFolder:
         self._has_damaged_record = False
         self._log: files.GrowingFile | None = None
         self._good: list[Path] = []
-        """Checkpoints. The last is known to be whole; those before it may go once there are others after it."""
+        """Paths of the checkpoints, the latest last. It is whole; the others are removed once it has successors."""
         self._faults: dict[Path, str] = {}
-        """Damaged checkpoints that are later than the last good one, and the fault of each."""
+        """Damaged checkpoints after the latest whole one, and the fault of each."""
         self._events: Events | None = None
         self._curves: Any = None
         try:
@@ -200,16 +203,12 @@ class RunFolder:
 
         Returns:
             The snapshot to start from, or None to start from the first step.
-
-        Raises:
-            RunError: if something cannot be read or written.
         """
-        self.session = session
-        snapshot, is_finished = None, False
+        self.session = self.last_session if self.is_finished else session
+        snapshot = None
         if self.checkpoint:
-            is_finished = len(self.checkpoint.snapshot.position.epochs) >= self.record.recipe.epochs
             snapshot, notices = self.checkpoint.resumed_in(session)
-            self.notices += [] if is_finished else notices
+            self.notices += [] if self.is_finished else notices
         else:
             self._check_nothing_is_lost()
             self.notices.append(f"{self.path}: ended before its first checkpoint; starting from the first step")
@@ -231,7 +230,7 @@ class RunFolder:
         if snapshot:
             with self._writing(WEIGHTS):
                 self.notices += self._weights.repair(snapshot)
-        if is_finished:
+        if self.is_finished:
             self._draw()
             return snapshot
         step = snapshot.position.number if snapshot else 0
@@ -243,7 +242,7 @@ class RunFolder:
         """Check that a run without a checkpoint never had one.
 
         Raises:
-            RunError: if its record or metrics tell of steps that only a checkpoint can have followed.
+            RunError: if its record or metrics contain steps that must have been followed by a checkpoint.
         """
         try:
             epochs = len(metrics.epochs(metrics.read(self.path)))
@@ -266,11 +265,7 @@ class RunFolder:
         self._closing.callback(_close, self._events)
 
     def progress(self, now: Progress) -> None:
-        """Add a reading.
-
-        Raises:
-            RunError: if it cannot be written.
-        """
+        """Add a reading."""
         assert self._log is not None
         with self._writing(metrics.NAME):
             self._log.write(metrics.step_line(now))
@@ -279,11 +274,7 @@ class RunFolder:
                 self._events.progress(now)
 
     def epoch(self, done: Epoch, weights: Parameters, step: int) -> None:
-        """Add a finished epoch: its line, its weights, and the picture.
-
-        Raises:
-            RunError: if something cannot be written.
-        """
+        """Add a finished epoch: its line, its weights, and the picture."""
         assert self._log is not None
         with self._writing(metrics.NAME):
             self._log.write(metrics.epoch_line(done))
@@ -295,11 +286,7 @@ class RunFolder:
         self._draw()
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write a checkpoint, and then remove those that it replaces.
-
-        Raises:
-            RunError: if it cannot be written; those before it stay, and the error names the last one.
-        """
+        """Write a checkpoint, and then remove those that it replaces. The older ones stay if it cannot be written."""
         assert self._log is not None
         with self._writing(metrics.NAME):
             log = (self._log.size, self._log.sync())
@@ -313,11 +300,7 @@ class RunFolder:
                 old.unlink(missing_ok=True)
 
     def stop(self, weights: Parameters, result: Result) -> None:
-        """Record that the run was stopped, and can be resumed.
-
-        Raises:
-            RunError: if something cannot be written.
-        """
+        """Record that the run was stopped, and can be resumed."""
         if result.losses:
             with self._writing(WEIGHTS):
                 self._weights.save(weights, len(result.losses))
@@ -325,11 +308,7 @@ class RunFolder:
         self.write_record("stopped", result)
 
     def finish(self, result: Result) -> None:
-        """Record that the run is finished. Its last checkpoint stays: with more epochs the run can be resumed.
-
-        Raises:
-            RunError: if something cannot be written.
-        """
+        """Record that the run is finished. Its last checkpoint stays: with more epochs the run can be resumed."""
         self.write_record("finished", result)
         with self._writing(CHECKPOINTS):
             for path in self._good[:-1]:
@@ -350,11 +329,7 @@ class RunFolder:
             _remove_folders(self._made)
 
     def write_record(self, state: State, result: Result | None = None, reason: str | None = None) -> None:
-        """Write run.json.
-
-        Raises:
-            RunError: if it cannot be written.
-        """
+        """Write run.json."""
         if self._log is not None and state != "failed":
             with self._writing(metrics.NAME):
                 self._log.sync()
@@ -369,8 +344,14 @@ class RunFolder:
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """Return the latest checkpoint that is known to be whole."""
+        """Return the path of the latest whole checkpoint."""
         return self._good[-1] if self._good else None
+
+    @property
+    def is_finished(self) -> bool:
+        """Return True if nothing is left to train after the checkpoint."""
+        epochs = self.checkpoint.snapshot.position.epochs if self.checkpoint else []
+        return len(epochs) >= self.record.recipe.epochs
 
     @property
     def has_steps(self) -> bool:

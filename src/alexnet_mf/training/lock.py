@@ -1,4 +1,4 @@
-"""One process at a time has a run."""
+"""Locks of run folders: one process at a time writes a run."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from filelock import BaseFileLock, FileLock, Timeout
 from alexnet_mf.errors import RunError
 
 LOCK, OWNER = ".lock", ".lock.owner"
-"""What is locked, and the file with the number of the process that has it: Windows reads no locked file."""
+"""The locked file, and the file with the number of the locking process: Windows cannot read a locked file."""
 LOCK_SECONDS = 1.0
-"""How long to wait for a lock: `list runs` takes it for a moment."""
+"""Longest wait for a lock, in seconds: `list runs` holds it for a moment."""
 
 
 class FolderLock:
-    """A folder that this process has until `release`, or until the process ends."""
+    """The lock of a folder, until `release` or the end of the process."""
 
-    def __init__(self, held: BaseFileLock, owner: Path):
-        self._held, self._owner = held, owner
+    def __init__(self, file_lock: BaseFileLock, owner: Path):
+        self._file_lock, self._owner = file_lock, owner
 
     def release(self) -> None:
-        """Let other processes have the folder."""
+        """Release the folder to other processes."""
         with contextlib.suppress(OSError):
             self._owner.unlink()
-        self._held.release()
+        self._file_lock.release()
 
 
 def lock(folder: Path, seconds: float = LOCK_SECONDS) -> FolderLock:
-    """Take the folder for this process.
+    """Lock a folder for this process.
 
     Raises:
-        RunError: if another process has the folder (names the process), or the file system has no locks.
+        RunError: if another process has locked it (names the process), or the file system has no locks.
     """
     path, owner = folder / LOCK, folder / OWNER
-    held = FileLock(path, timeout=seconds, mode=0o666, thread_local=False)
+    file_lock = FileLock(path, timeout=seconds, mode=0o666, thread_local=False)
     try:
-        held.acquire()
+        file_lock.acquire()
     except Timeout as error:
         try:
             process = owner.read_text(encoding="ascii", errors="replace")[:20].strip()
@@ -52,13 +52,13 @@ def lock(folder: Path, seconds: float = LOCK_SECONDS) -> FolderLock:
     try:
         owner.write_text(f"{os.getpid()}\n", encoding="ascii")
     except OSError as error:
-        held.release()
+        file_lock.release()
         raise RunError(f"{owner}: cannot be written ({error.strerror})") from error
-    return FolderLock(held, owner)
+    return FolderLock(file_lock, owner)
 
 
 def is_in_use(folder: Path) -> bool:
-    """Return True if a process has the folder now."""
+    """Return True if a process has locked the folder."""
     path = folder / LOCK
     if not path.exists():
         return False

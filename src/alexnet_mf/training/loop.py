@@ -291,11 +291,7 @@ class _Loop:
             self.is_warm = True
 
     def read(self, epoch: int, step: int, sizes: np.ndarray) -> None:
-        """Read the metrics of the steps since the last reading, whose batches have these sizes.
-
-        Raises:
-            TrainingDiverged: if a loss is NaN or infinite.
-        """
+        """Read the metrics of the steps since the last reading, whose batches have these sizes."""
         metrics = self.trainer.read()
         bad = np.flatnonzero(~np.isfinite(metrics.losses))
         if len(bad):
@@ -308,11 +304,7 @@ class _Loop:
                                         self.means.accuracy, rate, images_left / rate))
 
     def evaluate(self, epoch: int) -> bool:
-        """Close an epoch with an evaluation. Return False if stopped within it.
-
-        Raises:
-            TrainingDiverged: if the test loss is NaN or infinite.
-        """
+        """Close an epoch with an evaluation. Return False if stopped within it."""
         logits: list[np.ndarray] = []
         for placed in self.placed_test:
             self.hooks.on_evaluation(sum(map(len, logits)), len(self.test_set))

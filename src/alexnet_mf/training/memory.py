@@ -17,14 +17,14 @@ SAFE = 0.75
 
 def free_bytes() -> int | None:
     """Return the free memory of this machine or container, in bytes; None if the system does not report it."""
-    found = []
+    limits = []
     for line in _read("/proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
-            found.append(int(line.split()[1]) * 1024)
+            limits.append(int(line.split()[1]) * 1024)
     limit, used = (_read(f"/sys/fs/cgroup/memory.{name}").strip() for name in ("max", "current"))
     if limit.isdecimal() and used.isdecimal():
-        found.append(int(limit) - int(used))
-    return max(0, min(found)) if found else None
+        limits.append(int(limit) - int(used))
+    return max(0, min(limits)) if limits else None
 
 
 def check_fits(model: Model[Any], batch_size: int) -> None:

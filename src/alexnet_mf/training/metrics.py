@@ -36,7 +36,7 @@ def epoch_line(done: Epoch) -> bytes:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Read the lines of a run, without one at the end that is being written.
+    """Read the lines of a run. An unfinished last line is left out.
 
     Raises:
         RunError: if the file cannot be read or a line is damaged; names the line.

@@ -22,7 +22,7 @@ ANNEALING = 0.2
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training: epochs over images in batches, with SGD on the mean softmax cross entropy.
+    """Epochs, images, batch size and optimizer of a training: SGD on the mean softmax cross entropy.
 
     `recipe.with_changes(epochs=2, learning_rate=0.1)` is the same recipe with other values.
     """

@@ -58,12 +58,12 @@ class Run(Session, kw_only=True):
     """A run and the session that began it, as checkpoints hold them too."""
 
     network: dict[str, Any]
-    """As `spec.as_dict` returns it."""
+    """The value of `spec.as_dict`."""
     spec_sha256: str
     seed: Annotated[int, Meta(ge=0)]
     recipe: Recipe
     data: str
-    """Where the images came from, in words."""
+    """Source of the images, in words."""
     data_name: DataName
     data_sha256: str
     weights: StartingWeights | None

@@ -46,14 +46,14 @@ CHECKPOINT_MINUTES = 10.0
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run folder, as it was when it was read."""
+    """A run, as its folder was when it was read."""
 
     folder: Path
     network: Network
     recipe: Recipe
     seed: int
-    backend: str
-    """The backend that computed it last."""
+    session: Session = field(compare=False, repr=False)
+    """The last session that computed it: backend, versions, machine."""
     state: str
     """`finished`, `stopped`, `failed`, `interrupted`, `running`, or `damaged` if run.json is."""
     epochs: list[Epoch]
@@ -62,6 +62,11 @@ class TrainedRun:
     """The content of run.json, or of the checkpoint that replaces it."""
     result: Result | None = field(default=None, compare=False, repr=False)
     """Losses and times of the training that has just ended; None for a run that was read from its folder."""
+
+    @property
+    def backend(self) -> str:
+        """Return the backend that computed it last."""
+        return self.session.backend
 
     def parameters(self, which: Which = "last") -> Parameters:
         """Return its canonical weights: the last, or those of the best test accuracy.
@@ -106,11 +111,11 @@ class Training:
     @property
     def is_finished(self) -> bool:
         """Return True if nothing is left to train."""
-        return self.start is not None and len(self.start.position.epochs) >= self.recipe.epochs
+        return self.folder.is_finished
 
 
 class Interrupt:
-    """While entered, the first Ctrl-C sets `requested`, and the second raises KeyboardInterrupt.
+    """Context in which the first Ctrl-C sets `requested`, and the second raises KeyboardInterrupt.
 
     It leaves SIGINT alone in another thread, and if the program handles SIGINT itself.
     """
@@ -139,7 +144,7 @@ class Interrupt:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Take a KeyboardInterrupt that a callback raises for a first Ctrl-C."""
+        """Treat a KeyboardInterrupt that a callback raises as a first Ctrl-C."""
         try:
             yield
         except KeyboardInterrupt:
@@ -246,6 +251,8 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
                            "with `data_dir`")
         if epochs is not None:
             _change_epochs(folder, epochs, images)
+        if folder.is_finished and tensorboard:
+            raise RunError(f"{folder.path}: is finished and writes no more events; leave out `tensorboard`")
         start = folder.resume(describe_session(loaded, command))
         training = Training(folder, loaded, images, start)
     except BaseException:
@@ -263,7 +270,7 @@ def load_run(folder: Path | str) -> TrainedRun:
     Raises:
         RunError: if there is no run, or no checkpoint to replace what is damaged.
     """
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     if not record.is_run(folder):
         raise RunError(f"{folder}: there is no run here; `alexnet_mf.list_runs()` lists the runs")
     run: Run
@@ -280,7 +287,7 @@ def load_run(folder: Path | str) -> TrainedRun:
             raise RunError(f"{folder / metrics.NAME}: is damaged: its last epochs are missing")
     except RunError as fault:
         epochs = _checkpoint(folder, fault).snapshot.position.epochs
-    return TrainedRun(folder, run.net, run.recipe, run.seed, session.backend, state, epochs, run)
+    return TrainedRun(folder, run.net, run.recipe, run.seed, session, state, epochs, run)
 
 
 def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, wants_events: bool) -> TrainedRun:
@@ -311,8 +318,7 @@ def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, 
         raise KeyboardInterrupt(f"{folder.path}: finished {steps}" if result.finished else
                                 f"{folder.path}: stopped {steps}; resume with {how_to_resume(folder.path)}")
     run = folder.record
-    return TrainedRun(folder.path, run.net, run.recipe, run.seed, folder.session.backend, run.state, result.epochs, run,
-                      result)
+    return TrainedRun(folder.path, run.net, run.recipe, run.seed, folder.session, run.state, result.epochs, run, result)
 
 
 def _train(training: Training, watcher: Watcher, interrupt: Interrupt, checkpoint_minutes: float,

@@ -1,4 +1,4 @@
-"""TensorBoard events, by tensorboardX. It needs no framework, and is imported only when asked for."""
+"""TensorBoard events, written by tensorboardX, which needs no framework. It is imported on demand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_installed() -> bool:
     """Return True if tensorboardX is installed."""
     try:
         return importlib.util.find_spec("tensorboardX") is not None
-    except ValueError:  # marked as not to be imported
+    except ValueError:  # its entry in sys.modules is None
         return False
 
 

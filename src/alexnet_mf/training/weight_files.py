@@ -18,7 +18,7 @@ WEIGHTS, BEST = RUN_WEIGHTS["last"], RUN_WEIGHTS["best"]
 
 
 class WeightFiles:
-    """Both weights files of a run."""
+    """Writer of both weights files of a run."""
 
     def __init__(self, folder: Path, run: Run):
         """
