@@ -84,6 +84,13 @@ def requires(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture
+def present(request: pytest.FixtureRequest) -> list[str]:
+    """The backends of this run, in the registry's order: those that were asked for, or all, as far as installed."""
+    names = asked(request.config) or backends.BACKENDS
+    return [name for name in backends.installed() if name in names]
+
+
+@pytest.fixture
 def backend(backend_name: str) -> Backend:
     """Each backend in turn, imported."""
     return backends.load(backend_name)

@@ -14,7 +14,7 @@ import pytest
 from console import call
 from PIL import Image
 
-from alexnet_mf import backends, cli, conversion, data
+from alexnet_mf import cli, conversion, data
 from alexnet_mf.spec import toml, zoo
 
 README = Path(__file__).parents[1] / "README.md"
@@ -72,10 +72,9 @@ def unwritten() -> set[str]:
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("command", program_commands())
-def test_command(command: str, folder: Path, unwritten: set[str], request: pytest.FixtureRequest,
+def test_command(command: str, folder: Path, unwritten: set[str], present: list[str],
                  capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, which has imported the frameworks already; `-m alexnet_mf` itself is other tests'."""
-    asked = [name for name in request.config.getoption("--backends").split(",") if name] or backends.installed()
     words = shlex.split(command)[1:]
     monkeypatch.chdir(folder)
 
@@ -83,12 +82,12 @@ def test_command(command: str, folder: Path, unwritten: set[str], request: pytes
         unwritten.update(words)
         pytest.skip(f"{command}: {reason}")
 
-    if "--backend" in words and words[words.index("--backend") + 1] not in [*asked, "all"]:
+    if "--backend" in words and words[words.index("--backend") + 1] not in [*present, "all"]:
         skip("not one of the backends of this run")
     if "convert" in words:
         for word in words[3:]:
             needed = conversion.FORMATS[conversion.format_of_name(Path(word))].backend if "/" not in word else None
-            if needed not in (None, *asked):
+            if needed not in (None, *present):
                 skip(f"{needed} is not one of the backends of this run")
     missing = [word for word in words[3:-1] if "convert" in words and not (folder / word).exists()]
     missing += [word for word in words if word.endswith((".safetensors", ".pt")) and "convert" not in words
@@ -103,16 +102,16 @@ def test_command(command: str, folder: Path, unwritten: set[str], request: pytes
     kind = "trace" if "trace" in words else "" if short else words[2]
     extra = shlex.split(SHORT.get(kind, ""))
     if kind == "parity":  # of the tabs one that differs will do
-        differing = [name for name in asked if name in ("tensorflow", "mxnet")][:1] if "alexnet-tab" in words else []
-        extra += ["--backends", ",".join(differing or asked)]
+        differing = [name for name in present if name in ("tensorflow", "mxnet")][:1] if "alexnet-tab" in words else []
+        extra += ["--backends", ",".join(differing or present)]
         extra += ["--net", "lenet5,alexnet-28"] if "all" in words else []
     if kind == "bench":  # two processes for each backend: one will do, not the referee where there is another
-        names = [name for name in asked if name != "numpy"]
+        names = [name for name in present if name != "numpy"]
         extra += ["--backends", names[0]] if names else ["--backends", "numpy", "--precision", "float64"]
     if kind == "sweep":  # a process for each training: the referee's begin at once
-        extra += ["--backend", asked[-1], *(["--held-out", "8"] if "--held-out" in words else [])]
+        extra += ["--backend", present[-1], *(["--held-out", "8"] if "--held-out" in words else [])]
     done = call(capsys, *words[2:], *extra)
-    differs = "alexnet-tab" in words and {"tensorflow", "mxnet"} & set(asked)
+    differs = "alexnet-tab" in words and {"tensorflow", "mxnet"} & set(present)
     assert done.code == (1 if differs else 0), done.err
     assert done.out.strip()
     assert "Traceback" not in done.err

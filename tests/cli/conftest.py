@@ -13,7 +13,7 @@ import pytest
 from console import Outcome, call
 from run_folders import figures, start, stop_after
 
-from alexnet_mf import data, spec
+from alexnet_mf import backends, data, spec
 from alexnet_mf.instruments.machine import conditions
 from alexnet_mf.plots import curves
 from alexnet_mf.spec import zoo
@@ -34,6 +34,15 @@ def own_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Run a command in this process."""
     return functools.partial(call, capsys)
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make believe that only these backends are installed."""
+    def pretend(*names: str) -> None:
+        for module in (backends, backends.registry):
+            monkeypatch.setattr(module, "is_installed", lambda name: name in names)
+    return pretend
 
 
 @pytest.fixture

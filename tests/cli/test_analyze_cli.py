@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from console import assert_one_line
 
-from alexnet_mf import backends, spec
+from alexnet_mf import spec
 from alexnet_mf.analysis import measure as measurements
 from alexnet_mf.analysis.costs import costs
 from alexnet_mf.analysis.measure import PHASES, Measured, Memory
@@ -99,7 +99,7 @@ TAKEN = "using --backend mxnet, the first installed of torch, tensorflow, mxnet\
 
 
 @pytest.fixture
-def measured(monkeypatch):
+def measured(installed, monkeypatch):
     """A device that needs no measuring; the worker gets what the command was asked."""
     asked: dict[str, Any] = {}
 
@@ -112,8 +112,7 @@ def measured(monkeypatch):
                         asked.get("settings", {}), seconds, Ceilings(300e9, 20e9),
                         Memory(300, 900, asked.get("allocator")), found)
     monkeypatch.setattr(measurements, "measure", run)
-    for module in (backends, backends.registry):
-        monkeypatch.setattr(module, "is_installed", lambda name: name in ("mxnet", "numpy"))
+    installed("mxnet", "numpy")
     return asked
 
 
@@ -193,9 +192,8 @@ def test_analyze_for_real(command):
     assert "numpy alone" in outcome.out or "does not report" in outcome.out
 
 
-def test_without_any_framework_it_says_what_there_is(command, monkeypatch):
-    for module in (backends, backends.registry):
-        monkeypatch.setattr(module, "is_installed", lambda name: name == "numpy")
+def test_without_any_framework_it_says_what_there_is(command, installed):
+    installed("numpy")
     assert_one_line(command("analyze"), "none of torch, tensorflow and mxnet", "--no-measure", "--backend numpy")
 
 

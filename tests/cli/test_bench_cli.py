@@ -255,8 +255,8 @@ sys.exit(main(sys.argv[1:]))
 # Wrong words
 
 
-def test_a_missing_backend_is_told_before_the_work(command, no_worker, monkeypatch):
-    monkeypatch.setattr(backends.registry, "is_installed", lambda name: name == "numpy")
+def test_a_missing_backend_is_told_before_the_work(command, no_worker, installed):
+    installed("numpy")
     assert_one_line(command("--backends", "numpy,mxnet"), "mxnet", "not installed", backends.BACKENDS["mxnet"].install,
                     "(--python NAME=PATH)")
     assert_one_line(command(), "none of torch, tensorflow and mxnet is installed", "--python NAME=PATH")
@@ -271,9 +271,9 @@ def test_a_missing_matplotlib_is_told_before_the_work(command, no_worker, monkey
 @pytest.mark.parametrize("words, chosen", [
     ([], ["torch", "mxnet"]), (["--python", "tensorflow=/bin/sh"], ["torch", "tensorflow", "mxnet"]),
     (["--backends", "numpy,torch"], ["numpy", "torch"])], ids=lambda value: " ".join(value))
-def test_who_is_measured(command, monkeypatch, words, chosen):
+def test_who_is_measured(command, installed, monkeypatch, words, chosen):
     """The referee only if it is named: nobody asks how fast it is."""
-    monkeypatch.setattr(backends.registry, "is_installed", lambda name: name != "tensorflow")
+    installed("torch", "mxnet", "numpy")
     plans: list[Plan] = []
 
     class Noted(run.Bench):

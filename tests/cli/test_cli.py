@@ -190,12 +190,11 @@ def test_no_framework_at_all_says_how_to_get_one(command, only):
     assert_one_line(command("train"), "none of torch, tensorflow and mxnet", "pip install torch", "--backend numpy")
 
 
-@pytest.mark.parametrize("installed, taken", [(["torch", "tensorflow", "mxnet"], "torch"),
-                                              (["tensorflow", "mxnet"], "tensorflow"), (["mxnet"], "mxnet")])
-def test_without_a_backend_the_first_installed_is_taken(command, small_alexnet, monkeypatch, installed, taken):
+@pytest.mark.parametrize("names, taken", [(["torch", "tensorflow", "mxnet"], "torch"),
+                                          (["tensorflow", "mxnet"], "tensorflow"), (["mxnet"], "mxnet")])
+def test_without_a_backend_the_first_installed_is_taken(command, small_alexnet, installed, monkeypatch, names, taken):
     numpy_backend, asked = backends.load("numpy"), []
-    for module in (backends, backends.registry):
-        monkeypatch.setattr(module, "is_installed", lambda name: name in installed)
+    installed(*names)
     monkeypatch.setattr(backends, "load", lambda name: asked.append(name) or numpy_backend)
     outcome = command("--data", "synthetic", *TINY)
     assert outcome.code == 0
@@ -360,18 +359,15 @@ def test_shapes_of_one_backend(command):
 
 
 @pytest.mark.exhaustive  # four frameworks, each with its AlexNet: 1.4 GB
-def test_shapes_of_alexnet_in_all_backends(command, monkeypatch, request):
+def test_shapes_of_alexnet_in_all_backends(command, installed, present):
     """The JSON of the issue: backend name to rows of name, native, shape (NCHW), native_shape, parameters."""
-    asked = [name for name in request.config.getoption("--backends").split(",") if name] or list(backends.BACKENDS)
-    names = [name for name in backends.BACKENDS if name in asked and backends.is_installed(name)]
-    for module in (backends, backends.registry):
-        monkeypatch.setattr(module, "is_installed", lambda name: name in names)
+    installed(*present)
     outcome = command("shapes", "--backend", "all", "--json", "-")
     assert outcome.code == 0
     assert outcome.err.splitlines() == [f"{name} is not installed: {backends.BACKENDS[name].install}"
-                                        for name in backends.BACKENDS if name not in names]
+                                        for name in backends.BACKENDS if name not in present]
     tables = json.loads(outcome.out)
-    assert list(tables) == names
+    assert list(tables) == present
     for name, rows in tables.items():
         assert [row["name"] for row in rows] == ROWS
         assert {tuple(row) for row in rows} == {("name", "native", "shape", "native_shape", "parameters")}
@@ -380,8 +376,8 @@ def test_shapes_of_alexnet_in_all_backends(command, monkeypatch, request):
         assert sum(row["parameters"] for row in rows) == 46_764_746
 
 
-def test_shapes_side_by_side(command, small_alexnet, monkeypatch, request):
-    if any(not backends.is_installed(name) for name in FRAMEWORKS) or request.config.getoption("--backends") == "numpy":
+def test_shapes_side_by_side(command, small_alexnet, present):
+    if len(present) < 4:
         pytest.skip("not all the frameworks are here")
     outcome = command("shapes", "--backend", "all")
     assert (outcome.code, outcome.err) == (0, "")
@@ -414,16 +410,15 @@ def spoil(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     (lambda rows: [dataclasses.replace(rows[0], name="conv9"), *rows[1:]], ["conv9", "the arithmetic has conv1"]),
 ], ids=["shape", "parameters", "missing row", "name"])
 @pytest.mark.parametrize("everywhere", [False, True], ids=["alone", "all"])
-def test_shapes_exits_with_1_where_a_backend_disagrees(command, small_alexnet, monkeypatch, change, fragments,
-                                                       everywhere):
+def test_shapes_exits_with_1_where_a_backend_disagrees(command, small_alexnet, installed, monkeypatch, change,
+                                                       fragments, everywhere):
     spoil(monkeypatch, change)
     if everywhere:  # a second NumPy under another name: this one is right, and comes first
         right = backends.load("numpy")
         rows = right.build(small_alexnet, parameters.initialise(small_alexnet, 0), "cpu")
         rows = NumpyModel.describe.__closure__[1].cell_contents(rows)
         other = SimpleNamespace(build=lambda *arguments: SimpleNamespace(describe=lambda: rows))
-        for module in (backends, backends.registry):
-            monkeypatch.setattr(module, "is_installed", lambda name: name in ("torch", "numpy"))
+        installed("torch", "numpy")
         monkeypatch.setattr(backends, "load", lambda name: other if name == "torch" else right)
     outcome = command("shapes", "--backend", "all" if everywhere else "numpy")
     assert outcome.code == 1
@@ -787,12 +782,10 @@ def test_ctrl_c_gives_the_terminal_back(words):
 
 
 @pytest.fixture
-def framework(request) -> str:
-    asked = [name for name in request.config.getoption("--backends").split(",") if name] or FRAMEWORKS
-    names = [name for name in FRAMEWORKS if name in asked and backends.is_installed(name)]
-    if not names:
+def framework(present) -> str:
+    if present == ["numpy"]:
         pytest.skip("no framework here")
-    return names[0]
+    return present[0]
 
 
 @pytest.mark.exhaustive

@@ -41,22 +41,10 @@ DRAWN = data.synthetic.draw(0, train=1, test=12)
 PLAN = ["--data", "synthetic", "--images", "12", "--batch-size", "2", "--steps", "2"]
 
 
-def chosen(config: pytest.Config) -> list[str]:
-    """The frameworks that are here and were asked for."""
-    asked = [name for name in config.getoption("--backends").split(",") if name] or FRAMEWORKS
-    return [name for name in FRAMEWORKS if name in asked and backends.is_installed(name)]
-
-
 @pytest.fixture
 def command(command):
     """Run `parity` in this process."""
     return functools.partial(command, "parity")
-
-
-@pytest.fixture
-def installed(monkeypatch):
-    """Make believe that only these backends are installed."""
-    return lambda *names: monkeypatch.setattr(backends.registry, "is_installed", lambda name: name in names)
 
 
 assert_one_line = functools.partial(console.assert_one_line, out="")
@@ -529,9 +517,8 @@ def test_too_few_images_say_what_to_change(command, small_alexnet, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["torch", "tensorflow", "mxnet"])
-def test_a_trace_in_bfloat16_needs_its_tier(command, small_alexnet, tmp_path, request, name):
-    if name not in chosen(request.config):
-        pytest.skip(f"takes {name}")
+def test_a_trace_in_bfloat16_needs_its_tier(command, small_alexnet, tmp_path, requires, name):
+    requires(name)
     if "bfloat16" not in backends.load(name).precisions("cpu"):
         pytest.skip(f"{name} has no bfloat16 on this processor")
     path = tmp_path / "t"
@@ -745,9 +732,9 @@ def small_toml(small, tmp_path) -> Path:
     return path
 
 
-def test_the_whole_ladder_by_other_interpreters_and_what_it_keeps(command, by, request, small_toml, tmp_path):
+def test_the_whole_ladder_by_other_interpreters_and_what_it_keeps(command, by, present, small_toml, tmp_path):
     """The kept traces give the same verdict by themselves."""
-    backend_name = [*chosen(request.config), "numpy"][0]
+    backend_name = present[0]
     kept = tmp_path / "a" / "folder"
     outcome = command("--net", small_toml, "--backends", backend_name, *PLAN, "--device", "cpu", *by(backend_name),
                       "--keep", kept, "--json", tmp_path / "report.json")
@@ -762,9 +749,8 @@ def test_the_whole_ladder_by_other_interpreters_and_what_it_keeps(command, by, r
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "report.json").read_bytes()
 
 
-def test_a_tab_that_differs_from_the_referees_is_red_and_named(command, monkeypatch, request, small):
-    if "tensorflow" not in chosen(request.config):
-        pytest.skip("takes tensorflow")
+def test_a_tab_that_differs_from_the_referees_is_red_and_named(command, monkeypatch, requires, small):
+    requires("tensorflow")
     tabs = {name: zoo.TABS[name].name for name in ("torch", "tensorflow")}
     for name, tab in tabs.items():
         network = dataclasses.replace(wider(small) if name == "tensorflow" else small, name=tab)
@@ -847,20 +833,20 @@ def alexnet(*words: str) -> Outcome:
 
 
 @pytest.mark.slow
-def test_parity_of_alexnet(request):
+def test_parity_of_alexnet(present):
     """As a user would ask, in one framework; in all of them it is a command of the README's, and run by its test."""
-    names = chosen(request.config)
-    if not names:
+    if present[0] == "numpy":
         pytest.skip("no framework here")
-    outcome = alexnet("--backends", names[-1], "--python", f"{names[-1]}={sys.executable}")
+    name = present[0]
+    outcome = alexnet("--backends", name, "--python", f"{name}={sys.executable}")
     assert (outcome.code, outcome.err) == (0, ""), outcome.out
-    assert outcome.out.endswith(f"float64 referee in {names[-1]}\n")
+    assert outcome.out.endswith(f"float64 referee in {name}\n")
 
 
 @pytest.mark.slow
-def test_parity_of_the_tabs_finds_conv1(request):
-    if not {"torch", "tensorflow"} <= set(chosen(request.config)):
-        pytest.skip("takes torch and tensorflow")
+def test_parity_of_the_tabs_finds_conv1(requires):
+    requires("torch")
+    requires("tensorflow")
     outcome = alexnet("--net", "alexnet-tab", "--backends", "tensorflow,torch", "--json", "-")
     assert (outcome.code, outcome.err) == (1, "")
     report = read_json(outcome.out)

@@ -141,11 +141,9 @@ def test_an_evaluation_in_another_backend_finds_the_same(command, trained, backe
     assert found["loss"] == pytest.approx(trained["test_loss"], rel=1e-5)
 
 
-def test_a_run_of_a_backend_that_is_missing_is_evaluated_in_another(command, trained, requires, monkeypatch):
+def test_a_run_of_a_backend_that_is_missing_is_evaluated_in_another(command, trained, requires, installed):
     requires("torch")
-    there = backends.is_installed
-    for module in (backends, backends.registry):
-        monkeypatch.setattr(module, "is_installed", lambda name: name != "numpy" and there(name))
+    installed("torch")
     done = command("evaluate", "first", "--limit-test", "4")
     assert "first: was trained in numpy, which is not installed here (pip install numpy)" in done.err
     assert "using --backend torch, the first installed of" in done.err and " in torch " in done.lines[0]

@@ -57,16 +57,15 @@ ARCHITECTURES = {spec.digest(network): network.name for network in map(zoo.get_n
 
 
 @pytest.mark.parametrize("net", by_size(ARCHITECTURES.values()))
-def test_onnx_runtime_gives_the_logits_of_every_backend(net, request):
+def test_onnx_runtime_gives_the_logits_of_every_backend(net, present):
     """One test for a network, all backends in it: its weights are drawn once."""
-    names = [name for name in request.config.getoption("--backends").split(",") if name] or backends.installed()
     network = zoo.get_network(net)
     given = parameters.initialise(network, 0, random_biases=True)
     content = onnx_graph.encode(network, given)
     batch = images(network, 2)
     found = runtime_logits(content, batch)[0]
     assert np.ptp(found) > 0.01
-    errors = {name: relative_l2(found, logits(name, network, given, batch)) for name in {*names, "numpy"}}
+    errors = {name: relative_l2(found, logits(name, network, given, batch)) for name in {*present, "numpy"}}
     assert max(errors.values()) < 2 * TOLERANCE, errors  # two float32 computations, each within one of the truth
     assert errors["numpy"] < TOLERANCE, errors
 
