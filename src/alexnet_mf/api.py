@@ -25,7 +25,7 @@ from alexnet_mf.analysis.run import analyze
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.bench.report import bench_report
 from alexnet_mf.bench.run import bench
-from alexnet_mf.checks import check_choice, check_integer, check_list, check_path
+from alexnet_mf.checks import check_choice, check_integer, check_list, check_path, check_type
 from alexnet_mf.conversion import FORMATS, Conversion, Weights, Which, convert
 from alexnet_mf.data import DATASETS, Dataset, DatasetName, LabelledImages
 from alexnet_mf.data.image_files import Unreadable
@@ -125,6 +125,7 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
     """
     paths = [Path(path) for path in check_list("images", images, (str, Path))]
     check_integer("top", top)
+    check_type("invert", invert, bool)
     if limit is not None:
         check_integer("limit", limit)
     if classes is not None:
@@ -188,8 +189,8 @@ def open_model(source: Path | str, net: Network | Path | str | None = None, whic
     Args:
         source, net, which, backend, device, execution: as for `predict`.
     """
-    name = _backend_of(check_path("source", source)) if backend is None else \
-        check_choice("backend", backend, backends.BACKENDS)
+    source = check_path("source", source)
+    name = _backend_of(source) if backend is None else check_choice("backend", backend, backends.BACKENDS)
     weights = conversion.read(source, net, which)
     name = name or FORMATS[weights.format].backend or models.default_backend()
     return UsedWeights(weights, models.load(name, weights.network, weights.parameters, device, execution))

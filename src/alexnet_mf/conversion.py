@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from alexnet_mf import backends, files, spec
 from alexnet_mf.backends.capabilities import weight_formats
-from alexnet_mf.checks import check_choice, check_path
+from alexnet_mf.checks import check_choice, check_path, check_type
 from alexnet_mf.errors import AlexnetMfError, ParametersError, RunError, SpecError
 from alexnet_mf.spec import Network, arithmetic, zoo
 from alexnet_mf.spec.toml import find_network
@@ -116,7 +116,7 @@ def convert(source: Path | str, destination: Path | str, *, source_format: str |
     source, destination = check_path("source", source), check_path("destination", destination)
     file_format = format_of_name(destination) if destination_format is None else \
         check_choice("destination_format", destination_format, FORMATS)
-    _check_destination(destination, file_format, overwrite)
+    _check_destination(destination, file_format, check_type("overwrite", overwrite, bool))
     weights = read(source, net, which, source_format)
     files.write_result(destination, encode(file_format, weights.network, weights.parameters, weights.metadata))
     return Conversion(weights.format, file_format, weights.network,
@@ -227,7 +227,7 @@ def read(path: Path | str, net: Network | Path | str | None = None, which: Which
     if name == CANONICAL:
         network = _network_of(file, net)
         return Weights(CANONICAL, file, network, *parameters.load_with_metadata(file, network))
-    network = find_network(net or zoo.ALEXNET.name)
+    network = find_network(zoo.ALEXNET.name if net is None else net)
     content = _content(path, network)
     remedy = "; name another network with `net`" if net is None else ""
     return Weights(name, path, network, _decoded(name, content, network, str(path), remedy), {})

@@ -64,7 +64,7 @@ def find_weights(net: Network | Path | str | None = None, weights: Source | None
         return source.network, source.parameters
     if check_choice("which", which, conversion.RUN_WEIGHTS) != "last":
         raise AlexnetMfError(f"`weights` is no run folder; leave out `which={which!r}`")
-    network = find_network(net or zoo.ALEXNET.name)
+    network = find_network(zoo.ALEXNET.name if net is None else net)
     if weights is None:
         return network, parameters.initialise(network, seed)
     if not isinstance(weights, Mapping):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alexnet_mf.backends import registry
 from alexnet_mf.backends.contract import NativeLayer
-from alexnet_mf.checks import check_choice, check_list
+from alexnet_mf.checks import check_choice, check_list, check_type
 from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.weights import parameters
@@ -38,6 +38,7 @@ def shapes(net: Network | Path | str = "alexnet", backends: Sequence[str] | None
     names = registry.installed() if backends is None else check_list("backends", backends)
     for name in names:
         check_choice("backends", name, registry.BACKENDS)
+    check_type("device", device, str)
     networks = {name: find_network(net, name) for name in names}
     frameworks = {name: registry.load(name) for name in names}
     tables: dict[str, list[NativeLayer]] = {}

@@ -69,6 +69,7 @@ def analyze(net: Network | Path | str = "alexnet", backend: str | None = None, *
         BenchError: if something cannot be measured.
         AlexnetMfError: if something else cannot be done as asked.
     """
+    check_type("measure", measure, bool)
     for argument, value in (("device", device), ("rounds", rounds), ("sample_seconds", sample_seconds)):
         if value is not None and not measure:
             raise AlexnetMfError(f"`measure=False` measures nothing: leave out `{argument}`")
