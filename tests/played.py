@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from alexnet_mf import spec
+from alexnet_mf.instruments import machine
+from alexnet_mf.instruments.records import parse
 from alexnet_mf.sweep.record import Data
+from alexnet_mf.training import metrics, record
+from alexnet_mf.training.loop import Epoch
 
 DATA = Data(name="synthetic", origin="drawn for a test", sha256="0" * 64)
 BEST_RATE = 0.1
+CONDITIONS = machine.conditions(["alexnet-mf", "sweep"])
 
 
 class Trainings:
@@ -18,10 +25,11 @@ class Trainings:
     def __init__(self, images: str = DATA.sha256) -> None:
         self.images = images
         self.commands: list[dict[str, Any]] = []
-        self.closed = 0
+        self.notices: list[str] = []
+        self.interrupted = self.closed = 0
         self.fails: Callable[[dict[str, Any]], dict[str, Any] | BaseException | None] = lambda command: None
 
-    def connect(self, without: tuple[str, ...], tell: Any) -> Trainings:
+    def connect(self, tell: Any) -> Trainings:
         self.tell = tell
         return self
 
@@ -31,16 +39,36 @@ class Trainings:
         if isinstance(failure, BaseException):
             raise failure
         if failure:
-            return failure
+            return {**failure, "notices": []}
         self.tell({"epoch": 1, "epochs": 2, "loss": 1.5, "images_per_second": 1000.0, "seconds_left": 3.0, "done": 0.4})
-        recipe, seed = command["recipe"], command["seed"]
-        top = 0.9 - abs(recipe["sgd"]["learning_rate"] - BEST_RATE) / 2 - 0.01 * seed
-        epochs = [{"epoch": number, "loss": 1 / number, "train_accuracy": top - 0.02, "test_loss": 1.0,
-                   "test_accuracy": top - 0.1 / number} for number in range(1, recipe["epochs"] + 1)]
-        return {"versions": {"numpy": "1"}, "settings": {}, "device": "cpu", "description": "",
-                "precision": "float64", "data_sha256": self.images, "epochs": epochs, "images_timed": 100,
-                "seconds": 1.0, "images_per_second": 50.0 * recipe["batch_size"] - seed,
-                "peak_memory_bytes": 10**6 * recipe["batch_size"], "peak_device_memory_bytes": None}
+        leave_run(command, self.images)
+        return {"peak_memory_bytes": 10**6 * command["recipe"]["batch_size"], "peak_device_memory_bytes": None,
+                "notices": list(self.notices)}
+
+    def interrupt(self) -> None:
+        self.interrupted += 1
 
     def close(self) -> None:
         self.closed += 1
+
+
+def leave_run(command: dict[str, Any], images: str = DATA.sha256) -> None:
+    """Leave the run folder of a finished training."""
+    folder, recipe, seed = Path(command["folder"]), command["recipe"], command["seed"]
+    top = 0.9 - abs(recipe["sgd"]["learning_rate"] - BEST_RATE) / 2 - 0.01 * seed
+    (folder / record.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+    (folder / record.CHECKPOINTS / f"step-00000001-{0:016}.safetensors").touch()
+    for name in ("weights", "weights-best"):
+        (folder / f"{name}.safetensors").touch()
+    epochs = [Epoch(number, 1 / number, top - 0.02, 1.0, top - 0.1 / number)
+              for number in range(1, recipe["epochs"] + 1)]
+    (folder / metrics.NAME).write_bytes(b"".join(map(metrics.epoch_line, epochs)))
+    record.write(folder, parse({
+        **CONDITIONS, "network": command["network"], "recipe": recipe, "seed": seed, "data": "",
+        "spec_sha256": spec.fingerprint(spec.from_dict(command["network"])), "data_name": "synthetic",
+        "data_sha256": images, "weights": None, "backend": command["backend"], "versions": {"numpy": "1"},
+        "settings": {}, "device": "cpu", "precision": "float64", "speed": command["speed"], "format": record.FORMAT,
+        "state": "finished", "reason": None, "resumed": [], "sha256": "",
+        "closing": {"steps": 1, "epochs": len(epochs), "images_timed": 100, "seconds": 1.0,
+                    "images_per_second": 50.0 * recipe["batch_size"] - seed, "last_epoch": vars(epochs[-1])}},
+        record.RunRecord))

@@ -488,7 +488,7 @@ def test_json_tells_the_conditions_and_the_figures(command, small_alexnet, tmp_p
     assert (report["precision"], report["speed"]) == ("float64", {})
     assert {"cpu", "gpus", "time", "git_revision"} <= set(report) and report["command"][0] == "alexnet-mf"
     assert report["recipe"] == {"name": "book", "epochs": 2, "batch_size": 5, "train_images": 12, "test_images": 7,
-                                "annealed": 0, "augment": [],
+                                "annealed": 0, "augment": [], "held_out": 0,
                                 "sgd": {"learning_rate": 0.02, "momentum": 0.5, "weight_decay": 0.001}}
     assert len(report["losses"]) == 2 * 3
     assert [epoch["epoch"] for epoch in report["epochs"]] == [1, 2]

@@ -104,9 +104,9 @@ def read_bench(folder: Path) -> None:
 
 
 def read_sweep(folder: Path) -> None:
-    """The record, and what goes on with it, but for the trainings that are left."""
+    """The record, and what resumes it, but for the trainings that are left."""
     sweep_report(sweep_record.load(folder / "sweep.json"))
-    command("sweep", "--resume", str(folder / "sweep.json"), codes=(0, 1, 2))
+    command("sweep", "--resume", str(folder), codes=(0, 1, 2))
 
 
 def draw_sweep(folder: Path) -> None:
@@ -115,7 +115,7 @@ def draw_sweep(folder: Path) -> None:
         sweep_plot.png(outcomes)
 
 
-def no_training(without: object, tell: object) -> None:
+def no_training(tell: object) -> None:
     raise AlexnetMfError("as far as this a record can be gone on with")
 
 

@@ -119,14 +119,14 @@ def idx(values: np.ndarray) -> bytes:
     return struct.pack(f">I{values.ndim}I", 0x800 | values.ndim, *values.shape) + values.tobytes()
 
 
-def swept(network: spec.Network) -> dict[str, Any]:
+def swept(network: spec.Network, folder: Path) -> dict[str, Any]:
     """The record of a sweep that chose a learning rate, complete."""
     images = data.synthetic.draw(0, train=40, test=10)
     plan = Plan("numpy", ("tiny",), seeds=(0, 1), learning_rates=(0.1, 0.5), held_out=10, epochs=2)
-    record = begin(plan, {"tiny": network}, Data(name="synthetic", origin=images.origin,
-                                                        sha256=images.digest()))
+    record = begin(plan, {"tiny": network}, Data(name="synthetic", origin=images.origin, sha256=images.digest()),
+                   folder)
     played = Trainings(images.digest())
-    return plain(Sweep(record, ["alexnet-mf", "sweep"], connect=played.connect).run())
+    return plain(Sweep(record, folder, ["alexnet-mf", "sweep"], connect=played.connect).run())
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     picture = Image.fromarray(pixels)
     return {"run": folder / "run", "trace": (folder / "trace.safetensors").read_bytes(), "network": network,
             "weights": parameters.to_bytes(parameters.initialise(network, 0), metadata),
-            "sweep": text_of(swept(network)),
+            "sweep": text_of(swept(network, folder)),
             "toml": (folder / "tiny.toml").read_bytes(), "bench": text_of(record), "record": record,
             "idx images": idx(images), "idx labels": idx(np.arange(10, dtype=np.uint8)),
             "names": "\n".join(data.FASHION_CLASSES).encode(),

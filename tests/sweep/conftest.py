@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,11 +25,15 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Trainings:
 
 
 @pytest.fixture
-def sweep(played: Trainings) -> Callable[..., Sweep]:
-    """A sweep of a plan, or one that goes on with a record."""
+def sweep(played: Trainings, tmp_path: Path) -> Callable[..., Sweep]:
+    """A sweep of a plan in a folder of its own, or one that resumes a record."""
+    numbers = itertools.count()
+
     def make(record: Record | None = None, **plan: Any) -> Sweep:
         if record is None:
             made = Plan("numpy", **{"nets": ("lenet5", "lenet5-relu"), "epochs": 2, **plan})
-            record = begin(made, {net: zoo.get_network(net) for net in made.nets}, DATA)
-        return Sweep(record, ["alexnet-mf", "sweep"], connect=played.connect)
+            folder = tmp_path / f"sweep{next(numbers)}"
+            folder.mkdir()
+            record = begin(made, {net: zoo.get_network(net) for net in made.nets}, DATA, folder)
+        return Sweep(record, Path(record.folder), ["alexnet-mf", "sweep"], connect=played.connect)
     return make

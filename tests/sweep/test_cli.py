@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from console import call
+from PIL import Image
 
 from alexnet_mf import cli, data
 from alexnet_mf.spec import toml, zoo
@@ -20,7 +22,7 @@ from alexnet_mf.sweep.run import Sweep
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, played: Any):
-    """Run a command in this process, its trainings played."""
+    """Run a command in this process, its trainings played. A new sweep's folder is s."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "Sweep", functools.partial(Sweep, connect=played.connect))
     monkeypatch.setattr(data.synthetic, "draw", lambda seed, draw=data.synthetic.draw: draw(seed, train=20, test=10))
@@ -28,6 +30,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 
     def call(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
+        words = words if {"--resume", "--out", "--schema"} & {*words} else (*words, "--out", "s")
         try:
             code = cli.main(["sweep", *words])
         except SystemExit as stop:
@@ -55,14 +58,12 @@ def test_tables_record_and_picture(command):
 
 
 def test_a_sweep_that_is_there_is_not_written_over(command):
-    assert command(*SHORT, "--json", "s.json")[0] == 0
-    before = Path("s.json").read_bytes()
-    code, out, err = command(*SHORT, "--seeds", "5", "--json", "s.json")
+    assert command(*SHORT)[0] == 0
+    before = Path("s/sweep.json").read_bytes()
+    code, out, err = command(*SHORT, "--seeds", "5")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "s.json: holds a sweep of 2 trainings; resume it (--resume s.json)" in err
-    assert Path("s.json").read_bytes() == before
-    Path("other.json").write_text("{}", encoding="utf-8")
-    assert command(*SHORT, "--json", "other.json")[0] == 0, "a file that holds none is replaced, as elsewhere"
+    assert "s: holds a sweep; resume it with --resume s, or name another folder with --out" in err
+    assert Path("s/sweep.json").read_bytes() == before
 
 
 def test_each_network_at_the_books_rate_or_one_that_is_chosen(command, played):
@@ -71,10 +72,10 @@ def test_each_network_at_the_books_rate_or_one_that_is_chosen(command, played):
     assert [line.partition(": ")[2].partition(", seed")[0] for line in err.splitlines()] == [
         "lenet5-relu, none, batch 128, lr 0.03", "lenet5-relu, none, batch 128, lr 0.1",
         "lenet5, none, batch 128, lr 0.9", "lenet5-relu, none, batch 128, lr 0.1"]
-    assert out.startswith("accuracy on 5 training images held out, by learning rate (* the one taken)")
+    assert out.startswith("accuracy on 5 training images held out, by learning rate (* the one used)")
     Path("mine.toml").write_text(toml.dump(zoo.get_network("lenet5")), encoding="utf-8")
     played.commands.clear()
-    assert command(*SHORT[:4], "--net", "mine.toml,lenet5", "--lr", "mine.toml=0.2")[0] == 0
+    assert command(*SHORT[:4], "--net", "mine.toml,lenet5", "--lr", "mine.toml=0.2", "--out", "t")[0] == 0
     assert [asked["recipe"]["sgd"]["learning_rate"] for asked in played.commands] == [0.2, 0.9]
 
 
@@ -84,25 +85,27 @@ def test_json_alone_on_standard_output(command):
     assert json.loads(out)["complete"]
 
 
-def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(command, played):
+@pytest.mark.parametrize("source", ["s", "s.json"])
+def test_ctrl_c_keeps_what_is_finished_and_says_how_to_resume(command, played, source):
     played.fails = lambda asked: KeyboardInterrupt() if len(played.commands) == 3 else None
     code, out, err = command(*SHORT, "--seeds", "0,1", "--json", "s.json")
     assert code == 130
-    assert "stopped before its end" in out
-    assert "resume with: alexnet-mf sweep --resume s.json" in err
-    assert len(records.load(Path("s.json")).trainings) == 2
+    assert "not complete: some trainings are missing" in out
+    assert "ending this step and saving; once more leaves at once" in err
+    assert "resume with: alexnet-mf sweep --resume s\n" in err
+    assert len(records.load(Path("s.json")).trainings) == len(records.load(Path("s")).trainings) == 2
     played.fails = lambda asked: None
-    code, out, err = command("--resume", "s.json")
+    code, out, err = command("--resume", source)
     assert code == 0
     assert [line.split(":")[0] for line in err.splitlines()] == ["training 3/4", "training 4/4"]
-    assert "stopped" not in out
-    found = records.load(Path("s.json"))
+    assert "not complete" not in out
+    found = records.load(Path(source))
     assert found.complete
     assert len(found.sessions) == 2
-    before = Path("s.json").read_bytes()
-    code, again, err = command("--resume", "s.json", "--plot", "s.png")
+    before = Path("s/sweep.json").read_bytes()
+    code, again, err = command("--resume", source, "--plot", "s.png")
     assert (code, again, err) == (0, out, "")
-    assert Path("s.json").read_bytes() == before
+    assert Path("s/sweep.json").read_bytes() == before
     assert Path("s.png").exists()
 
 
@@ -120,7 +123,7 @@ def test_where_nothing_went_well_there_is_no_picture_and_it_says_so(command, pla
     code, out, err = command(*SHORT, "--plot", "s.png")
     assert code == 1
     assert "lenet5, seed 0: diverged: NaN" in out.splitlines()
-    assert err.splitlines()[-1] == "s.png: not drawn: no training that counts went well"
+    assert err.splitlines()[-1] == "s.png: not drawn: no training that counts succeeded"
     assert not Path("s.png").exists()
 
 
@@ -157,14 +160,17 @@ def test_a_rate_that_failed_before_another_was_taken_is_not_tried_again(command,
     (["--lr", "fast"], "must be numbers, comma-separated, or own, not 'fast'"),
     (["--lr", "alexnet=fast"], "must be numbers, comma-separated, or own, not 'fast'"),
     (["--lr", "alexnet="], "must be numbers, comma-separated, or own, not ''"),
-    (["--lr", "lenet5=0.1"], "lenet5, which takes no part; the networks are alexnet (--net)"),
+    (["--lr", "lenet5=0.1"], "lenet5 has learning rates, but is not trained; the networks are alexnet (--net)"),
     (["--lr", "0.1", "--lr", "0.2"], "--lr is there twice for all networks: name its learning rates once"),
     (["--lr", "alexnet=0.1", "--lr", "alexnet=own"], "--lr is there twice for alexnet"),
     (["--lr", "alexnet=0.1,0.2"], "--held-out"),
     (["--lr", "0.1,0.2"], "--held-out"),
     (["--held-out", "10"], "--lr"),
     (["--json", "missing/s.json"], "no folder missing"),
+    (["--net", "lenet5,lenet5-relu", "--backend", "numpy", "--augment", "flip", "--momentum", "1"], "--momentum must"),
+    (["--out", "/dev/null/s"], "/dev/null/s: cannot be made (Not a directory); name another folder with --out"),
     (["--resume", "s.json"], "cannot be read"),
+    (["--resume", "s.json", "--out", "t"], "leave out --out"),
     (["--resume", "s.json", "--seeds", "1"], "leave out --seeds"),
     (["--resume", "s.json", "--epochs", "3"], "leave out --epochs"),
     (["--resume", "s.json", "--epochs", "10"], "leave out --epochs"),
@@ -187,8 +193,8 @@ def test_other_images_are_refused(command, played, monkeypatch):
     assert "these are not the images that the sweep started with" in err
 
 
-def test_for_real(tmp_path):
-    """Two processes of NumPy, and what a third says of them."""
+def test_for_real(tmp_path, monkeypatch, capsys):
+    """Two processes of NumPy, and what other verbs make of the run folders."""
     words = [sys.executable, "-m", "alexnet_mf", "sweep"]
     done = subprocess.run([*words, "--backend", "numpy", "--net", "lenet5-relu", "--data", "synthetic", "--limit-train",
                            "32", "--limit-test", "8", "--batch-size", "8,16", "--epochs", "1", "--augment",
@@ -197,8 +203,20 @@ def test_for_real(tmp_path):
     assert done.returncode == 0, done.stderr
     record = records.load(tmp_path / "s.json")
     assert [len(entry.result.epochs) for entry in record.trainings] == [1, 1]
-    again = subprocess.run([*words, "--resume", "s.json"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (again.returncode, again.stdout) == (0, done.stdout)
+    monkeypatch.chdir(tmp_path)
+    [folder] = Path("sweeps").iterdir()
+    assert f"sweep folder: {folder}\n" in done.stderr
+    assert call(capsys, "sweep", "--resume", "s.json").out == done.stdout
+    listed = call(capsys, "list", "runs", "--runs", folder, "--json", "-")
+    assert [(entry["state"], entry["test_accuracy"]) for entry in json.loads(listed.out)] == [
+        ("finished", entry.accuracy) for entry in sorted(record.trainings, key=lambda entry: entry.run)]
+    for entry in record.trainings:
+        tested = call(capsys, "evaluate", folder / entry.run, "--limit-test", "8", "--json", "-")
+        assert json.loads(tested.out)["accuracy"] == entry.accuracy
+    Image.fromarray(data.synthetic.draw(0, train=1, test=1).test.images[0]).save("picture.png")
+    assert call(capsys, "predict", folder / entry.run, "picture.png").code == 0
+    drawn = call(capsys, "plot", "curves", *sorted(folder.glob("[!.]*")), "--plot", "c.png")
+    assert (drawn.code, drawn.out) == (0, "c.png: 2 runs\n")
 
 
 def test_the_schema_of_the_record_is_printed(command):

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import copy
 import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
-from played import DATA
+from played import DATA, leave_run
 
-from alexnet_mf import data
-from alexnet_mf.errors import AlexnetMfError, SweepError
+from alexnet_mf import backends, data, spec
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, RunError, SweepError
 from alexnet_mf.instruments.process import WorkerFailed, WorkerGone
-from alexnet_mf.instruments.records import parse, plain
+from alexnet_mf.instruments.records import parse, plain, to_json
+from alexnet_mf.spec import zoo
 from alexnet_mf.sweep import run
 from alexnet_mf.sweep.plan import Plan, Setup
-from alexnet_mf.sweep.record import Entry, Record
+from alexnet_mf.sweep.record import NAME, Entry, Record, load
 from alexnet_mf.sweep.report import report
-from alexnet_mf.sweep.run import Sweep, chosen
+from alexnet_mf.sweep.run import Sweep, begin, chosen
+from alexnet_mf.training.lock import lock
 
 
 def trained(played) -> list[tuple]:
     return [(command["network"]["name"], command["recipe"]["batch_size"], command["recipe"]["sgd"]["learning_rate"],
-             command["seed"], command["held_out"]) for command in played.commands]
+             command["seed"], command["recipe"]["held_out"]) for command in played.commands]
 
 
 def test_each_network_with_its_own_rate_all_with_one_seed_before_the_next(sweep, played):
@@ -36,7 +39,7 @@ def test_each_network_with_its_own_rate_all_with_one_seed_before_the_next(sweep,
 
 def test_everything_with_everything(sweep, played):
     sweep(batch_sizes=(16, 32), augments=((), ("flip", "crop"))).run()
-    assert [(command["network"]["name"], command["recipe"]["augment"], command["recipe"]["batch_size"])
+    assert [(command["network"]["name"], tuple(command["recipe"]["augment"]), command["recipe"]["batch_size"])
             for command in played.commands] == [(net, augment, size) for net in ("lenet5", "lenet5-relu")
                                                 for augment in ((), ("flip", "crop")) for size in (16, 32)]
 
@@ -124,8 +127,8 @@ def test_what_would_fail_every_training_ends_the_sweep(sweep, played):
 
 
 def test_other_images_end_the_sweep(sweep, played):
-    played.fails = lambda command: {"data_sha256": "1" * 64}
-    with pytest.raises(SweepError, match="not the images"):
+    played.images = "1" * 64
+    with pytest.raises(SweepError, match=r"seed0: holds a run with another dataset; move it away"):
         sweep().run()
 
 
@@ -138,11 +141,13 @@ def test_a_sweep_that_is_interrupted_goes_on_with_what_is_missing(sweep, played,
     first = sweep(**plan)
     saved = []
     first.save = lambda record: saved.append(copy.deepcopy(record))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), pytest.warns(Notice):
         first.run()
     assert played.closed == 6 + at + 1, "no process stays"
-    assert (len(saved), saved[-1].complete) == (at + 1, False)
+    assert (len(saved), saved[-1].complete) == (at + 2, False)
     assert len(saved[-1].trainings) == at
+    assert played.interrupted == 1, "it saves its work"
+    assert load(Path(saved[-1].folder)) == saved[-1]
     played.fails = lambda command: None
     played.commands.clear()
     record = sweep(saved[-1]).run()
@@ -177,61 +182,210 @@ def test_progress_names_the_training(sweep, played):
 @pytest.mark.parametrize("plan, fragment", [
     ({"learning_rates": (0.1, 0.2)}, "`held_out`"), ({"held_out": 5}, "`learning_rates`"),
     ({"choosing_epochs": 5}, "`learning_rates`"), ({"learning_rates": (0.1,), "held_out": 5}, "several learning"),
-    ({"nets": ("lenet5",), "learning_rates_of": {"alexnet": (0.1,)}}, "takes no part; the networks are lenet5 "),
+    ({"nets": ("lenet5",), "learning_rates_of": {"alexnet": (0.1,)}}, "but is not trained; the networks are lenet5 "),
     ({"learning_rates_of": {"alexnet": (0.1, 0.2)}}, "`held_out`"),
     ({"learning_rates_of": {"alexnet": (-1.0,)}}, "`learning_rate` must be a number from 0"),
-    ({"nets": ()}, "network"), ({"seeds": (1, 1)}, "seed"), ({"batch_sizes": (0,)}, "`batch_size` must be at least 1"),
+    ({"nets": ()}, "`nets` cannot be .*length >= 1"), ({"seeds": (1, 1)}, "`seeds` has a value twice"),
+    ({"seeds": (1.5,)}, r"`seeds` cannot be \(1.5,\): .*Expected `int`, got `float`"), ({"seeds": 3}, "`seeds`"),
+    ({"nets": "lenet5"}, "`nets` cannot be 'lenet5'"), ({"backend": "jax"}, "unknown backend 'jax'; known: torch,"),
+    ({"seeds": (-1,)}, "`seeds` cannot be"), ({"speed": {"compile": 1}}, "`speed` cannot be"), ({"seeds": range(3)},
+    "`seeds` cannot be"), ({"batch_sizes": (0,)}, "`batch_size` must be at least 1"),
     ({"epochs": 0}, "`epochs` must be at least 1"), ({"augments": (("blur",),)}, "known: flip, crop, color"),
     ({"momentum": 1.0}, "`momentum` must be less than 1"),
     ({"learning_rates": (-1.0,)}, "`learning_rate` must be a number from 0"),
+    ({"held_out": -1, "learning_rates": (0.1, 0.2)}, "`held_out` cannot be -1"),
     ({"learning_rates": (0.1, float("nan")), "held_out": 5}, "`learning_rate` must be a number from 0"),
 ])
 def test_a_plan_that_makes_no_sense_is_told(plan, fragment):
     with pytest.raises(AlexnetMfError, match=fragment):
-        Plan("numpy", **plan)
+        Plan(**{"backend": "numpy", **plan})
 
 
 def test_a_plan_comes_back_from_json():
-    plan = Plan("numpy", ("a", "b"), (0, 1), (8,), ((), ("flip", "crop")), 3, (0.1, 0.2), {"a": (), "b": (0.3, 0.4)}, 5,
-                2, 100, 10, "cpu", "float32", ("threads",), ("compile",))
+    plan = Plan("numpy", ["a", "b"], (0, 1), (8,), ((), ("flip", "crop")), 3, (0.1, 0.2), {"a": (), "b": (0.3, 0.4)}, 5,
+                2, 100, 10, "cpu", "float32", {"threads": False, "compile": True})
     assert parse(plain(plan), Plan) == plan
+
+
+def test_a_run_folder_is_named_by_what_differs():
+    def names(**plan: Any) -> list[str]:
+        plan = Plan("torch", **plan)
+        rates = dict.fromkeys(plan.setups(), 0.5)
+        return [plan.run_name(training) for training in [*plan.choices(), *plan.trainings(rates)]]
+
+    assert names(nets=("alexnet-28",), seeds=(0, 1)) == ["alexnet-28-torch-lr0.5-seed0", "alexnet-28-torch-lr0.5-seed1"]
+    assert names(learning_rates=(0.03, 1), held_out=5) == [
+        "alexnet-torch-lr0.03-seed0-held-out", "alexnet-torch-lr1-seed0-held-out", "alexnet-torch-lr0.5-seed0"]
+    assert names(augments=((), ("flip", "crop")), batch_sizes=(8, 16)) == [
+        f"alexnet-torch-{augment}-batch{size}-lr0.5-seed0" for augment in ("none", "flip+crop") for size in (8, 16)]
+    assert names(nets=("a/my net.toml", "b/my net.toml")) == ["my_net-torch-lr0.5-seed0", "my_net-2-torch-lr0.5-seed0"]
+
+
+# Run folders
+
+
+def test_a_finished_run_without_an_entry_is_not_trained_again(sweep, played):
+    whole = sweep(seeds=(0, 1)).run()
+    played.commands.clear()
+    (Path(whole.folder) / NAME).unlink()
+    record = Sweep(begin(whole.plan, sweep().networks, DATA, Path(whole.folder)), Path(whole.folder),
+                   connect=played.connect).run()
+    assert played.commands == [] and record.complete
+    for entry, before in zip(record.trainings, whole.trainings):
+        before.result.peak_memory_bytes = None
+        assert (entry.training, entry.run, entry.result) == (before.training, before.run, before.result)
+
+
+@pytest.mark.parametrize("what, change", [
+    ("recipe", lambda command: command["recipe"].update(epochs=3)), ("seed", lambda command: command.update(seed=5)),
+    ("network", lambda command: command.update(network=spec.as_dict(zoo.get_network("lenet5-relu")))),
+    ("backend", lambda command: command.update(backend="torch")),
+    ("speed settings", lambda command: command.update(speed={"compile": False}))])
+def test_a_folder_that_holds_another_run_is_refused(sweep, played, what, change):
+    made = sweep(nets=("lenet5",), speed={"compile": True})
+    made.run()
+    command = played.commands.pop()
+    change(command)
+    leave_run(command)
+    made.record.trainings.clear()
+    with pytest.raises(SweepError, match=f"lenet5-numpy-lr0.9-seed0: holds a run with another {what}; move it away"):
+        made.run()
+    assert played.commands == []
+
+
+def test_a_run_without_its_record_is_refused(sweep, played):
+    made = sweep(nets=("lenet5",))
+    made.run()
+    made.record.trainings.clear()
+    folder = made.folder / "lenet5-numpy-lr0.9-seed0"
+    for path in (folder / "checkpoint").iterdir():
+        path.unlink()
+    (folder / "run.json").write_text("{}")
+    with pytest.raises(SweepError, match=f"run.json: is damaged; move {folder} away to train it again"):
+        made.run()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_finished_run_keeps_its_weights_if_asked_and_no_checkpoint(sweep, keep):
+    made = sweep(nets=("lenet5",))
+    made.keep_weights = keep
+    [entry] = made.run().trainings
+    names = {path.name for path in (made.folder / entry.run).rglob("*") if path.is_file()}
+    assert names == {"run.json", "metrics.jsonl"} | ({"weights.safetensors", "weights-best.safetensors"} if keep else
+                                                    set())
+
+
+def test_a_notice_of_a_worker_is_shown_once(sweep, played, recwarn):
+    played.notices = ["no curves.png"]
+    sweep().run()
+    assert [str(one.message) for one in recwarn] == ["no curves.png"]
 
 
 # The function of the verb
 
 
 @pytest.fixture
-def called(monkeypatch, played):
-    """`sweep`, its trainings played, on small images."""
-    monkeypatch.setattr(Sweep.__init__, "__defaults__", (*Sweep.__init__.__defaults__[:-1], played.connect))
+def called(monkeypatch, played, tmp_path):
+    """`sweep`, its trainings played, on small images, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "Sweep", functools.partial(Sweep, connect=played.connect))
     monkeypatch.setattr(data.synthetic, "draw", lambda seed, draw=data.synthetic.draw: draw(seed, train=20, test=10))
     monkeypatch.setattr(data.Dataset, "digest", lambda self: DATA.sha256)
-    return functools.partial(run.sweep, data_name="synthetic")
+    return functools.partial(run.sweep, quiet=True)
 
 
-def test_it_trains_and_records_how_it_was_called(called, played):
+PLAN = Plan("numpy", ("lenet5",), (0, 1))
+
+
+def test_it_trains_in_a_folder_and_records_how_it_was_called(called):
     saved = []
-    record = called(Plan("numpy", ("lenet5",), (0, 1)), save=saved.append)
+    record = called(PLAN, data="synthetic", out="s", save=saved.append)
     assert record.complete and saved[-1] is record
+    assert record.folder == str(Path("s").resolve())
+    assert sorted(path.name for path in Path("s").iterdir() if path.name != ".lock") == [
+        "lenet5-numpy-lr0.9-seed0", "lenet5-numpy-lr0.9-seed1", "sweep.json"]
     assert record.sessions[0].command == ["alexnet_mf.sweep(Plan(backend='numpy', nets=('lenet5',), seeds=(0, 1)))"]
-    assert called(Plan("numpy", ("lenet5",)), command=["a"]).sessions[0].command == ["a"]
+    assert called(PLAN, data="synthetic", command=["a"]).sessions[0].command == ["a"]
 
 
-def test_it_resumes_a_record(called, played):
+def test_without_a_name_it_makes_a_folder_and_says_which(called):
+    with pytest.warns(Notice, match="sweep folder: sweeps/.*-numpy-2-networks"):
+        record = called(Plan("numpy", ("lenet5", "lenet5-relu")), data="synthetic", quiet=False)
+    assert Path(record.folder).parent == Path("sweeps").resolve()
+
+
+@pytest.mark.parametrize("source", ["s", "s/sweep.json", "copy.json"])
+def test_it_resumes_a_folder_or_a_record(called, played, source):
     played.fails = lambda command: KeyboardInterrupt() if len(played.commands) == 2 else None
-    saved = []
-    with pytest.raises(KeyboardInterrupt):
-        called(Plan("numpy", ("lenet5",), (0, 1)), save=saved.append)
-    record = called(saved[-1])
+    with pytest.raises(KeyboardInterrupt, match=r"s: stopped; resume with `alexnet_mf.sweep\(resume='s'\)`"), \
+            pytest.warns(Notice, match="ending this step"):
+        called(PLAN, data="synthetic", out="s")
+    Path("copy.json").write_bytes(Path("s/sweep.json").read_bytes())
+    record = called(resume=source)
     assert record.complete and len(record.trainings) == len(record.sessions) == 2
-    assert record.sessions[1].command == ["alexnet_mf.sweep(resume)"]
+    assert record.sessions[1].command == [f"alexnet_mf.sweep(resume={source!r})"]
+    assert load(Path("s")) == record == called(resume=source)
 
 
-def test_it_refuses_other_images_and_networks_that_take_none_of_them(called, monkeypatch):
-    record = called(Plan("numpy", ("lenet5",)))
+def test_a_record_that_is_lost_is_rebuilt_from_the_runs(called, played):
+    before = called(PLAN, data="synthetic", out="s")
+    Path("s/sweep.json").unlink()
+    played.commands.clear()
+    record = called(Plan("numpy", ("lenet5",), (0, 1, 2)), data="synthetic", out="s")
+    assert [command["seed"] for command in played.commands] == [2]
+    assert [entry.result.epochs for entry in record.trainings[:2]] == [
+        entry.result.epochs for entry in before.trainings]
+
+
+@pytest.mark.parametrize("options, fragment", [
+    ({}, "`plan` must be of type Plan, not None"), ({"plan": "lenet5"}, "`plan` must be of type Plan, not 'lenet5'"),
+    ({"plan": PLAN, "out": 3}, "`out` must be a path, not 3"), ({"resume": 3}, "`resume` must be a path, not 3"),
+    ({"plan": PLAN, "resume": "s"}, "leave out `plan` and `out`"), ({"resume": "gone"}, "gone: cannot be read"),
+    ({"plan": Plan("numpy", ("lenet6",))}, "unknown network 'lenet6'"),
+    ({"plan": Plan("numpy", ("alexnet-2012",))}, "28x28 grey images"), ({"plan": PLAN, "data": "mnist"}, "'mnist'"),
+    ({"plan": PLAN, "out": "full"}, "full: holds notes.txt, which is not a run; name another folder"),
+    ({"plan": PLAN, "out": "full/notes.txt"}, "full/notes.txt: cannot be read as a folder"),
+    ({"plan": PLAN, "out": "full/notes.txt/s"}, "full/notes.txt/s: cannot be"),
+    ({"plan": Plan("numpy", ("lenet5",), learning_rates=(0.1, 0.2), held_out=20)}, "`held_out` must be less than that"),
+])
+def test_what_cannot_be_is_refused_and_leaves_nothing(called, played, options, fragment):
+    Path("full").mkdir()
+    Path("full/notes.txt").touch()
+    with pytest.raises(AlexnetMfError, match=fragment):
+        called(**{"data": "synthetic", **options})
+    assert played.commands == [] and [path.name for path in Path().iterdir()] == ["full"]
+
+
+def test_a_backend_that_is_not_installed_is_refused(called, monkeypatch):
+    monkeypatch.setattr(backends, "is_installed", lambda name: False)
+    with pytest.raises(BackendUnavailable, match="backend numpy: not installed here; pip install numpy"):
+        called(PLAN, data="synthetic")
+
+
+def test_a_sweep_that_could_not_start_leaves_no_folder(called, played):
+    played.fails = lambda command: WorkerFailed("no device 'cuda' here")
+    with pytest.raises(SweepError, match="no device"):
+        called(PLAN, data="synthetic", out="a/b")
+    assert not Path("a").exists()
+
+
+def test_a_folder_in_use_is_refused(called):
+    Path("s").mkdir()
+    held = lock(Path("s"))
+    with pytest.raises(RunError, match="s: is in use by process"):
+        called(PLAN, data="synthetic", out="s")
+    held.release()
+
+
+def test_it_refuses_other_images_and_a_folder_without_the_sweep(called, monkeypatch):
+    record = called(PLAN, data="synthetic", out="s")
     record.complete = False
+    Path("s/sweep.json").write_bytes(to_json(record))
+    Path("s").rename("moved")
+    Path("moved/sweep.json").rename("copy.json")
+    with pytest.raises(SweepError, match=r"copy.json: there is no sweep in its folder .*s; name the folder"):
+        called(resume="copy.json")
+    Path("copy.json").rename("moved/sweep.json")
     monkeypatch.setattr(data.Dataset, "digest", lambda self: "1" * 64)
     with pytest.raises(SweepError, match="not the images"):
-        called(record)
-    with pytest.raises(AlexnetMfError, match="28x28 grey images"):
-        called(Plan("numpy", ("alexnet-2012",)))
+        called(resume="moved")

@@ -1,9 +1,12 @@
-"""One training: what the worker answers, here and in a process of its own."""
+"""One training: what the worker leaves and answers, here and in a process of its own."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,20 +15,21 @@ import pytest
 from alexnet_mf import backends, data, spec
 from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.errors import DataError, SweepError
-from alexnet_mf.instruments.process import WorkerProcess
-from alexnet_mf.sweep.worker import Worker, split
+from alexnet_mf.instruments.process import WorkerGone, WorkerProcess
+from alexnet_mf.sweep.worker import Worker
 from alexnet_mf.training import loop, memory
 from alexnet_mf.training.recipe import BOOK
+from alexnet_mf.training.run import hold_out, load_run
 from alexnet_mf.weights import parameters
 
 RECIPE = dataclasses.replace(BOOK, epochs=2, batch_size=8, sgd=Sgd(0.05), train_images=20, test_images=10,
                              augment=("flip",))
 
 
-def command(small: spec.Network, **changes: Any) -> dict[str, Any]:
-    return {"do": "train", "backend": "numpy", "network": spec.as_dict(small), "device": "auto", "precision": None,
-            "without": [], "also": [], "recipe": dataclasses.asdict(RECIPE), "seed": 3, "data_name": "synthetic",
-            "data_dir": None, "held_out": 0, **changes}
+def command(small: spec.Network, folder: Path, **changes: Any) -> dict[str, Any]:
+    return {"do": "train", "folder": str(folder), "network": spec.as_dict(small), "backend": "numpy", "device": "auto",
+            "precision": None, "speed": {}, "recipe": dataclasses.asdict(RECIPE), "seed": 3, "data": "synthetic",
+            "data_dir": None, "command": ["a", "b"], **changes}
 
 
 @pytest.fixture
@@ -33,51 +37,55 @@ def worker() -> Worker:
     return Worker(lambda progress: None)
 
 
-def test_it_trains_as_the_loop_does(worker, small):
-    answer = worker.handle(command(small))
+def test_it_trains_as_train_does(worker, small, tmp_path):
+    answer = worker.handle(command(small, tmp_path / "run"))
     images = data.synthetic.draw(0)
     model = backends.load("numpy").build(small, parameters.initialise(small, 3))
     expected = loop.train(model, images.train, images.test, RECIPE, 3)
-    assert answer["epochs"] == [dataclasses.asdict(epoch) for epoch in expected.epochs]
-    assert (answer["device"], answer["precision"], answer["images_timed"]) == ("cpu", "float64", 32)
-    assert answer["data_sha256"] == images.digest()
-    assert answer["versions"]["numpy"] == np.__version__
+    run = load_run(tmp_path / "run")
+    assert (run.state, run.epochs, run.recipe) == ("finished", expected.epochs, RECIPE)
+    assert parameters.digest(run.parameters()) == parameters.digest(model.export())
+    assert run.record.command == ["a", "b"]
+    assert answer["notices"] == []
 
 
-def test_it_trains_in_every_backend(worker, small, backend_name):
-    answer = worker.handle(command(small, backend=backend_name))
-    assert [epoch["epoch"] for epoch in answer["epochs"]] == [1, 2]
-    assert backend_name in answer["versions"]
-    assert (answer["device"] == "cpu") is (answer["peak_device_memory_bytes"] is None)
+def test_it_trains_in_every_backend(worker, small, backend_name, tmp_path):
+    answer = worker.handle(command(small, tmp_path / "run", backend=backend_name))
+    run = load_run(tmp_path / "run")
+    assert [epoch.epoch for epoch in run.epochs] == [1, 2]
+    assert (run.record.device == "cpu") is (answer["peak_device_memory_bytes"] is None)
 
 
-def test_images_held_out_are_tested_on_and_not_trained_on(worker, small):
+def test_images_held_out_are_tested_on_and_not_trained_on(worker, small, tmp_path):
     images = data.synthetic.draw(0)
     count = len(images.train)
-    seen, tested = split(images, 30)
-    assert (len(seen), len(tested)) == (count - 30, 30)
-    assert np.concatenate([seen.images, tested.images]).tobytes() == images.train.images.tobytes()
-    assert np.concatenate([seen.labels, tested.labels]).tolist() == images.train.labels.tolist()
-    assert split(images, 0) == (images.train, images.test)
-    with pytest.raises(DataError, match="hold out fewer"):
-        split(images, count)
-    recipe = dataclasses.asdict(dataclasses.replace(RECIPE, test_images=None))
-    answer = worker.handle(command(small, held_out=7, recipe=recipe))
-    right = answer["epochs"][-1]["test_accuracy"] * 7
-    assert right == pytest.approx(round(right)), "a share of seven images"
+    held = hold_out(images, 30)
+    assert (len(held.train), len(held.test)) == (count - 30, 30)
+    assert np.concatenate([held.train.images, held.test.images]).tobytes() == images.train.images.tobytes()
+    assert np.concatenate([held.train.labels, held.test.labels]).tolist() == images.train.labels.tolist()
+    assert hold_out(images, 0).test.images.tobytes() == images.test.images.tobytes()
+    with pytest.raises(DataError, match="`held_out` must be less than that"):
+        hold_out(images, count)
+    recipe = dataclasses.replace(RECIPE, train_images=None, test_images=None, batch_size=64, epochs=1,
+                                 held_out=count - 64)
+    worker.handle(command(small, tmp_path / "run", recipe=dataclasses.asdict(recipe)))
+    model = backends.load("numpy").build(small, parameters.initialise(small, 3))
+    held = hold_out(images, count - 64)
+    assert load_run(tmp_path / "run").epochs == loop.train(model, held.train, held.test, recipe, 3).epochs
 
 
-def test_a_batch_that_does_not_fit_is_an_answer(worker, small, monkeypatch):
+def test_a_batch_that_does_not_fit_is_an_answer(worker, small, monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
-    answer = worker.handle(command(small))
+    answer = worker.handle(command(small, tmp_path / "run"))
     assert answer["failed"] == "does not fit"
     assert "a batch of 8 does not fit" in answer["reason"]
+    assert not (tmp_path / "run").exists()
 
 
-def test_a_training_that_diverges_is_an_answer(worker, small):
+def test_a_training_that_diverges_is_an_answer(worker, small, tmp_path):
     recipe = dataclasses.asdict(dataclasses.replace(RECIPE, sgd=Sgd(1e38, weight_decay=1e38)))
     with np.errstate(all="ignore"):
-        answer = worker.handle(command(small, recipe=recipe))
+        answer = worker.handle(command(small, tmp_path / "run", recipe=recipe))
     assert answer["failed"] == "diverged"
     assert "learning rate" in answer["reason"]
 
@@ -87,12 +95,21 @@ def test_another_command_is_refused(worker):
         worker.handle({"do": "measure"})
 
 
-def test_in_a_process_of_its_own(worker, small):
+def test_in_a_process_of_its_own_it_is_interrupted_and_resumed(worker, small, tmp_path):
+    recipe = dataclasses.asdict(dataclasses.replace(RECIPE, train_images=8000, augment=()))
     process = WorkerProcess(sys.executable, "alexnet_mf.sweep.worker")
-    try:
-        answer = process.ask(command(small))
-    finally:
-        process.close()
-    assert answer["epochs"] == worker.handle(command(small))["epochs"]
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(process.ask, command(small, tmp_path / "run", recipe=recipe))
+        lines = tmp_path / "run" / "metrics.jsonl"
+        while not answer.done() and not (lines.exists() and lines.stat().st_size):
+            time.sleep(0.05)
+        process.interrupt()
+        with pytest.raises(WorkerGone, match=r"stopped after .* steps"):
+            answer.result()
+    process.close()
+    assert load_run(tmp_path / "run").state == "stopped"
+    answer = worker.handle(command(small, tmp_path / "run"))
+    run = load_run(tmp_path / "run")
+    assert (run.state, len(run.record.resumed), len(run.epochs)) == ("finished", 1, 2)
     if sys.platform == "linux":
-        assert 10**7 < answer["peak_memory_bytes"] < 10**9
+        assert 10**7 < answer["peak_memory_bytes"] < 10**10

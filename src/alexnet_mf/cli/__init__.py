@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name in ("json", "save_weights", "out", "markdown"):
             destination = getattr(options, name, None)
-            if destination in (None, "-") or (name == "out" and options.verb == "train"):  # there it is a folder
+            if destination in (None, "-") or (name == "out" and options.verb in ("train", "sweep")):  # a folder
                 continue
             files.check_writable(check_path(name, destination))
         with shown_notices(options):

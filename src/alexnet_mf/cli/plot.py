@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alexnet_mf import api
 from alexnet_mf.cli import output
+from alexnet_mf.sweep.record import NAME as SWEEP
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Draw, and return the exit code."""
     if options.picture == "curves":
-        api.plot_curves(options.runs, options.plot)
-        output.say(f"{options.plot}: {len(options.runs)} run{'s' * (len(options.runs) > 1)}")
+        runs = [path for path in options.runs if path.name != SWEEP] or options.runs  # SWEEP/* names it beside the runs
+        api.plot_curves(runs, options.plot)
+        output.say(f"{options.plot}: {len(runs)} run{'s' * (len(runs) > 1)}")
     else:
         first = api.plot_filters(options.source, options.plot, net=options.net)
         output.say(f"{options.plot}: {len(first.weights)} filters of {first.layer} of {first.network}")

@@ -8,6 +8,7 @@ goes to standard error.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -31,6 +32,8 @@ ANSWER_SECONDS = 1800.0
 """Longest wait for an answer or for the next progress: compiling and ten slow epochs take less."""
 POLL_SECONDS = 1.0
 END_SECONDS = 5.0
+INTERRUPT_SECONDS = 60.0
+"""Longest wait for an interrupted worker: a training step on a CPU and a checkpoint take less."""
 CAN_PAUSE = sys.platform == "linux"  # where a paused process still ends with its parent
 
 
@@ -46,6 +49,7 @@ class Channel(Protocol):
     """The part of `WorkerProcess` that callers use."""
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]: ...
+    def interrupt(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -156,8 +160,15 @@ class WorkerProcess:
         except (ProcessLookupError, PermissionError):  # it has ended
             pass
 
+    def interrupt(self, seconds: float = INTERRUPT_SECONDS) -> None:
+        """Send the worker a Ctrl-C, and give it time to save its work and end."""
+        if os.name == "posix":
+            self.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(seconds)
+
     def close(self) -> None:
-        """End the process and its children. It has nothing to lose."""
+        """End the process and its children at once."""
         if self._errors.closed:
             return
         if os.name == "posix":

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, get_type_hints
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
+from msgspec.structs import force_setattr
 
+from alexnet_mf import backends
 from alexnet_mf.backends.contract import Sgd
+from alexnet_mf.data import augmentation
 from alexnet_mf.errors import SweepError
-from alexnet_mf.instruments.records import Amount, AtLeastOne, Count
+from alexnet_mf.instruments.records import Amount, AtLeastOne, Count, cut, parse, plain
 from alexnet_mf.spec import Network
 from alexnet_mf.training.recipe import BOOK, Recipe, for_network
+
+NAME_LETTERS = 40
+"""Letters of a network's name in the name of a run folder."""
+AtLeast1 = Meta(min_length=1)
 
 
 class Setup(Struct, frozen=True):
@@ -33,7 +43,7 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
     seed: Count
     epochs: AtLeastOne
     held_out: Count
-    """Training images that it does not see and is tested on; 0 for one that counts, which is tested on the test
+    """Training images that it is tested on and does not see; 0 for a training that counts, which is tested on the test
     images."""
 
     @property
@@ -44,45 +54,58 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
 class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
     """Every network with every augmentation, in every batch size, with every seed.
 
-    The recipe is the chapter's, with a learning rate of the network's own where it has one. Of a network with several
-    learning rates each is tried first, with the first seed, on all training images but the last `held_out`; the one
-    with the best accuracy on those is taken. The test images have no part in it.
+    The recipe is the chapter's, with the network's own learning rate if it has one. If a network has several learning
+    rates, each is tried first, with the first seed, on all training images but the last `held_out`. The rate with the
+    best accuracy on those is used. The test images have no part in the choice.
+
+    Raises:
+        SweepError: if a value has the wrong type, is out of range or comes twice, or if two contradict each other.
     """
 
     backend: str
-    nets: tuple[str, ...] = ("alexnet",)
-    seeds: tuple[Count, ...] = (0,)
-    batch_sizes: tuple[int, ...] = (BOOK.batch_size,)
-    augments: tuple[tuple[str, ...], ...] = ((),)
+    nets: Annotated[tuple[str, ...], AtLeast1] = ("alexnet",)
+    seeds: Annotated[tuple[Count, ...], AtLeast1] = (0,)
+    batch_sizes: Annotated[tuple[int, ...], AtLeast1] = (BOOK.batch_size,)
+    augments: Annotated[tuple[tuple[str, ...], ...], AtLeast1] = ((),)
     epochs: int = BOOK.epochs
     learning_rates: tuple[float, ...] = ()
     """One for all, or several to choose from; without any, each network's own."""
     learning_rates_of: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    """The same for single networks, by name; those that are not in it take `learning_rates`."""
+    """The same for single networks, by name; the other networks use `learning_rates`."""
     held_out: Count = 0
     choosing_epochs: Count = 0
-    """Epochs of a training that tries a learning rate; 0 for as many as all others have."""
+    """Epochs of a training that tries a learning rate; 0 for `epochs`."""
     train_images: int | None = None
     test_images: int | None = None
     device: str = "auto"
     precision: str | None = None
-    without: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
+    speed: dict[str, bool] = field(default_factory=dict)
+    """Speed settings to switch on or off, as in `Execution`."""
     momentum: float = 0.0
     """Momentum of all trainings. The chapter's SGD has none."""
 
     def __post_init__(self) -> None:
-        for what, values in (("network", self.nets), ("seed", self.seeds), ("batch size", self.batch_sizes),
-                             ("augmentation", self.augments)):
-            if not values or len(set(values)) != len(values):
-                raise SweepError(f"each {what} is to be named once, and at least one")
+        for name, kind in get_type_hints(Plan, include_extras=True).items():
+            value = getattr(self, name)
+            try:
+                typed = parse(plain(value), kind)
+            except (ValueError, TypeError) as error:
+                raise SweepError(f"`{name}` cannot be {cut(repr(value))}: {error}") from error
+            if typed != value:  # lists for tuples
+                force_setattr(self, name, typed)
+        if self.backend not in backends.BACKENDS:
+            raise SweepError(f"unknown backend {self.backend!r}; known: {', '.join(backends.BACKENDS)}")
+        for name in ("nets", "seeds", "batch_sizes", "augments", "learning_rates"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise SweepError(f"`{name}` has a value twice in {cut(repr(values))}; name each once")
         for net in self.learning_rates_of:
             if net not in self.nets:
-                raise SweepError(f"a learning rate is named for {net}, which takes no part; the networks are "
+                raise SweepError(f"{net} has learning rates, but is not trained; the networks are "
                                  f"{', '.join(self.nets)} (`nets`)")
         if self.chooses and not self.held_out:
-            raise SweepError("a learning rate is chosen on images that are held out of the training, never on the test "
-                             "images: say how many in `held_out` (5000, say), or name one learning rate "
+            raise SweepError("a learning rate is chosen on training images that are held out, never on the test "
+                             "images; set their number with `held_out` (5000, for instance), or name one learning rate "
                              "(`learning_rates`)")
         if not self.chooses and (self.held_out or self.choosing_epochs):
             raise SweepError("`held_out` and `choosing_epochs` are for the choice among several learning rates "
@@ -125,7 +148,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
                 for setup in self.setups() if setup not in self.choosing}
 
     def trainings(self, rates: Mapping[Setup, float]) -> list[Training]:
-        """Return the trainings that count, of setups whose learning rate is known, seed by seed."""
+        """Return the trainings that count, seed by seed, for setups whose learning rate is known."""
         return [Training(setup.net, setup.augment, setup.batch_size, rates[setup], seed, self.epochs, 0)
                 for seed in self.seeds for setup in self.setups() if setup in rates]
 
@@ -137,4 +160,23 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
         """
         return replace(BOOK, epochs=training.epochs, batch_size=training.batch_size, augment=training.augment,
                        sgd=Sgd(training.learning_rate, self.momentum), train_images=self.train_images,
-                       test_images=None if training.held_out else self.test_images)
+                       test_images=None if training.held_out else self.test_images, held_out=training.held_out)
+
+    def run_name(self, training: Training) -> str:
+        """Return the name of a training's run folder: alexnet-28-torch-lr0.1-seed0.
+
+        It has the augmentation and the batch size if there are several in the plan.
+        """
+        names = [re.sub(r"[^\w.-]", "_", Path(net).stem)[:NAME_LETTERS] for net in self.nets]
+        place = self.nets.index(training.net)
+        earlier = names[:place].count(names[place])
+        parts = [f"{names[place]}-{earlier + 1}" if earlier else names[place], self.backend]
+        parts += [augment_text(training.augment)] if len(self.augments) > 1 else []
+        parts += [f"batch{training.batch_size}"] if len(self.batch_sizes) > 1 else []
+        parts += [f"lr{training.learning_rate:.12g}", f"seed{training.seed}"]
+        return "-".join(parts) + ("-held-out" if training.held_out else "")
+
+
+def augment_text(kinds: tuple[str, ...]) -> str:
+    """Return flip+crop."""
+    return "+".join(kinds) or augmentation.NONE

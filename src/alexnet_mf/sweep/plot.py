@@ -11,14 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from alexnet_mf.plots import style
-from alexnet_mf.sweep.report import Outcome, augment_text
+from alexnet_mf.sweep.plan import augment_text
+from alexnet_mf.sweep.report import Outcome
 
 
 def draw(outcomes: Sequence[Outcome]) -> Figure:
-    """Test accuracy by epoch; where there are several batch sizes, accuracy, throughput and peak memory by these.
+    """Draw test accuracy by epoch, or accuracy, throughput and peak memory by batch size if there are several.
 
-    Lines are means over the seeds, with a bar from the lowest to the highest. Markers and shades of grey tell the lines
-    apart, not colours.
+    Lines are means over the seeds, with a bar from the lowest to the highest. Markers and shades of gray distinguish
+    the lines, not colors.
     """
     sizes = {outcome.setup.batch_size for outcome in outcomes}
     figure = style.new_figure(11 if len(sizes) > 1 else 6.5, 4)

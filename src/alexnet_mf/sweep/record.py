@@ -1,7 +1,9 @@
-"""The record of a sweep: conditions, plan, and every training."""
+"""The record of a sweep: conditions, plan, and every training with its run folder."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,11 +15,15 @@ from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.records import AtLeastOne, Count, Part
 from alexnet_mf.sweep.plan import Plan, Training
+from alexnet_mf.training.record import RunRecord, Session
+from alexnet_mf.training.run import TrainedRun
 
-FORMAT: Literal[2] = 2
+NAME = "sweep.json"
+"""Name of the record in the sweep's folder."""
+FORMAT: Literal[3] = 3
 Failure = Literal["does not fit", "diverged", "ended"]
 PASSING: tuple[Failure, ...] = ("ended", "does not fit")
-"""Failures that may not come again: a process that was ended from outside, and memory that others had."""
+"""Failures that may not come again: a process that was killed, and memory that other programs used."""
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -45,21 +51,41 @@ class Result(Part):
     versions: dict[str, str]
     settings: dict[str, Any]
     device: str
-    description: str
     precision: str
     epochs: Annotated[list[Epoch], Meta(min_length=1)]
     images_timed: Count
     seconds: Annotated[float, Meta(ge=0, description="of the training loop: input included, device synchronized, "
                                                      "evaluation and the first step left out")]
     images_per_second: float | None
-    peak_memory_bytes: Annotated[int, Meta(ge=0, description="of the process, data and framework included")] | None
+    peak_memory_bytes: Annotated[int, Meta(ge=0, description="of the process that finished the run, data and framework "
+                                                             "included; null if unknown")] | None
     peak_device_memory_bytes: Annotated[int, Meta(ge=0, description="of a GPU, as its framework counts")] | None
+
+    @staticmethod
+    def of(run: TrainedRun, peaks: Mapping[str, int | None]) -> Result:
+        """Return the result of a finished run.
+
+        Args:
+            peaks: the two peaks; without them they are unknown.
+
+        Raises:
+            ValueError: if the run's record has no closing numbers.
+        """
+        values = records.plain(last_session(run)) | records.plain(getattr(run.record, "closing", None) or {}) | {
+            "epochs": [asdict(epoch) for epoch in run.epochs], **peaks}
+        return records.parse({name: values.get(name) for name in Result.__struct_fields__}, Result)
+
+
+def last_session(run: TrainedRun) -> Session:
+    """Return what computed a run last."""
+    return run.record.sessions[-1] if isinstance(run.record, RunRecord) else run.record
 
 
 class Entry(Part):
-    """A training that is over: finished, if there is a result, or failed."""
+    """A training that has ended: finished, if there is a result, or failed."""
 
     training: Training
+    run: Annotated[str, Meta(description="name of its run folder; a training that failed at once leaves none")]
     session: Annotated[int, Meta(ge=0, description="which of the sessions")]
     whole_seconds: Annotated[float, Meta(ge=0, description="of the process, start and evaluation included")]
     result: Result | None = None
@@ -76,8 +102,9 @@ class Entry(Part):
 class Record(Part):
     """One sweep."""
 
-    format: Literal[2]
+    format: Literal[3]
     kind: Literal["sweep"]
+    folder: Annotated[str, Meta(description="the run folders are in it")]
     plan: Plan
     data: Data
     sessions: Annotated[list[WholeConditions], Meta(description="one for each start of the program")]
@@ -93,11 +120,12 @@ def json_schema() -> dict[str, Any]:
 
 
 def load(path: Path) -> Record:
-    """Read a record from a file.
+    """Read a record from a file, or from a sweep's folder.
 
     Raises:
         SweepError: if it cannot be read, is no record, has another format, or is damaged; names the file and the field.
     """
+    path = path / NAME if path.is_dir() else path
     record = records.load(path, Record, "sweep", FORMAT, SweepError, lambda value: value.get("kind") == "sweep")
     plan = record.plan
     try:
@@ -120,7 +148,7 @@ def load(path: Path) -> Record:
 def forget_failures(record: Record) -> None:
     """Remove the trainings that may succeed another time, so that they are tried again.
 
-    A learning rate that failed stays if trainings were done at the one that was chosen without it: they would not be
+    A learning rate that failed stays if another was chosen and trained without it: those trainings would not be
     comparable any more.
     """
     settled = {entry.training.setup for entry in record.trainings

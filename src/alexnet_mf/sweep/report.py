@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from alexnet_mf.data import augmentation
 from alexnet_mf.instruments.tables import Table
 from alexnet_mf.instruments.units import bytes_text
-from alexnet_mf.sweep.plan import Plan, Setup
+from alexnet_mf.sweep.plan import Plan, Setup, augment_text
 from alexnet_mf.sweep.record import Record, Result
 from alexnet_mf.sweep.run import chosen
 
@@ -78,11 +77,6 @@ def label(plan: Plan, setup: Setup) -> str:
     return ", ".join(parts) or setup.net
 
 
-def augment_text(kinds: Sequence[str]) -> str:
-    """Return flip+crop."""
-    return "+".join(kinds) or augmentation.NONE
-
-
 def closing_table(plan: Plan, outcomes: Sequence[Outcome]) -> Table:
     """Return the table of the last epoch's figures."""
     rows = [[outcome.setup.net, augment_text(outcome.setup.augment), str(outcome.setup.batch_size),
@@ -109,17 +103,17 @@ def epochs_table(outcomes: Sequence[Outcome]) -> Table:
 def choice_table(plan: Plan, record: Record) -> Table:
     """Return the table of accuracies on the held-out images, by learning rate."""
     best = chosen(record)
-    found = {entry.training: entry for entry in record.trainings if entry.training.held_out}
+    entries = {entry.training: entry for entry in record.trainings if entry.training.held_out}
     rates = list(dict.fromkeys(training.learning_rate for training in plan.choices()))
     rows = []
     for setup in plan.choosing:
         cells = dict.fromkeys(rates, "")
-        for training in (training for training in plan.choices() if training.setup == setup and training in found):
-            entry, rate = found[training], training.learning_rate
+        for training in (training for training in plan.choices() if training.setup == setup and training in entries):
+            entry, rate = entries[training], training.learning_rate
             cells[rate] = entry.failed or f"{entry.accuracy:.3f}{' *' if best.get(setup) == rate else ''}"
         rows.append([label(plan, setup), *cells.values()])
     epochs = plan.choosing_epochs or plan.epochs
-    return Table(f"accuracy on {plan.held_out:,} training images held out, by learning rate (* the one taken): seed "
+    return Table(f"accuracy on {plan.held_out:,} training images held out, by learning rate (* the one used): seed "
                  f"{plan.seeds[0]}, {epochs} epoch{'s' * (epochs > 1)}",
                  ["", *(f"{rate:g}" for rate in rates)], rows, list(range(1, len(rates) + 1)))
 
@@ -132,10 +126,10 @@ def remarks(plan: Plan, record: Record) -> list[str]:
             setup = entry.training.setup
             rate = f", lr {entry.training.learning_rate:g}" if setup in plan.choosing else ""
             lines.append(f"{label(plan, setup)}{rate}, seed {entry.training.seed}: {entry.failed}: {entry.reason}")
-    lines += [f"{label(plan, setup)}: none of these learning rates can be taken"
+    lines += [f"{label(plan, setup)}: training failed at each of these learning rates"
               for setup in without_rate(plan, record)]
     if not record.complete:
-        lines.append("stopped before its end: this is what had been trained")
+        lines.append("not complete: some trainings are missing")
     return lines
 
 

@@ -1,79 +1,96 @@
-"""The trainings of a sweep, one process after the other."""
+"""The trainings of a sweep, one worker process after the other, each in a run folder of its own."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import data, spec
-from alexnet_mf.backends.execution import LEFT_OUT
-from alexnet_mf.errors import SweepError
+from alexnet_mf import backends, files, spec
+from alexnet_mf.checks import check_path, check_type
+from alexnet_mf.conversion import RUN_WEIGHTS
+from alexnet_mf.data import DatasetName
+from alexnet_mf.errors import BackendUnavailable, Notice, RunError, SweepError
 from alexnet_mf.evaluation import check_takes_grey_images
 from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone, WorkerProcess
-from alexnet_mf.instruments.records import parse
+from alexnet_mf.instruments.records import parse, plain, to_json
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.sweep.plan import Plan, Setup, Training
-from alexnet_mf.sweep.record import FORMAT, Data, Entry, Record, Result, forget_failures
+from alexnet_mf.sweep.record import FORMAT, NAME, Data, Entry, Record, Result, forget_failures, last_session, load
+from alexnet_mf.training import checkpoint as checkpoints
+from alexnet_mf.training.folder import new_folder
+from alexnet_mf.training.lock import LOCK, lock
+from alexnet_mf.training.record import CHECKPOINTS, is_run
+from alexnet_mf.training.run import TrainedRun, hold_out, load_images, load_run
 
 Progress = dict[str, Any] | Entry | None
+SWEEPS = Path("sweeps")
+"""The folder for sweeps."""
 
 
-def connect(without: tuple[str, ...], report_progress: Callable[[dict[str, Any]], None]) -> Channel:
+def connect(report_progress: Callable[[dict[str, Any]], None]) -> Channel:
     """Start a worker with this interpreter."""
-    return WorkerProcess(sys.executable, "alexnet_mf.sweep.worker", {LEFT_OUT: ",".join(without)},
-                         report_progress)
+    return WorkerProcess(sys.executable, "alexnet_mf.sweep.worker", report_progress=report_progress)
 
 
 class Sweep:
     """One sweep; `record` holds what has been trained so far, at any time, also after Ctrl-C."""
 
-    def __init__(self, record: Record, command: Sequence[str] = (),
+    def __init__(self, record: Record, folder: Path, command: Sequence[str] = (),
                  report_progress: Callable[[Training, int, int, Progress], None] = lambda *progress: None,
                  save: Callable[[Record], None] = lambda record: None, data_dir: str | None = None,
-                 connect: Callable[[tuple[str, ...], Callable[[dict[str, Any]], None]], Channel] = connect) -> None:
+                 keep_weights: bool = True,
+                 connect: Callable[[Callable[[dict[str, Any]], None]], Channel] = connect) -> None:
         """
         Args:
             record: a new one from `begin`, or one to resume.
+            folder: of the record and the run folders.
             command: the words that started the program, for the record.
-            report_progress: takes a training, its number, how many there are, and how it stands: None at its start,
-                then its worker's progress, and at its end its entry in the record.
-            save: takes the record whenever there is more in it.
+            report_progress: receives a training, its number, the number of all, and its progress: None at the start,
+                then the worker's, and at the end its entry in the record.
+            save: receives the record whenever there is more in it.
             data_dir: folder of the dataset, if it was named.
-            connect: starts a worker; takes the settings that it leaves out, and what takes its progress.
+            keep_weights: leave the weights in the run folders.
+            connect: starts a worker; receives the callback for its progress.
         """
         self.record = record
         self.plan = record.plan
+        self.folder = folder
         self.networks: dict[str, Network] = {net: spec.from_dict(fields) for net, fields in record.networks.items()}
         self.report_progress = report_progress
         self.save = save
         self.data_dir = data_dir
+        self.keep_weights = keep_weights
         self.connect = connect
         self._began = time.monotonic()
         self._session = WholeConditions(**machine.conditions(command))
+        self._notices: set[str] = set()
 
     def run(self) -> Record:
         """Train what has not been trained yet.
 
         Raises:
-            SweepError: if a training could not start; says why.
+            SweepError: if a training could not start, a run folder holds something else, or the record cannot be
+                written.
         """
         if self._left():
             self.record.sessions.append(self._session)
+        self._write()
         try:
             while left := self._left():
                 self._train(left[0])
         finally:
             self._session.load_after = machine.load()
-            self._session.seconds = time.monotonic() - self._began
             self.record.complete = not self._left()
-            self.save(self.record)
+            self._write()
         return self.record
 
     def _left(self) -> list[Training]:
@@ -82,117 +99,230 @@ class Sweep:
         choices = [training for training in self.plan.choices() if training not in tried]
         if choices:
             return choices
-        return [training for training in self.plan.trainings(self._rates()) if training not in tried]
-
-    def _rates(self) -> dict[Setup, float]:
-        return {**chosen(self.record), **self.plan.rates(self.networks)}
+        rates = {**chosen(self.record), **self.plan.rates(self.networks)}
+        return [training for training in self.plan.trainings(rates) if training not in tried]
 
     def _train(self, training: Training) -> None:
-        """Train once in a process of its own, and add the entry to the record."""
-        done, count = len(self.record.trainings), len(self.plan.choices()) + len(self.plan.setups()) * len(
-            self.plan.seeds)
+        """Train once, unless its run is finished already, and add the entry to the record."""
+        plan = self.plan
+        done, count = len(self.record.trainings), len(plan.choices()) + len(plan.setups()) * len(plan.seeds)
         self.report_progress(training, done + 1, count, None)
         began = time.monotonic()
-        plan = self.plan
-        channel = self.connect(plan.without, lambda progress: self.report_progress(training, done + 1, count, progress))
-        try:
-            answer = channel.ask({
-                "do": "train", "backend": plan.backend, "network": self.record.networks[training.net],
-                "device": plan.device, "precision": plan.precision, "without": list(plan.without),
-                "also": list(plan.also), "recipe": asdict(plan.recipe(training)), "seed": training.seed,
-                "data_name": self.record.data.name, "data_dir": self.data_dir, "held_out": training.held_out})
-        except WorkerGone as error:
-            answer = {"failed": "ended", "reason": str(error)}
-        except WorkerFailed as error:
-            raise SweepError(str(error)) from error  # the next would fail alike: no device, no framework, no data
-        finally:
-            channel.close()
-        entry = Entry(training=training, session=len(self.record.sessions) - 1,
+        folder = self.folder / plan.run_name(training)
+        run = self._find_run(folder, training)
+        answer: dict[str, Any] = {}
+        if run is None or run.state != "finished":
+            answer = self._ask(folder, training,
+                               lambda progress: self.report_progress(training, done + 1, count, progress))
+            run = self._find_run(folder, training)
+        entry = Entry(training=training, run=folder.name, session=len(self.record.sessions) - 1,
                       whole_seconds=time.monotonic() - began)
-        if "failed" in answer:
+        if "failed" in answer or run is None:
             entry.failed, entry.reason = answer["failed"], answer["reason"]
         else:
-            check_images(answer.pop("data_sha256"), self.record)
-            entry.result = parse(answer, Result)
+            try:
+                entry.result = Result.of(run, answer)
+            except ValueError as error:
+                raise SweepError(f"{folder}: run.json is damaged ({error}); move the folder away") from error
+            self._tidy(folder)
         self.record.trainings.append(entry)
-        self._session.seconds = time.monotonic() - self._began
-        self.save(self.record)
+        self._write()
         self.report_progress(training, done + 1, count, entry)
 
+    def _ask(self, folder: Path, training: Training, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Have a process of its own start or resume the run, and return its answer."""
+        plan = self.plan
+        channel = self.connect(report)
+        try:
+            answer = channel.ask({
+                "do": "train", "folder": str(folder), "network": self.record.networks[training.net],
+                "backend": plan.backend, "device": plan.device, "precision": plan.precision, "speed": plan.speed,
+                "recipe": plain(plan.recipe(training)), "seed": training.seed, "data": self.record.data.name,
+                "data_dir": self.data_dir, "command": self._session.command})
+        except WorkerGone as error:
+            return {"failed": "ended", "reason": str(error)}
+        except WorkerFailed as error:
+            raise SweepError(str(error)) from error  # the next would fail alike: no device, no framework, no data
+        except BaseException:  # Ctrl-C, SIGTERM
+            warnings.warn("ending this step and saving; once more leaves at once", Notice, stacklevel=2)
+            channel.interrupt()
+            raise
+        finally:
+            channel.close()
+        for notice in answer.pop("notices"):
+            if notice not in self._notices:
+                self._notices.add(notice)
+                warnings.warn(notice, Notice, stacklevel=2)
+        return answer
 
-def sweep(plan: Plan | Record, *, data_name: data.DatasetName = "auto", data_dir: Path | None = None,
-          command: Sequence[str] = (), notify: Callable[[str], None] = lambda line: None,
+    def _find_run(self, folder: Path, training: Training) -> TrainedRun | None:
+        """Return a training's run, or None if there is none.
+
+        Raises:
+            SweepError: if it is damaged, or another training's.
+        """
+        if not is_run(folder):
+            return None
+        try:
+            run = load_run(folder)
+        except RunError as error:
+            raise SweepError(f"{error}; move {folder} away to train it again") from error
+        session, plan = last_session(run), self.plan
+        for what, value, expected in (
+                ("network", run.record.spec_sha256, spec.fingerprint(self.networks[training.net])),
+                ("recipe", run.recipe, plan.recipe(training)), ("seed", run.seed, training.seed),
+                ("dataset", run.record.data_sha256, self.record.data.sha256),
+                ("backend", run.backend, plan.backend),
+                ("precision", session.precision, plan.precision or session.precision),
+                ("speed settings", {**session.speed, **plan.speed}, session.speed)):
+            if value != expected:
+                raise SweepError(f"{folder}: holds a run with another {what}; move it away, or name another folder "
+                                 "with `out`")
+        return run
+
+    def _tidy(self, folder: Path) -> None:
+        """Remove what a finished run does not need."""
+        weights = [] if self.keep_weights else [folder / name for name in RUN_WEIGHTS.values()]
+        for path in [*checkpoints.paths(folder / CHECKPOINTS), *weights]:
+            path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        """Write the record."""
+        self._session.seconds = time.monotonic() - self._began
+        try:
+            files.write(self.folder / NAME, to_json(self.record))
+        except OSError as error:
+            raise SweepError(f"{self.folder / NAME}: cannot be written ({error.strerror})") from error
+        self.save(self.record)
+
+
+def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Path | str | None = None,
+          data: DatasetName = "auto", data_dir: Path | str | None = None, keep_weights: bool = True,
+          command: Sequence[str] = (),
           report_progress: Callable[[Training, int, int, Progress], None] = lambda *progress: None,
-          download: data.Progress | None = None,
-          save: Callable[[Record], None] = lambda record: None) -> Record:
+          save: Callable[[Record], None] = lambda record: None, quiet: bool = False) -> Record:
     """Train every network of a plan with every augmentation, batch size and seed, each in a process of its own.
 
+    The sweep is a folder of run folders, with its record, sweep.json. A finished run keeps its weights, but no
+    checkpoint.
+
     Args:
-        plan: what to train, or the record of a sweep to resume: it trains what is missing, and tries again what was
-            ended or did not fit.
-        data_name: dataset of a new sweep.
-        data_dir: folder of the Fashion-MNIST files.
+        plan: what to train.
+        resume: in place of `plan`, the folder of a sweep or a record of it: trains what is missing, resumes a run that
+            was stopped, and tries again what was killed or did not fit.
+        out: folder of a new sweep; without it sweeps/DATE-TIME-BACKEND-NET. It is new, empty, or holds only runs. A
+            finished run of the plan in it is not trained again.
+        data, data_dir: as for `train`; a resumed sweep has its own dataset.
+        keep_weights: leave the weights in the run folders.
         command: words for the record; the call of this function without them.
-        notify: takes a line that the user should know.
         report_progress: see `Sweep`.
-        download: shows the progress of a download; see `alexnet_mf.data.load`.
-        save: takes the record whenever there is more in it.
+        save: receives the record whenever there is more in it.
+        quiet: show no progress of a download, and do not name the folder.
+
+    An interrupt (Ctrl-C, or a notebook's stop button) ends the step and saves the run; a second one stops at once.
 
     Raises:
-        SweepError: if the images are not those that the sweep started with, or a training could not start.
+        SweepError: if the images are not those that the sweep started with, or a training could not start. No folder is
+            left if no step was taken.
         AlexnetMfError: if something else cannot be done as asked.
     """
-    record = plan if isinstance(plan, Record) else None
-    if record:
+    if resume is not None:
+        if plan is not None or out is not None:
+            raise SweepError("a resumed sweep has its own plan and folder; leave out `plan` and `out`")
+        source = check_path("resume", resume)
+        record = load(source)
+        folder = source if source.is_dir() else Path(record.folder)
+        if has_folder := os.path.isfile(folder / NAME):
+            record = load(folder)  # a copy of the record may be older
         forget_failures(record)
-    networks = {net: find_network(net) for net in plan.nets} if isinstance(plan, Plan) else {}
-    for network in networks.values():
-        check_takes_grey_images(network)
-    if record is None or not record.complete:  # before any process asks for them
-        images, notice = data.load(record.data.name if record else data_name, data_dir, progress=download)
-        if notice:
-            notify(notice)
-        if record:
-            check_images(images.digest(), record)
-        else:
-            assert isinstance(plan, Plan)
-            record = begin(plan, networks, parse({"name": images.name, "origin": images.origin,
-                                                  "sha256": images.digest()}, Data))
-    call = "resume" if isinstance(plan, Record) else repr(plan)
-    return Sweep(record, command or [f"alexnet_mf.sweep({call})"], report_progress, save,
-                 str(data_dir) if data_dir else None).run()
+        if record.complete:
+            return record
+        if not has_folder:
+            raise SweepError(f"{source}: there is no sweep in its folder {folder}; name the folder with `resume`")
+        images = load_images(record.data.name, data_dir, quiet)
+        if images.digest() != record.data.sha256:
+            raise SweepError(f"these are not the images that the sweep started with ({record.data.origin}); name their "
+                             "folder with `data_dir`")
+        record.folder = str(folder.resolve())
+    else:
+        plan = check_type("plan", plan, Plan)
+        networks = {net: find_network(net) for net in plan.nets}
+        for network in networks.values():
+            check_takes_grey_images(network)
+        if not backends.is_installed(plan.backend):
+            raise BackendUnavailable(f"backend {plan.backend}: not installed here; "
+                                     f"{backends.BACKENDS[plan.backend].install}")
+        net = Path(plan.nets[0]).stem if len(plan.nets) == 1 else f"{len(plan.nets)}-networks"
+        folder = check_path("out", out) if out is not None else new_folder(SWEEPS, plan.backend, net)
+        check_new(folder)
+        images = load_images(data, data_dir, quiet)
+        hold_out(images, plan.held_out)
+        record = begin(plan, networks, parse({"name": images.name, "origin": images.origin, "sha256": images.digest()},
+                                             Data), folder)
+    call = f"resume={str(resume)!r}" if resume is not None else repr(plan)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SweepError(f"{folder}: cannot be made ({error.strerror}); name another folder with `out`") from error
+    held = lock(folder)
+    try:
+        if plan and out is None and not quiet:
+            warnings.warn(f"sweep folder: {folder}", Notice, stacklevel=2)
+        return Sweep(record, folder, command or [f"alexnet_mf.sweep({call})"], report_progress, save,
+                     str(data_dir) if data_dir else None, keep_weights).run()
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(f"{folder}: stopped; resume with `alexnet_mf.sweep(resume={str(folder)!r})`"
+                                ) from interrupt
+    finally:
+        held.release()
+        if plan and not record.trainings and not any(map(is_run, folder.iterdir())):
+            with suppress(OSError):
+                for name in (NAME, LOCK):
+                    (folder / name).unlink(missing_ok=True)
+                for path in made:
+                    path.rmdir()
 
 
-def check_images(digest: str, record: Record) -> None:
-    """Make sure that these are the images that a sweep started with.
+def check_new(folder: Path) -> None:
+    """Check that a sweep can begin in a folder.
 
     Raises:
-        SweepError: if not.
+        SweepError: if it holds a sweep, or something that is not a run.
     """
-    if digest != record.data.sha256:
-        raise SweepError(f"these are not the images that the sweep started with ({record.data.origin}); name their "
-                         f"folder (`data_dir`)")
+    try:
+        paths = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.exists() else []
+    except OSError as error:
+        raise SweepError(f"{folder}: cannot be read as a folder ({error.strerror}); name another folder with `out`"
+                         ) from error
+    if folder / NAME in paths:
+        raise SweepError(f"{folder}: holds a sweep; resume it with `resume={str(folder)!r}`, or name another folder "
+                         "with `out`")
+    for path in paths:
+        if not is_run(path):
+            raise SweepError(f"{folder}: holds {path.name}, which is not a run; name another folder with `out`")
 
 
-def begin(plan: Plan, networks: Mapping[str, Network], data: Data) -> Record:
+def begin(plan: Plan, networks: Mapping[str, Network], data: Data, folder: Path) -> Record:
     """Return a record with nothing trained yet.
 
     Args:
         networks: by the names in the plan.
+        folder: of the run folders.
     """
-    return Record(format=FORMAT, kind="sweep", plan=plan, data=data, sessions=[], trainings=[], complete=False,
+    return Record(format=FORMAT, kind="sweep", folder=str(folder.resolve()), plan=plan, data=data, sessions=[],
+                  trainings=[], complete=False,
                   networks={net: spec.as_dict(network) for net, network in networks.items()})
 
 
 def chosen(record: Record) -> dict[Setup, float]:
-    """The learning rate with the best accuracy on the images held out, of each setup that has one; the smaller of two
-    that are equally good."""
+    """Return the learning rate with the best accuracy on the held-out images for each setup that has one; the smaller
+    of two that are equally good."""
     best: dict[Setup, tuple[float, float]] = {}
     for entry in record.trainings:
         training = entry.training
         if not training.held_out or entry.failed:
             continue
-        found = (entry.accuracy, -training.learning_rate)
-        if training.setup not in best or found > best[training.setup]:
-            best[training.setup] = found
+        rank = (entry.accuracy, -training.learning_rate)
+        best[training.setup] = max(rank, best.get(training.setup, rank))
     return {setup: -negative for setup, (_, negative) in best.items()}

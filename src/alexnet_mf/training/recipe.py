@@ -38,13 +38,17 @@ class Recipe:
     """Share of all steps, at the end, that take `ANNEALING` times the learning rate, their momentum from zero."""
     augment: tuple[str, ...] = ()
     """Changes to the training images: names of `augmentation.KINDS`, in their order."""
+    held_out: int = 0
+    """Number of training images, the last of the dataset, that are not trained on. If there are any, they are the test
+    images: a choice by their accuracy leaves the dataset's own test images unseen."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise AlexnetMfError(f"the name of a recipe must be a string, not {self.name!r}")
         if not isinstance(self.augment, (list, tuple)):  # a list if it was read from JSON
             raise AlexnetMfError(f"`augment` must be a list of names, not {self.augment!r}")
-        checked: dict[str, Any] = {"augment": augmentation.check(self.augment)}
+        checked: dict[str, Any] = {"augment": augmentation.check(self.augment),
+                                   "held_out": check_integer("held_out", self.held_out, 0)}
         for field in ("epochs", "batch_size", "train_images", "test_images"):
             if getattr(self, field) is not None or not field.endswith("_images"):
                 checked[field] = check_integer(field, getattr(self, field))
@@ -79,6 +83,7 @@ class Recipe:
         parts += [f"momentum {self.sgd.momentum:g}"] * bool(self.sgd.momentum)
         parts += [f"weight decay {self.sgd.weight_decay:g}"] * bool(self.sgd.weight_decay)
         parts += [f"augmented by {', '.join(self.augment)}"] * bool(self.augment)
+        parts += [f"tested on the last {self.held_out:,} training images"] * bool(self.held_out)
         return ", ".join(parts)
 
     def steps(self, images: int) -> int:

@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,9 +19,9 @@ from alexnet_mf.backends.contract import Model
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.checks import check_integer, check_number, check_path, check_type
 from alexnet_mf.conversion import Which
-from alexnet_mf.data import Dataset, DatasetName
+from alexnet_mf.data import Dataset, DatasetName, LabelledImages
 from alexnet_mf.data import load as load_dataset
-from alexnet_mf.errors import AlexnetMfError, Notice, RunError, TrainingDiverged
+from alexnet_mf.errors import AlexnetMfError, DataError, Notice, RunError, TrainingDiverged
 from alexnet_mf.evaluation import check_takes_grey_images
 from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import conditions
@@ -173,7 +173,7 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
         progress: True shows the training, with the run folder first; False shows nothing; a `Watcher` receives it.
         command: recorded in run.json as the command that started the run.
         changes: other values for the recipe: epochs, batch_size, learning_rate, momentum, weight_decay, train_images,
-            test_images, augment, annealed; as for `Recipe.with_changes`.
+            test_images, augment, annealed, held_out; as for `Recipe.with_changes`.
 
     An interrupt (Ctrl-C, or a notebook's stop button) ends the step, writes a checkpoint and the weights, and raises
     KeyboardInterrupt, whose message names the call that resumes the run. A second one stops at once.
@@ -205,14 +205,16 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
     check_new(run_folder())
     loaded = models.load(name, network, values, device, execution)
     images = load_images(data, data_dir, watcher.quiet)
+    final = recipe_on(loaded.model.device)
+    without_held_out = hold_out(images, final.held_out)
     if backend is None:
         models.default_backend()  # its notice, now that every argument has been checked
     start = StartingWeights(str(Path(weights).resolve()), parameters.digest(values)) if weights else None
     folder = RunFolder.create(run_folder(), Run(
         network=spec.as_dict(network), spec_sha256=spec.fingerprint(network), seed=seed,
-        recipe=recipe_on(loaded.model.device), data=images.origin, data_name=cast(DataName, images.name),
+        recipe=final, data=images.origin, data_name=cast(DataName, images.name),
         data_sha256=images.digest(), weights=start, **record.fields(describe_session(loaded, command), Session)))
-    return _carry_out(Training(folder, loaded, images), watcher, checkpoint_minutes, tensorboard)
+    return _carry_out(Training(folder, loaded, without_held_out), watcher, checkpoint_minutes, tensorboard)
 
 
 def resume(run: Path | str, epochs: int | None = None, backend: str | None = None, *, device: str = "auto",
@@ -249,6 +251,7 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
         if images.digest() != run_record.data_sha256:
             raise RunError(f"{folder.path}: these are not the images of the run ({run_record.data}); name their folder "
                            "with `data_dir`")
+        images = hold_out(images, run_record.recipe.held_out)
         if epochs is not None:
             _change_epochs(folder, epochs, images)
         if folder.is_finished and tensorboard:
@@ -364,6 +367,20 @@ def load_images(name: DatasetName, folder: Path | str | None, quiet: bool = Fals
     if reason:
         warnings.warn(reason, Notice, stacklevel=3)
     return images
+
+
+def hold_out(images: Dataset, count: int) -> Dataset:
+    """Return the dataset with its last `count` training images as the test images, or as it is if `count` is 0.
+
+    Raises:
+        DataError: if no image would be left to train on.
+    """
+    left = len(images.train) - count
+    if left < 1:
+        raise DataError(f"there are {len(images.train)} training images; `held_out` must be less than that")
+    train = images.train
+    test = LabelledImages(train.images[left:], train.labels[left:]) if count else images.test
+    return replace(images, train=train.first(left), test=test)
 
 
 def _check_options(data_dir: Path | str | None, minutes: float, wants_events: bool,
