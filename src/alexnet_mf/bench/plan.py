@@ -65,10 +65,10 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
     """Seed of weights, images, dropout and the order of the measurements."""
 
     def __post_init__(self) -> None:
-        for argument, values, known in (("backends", self.backends or tuple(BACKENDS), BACKENDS),
-                                        ("precisions", self.precisions, PRECISIONS), ("phases", self.phases, PHASES)):
+        for argument, values, choices in (("backends", self.backends or tuple(BACKENDS), BACKENDS),
+                                          ("precisions", self.precisions, PRECISIONS), ("phases", self.phases, PHASES)):
             for value in check_list(argument, values):
-                check_choice(argument, value, known)
+                check_choice(argument, value, choices)
         for size in check_list("batch_sizes", self.batch_sizes, int):
             check_integer("batch_sizes", size)
         for argument in ("backends", "batch_sizes", "precisions", "phases"):

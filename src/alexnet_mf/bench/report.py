@@ -32,7 +32,7 @@ class Row:
     worker: Worker
     result: Result
     device: str
-    """Kind and model."""
+    """Type and model."""
     is_plain: bool
     """True for our style with the plan's own settings: none left out or tried in a process beside."""
     rates: dict[int, float]
@@ -133,7 +133,7 @@ def rows_of(run: str, record: Record) -> list[Row]:
         if result.phase not in PHASES or not result.samples:
             continue
         book = find_result(record, result.phase, worker, BOOK) if worker.style == OURS else None
-        kind = "bytes" if result.work.bytes else "flops"
+        amount = "bytes" if result.work.bytes else "flops"
         ceiling: Phase = "copy" if result.work.bytes else "matrix product"
         limit = find_ceiling(record, ceiling, worker)
         rates = per_second(result, "images")
@@ -142,7 +142,7 @@ def rows_of(run: str, record: Record) -> list[Row]:
         rows.append(Row(
             run, worker, result, device(record, worker), worker.style == OURS and worker.speed == record.plan.speed,
             rates, statistics.estimate(list(rates.values())), ceiling,
-            statistics.ratio(per_second(result, kind), per_second(limit, kind)) if limit else None,
+            statistics.ratio(per_second(result, amount), per_second(limit, amount)) if limit else None,
             statistics.ratio(rates, per_second(book, "images")) if book else None,
             peak / book_peak if peak and book_peak and where == book_where else None))
     return rows
@@ -175,7 +175,7 @@ def find_result(record: Record, phase: Phase, beside: Worker, style: Style) -> R
 
 
 def device(record: Record, worker: Worker) -> str:
-    """Return kind and model. Results of two devices are compared only if both are the same."""
+    """Return the type and model of a device. Results of two devices are compared only if both are the same."""
     if worker.device == "cpu":
         return f"cpu, {record.conditions.cpu}, {record.conditions.usable_cores} cores"
     return f"{worker.device.partition(':')[0]}, {worker.description}"

@@ -95,8 +95,8 @@ def usable_cores() -> int | None:
 
 def memory_bytes() -> int | None:
     """Return the size of the machine's memory."""
-    found = re.search(r"^MemTotal:\s+(\d+) kB", _read("/proc/meminfo"), re.M)
-    return int(found[1]) * 1024 if found else None
+    line = re.search(r"^MemTotal:\s+(\d+) kB", _read("/proc/meminfo"), re.M)
+    return int(line[1]) * 1024 if line else None
 
 
 def peak_memory() -> int | None:

@@ -30,16 +30,16 @@ class Part(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Base of records and their parts."""
 
 
-def load(path: Path, of: type[T], kind: str, version: int, error: type[AlexnetMfError],
-         is_kind: Callable[[dict[str, Any]], bool]) -> T:
+def load(path: Path, of: type[T], verb: str, version: int, error: type[AlexnetMfError],
+         is_record: Callable[[dict[str, Any]], bool]) -> T:
     """Read a record from a file.
 
     Args:
         of: type of the record.
-        kind: verb that writes such records, for messages.
+        verb: verb that writes such records, for messages.
         version: the format that this program reads.
         error: error to raise.
-        is_kind: returns whether a JSON object is such a record, damaged or not.
+        is_record: returns True if a JSON object is such a record, damaged or not.
 
     Raises:
         AlexnetMfError: of the type `error`, if the file cannot be read, is no such record, has another format, or is
@@ -50,12 +50,12 @@ def load(path: Path, of: type[T], kind: str, version: int, error: type[AlexnetMf
     except OSError as fault:
         raise error(f"{path}: cannot be read ({fault.strerror})") from fault
     except ValueError as fault:
-        raise error(f"{path}: not a record of {kind} (not JSON: {cut(str(fault))})") from fault
-    if not isinstance(value, dict) or not is_kind(value):
-        raise error(f"{path}: not a record of {kind}")
+        raise error(f"{path}: not a record of {verb} (not JSON: {cut(str(fault))})") from fault
+    if not isinstance(value, dict) or not is_record(value):
+        raise error(f"{path}: not a record of {verb}")
     if value.get("format") != version:
         raise error(f"{path}: its format is {cut(repr(value.get('format')))}, this version reads {version}; read it "
-                    f"with the alexnet_mf that wrote it, or run {kind} again")
+                    f"with the alexnet_mf that wrote it, or run {verb} again")
     try:
         return parse(value, of)
     except ValueError as fault:
@@ -85,12 +85,12 @@ def _missing(value: Any, whole: Any, place: str = "") -> str | None:
         for name, item in whole.items():
             if name not in value:
                 return f"{place}.{name}"
-            if found := _missing(value[name], item, f"{place}.{name}"):
-                return found
+            if missing := _missing(value[name], item, f"{place}.{name}"):
+                return missing
     elif isinstance(whole, list):
         for number, item in enumerate(whole):
-            if found := _missing(value[number], item, f"{place}[{number}]"):
-                return found
+            if missing := _missing(value[number], item, f"{place}[{number}]"):
+                return missing
     return None
 
 

@@ -82,7 +82,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 def title_of_medians(estimates: Iterable[Estimate]) -> str:
     """Return the title of a table or picture of estimates; it names intervals if any of them has one."""
     sure = f"{100 * CONFIDENCE:.0f} %"
-    if any(found.low is not None for found in estimates):
+    if any(estimate.low is not None for estimate in estimates):
         return f"medians with their {sure} intervals"
     return f"medians without intervals: one of {sure} takes {FEWEST} samples"
 

@@ -17,11 +17,11 @@ def three_digits(value: float) -> str:
     return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 
-def estimate_text(found: Estimate, show: Callable[[float], str] = number_text, unit: str = "") -> str:
+def estimate_text(estimate: Estimate, show: Callable[[float], str] = number_text, unit: str = "") -> str:
     """Return 45.1 [44.8, 45.6]; if there are too few samples for an interval, 45.1 (n = 3)."""
-    interval = (f"(n = {found.n})" if found.low is None or found.high is None
-                else f"[{show(found.low)}, {show(found.high)}]")
-    return f"{show(found.median)}{unit} {interval}"
+    interval = (f"(n = {estimate.n})" if estimate.low is None or estimate.high is None
+                else f"[{show(estimate.low)}, {show(estimate.high)}]")
+    return f"{show(estimate.median)}{unit} {interval}"
 
 
 def percent(share: float) -> str:

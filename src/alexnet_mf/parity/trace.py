@@ -245,13 +245,13 @@ def check_whole(path: Path, answer: Trace, case: Case) -> None:
 def header_faults(meta: dict[str, Any]) -> list[str]:
     """Return what is missing in a header, or of a type that the ladder does not take."""
     faults = [f"missing {name} in its header" for name in HEADER if name not in meta]
-    wrong = [name for name, kind in HEADER.items() if name in meta and not isinstance(meta[name], kind)]
-    for name, kind in (("step_losses", NUMBER), ("continued_losses", NUMBER), ("layers", dict)):
-        if isinstance(meta.get(name), list) and not all(isinstance(value, kind) for value in meta[name]):
+    wrong = [name for name, type_ in HEADER.items() if name in meta and not isinstance(meta[name], type_)]
+    for name, type_ in (("step_losses", NUMBER), ("continued_losses", NUMBER), ("layers", dict)):
+        if isinstance(meta.get(name), list) and not all(isinstance(value, type_) for value in meta[name]):
             wrong.append(name)
     if "layers" in meta and "layers" not in wrong:
-        wrong += [f"layers.{key}" for key, kind in ROW.items()
-                  if not all(isinstance(row.get(key), kind) for row in meta["layers"])]
+        wrong += [f"layers.{key}" for key, type_ in ROW.items()
+                  if not all(isinstance(row.get(key), type_) for row in meta["layers"])]
     cost = meta.get("float32_cost", {})  # the referee's alone
     if not isinstance(cost, dict) or not all(isinstance(value, NUMBER) for value in cost.values()):
         wrong.append("float32_cost")
