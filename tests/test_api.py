@@ -475,7 +475,8 @@ else:
 
 
 @pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb not in ("list", "plot")]
-                         + ["list_backends", "list_networks", "list_runs", "plot_curves", "plot_filters", "resume"])
+                         + ["bench_report", "list_backends", "list_networks", "list_runs", "parity_compare",
+                            "parity_trace", "plot_curves", "plot_filters", "resume"])
 def test_the_api_has_a_documented_function_for_every_verb(verb):
     assert verb in api.__all__ and getattr(api, verb).__doc__
     for name in alexnet_mf.__all__:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
         TrainedRun,
         TrainingDisplay,
         Watcher,
+        analyze,
+        bench_report,
         build,
         convert,
         evaluate,
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
         list_networks,
         list_runs,
         load_run,
+        parity_compare,
+        parity_trace,
         plot_curves,
         plot_filters,
         resume,
@@ -27,8 +31,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Execution", "Recipe", "TrainedRun", "TrainingDisplay", "Watcher", "build", "convert", "evaluate",
-    "list_backends", "list_networks", "list_runs", "load_run", "plot_curves", "plot_filters", "resume", "train"]
+    "Execution", "Recipe", "TrainedRun", "TrainingDisplay", "Watcher", "analyze", "bench_report", "build", "convert",
+    "evaluate", "list_backends", "list_networks", "list_runs", "load_run", "parity_compare", "parity_trace",
+    "plot_curves", "plot_filters", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -206,7 +206,7 @@ def test_the_function_of_the_verb_records_how_it_was_called(fake, local, monkeyp
     record = runs.bench(Plan(("torch",), batch_sizes=(4,), phases=("step",), rounds=2), save=saved.append)
     assert record.complete and saved == [record]
     assert record.conditions.command == [
-        "alexnet_mf.bench(Plan(backends=('torch',), batch_sizes=(4,), phases=('step',), rounds=2))"]
+        "alexnet_mf.api.bench(Plan(backends=('torch',), batch_sizes=(4,), phases=('step',), rounds=2))"]
     assert runs.bench(record.plan, command=["a", "b"]).conditions.command == ["a", "b"]
 
 

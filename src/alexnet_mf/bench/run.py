@@ -228,7 +228,7 @@ def bench(plan: Plan | None = None, *, pythons: Mapping[str, str] | None = None,
         BenchError: if nothing at all could be measured.
     """
     plan, pythons = check_type("plan", Plan() if plan is None else plan, Plan), pythons or {}
-    command = command or [f"alexnet_mf.bench({plan})"]
+    command = command or [f"alexnet_mf.api.bench({plan})"]
     plan.check_settings()
     plan = structs.replace(plan, backends=plan.backends or default_backends(pythons))
     check_interpreters(plan.backends, pythons)
