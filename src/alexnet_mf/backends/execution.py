@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from alexnet_mf.errors import BackendUnavailable
@@ -55,24 +55,9 @@ class Execution:
                                      f"there is {', '.join(known) or 'none'}")
         return frozenset(name for name, setting in known.items() if self.speed.get(name, setting.on))
 
-    @property
-    def without(self) -> list[str]:
-        """Names of the settings switched off, as records of measurements list them."""
-        return sorted(name for name, on in self.speed.items() if not on)
-
-    @property
-    def also(self) -> list[str]:
-        """Names of the settings switched on, as records of measurements list them."""
-        return sorted(name for name, on in self.speed.items() if on)
-
 
 AS_IT_COMES = Execution()
 """The backend's own precision, with the default settings of its table."""
-
-
-def speed_settings(without: Iterable[str], also: Iterable[str]) -> dict[str, bool]:
-    """Return the settings of `Execution.speed` from names that are switched off and on."""
-    return {**dict.fromkeys(without, False), **dict.fromkeys(also, True)}
 
 
 def switched_off(speed: Mapping[str, bool]) -> list[str]:
