@@ -297,17 +297,11 @@ def remarks(rows: Sequence[Row]) -> list[str]:
 def conditions_of(record: Record) -> list[str]:
     """Return the lines on machine, time, versions and command."""
     at, plan = record.conditions, record.plan
-    memory = f", {bytes_text(at.memory_bytes)}" if at.memory_bytes else ""
     versions: dict[str, str] = {}
     for worker in record.workers:
         versions |= worker.versions
     nets = ", ".join(f"{entry['name']} ({digest[:12]})" for digest, entry in record.networks.items())
-    load = " and ".join("?" if value is None else f"{value[0]:.1f}" for value in (at.load_before, at.load_after))
-    return [f"{at.cpu}, {at.physical_cores or '?'} cores, {at.usable_cores} usable threads{memory}; "
-            f"{at.platform}; Python {at.python}",
-            *(", ".join(value if key == "name" else f"{key} {value}" for key, value in gpu.items())
-              for gpu in at.gpus),
+    when, *command = at.run_lines()
+    return [*at.machine_lines(),
             f"{', '.join(f'{library} {version}' for library, version in versions.items())}; {nets}",
-            f"{plan.rounds} round{'s' * (plan.rounds != 1)}, seed {plan.seed}, {at.time}, load {load}, "
-            f"revision {at.git_revision or 'unknown'}",
-            *([" ".join(at.command)] if at.command else [])]
+            f"{plan.rounds} round{'s' * (plan.rounds != 1)}, seed {plan.seed}, {when}", *command]

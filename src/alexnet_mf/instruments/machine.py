@@ -17,6 +17,7 @@ from msgspec import Meta
 
 import alexnet_mf
 from alexnet_mf.instruments.records import Amount, Count, Part
+from alexnet_mf.instruments.units import bytes_text
 
 GPU_FIELDS = ("name", "driver_version", "memory.total", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit",
               "persistence_mode", "temperature.gpu")
@@ -49,12 +50,27 @@ class Conditions(Part):
     gpus: Annotated[list[dict[str, str]], Meta(description="as nvidia-smi reports them")]
     environment: Annotated[dict[str, str], Meta(description="variables that frameworks read")]
 
+    def machine_lines(self) -> list[str]:
+        """Return a line on the machine, and one for each GPU."""
+        memory = f", {bytes_text(self.memory_bytes)}" if self.memory_bytes else ""
+        return [f"{self.cpu}, {self.physical_cores or '?'} cores, {self.usable_cores} usable threads{memory}; "
+                f"{self.platform}; Python {self.python}",
+                *(", ".join(value if key == "name" else f"{key} {value}" for key, value in gpu.items())
+                  for gpu in self.gpus)]
+
 
 class WholeConditions(Conditions):
     """Circumstances of a run that is over or was stopped."""
 
     load_after: Load | None = None
     seconds: Annotated[float, Meta(ge=0, description="length of the whole run")] = 0.0
+
+    def run_lines(self) -> list[str]:
+        """Return a line on time, load and revision, and one with the command, if it is known."""
+        load = " and ".join("?" if value is None else f"{value[0]:.1f}"
+                            for value in (self.load_before, self.load_after))
+        return [f"{self.time}, load {load}, revision {self.git_revision or 'unknown'}",
+                *([" ".join(self.command)] if self.command else [])]
 
 
 def conditions(command: Sequence[str]) -> dict[str, Any]:

@@ -142,22 +142,13 @@ def without_rate(plan: Plan, record: Record) -> list[Setup]:
 
 def conditions(record: Record) -> list[str]:
     """Return the lines on machine, time, versions and command, each once."""
-    lines = []
-    for at in record.sessions:
-        lines.append(f"{at.cpu}, {at.physical_cores or '?'} cores, {at.usable_cores} usable threads; "
-                     f"{at.platform}; Python {at.python}")
-        lines += [", ".join(value if key == "name" else f"{key} {value}" for key, value in gpu.items())
-                  for gpu in at.gpus]
+    lines = [line for session in record.sessions for line in session.machine_lines()]
     for entry in record.trainings:
         if result := entry.result:
             lines.append(", ".join(f"{library} {version}" for library, version in result.versions.items())
                          + f"; {result.precision} on {result.device}")
     lines.append(record.data.origin)
-    for at in record.sessions:
-        load = " and ".join("?" if value is None else f"{value[0]:.1f}"
-                            for value in (at.load_before, at.load_after))
-        lines.append(f"{at.time}, load {load}, revision {at.git_revision or 'unknown'}")
-        lines += [" ".join(at.command)] if at.command else []
+    lines += [line for session in record.sessions for line in session.run_lines()]
     return list(dict.fromkeys(lines))
 
 
