@@ -78,8 +78,8 @@ class BenchError(AlexnetMfError):
 
 
 class SweepError(AlexnetMfError):
-    """A sweep that cannot be run, or a record of one that cannot be read; names the remedy or the file."""
+    """A sweep that cannot run, or a record of one that cannot be read; names the remedy or the file."""
 
 
 class MeasurementRefused(BenchError):
-    """A time that cannot be one of the work: the device was not waited for."""
+    """A measured time that does not include the work: nothing waited for the device."""

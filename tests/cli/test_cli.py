@@ -296,9 +296,9 @@ def test_a_learning_rate_that_is_asked_for_is_taken_before_the_networks_own(comm
 
 
 @pytest.mark.parametrize("net, fragments", [
-    ("alexnet-2012", ["alexnet-2012 takes 3x227x227", "grey images have one channel",
+    ("alexnet-2012", ["alexnet-2012 takes 3x227x227", "gray images have one channel",
                       "shapes, parity, bench, analyze, predict, convert and plot filters"]),
-    ("alexnet-owt", ["alexnet-owt takes 3x224x224", "grey images have one channel"])])
+    ("alexnet-owt", ["alexnet-owt takes 3x224x224", "gray images have one channel"])])
 def test_a_network_in_colour_takes_no_grey_images(command, net, fragments):
     assert_one_line(command(*TRAIN, "--net", net), *fragments)
 

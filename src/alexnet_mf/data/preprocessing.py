@@ -34,11 +34,11 @@ def upsampling_factor(image: tuple[int, ...], network: Network) -> int:
     """
     channels, height, width = network.input
     if channels != 1:
-        raise DataError(f"network {network.name} takes {channels}x{height}x{width}, and grey images have one channel; "
+        raise DataError(f"network {network.name} takes {channels}x{height}x{width}, and gray images have one channel; "
                         f"give inputs of the network's own shape")
     factor = height // image[0]
     if (height, width) != (image[0] * factor, image[1] * factor) or factor not in (1, 2, 4, 8):
-        raise DataError(f"network {network.name} takes {channels}x{height}x{width}: {image[0]}x{image[1]} grey images "
+        raise DataError(f"network {network.name} takes {channels}x{height}x{width}: {image[0]}x{image[1]} gray images "
                         f"can be upsampled exactly by 1, 2, 4 or 8 only; give inputs of the network's own shape")
     return factor
 
