@@ -35,6 +35,7 @@ from alexnet_mf.backends.numpy.backend import NumpyModel
 from alexnet_mf.cli import output
 from alexnet_mf.errors import AlexnetMfError, DataError
 from alexnet_mf.instruments.units import duration
+from alexnet_mf.plots import Picture
 from alexnet_mf.spec import zoo
 from alexnet_mf.training.recipe import BOOK, QUICK, choose_recipe
 from alexnet_mf.weights import parameters
@@ -501,19 +502,20 @@ def test_json_tells_the_conditions_and_the_figures(command, small_alexnet, tmp_p
 
 
 @pytest.mark.parametrize("write", [lambda path: output.write_json(path, [1]), lambda path: output.write_text(path, "1"),
-                                   lambda path: output.write_picture(path, b"1")], ids=["json", "text", "picture"])
+                                   lambda path: Picture(path, "alexnet_mf.plots.style").save(b"1")],
+                         ids=["json", "text", "picture"])
 def test_a_result_is_written_whole_or_not_at_all(failing_os, tmp_path, write):
     """The disk is full in the middle of the file; what was there stays."""
-    path = tmp_path / "result"
+    path = tmp_path / "result.png"
     path.write_bytes(b"before")
     recorded = failing_os()
     write(str(path))
     path.write_bytes(b"before")
     failing_os(recorded.calls.index("write"), errno.ENOSPC)
-    with pytest.raises(AlexnetMfError, match="result: cannot be written"):
+    with pytest.raises(AlexnetMfError, match=r"result\.png: cannot be written"):
         write(str(path))
     failing_os()
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("result", b"before")]
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("result.png", b"before")]
 
 
 def test_training_in_another_precision_and_without_a_speed_setting(command, small_alexnet, backend_name):
