@@ -14,7 +14,8 @@ SOURCE = Path(alexnet_mf.__file__).parent
 CLEAN = ("errors.py", "files.py", "models.py", "predict.py", "shapes.py", "spec/*.py", "weights/*.py", "data/**/*.py",
          "bench/*.py", "instruments/*.py", "backends/execution.py",
          "analysis/*.py", "backends/[!e]*.py", "backends/mxnet/[!f]*.py", "backends/tensorflow/[!f]*.py",
-         "backends/torch/[!f]*.py", "training/*.py", "cli/train.py", "cli/listing.py", "cli/signals.py")
+         "backends/torch/[!f]*.py", "sweep/*.py", "training/*.py", "cli/sweep.py", "cli/train.py", "cli/listing.py",
+         "cli/signals.py")
 """Modules that follow the rule so far; all others are to be added."""
 CLAUSE = re.compile(r"(As|How|Of|That|Those|What|Where|Whether|Who)\b")
 

@@ -14,6 +14,8 @@ from msgspec.structs import force_setattr
 
 from alexnet_mf import backends
 from alexnet_mf.backends.contract import Sgd
+from alexnet_mf.backends.execution import SPEED_SETTINGS
+from alexnet_mf.checks import check_choice
 from alexnet_mf.data import augmentation
 from alexnet_mf.errors import SweepError
 from alexnet_mf.instruments.records import Amount, AtLeastOne, Count, cut, parse, plain
@@ -59,7 +61,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
     best accuracy on those is used. The test images have no part in the choice.
 
     Raises:
-        SweepError: if a value has the wrong type, is out of range or comes twice, or if two contradict each other.
+        AlexnetMfError: if a value has the wrong type, is out of range or comes twice, or if two contradict each other.
     """
 
     backend: str
@@ -93,8 +95,9 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
                 raise SweepError(f"`{name}` cannot be {cut(repr(value))}: {error}") from error
             if typed != value:  # lists for tuples
                 force_setattr(self, name, typed)
-        if self.backend not in backends.BACKENDS:
-            raise SweepError(f"unknown backend {self.backend!r}; known: {', '.join(backends.BACKENDS)}")
+        check_choice("backend", self.backend, backends.BACKENDS)
+        for name in self.speed:
+            check_choice("speed", name, SPEED_SETTINGS)
         for name in ("nets", "seeds", "batch_sizes", "augments", "learning_rates"):
             values = getattr(self, name)
             if len(set(values)) != len(values):

@@ -46,7 +46,7 @@ class Epoch(Part):
 
 
 class Result(Part):
-    """What a finished training measured."""
+    """The figures of a finished training."""
 
     versions: dict[str, str]
     settings: dict[str, Any]
