@@ -509,7 +509,7 @@ def test_a_whole_module_is_no_state_dict(requires, net, tmp_path):
     with pytest.raises(ParametersError, match=r"save model\.state_dict\(\) and nothing else"):
         conversion.read(tmp_path / "module.pt", net=net)
     torch.save({"epoch": 3, "model": {}}, tmp_path / "checkpoint.pt")
-    with pytest.raises(ParametersError, match="holds other things than a state_dict's tensors"):
+    with pytest.raises(ParametersError, match="holds other objects than a state_dict's tensors"):
         conversion.read(tmp_path / "checkpoint.pt", net=net)
     torch.save({"conv1.weight": torch.zeros(2, dtype=torch.bfloat16)}, tmp_path / "half.pt")
     with pytest.raises(ParametersError, match=r"conv1\.weight is a tensor of bfloat16"):

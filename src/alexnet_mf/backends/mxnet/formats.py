@@ -1,6 +1,6 @@
-"""Gluon's files of weights: `.params`, as `save_parameters` writes and `load_parameters` reads them.
+"""Gluon's weights files: `.params`, as `save_parameters` writes and `load_parameters` reads them.
 
-Written by MXNet. Read here: MXNet's own reader believes a file's sizes before it has seen the bytes.
+MXNet writes them. They are read here, because MXNet's own reader trusts a file's sizes before it has seen the bytes.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ from alexnet_mf.weights.parameters import Parameters
 # src/ndarray/ndarray.cc and src/c_api/c_api.cc of MXNet 1.9.1.
 LIST_MAGIC = 0x112
 ARRAY_MAGICS = (0xF993FAC9, 0xF993FACA)
-"""Of versions 2 and 3, which differ in what an empty shape means."""
+"""Versions 2 and 3, which differ in the meaning of an empty shape."""
 DENSE = 0
 DTYPES = ("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8")
-"""By mshadow's type flags."""
+"""Dtypes by mshadow's type flags."""
 LARGEST_RANK = 32
 
 MODEL_ZOO = {"features.0": "conv1", "features.2": "conv2", "features.4": "conv3", "features.5": "conv4",
              "features.6": "conv5", "features.9": "fc6", "features.11": "fc7", "output": "fc8"}
-"""The model zoo's AlexNet, which is `alexnet-owt`."""
+"""Names in the model zoo's AlexNet, which is `alexnet-owt`."""
 ZOO = "gluon-zoo"
 
 
 def encode(file_format: str, network: Network, parameters: Parameters) -> bytes:
-    """What Gluon's `save_parameters` writes, of the network without its normalisation: for Gluon that is a transform of
-    the data, and no block to be counted. Or what it writes of the model zoo's AlexNet.
+    """Return the file that Gluon's `save_parameters` writes, for the network or for the model zoo's AlexNet.
+
+    The network is saved without its normalization, which Gluon does as a transform of the data, not in a block.
 
     Raises:
-        ParametersError: for the model zoo's names of a network that it does not have.
+        ParametersError: for the model zoo's names of another network.
     """
     if file_format == ZOO and spec.digest(network) != spec.digest(zoo.ALEXNET_OWT):
         raise ParametersError(f"the model zoo's AlexNet is alexnet-owt, not {network.name}; "
@@ -55,7 +56,7 @@ def encode(file_format: str, network: Network, parameters: Parameters) -> bytes:
             mx.nd.save(str(path), {f"{theirs}.{what}": mx.nd.array(parameters[f"{name}.{what}"])
                                    for theirs, name in MODEL_ZOO.items() for what in ("weight", "bias")})
         else:
-            net = native.build(dataclasses.replace(network, layers=_without_normalisation(network)))
+            net = native.build(dataclasses.replace(network, layers=_without_normalization(network)))
             net.initialize(mx.init.Zero())
             weights.load(net, parameters)
             net.save_parameters(str(path))
@@ -63,30 +64,30 @@ def encode(file_format: str, network: Network, parameters: Parameters) -> bytes:
 
 
 def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
-    """The tensors, under canonical names where they have one.
+    """Return the tensors, under their canonical names if they have one.
 
     Raises:
-        ParametersError: where it is no such file.
+        ParametersError: if it is no such file.
     """
     try:
-        found = parse(content)
+        tensors = parse(content)
     except (struct.error, ValueError, UnicodeDecodeError) as error:
         raise ParametersError(f"cannot be read as Gluon's parameters ({error}); write them with "
-                              f"net.save_parameters") from error
+                              "net.save_parameters") from error
     canonical = other_names(network)
-    renamed = {name: canonical.get(name.removeprefix("arg:"), name) for name in found}
-    return {name if renamed[name] != name and renamed[name] in found else renamed[name]: value
-            for name, value in found.items()}
+    renamed = {name: canonical.get(name.removeprefix("arg:"), name) for name in tensors}
+    return {name if renamed[name] != name and renamed[name] in tensors else renamed[name]: value
+            for name, value in tensors.items()}
 
 
 def other_names(network: Network) -> dict[str, str]:
-    """The canonical name for each that Gluon's files have.
+    """Return the canonical name for each name in Gluon's files.
 
-    A `Sequential` numbers its blocks, which have their activations in them, and Dense flattens by itself; the book
-    keeps it in `net`. Older files have a block's prefix instead: `conv1_weight`.
+    A `Sequential` numbers its blocks, which contain their activations, and Dense flattens by itself; the book keeps it
+    in `net`. Older files have a block's prefix instead: `conv1_weight`.
     """
     result: dict[str, str] = {}
-    blocks = [layer for layer in _without_normalisation(network) if not isinstance(layer, Flatten)]
+    blocks = [layer for layer in _without_normalization(network) if not isinstance(layer, Flatten)]
     for position, layer in enumerate(blocks):
         if isinstance(layer, (Conv2d, Dense)):
             for kind in ("weight", "bias"):
@@ -96,15 +97,16 @@ def other_names(network: Network) -> dict[str, str]:
                      for kind in ("weight", "bias")}
 
 
-def _without_normalisation(network: Network) -> tuple[Layer, ...]:
+def _without_normalization(network: Network) -> tuple[Layer, ...]:
     return tuple(layer for layer in network.layers if not isinstance(layer, Normalize))
 
 
 def parse(content: bytes) -> dict[str, NDArray[Any]]:
-    """The named arrays of a file of NDArrays, as views of its bytes.
+    """Return the named arrays of a file of NDArrays, as views of its bytes.
 
     Raises:
-        ValueError: where it is none; struct.error where it ends too early.
+        ValueError: if it is no such file.
+        struct.error: if it ends too early.
     """
     magic, _, count = struct.unpack_from("<QQQ", content)
     if magic != LIST_MAGIC:
@@ -117,21 +119,21 @@ def parse(content: bytes) -> dict[str, NDArray[Any]]:
     position += 8
     if names != len(arrays):
         raise ValueError(f"{len(arrays)} arrays have {names} names")
-    found: dict[str, NDArray[Any]] = {}
+    tensors: dict[str, NDArray[Any]] = {}
     for array in arrays:
         (length,) = struct.unpack_from("<Q", content, position)
         name = content[position + 8:position + 8 + length].decode()
         position += 8 + length
-        if name in found:
+        if name in tensors:
             raise ValueError(f"two arrays are named {name!r}")
-        found[name] = array
+        tensors[name] = array
     if position != len(content):
         raise ValueError("it is longer or shorter than it says")
-    return found
+    return tensors
 
 
 def _array(content: bytes, position: int) -> tuple[NDArray[Any], int]:
-    """The array that begins here, and where it ends."""
+    """Return the array at a position, and the position of its end."""
     magic, kind, rank = struct.unpack_from("<IiI", content, position)
     if magic not in ARRAY_MAGICS or kind != DENSE or not 0 < rank <= LARGEST_RANK:
         raise ValueError("it holds an array that is empty, sparse or of a version before 1.0")

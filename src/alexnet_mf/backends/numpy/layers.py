@@ -106,7 +106,7 @@ def relu_forward(x: Array) -> Array:
 
 
 def relu_backward(gradient: Array, positive: NDArray[np.bool_]) -> Array:
-    """Passes the gradient where the output is `positive`; at exactly zero it passes nothing, as in every framework."""
+    """Pass the gradient where the output is `positive`; nothing passes at exactly zero, as in every framework."""
     return gradient * positive
 
 
@@ -128,7 +128,7 @@ def max_pool_forward(x: Array, kernel: int, stride: int) -> Array:
 
 
 def max_pool_choice(x: Array, kernel: int, stride: int) -> NDArray[np.int64]:
-    """Which position in each window holds its largest value, counted row by row: (n, channels, height, width).
+    """Return the position of the largest value in each window, counted row by row, (n, channels, height, width).
 
     Exact ties are common (upsampled images have flat areas, ReLU gives zeros). The first of the tied positions, row by
     row, is chosen. Tried on the CPU in 2026-11, torch 2.15.0, TensorFlow 2.21.0 (eager, tf.function, XLA) and mxnet
@@ -147,7 +147,7 @@ def max_pool_choice(x: Array, kernel: int, stride: int) -> NDArray[np.int64]:
 def max_pool_backward(
     gradient: Array, choice: NDArray[np.int64], input_shape: tuple[int, ...], kernel: int, stride: int
 ) -> Array:
-    """Hands each window's gradient to its chosen pixel; a pixel that several windows chose gets the sum."""
+    """Pass each window's gradient to its chosen pixel; a pixel that several windows chose gets the sum."""
     result = np.zeros(input_shape, gradient.dtype)
     for position, pixels in enumerate(window_pixels(result, kernel, stride)):
         np.add(pixels, gradient, out=pixels, where=choice == position)
@@ -160,8 +160,7 @@ def avg_pool_forward(x: Array, kernel: int, stride: int) -> Array:
 
 
 def avg_pool_backward(gradient: Array, input_shape: tuple[int, ...], kernel: int, stride: int) -> Array:
-    """Every pixel of a window has an equal share in its mean, and gets that share of its gradient; shares of several
-    windows add up."""
+    """Pass each window's gradient to its pixels in equal shares; shares of several windows add up."""
     result = np.zeros(input_shape, gradient.dtype)
     for pixels in window_pixels(result, kernel, stride):
         pixels += gradient / kernel**2
@@ -177,7 +176,7 @@ def adaptive_avg_pool_forward(x: Array, size: int) -> Array:
 
 
 def adaptive_avg_pool_backward(gradient: Array, input_shape: tuple[int, ...], size: int) -> Array:
-    """As in average pooling, each area having a number of pixels of its own."""
+    """Pass each area's gradient to its pixels in equal shares; areas differ in their number of pixels."""
     result = np.zeros(input_shape, gradient.dtype)
     for position, area in areas(result, size):
         area += (gradient[position] / area[0, 0].size)[:, :, None, None]
@@ -194,7 +193,7 @@ def areas(x: Array, size: int) -> Iterator[tuple[tuple[Any, ...], Array]]:
 
 
 def local_response_norm_forward(x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
-    """Each value over (k + alpha s) ** beta, s the sum of squares over the neighbouring channels at its place."""
+    """Each value over (k + alpha s) ** beta, s the sum of squares over the neighboring channels at its place."""
     return x * (k + alpha * _channel_sums(x**2, size)) ** -beta
 
 
@@ -257,18 +256,18 @@ def dense_backward_input(gradient: Array, weight: Array) -> Array:
 
 
 def dropout_kept(shape: tuple[int, ...], rate: float, seed: int, step: int, name: str) -> NDArray[np.bool_]:
-    """Which values of the layer called `name` stay at this step: a function of the arguments, and of nothing else."""
+    """Return True for the values of the layer `name` that stay at this step: a function of the arguments alone."""
     stream = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()), step))
     return np.random.Generator(np.random.PCG64(stream)).random(shape) >= rate
 
 
 def dropout_forward(x: Array, kept: NDArray[np.bool_], rate: float) -> Array:
-    """Zeroes what is not kept and scales the rest, so that the expected value stays the same."""
+    """Set dropped values to zero and scale the others, so that the expected value stays the same."""
     return x * kept * (1 / (1 - rate))
 
 
 def dropout_backward(gradient: Array, kept: NDArray[np.bool_], rate: float) -> Array:
-    """The same factors once more: dropout is a multiplication by constants."""
+    """Multiply by the same factors: dropout is a multiplication by constants."""
     return gradient * kept * (1 / (1 - rate))
 
 

@@ -1,4 +1,4 @@
-"""Keras's files of weights: `.weights.h5`, and the weights in a `.keras` file, whose description is never run.
+"""Keras's weights files: `.weights.h5`, and the weights in a `.keras` file, whose description is never run.
 
 Keras does not store the names of layers. It numbers them by class, in their order: `layers/conv2d`, `layers/conv2d_1`,
 ..., `layers/dense`, ..., each with `vars/0`, the kernel, and `vars/1`, the bias. Any model with the same convolutions
@@ -31,7 +31,7 @@ HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def encode(file_format: str, network: Network, parameters: Parameters) -> bytes:
-    """What Keras's `save_weights` writes."""
+    """Return the file that Keras's `save_weights` writes."""
     net = native.build(network)
     weights.load(net, network, parameters)
     with tempfile.TemporaryDirectory() as folder:
@@ -41,30 +41,30 @@ def encode(file_format: str, network: Network, parameters: Parameters) -> bytes:
 
 
 def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
-    """The tensors in canonical layout, under canonical names where they have one.
+    """Return the tensors in canonical layout, under their canonical names if they have one.
 
     Raises:
-        ParametersError: where it is no such file.
+        ParametersError: if it is no such file.
     """
     try:
         if not content.startswith(HDF5):
             content = zipfile.ZipFile(io.BytesIO(content)).read(IN_ARCHIVE)
         with h5py.File(io.BytesIO(content), "r") as file:
-            found = _variables(_layers(file))
-            names = _canonical_names(network, found)
+            variables = _variables(_layers(file))
+            names = _canonical_names(network, variables)
             images = weights.flattened_shapes(network)
             largest = max(map(math.prod, shapes(network).values()))
             return {names.get(path, path): _tensor(dataset, images.get(names.get(path, path)), largest)
-                    for path, dataset in found.items()}
+                    for path, dataset in variables.items()}
     except ParametersError:
         raise
-    except Exception as error:  # of a file from outside: whatever zipfile and h5py raise, OverflowError among it
+    except Exception as error:  # whatever zipfile and h5py raise for a file from outside, even OverflowError
         raise ParametersError(f"cannot be read as Keras 3's weights ({' '.join(str(error).split())}); write them with "
                               f"model.save_weights('NAME.weights.h5')") from error
 
 
 def _layers(file: h5py.File) -> h5py.Group:
-    """Where the layers are: a `Sequential`'s own, or those of one that a model keeps in `net`, as the book does."""
+    """Return the group of layers: a `Sequential`'s own, or those of one that a model keeps in `net`, as in the book."""
     for path in ("layers", "net/layers"):
         if path in file and isinstance(file[path], h5py.Group):
             return file[path]
@@ -72,33 +72,33 @@ def _layers(file: h5py.File) -> h5py.Group:
 
 
 def _variables(group: h5py.Group) -> dict[str, h5py.Dataset]:
-    """Every variable by its path, in the order of numbers; nothing is followed out of the file."""
-    found: dict[str, h5py.Dataset] = {}
+    """Return every variable by its path, in the order of the numbers. No link out of the file is followed."""
+    variables: dict[str, h5py.Dataset] = {}
     for name in sorted(group, key=_order):
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ParametersError(f"{group.name}/{name} is a link, which no file of Keras's has")
+            raise ParametersError(f"{group.name}/{name} is a link; files of Keras have none")
         item = group[name]
         if isinstance(item, h5py.Group):
-            found |= _variables(item)
+            variables |= _variables(item)
         elif item.external or item.is_virtual:
             raise ParametersError(f"{item.name} lies in another file")
         else:
-            found[item.name.lstrip("/")] = item
-    return found
+            variables[item.name.lstrip("/")] = item
+    return variables
 
 
 def _order(name: str) -> tuple[str, int]:
-    """conv2d before conv2d_1, and conv2d_9 before conv2d_10."""
+    """Return a key that sorts conv2d before conv2d_1, and conv2d_9 before conv2d_10."""
     named = re.fullmatch(r"(.*?)(?:_(\d+))?", name)
     assert named is not None
     return named[1], int(named[2] or 0)
 
 
-def _canonical_names(network: Network, found: dict[str, h5py.Dataset]) -> dict[str, str]:
-    """For each variable's path its canonical name: the first conv2d is the network's first convolution, and so on."""
+def _canonical_names(network: Network, variables: dict[str, h5py.Dataset]) -> dict[str, str]:
+    """Return the canonical name by each variable's path: the first conv2d is the network's first convolution."""
     result: dict[str, str] = {}
     for kind, prefix in ((Conv2d, "conv2d"), (Dense, "dense")):
-        theirs = sorted({path.rpartition("/vars/")[0] for path in found
+        theirs = sorted({path.rpartition("/vars/")[0] for path in variables
                          if re.search(rf"layers/{prefix}(_\d+)?/vars/\d+$", path)}, key=_order)
         ours = [layer.name for layer in network.layers if isinstance(layer, kind)]
         for path, name in zip(theirs, ours):
@@ -107,10 +107,10 @@ def _canonical_names(network: Network, found: dict[str, h5py.Dataset]) -> dict[s
 
 
 def _tensor(dataset: h5py.Dataset, image: Shape | None, largest: int) -> NDArray[Any]:
-    """One variable in canonical layout; where its shape does not fit, as it is but for the order of its axes.
+    """Return a variable in canonical layout; if its shape does not fit, only its axes are reordered.
 
-    A compressed file may claim any size: what is larger than the network's largest tensor is no parameter of it, and is
-    not read. Its shape alone will be told.
+    A compressed file may claim any size: a tensor larger than the network's largest is no parameter of it, and is not
+    read. The error will name its shape.
     """
     shape = dataset.shape
     if image is not None and (len(shape) != 2 or shape[0] != math.prod(image)):

@@ -1,4 +1,4 @@
-"""PyTorch's files of weights: a state_dict, saved by `torch.save` and loaded by `torch.load(weights_only=True)`."""
+"""PyTorch's weights files: a state_dict, saved by `torch.save` and loaded by `torch.load(weights_only=True)`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ TORCHVISION = "torchvision"
 
 
 def encode(file_format: str, network: Network, parameters: Parameters) -> bytes:
-    """A state_dict under canonical names, or torchvision's.
+    """Return a state_dict under canonical names or torchvision's.
 
     Raises:
-        ParametersError: for torchvision's names of a network that it does not have.
+        ParametersError: for torchvision's names of another network.
     """
     names = {name: name for name in parameters}
     if file_format == TORCHVISION:
@@ -40,34 +40,34 @@ def encode(file_format: str, network: Network, parameters: Parameters) -> bytes:
 
 
 def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
-    """The tensors of a state_dict, under canonical names where they have one.
+    """Return the tensors of a state_dict, under their canonical names if they have one.
 
     Raises:
-        ParametersError: where it is none, or would have to be unpickled.
+        ParametersError: if it is no state_dict, or would have to be unpickled.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an odd pickle protocol, say: what matters is what comes out
-            found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # of a file from outside: whatever unpickler, zip reader and tensors raise
+            warnings.simplefilter("ignore")  # for example about an odd pickle protocol: only the result matters
+            tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever unpickler, zip reader and tensors raise for a file from outside
         # PyTorch's own message on pickles advises to switch its protection off.
-        reason = "it is none, or holds more than tensors" if isinstance(error, pickle.UnpicklingError) else \
+        reason = "it is not one, or contains other objects" if isinstance(error, pickle.UnpicklingError) else \
             (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ParametersError(f"cannot be read as a PyTorch file that holds tensors alone ({reason}); save "
-                              f"model.state_dict() and nothing else") from error
-    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise ParametersError("holds other things than a state_dict's tensors; save model.state_dict() and nothing "
+                              "model.state_dict() and nothing else") from error
+    if not isinstance(tensors, Mapping) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise ParametersError("holds other objects than a state_dict's tensors; save model.state_dict() and nothing "
                               "else")
     canonical = other_names(network)
-    return {_name(str(name), canonical, found): _array(str(name), value) for name, value in found.items()}
+    return {_name(str(name), canonical, tensors): _array(str(name), value) for name, value in tensors.items()}
 
 
 def other_names(network: Network) -> dict[str, str]:
-    """The canonical name for each that other people's modules have.
+    """Return the canonical name for each name in other people's modules.
 
-    A flat `Sequential` numbers its modules, activations too; the book keeps it in `net`. torchvision numbers
-    `features`, and from the flattening on `classifier`, each from 0. Pixels are normalised outside of them, as
-    by torchvision's transforms: PyTorch has no module for it.
+    A flat `Sequential` numbers its modules, activations included; the book keeps it in `net`. torchvision numbers
+    `features`, and after the flattening `classifier`, each from 0. None of them normalizes pixels: PyTorch leaves that
+    to torchvision's transforms.
     """
     result: dict[str, str] = {}
     position, flattened = 0, None
@@ -85,10 +85,10 @@ def other_names(network: Network) -> dict[str, str]:
     return result
 
 
-def _name(theirs: str, canonical: Mapping[str, str], found: Mapping[str, Any]) -> str:
-    """Where a file has both, the canonical one stays and the other is surplus."""
+def _name(theirs: str, canonical: Mapping[str, str], tensors: Mapping[str, Any]) -> str:
+    """Return the canonical name of a tensor; its own if the file has both, which makes it surplus."""
     name = canonical.get(theirs, theirs)
-    return theirs if name in found else name
+    return theirs if name in tensors else name
 
 
 def _array(name: str, value: torch.Tensor) -> NDArray[Any]:
