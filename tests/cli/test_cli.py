@@ -94,8 +94,9 @@ def test_every_flag_that_takes_a_value_states_its_default(verb, parser):
             assert "(default: " in action.help, f"{verb} {action.option_strings[0]}"
 
 
-IN_WORDS = {"phases": "all", "held_out": "none", "lr_epochs": "--epochs"}
-"""Defaults that a help text states in words, by destination."""
+IN_WORDS = {("bench", "phases"): "all", ("sweep", "held_out"): "none", ("sweep", "lr_epochs"): "--epochs",
+            ("bench", "backends"): "those of torch"}
+"""Defaults that a help text states in words, by verb and destination."""
 
 
 @pytest.mark.parametrize("verb", [name for name, _ in parsers()])
@@ -110,7 +111,7 @@ def test_the_stated_defaults_are_the_parsers(verb):
         if action.default is None:
             assert not re.fullmatch(r"[\d.e-]+", stated[1]), (verb, action.dest)
         else:
-            assert stated[1] == IN_WORDS.get(action.dest, expected), (verb, action.dest)
+            assert stated[1] == IN_WORDS.get((verb, action.dest), expected), (verb, action.dest)
 
 
 def test_the_device_chooses_the_recipe_unless_one_is_named():
