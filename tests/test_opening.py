@@ -71,7 +71,7 @@ def test_another_programs_file_takes_a_network_by_name(tmp_path):
 def test_a_file_that_fits_nothing_says_so(tmp_path):
     path = tmp_path / "w.safetensors"
     safetensors.numpy.save_file({"features.0.weight": np.zeros((2, 2), np.float32)}, path)
-    with pytest.raises(ParametersError, match="does not name its network; name it with `net`, or"):
+    with pytest.raises(ParametersError, match="does not name its network; name the network with `net`"):
         read(path)
 
 
@@ -84,9 +84,9 @@ def test_a_network_that_is_none_is_refused(small, tmp_path, network):
 
 @pytest.mark.parametrize("text", ["[1]", "{", "[" * 100_000, "3"], ids=["list", "half", "deep", "number"])
 def test_metadata_that_is_no_object_is_refused(small, tmp_path, text):
-    content = safetensors.numpy.save(parameters.initialise(small, 0), {"alexnet_mf": text})
+    content = safetensors.numpy.save(parameters.initialise(small, 0), {parameters.KEY: text})
     (tmp_path / "w").write_bytes(content)
-    with pytest.raises(ParametersError, match="w: is damaged: its header's alexnet_mf is not the JSON"):
+    with pytest.raises(ParametersError, match=r"w: is damaged: the entry \S+ of its header cannot be read"):
         read(tmp_path / "w")
 
 
