@@ -155,7 +155,7 @@ def _with(trainer: Any, step: Any) -> Any:
 
 def test_the_command_says_it_in_one_line(monkeypatch, capsys, backend_name, small, data, tmp_path):
     lend(monkeypatch, 4 * arithmetic.training_values(small, 32))
-    monkeypatch.setattr(synthetic, "load", lambda seed: data)
+    monkeypatch.setattr(synthetic, "draw", lambda seed: data)
     (tmp_path / "small.toml").write_text(toml.dump(small), encoding="utf-8")
     code = cli.main(["train", "--backend", backend_name, "--device", "cpu", "--data", "synthetic", "--batch-size",
                      "64", "--net", str(tmp_path / "small.toml"), "--quiet"])
