@@ -89,12 +89,10 @@ def test_command(command: str, folder: Path, unwritten: set[str], present: list[
             needed = conversion.FORMATS[conversion.format_of_name(Path(word))].backend if "/" not in word else None
             if needed not in (None, *present):
                 skip(f"{needed} is not one of the backends of this run")
-    missing = [word for word in words[3:-1] if "convert" in words and not (folder / word).exists()]
-    missing += [word for word in words if word.endswith((".safetensors", ".pt")) and "convert" not in words
-               and "--out" not in words
-               and "--save-weights" not in words and not (folder / word).exists()]
-    missing += [word for word in words if word.startswith("runs/") and "--out" not in words
-                and not (folder / word).exists()]
+    written = {words[words.index(flag) + 1] for flag in ("--out", "--save-weights") if flag in words}
+    written |= {words[-1]} if "convert" in words else set()
+    missing = [word for word in words if re.match(r"runs/|.*\.(safetensors|pt|h5|params|npz|onnx)$", word)
+               and word not in written and not (folder / word).exists()]
     for name in missing:
         assert unwritten & {name, *map(str, list(Path(name).parents)[:-1])}, f"no command before this one writes {name}"
         skip(f"{name} is written by a command of another backend")

@@ -1,8 +1,8 @@
 """Golden numbers: what seed 0 gives, written down once, so that each backend alone, in its own environment, is held to
 the same numbers, and so that no later change moves them unseen.
 
-`python tests/parity/test_golden.py` writes `golden/*.json` anew, from the referee; look at the difference before you
-commit it. The file of the real images is written only where `ALEXNET_MF_DATA_DIR` names them.
+`PYTHONPATH=tests python tests/parity/test_golden.py` writes `golden/*.json` anew, from the reference; look at the
+difference before you commit it. The file of the real images is written only where `ALEXNET_MF_DATA_DIR` names them.
 """
 
 from __future__ import annotations
