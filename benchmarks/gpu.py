@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,11 +41,13 @@ class Part:
     seconds: float
     """How long it takes, on an H200. The budget is spent by this estimate; a part is stopped at three times as long."""
     alone: bool = True
-    """Whether it measures time, so that nothing may run beside it."""
+    """True if it measures time, so that nothing may run beside it."""
     after: tuple[str, ...] = ()
     """Parts that must have ended with exit code 0 or 1."""
     output: Path | None = None
     """A file that a later part reads: without it the part runs again."""
+    run: Path | None = None
+    """A run folder that it makes; what an earlier, unfinished call has left of it is removed."""
 
     @property
     def limit(self) -> float:
@@ -90,7 +93,8 @@ class Runner:
 
     def has_ended(self, part: Part) -> bool:
         """Return True if the part ran to its end, whether what it checks held (exit code 0) or not (1)."""
-        ended = self.states.get(part.name, {}).get("exit_code") in (0, 1)
+        state = self.states.get(part.name, {})
+        ended = state.get("exit_code") in (0, 1) and state.get("command") == " ".join(part.command)
         return ended and (part.output is None or part.output.exists())
 
     def run(self, parts: Sequence[Part]) -> bool:
@@ -137,6 +141,8 @@ class Runner:
         threads = {} if part.alone else {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
         environment = {**threads, **os.environ, "PYTHONUNBUFFERED": "1"}
         print(f"{part.name}: {' '.join(part.command)}", flush=True)
+        if part.run:
+            shutil.rmtree(part.run, ignore_errors=True)
         with (self.records / f"{part.name}.txt").open("wb") as log:
             log.write(f"$ {' '.join(part.command)}\n".encode())
             log.flush()
@@ -154,21 +160,24 @@ class Runner:
     def _record(self, part: Part, text: str, code: int | None = None, seconds: float = 0.0) -> None:
         """Keep a part's state, and renew the archive."""
         print(f"{part.name}: {text}", flush=True)
-        self.states[part.name] = {"exit_code": code, "seconds": round(seconds, 1), "text": text}
-        self.state_file.write_text(json.dumps(self.states, indent=1))
+        self.states[part.name] = {"exit_code": code, "seconds": round(seconds, 1), "text": text,
+                                  "command": " ".join(part.command)}
+        unfinished = self.state_file.with_suffix(".new")
+        unfinished.write_text(json.dumps(self.states, indent=1))
+        unfinished.replace(self.state_file)
         unfinished = self.archive.with_suffix(".new")
         with tarfile.open(unfinished, "w:gz") as archive:
             archive.add(self.records, "r")
         unfinished.replace(self.archive)
 
     def summary(self, parts: Sequence[Part]) -> str:
-        """Return a line for each part: what became of it, and the last line of its log."""
+        """Return a line for each part: its state, and the last line of its log."""
         lines = []
         for part in parts:
             log = self.records / f"{part.name}.txt"
-            said = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
+            last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
             state = self.states.get(part.name, {}).get("text", "not begun")
-            lines.append(f"{part.name:28} {state:32} {said[0][:120] if said and not said[0].startswith('$') else ''}")
+            lines.append(f"{part.name:28} {state:32} {last[0][:120] if last and not last[0].startswith('$') else ''}")
         return "\n".join(line.rstrip() for line in lines)
 
 
@@ -206,7 +215,7 @@ def ladders(folder: Path, backend: str, device: str, net: str, variants: Mapping
 
 
 def full_parts(folder: Path, backend: str, device: str) -> Iterator[Part]:
-    """What a GPU is for."""
+    """Yield the parts for a GPU: proofs, speed, exercises."""
     records = folder / "r"
     fast = "float16" if backend == "mxnet" else "bfloat16"
     precisions = ["float32", "float16"] if backend == "mxnet" else ["float32", "tf32", "bfloat16"]
@@ -219,9 +228,10 @@ def full_parts(folder: Path, backend: str, device: str) -> Iterator[Part]:
     yield from ladders(folder, backend, device, "alexnet", variants, NETWORKS)
 
     def train(name: str, seconds: float, *flags: str, alone: bool = True) -> Part:
+        out = folder / "runs" / name
         return Part(name, (*PACKAGE, "train", "--backend", backend, "--device", device, "--data", "fashion-mnist",
-                           "--recipe", "book", *flags, "--out", str(folder / "runs" / name),
-                           "--json", str(records / f"{name}.json")), seconds, alone)
+                           "--recipe", "book", *flags, "--out", str(out), "--json", str(records / f"{name}.json")),
+                    seconds, alone, run=out)
 
     def bench(name: str, seconds: float, *flags: str) -> Part:
         return Part(name, (*PACKAGE, "bench", "--backends", backend, "--device", device, *flags,
@@ -274,11 +284,11 @@ def quick_parts(folder: Path, backend: str, device: str) -> Iterator[Part]:
     yield Part("train", (
         *PACKAGE, "train", "--backend", backend, *small, "--data", "fashion-mnist", "--recipe", "book", "--epochs", "1",
         "--limit-train", "256", "--limit-test", "64", "--out", str(folder / "runs" / "train"),
-        "--json", str(records / "train.json")), 20)
+        "--json", str(records / "train.json")), 20, run=folder / "runs" / "train")
 
 
 def main() -> int:
-    """Run the parts that are left, and say what became of each."""
+    """Run the parts that are left, and list the state of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for records, logs and the archive")
     parser.add_argument("--budget", type=float, default=480, help="seconds for all parts (default: 480)")

@@ -90,6 +90,17 @@ def test_the_budget_is_kept_and_the_next_call_goes_on(gpu, tmp_path):
     assert holds and log.read_text().split() == ["first", "short", "long", "slow"]
 
 
+def test_another_command_under_the_same_name_runs_and_half_a_run_is_removed(gpu, tmp_path):
+    half = tmp_path / "runs" / "train"
+    half.mkdir(parents=True)
+    (half / "run.json").write_text("half")
+    made = python(f"import os; raise SystemExit(2 if os.path.exists({str(half)!r}) else 0)")
+    assert run(gpu, tmp_path, [gpu.Part("train", made, 1, run=half)])[0]
+    log = tmp_path / "log"
+    assert run(gpu, tmp_path, [gpu.Part("train", python(f"open({str(log)!r}, 'w')"), 1)])[0]
+    assert log.exists(), "the state of another command is not this one's"
+
+
 def test_timings_run_alone_and_results_that_others_read_are_made_again(gpu, tmp_path):
     log, made = tmp_path / "log", tmp_path / "made"
     def note(name: str, more: str = "") -> tuple[str, ...]:

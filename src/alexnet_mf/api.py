@@ -129,7 +129,7 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
     if limit is not None:
         check_integer("limit", limit)
     if classes is not None:
-        check_list("classes", classes)
+        classes = check_list("classes", classes)
     used = open_model(source, net, which, backend, device, execution)
     network = used.weights.network
     if classes is not None and len(classes) != network.classes:

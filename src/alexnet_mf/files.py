@@ -30,6 +30,9 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         OSError: as `replacing`.
     """
+    if path.exists() and not path.is_file():  # a pipe or a device has no old content to keep
+        path.write_bytes(content)
+        return
     with replacing(path) as partial:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
         try:

@@ -22,8 +22,9 @@ from alexnet_mf.weights import parameters
 SGD = Sgd(0.05, 0.9, 1e-4)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
 LABELS = np.arange(40) % 10
-BATCHES = [np.arange(start, start + size) for start, size in ((0, 16), (16, 16), (32, 8), (8, 16), (20, 8), (3, 16))]
-"""With the short ones that end an epoch."""
+BATCHES = [np.arange(start, start + size) for start, size in (
+    (0, 16), (16, 16), (32, 8), (8, 16), (20, 8), (3, 16), (12, 8), (24, 16))]
+"""With the short ones that end an epoch. A size is recorded at its second step and replayed from the third on."""
 ROUNDING = 1e-4
 
 
@@ -63,8 +64,8 @@ def assert_same(found: TrainerState, right: TrainerState, tolerance: float = ROU
 @pytest.mark.parametrize("augment", [(), ("flip", "crop")])
 def test_a_replayed_step_is_the_step(torch_on_cuda, small, augment):
     """Its dropout masks and its augmentation are those of the step's own number."""
-    right, losses = train(build(torch_on_cuda, small, graph=False), range(6), augment=augment)
-    found, replayed = train(build(torch_on_cuda, small), range(6), augment=augment)
+    right, losses = train(build(torch_on_cuda, small, graph=False), range(8), augment=augment)
+    found, replayed = train(build(torch_on_cuda, small), range(8), augment=augment)
     assert_same(found, right)
     np.testing.assert_allclose(replayed, losses, rtol=ROUNDING)
 
@@ -72,10 +73,10 @@ def test_a_replayed_step_is_the_step(torch_on_cuda, small, augment):
 def test_dropout_follows_the_steps_number_in_a_replay(torch_on_cuda, small):
     """Replaying another step's masks is another training."""
     model = build(torch_on_cuda, small)
-    right, _ = train(model, range(6))
+    right, _ = train(model, range(8))
     trainer, data = build(torch_on_cuda, small).trainer(SGD, 7), model.place(IMAGES, LABELS)
-    for number in range(6):
-        trainer.step(data, BATCHES[number], number + (number == 4))
+    for number in range(8):
+        trainer.step(data, BATCHES[number], number + (number == 5))
     other = trainer.export_state()
     assert relative_l2(other.parameters["fc4.weight"], right.parameters["fc4.weight"]) > 10 * ROUNDING
 
@@ -83,13 +84,13 @@ def test_dropout_follows_the_steps_number_in_a_replay(torch_on_cuda, small):
 @pytest.mark.parametrize("used", [False, True])
 def test_a_stopped_run_resumes(torch_on_cuda, small, used):
     """In a new trainer, and in one whose graphs are there already: they read weights and velocity where they lie."""
-    right, _ = train(build(torch_on_cuda, small), range(6))
-    state, _ = train(build(torch_on_cuda, small), range(3))
+    right, _ = train(build(torch_on_cuda, small), range(8))
+    state, _ = train(build(torch_on_cuda, small), range(4))
     model = build(torch_on_cuda, small)
     trainer = model.trainer(SGD, 7)
     if used:
-        train(model, range(6), trainer=trainer)
-    found, _ = train(model, range(3, 6), state, trainer=trainer)
+        train(model, range(8), trainer=trainer)
+    found, _ = train(model, range(4, 8), state, trainer=trainer)
     assert_same(found, right)
 
 
@@ -99,11 +100,11 @@ def test_a_recorded_step_takes_a_new_learning_rate(torch_on_cuda, small, fused):
     for graph in (False, True):
         model = build(torch_on_cuda, small, graph=graph, fused=fused)
         trainer = model.trainer(SGD, 7)
-        train(model, range(3), trainer=trainer)
+        train(model, range(4), trainer=trainer)
         trainer.set_rate(0.5)
-        ends.append(train(model, range(3, 6), trainer=trainer)[0])
+        ends.append(train(model, range(4, 8), trainer=trainer)[0])
     assert_same(ends[1], ends[0])
-    unchanged, _ = train(build(torch_on_cuda, small, fused=fused), range(6))
+    unchanged, _ = train(build(torch_on_cuda, small, fused=fused), range(8))
     assert relative_l2(unchanged.parameters["fc4.weight"], ends[1].parameters["fc4.weight"]) > 10 * ROUNDING
 
 
@@ -139,14 +140,17 @@ def test_a_second_batch_size_and_a_second_trainer_cost_little(torch_on_cuda, sma
     images = np.random.default_rng(0).integers(0, 256, (1024, 28, 28), np.uint8)
     model = torch_on_cuda.build(network, parameters.initialise(network, 0), "cuda:0")
     data, trainer = model.place(images, np.arange(1024) % 10), model.trainer(SGD, 7)
-    trainer.step(data, np.arange(1024), 0)
+    for number in range(2):  # the second one is recorded
+        trainer.step(data, np.arange(1024), number)
     one = reserved() - before
-    trainer.step(data, np.arange(896), 1)
-    model.logits(data, 1024)
-    model.trainer(SGD, 8).step(data, np.arange(1024), 0)
+    second = model.trainer(SGD, 8)
+    for number in range(2):
+        trainer.step(data, np.arange(896), 2 + number)
+        model.logits(data, 1024)
+        second.step(data, np.arange(1024), number)
     weights = 4 * sum(value.size for value in model.export().values())
     assert reserved() - before < 1.2 * one + weights, "the second trainer has a velocity of its own"
-    del model, data, trainer
+    del model, data, trainer, second
     assert reserved() - before < 2**25
 
 

@@ -158,7 +158,7 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
 
     @torch.no_grad()
     def _run(self, x: torch.Tensor, training: bool = False) -> dict[str, torch.Tensor]:
-        """Return every canonical layer's output."""
+        """Return every canonical layer's output, computed module by module: without `pool`, `graph` and `compile`."""
         self.net.train(training)
         outputs = {}
         with autocast(self.device, self.precision):
@@ -193,7 +193,8 @@ class TorchBackend(Backend, Measurable, WeightFormats):
 
     def settings(self) -> dict[str, Any]:
         onednn = re.search(r"MKL-DNN v([\d.]+)", torch.__config__.show())
-        return {"threads": torch.get_num_threads(),
+        gpu = {"pool_lacks": missing_for_triton("cuda:0")} if torch.cuda.is_available() else {}
+        return {"threads": torch.get_num_threads(), **gpu,
                 "onednn": onednn[1] if onednn else None,
                 "cpu_capability": torch.backends.cpu.get_cpu_capability(),
                 "built_for_cuda": torch.version.cuda,
@@ -269,7 +270,7 @@ def missing_for_triton(device: str) -> str | None:
     """Return what Triton's kernels need and this machine lacks."""
     if importlib.util.find_spec("triton") is None:
         return "Triton, which PyTorch brings on Linux"
-    if not has_compiler("CC", "gcc"):
+    if not has_compiler("CC", "gcc", "clang"):
         return "a C compiler: install gcc or set CC"
     if torch.cuda.get_device_capability(device) < TRITONS_OLDEST:
         return "a GPU of the Volta generation or later"

@@ -10,6 +10,9 @@ import torch
 
 from alexnet_mf.errors import BackendUnavailable
 
+MOST_RECORDINGS = 8
+"""Graphs of one function that are kept; the oldest goes."""
+
 Tensors = tuple[torch.Tensor, ...]
 
 
@@ -50,14 +53,19 @@ class Graphed:
     def __init__(self, function: Callable[..., Tensors], memory: GraphMemory) -> None:
         self._function = function
         self._memory = memory
+        self._called: set[tuple[torch.Size, ...]] = set()
         self._recordings: dict[tuple[torch.Size, ...], _Recording] = {}
 
     def __call__(self, *arguments: torch.Tensor) -> Tensors:
         """Return the function's results; the next call of any graph of the same memory overwrites them."""
         shapes = tuple(argument.shape for argument in arguments)
         if shapes not in self._recordings:
-            results = self._directly(arguments)  # a real call, which also loads, chooses and compiles the kernels
-            self._recordings[shapes] = self._record(arguments)
+            results = self._directly(arguments)  # the first call also loads, chooses and compiles the kernels
+            if shapes in self._called:
+                if len(self._recordings) == MOST_RECORDINGS:
+                    del self._recordings[next(iter(self._recordings))]
+                self._recordings[shapes] = self._record(arguments)
+            self._called.add(shapes)
             return results
         recording = self._recordings[shapes]
         for place, argument in zip(recording.inputs, arguments):
@@ -90,6 +98,8 @@ class Graphed:
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:
+            if isinstance(error.__context__, torch.cuda.OutOfMemoryError):  # ending the recording failed because of it
+                raise error.__context__ from None
             raise BackendUnavailable(f"backend torch: cannot be recorded as a CUDA graph ({error}); use `graph=False` "
                                      "in a new process") from error
         return _Recording(graph, inputs, outputs)

@@ -1,9 +1,9 @@
 """Bias, ReLU and max-pooling of a convolution's output as one kernel, for images in channels_last memory on a GPU.
 
 As separate layers they take seven passes over the largest tensors of the network, forward and backward, and PyTorch's
-max-pooling takes five times as long as its memory traffic. The results have the same bits as those of the separate
+max-pooling takes five times as long as its memory traffic. The outputs have the same bits as those of the separate
 layers: adding a bias rounds to the tensor's type, the first of equal values in a window wins, and no gradient flows
-through a window without a positive value.
+through a window without a positive value. Gradients are summed in another order, in float32.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class BiasReluMaxPool(torch.autograd.Function):
                         memory_format=torch.channels_last)
         winners = torch.empty_like(y, dtype=torch.uint8)
         grid = (n * out_height, triton.cdiv(out_width * channels, BLOCK))
-        _forward[grid](x, bias, y, winners, height, width, out_height, out_width, channels, kernel, stride, BLOCK)
+        with torch.cuda.device_of(x):  # Triton launches on the current device
+            _forward[grid](x, bias, y, winners, height, width, out_height, out_width, channels, kernel, stride, BLOCK)
         ctx.save_for_backward(winners)
         ctx.geometry = (height, width, kernel, stride)
         ctx.bias_type = bias.dtype
@@ -112,12 +113,14 @@ class BiasReluMaxPool(torch.autograd.Function):
         result = torch.empty((n, channels, height, width), dtype=gradient.dtype, device=gradient.device,
                              memory_format=torch.channels_last)
         grid = (n * height, triton.cdiv(width * channels, BLOCK))
-        _backward[grid](gradient, winners, result, height, width, out_height, out_width, channels, kernel, stride,
-                        BLOCK)
+        with torch.cuda.device_of(gradient):
+            _backward[grid](gradient, winners, result, height, width, out_height, out_width, channels, kernel, stride,
+                            BLOCK)
         positions = n * out_height * out_width
         sums = torch.empty((triton.cdiv(positions, SPAN), channels), device=gradient.device)
         grid = (len(sums), triton.cdiv(channels, COLUMNS))
-        _bias_gradient[grid](gradient, winners, sums, positions, channels, SPAN, ROWS, COLUMNS)
+        with torch.cuda.device_of(gradient):
+            _bias_gradient[grid](gradient, winners, sums, positions, channels, SPAN, ROWS, COLUMNS)
         return result, sums.sum(0).to(ctx.bias_type), None, None
 
 

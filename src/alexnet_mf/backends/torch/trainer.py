@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -95,9 +96,10 @@ def compiled(net: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Ten
     return run
 
 
-def has_compiler(variable: str, usual: str) -> bool:
-    """Return True if the compiler named by an environment variable, or the usual one, is installed."""
-    return shutil.which(os.environ.get(variable, usual)) is not None
+def has_compiler(variable: str, *usual: str) -> bool:
+    """Return True if the compiler that a variable of the environment names, or one of the usual ones, is installed."""
+    named = shlex.split(os.environ.get(variable, ""))[:1]
+    return any(shutil.which(name) for name in named or usual)
 
 
 def seed_dropout(device: torch.device, seed: int) -> None:
