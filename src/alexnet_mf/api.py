@@ -126,6 +126,7 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
     paths = [Path(path) for path in check_list("images", images, (str, Path))]
     check_integer("top", top)
     check_type("invert", invert, bool)
+    check_type("progress", progress, bool)
     if limit is not None:
         check_integer("limit", limit)
     if classes is not None:
@@ -170,6 +171,7 @@ def evaluate(source: Path | str, *, net: Network | Path | str | None = None, whi
         check_path("data_dir", data_dir)
     if test_images is not None:
         check_integer("test_images", test_images)
+    check_type("progress", progress, bool)
     used = open_model(source, net, which, backend, device, execution)
     network = used.weights.network
     check_takes_grey_images(network)
@@ -216,7 +218,7 @@ def plot_curves(runs: Iterable[Path | str], plot: Path | str) -> None:
     labels = [str(folder) if names.count(name) > 1 else name for name, folder in zip(names, folders)]
     lines = {label: metrics.read(folder) for label, folder in zip(labels, folders)}
     if len(lines) < len(folders):
-        raise AlexnetMfError(f"`runs` must be different runs, not {', '.join(labels)}")
+        raise AlexnetMfError(f"the same run is named twice: {', '.join(labels)}")
     for label, entries in lines.items():
         if not entries:
             raise AlexnetMfError(f"{label}: has no metrics yet")
@@ -274,6 +276,8 @@ def list_runs(folder: Path | str = RUNS) -> list[dict[str, Any]]:
         AlexnetMfError: if the folder cannot be read.
     """
     folder = check_path("folder", folder)
+    if not folder.exists() and folder != RUNS:
+        raise AlexnetMfError(f"{folder}: there is no such folder; name a folder of run folders")
     try:
         paths = sorted(path for path in folder.iterdir() if record.is_run(path)) if folder.exists() else []
     except OSError as error:

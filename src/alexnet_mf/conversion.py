@@ -133,6 +133,8 @@ def format_of_name(path: Path) -> str:
     for name, file_format in FORMATS.items():
         if path.name.endswith(file_format.suffixes):
             return name
+    if path.suffix == ".keras":
+        raise AlexnetMfError(f"{path}: .keras files are read, not written; name a .weights.h5 file")
     endings = dict.fromkeys(ending for file_format in FORMATS.values() for ending in file_format.suffixes)
     raise AlexnetMfError(f"{path}: unrecognized ending; supported: {', '.join(endings)}; use `destination_format` to "
                          "name the format")
