@@ -23,7 +23,7 @@ from alexnet_mf.backends import loading
 from alexnet_mf.backends.numpy.backend import NumpyModel
 from alexnet_mf.backends.numpy.trainer import NumpyTrainer
 from alexnet_mf.data import synthetic
-from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, OutOfMemory, ParametersError, RunError
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, OutOfMemory, ParametersError, RunError
 from alexnet_mf.spec import toml, zoo
 from alexnet_mf.spec.layers import Dense, Flatten
 from alexnet_mf.training import memory
@@ -592,3 +592,19 @@ def test_wrong_arguments_are_one_line_before_any_work(small, monkeypatch, call, 
         call()
     assert "\n" not in str(caught.value)
     assert sorted(Path().iterdir()) == before
+
+
+def test_a_run_whose_record_is_damaged_is_evaluated_on_its_own_images(small, tmp_path):
+    """Not on those that `auto` finds: the last good checkpoint has the record."""
+    run = api.train(small, "numpy", data="synthetic", epochs=1, train_images=32, test_images=32, out=tmp_path / "run",
+                    progress=False)
+    right = api.evaluate(run.folder, test_images=32, progress=False)
+    path = run.folder / "run.json"
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.warns(Notice, match="damaged"):
+        found = api.evaluate(run.folder, test_images=32, progress=False)
+    assert (found.figures.accuracy, found.used.loaded.backend.name) == (right.figures.accuracy, "numpy")
+    for checkpoint in (run.folder / "checkpoint").iterdir():
+        checkpoint.unlink()
+    with pytest.raises(RunError, match="damaged"):
+        api.evaluate(run.folder, test_images=32, progress=False)

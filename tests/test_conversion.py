@@ -620,7 +620,7 @@ def test_the_ending_names_the_kind(name, kind):
 
 @pytest.mark.parametrize("name, asked, fragment", [
     ("a.bin", None, r"unrecognized ending; supported: \.safetensors, \.pt, .*, \.onnx; use `destination_format`"),
-    ("a.h5", None, "unrecognized ending"), ("a.keras", None, r"\.keras files are read, not written; name a \.weights\.h5 file"),
+    ("a.h5", None, "unrecognized ending"), ("a.keras", None, r"\.keras files are read, not written"),
     ("a.h5", "keras", r"only from names that end in \.weights\.h5"),
     ("a.params", "torch", r"has the ending of gluon, not of torch; name it \*\.pt"),
     ("a.pt", "onnx", r"has the ending of torch, not of onnx; name it \*\.onnx"),

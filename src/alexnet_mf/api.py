@@ -30,7 +30,7 @@ from alexnet_mf.conversion import FORMATS, Conversion, Weights, Which, convert
 from alexnet_mf.data import DATASETS, Dataset, DatasetName, LabelledImages
 from alexnet_mf.data.image_files import Unreadable
 from alexnet_mf.data.preprocessing import Preparation
-from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, RunError
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice
 from alexnet_mf.evaluation import Evaluation, check_takes_grey_images
 from alexnet_mf.instruments.progress import ImagesDisplay
 from alexnet_mf.models import LoadedModel, build
@@ -44,7 +44,8 @@ from alexnet_mf.training import metrics, record
 from alexnet_mf.training.display import TrainingDisplay, Watcher
 from alexnet_mf.training.folder import RUNS
 from alexnet_mf.training.recipe import Recipe
-from alexnet_mf.training.run import TrainedRun, load_images, load_run, resume, train
+from alexnet_mf.training.record import Run, Session
+from alexnet_mf.training.run import TrainedRun, load_images, load_run, read_record, resume, train
 from alexnet_mf.weights import parameters
 
 __all__ = [
@@ -60,6 +61,8 @@ class UsedWeights:
 
     weights: Weights
     loaded: LoadedModel
+    run: Run | None = None
+    """The record of the run; None if the weights are those of a file."""
 
     def title(self) -> str:
         """Return what computes, and with which weights."""
@@ -175,7 +178,7 @@ def evaluate(source: Path | str, *, net: Network | Path | str | None = None, whi
     used = open_model(source, net, which, backend, device, execution)
     network = used.weights.network
     check_takes_grey_images(network)
-    images = _images_of(Path(source), data, data_dir, progress)
+    images = _images_of(Path(source), used.run, data, data_dir, progress)
     test = images.test.first(test_images)
     names = images.classes if network.classes == len(images.classes) else prediction.class_names(network)
     with ImagesDisplay("evaluating", len(test), not progress) as display:
@@ -192,10 +195,13 @@ def open_model(source: Path | str, net: Network | Path | str | None = None, whic
         source, net, which, backend, device, execution: as for `predict`.
     """
     source = check_path("source", source)
-    name = _backend_of(source) if backend is None else check_choice("backend", backend, backends.BACKENDS)
+    name = backend if backend is None else check_choice("backend", backend, backends.BACKENDS)
+    run, session = read_record(source) if record.is_run(source) else (None, None)
     weights = conversion.read(source, net, which)
+    if name is None and session:
+        name = _backend_of(source, session)
     name = name or FORMATS[weights.format].backend or models.default_backend()
-    return UsedWeights(weights, models.load(name, weights.network, weights.parameters, device, execution))
+    return UsedWeights(weights, models.load(name, weights.network, weights.parameters, device, execution), run)
 
 
 def plot_curves(runs: Iterable[Path | str], plot: Path | str) -> None:
@@ -285,12 +291,9 @@ def list_runs(folder: Path | str = RUNS) -> list[dict[str, Any]]:
     return [record.summary(path) for path in paths]
 
 
-def _backend_of(source: Path) -> str | None:
+def _backend_of(source: Path, session: Session) -> str | None:
     """Return the backend that a run was trained in last, if it is installed; a notice says so if it is not."""
-    try:
-        name = record.read(source).sessions[-1].backend
-    except RunError:  # a weights file, or a run whose record is damaged
-        return None
+    name = session.backend
     if name not in backends.BACKENDS or backends.is_installed(name):
         return name if name in backends.BACKENDS else None
     warnings.warn(f"{source}: was trained in {name}, which is not installed here ({backends.BACKENDS[name].install})",
@@ -298,12 +301,9 @@ def _backend_of(source: Path) -> str | None:
     return None
 
 
-def _images_of(source: Path, data: DatasetName | None, data_dir: Path | str | None, progress: bool) -> Dataset:
+def _images_of(source: Path, run: Run | None, data: DatasetName | None, data_dir: Path | str | None,
+               progress: bool) -> Dataset:
     """Return the dataset asked for, or the run's; a notice says so if the run was trained on other images."""
-    try:
-        run = record.read(source)
-    except RunError:  # a weights file, or a run whose record is damaged
-        run = None
     images = load_images(data or (run.data_name if run else "auto"), data_dir, quiet=not progress)
     if run and images.digest() != run.data_sha256:
         warnings.warn(f"{source}: was trained on {run.data}, and these images are {images.origin}", Notice,

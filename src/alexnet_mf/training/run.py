@@ -293,6 +293,20 @@ def load_run(folder: Path | str) -> TrainedRun:
     return TrainedRun(folder, run.net, run.recipe, run.seed, session, state, epochs, run)
 
 
+def read_record(folder: Path) -> tuple[Run, Session]:
+    """Return the record of a run and its last session: from run.json or, with a notice, from the last good checkpoint.
+
+    Raises:
+        RunError: if both are damaged.
+    """
+    try:
+        run = record.read(folder)
+    except RunError as fault:
+        checkpoint = _checkpoint(folder, fault)
+        return checkpoint.run, checkpoint.session
+    return run, run.sessions[-1]
+
+
 def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, wants_events: bool) -> TrainedRun:
     """Train, write the run folder all the while, and close it."""
     folder = training.folder
