@@ -34,6 +34,10 @@ class Trainings:
         return self
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        if command["do"] == "resolve":
+            self.closed -= 1  # counts the trainings' processes
+            return {"device": "cpu", "precision": command["precision"] or "float64", "speed": command["speed"],
+                    "notices": []}
         self.commands.append(copy.deepcopy(command))
         failure = self.fails(command)
         if isinstance(failure, BaseException):

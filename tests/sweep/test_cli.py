@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from console import call
 from PIL import Image
 
-from alexnet_mf import cli, data
+from alexnet_mf import cli, data, files
 from alexnet_mf.spec import toml, zoo
 from alexnet_mf.sweep import record as records
 from alexnet_mf.sweep import run
@@ -107,6 +108,31 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_resume(command, played, s
     assert (code, again, err) == (0, out, "")
     assert Path("s/sweep.json").read_bytes() == before
     assert Path("s.png").exists()
+
+
+def test_ctrl_c_on_a_full_disk_still_says_how_to_resume(command, played, monkeypatch):
+    def full_disk(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def interrupt(asked):
+        if len(played.commands) == 2:
+            monkeypatch.setattr(files, "write", full_disk)
+            return KeyboardInterrupt()
+        return None
+    played.fails = interrupt
+    code, _, err = command(*SHORT)
+    assert code == 130
+    assert "sweep.json: cannot be written (No space left on device)" in err
+    assert "resume with: alexnet-mf sweep --resume s\n" in err
+
+
+def test_a_run_that_was_finished_before_has_no_time(command, played):
+    assert command(*SHORT)[0] == 0
+    Path("s/sweep.json").unlink()
+    played.commands.clear()
+    code, _, err = command(*SHORT)
+    assert (code, played.commands) == (0, [])
+    assert err.splitlines()[0] == "training 1/2: lenet5, none, batch 128, lr 0.9, seed 0: accuracy 0.450"
 
 
 def test_a_training_that_fails_is_told_and_the_exit_code_is_1(command, played):

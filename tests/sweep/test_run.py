@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import errno
 import functools
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from played import DATA, leave_run
 
-from alexnet_mf import backends, data, spec
+from alexnet_mf import backends, data, files, spec
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, RunError, SweepError
 from alexnet_mf.instruments.process import WorkerFailed, WorkerGone
 from alexnet_mf.instruments.records import parse, plain, to_json
@@ -21,6 +24,7 @@ from alexnet_mf.sweep.record import NAME, Entry, Record, load
 from alexnet_mf.sweep.report import report
 from alexnet_mf.sweep.run import Sweep, begin, chosen
 from alexnet_mf.training.lock import lock
+from alexnet_mf.training.record import ResumedSession, RunRecord, StartingWeights, read, write
 
 
 def trained(played) -> list[tuple]:
@@ -238,21 +242,114 @@ def test_a_finished_run_without_an_entry_is_not_trained_again(sweep, played):
         assert (entry.training, entry.run, entry.result) == (before.training, before.run, before.result)
 
 
-@pytest.mark.parametrize("what, change", [
-    ("recipe", lambda command: command["recipe"].update(epochs=3)), ("seed", lambda command: command.update(seed=5)),
-    ("network", lambda command: command.update(network=spec.as_dict(zoo.get_network("lenet5-relu")))),
-    ("backend", lambda command: command.update(backend="torch")),
-    ("speed settings", lambda command: command.update(speed={"compile": False}))])
-def test_a_folder_that_holds_another_run_is_refused(sweep, played, what, change):
-    made = sweep(nets=("lenet5",), speed={"compile": True})
+@pytest.mark.parametrize("speed, what, change", [
+    ({}, "another recipe", lambda command: command["recipe"].update(epochs=3)),
+    ({}, "another seed", lambda command: command.update(seed=5)),
+    ({}, "another network", lambda command: command.update(network=spec.as_dict(zoo.get_network("lenet5-relu")))),
+    ({}, "backend torch, expected numpy", lambda command: command.update(backend="torch")),
+    ({"compile": True}, "speed settings compile=False, expected compile=True",
+     lambda command: command.update(speed={"compile": False})),
+    ({"compile": True}, "speed settings none, expected compile=True", lambda command: command.update(speed={})),
+    ({}, "speed settings compile=True, expected none", lambda command: command.update(speed={"compile": True}))])
+def test_a_folder_that_holds_another_run_is_refused(sweep, played, speed, what, change):
+    made = sweep(nets=("lenet5",), speed=speed)
     made.run()
     command = played.commands.pop()
     change(command)
     leave_run(command)
     made.record.trainings.clear()
-    with pytest.raises(SweepError, match=f"lenet5-numpy-lr0.9-seed0: holds a run with another {what}; move it away"):
+    with pytest.raises(SweepError, match=f"lenet5-numpy-lr0.9-seed0: holds a run with {what}; move it away"):
         made.run()
     assert played.commands == []
+
+
+def change_weights(values: RunRecord) -> None:
+    values.weights = StartingWeights("other.npz", "1" * 64)
+
+
+def resume_in(**fields: Any) -> Callable[[RunRecord], None]:
+    """Return a function that adds another session to a run, and one like the first."""
+    def change(values: RunRecord) -> None:
+        first = {name: value for name, value in plain(values).items() if name in ResumedSession.__struct_fields__}
+        values.resumed = [parse({**first, "step": 1, **different}, ResumedSession) for different in (fields, {})]
+    return change
+
+
+@pytest.mark.parametrize("precision, what, change", [
+    (None, r"starting weights \(other.npz\)", change_weights),
+    (None, "backend torch, expected numpy", resume_in(backend="torch")),
+    (None, "speed settings threads=False, expected none", resume_in(speed={"threads": False})),
+    (None, "precision bfloat16, expected float64", lambda values: setattr(values, "precision", "bfloat16")),
+    ("float32", "precision float64, expected float32", lambda values: None),
+    (None, "device cuda, expected cpu", lambda values: setattr(values, "device", "cuda:1"))])
+@pytest.mark.parametrize("state", ["finished", "stopped"])
+def test_a_run_that_was_computed_otherwise_is_refused(sweep, played, precision, what, change, state):
+    made = sweep(nets=("lenet5",), precision=precision)
+    made.run()
+    played.commands.clear()
+    made.record.trainings.clear()
+    folder = made.folder / "lenet5-numpy-lr0.9-seed0"
+    values = read(folder)
+    values.state = state
+    change(values)
+    write(folder, values)
+    with pytest.raises(SweepError, match=f"seed0: holds a run with {what}; move it away, or name another"):
+        made.run()
+    assert played.commands == [] and made.record.trainings == []
+
+
+def test_a_run_whose_worker_cannot_resolve_the_device_is_refused(sweep, played, monkeypatch):
+    made = sweep(nets=("lenet5",))
+    made.run()
+    made.record.trainings.clear()
+
+    def ask(command):
+        raise WorkerGone("python ended with exit code -9")
+    monkeypatch.setattr(played, "ask", ask)
+    with pytest.raises(SweepError, match="exit code -9"):
+        made.run()
+    assert made.record.trainings == []
+
+
+def test_the_whole_time_is_that_of_a_run_that_one_process_trained(sweep, played):
+    made = sweep(nets=("lenet5",), seeds=(0, 1, 2))
+    assert all(entry.whole_seconds >= 0 for entry in made.run().trainings)
+    stopped = made.folder / "lenet5-numpy-lr0.9-seed1"
+    values = read(stopped)
+    values.state = "stopped"
+    write(stopped, values)
+    shutil.rmtree(made.folder / "lenet5-numpy-lr0.9-seed2")
+    made.record.trainings.clear()
+    record = made.run()
+    assert [entry.whole_seconds is None for entry in record.trainings] == [True, True, False]
+    assert parse(plain(record), Record) == record
+
+
+def test_a_full_disk_does_not_hide_ctrl_c(sweep, played, monkeypatch):
+    made = sweep(nets=("lenet5",))
+
+    def interrupt(command):
+        monkeypatch.setattr(files, "write", full_disk)
+        return KeyboardInterrupt("first")
+
+    def full_disk(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    played.fails = interrupt
+    with pytest.raises(KeyboardInterrupt, match="first"), \
+            pytest.warns(Notice, match="sweep.json: cannot be written .No space left"):
+        made.run()
+
+
+def test_a_full_disk_is_reported_once(sweep, played, monkeypatch, recwarn):
+    made = sweep(nets=("lenet5",))
+
+    def save(record):
+        if record.trainings:
+            raise AlexnetMfError("s.json: cannot be written")
+    made.save = save
+    with pytest.raises(AlexnetMfError, match="cannot be written"):
+        made.run()
+    assert not recwarn.list
 
 
 def test_a_run_without_its_record_is_refused(sweep, played):
@@ -369,6 +466,19 @@ def test_a_sweep_that_could_not_start_leaves_no_folder(called, played):
     with pytest.raises(SweepError, match="no device"):
         called(PLAN, data="synthetic", out="a/b")
     assert not Path("a").exists()
+
+
+def test_a_folder_that_another_sweep_used_meanwhile_is_refused(called, played, monkeypatch):
+    """It began after the first check, and all its trainings failed."""
+    def load_images(*arguments, load=run.load_images):
+        Path("s").mkdir()
+        Path("s/sweep.json").write_text("its record")
+        return load(*arguments)
+    monkeypatch.setattr(run, "load_images", load_images)
+    with pytest.raises(SweepError, match="s: holds a sweep; resume it"):
+        called(PLAN, data="synthetic", out="s")
+    assert played.commands == [] and Path("s/sweep.json").read_text() == "its record"
+    lock(Path("s")).release()
 
 
 def test_a_folder_in_use_is_refused(called):

@@ -90,6 +90,17 @@ def test_a_training_that_diverges_is_an_answer(worker, small, tmp_path):
     assert "learning rate" in answer["reason"]
 
 
+@pytest.mark.parametrize("precision", [None, "own"])
+def test_it_resolves_what_a_run_records(worker, small, backend_name, precision, tmp_path):
+    framework = backends.load(backend_name)
+    own = framework.precisions(framework.devices()[0].name)[0]
+    asked = {"backend": backend_name, "device": "auto", "precision": own if precision else None, "speed": {}}
+    answer = worker.handle({"do": "resolve", **asked})
+    worker.handle(command(small, tmp_path / "run", **asked))
+    run = load_run(tmp_path / "run").record
+    assert answer == {"device": run.device, "precision": run.precision, "speed": run.speed, "notices": []}
+
+
 def test_another_command_is_refused(worker):
     with pytest.raises(SweepError, match="'measure'"):
         worker.handle({"do": "measure"})

@@ -177,7 +177,8 @@ class SweepDisplay(Display):
                f"{training.learning_rate:g}, seed {training.seed}{' (held out)' if training.held_out else ''}"
         if isinstance(now, Entry):
             outcome = now.failed or f"accuracy {now.accuracy:.3f}"
-            self.line(f"{label}: {what}: {outcome} in {duration(now.whole_seconds)}")
+            took = "" if now.whole_seconds is None else f" in {duration(now.whole_seconds)}"
+            self.line(f"{label}: {what}: {outcome}{took}")
         elif now:
             rate, left = now["images_per_second"], now["seconds_left"]
             figures = [what, f"epoch {now['epoch']}/{now['epochs']}", f"loss {now['loss']:.3f}"]

@@ -81,13 +81,19 @@ def last_session(run: TrainedRun) -> Session:
     return run.record.sessions[-1] if isinstance(run.record, RunRecord) else run.record
 
 
+def sessions(run: TrainedRun) -> list[Session]:
+    """Return all known sessions that computed a run; a checkpoint knows the first and the last."""
+    return run.record.sessions if isinstance(run.record, RunRecord) else [run.record, run.session]
+
+
 class Entry(Part):
     """A training that has ended: finished, if there is a result, or failed."""
 
     training: Training
     run: Annotated[str, Meta(description="name of its run folder; a training that failed at once leaves none")]
     session: Annotated[int, Meta(ge=0, description="which of the sessions")]
-    whole_seconds: Annotated[float, Meta(ge=0, description="of the process, start and evaluation included")]
+    whole_seconds: Annotated[float, Meta(ge=0, description="of the process, start and evaluation included; null if "
+                                                           "the run was resumed or was finished before")] | None
     result: Result | None = None
     failed: Failure | None = None
     reason: str = ""

@@ -24,7 +24,7 @@ from alexnet_mf.instruments.records import parse, plain, to_json
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.sweep.plan import Plan, Setup, Training
-from alexnet_mf.sweep.record import FORMAT, NAME, Data, Entry, Record, Result, forget_failures, last_session, load
+from alexnet_mf.sweep.record import FORMAT, NAME, Data, Entry, Record, Result, forget_failures, load, sessions
 from alexnet_mf.training import checkpoint as checkpoints
 from alexnet_mf.training.folder import new_folder
 from alexnet_mf.training.lock import LOCK, lock
@@ -73,6 +73,7 @@ class Sweep:
         self._began = time.monotonic()
         self._session = WholeConditions(**machine.conditions(command))
         self._notices: set[str] = set()
+        self._execution: dict[str, Any] | None = None
 
     def run(self) -> Record:
         """Train what has not been trained yet.
@@ -87,11 +88,21 @@ class Sweep:
         try:
             while left := self._left():
                 self._train(left[0])
-        finally:
-            self._session.load_after = machine.load()
-            self.record.complete = not self._left()
-            self._write()
+        except BaseException as error:
+            try:
+                self._close()
+            except Exception as problem:  # a full disk must not hide Ctrl-C
+                if str(problem) != str(error):
+                    warnings.warn(str(problem), Notice, stacklevel=2)
+            raise
+        self._close()
         return self.record
+
+    def _close(self) -> None:
+        """Complete the session, and write the record."""
+        self._session.load_after = machine.load()
+        self.record.complete = not self._left()
+        self._write()
 
     def _left(self) -> list[Training]:
         """Return the trainings still to be done. Those that count come once their learning rate is known."""
@@ -107,16 +118,23 @@ class Sweep:
         plan = self.plan
         done, count = len(self.record.trainings), len(plan.choices()) + len(plan.setups()) * len(plan.seeds)
         self.report_progress(training, done + 1, count, None)
-        began = time.monotonic()
         folder = self.folder / plan.run_name(training)
         run = self._find_run(folder, training)
+        is_new = run is None
+        if run is not None:
+            self._check_execution(folder, run)
+        began = time.monotonic()
         answer: dict[str, Any] = {}
         if run is None or run.state != "finished":
-            answer = self._ask(folder, training,
-                               lambda progress: self.report_progress(training, done + 1, count, progress))
+            answer = self._ask({
+                "do": "train", "folder": str(folder), "network": self.record.networks[training.net],
+                "backend": plan.backend, "device": plan.device, "precision": plan.precision, "speed": plan.speed,
+                "recipe": plain(plan.recipe(training)), "seed": training.seed, "data": self.record.data.name,
+                "data_dir": self.data_dir, "command": self._session.command},
+                lambda progress: self.report_progress(training, done + 1, count, progress))
             run = self._find_run(folder, training)
         entry = Entry(training=training, run=folder.name, session=len(self.record.sessions) - 1,
-                      whole_seconds=time.monotonic() - began)
+                      whole_seconds=time.monotonic() - began if is_new else None)
         if "failed" in answer or run is None:
             entry.failed, entry.reason = answer["failed"], answer["reason"]
         else:
@@ -129,16 +147,12 @@ class Sweep:
         self._write()
         self.report_progress(training, done + 1, count, entry)
 
-    def _ask(self, folder: Path, training: Training, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """Have a process of its own start or resume the run, and return its answer."""
-        plan = self.plan
+    def _ask(self, command: dict[str, Any],
+             report: Callable[[dict[str, Any]], None] = lambda progress: None) -> dict[str, Any]:
+        """Have a process of its own carry out a command, and return its answer."""
         channel = self.connect(report)
         try:
-            answer = channel.ask({
-                "do": "train", "folder": str(folder), "network": self.record.networks[training.net],
-                "backend": plan.backend, "device": plan.device, "precision": plan.precision, "speed": plan.speed,
-                "recipe": plain(plan.recipe(training)), "seed": training.seed, "data": self.record.data.name,
-                "data_dir": self.data_dir, "command": self._session.command})
+            answer = channel.ask(command)
         except WorkerGone as error:
             return {"failed": "ended", "reason": str(error)}
         except WorkerFailed as error:
@@ -167,18 +181,40 @@ class Sweep:
             run = load_run(folder)
         except RunError as error:
             raise SweepError(f"{error}; move {folder} away to train it again") from error
-        session, plan = last_session(run), self.plan
+        plan = self.plan
+        if run.record.weights is not None:
+            raise _foreign(folder, f"starting weights ({run.record.weights.file})")
         for what, value, expected in (
                 ("network", run.record.spec_sha256, spec.fingerprint(self.networks[training.net])),
                 ("recipe", run.recipe, plan.recipe(training)), ("seed", run.seed, training.seed),
-                ("dataset", run.record.data_sha256, self.record.data.sha256),
-                ("backend", run.backend, plan.backend),
-                ("precision", session.precision, plan.precision or session.precision),
-                ("speed settings", {**session.speed, **plan.speed}, session.speed)):
+                ("dataset", run.record.data_sha256, self.record.data.sha256)):
             if value != expected:
-                raise SweepError(f"{folder}: holds a run with another {what}; move it away, or name another folder "
-                                 "with `out`")
+                raise _foreign(folder, f"another {what}")
+        for session in sessions(run):
+            if session.backend != plan.backend:
+                raise _foreign(folder, f"backend {session.backend}, expected {plan.backend}")
         return run
+
+    def _check_execution(self, folder: Path, run: TrainedRun) -> None:
+        """Check that an earlier run was computed as the plan's trainings are on this machine.
+
+        Raises:
+            SweepError: if not; names what differs.
+        """
+        if self._execution is None:
+            plan = self.plan  # the framework knows what `auto` and the default precision are; a worker imports it
+            self._execution = self._ask({"do": "resolve", "backend": plan.backend, "device": plan.device,
+                                         "precision": plan.precision, "speed": plan.speed})
+        if "failed" in self._execution:
+            raise SweepError(self._execution["reason"])
+        wanted = self._execution
+        for session in sessions(run):
+            for what, value, expected in (
+                    ("speed settings", _speed_text(session.speed), _speed_text(wanted["speed"])),
+                    ("precision", session.precision, wanted["precision"]),
+                    ("device", *(device.partition(":")[0] for device in (session.device, wanted["device"])))):
+                if value != expected:
+                    raise _foreign(folder, f"{what} {value}, expected {expected}")
 
     def _tidy(self, folder: Path) -> None:
         """Remove what a finished run does not need."""
@@ -267,6 +303,12 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         raise SweepError(f"{folder}: cannot be made ({error.strerror}); name another folder with `out`") from error
     held = lock(folder)
     try:
+        if plan:
+            check_new(folder)  # again: another process may have used it since, during a download for instance
+    except BaseException:
+        held.release()
+        raise
+    try:
         if plan and out is None and not quiet:
             warnings.warn(f"sweep folder: {folder}", Notice, stacklevel=2)
         return Sweep(record, folder, command or [f"alexnet_mf.sweep({call})"], report_progress, save,
@@ -282,6 +324,16 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
                     (folder / name).unlink(missing_ok=True)
                 for path in made:
                     path.rmdir()
+
+
+def _foreign(folder: Path, difference: str) -> SweepError:
+    """Return the error about a run that is not the plan's."""
+    return SweepError(f"{folder}: holds a run with {difference}; move it away, or name another folder with `out`")
+
+
+def _speed_text(speed: Mapping[str, bool]) -> str:
+    """Return compile=True,threads=False."""
+    return ",".join(f"{name}={on}" for name, on in sorted(speed.items())) or "none"
 
 
 def check_new(folder: Path) -> None:

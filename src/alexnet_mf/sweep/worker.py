@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import data, spec
+from alexnet_mf.backends import loading
 from alexnet_mf.backends.capabilities import Measurable
+from alexnet_mf.backends.contract import find_device, find_precision
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.errors import Notice, OutOfMemory, SweepError, TrainingDiverged
 from alexnet_mf.instruments.machine import peak_memory
@@ -29,7 +31,7 @@ REPORT_SECONDS = 2.0
 
 
 class Worker(Watcher):
-    """Carries out the command `train`, and watches the training."""
+    """Carries out the commands `train` and `resolve`, and watches the training."""
 
     def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
         """
@@ -41,18 +43,23 @@ class Worker(Watcher):
         self._sent = time.monotonic()
 
     def handle(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Train or resume. The answer holds the peak memory, or the failure with its reason, and the notices.
+        """Carry out a command, `train` or `resolve`.
+
+        `train` trains or resumes; the answer holds the peak memory, or the failure with its reason. `resolve` answers
+        with the device, precision and speed settings of a training, as run.json records them. Both add the notices.
 
         Raises:
             SweepError: for another command.
         """
         arguments = dict(command)
-        if arguments.pop("do") != "train":
-            raise SweepError(f"unknown command {command['do']!r}; known: train")
+        commands: dict[str, Callable[..., dict[str, Any]]] = {"train": self._train, "resolve": self._resolve}
+        carry_out = commands.get(arguments.pop("do"))
+        if carry_out is None:
+            raise SweepError(f"unknown command {command['do']!r}; known: {', '.join(commands)}")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", Notice)
             try:
-                answer = self._train(**arguments)
+                answer = carry_out(**arguments)
             except OutOfMemory as error:
                 answer = {"failed": "does not fit", "reason": str(error)}
             except TrainingDiverged as error:
@@ -72,6 +79,11 @@ class Worker(Watcher):
         framework, model = self.loaded.backend, self.loaded.model
         return {"peak_memory_bytes": peak_memory(), "peak_device_memory_bytes":
                 framework.peak_memory(model.device) if isinstance(framework, Measurable) else None}
+
+    def _resolve(self, backend: str, device: str, precision: str | None, speed: dict[str, bool]) -> dict[str, Any]:
+        framework, execution = loading.load(backend, Execution(precision, speed))
+        name = find_device(framework, device)
+        return {"device": name, "precision": find_precision(framework, name, precision), "speed": execution.speed}
 
     def begin(self, training: Training) -> None:
         """Keep the model, whose device's memory is read at the end."""
