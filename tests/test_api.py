@@ -603,7 +603,7 @@ def test_a_run_whose_record_is_damaged_is_evaluated_on_its_own_images(small, tmp
     path.write_bytes(path.read_bytes()[:300])
     with pytest.warns(Notice, match="damaged"):
         found = api.evaluate(run.folder, test_images=32, progress=False)
-    assert (found.figures.accuracy, found.used.loaded.backend.name) == (right.figures.accuracy, "numpy")
+    assert (found.evaluation.accuracy, found.used.loaded.backend.name) == (right.evaluation.accuracy, "numpy")
     for checkpoint in (run.folder / "checkpoint").iterdir():
         checkpoint.unlink()
     with pytest.raises(RunError, match="damaged"):
