@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ def test_right_values_are_returned():
     assert check_choice("which", "best", ("last", "best")) == "best"
     assert check_list("images", (Path("a"), "b"), (str, Path)) == [Path("a"), "b"]
     assert check_path("path", "A.PNG", ".png") == Path("A.PNG")
+    with os.scandir(Path(__file__).parent) as entries:
+        entry = next(entries)
+    assert check_path("path", entry) == Path(entry.path)
 
 
 @pytest.mark.parametrize(("check", "value", "options", "message"), [
@@ -30,6 +35,9 @@ def test_right_values_are_returned():
     (check_integer, None, {}, "`x` must be an integer, not None"),
     (check_number, -0.1, {}, "`x` must be a number of at least 0, not -0.1"),
     (check_number, 0, {"above": True}, "`x` must be a number greater than 0, not 0"),
+    (check_number, 0, {"high": 1, "above": True}, "`x` must be a number greater than 0 and at most 1, not 0"),
+    (check_number, 10**400, {}, f"`x` must be a number of at least 0, not {10**400}"),
+    (check_number, Fraction(-10**400, 3), {}, f"`x` must be a number of at least 0, not Fraction(-{10**400}, 3)"),
     (check_number, 2, {"high": 1}, "`x` must be a number from 0 to 1, not 2"),
     (check_number, float("nan"), {}, "`x` must be a number of at least 0, not nan"),
     (check_number, float("inf"), {}, "`x` must be a number of at least 0, not inf"),
@@ -42,6 +50,7 @@ def test_right_values_are_returned():
     (check_list, [], {}, "`x` must have at least one item, and has none"),
     (check_list, ["a", 3], {}, "`x` must not contain 3"),
     (check_path, 3, {}, "`x` must be a path, not 3"),
+    (check_path, b"a", {}, "`x` must be a path, not b'a'"),
     (check_path, "", {}, "`x` must be a path, not ''"),
     (check_path, "a.jpg", {"ending": ".png"}, "`x` must end in .png, not 'a.jpg'"),
 ])
@@ -49,3 +58,9 @@ def test_a_wrong_value_is_named_with_what_is_allowed(check: Any, value: Any, opt
     with pytest.raises(AlexnetMfError) as caught:
         check("x", value, **options)
     assert str(caught.value) == message
+
+
+def test_an_integer_that_python_does_not_write_is_refused():
+    for check, value in ((check_number, 10**5000), (check_integer, -10**5000), (check_path, 10**5000)):
+        with pytest.raises(AlexnetMfError, match="not an integer too long to show"):
+            check("x", value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,9 +21,9 @@ def check_integer(argument: str, value: Any, least: int = 1) -> int:
         AlexnetMfError: for any other value.
     """
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise AlexnetMfError(f"`{argument}` must be an integer, not {value!r}")
+        raise AlexnetMfError(f"`{argument}` must be an integer, not {_text(value)}")
     if value < least:
-        raise AlexnetMfError(f"`{argument}` must be at least {least}, not {value}")
+        raise AlexnetMfError(f"`{argument}` must be at least {least}, not {_text(int(value))}")
     return int(value)
 
 
@@ -35,11 +36,14 @@ def check_number(argument: str, value: Any, low: float = 0, high: float = math.i
     Raises:
         AlexnetMfError: for any other value.
     """
-    allowed = f"from {low:g} to {high:g}" if high < math.inf else \
-        f"{'greater than' if above else 'of at least'} {low:g}"
-    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    allowed = f"from {low:g} to {high:g}" if high < math.inf and not above else \
+        f"{'greater than' if above else 'of at least'} {low:g}" + (f" and at most {high:g}" if high < math.inf else "")
+    try:
+        number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer or a fraction beyond float's range
+        number = math.nan
     if not low <= number <= high or math.isinf(number) or (above and number == low):
-        raise AlexnetMfError(f"`{argument}` must be a number {allowed}, not {value!r}")
+        raise AlexnetMfError(f"`{argument}` must be a number {allowed}, not {_text(value)}")
     return number
 
 
@@ -50,7 +54,7 @@ def check_type(argument: str, value: Any, kind: type[T]) -> T:
         AlexnetMfError: for a value of another type.
     """
     if not isinstance(value, kind):
-        raise AlexnetMfError(f"`{argument}` must be of type {kind.__name__}, not {value!r}")
+        raise AlexnetMfError(f"`{argument}` must be of type {kind.__name__}, not {_text(value)}")
     return value
 
 
@@ -62,7 +66,7 @@ def check_choice(argument: str, value: Any, choices: Iterable[str]) -> str:
     """
     names = list(choices)
     if not isinstance(value, str) or value not in names:
-        raise AlexnetMfError(f"`{argument}` must be one of {', '.join(names)}, not {value!r}")
+        raise AlexnetMfError(f"`{argument}` must be one of {', '.join(names)}, not {_text(value)}")
     return value
 
 
@@ -82,7 +86,7 @@ def check_list(argument: str, values: Any, of: type | tuple[type, ...] = str) ->
         raise AlexnetMfError(f"`{argument}` must have at least one item, and has none")
     for item in items:
         if not isinstance(item, of):
-            raise AlexnetMfError(f"`{argument}` must not contain {item!r}")
+            raise AlexnetMfError(f"`{argument}` must not contain {_text(item)}")
     return items
 
 
@@ -95,8 +99,17 @@ def check_path(argument: str, value: Any, ending: str = "") -> Path:
     Raises:
         AlexnetMfError: if it is no path, or has another ending.
     """
-    if not isinstance(value, (str, Path)) or not str(value):
-        raise AlexnetMfError(f"`{argument}` must be a path, not {value!r}")
-    if not str(value).lower().endswith(ending):
-        raise AlexnetMfError(f"`{argument}` must end in {ending}, not {str(value)!r}")
-    return Path(value)
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(path, str) or not path:
+        raise AlexnetMfError(f"`{argument}` must be a path, not {_text(value)}")
+    if not path.lower().endswith(ending):
+        raise AlexnetMfError(f"`{argument}` must end in {ending}, not {path!r}")
+    return Path(path)
+
+
+def _text(value: Any) -> str:
+    """Return a value as part of a message."""
+    try:
+        return repr(value)
+    except ValueError:  # Python does not write integers that long
+        return "an integer too long to show"
