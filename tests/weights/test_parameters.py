@@ -325,3 +325,10 @@ def test_bfloat16_is_refused(small, tmp_path):
 def test_good_parameters_pass(small):
     parameters.check(parameters.initialise(small, 0), small)
     parameters.check(parameters.initialise(small, 0), with_dropout(dataclasses.replace(small, name="renamed"), 0))
+
+
+@pytest.mark.parametrize("value", [math.nan, [math.inf], {"loss": -math.inf}])
+def test_metadata_that_json_does_not_have_are_refused(tmp_path, value):
+    with pytest.raises(ParametersError, match="`metadata` contains NaN or infinity"):
+        parameters.save(tmp_path / "a.safetensors", {}, {"value": value})
+    assert not list(tmp_path.iterdir())

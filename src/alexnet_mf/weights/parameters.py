@@ -140,16 +140,24 @@ def save(path: Path, parameters: Parameters, metadata: Mapping[str, object] | No
     """Write the content that `to_bytes` returns to a file, whole or not at all.
 
     Raises:
-        AlexnetMfError: if the file cannot be written.
+        AlexnetMfError: if the file cannot be written, or the metadata contain NaN or infinity.
     """
     files.write_result(path, to_bytes(parameters, metadata))
 
 
 def to_bytes(parameters: Parameters, metadata: Mapping[str, object] | None = None) -> bytes:
     """Return safetensors in canonical layout, with metadata and a checksum in the header. Equal parameters and metadata
-    give equal bytes."""
+    give equal bytes.
+
+    Raises:
+        ParametersError: if the metadata contain NaN or infinity, which JSON does not have.
+    """
     tensors = {name: np.ascontiguousarray(value) for name, value in parameters.items()}
     metadata = dict(metadata or {})
+    try:
+        json.dumps(metadata, allow_nan=False)
+    except ValueError as error:
+        raise ParametersError("`metadata` contains NaN or infinity; use finite numbers or null") from error
     return serialise(tensors, {KEY: json.dumps({"metadata": metadata, "sha256": _checksum(tensors, metadata)})})
 
 
