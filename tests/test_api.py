@@ -437,7 +437,7 @@ COLOUR = spec.Network("colour", (3, 28, 28), (Flatten("f"), Dense("d", units=10)
 
 
 @pytest.mark.parametrize("call, fragment", [
-    (lambda small: alexnet_mf.train(COLOUR, "numpy", **SHORT), "all data here are 28x28 grey images"),
+    (lambda small: alexnet_mf.train(COLOUR, "numpy", **SHORT), "all data here are 28x28 gray images"),
     (lambda small: alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 0}), "at least 1, not 0"),
     (lambda small: alexnet_mf.train(small, "numpy", **{**SHORT, "momentum": 1.0}), "`momentum` must be less than 1"),
     (lambda small: alexnet_mf.train(small, "numpy", recipe="slow"), "unknown recipe 'slow'")],

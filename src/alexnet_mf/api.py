@@ -31,7 +31,7 @@ from alexnet_mf.data import DATASETS, Dataset, DatasetName, LabelledImages
 from alexnet_mf.data.image_files import Unreadable
 from alexnet_mf.data.preprocessing import Preparation
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice
-from alexnet_mf.evaluation import Evaluation, check_takes_grey_images
+from alexnet_mf.evaluation import Evaluation, check_takes_gray_images
 from alexnet_mf.instruments.progress import ImagesDisplay
 from alexnet_mf.models import LoadedModel, build
 from alexnet_mf.parity.run import parity, parity_compare, parity_trace
@@ -177,7 +177,7 @@ def evaluate(source: Path | str, *, net: Network | Path | str | None = None, whi
     check_type("progress", progress, bool)
     used = open_model(source, net, which, backend, device, execution)
     network = used.weights.network
-    check_takes_grey_images(network)
+    check_takes_gray_images(network)
     images = _images_of(Path(source), used.run, data, data_dir, progress)
     test = images.test.first(test_images)
     names = images.classes if network.classes == len(images.classes) else prediction.class_names(network)

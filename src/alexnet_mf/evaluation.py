@@ -68,8 +68,8 @@ class Evaluation:
             return np.asarray(np.diag(self.confusion) / self.class_images)
 
 
-def check_takes_grey_images(network: Network) -> None:
-    """Check, before anything slow, that the network takes the datasets' 28x28 grey images.
+def check_takes_gray_images(network: Network) -> None:
+    """Check, before anything slow, that the network takes the datasets' 28x28 gray images.
 
     Raises:
         DataError: says what it takes, and which verbs take it nevertheless.
@@ -77,7 +77,7 @@ def check_takes_grey_images(network: Network) -> None:
     try:
         upsampling_factor((28, 28), network)
     except DataError as error:
-        raise DataError(f"{str(error).partition(';')[0]}; all data here are 28x28 grey images: only shapes, "
+        raise DataError(f"{str(error).partition(';')[0]}; all data here are 28x28 gray images: only shapes, "
                         f"parity, bench, analyze, predict, convert and plot filters take this network") from error
 
 

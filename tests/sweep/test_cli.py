@@ -179,7 +179,7 @@ def test_a_rate_that_failed_before_another_was_taken_is_not_tried_again(command,
 
 @pytest.mark.parametrize("words, fragment", [
     (["--net", "lenet6"], "unknown network 'lenet6'; known: alexnet,"),
-    (["--net", "alexnet-2012"], "28x28 grey images"),
+    (["--net", "alexnet-2012"], "28x28 gray images"),
     (["--augment", "flip,blur"], "unknown augmentation 'blur'; known: flip, crop, color, or none"),
     (["--seeds", "0,x"], "must be a whole number of at least 0, not 'x'"),
     (["--batch-size", "0"], "at least 1"),

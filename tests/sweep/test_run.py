@@ -441,7 +441,7 @@ def test_a_record_that_is_lost_is_rebuilt_from_the_runs(called, played):
     ({"plan": PLAN, "out": 3}, "`out` must be a path, not 3"), ({"resume": 3}, "`resume` must be a path, not 3"),
     ({"plan": PLAN, "resume": "s"}, "leave out `plan` and `out`"), ({"resume": "gone"}, "gone: cannot be read"),
     ({"plan": Plan("numpy", ("lenet6",))}, "unknown network 'lenet6'"),
-    ({"plan": Plan("numpy", ("alexnet-2012",))}, "28x28 grey images"), ({"plan": PLAN, "data": "mnist"}, "'mnist'"),
+    ({"plan": Plan("numpy", ("alexnet-2012",))}, "28x28 gray images"), ({"plan": PLAN, "data": "mnist"}, "'mnist'"),
     ({"plan": PLAN, "out": "full"}, "full: holds notes.txt, which is not a run; name another folder"),
     ({"plan": PLAN, "out": "full/notes.txt"}, "full/notes.txt: cannot be read as a folder"),
     ({"plan": PLAN, "out": "full/notes.txt/s"}, "full/notes.txt/s: cannot be"),

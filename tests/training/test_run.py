@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_folders import make_run, record
 
 import alexnet_mf
-from alexnet_mf.errors import AlexnetMfError, TrainingDiverged
+from alexnet_mf.errors import AlexnetMfError, DataError, RunError, TrainingDiverged
+from alexnet_mf.training import folder as run_folder
 from alexnet_mf.training import run
+from alexnet_mf.training.display import Watcher
+from alexnet_mf.weights import parameters
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -71,3 +75,67 @@ def test_a_training_that_diverges_warns_of_no_overflow(small: Any, monkeypatch: 
         warnings.simplefilter("error", RuntimeWarning)
         alexnet_mf.train(small, "numpy", data="synthetic", progress=False, epochs=9, batch_size=8, train_images=64,
                          test_images=8, learning_rate=1e38, weight_decay=1e38)
+
+
+@pytest.mark.parametrize("event", ["built", "begin", "__enter__", "should_stop"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ZeroDivisionError])
+def test_an_error_before_the_first_step_leaves_no_folder(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                         event: str, error: type[BaseException]) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    watcher = type("Failing", (Watcher,), {event: fail})()
+    with pytest.raises(error):
+        alexnet_mf.train(small, "numpy", data="synthetic", progress=watcher)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_after_the_first_reading_leaves_the_folder(small: Any, monkeypatch: pytest.MonkeyPatch,
+                                                                tmp_path: Path) -> None:
+    def fail(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run.RunFolder, "epoch", fail)
+    with pytest.raises(KeyboardInterrupt):
+        alexnet_mf.train(small, "numpy", data="synthetic", progress=False, epochs=1, batch_size=8, train_images=8,
+                         test_images=8, out=tmp_path / "run")
+    assert alexnet_mf.load_run(tmp_path / "run").state == "interrupted"
+
+
+@pytest.mark.parametrize(("place", "name", "error"), [
+    (run_folder, "lock", RunError("no")), (run_folder, "lock", KeyboardInterrupt()),
+    (run_folder.importlib, "import_module", KeyboardInterrupt()),
+    (run_folder.record, "write", RunError("no")), (run_folder.record, "write", KeyboardInterrupt()),
+])
+def test_a_folder_that_cannot_be_begun_is_removed(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                  place: Any, name: str, error: BaseException) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    (tmp_path / "runs").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, fail)
+        with pytest.raises(type(error)):
+            run_folder.RunFolder.create(tmp_path / "runs" / "a" / "b", make_run(small))
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
+    run_folder.RunFolder.create(tmp_path / "runs" / "a" / "b", make_run(small)).close()
+
+
+def test_a_network_for_color_images_is_refused_before_its_weights_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parameters, "initialise", None)
+    with pytest.raises(DataError, match="28x28 gray images"):
+        alexnet_mf.train("alexnet-2012", "numpy", data="synthetic")
+
+
+@pytest.mark.parametrize("minutes", [10, 1e-9])
+def test_weights_beyond_float32_are_a_diverged_training(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                        minutes: float) -> None:
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings(), pytest.raises(TrainingDiverged, match=r"infinite weights in float32 after step 1;"):
+        warnings.simplefilter("error", RuntimeWarning)
+        alexnet_mf.train(small, "numpy", data="synthetic", progress=False, epochs=1, batch_size=8,
+                         train_images=16 if minutes < 1 else 8, test_images=8, learning_rate=3e38, weight_decay=1e3,
+                         checkpoint_minutes=minutes, out="run")
+    assert record(Path("run"))["state"] == "failed"
+    assert not list(Path("run").rglob("*.safetensors"))

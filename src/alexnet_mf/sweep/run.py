@@ -16,7 +16,7 @@ from alexnet_mf.checks import check_path, check_type
 from alexnet_mf.conversion import RUN_WEIGHTS
 from alexnet_mf.data import DatasetName
 from alexnet_mf.errors import BackendUnavailable, Notice, RunError, SweepError
-from alexnet_mf.evaluation import check_takes_grey_images
+from alexnet_mf.evaluation import check_takes_gray_images
 from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone, WorkerProcess
@@ -284,7 +284,7 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         plan = check_type("plan", plan, Plan)
         networks = {net: find_network(net) for net in plan.nets}
         for network in networks.values():
-            check_takes_grey_images(network)
+            check_takes_gray_images(network)
         if not backends.is_installed(plan.backend):
             raise BackendUnavailable(f"backend {plan.backend}: not installed here; "
                                      f"{backends.BACKENDS[plan.backend].install}")

@@ -21,7 +21,7 @@ from alexnet_mf.errors import RunError
 from alexnet_mf.training import checkpoint as checkpoints
 from alexnet_mf.training import metrics, record, tensorboard
 from alexnet_mf.training.checkpoint import Checkpoint
-from alexnet_mf.training.lock import LOCK, FolderLock, lock
+from alexnet_mf.training.lock import LOCK, FolderLock, is_in_use, lock
 from alexnet_mf.training.loop import Epoch, Progress, Result, Snapshot
 from alexnet_mf.training.record import (
     CHECKPOINTS,
@@ -133,6 +133,8 @@ class RunFolder:
         self._made: list[Path] = []
         """Folders that `create` made, the outermost first."""
         self.is_new = False
+        self.has_begun = False
+        """True from the first step on, whether or not it has been read."""
         self._has_damaged_record = False
         self._log: files.GrowingFile | None = None
         self._good: list[Path] = []
@@ -155,13 +157,27 @@ class RunFolder:
         """
         check_new(path)
         made = _make_folders(path / CHECKPOINTS)
-        folder = cls(path, lock(path))
-        folder.record, folder.session = RunRecord(**fields(run, Run)), Session(**fields(run, Session))
+        folder_lock = None
+        try:
+            folder_lock = lock(path)
+            folder = cls(path, folder_lock)
+        except BaseException:
+            if folder_lock:
+                folder_lock.release()
+            if not is_in_use(path):
+                with suppress(OSError):
+                    (path / LOCK).unlink(missing_ok=True)
+            _remove_folders(made)
+            raise
         folder._made, folder.is_new = made, True
-        with folder._closed_on_error():
+        try:
+            folder.record, folder.session = RunRecord(**fields(run, Run)), Session(**fields(run, Session))
             folder.write_record("running")
             with folder._writing(metrics.NAME):
                 folder._open_log(files.GrowingFile(path / metrics.NAME))
+        except BaseException:
+            folder.discard()
+            raise
         return folder
 
     @classmethod

@@ -52,7 +52,7 @@ def lock(folder: Path, seconds: float = LOCK_SECONDS) -> FolderLock:
     try:
         owner.write_text(f"{os.getpid()}\n", encoding="ascii")
     except OSError as error:
-        file_lock.release()
+        FolderLock(file_lock, owner).release()
         raise RunError(f"{owner}: cannot be written ({error.strerror})") from error
     return FolderLock(file_lock, owner)
 

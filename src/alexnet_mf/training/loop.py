@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet_mf.backends.contract import Model, TrainerState
 from alexnet_mf.data import LabelledImages, batches, epoch_order
@@ -181,7 +182,8 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
         on_evaluation: called during each evaluation with the number of test images done, and of all.
 
     Raises:
-        TrainingDiverged: as soon as a loss that is read is NaN or infinite; names the step.
+        TrainingDiverged: as soon as a loss that is read, or a weight that is to be saved, is NaN or infinite; names the
+            step.
         OutOfMemory: if the batch or the images do not fit in the device's memory; names a batch size that does.
     """
     training_set, test_set = training_set.first(recipe.train_images), test_set.first(recipe.test_images)
@@ -200,6 +202,23 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
         raise OutOfMemory(f"{len(training_set):,} training images do not fit in the memory of {model.device}; use "
                           "fewer with `train_images`")
     raise memory.does_not_fit(model, placed, batch_size)
+
+
+def check_weights(weights: Mapping[str, NDArray[Any]], step: int, recipe: Recipe) -> None:
+    """Check that the weights after a step are finite in float32. The NumPy backend trains in float64.
+
+    Raises:
+        TrainingDiverged: if one is NaN or infinite.
+    """
+    with np.errstate(over="ignore"):
+        for name, value in weights.items():
+            if not np.isfinite(value.astype(np.float32, copy=False)).all():
+                raise _diverged(f"{name} has NaN or infinite weights in float32 after step {step}", recipe)
+
+
+def _diverged(fault: str, recipe: Recipe) -> TrainingDiverged:
+    return TrainingDiverged(f"{fault}; the learning rate is {recipe.sgd.learning_rate:g}: try a smaller "
+                            "`learning_rate`")
 
 
 @dataclass(frozen=True)
@@ -324,7 +343,9 @@ class _Loop:
         if self.hooks.save:
             position = Position(self.number, list(self.epochs), list(self.losses), self.means.loss_sum,
                                 self.means.correct, self.means.images, self.clock.images, self.clock.seconds)
-            self.hooks.save(Snapshot(position, self.trainer.export_state()))
+            state = self.trainer.export_state()
+            check_weights(state.parameters, self.number, self.recipe)
+            self.hooks.save(Snapshot(position, state))
         self.last_save = time.perf_counter()
 
     def result(self, finished: bool) -> Result:
@@ -333,5 +354,4 @@ class _Loop:
 
     def diverged(self, fault: str) -> TrainingDiverged:
         """Return the error for a loss that is not finite."""
-        return TrainingDiverged(f"{fault}; the learning rate is {self.recipe.sgd.learning_rate:g}: try a smaller "
-                                "`learning_rate`")
+        return _diverged(fault, self.recipe)

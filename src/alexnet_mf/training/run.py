@@ -22,13 +22,14 @@ from alexnet_mf.conversion import Which
 from alexnet_mf.data import Dataset, DatasetName, LabelledImages
 from alexnet_mf.data import load as load_dataset
 from alexnet_mf.errors import AlexnetMfError, DataError, Notice, RunError, TrainingDiverged
-from alexnet_mf.evaluation import check_takes_grey_images
+from alexnet_mf.evaluation import check_takes_gray_images
 from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import conditions
 from alexnet_mf.instruments.progress import DownloadDisplay
 from alexnet_mf.models import LoadedModel
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import Dropout
+from alexnet_mf.spec.toml import find_network
 from alexnet_mf.training import checkpoint as checkpoints
 from alexnet_mf.training import loop, metrics, record, tensorboard
 from alexnet_mf.training.checkpoint import Checkpoint
@@ -179,7 +180,7 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
     KeyboardInterrupt, whose message names the call that resumes the run. A second one stops at once.
 
     Raises:
-        TrainingDiverged: if the loss is NaN or infinite.
+        TrainingDiverged: if the loss or a weight is NaN or infinite.
         AlexnetMfError: if something cannot be done as asked; names the remedy. No run folder is left if no step was
             taken.
     """
@@ -189,10 +190,12 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
         raise AlexnetMfError("`weights` must be a file or a run folder, so that run.json can name it; write arrays "
                              "to a file first, with `parameters.save`")
     name = backends.default() if backend is None else check_type("backend", backend, str)
+    if net is not None:
+        check_takes_gray_images(find_network(net))  # before the weights are drawn
     network, values = models.find_weights(net, weights, seed=seed)
     if dropout is not None:
         network = _with_dropout(network, dropout)
-    check_takes_grey_images(network)
+    check_takes_gray_images(network)
 
     def recipe_on(device: str) -> Recipe:
         return (recipe if isinstance(recipe, Recipe) else choose_recipe(recipe, network, device)
@@ -322,10 +325,12 @@ def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, 
                 folder.finish(result)
             else:
                 folder.stop(training.loaded.model.export(), result)
-    except Exception as error:
-        if folder.is_new and not folder.has_steps and not isinstance(error, TrainingDiverged):
+    except BaseException as error:
+        is_interrupt = not isinstance(error, Exception)
+        has_steps = folder.has_begun if is_interrupt else folder.has_steps or isinstance(error, TrainingDiverged)
+        if folder.is_new and not has_steps:
             folder.discard()
-        else:
+        elif not is_interrupt:
             folder.fail(str(error) if isinstance(error, AlexnetMfError) else repr(error))
         raise
     finally:
@@ -354,7 +359,9 @@ def _train(training: Training, watcher: Watcher, interrupt: Interrupt, checkpoin
             watcher.progress(now)
 
     def on_epoch(done: Epoch) -> None:
-        folder.epoch(done, model.export(), done.epoch * steps)
+        weights, step = model.export(), done.epoch * steps
+        loop.check_weights(weights, step, recipe)
+        folder.epoch(done, weights, step)
         with interrupt.deferred():
             watcher.epoch(done)
 
@@ -362,9 +369,14 @@ def _train(training: Training, watcher: Watcher, interrupt: Interrupt, checkpoin
         with interrupt.deferred():
             watcher.evaluation(done, images)
 
+    def stop() -> bool:
+        is_requested = watcher.should_stop() or interrupt.requested
+        folder.has_begun = True  # the loop asks before its first step
+        return is_requested
+
     return loop.train(model, training.data.train, training.data.test, recipe, folder.record.seed, on_progress, on_epoch,
                       start=training.start, save=folder.save, save_seconds=60 * checkpoint_minutes,
-                      stop=lambda: watcher.should_stop() or interrupt.requested, on_evaluation=on_evaluation)
+                      stop=stop, on_evaluation=on_evaluation)
 
 
 def describe_session(loaded: LoadedModel, command: Sequence[str]) -> Session:
