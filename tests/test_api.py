@@ -566,6 +566,8 @@ def test_filters_are_drawn_from_weights_of_any_format(run, small, source):
     (lambda: api.shapes("lenet5", ["numpy", "jax"]), "`backends` must be one of torch, .*, not 'jax'"),
     (lambda: api.plot_curves([], "a.png"), "`runs` must have at least one item"),
     (lambda: api.plot_curves("run", "a.png"), "`runs` must be a list, not 'run'"),
+    (lambda: api.resume("run", execution=5), "`execution` must be of type Execution, not 5"),
+    (lambda: api.evaluate("run", progress=5), "`progress` must be of type bool, not 5"),
     (lambda: api.list_runs("nowhere"), "nowhere: there is no such folder; name a folder of run folders"),
     (lambda: api.plot_curves(["metrics", "metrics"], "a.png"), "the same run is named twice: metrics, metrics"),
     (lambda: api.plot_curves(["run"], "a.jpg"), "`plot` must end in .png, not 'a.jpg'"),

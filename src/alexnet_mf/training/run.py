@@ -241,6 +241,8 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
     watcher = _check_options(data_dir, checkpoint_minutes, tensorboard, progress)
     if epochs is not None:
         check_integer("epochs", epochs)
+    if execution is not None:
+        check_type("execution", execution, Execution)
     folder = RunFolder.open(check_path("run", run))
     try:
         run_record, before = folder.record, folder.last_session
