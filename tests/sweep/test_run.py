@@ -436,6 +436,36 @@ def test_a_record_that_is_lost_is_rebuilt_from_the_runs(called, played):
         entry.result.epochs for entry in before.trainings]
 
 
+def test_a_run_whose_folder_is_gone_is_trained_again(called, played):
+    before = called(PLAN, data="synthetic", out="s")
+    played.commands.clear()
+    shutil.rmtree("s/lenet5-numpy-lr0.9-seed1")
+    with pytest.warns(Notice, match="s/lenet5-numpy-lr0.9-seed1: missing; trained again"):
+        record = called(resume="s")
+    assert [command["seed"] for command in played.commands] == [1]
+    assert record.complete and without_times(record.trainings) == without_times(before.trainings)
+
+
+@pytest.mark.parametrize("keep, name, change, fragment", [
+    (True, "run.json", Path.unlink, "is missing"), (False, "run.json", Path.unlink, "is missing"),
+    (True, "run.json", lambda path: path.write_text("{}"), "is damaged"),
+    (True, "weights.safetensors", Path.unlink, "No such file"),
+    (True, "weights-best.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-9]), "")])
+def test_a_damaged_run_is_refused_with_the_remedy(called, played, keep, name, change, fragment):
+    called(PLAN, data="synthetic", out="s", keep_weights=keep)
+    assert called(resume="s").complete
+    played.commands.clear()
+    folder = Path("s/lenet5-numpy-lr0.9-seed1")
+    change(folder / name)
+    before = Path("s/sweep.json").read_bytes()
+    with pytest.raises(SweepError, match=f"{folder / name}: .*{fragment}.*; move {folder} away to train it again$"):
+        called(resume="s")
+    assert Path("s/sweep.json").read_bytes() == before and played.commands == []
+    folder.rename("away")
+    with pytest.warns(Notice, match="missing"):
+        assert called(resume="s").complete
+
+
 @pytest.mark.parametrize("options, fragment", [
     ({}, "`plan` must be of type Plan, not None"), ({"plan": "lenet5"}, "`plan` must be of type Plan, not 'lenet5'"),
     ({"plan": PLAN, "out": 3}, "`out` must be a path, not 3"), ({"resume": 3}, "`resume` must be a path, not 3"),

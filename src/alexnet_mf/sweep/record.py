@@ -24,6 +24,8 @@ FORMAT: Literal[3] = 3
 Failure = Literal["does not fit", "diverged", "ended"]
 PASSING: tuple[Failure, ...] = ("ended", "does not fit")
 """Failures that may not come again: a process that was killed, and memory that other programs used."""
+REMOVES_WEIGHTS = ("--no-weights", "keep_weights=False")
+"""Text in the command of a session that removed the weights of finished runs: the flag, and the library's argument."""
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -163,3 +165,9 @@ def forget_failures(record: Record) -> None:
             or (entry.training.held_out and entry.training.setup in settled)]
     if len(kept) < len(record.trainings):
         record.trainings, record.complete = kept, False
+
+
+def keeps_weights(record: Record, entry: Entry) -> bool:
+    """Return True if no session has removed the weights of a finished training."""
+    return not any(text in word for session in record.sessions[entry.session:] for word in session.command
+                   for text in REMOVES_WEIGHTS)

@@ -15,7 +15,7 @@ from alexnet_mf import backends, files, spec
 from alexnet_mf.checks import check_path, check_type
 from alexnet_mf.conversion import RUN_WEIGHTS
 from alexnet_mf.data import DatasetName
-from alexnet_mf.errors import BackendUnavailable, Notice, RunError, SweepError
+from alexnet_mf.errors import BackendUnavailable, Notice, ParametersError, RunError, SweepError
 from alexnet_mf.evaluation import check_takes_gray_images
 from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.machine import WholeConditions
@@ -24,12 +24,25 @@ from alexnet_mf.instruments.records import parse, plain, to_json
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.sweep.plan import Plan, Setup, Training
-from alexnet_mf.sweep.record import FORMAT, NAME, Data, Entry, Record, Result, forget_failures, load, sessions
+from alexnet_mf.sweep.record import (
+    FORMAT,
+    NAME,
+    REMOVES_WEIGHTS,
+    Data,
+    Entry,
+    Record,
+    Result,
+    forget_failures,
+    keeps_weights,
+    load,
+    sessions,
+)
 from alexnet_mf.training import checkpoint as checkpoints
 from alexnet_mf.training.folder import new_folder
 from alexnet_mf.training.lock import LOCK, lock
 from alexnet_mf.training.record import CHECKPOINTS, is_run
 from alexnet_mf.training.run import TrainedRun, hold_out, load_images, load_run
+from alexnet_mf.weights import parameters
 
 Progress = dict[str, Any] | Entry | None
 SWEEPS = Path("sweeps")
@@ -244,8 +257,8 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
 
     Args:
         plan: what to train.
-        resume: in place of `plan`, the folder of a sweep or a record of it: trains what is missing, resumes a run that
-            was stopped, and tries again what was killed or did not fit.
+        resume: in place of `plan`, the folder of a sweep or a record of it: trains what is missing, a run whose folder
+            is gone too, resumes a run that was stopped, and tries again what was killed or did not fit.
         out: folder of a new sweep; without it sweeps/DATE-TIME-BACKEND-NET. It is new, empty, or holds only runs. A
             finished run of the plan in it is not trained again.
         data, data_dir: as for `train`; a resumed sweep has its own dataset.
@@ -271,6 +284,8 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         if has_folder := os.path.isfile(folder / NAME):
             record = load(folder)  # a copy of the record may be older
         forget_failures(record)
+        if has_folder:
+            forget_gone_runs(record, folder)
         if record.complete:
             return record
         if not has_folder:
@@ -296,6 +311,7 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         record = begin(plan, networks, parse({"name": images.name, "origin": images.origin, "sha256": images.digest()},
                                              Data), folder)
     call = f"resume={str(resume)!r}" if resume is not None else repr(plan)
+    call += "" if keep_weights else f", {REMOVES_WEIGHTS[1]}"
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -324,6 +340,33 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
                     (folder / name).unlink(missing_ok=True)
                 for path in made:
                     path.rmdir()
+
+
+def forget_gone_runs(record: Record, folder: Path) -> None:
+    """Remove the finished trainings whose run folders are gone, so that they are trained again, and check the others.
+
+    Args:
+        folder: of the run folders.
+
+    Raises:
+        SweepError: if a run is damaged, or lacks weights that it should have.
+    """
+    gone = [entry for entry in record.trainings if entry.result and not (folder / entry.run).exists()]
+    for entry in record.trainings:
+        if entry.result is None or entry in gone:
+            continue
+        path = folder / entry.run
+        try:
+            run = load_run(path)
+            if keeps_weights(record, entry):
+                for name in RUN_WEIGHTS.values():
+                    parameters.load(path / name, run.network)
+        except (RunError, ParametersError) as error:
+            raise SweepError(f"{str(error).partition(';')[0]}; move {path} away to train it again") from error
+    if gone:
+        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        warnings.warn(f"{folder / gone[0].run}{more}: missing; trained again", Notice, stacklevel=3)
+        record.trainings, record.complete = [entry for entry in record.trainings if entry not in gone], False
 
 
 def _foreign(folder: Path, difference: str) -> SweepError:
