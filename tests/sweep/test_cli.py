@@ -135,6 +135,19 @@ def test_a_run_that_was_finished_before_has_no_time(command, played):
     assert err.splitlines()[0] == "training 1/2: lenet5, none, batch 128, lr 0.9, seed 0: accuracy 0.450"
 
 
+def test_a_resumed_sweep_removes_the_weights_of_its_finished_runs(command, played):
+    def weights() -> int:
+        return len([*Path("s").rglob("weights*.safetensors")])
+    assert command(*SHORT)[0] == 0
+    assert weights() == 4
+    played.commands.clear()
+    assert command("--resume", "s", "--no-weights")[0] == 0
+    assert weights() == 0 and played.commands == []
+    before = Path("s/sweep.json").read_bytes()
+    assert command("--resume", "s", "--no-weights")[0] == command("--resume", "s")[0] == 0, "the record knows"
+    assert Path("s/sweep.json").read_bytes() == before
+
+
 def test_a_training_that_fails_is_told_and_the_exit_code_is_1(command, played):
     played.fails = lambda asked: ({"failed": "does not fit", "reason": "--batch-size 8 would"}
                                   if asked["recipe"]["batch_size"] == 16 else None)

@@ -82,7 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resume", type=Path, metavar="FOLDER|FILE",
         help="resume the sweep in this folder, or of this record (--json): train what is missing, resume a run that "
              "was stopped, and try again what was killed or did not fit (default: a new sweep)")
-    add("--no-weights", action="store_true", help="remove the weights of finished runs (default: keep them)")
+    add("--no-weights", action="store_true",
+        help="remove the weights of finished runs, with --resume of the earlier ones too (default: keep them)")
     add_json(parser)
     add_schema(parser, json_schema)
     add("--plot", type=Path, metavar="FILE",

@@ -95,9 +95,13 @@ class Sweep:
             SweepError: if a training could not start, a run folder holds something else, or the record cannot be
                 written.
         """
-        if self._left():
+        if self._left() or not self.keep_weights:
             self.record.sessions.append(self._session)
         self._write()
+        if not self.keep_weights:  # after the record has a session that says so
+            for entry in self.record.trainings:
+                if entry.result:
+                    self._tidy(self.folder / entry.run)
         try:
             while left := self._left():
                 self._train(left[0])
@@ -262,7 +266,7 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         out: folder of a new sweep; without it sweeps/DATE-TIME-BACKEND-NET. It is new, empty, or holds only runs. A
             finished run of the plan in it is not trained again.
         data, data_dir: as for `train`; a resumed sweep has its own dataset.
-        keep_weights: leave the weights in the run folders.
+        keep_weights: leave the weights in the run folders; False removes those of a resumed sweep's finished runs too.
         command: words for the record; the call of this function without them.
         report_progress: see `Sweep`.
         save: receives the record whenever there is more in it.
@@ -286,12 +290,11 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         forget_failures(record)
         if has_folder:
             forget_gone_runs(record, folder)
-        if record.complete:
+        if record.complete and (keep_weights or not any(keeps_weights(record, entry) for entry in record.trainings)):
             return record
         if not has_folder:
             raise SweepError(f"{source}: there is no sweep in its folder {folder}; name the folder with `resume`")
-        images = load_images(record.data.name, data_dir, quiet)
-        if images.digest() != record.data.sha256:
+        if not record.complete and load_images(record.data.name, data_dir, quiet).digest() != record.data.sha256:
             raise SweepError(f"these are not the images that the sweep started with ({record.data.origin}); name their "
                              "folder with `data_dir`")
         record.folder = str(folder.resolve())
