@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from alexnet_mf.spec import toml, zoo
 from alexnet_mf.sweep import record as records
 from alexnet_mf.sweep import run
 from alexnet_mf.sweep.run import Sweep
+from alexnet_mf.training.run import load_run
 
 
 @pytest.fixture
@@ -108,6 +111,26 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_resume(command, played, s
     assert (code, again, err) == (0, out, "")
     assert Path("s/sweep.json").read_bytes() == before
     assert Path("s.png").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+def test_a_closed_terminal_ends_the_step_and_saves(tmp_path):
+    """A worker saves its run when the sweep gets SIGHUP, as for Ctrl-C."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alexnet_mf", "sweep", "--backend", "numpy", "--net", "lenet5-relu", "--data",
+         "synthetic", "--epochs", "50", "--out", "s"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
+    folder = tmp_path / "s" / "lenet5-relu-numpy-lr0.3-seed0"
+    lines = folder / "metrics.jsonl"
+    while process.poll() is None and not (lines.exists() and lines.stat().st_size):
+        time.sleep(0.05)
+    for _ in range(2):  # the shell's and the system's
+        process.send_signal(signal.SIGHUP)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 129, err
+    assert err.splitlines()[-3:] == ["ending this step and saving; once more leaves at once",
+                                     "resume with: alexnet-mf sweep --resume s", "alexnet-mf: stopped by SIGHUP"]
+    assert load_run(folder).state == "stopped"
 
 
 def test_ctrl_c_on_a_full_disk_still_says_how_to_resume(command, played, monkeypatch):

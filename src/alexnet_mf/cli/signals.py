@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
@@ -64,6 +65,36 @@ class Stop:
                 os._exit(128 + number[0])  # no cleanup: files are whole, and locks end with the process
             self.signal = number[0]
             self._on_first(NAMES[signal.Signals(self.signal)])
+
+
+class HungUp(BaseException):
+    """SIGHUP came."""
+
+
+@contextmanager
+def hang_up_raises() -> Iterator[None]:
+    """Raise HungUp in this context when the terminal closes, unless the process ignores that, as under nohup.
+
+    A second SIGHUP is ignored: a shell and the system often send one each. Output that nobody can read any more goes
+    nowhere, so that it raises no error.
+    """
+    def raise_hung_up(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        for descriptor in (1, 2):
+            try:
+                os.write(descriptor, b"")
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        raise HungUp
+
+    if sys.platform == "win32" or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        yield
+        return
+    previous = signal.signal(signal.SIGHUP, raise_hung_up)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, previous)
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from alexnet_mf import api, backends
-from alexnet_mf.cli import output
+from alexnet_mf.cli import output, signals
 from alexnet_mf.cli.arguments import (
     add_data,
     add_execution,
@@ -116,6 +117,16 @@ def rates_by_network(rates: Sequence[tuple[str, tuple[float, ...]]]) -> dict[str
 
 
 def run(options: argparse.Namespace) -> int:
+    """Train, print the report, and return the exit code, after SIGHUP 129."""
+    try:
+        with signals.hang_up_raises():
+            return train(options)
+    except signals.HungUp:
+        output.notice("alexnet-mf: stopped by SIGHUP")
+        return 128 + signal.SIGHUP
+
+
+def train(options: argparse.Namespace) -> int:
     """Train, print the report, and return the exit code."""
     drawing = Picture(options.plot, "alexnet_mf.sweep.plot") if options.plot else None
     what = resumed(options) if options.resume else begun(options)
