@@ -158,6 +158,17 @@ def test_a_run_that_was_finished_before_has_no_time(command, played):
     assert err.splitlines()[0] == "training 1/2: lenet5, none, batch 128, lr 0.9, seed 0: accuracy 0.450"
 
 
+def test_a_refused_sweep_leaves_the_runs_as_it_found_them(command, played):
+    assert command(*SHORT)[0] == 0
+    Path("s/sweep.json").unlink()
+    before = sorted(Path("s").rglob("*"))
+    code, out, err = command(*SHORT, "--precision", "float32")
+    assert (code, out) == (2, "")
+    assert "holds a run with precision float64, expected float32; move it away" in err
+    assert "resume with" not in err and sorted(Path("s").rglob("*")) == before
+    assert command(*SHORT)[0] == 0
+
+
 def test_a_resumed_sweep_removes_the_weights_of_its_finished_runs(command, played):
     def weights() -> int:
         return len([*Path("s").rglob("weights*.safetensors")])

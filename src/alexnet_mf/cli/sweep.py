@@ -34,7 +34,7 @@ from alexnet_mf.instruments.units import duration
 from alexnet_mf.models import default_backend
 from alexnet_mf.plots import Picture
 from alexnet_mf.sweep.plan import Plan, Training, augment_text
-from alexnet_mf.sweep.record import Entry, Record, json_schema
+from alexnet_mf.sweep.record import NAME, Entry, Record, json_schema
 from alexnet_mf.sweep.report import report
 from alexnet_mf.sweep.run import Progress
 from alexnet_mf.training.recipe import BOOK
@@ -147,7 +147,7 @@ def train(options: argparse.Namespace) -> int:
     except BaseException:  # Ctrl-C too: what is finished is kept, and shown
         if latest and latest[0].trainings:
             show(latest[0], options, drawing)
-        if latest and (folder := Path(latest[0].folder)).is_dir():
+        if latest and ((folder := Path(latest[0].folder)) / NAME).is_file():
             output.notice(f"resume with: alexnet-mf sweep --resume {shlex.quote(os.path.relpath(folder))}")
         raise
     return show(record, options, drawing)

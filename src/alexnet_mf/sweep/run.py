@@ -275,8 +275,8 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
     An interrupt (Ctrl-C, or a notebook's stop button) ends the step and saves the run; a second one stops at once.
 
     Raises:
-        SweepError: if the images are not those that the sweep started with, or a training could not start. No folder is
-            left if no step was taken.
+        SweepError: if the images are not those that the sweep started with, or a training could not start. A sweep
+            that could not start leaves no folder, and no record in a folder that was there.
         AlexnetMfError: if something else cannot be done as asked.
     """
     if resume is not None:
@@ -316,11 +316,13 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
     call = f"resume={str(resume)!r}" if resume is not None else repr(plan)
     call += "" if keep_weights else f", {REMOVES_WEIGHTS[1]}"
     made = [path for path in (folder, *folder.parents) if not path.exists()]
+    had_lock, could_start = (folder / LOCK).exists(), True
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SweepError(f"{folder}: cannot be made ({error.strerror}); name another folder with `out`") from error
     held = lock(folder)
+    runs_before = runs_in(folder)
     try:
         if plan:
             check_new(folder)  # again: another process may have used it since, during a download for instance
@@ -335,14 +337,23 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(f"{folder}: stopped; resume with `alexnet_mf.sweep(resume={str(folder)!r})`"
                                 ) from interrupt
+    except Exception:
+        could_start = False
+        raise
     finally:
         held.release()
-        if plan and not record.trainings and not any(map(is_run, folder.iterdir())):
+        runs = runs_in(folder)
+        if plan and not record.trainings and (not runs or (not could_start and runs == runs_before)):
             with suppress(OSError):
-                for name in (NAME, LOCK):
+                for name in (NAME,) if had_lock else (NAME, LOCK):
                     (folder / name).unlink(missing_ok=True)
                 for path in made:
                     path.rmdir()
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """Return the run folders in a folder."""
+    return sorted(path for path in folder.iterdir() if is_run(path))
 
 
 def forget_gone_runs(record: Record, folder: Path) -> None:
