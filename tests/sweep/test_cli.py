@@ -158,6 +158,25 @@ def test_a_run_that_was_finished_before_has_no_time(command, played):
     assert err.splitlines()[0] == "training 1/2: lenet5, none, batch 128, lr 0.9, seed 0: accuracy 0.450"
 
 
+@pytest.mark.parametrize("change", [
+    lambda text: text[:-20], lambda text: "{}", lambda text: text.replace('"backend"', '"back"', 1),
+    lambda text: text.replace('"epochs": 2', '"epochs": 3', 1)])
+def test_a_damaged_record_is_refused_with_the_remedy(command, played, change):
+    assert command(*SHORT)[0] == 0
+    record = Path("s/sweep.json")
+    text = record.read_text()
+    record.write_text(change(text))
+    assert record.read_text() != text
+    played.commands.clear()
+    for source in ("s", "s/sweep.json"):
+        code, out, err = command("--resume", source)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith("alexnet-mf: error: s/sweep.json: ")
+        assert err.endswith("; remove it and repeat the first command with --out s\n")
+    record.unlink()
+    assert (command(*SHORT)[0], played.commands) == (0, [])
+
+
 def test_a_refused_sweep_leaves_the_runs_as_it_found_them(command, played):
     assert command(*SHORT)[0] == 0
     Path("s/sweep.json").unlink()

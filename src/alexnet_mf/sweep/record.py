@@ -131,9 +131,20 @@ def load(path: Path) -> Record:
     """Read a record from a file, or from a sweep's folder.
 
     Raises:
-        SweepError: if it cannot be read, is no record, has another format, or is damaged; names the file and the field.
+        SweepError: if it cannot be read, is no record, has another format, or is damaged; names the file and the field,
+            and for a sweep's own record the remedy.
     """
     path = path / NAME if path.is_dir() else path
+    try:
+        return _load(path)
+    except SweepError as error:
+        is_damaged = not any(text in str(error) for text in ("cannot be read", "this version reads"))
+        if path.name != NAME or not is_damaged:
+            raise
+        raise SweepError(f"{error}; remove it and repeat the first command with `out={str(path.parent)!r}`") from error
+
+
+def _load(path: Path) -> Record:
     record = records.load(path, Record, "sweep", FORMAT, SweepError, lambda value: value.get("kind") == "sweep")
     plan = record.plan
     try:
