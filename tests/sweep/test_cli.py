@@ -108,7 +108,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_resume(command, played, s
     assert len(found.sessions) == 2
     before = Path("s/sweep.json").read_bytes()
     code, again, err = command("--resume", source, "--plot", "s.png")
-    assert (code, again, err) == (0, out, "")
+    assert (code, again, err) == (0, out, f"{source}: complete, nothing is left to train\n")
     assert Path("s/sweep.json").read_bytes() == before
     assert Path("s.png").exists()
 

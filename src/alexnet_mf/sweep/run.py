@@ -270,7 +270,7 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         command: words for the record; the call of this function without them.
         report_progress: see `Sweep`.
         save: receives the record whenever there is more in it.
-        quiet: show no progress of a download, and do not name the folder.
+        quiet: show no progress of a download, do not name the folder, and do not say that nothing is left to train.
 
     An interrupt (Ctrl-C, or a notebook's stop button) ends the step and saves the run; a second one stops at once.
 
@@ -291,6 +291,8 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         if has_folder:
             forget_gone_runs(record, folder)
         if record.complete and (keep_weights or not any(keeps_weights(record, entry) for entry in record.trainings)):
+            if not quiet:
+                warnings.warn(f"{source}: complete, nothing is left to train", Notice, stacklevel=2)
             return record
         if not has_folder:
             raise SweepError(f"{source}: there is no sweep in its folder {folder}; name the folder with `resume`")
