@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of initial weights, order of images, dropout and augmentation, comma-separated (default: 0)")
     add("--batch-size", type=counts, default=(BOOK.batch_size,), metavar="N,...",
         help=f"images per step, comma-separated (default: {BOOK.batch_size})")
-    add("--augment", type=augment, action="append", metavar="KINDS",
+    add("--augment", type=kinds, action="append", metavar="KINDS",
         help=f"train with these, comma-separated: {', '.join(augmentation.KINDS)}, or {augmentation.NONE}; repeatable, "
              f"to compare: --augment none --augment flip,crop (default: {augmentation.NONE})")
     add("--epochs", type=at_least_one, default=BOOK.epochs, metavar="N",
@@ -89,6 +89,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_schema(parser, json_schema)
     add("--plot", type=Path, metavar="FILE",
         help="draw accuracy by epoch, or by batch size with throughput and memory, as PNG; needs matplotlib")
+
+
+def kinds(text: str) -> tuple[str, ...]:
+    """Parse the kinds of augmentation of one setup."""
+    names = words(text)
+    if augmentation.NONE in names and len(names) > 1:
+        raise argparse.ArgumentTypeError(f"{augmentation.NONE} stands alone, not in {text!r}; to compare, repeat the "
+                                         f"flag: --augment {augmentation.NONE} --augment KINDS")
+    return augment(text)
 
 
 def rates(text: str) -> tuple[str, tuple[float, ...]]:
