@@ -210,6 +210,13 @@ def test_a_training_that_fails_is_told_and_the_exit_code_is_1(command, played):
     assert [line.split()[2] for line in out.splitlines()[2:4]] == ["8", "32"]
 
 
+def test_the_reason_of_a_failure_names_flags(command, played):
+    played.fails = lambda asked: {"failed": "diverged", "reason": "NaN; take a smaller `learning_rate`"}
+    code, out, _ = command(*SHORT)
+    assert code == 1
+    assert "lenet5, seed 0: diverged: NaN; take a smaller --lr" in out.splitlines()
+
+
 def test_where_nothing_went_well_there_is_no_picture_and_it_says_so(command, played):
     played.fails = lambda asked: {"failed": "diverged", "reason": "NaN"}
     code, out, err = command(*SHORT, "--plot", "s.png")

@@ -25,7 +25,7 @@ from alexnet_mf.cli.arguments import (
     seeds,
     words,
 )
-from alexnet_mf.cli.flags import add_schema
+from alexnet_mf.cli.flags import add_schema, with_flags
 from alexnet_mf.data import augmentation
 from alexnet_mf.errors import SweepError
 from alexnet_mf.instruments.progress import Display
@@ -221,5 +221,5 @@ def show(record: Record, options: argparse.Namespace, drawing: Any) -> int:
             output.table(table.columns, table.rows, right=table.right, title=table.title)
             output.say()
         for line in [*content.remarks, *([""] if content.remarks else []), *content.conditions]:
-            output.say(line)
+            output.say(with_flags(line, options))
     return 1 if content.failed else 0
