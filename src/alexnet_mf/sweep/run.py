@@ -289,7 +289,7 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
             record = load(folder)  # a copy of the record may be older
         forget_failures(record)
         if has_folder:
-            forget_gone_runs(record, folder)
+            forget_gone_runs(record, folder, keep_weights)
         if record.complete and (keep_weights or not any(keeps_weights(record, entry) for entry in record.trainings)):
             if not quiet:
                 warnings.warn(f"{source}: complete, nothing is left to train", Notice, stacklevel=2)
@@ -358,11 +358,12 @@ def runs_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_run(path))
 
 
-def forget_gone_runs(record: Record, folder: Path) -> None:
+def forget_gone_runs(record: Record, folder: Path, keep_weights: bool) -> None:
     """Remove the finished trainings whose run folders are gone, so that they are trained again, and check the others.
 
     Args:
         folder: of the run folders.
+        keep_weights: check the weights too; False if they are to be removed.
 
     Raises:
         SweepError: if a run is damaged, or lacks weights that it should have.
@@ -374,7 +375,7 @@ def forget_gone_runs(record: Record, folder: Path) -> None:
         path = folder / entry.run
         try:
             run = load_run(path)
-            if keeps_weights(record, entry):
+            if keep_weights and keeps_weights(record, entry):
                 for name in RUN_WEIGHTS.values():
                     parameters.load(path / name, run.network)
         except (RunError, ParametersError) as error:
