@@ -24,8 +24,10 @@ FORMAT: Literal[3] = 3
 Failure = Literal["does not fit", "diverged", "ended"]
 PASSING: tuple[Failure, ...] = ("ended", "does not fit")
 """Failures that may not come again: a process that was killed, and memory that other programs used."""
-REMOVES_WEIGHTS = ("--no-weights", "keep_weights=False")
-"""Text in the command of a session that removed the weights of finished runs: the flag, and the library's argument."""
+REMOVES_WEIGHTS = "keep_weights=False"
+"""Text in the recorded call of a session that removed the weights of finished runs."""
+REMOVES_WEIGHTS_FLAG = "no-weights"
+"""Flag in the recorded command of such a session, without its dashes."""
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -180,5 +182,5 @@ def forget_failures(record: Record) -> None:
 
 def keeps_weights(record: Record, entry: Entry) -> bool:
     """Return True if no session has removed the weights of a finished training."""
-    return not any(text in word for session in record.sessions[entry.session:] for word in session.command
-                   for text in REMOVES_WEIGHTS)
+    return not any(REMOVES_WEIGHTS in word or word.lstrip("-") == REMOVES_WEIGHTS_FLAG
+                   for session in record.sessions[entry.session:] for word in session.command)

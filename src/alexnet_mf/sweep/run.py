@@ -316,7 +316,7 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         record = begin(plan, networks, parse({"name": images.name, "origin": images.origin, "sha256": images.digest()},
                                              Data), folder)
     call = f"resume={str(resume)!r}" if resume is not None else repr(plan)
-    call += "" if keep_weights else f", {REMOVES_WEIGHTS[1]}"
+    call += "" if keep_weights else f", {REMOVES_WEIGHTS}"
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     had_lock, could_start = (folder / LOCK).exists(), True
     try:
