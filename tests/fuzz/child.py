@@ -106,7 +106,7 @@ def read_bench(folder: Path) -> None:
 def read_sweep(folder: Path) -> None:
     """The record, and what resumes it, but for the trainings that are left."""
     sweep_report(sweep_record.load(folder / "sweep.json"))
-    command("sweep", "--resume", str(folder), codes=(0, 1, 2))
+    command("sweep", "--resume", str(folder / "sweep.json"), codes=(0, 1, 2))
 
 
 def draw_sweep(folder: Path) -> None:
