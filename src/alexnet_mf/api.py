@@ -82,7 +82,7 @@ class PredictionReport:
 
     used: UsedWeights
     preparation: Preparation
-    """How pictures become the network's input."""
+    """Steps that turn a picture into the network's input."""
     classes: tuple[str, ...]
     """Names of the classes."""
     predictions: list[Prediction]
@@ -95,7 +95,7 @@ class EvaluationReport:
 
     used: UsedWeights
     origin: str
-    """Where the images come from."""
+    """Source of the images, as text."""
     test: LabelledImages
     classes: tuple[str, ...]
     """Names of the classes."""

@@ -65,7 +65,7 @@ SLACK = 2**24
 
 ZIP, HDF5, GLUON = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", (0x112).to_bytes(8, "little")
 TORCH_BEFORE_1_6 = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""How `torch.save` began until 1.6: a pickled magic number, 0x1950a86a20f9469cfc6c."""
+"""First bytes of a `torch.save` file until 1.6: a pickled magic number, 0x1950a86a20f9469cfc6c."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How well a network classifies labeled images, and where it errs."""
+"""Evaluation of a network on labeled images: loss, accuracy and mistakes."""
 
 from __future__ import annotations
 

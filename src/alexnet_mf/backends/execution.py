@@ -30,7 +30,7 @@ class Setting:
 class Execution:
     """Precision and speed settings of a backend: the same value on the command line, in Python and in records.
 
-    `Execution("bfloat16", {"compile": False})` is the command line's `--precision bfloat16 --no-compile`.
+    `Execution("bfloat16", {"compile": False})` computes in bfloat16, without `compile`.
     """
 
     precision: str | None = None

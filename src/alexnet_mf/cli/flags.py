@@ -25,7 +25,7 @@ COMMANDS = {"`alexnet_mf.list_runs()`": "`list runs`", "`list_backends`": "`list
             "`toml.dump`": "`list networks NAME --toml`"}
 """Functions of the library, and the commands that do the same."""
 PLACEHOLDERS = {"python": " NAME=PATH"}
-"""What to show after a flag."""
+"""Placeholders of the values that flags take."""
 
 
 def with_flags(message: str, options: argparse.Namespace) -> str:

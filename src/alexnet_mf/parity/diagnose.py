@@ -36,7 +36,7 @@ def _words(c: Comparison, rung: Rung) -> str:
 
 
 def _continued(c: Comparison, rung: Rung) -> str:
-    """Whether the training that goes on began where it should."""
+    """Return the cause of wrong weights after continued training, as text."""
     failures = [failure.where for failure in rung.failures]
     if "export" in failures:
         return _words(c, rung)

@@ -181,7 +181,7 @@ def gradients(c: Comparison) -> Finding:
 
 
 def same_shapes(c: Comparison) -> bool:
-    """Whether every layer's output has the referee's shape."""
+    """Return True if every layer's output has the referee's shape."""
     references = c.referee.trace.group("training")
     return all(value.shape == references[name].shape for name, value in c.subject.group("training").items())
 
@@ -244,7 +244,7 @@ def modes(c: Comparison) -> Finding:
 
 
 def dropout_step(c: Comparison, logits: NDArray[Any]) -> Measurement:
-    """Whether an SGD step has the masks that the layers show at its seed and number."""
+    """Check that an SGD step has the masks that the layers show at its seed and number."""
     labels, loss = c.referee.case.labels[:len(logits)], c.subject.meta["dropout_step_loss"]
     expected, without = (softmax_cross_entropy(values.astype(np.float64), labels)[0]
                          for values in (logits, c.subject.group("outputs")[c.referee.case.network.layers[-1].name]))
@@ -255,7 +255,7 @@ def dropout_step(c: Comparison, logits: NDArray[Any]) -> Measurement:
 
 
 def dropout_activity(layer: Dropout, dropped: dict[str, NDArray[Any]]) -> Iterator[Measurement]:
-    """What one dropout layer did in training."""
+    """Measure a dropout layer in training: the share that it drops, and its rescaling."""
     first, source = dropped[f"{layer.name}/first/out"], dropped[f"{layer.name}/first/in"]
     active = source != 0
     kept = active & (first != 0)
@@ -293,7 +293,7 @@ def predictions(c: Comparison) -> Finding:
 
 
 def weights(c: Comparison) -> Finding:
-    """Rung 10: parameters come back as they went in, and a training begun elsewhere goes on as the referee's would."""
+    """Rung 10: exported parameters are those loaded, and training continues from another backend's as the referee does."""
     case, meta = c.referee.case, c.subject.meta
     same = meta["parameters_sha256"] == parameters.digest(case.parameters())
     found = [Measurement("export", 0 if same else 1, 0, "" if same else "export(load(w)) is not w")]
@@ -343,5 +343,5 @@ def check_comparable(traces: list[Trace]) -> None:
 
 
 def parts(network: spec.Network) -> tuple[Any, ...]:
-    """What two networks must share to be compared layer by layer: padding or dropout may differ, and be found."""
+    """Return what two networks must share to be compared layer by layer. Padding and dropout may differ."""
     return network.input, [(layer.name, type(layer)) for layer in network.layers], parameters.shapes(network)

@@ -45,8 +45,9 @@ class Referee:
 
     @functools.cached_property
     def softmax_updates(self) -> dict[str, float]:
-        """What the least exact softmax does to the change of each parameter in the SGD steps. It takes the steps again,
-        image by image, and is asked for only where an update is beyond what else is allowed."""
+        """Largest effect of an inexact softmax on the change of each parameter in the SGD steps, relative.
+
+        It costs the steps once more, image by image, so it is computed only if an update exceeds its tolerance."""
         case, start = self.case, self.case.parameters()
         velocity, total = dict.fromkeys(start, 0.0), dict.fromkeys(start, 0.0)
 
@@ -104,8 +105,8 @@ def loss_error(loss: float, reference: float, logits: Array) -> float:
 
 
 def softmax_moves(model: NumpyModel, batch: Placed, seed: int) -> dict[str, float]:
-    """How far `SOFTMAX_ERROR` in the probabilities can move each gradient, as a Euclidean norm: far, against the
-    gradient, where a batch's images or a plane's pixels nearly cancel out, as they may in a bias.
+    """Return how far `SOFTMAX_ERROR` in the probabilities can move each gradient, as a Euclidean norm. That is far,
+    beside the gradient, if a batch's images or a plane's pixels nearly cancel, as they may in a bias.
 
     Each image has an error of its own, and these need not cancel as the gradients do: what they do is added up, image
     by image. Within an image they are taken as all one way and as random, whichever does more.
@@ -165,7 +166,7 @@ def flips(network: spec.Network, pixels: Array, mine: Mapping[str, Array],
 
 @dataclass(frozen=True)
 class Steps:
-    """Where the referee's SGD steps led."""
+    """Result of the referee's SGD steps."""
 
     parameters: dict[str, Array]
     """Float64."""

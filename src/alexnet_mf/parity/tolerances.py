@@ -1,4 +1,4 @@
-"""Errors between two arrays, and the tolerances they are held to."""
+"""Errors between two arrays, and their tolerances."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Floors:
     """The least tolerance of each kind of error, all relative. What was measured stands in the README."""
 
     output: float
-    """Of a layer's output: relative L2."""
+    """Relative L2 error of a layer's output."""
     largest: float
-    """Of a layer's output: the largest difference over the largest value. A gap up to this is a near tie in a step."""
+    """Largest difference in a layer's output over its largest value. In the steps a gap up to this is a near tie."""
     loss: float
     gradient: float
-    """Of a parameter's gradient, near ties decided as the backend decided them: relative L2."""
+    """Relative L2 error of a parameter's gradient, near ties decided as the backend decided them."""
     update: float
-    """Of what the SGD steps changed in a parameter, near ties decided as the backend decided them: relative L2. Float32
-    often costs more, as it rounds weights that are large beside their update."""
+    """Relative L2 error of the change of a parameter in the SGD steps, near ties decided as the backend decided them.
+    Float32 often costs more, as it rounds weights that are large beside their update."""
     step_loss: float
 
 

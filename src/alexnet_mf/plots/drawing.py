@@ -57,7 +57,7 @@ class Mistake(Protocol):
 
 
 class Evaluation(Protocol):
-    """What `evaluate` returns."""
+    """The part of an evaluation that the picture shows."""
 
     @property
     def images(self) -> int: ...

@@ -12,7 +12,7 @@ from alexnet_mf.plots import style
 GAP = 1
 """Pixels between two filters."""
 COLUMNS = 16
-"""As in figure 3 of Krizhevsky et al. 2012: 96 filters in six rows."""
+"""Filters in a row, as in figure 3 of Krizhevsky et al. 2012: 96 in six rows."""
 
 
 def draw(weights: NDArray[np.float32], name: str) -> Figure:

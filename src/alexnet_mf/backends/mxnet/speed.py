@@ -1,7 +1,7 @@
 """Speed settings of MXNet by kind of device, with the measured gain of each; each has its own flag.
 Threads are set before MXNet is imported, in `compat.py`.
 
-Measured on 2 cores of an AMD EPYC with MXNet 1.9.1, batch 32, interleaved (`bench --ablate`), with 95 % intervals:
+Measured on 2 cores of an AMD EPYC with MXNet 1.9.1, batch 32, interleaved, with 95 % intervals:
 `benchmarks/results/`.
 """
 

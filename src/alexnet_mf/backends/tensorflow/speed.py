@@ -1,6 +1,6 @@
 """Speed settings of TensorFlow by kind of device, with the measured gain of each; each has its own flag.
 
-Measured on 2 cores of an AMD EPYC with TensorFlow 2.21.0, batch 32, interleaved (`bench --ablate`, `--try`), with 95 %
+Measured on 2 cores of an AMD EPYC with TensorFlow 2.21.0, batch 32, interleaved, with 95 %
 intervals: `benchmarks/results/`.
 """
 

@@ -1,6 +1,6 @@
 """Speed settings of PyTorch by kind of device, with the measured gain of each; each has its own flag.
 
-Measured with torch 2.14.1, interleaved (`bench --ablate`, `--try`), with 95 % intervals: `benchmarks/results/`.
+Measured with torch 2.14.1, interleaved, with 95 % intervals: `benchmarks/results/`.
 `allocator` and `layout` on 2 cores of an Intel Xeon, batch 128; `fused` and `compile` on 2 cores of an AMD EPYC, batch
 32.
 """

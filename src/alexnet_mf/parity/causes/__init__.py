@@ -23,7 +23,7 @@ Cause: TypeAlias = tuple[str, Array]
 REPRODUCES = 1e-4
 """A cause reproduces a result within this relative L2 error; also within a hundredth of the error that it explains."""
 ROUNDING = 2e-6
-"""That hundredth need not be less than this, what float32 costs; but then a tenth."""
+"""Relative L2 error that float32 costs. The hundredth need not be less than this; then a tenth counts."""
 
 
 def verdict(where: str, reproduced: str | None) -> str:

@@ -31,7 +31,7 @@ def diagnose_layers(c: Comparison, rung: Rung) -> str:
     """The first layer that diverges, given what the backend itself fed it."""
     case = c.referee.case
     outputs, references = c.subject.group("outputs"), c.referee.trace.group("outputs")
-    # A shape that is only told wrong is not an output that diverges.
+    # If only the reported shape is wrong, the output does not diverge.
     failing = {failure.where for failure in rung.failures} if rung.name == "layer outputs" else set()
     x: Array = c.subject.tensors["pixels"].astype(np.float64)
     for layer in case.network.layers:
@@ -48,7 +48,7 @@ def diagnose_layers(c: Comparison, rung: Rung) -> str:
 
 
 def layer_causes(layer: Layer, x: Array, parameters: dict[str, Array], reference: Array, case: Any) -> Iterator[Cause]:
-    """What one layer gives on its input `x` under each of the usual faults."""
+    """Yield the usual faults of a layer, each with the output that it gives on the input `x`."""
     values = {name: value.astype(np.float64) for name, value in parameters.items()}
     match layer:
         case Conv2d():

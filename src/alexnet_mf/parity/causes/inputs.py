@@ -1,4 +1,4 @@
-"""What can become of parameters and pixels on their way into a network."""
+"""Faults of parameters and pixels on their way into a network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def diagnose_parameters(c: Comparison, names: list[str]) -> str:
-    """What was loaded, or exported, in place of the seed's parameters. Only digests travel in a trace."""
+    """Name what was loaded or exported in place of the seed's parameters. A trace holds only their digests."""
     mine, start = c.subject.meta["exported_sha256"], c.referee.case.parameters()
     explained = [[cause for cause, value in parameter_causes(start[name])
                   if mine[name] == digest({name: np.ascontiguousarray(value)})] if name in start else []
@@ -32,7 +32,7 @@ def diagnose_parameters(c: Comparison, names: list[str]) -> str:
 
 
 def parameter_causes(value: Array) -> Iterator[Cause]:
-    """What can become of one tensor on its way in or out."""
+    """Yield the usual faults of a tensor on its way in or out, each with the tensor that it gives."""
     yield "zero", np.zeros_like(value)
     yield "in float64", value.astype(np.float64)
     yield "rounded to half precision", value.astype(np.float16).astype(np.float32)
@@ -54,11 +54,11 @@ def parameter_causes(value: Array) -> Iterator[Cause]:
 
 
 def diagnose_pixels(c: Comparison, rung: Rung) -> str:
-    """What the network was fed in place of the pixels, by its images."""
+    """Name what the network was fed in place of the pixels, image by image."""
     mine, theirs = c.subject.tensors["pixels"], c.referee.trace.tensors["pixels"]
     if mine.shape == theirs.shape and relative_l2(mine, theirs) < LAST_BITS:
-        grey = np.round(theirs.astype(np.float64) * 255 * 256) / 256  # exact, as `data` in the design says
-        divided = np.array_equal(mine, grey.astype(np.float32) / np.float32(255))
+        gray = np.round(theirs.astype(np.float64) * 255 * 256) / 256  # exact, as `data` in the design says
+        divided = np.array_equal(mine, gray.astype(np.float32) / np.float32(255))
         return "pixels: " + ("a division by 255 instead of a multiplication by float32(1/255)" if divided else
                              "only the last bits differ: scaled or interpolated in another order")
     return verdict("pixels", reproduce(mine, theirs, pixel_causes(c.referee.case.inputs[:len(theirs)], theirs)))

@@ -19,7 +19,7 @@ SAME_STEPS = 1e-3
 
 
 def diagnose_loss(c: Comparison, rung: Rung) -> str:
-    """What gives the loss from the logits that are there; or which logits are wrong."""
+    """Name the fault that gives this loss from the backend's logits, or the logits that are wrong."""
     case, mine = c.referee.case, c.subject.meta["loss"]
     last = c.subject.group("outputs")[case.network.layers[-1].name].astype(np.float64)
     if not any(failure.where == "loss" for failure in rung.failures):
@@ -40,7 +40,7 @@ def _logits(mine: Array, theirs: Array, first: Array) -> str:
 
 
 def loss_causes(logits: Array, labels: NDArray[np.int64], right: float) -> Iterator[tuple[str, float]]:
-    """What the loss is under each of the usual faults."""
+    """Yield the usual faults of a loss, each with the loss that it gives."""
     rows, classes = np.arange(len(labels)), logits.shape[1]
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     softmax = exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -88,7 +88,7 @@ def diagnose_gradients(c: Comparison, rung: Rung) -> str:
 
 
 def gradient_causes(c: Comparison, name: str, right: Array) -> Iterator[Cause]:
-    """What one parameter's gradient is under each of the usual faults."""
+    """Yield the usual faults of a parameter's gradient, each with the gradient that it gives."""
     case = c.referee.case
     if right.ndim == 2:
         yield "transposed", right.T
@@ -122,8 +122,8 @@ def diagnose_steps(c: Comparison, rung: Rung) -> str:
 
 
 def _follows(c: Comparison, losses: list[float]) -> bool:
-    """Whether a rule's first losses are the backend's: most wrong rules are told by them, without the other steps.
-    Losses that are wrong from the first one on tell nothing."""
+    """Return True if a rule's first losses are the backend's. They rule out most wrong rules without the other steps.
+    If the first loss is wrong already, nothing can be ruled out."""
     mine, theirs = c.subject.meta["step_losses"], c.referee.trace.meta["step_losses"]
     if abs(mine[0] - theirs[0]) > c.floors.step_loss * abs(theirs[0]):
         return True

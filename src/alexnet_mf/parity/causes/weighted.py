@@ -47,7 +47,7 @@ def _convolve(layer: Conv2d, x: Array, weight: Array, bias: Array, stride: int, 
 
 
 def conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator[Cause]:
-    """Of a convolution."""
+    """Yield the usual faults of a convolution, each with the output that it would give."""
     p = layer.padding
     shape = tuple((size + 2 * p - layer.kernel) // layer.stride + 1 for size in x.shape[2:])
 
@@ -60,7 +60,7 @@ def conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator
     for before in range(2 * p + 1):
         after = 2 * p - before
         unread = before < p and shape == tuple((size + 2 * before - layer.kernel) // layer.stride + 1
-                                               for size in x.shape[2:])  # then it is padding `before`, said above
+                                               for size in x.shape[2:])  # else it is padding `before`, above
         if before != after and not unread:
             yield f"asymmetric padding: {before} at the top and left, {after} at the bottom and right", \
                 _activate(layer, give(sides=(before, after, before, after)))
@@ -107,7 +107,12 @@ def _group_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterat
 
 def dense_causes(layer: Dense, x: Array, weight: Array, bias: Array, image: tuple[int, ...] | None,
                  last: bool) -> Iterator[Cause]:
-    """Of a fully connected layer; `image` is the shape that was flattened before it, `last` is that of the logits."""
+    """Yield the usual faults of a fully connected layer, each with the output that it would give.
+
+    Args:
+        image: the shape that was flattened before it.
+        last: True for the layer of the logits.
+    """
     sums = layers.dense_forward(x, weight, bias)
     yield from _biases(layer, sums, bias)
     if last:
