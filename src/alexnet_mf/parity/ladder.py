@@ -293,7 +293,7 @@ def predictions(c: Comparison) -> Finding:
 
 
 def weights(c: Comparison) -> Finding:
-    """Rung 10: exported parameters are those loaded, and training continues from another backend's as the referee does."""
+    """Rung 10: exported parameters are those loaded, and continued training follows the referee's."""
     case, meta = c.referee.case, c.subject.meta
     same = meta["parameters_sha256"] == parameters.digest(case.parameters())
     found = [Measurement("export", 0 if same else 1, 0, "" if same else "export(load(w)) is not w")]
