@@ -6,8 +6,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -279,44 +279,73 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
             that could not start leaves no folder, and no record in a folder that was there.
         AlexnetMfError: if something else cannot be done as asked.
     """
-    if resume is not None:
-        if plan is not None or out is not None:
-            raise SweepError("a resumed sweep has its own plan and folder; leave out `plan` and `out`")
-        source = check_path("resume", resume)
-        record = load(source)
-        folder = source if source.is_dir() else Path(record.folder)
-        if has_folder := os.path.isfile(folder / NAME):
-            record = load(folder)  # a copy of the record may be older
-        forget_failures(record)
-        if has_folder:
-            forget_gone_runs(record, folder, keep_weights)
-        if record.complete and (keep_weights or not any(keeps_weights(record, entry) for entry in record.trainings)):
-            if not quiet:
-                warnings.warn(f"{source}: complete, nothing is left to train", Notice, stacklevel=2)
-            return record
-        if not has_folder:
-            raise SweepError(f"{source}: there is no sweep in its folder {folder}; name the folder with `resume`")
-        if not record.complete and load_images(record.data.name, data_dir, quiet).digest() != record.data.sha256:
-            raise SweepError(f"these are not the images that the sweep started with ({record.data.origin}); name their "
-                             "folder with `data_dir`")
-        record.folder = str(folder.resolve())
-    else:
+    if resume is None:
         plan = check_type("plan", plan, Plan)
-        networks = {net: find_network(net) for net in plan.nets}
-        for network in networks.values():
-            check_takes_gray_images(network)
-        if not backends.is_installed(plan.backend):
-            raise BackendUnavailable(f"backend {plan.backend}: not installed here; "
-                                     f"{backends.BACKENDS[plan.backend].install}")
-        net = Path(plan.nets[0]).stem if len(plan.nets) == 1 else f"{len(plan.nets)}-networks"
-        folder = check_path("out", out) if out is not None else new_folder(SWEEPS, plan.backend, net)
-        check_new(folder)
-        images = load_images(data, data_dir, quiet)
-        hold_out(images, plan.held_out)
-        record = begin(plan, networks, parse({"name": images.name, "origin": images.origin, "sha256": images.digest()},
-                                             Data), folder)
-    call = f"resume={str(resume)!r}" if resume is not None else repr(plan)
+        record, folder = _new_record(plan, out, data, data_dir, quiet)
+        call = repr(plan)
+    elif plan is not None or out is not None:
+        raise SweepError("a resumed sweep has its own plan and folder; leave out `plan` and `out`")
+    else:
+        record, folder, is_done = _resumed_record(check_path("resume", resume), data_dir, keep_weights, quiet)
+        if is_done:
+            return record
+        call = f"resume={str(resume)!r}"
     call += "" if keep_weights else f", {REMOVES_WEIGHTS}"
+    with _owned(folder, None if plan is None else record):
+        if plan and out is None and not quiet:
+            warnings.warn(f"sweep folder: {folder}", Notice, stacklevel=2)
+        try:
+            return Sweep(record, folder, command or [f"alexnet_mf.sweep({call})"], report_progress, save,
+                         str(data_dir) if data_dir else None, keep_weights).run()
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt(f"{folder}: stopped; resume with `alexnet_mf.sweep(resume={str(folder)!r})`"
+                                    ) from interrupt
+
+
+def _resumed_record(source: Path, data_dir: Path | str | None, keep_weights: bool,
+                    quiet: bool) -> tuple[Record, Path, bool]:
+    """Return the record to resume, its folder, and True if nothing is left to do."""
+    record = load(source)
+    folder = source if source.is_dir() else Path(record.folder)
+    if has_folder := os.path.isfile(folder / NAME):
+        record = load(folder)  # a copy of the record may be older
+    forget_failures(record)
+    if has_folder:
+        forget_gone_runs(record, folder, keep_weights)
+    if record.complete and (keep_weights or not any(keeps_weights(record, entry) for entry in record.trainings)):
+        if not quiet:
+            warnings.warn(f"{source}: complete, nothing is left to train", Notice, stacklevel=3)
+        return record, folder, True
+    if not has_folder:
+        raise SweepError(f"{source}: there is no sweep in its folder {folder}; name the folder with `resume`")
+    if not record.complete and load_images(record.data.name, data_dir, quiet).digest() != record.data.sha256:
+        raise SweepError(f"these are not the images that the sweep started with ({record.data.origin}); name their "
+                         "folder with `data_dir`")
+    record.folder = str(folder.resolve())
+    return record, folder, False
+
+
+def _new_record(plan: Plan, out: Path | str | None, data: DatasetName, data_dir: Path | str | None,
+                quiet: bool) -> tuple[Record, Path]:
+    """Return the empty record of a plan that can be trained, and its folder."""
+    networks = {net: find_network(net) for net in plan.nets}
+    for network in networks.values():
+        check_takes_gray_images(network)
+    if not backends.is_installed(plan.backend):
+        raise BackendUnavailable(f"backend {plan.backend}: not installed here; "
+                                 f"{backends.BACKENDS[plan.backend].install}")
+    net = Path(plan.nets[0]).stem if len(plan.nets) == 1 else f"{len(plan.nets)}-networks"
+    folder = check_path("out", out) if out is not None else new_folder(SWEEPS, plan.backend, net)
+    check_new(folder)
+    images = load_images(data, data_dir, quiet)
+    hold_out(images, plan.held_out)
+    origin = parse({"name": images.name, "origin": images.origin, "sha256": images.digest()}, Data)
+    return begin(plan, networks, origin, folder), folder
+
+
+@contextmanager
+def _owned(folder: Path, new: Record | None) -> Iterator[None]:
+    """Make the folder and lock it. If a new sweep fails before its first training, leave the folder as it was."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     had_lock, could_start = (folder / LOCK).exists(), True
     try:
@@ -326,26 +355,20 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
     held = lock(folder)
     runs_before = runs_in(folder)
     try:
-        if plan:
+        if new:
             check_new(folder)  # again: another process may have used it since, during a download for instance
     except BaseException:
         held.release()
         raise
     try:
-        if plan and out is None and not quiet:
-            warnings.warn(f"sweep folder: {folder}", Notice, stacklevel=2)
-        return Sweep(record, folder, command or [f"alexnet_mf.sweep({call})"], report_progress, save,
-                     str(data_dir) if data_dir else None, keep_weights).run()
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(f"{folder}: stopped; resume with `alexnet_mf.sweep(resume={str(folder)!r})`"
-                                ) from interrupt
+        yield
     except Exception:
         could_start = False
         raise
     finally:
         held.release()
         runs = runs_in(folder)
-        if plan and not record.trainings and (not runs or (not could_start and runs == runs_before)):
+        if new and not new.trainings and (not runs or (not could_start and runs == runs_before)):
             with suppress(OSError):
                 for name in (NAME,) if had_lock else (NAME, LOCK):
                     (folder / name).unlink(missing_ok=True)
