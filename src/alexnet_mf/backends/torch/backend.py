@@ -41,7 +41,7 @@ from alexnet_mf.weights.parameters import Parameters
 
 COPIED_BYTES = 2**28
 TRITONS_OLDEST = (7, 0)
-"""Compute capability."""
+"""Lowest compute capability that Triton compiles for."""
 
 
 class TorchModel(Model[Placed], MeasurableModel[Placed]):
@@ -62,13 +62,13 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
             keep_to_ieee(self.net)
         weights.load(self.net, parameters)
         self.call: Callable[[torch.Tensor], torch.Tensor] = self.net
+        """The network as it computes batches; `net` holds the parameters."""
         if "pool" in speed:
             from alexnet_mf.backends.torch.pooling import pooled  # imports Triton
 
             self.call = pooled(self.net)
         if "compile" in speed:
             self.call = compiled(self.call)
-        """The network as it computes batches; `net` holds the parameters."""
         forward = inference(self.call, device, precision)
         self.graphs = GraphMemory(torch.device(device)) if "graph" in speed else None
         self._infer = Graphed(forward, self.graphs) if self.graphs else forward

@@ -11,7 +11,7 @@ import torch
 from alexnet_mf.errors import BackendUnavailable
 
 MOST_RECORDINGS = 8
-"""Graphs of one function that are kept; the oldest goes."""
+"""Largest number of graphs of one function; the oldest is dropped."""
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -44,10 +44,11 @@ class GraphMemory:
 
 
 class Graphed:
-    """Call a function directly the first time that its arguments have some shapes, and replay its graph from then on.
+    """Call a function directly the first two times that its arguments have some shapes; then replay its graph.
 
-    The function must compute the same for the same arguments and memory: it may update weights in place and draw from
-    the GPU's default generator, whose seed a replay reads anew, but its Python code runs at the first call only.
+    A shape that comes once, such as a last batch's in prediction, is not worth a recording. The function must compute
+    the same for the same arguments and memory: it may update weights in place and draw from the GPU's default
+    generator, whose seed a replay reads anew, but a replay does not run its Python code.
     """
 
     def __init__(self, function: Callable[..., Tensors], memory: GraphMemory) -> None:
