@@ -19,7 +19,7 @@ from alexnet_mf.instruments.process import WorkerGone, WorkerProcess
 from alexnet_mf.sweep.worker import Worker
 from alexnet_mf.training import loop, memory
 from alexnet_mf.training.recipe import BOOK
-from alexnet_mf.training.run import hold_out, load_run
+from alexnet_mf.training.run import load_run
 from alexnet_mf.weights import parameters
 
 RECIPE = dataclasses.replace(BOOK, epochs=2, batch_size=8, sgd=Sgd(0.05), train_images=20, test_images=10,
@@ -59,18 +59,18 @@ def test_it_trains_in_every_backend(worker, small, backend_name, tmp_path):
 def test_images_held_out_are_tested_on_and_not_trained_on(worker, small, tmp_path):
     images = data.synthetic.draw(0)
     count = len(images.train)
-    held = hold_out(images, 30)
+    held = images.hold_out(30)
     assert (len(held.train), len(held.test)) == (count - 30, 30)
     assert np.concatenate([held.train.images, held.test.images]).tobytes() == images.train.images.tobytes()
     assert np.concatenate([held.train.labels, held.test.labels]).tolist() == images.train.labels.tolist()
-    assert hold_out(images, 0).test.images.tobytes() == images.test.images.tobytes()
+    assert images.hold_out(0).test.images.tobytes() == images.test.images.tobytes()
     with pytest.raises(DataError, match="`held_out` must be less than that"):
-        hold_out(images, count)
+        images.hold_out(count)
     recipe = dataclasses.replace(RECIPE, train_images=None, test_images=None, batch_size=64, epochs=1,
                                  held_out=count - 64)
     worker.handle(command(small, tmp_path / "run", recipe=dataclasses.asdict(recipe)))
     model = backends.load("numpy").build(small, parameters.initialise(small, 3))
-    held = hold_out(images, count - 64)
+    held = images.hold_out(count - 64)
     assert load_run(tmp_path / "run").epochs == loop.train(model, held.train, held.test, recipe, 3).epochs
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from alexnet_mf.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
@@ -45,3 +47,15 @@ class Dataset:
             total.update(np.ascontiguousarray(part.images).data)
             total.update(np.ascontiguousarray(part.labels).data)
         return total.hexdigest()
+
+    def hold_out(self, count: int) -> Dataset:
+        """Return the dataset with its last `count` training images as the test images, or as it is if `count` is 0.
+
+        Raises:
+            DataError: if no image would be left to train on.
+        """
+        left = len(self.train) - count
+        if left < 1:
+            raise DataError(f"there are {len(self.train)} training images; `held_out` must be less than that")
+        test = LabelledImages(self.train.images[left:], self.train.labels[left:]) if count else self.test
+        return replace(self, train=self.train.first(left), test=test)

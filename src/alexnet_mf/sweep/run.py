@@ -41,7 +41,7 @@ from alexnet_mf.training import checkpoint as checkpoints
 from alexnet_mf.training.folder import new_folder
 from alexnet_mf.training.lock import LOCK, lock
 from alexnet_mf.training.record import CHECKPOINTS, is_run
-from alexnet_mf.training.run import TrainedRun, hold_out, load_images, load_run
+from alexnet_mf.training.run import TrainedRun, load_images, load_run
 from alexnet_mf.weights import parameters
 
 Progress = dict[str, Any] | Entry | None
@@ -338,7 +338,7 @@ def _new_record(plan: Plan, out: Path | str | None, data: DatasetName, data_dir:
     folder = check_path("out", out) if out is not None else new_folder(SWEEPS, plan.backend, net)
     check_new(folder)
     images = load_images(data, data_dir, quiet)
-    hold_out(images, plan.held_out)
+    images.hold_out(plan.held_out)  # refuses too many
     origin = parse({"name": images.name, "origin": images.origin, "sha256": images.digest()}, Data)
     return begin(plan, networks, origin, folder), folder
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
-import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,9 +16,9 @@ from alexnet_mf.backends.contract import Model
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.checks import check_integer, check_number, check_path, check_type
 from alexnet_mf.conversion import Which
-from alexnet_mf.data import Dataset, DatasetName, LabelledImages
+from alexnet_mf.data import Dataset, DatasetName
 from alexnet_mf.data import load as load_dataset
-from alexnet_mf.errors import AlexnetMfError, DataError, Notice, RunError, TrainingDiverged
+from alexnet_mf.errors import AlexnetMfError, Notice, RunError, TrainingDiverged
 from alexnet_mf.evaluation import check_takes_gray_images
 from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import conditions
@@ -35,6 +32,7 @@ from alexnet_mf.training import loop, metrics, record, tensorboard
 from alexnet_mf.training.checkpoint import Checkpoint
 from alexnet_mf.training.display import TrainingDisplay, Watcher
 from alexnet_mf.training.folder import RUNS, RunFolder, check_new, how_to_resume, new_folder
+from alexnet_mf.training.interrupt import Interrupt
 from alexnet_mf.training.loop import Epoch, Result
 from alexnet_mf.training.recipe import CHANGES, Recipe, choose_recipe
 from alexnet_mf.training.record import DataName, Run, Session, StartingWeights
@@ -115,43 +113,6 @@ class Training:
         return self.folder.is_finished
 
 
-class Interrupt:
-    """Context in which the first Ctrl-C sets `requested`, and the second raises KeyboardInterrupt.
-
-    It leaves SIGINT alone in another thread, and if the program handles SIGINT itself.
-    """
-
-    def __init__(self, on_first: Callable[[], None]):
-        self.requested = False
-        self._on_first = on_first
-        self._installed = False
-
-    def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread() and \
-                signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._handle)
-            self._installed = True
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _handle(self, number: int, frame: object) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        self._on_first()
-
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Treat a KeyboardInterrupt that a callback raises as a first Ctrl-C."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.requested = True
-
-
 def train(net: Network | str | None = None, backend: str | None = None, *, recipe: Recipe | str | None = None,
           dropout: float | None = None, weights: Path | str | None = None, seed: int = 0, device: str = "auto",
           execution: Execution = AS_IT_COMES, data: DatasetName = "auto", data_dir: Path | str | None = None,
@@ -209,7 +170,7 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
     loaded = models.load(name, network, values, device, execution)
     images = load_images(data, data_dir, watcher.quiet)
     final = recipe_on(loaded.model.device)
-    without_held_out = hold_out(images, final.held_out)
+    without_held_out = images.hold_out(final.held_out)
     if backend is None:
         models.default_backend()  # its notice, now that every argument has been checked
     start = StartingWeights(str(Path(weights).resolve()), parameters.digest(values)) if weights else None
@@ -256,7 +217,7 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
         if images.digest() != run_record.data_sha256:
             raise RunError(f"{folder.path}: these are not the images of the run ({run_record.data}); name their folder "
                            "with `data_dir`")
-        images = hold_out(images, run_record.recipe.held_out)
+        images = images.hold_out(run_record.recipe.held_out)
         if epochs is not None:
             _change_epochs(folder, epochs, images)
         if folder.is_finished and tensorboard:
@@ -395,20 +356,6 @@ def load_images(name: DatasetName, folder: Path | str | None, quiet: bool = Fals
     if reason:
         warnings.warn(reason, Notice, stacklevel=3)
     return images
-
-
-def hold_out(images: Dataset, count: int) -> Dataset:
-    """Return the dataset with its last `count` training images as the test images, or as it is if `count` is 0.
-
-    Raises:
-        DataError: if no image would be left to train on.
-    """
-    left = len(images.train) - count
-    if left < 1:
-        raise DataError(f"there are {len(images.train)} training images; `held_out` must be less than that")
-    train = images.train
-    test = LabelledImages(train.images[left:], train.labels[left:]) if count else images.test
-    return replace(images, train=train.first(left), test=test)
 
 
 def _check_options(data_dir: Path | str | None, minutes: float, wants_events: bool,

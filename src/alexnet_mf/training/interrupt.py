@@ -1,0 +1,45 @@
+"""Ctrl-C during a training: the first one asks it to stop, the second one stops it at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Interrupt:
+    """Context in which the first Ctrl-C sets `requested`, and the second raises KeyboardInterrupt.
+
+    It leaves SIGINT alone in another thread, and if the program handles SIGINT itself.
+    """
+
+    def __init__(self, on_first: Callable[[], None]):
+        self.requested = False
+        self._on_first = on_first
+        self._installed = False
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread() and \
+                signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._handle)
+            self._installed = True
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._installed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        self._on_first()
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Treat a KeyboardInterrupt that a callback raises as a first Ctrl-C."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.requested = True
