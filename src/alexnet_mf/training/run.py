@@ -35,7 +35,7 @@ from alexnet_mf.training.folder import RUNS, RunFolder, check_new, how_to_resume
 from alexnet_mf.training.interrupt import Interrupt
 from alexnet_mf.training.loop import Epoch, Result
 from alexnet_mf.training.recipe import CHANGES, Recipe, choose_recipe
-from alexnet_mf.training.record import DataName, Run, Session, StartingWeights
+from alexnet_mf.training.record import DataName, Run, RunRecord, Session, StartingWeights
 from alexnet_mf.training.weight_files import WEIGHTS
 from alexnet_mf.weights import parameters
 from alexnet_mf.weights.parameters import Parameters
@@ -242,17 +242,12 @@ def load_run(folder: Path | str) -> TrainedRun:
     folder = check_path("folder", folder)
     if not record.is_run(folder):
         raise RunError(f"{folder}: there is no run here; `alexnet_mf.list_runs()` lists the runs")
-    run: Run
-    try:
-        run = run_record = record.read(folder)
-        session, state = run_record.sessions[-1], record.state_of(folder, run_record)
-        epochs_closed = run_record.closing.epochs if run_record.closing else 0
-    except RunError as fault:
-        checkpoint = _checkpoint(folder, fault)
-        run, session, state, epochs_closed = checkpoint.run, checkpoint.session, "damaged", 0
+    run, session = read_record(folder)
+    closing = run.closing if isinstance(run, RunRecord) else None
+    state = record.state_of(folder, run) if isinstance(run, RunRecord) else "damaged"
     try:
         epochs = metrics.epochs(metrics.read(folder))
-        if len(epochs) < epochs_closed:
+        if closing and len(epochs) < closing.epochs:
             raise RunError(f"{folder / metrics.NAME}: is damaged: its last epochs are missing")
     except RunError as fault:
         epochs = _checkpoint(folder, fault).snapshot.position.epochs
