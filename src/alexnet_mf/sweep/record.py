@@ -24,10 +24,6 @@ FORMAT: Literal[3] = 3
 Failure = Literal["does not fit", "diverged", "ended"]
 PASSING: tuple[Failure, ...] = ("ended", "does not fit")
 """Failures that may not come again: a process that was killed, and memory that other programs used."""
-REMOVES_WEIGHTS = "keep_weights=False"
-"""Text in the recorded call of a session that removed the weights of finished runs."""
-REMOVES_WEIGHTS_FLAG = "no-weights"
-"""Flag in the recorded command of such a session, without its dashes."""
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -99,6 +95,7 @@ class Entry(Part):
     whole_seconds: Annotated[float, Meta(ge=0, description="of the process, start and evaluation included; null if "
                                                            "the run was resumed or was finished before")] | None
     result: Result | None = None
+    keeps_weights: Annotated[bool, Meta(description="false if the sweep removed the weights of the run")] = True
     failed: Failure | None = None
     reason: str = ""
 
@@ -178,9 +175,3 @@ def forget_failures(record: Record) -> None:
             or (entry.training.held_out and entry.training.setup in settled)]
     if len(kept) < len(record.trainings):
         record.trainings, record.complete = kept, False
-
-
-def keeps_weights(record: Record, entry: Entry) -> bool:
-    """Return True if no session has removed the weights of a finished training."""
-    return not any(REMOVES_WEIGHTS in word or word.lstrip("-") == REMOVES_WEIGHTS_FLAG
-                   for session in record.sessions[entry.session:] for word in session.command)

@@ -27,13 +27,11 @@ from alexnet_mf.sweep.plan import Plan, Setup, Training
 from alexnet_mf.sweep.record import (
     FORMAT,
     NAME,
-    REMOVES_WEIGHTS,
     Data,
     Entry,
     Record,
     Result,
     forget_failures,
-    keeps_weights,
     load,
     sessions,
 )
@@ -95,13 +93,14 @@ class Sweep:
             SweepError: if a training could not start, a run folder holds something else, or the record cannot be
                 written.
         """
-        if self._left() or not self.keep_weights:
+        if self._left():
             self.record.sessions.append(self._session)
+        without = [entry for entry in self.record.trainings if entry.result and not self.keep_weights]
+        for entry in without:
+            entry.keeps_weights = False
         self._write()
-        if not self.keep_weights:  # after the record has a session that says so
-            for entry in self.record.trainings:
-                if entry.result:
-                    self._tidy(self.folder / entry.run)
+        for entry in without:  # after the record says so
+            self._tidy(self.folder / entry.run)
         try:
             while left := self._left():
                 self._train(left[0])
@@ -151,7 +150,7 @@ class Sweep:
                 lambda progress: self.report_progress(training, done + 1, count, progress))
             run = self._find_run(folder, training)
         entry = Entry(training=training, run=folder.name, session=len(self.record.sessions) - 1,
-                      whole_seconds=time.monotonic() - began if is_new else None)
+                      whole_seconds=time.monotonic() - began if is_new else None, keeps_weights=self.keep_weights)
         if "failed" in answer or run is None:
             entry.failed, entry.reason = answer["failed"], answer["reason"]
         else:
@@ -290,7 +289,7 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         if is_done:
             return record
         call = f"resume={str(resume)!r}"
-    call += "" if keep_weights else f", {REMOVES_WEIGHTS}"
+    call += "" if keep_weights else ", keep_weights=False"
     with _owned(folder, None if plan is None else record):
         if plan and out is None and not quiet:
             warnings.warn(f"sweep folder: {folder}", Notice, stacklevel=2)
@@ -312,7 +311,8 @@ def _resumed_record(source: Path, data_dir: Path | str | None, keep_weights: boo
     forget_failures(record)
     if has_folder:
         forget_gone_runs(record, folder, keep_weights)
-    if record.complete and (keep_weights or not any(keeps_weights(record, entry) for entry in record.trainings)):
+    removable = [] if keep_weights else [entry for entry in record.trainings if entry.result and entry.keeps_weights]
+    if record.complete and not removable:
         if not quiet:
             warnings.warn(f"{source}: complete, nothing is left to train", Notice, stacklevel=3)
         return record, folder, True
@@ -398,7 +398,7 @@ def forget_gone_runs(record: Record, folder: Path, keep_weights: bool) -> None:
         path = folder / entry.run
         try:
             run = load_run(path)
-            if keep_weights and keeps_weights(record, entry):
+            if keep_weights and entry.keeps_weights:
                 for name in RUN_WEIGHTS.values():
                     parameters.load(path / name, run.network)
         except (RunError, ParametersError) as error:
