@@ -31,7 +31,7 @@ class Part(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def load(path: Path, of: type[T], verb: str, version: int, error: type[AlexnetMfError],
-         is_record: Callable[[dict[str, Any]], bool]) -> T:
+         is_record: Callable[[dict[str, Any]], bool], remedy: str = "") -> T:
     """Read a record from a file.
 
     Args:
@@ -40,6 +40,7 @@ def load(path: Path, of: type[T], verb: str, version: int, error: type[AlexnetMf
         version: the format that this program reads.
         error: error to raise.
         is_record: returns True if a JSON object is such a record, damaged or not.
+        remedy: end of the message on a damaged file, such as "; repeat the command".
 
     Raises:
         AlexnetMfError: of the type `error`, if the file cannot be read, is no such record, has another format, or is
@@ -50,16 +51,16 @@ def load(path: Path, of: type[T], verb: str, version: int, error: type[AlexnetMf
     except OSError as fault:
         raise error(f"{path}: cannot be read ({fault.strerror})") from fault
     except ValueError as fault:
-        raise error(f"{path}: not a record of {verb} (not JSON: {cut(str(fault))})") from fault
+        raise error(f"{path}: not a record of {verb} (not JSON: {cut(str(fault))}){remedy}") from fault
     if not isinstance(value, dict) or not is_record(value):
-        raise error(f"{path}: not a record of {verb}")
+        raise error(f"{path}: not a record of {verb}{remedy}")
     if value.get("format") != version:
         raise error(f"{path}: its format is {cut(repr(value.get('format')))}, this version reads {version}; read it "
                     f"with the alexnet_mf that wrote it, or run {verb} again")
     try:
         return parse(value, of)
     except ValueError as fault:
-        raise error(f"{path}: damaged: {fault}") from fault
+        raise error(f"{path}: damaged: {fault}{remedy}") from fault
 
 
 def parse(value: Any, of: type[T]) -> T:

@@ -134,32 +134,27 @@ def load(path: Path) -> Record:
             and for a sweep's own record the remedy.
     """
     path = path / NAME if path.is_dir() else path
-    try:
-        return _load(path)
-    except SweepError as error:
-        is_damaged = not any(text in str(error) for text in ("cannot be read", "this version reads"))
-        if path.name != NAME or not is_damaged:
-            raise
-        raise SweepError(f"{error}; remove it and repeat the first command with `out={str(path.parent)!r}`") from error
+    remedy = f"; remove it and repeat the first command with `out={str(path.parent)!r}`" if path.name == NAME else ""
+    record = records.load(path, Record, "sweep", FORMAT, SweepError, lambda value: value.get("kind") == "sweep", remedy)
 
+    def damaged(reason: str) -> SweepError:
+        return SweepError(f"{path}: damaged: {reason}{remedy}")
 
-def _load(path: Path) -> Record:
-    record = records.load(path, Record, "sweep", FORMAT, SweepError, lambda value: value.get("kind") == "sweep")
     plan = record.plan
     try:
         for fields in record.networks.values():
             spec.from_dict(fields)
     except AlexnetMfError as error:
-        raise SweepError(f"{path}: damaged: networks: {error}") from error
+        raise damaged(f"networks: {error}") from error
     for number, entry in enumerate(record.trainings):
         epochs = plan.choosing_epochs or plan.epochs if entry.training.held_out else plan.epochs
         if (entry.result is None) is (entry.failed is None):
-            raise SweepError(f"{path}: damaged: trainings[{number}]: either result or failed, not both or neither")
+            raise damaged(f"trainings[{number}]: either result or failed, not both or neither")
         if entry.training.epochs != epochs or (entry.result and len(entry.result.epochs) != epochs):
-            raise SweepError(f"{path}: damaged: trainings[{number}] does not have the {epochs} epochs of the plan")
+            raise damaged(f"trainings[{number}] does not have the {epochs} epochs of the plan")
     missing = [net for net in plan.nets if net not in record.networks]
     if missing:
-        raise SweepError(f"{path}: damaged: the network {missing[0]} is not in it")
+        raise damaged(f"the network {missing[0]} is not in it")
     return record
 
 
