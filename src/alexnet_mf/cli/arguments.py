@@ -111,10 +111,13 @@ def add_augment(parser: argparse.ArgumentParser) -> None:
 
 def augment(text: str) -> tuple[str, ...]:
     """Parse kinds of augmentation."""
-    if text == augmentation.NONE:
+    kinds = [word.strip() for word in text.split(",")]
+    if kinds == [augmentation.NONE]:
         return ()
+    if augmentation.NONE in kinds:
+        raise argparse.ArgumentTypeError(f"{augmentation.NONE} stands alone, not in {text!r}")
     try:
-        return augmentation.check(word.strip() for word in text.split(","))
+        return augmentation.check(kinds)
     except AlexnetMfError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

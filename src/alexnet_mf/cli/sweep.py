@@ -14,6 +14,7 @@ from alexnet_mf import api, backends
 from alexnet_mf.cli import output, signals
 from alexnet_mf.cli.arguments import (
     add_data,
+    add_device,
     add_execution,
     add_json,
     at_least_one,
@@ -55,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of initial weights, order of images, dropout and augmentation, comma-separated (default: 0)")
     add("--batch-size", type=counts, default=(BOOK.batch_size,), metavar="N,...",
         help=f"images per step, comma-separated (default: {BOOK.batch_size})")
-    add("--augment", type=kinds, action="append", metavar="KINDS",
+    add("--augment", type=augment, action="append", metavar="KINDS",
         help=f"train with these, comma-separated: {', '.join(augmentation.KINDS)}, or {augmentation.NONE}; repeatable, "
              f"to compare: --augment none --augment flip,crop (default: {augmentation.NONE})")
     add("--epochs", type=at_least_one, default=BOOK.epochs, metavar="N",
@@ -74,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="epochs of the trainings that try an --lr (default: --epochs)")
     add("--limit-train", type=at_least_one, metavar="N", help="the first N training images only (default: all)")
     add("--limit-test", type=at_least_one, metavar="N", help="the first N test images only (default: all)")
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto, a GPU where there is one)")
+    add_device(parser)
     add_execution(parser)
     add_data(parser)
     add("--out", type=Path, metavar="FOLDER",
@@ -89,15 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_schema(parser, json_schema)
     add("--plot", type=Path, metavar="FILE",
         help="draw accuracy by epoch, or by batch size with throughput and memory, as PNG; needs matplotlib")
-
-
-def kinds(text: str) -> tuple[str, ...]:
-    """Parse the kinds of augmentation of one setup."""
-    names = words(text)
-    if augmentation.NONE in names and len(names) > 1:
-        raise argparse.ArgumentTypeError(f"{augmentation.NONE} stands alone, not in {text!r}; to compare, repeat the "
-                                         f"flag: --augment {augmentation.NONE} --augment KINDS")
-    return augment(text)
 
 
 def rates(text: str) -> tuple[str, tuple[float, ...]]:
