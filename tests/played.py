@@ -25,7 +25,6 @@ class Trainings:
     def __init__(self, images: str = DATA.sha256) -> None:
         self.images = images
         self.commands: list[dict[str, Any]] = []
-        self.notices: list[str] = []
         self.interrupted = self.closed = 0
         self.fails: Callable[[dict[str, Any]], dict[str, Any] | BaseException | None] = lambda command: None
 
@@ -36,18 +35,16 @@ class Trainings:
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
         if command["do"] == "resolve":
             self.closed -= 1  # counts the trainings' processes
-            return {"device": "cpu", "precision": command["precision"] or "float64", "speed": command["speed"],
-                    "notices": []}
+            return {"device": "cpu", "precision": command["precision"] or "float64", "speed": command["speed"]}
         self.commands.append(copy.deepcopy(command))
         failure = self.fails(command)
         if isinstance(failure, BaseException):
             raise failure
         if failure:
-            return {**failure, "notices": []}
+            return failure
         self.tell({"epoch": 1, "epochs": 2, "loss": 1.5, "images_per_second": 1000.0, "seconds_left": 3.0, "done": 0.4})
         leave_run(command, self.images)
-        return {"peak_memory_bytes": 10**6 * command["recipe"]["batch_size"], "peak_device_memory_bytes": None,
-                "notices": list(self.notices)}
+        return {"peak_memory_bytes": 10**6 * command["recipe"]["batch_size"], "peak_device_memory_bytes": None}
 
     def interrupt(self) -> None:
         self.interrupted += 1

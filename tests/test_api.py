@@ -526,6 +526,7 @@ def test_filters_are_drawn_from_weights_of_any_format(run, small, source):
 @pytest.mark.parametrize("call, message", [
     (lambda: api.evaluate("run", test_images=0), "`test_images` must be at least 1, not 0"),
     (lambda: api.evaluate("run", test_images=-5), "`test_images` must be at least 1, not -5"),
+    (lambda: api.evaluate("run", data="synthetic", test_images=10**6), "`test_images` is 1,000,000, but there are"),
     (lambda: api.evaluate("run", data="mnist"), "`data` must be one of auto, .*, not 'mnist'"),
     (lambda: api.evaluate("run", data_dir=3), "`data_dir` must be a path, not 3"),
     (lambda: api.evaluate("run", backend="jax"), "`backend` must be one of torch, .*, not 'jax'"),

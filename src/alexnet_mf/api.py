@@ -179,6 +179,7 @@ def evaluate(source: Path | str, *, net: Network | Path | str | None = None, whi
     network = used.weights.network
     check_takes_gray_images(network)
     images = _images_of(Path(source), used.run, data, data_dir, progress)
+    images.check_limits(test_images=test_images)
     test = images.test.first(test_images)
     names = images.classes if network.classes == len(images.classes) else prediction.class_names(network)
     with ImagesDisplay("evaluating", len(test), not progress) as display:

@@ -720,6 +720,10 @@ def test_an_unknown_device_lists_those_that_there_are(backend, small, device):
         backend.build(small, canonical(small), device)
 
 
+def test_the_registry_knows_the_default_precision(backend):
+    assert backend.precisions("cpu")[0] == backends.BACKENDS[backend.name].precision
+
+
 def test_versions_and_settings_say_what_ran(backend):
     framework = backends.BACKENDS[backend.name].framework
     assert backend.versions()[framework].split("+")[0] == backends.framework_version(backend.name).split("+")[0]

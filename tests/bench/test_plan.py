@@ -18,6 +18,7 @@ def labels(plan: Plan) -> list[str]:
 def test_each_backend_has_two_styles():
     assert labels(Plan(("torch", "mxnet"))) == ["torch float32", "torch book", "mxnet float32", "mxnet book"]
     assert labels(Plan(("torch",), book=False)) == ["torch float32"]
+    assert labels(Plan(("numpy", "torch"), book=False)) == ["numpy float64", "torch float32"]
 
 
 def test_the_book_has_no_such_phase():

@@ -229,19 +229,25 @@ def test_a_finished_runs_weights_are_mended_to_the_same_bytes(quick, command, mo
         assert content(tmp_path / "run") == before
 
 
-def test_best_weights_of_an_epoch_that_is_not_in_the_run_are_the_best_no_more(quick, command, small_alexnet,
-                                                                              monkeypatch, tmp_path):
-    """Ended between epoch 2 and its checkpoint; taken up again, epoch 2 is another, as it may be on a GPU."""
-    monkeypatch.setattr(loop, "score", accuracies(0.5, 0.875))
+@pytest.mark.parametrize("where, first, second, best", [
+    ((RunFolder, "save", 7), (0.5, 0.875), (0.75, 0.625), (2, 0.75)),
+    ((RunFolder, "save", 7), (0.75, 0.875), (0.5, 0.625), (1, 0.75)),
+    ((WeightFiles, "keep_best", 7), (0.5, 0.875), (0.75,), (2, 0.875)),
+], ids=["before the checkpoint", "before the checkpoint, not the best then", "after the checkpoint"])
+def test_the_best_weights_are_those_of_an_epoch_of_the_run(quick, command, small_alexnet, monkeypatch, tmp_path, where,
+                                                           first, second, best):
+    """Ended after epoch 2. Without its checkpoint epoch 2 is another after the resumption, as it may be on a GPU."""
+    owner, method, calls = where
+    monkeypatch.setattr(loop, "score", accuracies(*first))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunFolder, "save", fail_when_over(RunFolder.save, iter(range(7))))
+        patch.setattr(owner, method, fail_when_over(getattr(owner, method), iter(range(calls))))
         with pytest.raises(ZeroDivisionError):
             start(command, tmp_path / "run")
-    monkeypatch.setattr(loop, "score", accuracies(0.75, 0.625))
+    monkeypatch.setattr(loop, "score", accuracies(*second))
     outcome = resume(command, tmp_path / "run")
     assert (outcome.code, outcome.err) == (0, "")
     _, header = parameters.load_with_metadata(tmp_path / "run" / BEST, small_alexnet)
-    assert (header["epoch"], header["test_accuracy"]) == (2, 0.75)
+    assert (header["epoch"], header["test_accuracy"]) == best
 
 
 def test_more_epochs_prolong_a_run_as_if_it_had_been_longer_from_the_start(quick, command, tmp_path):
@@ -296,7 +302,7 @@ def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(stopped, command, tm
     weights = (folder / "weights.safetensors").read_bytes()
     outcome = command("train", "--resume", str(folder))
     assert outcome.code == 2
-    assert "the checkpoints are missing, though the run has trained" in outcome.err and "--weights " in outcome.err
+    assert "there is no checkpoint (a sweep keeps none" in outcome.err and "--weights " in outcome.err
     assert (folder / "weights.safetensors").read_bytes() == weights
 
 

@@ -43,13 +43,16 @@ def test_list_runs(quick, command, tmp_path, failing_os):
     shutil.copytree(runs / "finished", runs / "damaged")
     flip(runs / "damaged" / "run.json", 100)
     (runs / "no run").mkdir()
+    shutil.copytree(runs / "finished", runs / "cut")
+    (runs / "cut" / "metrics.jsonl").write_bytes(b"")
     outcome = command("list", "runs", "--json", str(tmp_path / "runs.json"))
     assert (outcome.code, outcome.err) == (0, "")
     entries = json.loads((tmp_path / "runs.json").read_text(encoding="utf-8"))
     assert {Path(entry["run"]).name: (entry["state"], entry["epoch"]) for entry in entries} == {
         "damaged": ("damaged", None), "failed": ("failed", 0), "finished": ("finished", 3), "stopped": ("stopped", 1),
-        "interrupted": ("interrupted", 1)}
-    finished = next(entry for entry in entries if entry["state"] == "finished")
+        "cut": ("finished", 3), "interrupted": ("interrupted", 1)}
+    cut, finished = ({**entry, "run": None} for entry in entries if entry["state"] == "finished")
+    assert cut == finished
     last = lines(runs / "finished")[-1]
     assert finished["test_accuracy"] == last["test_accuracy"]
     assert finished["images_per_second"] > 0

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import console
 import pytest
 
 from alexnet_mf import spec
+from alexnet_mf.errors import Notice
 from alexnet_mf.instruments import process as processes
 from alexnet_mf.instruments.process import PREFIX, PROTOCOL, WorkerFailed, WorkerGone, WorkerProcess, one_line, serve
 
@@ -172,6 +174,22 @@ def test_an_error_is_an_answer_and_the_next_command_may_succeed():
         {"protocol": PROTOCOL, "quotient": 2.0},
         {"protocol": PROTOCOL, "error": "ZeroDivisionError: division by zero"},
         {"protocol": PROTOCOL, "quotient": 3.0}]
+
+
+class Warner:
+    def handle(self, command):
+        warnings.warn("slow here", Notice, stacklevel=1)
+        warnings.warn("of a framework", UserWarning, stacklevel=1)
+        return command
+
+
+def test_the_notices_of_a_worker_become_the_parents(connect, script):
+    answers = io.StringIO()
+    serve(io.StringIO('{"fine": 1}\n'), answers, Warner())
+    worker = connect(script(f"read line; echo {shlex.quote(answers.getvalue().strip())}"))
+    with pytest.warns(Notice) as caught:
+        assert worker.ask({}) == {"fine": 1}
+    assert [str(one.message) for one in caught] == ["slow here"]
 
 
 @pytest.mark.parametrize("error, line", [

@@ -374,12 +374,6 @@ def test_a_finished_run_keeps_its_weights_if_asked_and_no_checkpoint(sweep, keep
                                                     set())
 
 
-def test_a_notice_of_a_worker_is_shown_once(sweep, played, recwarn):
-    played.notices = ["no curves.png"]
-    sweep().run()
-    assert [str(one.message) for one in recwarn] == ["no curves.png"]
-
-
 # The function of the verb
 
 
@@ -476,6 +470,9 @@ def test_a_damaged_run_is_refused_with_the_remedy(called, played, keep, name, ch
     ({"plan": PLAN, "out": "full/notes.txt"}, "full/notes.txt: cannot be read as a folder"),
     ({"plan": PLAN, "out": "full/notes.txt/s"}, "full/notes.txt/s: cannot be"),
     ({"plan": Plan("numpy", ("lenet5",), learning_rates=(0.1, 0.2), held_out=20)}, "`held_out` must be less than that"),
+    ({"plan": Plan("numpy", ("lenet5",), train_images=21)}, "`train_images` is 21, but there are 20 images"),
+    ({"plan": Plan("numpy", ("lenet5",), learning_rates=(0.1, 0.2), held_out=5, train_images=16)}, "there are 15 "),
+    ({"plan": Plan("numpy", ("lenet5",), test_images=11)}, "`test_images` is 11, but there are 10 images"),
 ])
 def test_what_cannot_be_is_refused_and_leaves_nothing(called, played, options, fragment):
     Path("full").mkdir()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from alexnet_mf.backends.contract import Sgd
+from alexnet_mf.data import synthetic
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.spec import arithmetic, zoo
 from alexnet_mf.spec.zoo import ALEXNET, ALEXNET_28, ALEXNET_SLIM, LENET5, LENET5_RELU
@@ -55,6 +56,15 @@ def test_where_not_even_one_is_the_rate_rises_with_the_networks_own():
     assert for_network(QUICK, ALEXNET_SLIM) == QUICK
     assert recipe.sgd == replace(QUICK.sgd, learning_rate=recipe.sgd.learning_rate)
     assert replace(recipe, sgd=QUICK.sgd) == QUICK
+
+
+def test_a_limit_that_the_dataset_does_not_reach_is_none():
+    data = synthetic.draw(0, train=20, test=10)
+    assert replace(QUICK, train_images=21, test_images=10).fitted(data) == replace(QUICK, train_images=None,
+                                                                                   test_images=10)
+    assert replace(QUICK, train_images=20, test_images=11).fitted(data) == replace(QUICK, train_images=20,
+                                                                                   test_images=None)
+    assert BOOK.fitted(data) == BOOK
 
 
 @pytest.mark.parametrize("change, message", [

@@ -13,6 +13,7 @@ from typing import Any
 
 from alexnet_mf import spec
 from alexnet_mf.analysis.roofline import Ceilings
+from alexnet_mf.backends import BACKENDS
 from alexnet_mf.bench.plan import CEILINGS, ITEM_BYTES, OURS
 from alexnet_mf.bench.run import connect
 from alexnet_mf.errors import BenchError
@@ -76,11 +77,6 @@ class Measured:
         return int(threads) if threads.isdecimal() else None
 
 
-def default_precision(backend: str) -> str:
-    """Return the precision that a backend computes in by default."""
-    return "float64" if backend == "numpy" else "float32"
-
-
 def _prepare(channel: Channel, phase: str) -> dict[str, Any]:
     """Warm a phase up, and return its amounts of work. Try again after a failure: if other programs slowed the first
     calls, too few calls make a sample, and it is too short to show that the backend waits for the device."""
@@ -109,7 +105,7 @@ def measure(network: spec.Network, backend: str, device: str, batch_size: int, m
     Raises:
         BenchError: if something cannot be measured; names it and the reason.
     """
-    precision = default_precision(backend)
+    precision = BACKENDS[backend].precision
     assert precision in ITEM_BYTES
     what, machine = "starting", Conditions(**conditions(list(command)))
     channel = connect(sys.executable, {})

@@ -9,7 +9,7 @@ from pathlib import Path
 from alexnet_mf import backends
 from alexnet_mf.analysis import measure as measurements
 from alexnet_mf.analysis.costs import Costs, costs
-from alexnet_mf.analysis.measure import ROUNDS, SAMPLE_SECONDS, Measured, default_precision
+from alexnet_mf.analysis.measure import ROUNDS, SAMPLE_SECONDS, Measured
 from alexnet_mf.analysis.peak import Peak, predicted_peak
 from alexnet_mf.analysis.record import Record, make_record
 from alexnet_mf.bench.plan import ITEM_BYTES
@@ -84,7 +84,7 @@ def analyze(net: Network | Path | str = "alexnet", backend: str | None = None, *
     network = find_network(net)
     chosen = for_network(RECIPES[check_choice("recipe", recipe, RECIPES)], network)
     backend = backend or (_backend_to_measure() if measure else "torch")
-    result = costs(network, batch_size or chosen.batch_size, ITEM_BYTES[default_precision(backend)],
+    result = costs(network, batch_size or chosen.batch_size, ITEM_BYTES[backends.BACKENDS[backend].precision],
                   chosen.sgd.momentum > 0)
     analysis = Analysis(result, chosen, predicted_peak(result))
     report_costs(analysis)

@@ -23,6 +23,8 @@ class Entry:
     framework: str
     """The import name of the framework."""
     install: str
+    precision: str = "float32"
+    """The default precision."""
     at_import: tuple[str, ...] = ()
     """The speed settings that take effect only when the framework is imported."""
 
@@ -37,8 +39,8 @@ def _install_mxnet() -> str:
 BACKENDS = {
     "torch": Entry("alexnet_mf.backends.torch", "torch", "pip install torch torchvision"),
     "tensorflow": Entry("alexnet_mf.backends.tensorflow", "tensorflow", "pip install tensorflow"),
-    "mxnet": Entry("alexnet_mf.backends.mxnet", "mxnet", _install_mxnet(), ("threads",)),
-    "numpy": Entry("alexnet_mf.backends.numpy", "numpy", "pip install numpy"),
+    "mxnet": Entry("alexnet_mf.backends.mxnet", "mxnet", _install_mxnet(), at_import=("threads",)),
+    "numpy": Entry("alexnet_mf.backends.numpy", "numpy", "pip install numpy", "float64"),
 }
 
 FRAMEWORKS = tuple(name for name in BACKENDS if name != "numpy")

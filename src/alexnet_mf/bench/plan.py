@@ -45,7 +45,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
     net: str = "alexnet"
     device: str = "auto"
     batch_sizes: Annotated[tuple[AtLeastOne, ...], Meta(min_length=1)] = (32,)
-    precisions: tuple[str, ...] = ("float32",)
+    precisions: tuple[str, ...] = ()
+    """Without any, each backend's default: float32, in numpy float64."""
     phases: Annotated[tuple[Phase, ...], Meta(min_length=1)] = tuple(PHASES)
     rounds: AtLeastOne = 7
     """Samples of each phase. All backends give one sample in each round."""
@@ -66,7 +67,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
 
     def __post_init__(self) -> None:
         for argument, values, choices in (("backends", self.backends or tuple(BACKENDS), BACKENDS),
-                                          ("precisions", self.precisions, PRECISIONS), ("phases", self.phases, PHASES)):
+                                          ("precisions", self.precisions or PRECISIONS, PRECISIONS),
+                                          ("phases", self.phases, PHASES)):
             for value in check_list(argument, values):
                 check_choice(argument, value, choices)
         for size in check_list("batch_sizes", self.batch_sizes, int):
@@ -103,7 +105,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
         contestants: list[Contestant] = []
         for backend in self.backends:
             ours = [Contestant(backend=backend, style=OURS, precision=precision, speed={**self.speed, **variant},
-                               batch_size=batch_size) for precision in self.precisions for variant in variants]
+                               batch_size=batch_size)
+                    for precision in self.precisions or (BACKENDS[backend].precision,) for variant in variants]
             contestants += [entry for i, entry in enumerate(ours) if entry not in ours[:i]]
             if self.book and self.net in BOOKS and set(self.phases) & set(BOOK_PHASES):
                 contestants.append(Contestant(backend=backend, style=BOOK, precision="as shipped",

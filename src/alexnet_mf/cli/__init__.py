@@ -127,13 +127,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def shown_notices(options: argparse.Namespace) -> Iterator[None]:
-    """Write each notice of the library as one line on standard error."""
+    """Write each notice of the library as one line on standard error, once."""
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, Notice):
-            output.notice(with_flags(str(message), options))
+            line = with_flags(str(message), options)
+            if line not in shown:  # worker processes may repeat each other's
+                output.notice(line)
+                shown.add(line)
         else:
             before(message, category, *place, **more)
 
+    shown: set[str] = set()
     with warnings.catch_warnings():
         before = warnings.showwarning
         warnings.simplefilter("always", Notice)

@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=counts, default=DEFAULTS.batch_sizes, metavar="N,...",
         help=f"images in a batch, comma-separated (default: {DEFAULTS.batch_sizes[0]})")
     add("--precision", type=words, default=DEFAULTS.precisions, metavar="NAMES",
-        help=f"comma-separated, of {', '.join(PRECISIONS)}; which there are depends on backend and device, and numpy "
-             f"has float64 alone (default: {DEFAULTS.precisions[0]}, which is IEEE float32, without TF32)")
+        help=f"comma-separated, of {', '.join(PRECISIONS)}; which there are depends on backend and device (default: "
+             "float32, which is IEEE float32, without TF32; in numpy float64, its only one)")
     add("--phases", type=words, default=DEFAULTS.phases, metavar="NAMES",
         help="comma-separated: " + "; ".join(f"{name}, {what}" for name, what in PHASES.items()) + " (default: all)")
     add("--rounds", type=at_least_one, default=DEFAULTS.rounds, metavar="N",

@@ -73,7 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="time between two checkpoints within an epoch; there is one after each epoch anyway (default: "
              f"{CHECKPOINT_MINUTES:g})")
     add("--tensorboard", action="store_true", help="write TensorBoard events too, into the run folder")
-    add("--save-weights", type=Path, metavar="FILE", help="write the trained weights as canonical safetensors")
+    add("--save-weights", type=Path, metavar="FILE",
+        help="write the trained weights as canonical safetensors, into a new file")
     add_json(parser)
     add_schema(parser, lambda: json_schema(RunRecord), "run.json")
     add("--quiet", action="store_true", help="the two closing lines only")
@@ -82,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train or resume, and return the exit code."""
     if options.save_weights:
-        check_canonical(options.save_weights)
+        check_destination(options.save_weights)
     display = Display(options)
     common: dict[str, Any] = {
         "data_dir": options.data_dir, "checkpoint_minutes": options.checkpoint_minutes,
@@ -116,12 +117,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def check_canonical(path: Path) -> None:
-    """Check that a file's name has no ending of another format than canonical safetensors.
+def check_destination(path: Path) -> None:
+    """Check that a weights file is new, and that its name has no ending of another format than canonical safetensors.
 
     Raises:
-        AlexnetMfError: names the command that writes the other format.
+        AlexnetMfError: if not; names the command that writes the other format.
     """
+    if path.is_file():
+        raise AlexnetMfError(f"{path}: exists; name another file with --save-weights")
     for name, other in FORMATS.items():
         if name != CANONICAL and path.name.endswith(other.suffixes):
             raise AlexnetMfError(f"--save-weights writes {CANONICAL}, and {path} has the ending of {name}; write it "

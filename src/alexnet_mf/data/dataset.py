@@ -48,6 +48,16 @@ class Dataset:
             total.update(np.ascontiguousarray(part.labels).data)
         return total.hexdigest()
 
+    def check_limits(self, *, train_images: int | None = None, test_images: int | None = None) -> None:
+        """Check that the dataset has as many images as are asked for.
+
+        Raises:
+            DataError: if it has fewer.
+        """
+        for name, wanted, part in (("train_images", train_images, self.train), ("test_images", test_images, self.test)):
+            if wanted is not None and wanted > len(part):
+                raise DataError(f"`{name}` is {wanted:,}, but there are {len(part):,} images; leave it out to take all")
+
     def hold_out(self, count: int) -> Dataset:
         """Return the dataset with its last `count` training images as the test images, or as it is if `count` is 0.
 

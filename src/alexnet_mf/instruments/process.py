@@ -19,14 +19,15 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from typing import IO, Any, Protocol
 
-from alexnet_mf.errors import AlexnetMfError
+from alexnet_mf.errors import AlexnetMfError, Notice
 
 PREFIX = "alexnet_mf.worker "
 """Beginning of every answer, which lines that Python prints before the worker starts do not have."""
-PROTOCOL = 3
+PROTOCOL = 4
 """Version of commands and answers. Both ends must have the same."""
 ANSWER_SECONDS = 1800.0
 """Longest wait for an answer or for the next progress: compiling and ten slow epochs take less."""
@@ -93,7 +94,7 @@ class WorkerProcess:
         self._reader.start()
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Send a command and wait for its answer.
+        """Send a command and wait for its answer. The worker's notices become this process's.
 
         Raises:
             WorkerFailed: with the worker's own message.
@@ -113,6 +114,8 @@ class WorkerProcess:
             self._signal(signal.SIGSTOP)
         if answer.pop("protocol", None) != PROTOCOL:
             raise WorkerFailed(f"{self.python} has another version of alexnet_mf; install this one there")
+        for notice in answer.pop("notices", ()):
+            warnings.warn(notice, Notice, stacklevel=2)
         if "error" in answer:
             raise WorkerFailed(answer["error"])
         return answer
@@ -201,11 +204,14 @@ def serve_forever(make_handler: Callable[[Callable[[Any], None]], Handler]) -> N
 def serve(commands: IO[str], answers: IO[str], handler: Handler) -> None:
     """Answer commands until there are no more. After an error, the next command may succeed."""
     for line in commands:
-        try:
-            answer = handler.handle(json.loads(line))
-        except Exception as error:  # whatever a framework raises: the parent reports it, and other workers continue
-            answer = {"error": one_line(error)}
-        send(answers, {"protocol": PROTOCOL, **answer})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", Notice)
+            try:
+                answer = handler.handle(json.loads(line))
+            except Exception as error:  # whatever a framework raises: the parent reports it, and other workers continue
+                answer = {"error": one_line(error)}
+        notices = [str(one.message) for one in caught if issubclass(one.category, Notice)]
+        send(answers, {"protocol": PROTOCOL, **({"notices": notices} if notices else {}), **answer})
 
 
 def send(answers: IO[str], answer: dict[str, Any]) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from alexnet_mf import spec
 from alexnet_mf.backends.execution import Execution
-from alexnet_mf.errors import Notice
 from alexnet_mf.instruments.process import serve_forever
 from alexnet_mf.parity.run import parity_trace
 
@@ -20,9 +18,7 @@ class Worker:
         values = dict(command)
         del values["do"]
         execution = Execution(values.pop("precision"), values.pop("speed"))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Notice)  # the parent takes the worker's last line for its last words
-            parity_trace(**{**values, "net": spec.from_dict(values["net"])}, execution=execution)
+        parity_trace(**{**values, "net": spec.from_dict(values["net"])}, execution=execution)
         return {}
 
 

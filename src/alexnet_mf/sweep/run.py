@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import warnings
@@ -83,7 +82,6 @@ class Sweep:
         self.connect = connect
         self._began = time.monotonic()
         self._session = WholeConditions(**machine.conditions(command))
-        self._notices: set[str] = set()
         self._execution: dict[str, Any] | None = None
 
     def run(self) -> Record:
@@ -168,7 +166,7 @@ class Sweep:
         """Have a process of its own carry out a command, and return its answer."""
         channel = self.connect(report)
         try:
-            answer = channel.ask(command)
+            return channel.ask(command)
         except WorkerGone as error:
             return {"failed": "ended", "reason": str(error)}
         except WorkerFailed as error:
@@ -179,11 +177,6 @@ class Sweep:
             raise
         finally:
             channel.close()
-        for notice in answer.pop("notices"):
-            if notice not in self._notices:
-                self._notices.add(notice)
-                warnings.warn(notice, Notice, stacklevel=2)
-        return answer
 
     def _find_run(self, folder: Path, training: Training) -> TrainedRun | None:
         """Return a training's run, or None if there is none.
@@ -285,13 +278,24 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
     elif plan is not None or out is not None:
         raise SweepError("a resumed sweep has its own plan and folder; leave out `plan` and `out`")
     else:
-        record, folder, is_done = _resumed_record(check_path("resume", resume), data_dir, keep_weights, quiet)
-        if is_done:
+        resume = check_path("resume", resume)
+        record = load(resume)
+        folder = resume if resume.is_dir() else Path(record.folder)
+        if not (folder / NAME).is_file():
+            forget_failures(record)
+            if not record.complete or not keep_weights:
+                raise SweepError(f"{resume}: there is no sweep in its folder {folder}; name the folder with `resume`")
+            _say_complete(resume, quiet)
             return record
         call = f"resume={str(resume)!r}"
     call += "" if keep_weights else ", keep_weights=False"
     with _owned(folder, None if plan is None else record):
-        if plan and out is None and not quiet:
+        if resume is not None:
+            record, is_done = _resumed_record(folder, data_dir, keep_weights, quiet)
+            if is_done:
+                _say_complete(resume, quiet)
+                return record
+        elif out is None and not quiet:
             warnings.warn(f"sweep folder: {folder}", Notice, stacklevel=2)
         try:
             return Sweep(record, folder, command or [f"alexnet_mf.sweep({call})"], report_progress, save,
@@ -301,28 +305,24 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
                                     ) from interrupt
 
 
-def _resumed_record(source: Path, data_dir: Path | str | None, keep_weights: bool,
-                    quiet: bool) -> tuple[Record, Path, bool]:
-    """Return the record to resume, its folder, and True if nothing is left to do."""
-    record = load(source)
-    folder = source if source.is_dir() else Path(record.folder)
-    if has_folder := os.path.isfile(folder / NAME):
-        record = load(folder)  # a copy of the record may be older
+def _say_complete(source: Path | str, quiet: bool) -> None:
+    if not quiet:
+        warnings.warn(f"{source}: complete, nothing is left to train", Notice, stacklevel=3)
+
+
+def _resumed_record(folder: Path, data_dir: Path | str | None, keep_weights: bool, quiet: bool) -> tuple[Record, bool]:
+    """Return the record to resume, and True if nothing is left to do. The folder belongs to this process."""
+    record = load(folder)
     forget_failures(record)
-    if has_folder:
-        forget_gone_runs(record, folder, keep_weights)
+    forget_gone_runs(record, folder, keep_weights)
     removable = [] if keep_weights else [entry for entry in record.trainings if entry.result and entry.keeps_weights]
     if record.complete and not removable:
-        if not quiet:
-            warnings.warn(f"{source}: complete, nothing is left to train", Notice, stacklevel=3)
-        return record, folder, True
-    if not has_folder:
-        raise SweepError(f"{source}: there is no sweep in its folder {folder}; name the folder with `resume`")
+        return record, True
     if not record.complete and load_images(record.data.name, data_dir, quiet).digest() != record.data.sha256:
         raise SweepError(f"these are not the images that the sweep started with ({record.data.origin}); name their "
                          "folder with `data_dir`")
     record.folder = str(folder.resolve())
-    return record, folder, False
+    return record, False
 
 
 def _new_record(plan: Plan, out: Path | str | None, data: DatasetName, data_dir: Path | str | None,
@@ -338,7 +338,8 @@ def _new_record(plan: Plan, out: Path | str | None, data: DatasetName, data_dir:
     folder = check_path("out", out) if out is not None else new_folder(SWEEPS, plan.backend, net)
     check_new(folder)
     images = load_images(data, data_dir, quiet)
-    images.hold_out(plan.held_out)  # refuses too many
+    images.hold_out(plan.held_out).check_limits(train_images=plan.train_images)
+    images.check_limits(test_images=plan.test_images)
     origin = parse({"name": images.name, "origin": images.origin, "sha256": images.digest()}, Data)
     return begin(plan, networks, origin, folder), folder
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import signal
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from alexnet_mf.backends import loading
 from alexnet_mf.backends.capabilities import Measurable
 from alexnet_mf.backends.contract import find_device, find_precision
 from alexnet_mf.backends.execution import Execution
-from alexnet_mf.errors import Notice, OutOfMemory, SweepError, TrainingDiverged
+from alexnet_mf.errors import OutOfMemory, SweepError, TrainingDiverged
 from alexnet_mf.instruments.machine import peak_memory
 from alexnet_mf.instruments.process import serve_forever
 from alexnet_mf.instruments.records import parse
@@ -46,7 +45,7 @@ class Worker(Watcher):
         """Carry out a command, `train` or `resolve`.
 
         `train` trains or resumes; the answer holds the peak memory, or the failure with its reason. `resolve` answers
-        with the device, precision and speed settings of a training, as run.json records them. Both add the notices.
+        with the device, precision and speed settings of a training, as run.json records them.
 
         Raises:
             SweepError: for another command.
@@ -56,15 +55,12 @@ class Worker(Watcher):
         carry_out = commands.get(arguments.pop("do"))
         if carry_out is None:
             raise SweepError(f"unknown command {command['do']!r}; known: {', '.join(commands)}")
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", Notice)
-            try:
-                answer = carry_out(**arguments)
-            except OutOfMemory as error:
-                answer = {"failed": "does not fit", "reason": str(error)}
-            except TrainingDiverged as error:
-                answer = {"failed": "diverged", "reason": str(error)}
-        return {**answer, "notices": [str(one.message) for one in caught if issubclass(one.category, Notice)]}
+        try:
+            return carry_out(**arguments)
+        except OutOfMemory as error:
+            return {"failed": "does not fit", "reason": str(error)}
+        except TrainingDiverged as error:
+            return {"failed": "diverged", "reason": str(error)}
 
     def _train(self, folder: str, network: dict[str, Any], backend: str, device: str, precision: str | None,
                speed: dict[str, bool], recipe: dict[str, Any], seed: int, data: data.DatasetName, data_dir: str | None,

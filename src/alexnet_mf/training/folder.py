@@ -35,7 +35,7 @@ from alexnet_mf.training.record import (
     is_run,
 )
 from alexnet_mf.training.tensorboard import Events
-from alexnet_mf.training.weight_files import WEIGHTS, WeightFiles
+from alexnet_mf.training.weight_files import BEST, WEIGHTS, WeightFiles
 from alexnet_mf.weights.parameters import Parameters
 
 RUNS = Path("runs")
@@ -266,8 +266,8 @@ class RunFolder:
             epochs = 0
         steps = self.record.closing.steps if self.record.closing else 0
         if steps or epochs > 1:  # a power cut after the first epoch can come before its checkpoint
-            raise RunError(f"{self.path / CHECKPOINTS}: the checkpoints are missing, though the run has trained; start "
-                           f"a new run with `weights={str(self.path)!r}`")
+            raise RunError(f"{self.path / CHECKPOINTS}: there is no checkpoint (a sweep keeps none of a finished run); "
+                           f"start a new run with `weights={str(self.path)!r}`")
 
     def write_events(self, step: int) -> None:
         """Write TensorBoard events too, from this step on.
@@ -314,6 +314,8 @@ class RunFolder:
                 self._good.pop(0).unlink(missing_ok=True)
             for old in checkpoints.superseded(self.path / CHECKPOINTS, snapshot.position.number):
                 old.unlink(missing_ok=True)
+        with self._writing(BEST):
+            self._weights.keep_best()
 
     def stop(self, weights: Parameters, result: Result) -> None:
         """Record that the run was stopped, and can be resumed."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.checks import check_integer, check_number
-from alexnet_mf.data import augmentation
+from alexnet_mf.data import Dataset, augmentation
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.zoo import ALEXNET
@@ -72,6 +72,11 @@ class Recipe:
         values = {name: value for name, value in changes.items() if value is not None}
         sgd = {name: values.pop(name) for name in SGD_FIELDS if name in values}
         return replace(self, **values, sgd=replace(self.sgd, **sgd))
+
+    def fitted(self, data: Dataset) -> Recipe:
+        """Return the recipe without a limit that the dataset does not reach: it takes all images then."""
+        return replace(self, train_images=None if (self.train_images or 0) > len(data.train) else self.train_images,
+                       test_images=None if (self.test_images or 0) > len(data.test) else self.test_images)
 
     def describe(self) -> str:
         """Return the recipe in a phrase."""

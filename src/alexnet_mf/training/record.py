@@ -192,8 +192,11 @@ def summary(folder: Path) -> dict[str, Any]:
         epochs = metrics.epochs(metrics.read(folder))
     except RunError:
         epochs = []
-    if epochs:
-        entry |= {name: value for name, value in vars(epochs[-1]).items() if name in entry}
+    last = epochs[-1] if epochs else None
     if record.closing:
         entry["images_per_second"] = record.closing.images_per_second
+        if len(epochs) < record.closing.epochs:  # metrics.jsonl has lost lines
+            last = record.closing.last_epoch
+    if last:
+        entry |= {name: value for name, value in vars(last).items() if name in entry}
     return entry

@@ -135,7 +135,8 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
         progress: True shows the training, with the run folder first; False shows nothing; a `Watcher` receives it.
         command: recorded in run.json as the command that started the run.
         changes: other values for the recipe: epochs, batch_size, learning_rate, momentum, weight_decay, train_images,
-            test_images, augment, annealed, held_out; as for `Recipe.with_changes`.
+            test_images, augment, annealed, held_out; as for `Recipe.with_changes`. The dataset must have that many
+            images.
 
     An interrupt (Ctrl-C, or a notebook's stop button) ends the step, writes a checkpoint and the weights, and raises
     KeyboardInterrupt, whose message names the call that resumes the run. A second one stops at once.
@@ -171,6 +172,8 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
     images = load_images(data, data_dir, watcher.quiet)
     final = recipe_on(loaded.model.device)
     without_held_out = images.hold_out(final.held_out)
+    without_held_out.check_limits(train_images=changes.get("train_images"), test_images=changes.get("test_images"))
+    final = final.fitted(without_held_out)
     if backend is None:
         models.default_backend()  # its notice, now that every argument has been checked
     start = StartingWeights(str(Path(weights).resolve()), parameters.digest(values)) if weights else None

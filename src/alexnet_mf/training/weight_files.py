@@ -29,9 +29,11 @@ class WeightFiles:
         self.run = run
         self._best: float | None = None
         """Test accuracy of the best weights."""
+        self._better: float | None = None
+        """Test accuracy of the last weights, if they will replace the best."""
 
     def save(self, weights: Parameters, step: int, done: Epoch | None = None) -> None:
-        """Write the last weights. After the best epoch so far they are the best weights too.
+        """Write the last weights. After the best epoch so far `keep_best` will make them the best weights.
 
         Args:
             step: steps taken.
@@ -41,9 +43,19 @@ class WeightFiles:
             OSError: if they cannot be written; the files before stay.
         """
         files.write(self.folder / WEIGHTS, self._content(weights, step, done))
-        if done and (self._best is None or done.test_accuracy > self._best):
+        is_better = done is not None and (self._best is None or done.test_accuracy > self._best)
+        self._better = done.test_accuracy if done and is_better else None
+
+    def keep_best(self) -> None:
+        """Replace the best weights by the last, if these are better. The epoch must have its checkpoint: a run that is
+        resumed from an earlier one needs the best weights from before.
+
+        Raises:
+            OSError: if they cannot be written; the best weights from before stay.
+        """
+        if self._better is not None:
             files.link(self.folder / WEIGHTS, self.folder / BEST)
-            self._best = done.test_accuracy
+            self._best, self._better = self._better, None
 
     def repair(self, snapshot: Snapshot) -> list[str]:
         """Rewrite damaged weights from a snapshot: the last, and the best if the snapshot holds them. Best weights that
@@ -75,7 +87,7 @@ class WeightFiles:
         except ParametersError as fault:
             faults.append(f"{_first_clause(fault)}; " + ("rewritten from the checkpoint" if here else
                                                        "the best of the next epochs will replace it"))
-        if done and here and self._best is None:
+        if done and here and self._best != done.test_accuracy:
             files.write(self.folder / BEST, rewritten())
             self._best = done.test_accuracy
         return faults
