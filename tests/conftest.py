@@ -11,6 +11,7 @@ import gc
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -132,9 +133,12 @@ class FailingOs:
     def __init__(self, at: int | None, error: int | None):
         self.at = at
         self.error = error
+        self.gone = False
+        """True after a crash: another thread can do no more either."""
         self.calls: list[str] = []
         self.names: list[str] = []
         """For each call the file or folder that it is about, without what makes the name a temporary file's."""
+        self.threads: list[int] = []
         self._open: dict[int, str] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -144,9 +148,12 @@ class FailingOs:
 
         def call(*arguments: Any) -> Any:
             self.calls.append(name)
+            self.threads.append(threading.get_ident())
             on = self._open.get(arguments[0]) if isinstance(arguments[0], int) else str(arguments[-1] if name in (
                 "replace", "link") else arguments[0])
             self.names.append(re.sub(r"^\.(.*)\.\d+\.partial$", r"\1", os.path.basename(on or "")))
+            if self.gone and name != "close":
+                raise Crash
             if len(self.calls) - 1 != self.at:
                 result = real(*arguments)
                 if name == "open":
@@ -155,6 +162,7 @@ class FailingOs:
             if name == "write":  # in its middle, as on a disk that is getting full
                 os.write(arguments[0], bytes(arguments[1])[:len(arguments[1]) // 2])
             if self.error is None:
+                self.gone = True
                 raise Crash
             if name == "close":  # even one that fails closes
                 os.close(*arguments)

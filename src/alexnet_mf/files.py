@@ -210,10 +210,13 @@ class GrowingFile:
         self.size += len(line)
         self._hash.update(line)
 
-    def sync(self) -> str:
-        """Flush the file to the disk, and return its SHA-256."""
-        os.fsync(self._descriptor)
+    def checksum(self) -> str:
+        """Return the SHA-256 of the file."""
         return self._hash.hexdigest()
+
+    def sync(self) -> None:
+        """Flush the file to the disk."""
+        os.fsync(self._descriptor)
 
     def close(self) -> None:
         """Close the file; the lines that were written stay."""

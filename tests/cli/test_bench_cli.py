@@ -200,8 +200,8 @@ def test_a_sleep_is_seen_in_its_phase(command, small_alexnet, interpreter, tmp_p
 
 
 def test_a_backend_that_cannot_is_told_in_one_line(command, small_alexnet):
-    assert_one_line(command("--backends", "numpy"), "nothing was measured: numpy: no precision float32 on cpu",
-                    "there is float64 (--precision)")
+    assert_one_line(command("--backends", "numpy", "--precision", "float32"),
+                    "nothing was measured: numpy: no precision float32 on cpu", "there is float64 (--precision)")
     assert_one_line(command(*QUICK, "--no-compile"), "numpy", "no setting 'compile'", "none")
     assert_one_line(command(*QUICK, "--device", "cuda:7"), "numpy", "no device 'cuda:7'", "cpu")
 

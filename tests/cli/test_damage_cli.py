@@ -77,12 +77,15 @@ def test_an_error_at_any_call_is_told_and_costs_nothing(quick, command, failing_
         if call == "link":  # without links there are copies
             continue
         folder = tmp_path / f"run-{at}"
-        failing_os(at, error)
+        failing = failing_os(at, error)
         outcome = start(command, folder, *words)
         failing_os()
+        if failing.calls[at] == "link":
+            continue
         assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), (at, call, name)
         # A file's own folder is synchronized after the file: the error names the file.
-        file = next(file for file in reversed(recorded.names[:at + 1]) if file != "whole" or at == 0)
+        file = [file for file, thread in zip(failing.names[:at + 1], failing.threads)
+                if thread == failing.threads[at] and (file != folder.name or at == 0)][-1]
         told = "checkpoint" if file.startswith("step-") else WEIGHTS if file == BEST else file
         assert outcome.err.startswith(f"alexnet-mf: error: {folder}"), outcome.err
         assert f"{told}: cannot be written ({os.strerror(error)})" in outcome.err, outcome.err
@@ -206,9 +209,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(whole, stoppe
     damaged = latest.read_bytes()
     good = before.read_bytes()
     found: list[dict[str, bytes]] = []
-    save = RunFolder.save
-    monkeypatch.setattr(RunFolder, "save", lambda self, snapshot: (
-        found.append(content(stopped / "checkpoint")), save(self, snapshot)))
+    save = RunFolder._save
+    monkeypatch.setattr(RunFolder, "_save", lambda self, written: (
+        found.append(content(stopped / "checkpoint")), save(self, written)))
     outcome = resume(command, stopped)
     assert outcome.code == 0
     assert outcome.err.count("\n") == 1

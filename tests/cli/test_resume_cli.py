@@ -232,7 +232,7 @@ def test_a_finished_runs_weights_are_mended_to_the_same_bytes(quick, command, mo
 @pytest.mark.parametrize("where, first, second, best", [
     ((RunFolder, "save", 7), (0.5, 0.875), (0.75, 0.625), (2, 0.75)),
     ((RunFolder, "save", 7), (0.75, 0.875), (0.5, 0.625), (1, 0.75)),
-    ((WeightFiles, "keep_best", 7), (0.5, 0.875), (0.75,), (2, 0.875)),
+    ((WeightFiles, "keep_best", 8), (0.5, 0.875), (0.75,), (2, 0.875)),
 ], ids=["before the checkpoint", "before the checkpoint, not the best then", "after the checkpoint"])
 def test_the_best_weights_are_those_of_an_epoch_of_the_run(quick, command, small_alexnet, monkeypatch, tmp_path, where,
                                                            first, second, best):

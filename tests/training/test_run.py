@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from run_folders import make_run, record
 
 import alexnet_mf
 from alexnet_mf.errors import AlexnetMfError, DataError, RunError, TrainingDiverged
+from alexnet_mf.training import checkpoint, run
 from alexnet_mf.training import folder as run_folder
-from alexnet_mf.training import run
 from alexnet_mf.training.display import Watcher
+from alexnet_mf.training.lock import is_in_use
+from alexnet_mf.training.loop import Progress
 from alexnet_mf.weights import parameters
 
 
@@ -120,6 +124,56 @@ def test_a_folder_that_cannot_be_begun_is_removed(small: Any, monkeypatch: pytes
             run_folder.RunFolder.create(tmp_path / "runs" / "a" / "b", make_run(small))
     assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
     run_folder.RunFolder.create(tmp_path / "runs" / "a" / "b", make_run(small)).close()
+
+
+def test_the_training_continues_while_a_checkpoint_is_written(small: Any, monkeypatch: pytest.MonkeyPatch,
+                                                              tmp_path: Path) -> None:
+    """The first checkpoint waits for the second step, and holds the numbers of the first."""
+    taken, save = threading.Event(), checkpoint.save
+    saved: list[str] = []
+
+    def save_late(folder: Path, late: checkpoint.Checkpoint) -> Path:
+        assert taken.wait(20)
+        saved.append(parameters.digest(late.snapshot.state.parameters))
+        return save(folder, late)
+
+    class Waited(Watcher):
+        def progress(self, now: Progress) -> None:
+            if now.step == 2:
+                taken.set()
+
+    def train(name: str) -> list[str]:
+        saved.clear()
+        alexnet_mf.train(small, "numpy", data="synthetic", epochs=1, batch_size=8, train_images=24, test_images=8,
+                         checkpoint_minutes=1e-9, progress=Waited(), out=tmp_path / name)
+        return saved[:]
+
+    monkeypatch.setattr(checkpoint, "save", save_late)
+    late = train("late")
+    assert train("at once") == late  # `taken` is set
+    assert len(set(late)) == 3
+
+
+def test_a_run_is_in_use_until_its_checkpoint_is_written(small: Any, monkeypatch: pytest.MonkeyPatch,
+                                                         tmp_path: Path) -> None:
+    in_use, save = [], checkpoint.save
+
+    def save_slowly(*arguments: Any) -> Path:
+        time.sleep(0.5)
+        in_use.append(is_in_use(tmp_path / "run"))
+        return save(*arguments)
+
+    class Failing(Watcher):
+        def progress(self, now: Progress) -> None:
+            if now.step == 2:
+                raise ZeroDivisionError
+
+    monkeypatch.setattr(checkpoint, "save", save_slowly)
+    with pytest.raises(ZeroDivisionError):
+        alexnet_mf.train(small, "numpy", data="synthetic", epochs=1, batch_size=8, train_images=24, test_images=8,
+                         checkpoint_minutes=1e-9, progress=Failing(), out=tmp_path / "run")
+    assert in_use == [True]
+    assert [checkpoint.step_of(path) for path in checkpoint.paths(tmp_path / "run" / "checkpoint")] == [1]
 
 
 def test_a_network_for_color_images_is_refused_before_its_weights_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 `run.json` says what the run is and its state; `metrics.jsonl` grows by a line with each reading and epoch;
 `weights.safetensors` holds the last weights and `weights-best.safetensors` those of the best test accuracy, both
-canonical; `curves.png` is redrawn after each epoch; `checkpoint/` holds what the run needs to resume.
+canonical; `curves.png` is redrawn after an epoch; `checkpoint/` holds what the run needs to resume.
+
+Weights and checkpoints are written by a thread, from a copy, while the training continues.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from __future__ import annotations
 import datetime
 import importlib
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -35,12 +39,14 @@ from alexnet_mf.training.record import (
     is_run,
 )
 from alexnet_mf.training.tensorboard import Events
-from alexnet_mf.training.weight_files import BEST, WEIGHTS, WeightFiles
+from alexnet_mf.training.weight_files import WEIGHTS, WeightFiles
 from alexnet_mf.weights.parameters import Parameters
 
 RUNS = Path("runs")
 """The folder for run folders."""
 CURVES = "curves.png"
+DRAWING_SECONDS = 10.0
+"""Shortest time between two drawings of the curves in a training: one takes as long as many steps on a GPU."""
 
 
 def check_new(folder: Path) -> None:
@@ -117,6 +123,7 @@ class RunFolder:
     """A run folder that belongs to this process until `close`.
 
     Methods raise RunError if a file cannot be read or written. The error names the file and the last good checkpoint.
+    The error of a checkpoint that is written in the background is raised by the next `save`, `stop` or `finish`.
     """
 
     def __init__(self, path: Path, folder_lock: FolderLock):
@@ -141,6 +148,11 @@ class RunFolder:
         """Paths of the checkpoints, the latest last. It is whole; the others are removed once it has successors."""
         self._faults: dict[Path, str] = {}
         """Damaged checkpoints after the latest whole one, and the fault of each."""
+        self._thread = ThreadPoolExecutor(1)
+        self._saving: Future[None] | None = None
+        """The checkpoint that is being written."""
+        self._drawn = 0.0
+        """Time of the last drawing."""
         self._events: Events | None = None
         self._curves: Any = None
         try:
@@ -265,7 +277,7 @@ class RunFolder:
         except RunError:
             epochs = 0
         steps = self.record.closing.steps if self.record.closing else 0
-        if steps or epochs > 1:  # a power cut after the first epoch can come before its checkpoint
+        if steps or epochs > 2:  # the second epoch may end before it is known that the first checkpoint has failed
             raise RunError(f"{self.path / CHECKPOINTS}: there is no checkpoint (a sweep keeps none of a finished run); "
                            f"start a new run with `weights={str(self.path)!r}`")
 
@@ -289,36 +301,53 @@ class RunFolder:
             with self._writing(tensorboard.FOLDER):
                 self._events.progress(now)
 
-    def epoch(self, done: Epoch, weights: Parameters, step: int) -> None:
-        """Add a finished epoch: its line, its weights, and the picture."""
+    def epoch(self, done: Epoch, step: int) -> None:
+        """Add a finished epoch: its line, and the picture if the last is some seconds old."""
         assert self._log is not None
         with self._writing(metrics.NAME):
             self._log.write(metrics.epoch_line(done))
         if self._events:
             with self._writing(tensorboard.FOLDER):
                 self._events.epoch(done, step)
-        with self._writing(WEIGHTS):
-            self._weights.save(weights, step, done)
-        self._draw()
+        if time.monotonic() - self._drawn > DRAWING_SECONDS:
+            self._draw()
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write a checkpoint, and then remove those that it replaces. The older ones stay if it cannot be written."""
+        """Write a checkpoint in the background, and the weights before it if an epoch ends here. Then remove the
+        checkpoints that it replaces; they stay if it cannot be written."""
+        self._finish_saving()
         assert self._log is not None
+        checkpoint = Checkpoint(snapshot, Run(**fields(self.record, Run)), self.session,
+                                (self._log.size, self._log.checksum()))
+        self._saving = self._thread.submit(self._save, checkpoint)
+
+    def _finish_saving(self) -> None:
+        """Wait for the checkpoint that is being written, and raise its error."""
+        saving, self._saving = self._saving, None
+        if saving:
+            saving.result()
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        assert self._log is not None
+        snapshot, position = checkpoint.snapshot, checkpoint.snapshot.position
+        if position.closed_epoch:
+            with self._writing(WEIGHTS):
+                self._weights.save(snapshot.weights(), position.number, position.closed_epoch)
         with self._writing(metrics.NAME):
-            log = (self._log.size, self._log.sync())
+            self._log.sync()  # the lines that the checkpoint counts
         with self._writing(CHECKPOINTS):
-            path = checkpoints.save(self.path / CHECKPOINTS,
-                                    Checkpoint(snapshot, Run(**fields(self.record, Run)), self.session, log))
+            path = checkpoints.save(self.path / CHECKPOINTS, checkpoint)
             self._good = [*(old for old in self._good if old != path), path]
             while len(self._good) > checkpoints.KEPT:
                 self._good.pop(0).unlink(missing_ok=True)
-            for old in checkpoints.superseded(self.path / CHECKPOINTS, snapshot.position.number):
+            for old in checkpoints.superseded(self.path / CHECKPOINTS, position.number):
                 old.unlink(missing_ok=True)
-        with self._writing(BEST):
+        with self._writing(WEIGHTS):
             self._weights.keep_best()
 
     def stop(self, weights: Parameters, result: Result) -> None:
         """Record that the run was stopped, and can be resumed."""
+        self._finish_saving()
         if result.losses:
             with self._writing(WEIGHTS):
                 self._weights.save(weights, len(result.losses))
@@ -327,6 +356,8 @@ class RunFolder:
 
     def finish(self, result: Result) -> None:
         """Record that the run is finished. Its last checkpoint stays: with more epochs the run can be resumed."""
+        self._finish_saving()
+        self._draw()
         self.write_record("finished", result)
         with self._writing(CHECKPOINTS):
             for path in self._good[:-1]:
@@ -357,7 +388,8 @@ class RunFolder:
             record.write(self.path, self.record)
 
     def close(self) -> None:
-        """Release the folder to other processes."""
+        """Release the folder to other processes, once the checkpoint in the background is written."""
+        self._thread.shutdown()
         self._closing.close()
 
     @property
@@ -404,6 +436,7 @@ class RunFolder:
             picture = self._curves.png({self.path.name: metrics.read(self.path)})
             with self._writing(CURVES):
                 files.write(self.path / CURVES, picture)
+        self._drawn = time.monotonic()
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:

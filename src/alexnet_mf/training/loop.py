@@ -73,6 +73,11 @@ class Position:
     seconds: Number = 0.0
     """Time of the loop for `timed_images`."""
 
+    @property
+    def closed_epoch(self) -> Epoch | None:
+        """Return the epoch that ends here, if one does."""
+        return self.epochs[-1] if self.epochs and not self.images else None
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -83,7 +88,7 @@ class Snapshot:
 
     def weights(self) -> Parameters:
         """Return the weights in float32."""
-        return {name: value.astype(np.float32) for name, value in self.state.parameters.items()}
+        return {name: value.astype(np.float32, copy=False) for name, value in self.state.parameters.items()}
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class Result:
     images: int
     """Number of images trained while the clock ran: all but the first step's."""
     seconds: float
-    """Time of the loop: input included, device synchronised, evaluation, saving and the first step left out."""
+    """Time of the loop: input included, device synchronised, evaluation and the first step left out."""
     losses: list[float]
     """Mean cross entropy of each step's batch."""
     finished: bool = True
@@ -204,7 +209,7 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
     raise memory.does_not_fit(model, placed, batch_size)
 
 
-def check_weights(weights: Mapping[str, NDArray[Any]], step: int, recipe: Recipe) -> None:
+def _check_weights(weights: Mapping[str, NDArray[Any]], step: int, recipe: Recipe) -> None:
     """Check that the weights after a step are finite in float32. The NumPy backend trains in float64.
 
     Raises:
@@ -268,7 +273,7 @@ class _Loop:
             return self.result(finished=False)
         for epoch in range(len(self.epochs) + 1, self.recipe.epochs + 1):
             is_complete = self.train_epoch(epoch) and self.evaluate(epoch)
-            self.save()
+            self.save(self.epochs[-1] if is_complete else None)
             if not is_complete or (self.hooks.stop() and epoch < self.recipe.epochs):
                 return self.result(finished=False)
         return self.result(finished=True)
@@ -335,17 +340,20 @@ class _Loop:
             raise self.diverged(f"the loss on the test images is {test_loss} after step {self.number}")
         self.epochs.append(Epoch(epoch, self.means.loss, self.means.accuracy, test_loss, test_accuracy))
         self.means = _Means()
-        self.hooks.on_epoch(self.epochs[-1])
         return True
 
-    def save(self) -> None:
-        """Pass a snapshot on."""
+    def save(self, done: Epoch | None = None) -> None:
+        """Pass on a snapshot, and before it the epoch that is done, once its weights are known to be finite."""
+        snapshot = None
         if self.hooks.save:
             position = Position(self.number, list(self.epochs), list(self.losses), self.means.loss_sum,
                                 self.means.correct, self.means.images, self.clock.images, self.clock.seconds)
-            state = self.trainer.export_state()
-            check_weights(state.parameters, self.number, self.recipe)
-            self.hooks.save(Snapshot(position, state))
+            snapshot = Snapshot(position, self.trainer.export_state())
+            _check_weights(snapshot.state.parameters, self.number, self.recipe)
+        if done:
+            self.hooks.on_epoch(done)
+        if self.hooks.save and snapshot:
+            self.hooks.save(snapshot)
         self.last_save = time.perf_counter()
 
     def result(self, finished: bool) -> Result:

@@ -320,9 +320,7 @@ def _train(training: Training, watcher: Watcher, interrupt: Interrupt, checkpoin
             watcher.progress(now)
 
     def on_epoch(done: Epoch) -> None:
-        weights, step = model.export(), done.epoch * steps
-        loop.check_weights(weights, step, recipe)
-        folder.epoch(done, weights, step)
+        folder.epoch(done, done.epoch * steps)
         with interrupt.deferred():
             watcher.epoch(done)
 

@@ -45,6 +45,8 @@ class WeightFiles:
         files.write(self.folder / WEIGHTS, self._content(weights, step, done))
         is_better = done is not None and (self._best is None or done.test_accuracy > self._best)
         self._better = done.test_accuracy if done and is_better else None
+        if self._best is None:  # there are none from before to keep
+            self.keep_best()
 
     def keep_best(self) -> None:
         """Replace the best weights by the last, if these are better. The epoch must have its checkpoint: a run that is
@@ -68,7 +70,7 @@ class WeightFiles:
             OSError: if they cannot be written.
         """
         position, network, faults = snapshot.position, self.run.net, []
-        done = position.epochs[-1] if position.epochs and not position.images else None
+        done = position.closed_epoch
 
         def rewritten() -> bytes:
             return self._content(snapshot.weights(), position.number, done)
