@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.backends.torch.speed import SPEED
 from alexnet_mf.bench.plan import work
+from alexnet_mf.instruments.energy import EnergyMeter
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.weights import parameters
 
@@ -34,20 +36,9 @@ CHECKED_STEPS = 3
 IMAGES = 6000
 
 
-def energy() -> float:
-    """Return the joules that the first GPU has used, or NaN if it does not tell."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetTotalEnergyConsumption(pynvml.nvmlDeviceGetHandleByIndex(0)) / 1000
-    except Exception:  # no library, no driver, an older GPU
-        return float("nan")
-
-
-def sample(call: Callable[[int], Any], synchronize: Callable[[], None], seconds: float,
-           rounds: int) -> tuple[list[float], float]:
-    """Return the seconds of one call in each round, and the joules of one call over all rounds."""
+def sample(call: Callable[[int], Any], synchronize: Callable[[], None], seconds: float, rounds: int,
+           meter: EnergyMeter) -> tuple[list[float], float]:
+    """Return the seconds of one call in each round, and the joules of one call over all rounds, NaN if unknown."""
     for number in range(3):
         call(number)
     synchronize()
@@ -55,14 +46,15 @@ def sample(call: Callable[[int], Any], synchronize: Callable[[], None], seconds:
     call(3)
     synchronize()
     calls = max(2, int(seconds / (time.perf_counter() - began)))
-    times, before = [], energy()
+    times, before = [], meter.joules()
     for _ in range(rounds):
         began = time.perf_counter()
         for number in range(calls):
             call(number)
         synchronize()
         times.append((time.perf_counter() - began) / calls)
-    return times, (energy() - before) / (rounds * calls)
+    after = meter.joules()
+    return times, math.nan if before is None or after is None else (after - before) / (rounds * calls)
 
 
 class Comparison:
@@ -71,6 +63,8 @@ class Comparison:
     def __init__(self, net: str, device: str, seconds: float, rounds: int) -> None:
         self.backend = backends.load("torch")
         self.device, self.seconds, self.rounds = device, seconds, rounds
+        models = {entry.name: entry.description for entry in self.backend.devices()}
+        self.meter = EnergyMeter(device, models.get(device, ""))
         self.network = find_network(net)
         self.weights = parameters.initialise(self.network, 0)
         generator = np.random.default_rng(0)
@@ -84,7 +78,8 @@ class Comparison:
         """Return the FLOP/s of a large product of random matrices."""
         self.build(precision, "")  # sets the process's precision switches
         ceiling = self.backend.ceilings(self.device, Execution(precision))["matrix product"]
-        times, _ = sample(lambda number: ceiling.call(), self.synchronize, self.seconds, self.rounds)
+        times, _ = sample(lambda number: ceiling.call(), self.synchronize, self.seconds, self.rounds,
+                          self.meter)
         return ceiling.amount / statistics.median(times)
 
     def build(self, precision: str, settings: str) -> Any:
@@ -114,7 +109,7 @@ class Comparison:
                               for name, value in plain.items()}}
         for phase in ("step", "forward"):
             phases[phase](0)
-            times, joules = sample(phases[phase], self.synchronize, self.seconds, self.rounds)
+            times, joules = sample(phases[phase], self.synchronize, self.seconds, self.rounds, self.meter)
             flops = work(phase, self.network, precision, 784, batch_size).flops
             result[phase] = {"seconds": times, "images_per_second": batch_size / statistics.median(times),
                              "flops": flops / statistics.median(times), "joules_per_image": joules / batch_size}

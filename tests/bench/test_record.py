@@ -145,7 +145,7 @@ def test_results_belong_to_workers_and_workers_to_networks(good, saved):
 @pytest.mark.parametrize("content, said", [
     ("", "not JSON"), ("{", "not JSON"), ("\x00", "not JSON"), ("[" * 100_000, "not JSON"),
     ("[]", "not a record of bench"), ("7", "not a record"), ('{"format": 1, "holds": true}', "not a record"),
-    ('{"format": 99, "results": [], "workers": []}', "its format is 99, this version reads 2"),
+    ('{"format": 99, "results": [], "workers": []}', "its format is 99, this version reads 3"),
 ], ids=lambda value: value[:20])
 def test_a_file_that_is_no_record_is_told_in_one_line(saved, content, said):
     path = saved(content)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from alexnet_mf import api
-from alexnet_mf.bench import plot, report
+from alexnet_mf.bench import plot, report, run
 from alexnet_mf.bench.record import Record
 from alexnet_mf.bench.report import Report
 from alexnet_mf.errors import AlexnetMfError, BenchError
@@ -76,6 +78,72 @@ def test_shares_of_the_ceilings(record, find):
         f"{100 * (moved / 0.25) / (2**30 / 0.5):.2g} % [")
     assert cell(found, "torch float32", "optimizer", "share of the ceiling").endswith("of copy")
     assert cell(found, "torch book", "step", "share of the ceiling").startswith(f"{100 * work / 8 / 2**40:.2g} % [")
+
+
+def test_the_ceiling_is_the_fastest_of_the_run(measured, fake, find):
+    """The product of torch is half of what the device can do, as mxnet shows; only in the same precision."""
+    fake["torch"].seconds = {**fake["torch"].seconds, "matrix product": 2 * fake["torch"].seconds["matrix product"]}
+    record = measured(rounds=7)
+    own, best = (find(record, name, "matrix product")["samples"][0] for name in ("torch", "mxnet"))
+    assert own["seconds"] / own["calls"] == 2 * best["seconds"] / best["calls"]
+    found = make([record])
+    rows = {(row.label, row.phase): row for row in found.rows}
+    row, other = rows["torch float32", "step"], rows["mxnet float32", "step"]
+    assert row.ceiling == "mxnet's matrix product" and other.ceiling == "matrix product"
+    assert row.share.median == other.share.median == row.own_share.median / 2
+    assert other.own_share is None
+    assert rows["torch book", "step"].own_share.median == 2 * rows["torch book", "step"].share.median
+    assert "% [" in (text := cell(found, "torch float32", "step", "share of the ceiling"))
+    assert " of mxnet's matrix product (" in text and text.endswith("of its own)")
+    for worker in record["workers"]:
+        if worker["backend"] == "mxnet":
+            worker["precision"] = "bfloat16"
+    assert {row.own_share for row in make([record]).rows} == {None}
+
+
+def test_a_step_beside_busy_processes(measured, fake, monkeypatch):
+    """They slow torch to a quarter and mxnet not at all, and are there in the samples of this phase alone."""
+    counts = []
+
+    @contextmanager
+    def busy(count: int) -> Iterator[None]:
+        counts.append(count)
+        fake["torch"].seconds["step"] *= 4 if count else 1
+        yield
+        fake["torch"].seconds["step"] /= 4 if count else 1
+
+    monkeypatch.setattr(run, "busy_processes", busy)
+    found = make([measured(rounds=6, beside=3, phases=("step",))])
+    assert cell(found, "torch float32", "beside", "images/s") == "0.25 [0.25, 0.25]"
+    assert cell(found, "mxnet float32", "beside", "images/s") == cell(found, "mxnet float32", "step", "images/s")
+    assert "a step beside busy processes, batch 4: torch float32 trains at 25 % [25, 25] of its rate alone" in \
+        found.conclusions
+    assert "beside, batch 4: mxnet float32 is faster than torch float32, 4.00x [4.00, 4.00]" in found.conclusions
+    assert "beside: 3 busy processes of one thread each" in found.conditions
+    assert counts.count(3) == 6 * 4 and set(counts) == {0, 3}, "two styles of two backends"
+    assert not [row for row in make([measured(rounds=1)]).rows if row.phase == "beside"]
+
+
+def test_the_energy_of_an_image(record, find):
+    for sample, joules in zip(find(record, "torch", "step")["samples"], (1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 1.0)):
+        sample["joules"] = joules * sample["calls"]
+    find(record, "torch", "forward")["samples"][0]["joules"] = 1.0
+    find(record, "torch", "epoch")["samples"] = [{**sample, "joules": 1.0}
+                                                 for sample in find(record, "torch", "epoch")["samples"]]
+    found = make([record])
+    assert cell(found, "torch float32", "step", "J/image") == "0.25", "of all samples, seven times four images"
+    for phase in ("forward", "epoch"):
+        assert cell(found, "torch float32", phase, "J/image") == ""
+    assert found.tables[0].columns[-1] == "J/image"
+
+
+def test_without_a_counter_of_energy_there_is_no_column(record):
+    assert "J/image" not in make([record]).tables[0].columns
+
+
+def test_shares_of_several_runs_are_not_compared(record):
+    line = "each run has its own ceiling: do not compare the shares of several"
+    assert line in make([record, record]).conclusions and line not in make([record]).conclusions
 
 
 def test_ratios_are_taken_round_by_round(record):

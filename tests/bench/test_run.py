@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from alexnet_mf import backends
 from alexnet_mf.bench import run as runs
+from alexnet_mf.bench.load import busy_processes
 from alexnet_mf.bench.plan import CEILINGS, PHASES, Plan
 from alexnet_mf.bench.run import Bench
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, BenchError
@@ -197,14 +200,24 @@ def test_what_was_measured_until_it_was_stopped_is_kept(bench_with, find, stop):
     assert bench.record.conditions.seconds > 0
 
 
+@pytest.mark.skipif(os.name != "posix", reason="takes the times of ended processes")
+def test_busy_processes_are_busy_and_end():
+    before = os.times().children_user
+    with busy_processes(2):
+        time.sleep(0.5)
+    assert os.times().children_user - before > 0.3, "of those that have ended"
+
+
 # From Python
 
 
 def test_the_function_of_the_verb_records_how_it_was_called(fake, local, monkeypatch):
-    monkeypatch.setattr(Bench.__init__, "__defaults__", (None, (), lambda line: None, local))
+    monkeypatch.setattr(Bench.__init__, "__defaults__", (None, (), lambda line: None, local, lambda record: None))
     saved = []
-    record = runs.bench(Plan(("torch",), batch_sizes=(4,), phases=("step",), rounds=2), save=saved.append)
-    assert record.complete and saved == [record]
+    plan = Plan(("torch",), batch_sizes=(4,), phases=("step",), rounds=2)
+    record = runs.bench(plan, save=lambda record: saved.append(
+        (record.complete, len(record.results[0].samples), record.conditions.seconds > 0)))
+    assert saved == [(False, 1, True), (False, 2, True), (True, 2, True)], "after each round, and at the end"
     assert record.conditions.command == [
         "alexnet_mf.api.bench(Plan(backends=('torch',), batch_sizes=(4,), phases=('step',), rounds=2))"]
     assert runs.bench(record.plan, command=["a", "b"]).conditions.command == ["a", "b"]

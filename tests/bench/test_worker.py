@@ -12,13 +12,13 @@ import pytest
 
 from alexnet_mf import backends, spec
 from alexnet_mf.backends.contract import Sgd
-from alexnet_mf.bench.plan import CEILINGS, PHASES
+from alexnet_mf.bench.plan import BESIDE, CEILINGS, PHASES
 from alexnet_mf.bench.worker import Worker
 from alexnet_mf.instruments.process import PREFIX
 
 START = {"do": "start", "backend": "torch", "style": "alexnet_mf", "device": "auto", "precision": "float32",
          "speed": {}, "batch_size": 4, "epoch_batches": 3, "sample_seconds": 0.2, "seed": 0}
-PER_CALL = {"input": 0.25, "forward": 1.0, "forward_backward": 2.0, "optimizer": 0.5, "step": 4.0,
+PER_CALL = {"input": 0.25, "forward": 1.0, "forward_backward": 2.0, "optimizer": 0.5, "step": 4.0, "beside": 4.0,
             "matrix product": 1.0, "copy": 0.5, "epoch": 2 * 4.0}
 
 
@@ -42,7 +42,7 @@ def seconds_a_call(worker: Worker, phases: list[str]) -> dict[str, float]:
 
 def test_every_phase_is_timed_as_long_as_it_takes(worker, small):
     answer = start(worker, small)
-    assert sorted(answer["phases"]) == sorted([*PHASES, *CEILINGS])
+    assert sorted(answer["phases"]) == sorted([*PHASES, BESIDE, *CEILINGS])
     assert seconds_a_call(worker, answer["phases"]) == PER_CALL
 
 
@@ -51,7 +51,7 @@ def test_an_injected_sleep_is_seen_in_the_right_phase(worker, small, fake, slow)
     """And in no other; an epoch is made of steps."""
     phases = start(worker, small)["phases"]
     fake["torch"].seconds[slow] += 16.0
-    changed = {slow: PER_CALL[slow] + 16.0} | ({"epoch": 2 * 20.0} if slow == "step" else {})
+    changed = {slow: PER_CALL[slow] + 16.0} | ({"epoch": 2 * 20.0, "beside": 20.0} if slow == "step" else {})
     assert seconds_a_call(worker, phases) == PER_CALL | changed
 
 
@@ -81,8 +81,8 @@ def test_the_work_of_phases_and_ceilings(worker, small):
 
 def test_the_books_style_has_its_two_phases_and_no_ceilings(worker, small):
     answer = start(worker, small, style="book", precision="as shipped", speed={"all": False})
-    assert answer["phases"] == ["forward", "step"]
-    assert seconds_a_call(worker, answer["phases"]) == {"forward": 2.0, "step": 8.0}
+    assert answer["phases"] == ["forward", "step", "beside"]
+    assert seconds_a_call(worker, answer["phases"]) == {"forward": 2.0, "step": 8.0, "beside": 8.0}
 
 
 def test_a_precision_that_a_backend_has_not_is_an_error(worker, small):

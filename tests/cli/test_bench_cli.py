@@ -277,7 +277,7 @@ def test_who_is_measured(command, installed, monkeypatch, words, chosen):
     plans: list[Plan] = []
 
     class Noted(run.Bench):
-        def __init__(self, plan: Plan, *arguments: Any) -> None:
+        def __init__(self, plan: Plan, *arguments: Any, **options: Any) -> None:
             plans.append(plan)
             raise BenchError("this is enough")
     monkeypatch.setattr(run, "Bench", Noted)

@@ -94,8 +94,8 @@ def test_every_flag_that_takes_a_value_states_its_default(verb, parser):
             assert "(default: " in action.help, f"{verb} {action.option_strings[0]}"
 
 
-IN_WORDS = {("bench", "phases"): "all", ("bench", "precision"): "float32", ("sweep", "held_out"): "none",
-            ("sweep", "lr_epochs"): "--epochs", ("bench", "backends"): "those of torch"}
+IN_WORDS = {("bench", "phases"): "all", ("bench", "precision"): "float32", ("bench", "beside"): "none",
+            ("bench", "backends"): "those of torch", ("sweep", "held_out"): "none", ("sweep", "lr_epochs"): "--epochs"}
 """Defaults that a help text states in words, by verb and destination."""
 
 

@@ -13,7 +13,8 @@ from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments.records import Amount, AtLeastOne, Count, Part
 from alexnet_mf.spec import Network, arithmetic, zoo
 
-Phase = Literal["forward", "step", "input", "forward_backward", "optimizer", "epoch", "matrix product", "copy"]
+Phase = Literal["forward", "step", "input", "forward_backward", "optimizer", "epoch", "beside", "matrix product",
+                "copy"]
 """A phase of training or inference, or a ceiling of the device."""
 Style = Literal["alexnet_mf", "book"]
 PHASES: dict[Phase, str] = {
@@ -26,6 +27,8 @@ PHASES: dict[Phase, str] = {
 }
 """Phases in the order in which a worker prepares them. Its peak memory after `step` is then that of inference and
 training alone, as in the book's style."""
+BESIDE: Phase = "beside"
+"""A whole training step beside busy processes, of which the plan names the number."""
 BOOK_PHASES: tuple[Phase, ...] = ("forward", "step")
 CEILINGS: tuple[Phase, ...] = ("matrix product", "copy")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16", "float64")
@@ -62,6 +65,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
     """Shortest sample."""
     epoch_batches: AtLeastOne = 5
     """Batches of one epoch. The first is trained and not timed."""
+    beside: Count = 0
+    """Number of busy processes beside which a step is measured too. They are idle during all other samples."""
     seed: Count = 0
     """Seed of weights, images, dropout and the order of the measurements."""
 
@@ -85,6 +90,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
         check_integer("rounds", self.rounds)
         check_integer("epoch_batches", self.epoch_batches, least=2)
         check_integer("seed", self.seed, least=0)
+        check_integer("beside", self.beside, least=0)
         check_number("sample_seconds", self.sample_seconds, above=True)
 
     def check_settings(self) -> None:
@@ -97,6 +103,10 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
             for value in check_list(argument, values) if values else ():
                 for name in value.split("+") if argument == "tried" else [value]:
                     check_choice(argument, name, SPEED_SETTINGS)
+
+    def measured_phases(self) -> tuple[Phase, ...]:
+        """Return the phases and ceilings that are measured, in the order in which a worker prepares them."""
+        return (*(phase for phase in PHASES if phase in self.phases), *((BESIDE,) if self.beside else ()), *CEILINGS)
 
     def contestants(self, batch_size: int) -> list[Contestant]:
         """Return the contestants. Each gets a process of its own."""

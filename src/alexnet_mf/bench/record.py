@@ -13,7 +13,7 @@ from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.records import Amount, AtLeastOne, Count, Part
 
-FORMAT: Literal[2] = 2
+FORMAT: Literal[3] = 3
 
 
 class Worker(Contestant):
@@ -40,7 +40,7 @@ class Failure(Contestant):
     reason: str
 
 
-class Sample(Part):
+class Sample(Part, omit_defaults=True):
     """One sample."""
 
     round: Count
@@ -49,6 +49,8 @@ class Sample(Part):
     calls: AtLeastOne
     cpu_seconds: Annotated[float, Meta(ge=0, description="of all threads of the worker; of an epoch, with the first "
                                                          "step and the evaluation")]
+    joules: Annotated[float, Meta(ge=0, description="of the whole GPU; of an epoch, with the first step and the "
+                                                    "evaluation; missing if unknown")] | None = None
 
 
 class Result(Part):
@@ -70,7 +72,7 @@ class Result(Part):
 class Record(Part):
     """One run of the benchmark."""
 
-    format: Literal[2]
+    format: Literal[3]
     conditions: WholeConditions
     plan: Plan
     networks: Annotated[dict[str, dict[str, Any]], Meta(description="each measured spec, by its digest")]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_mf.backends.execution import switched_off
-from alexnet_mf.bench.plan import BOOK, OURS, PHASES, Phase, Style
+from alexnet_mf.bench.plan import BESIDE, BOOK, OURS, Phase, Style
 from alexnet_mf.bench.record import Record, Result, Worker, load
 from alexnet_mf.checks import check_list
 from alexnet_mf.instruments import statistics
@@ -17,9 +17,9 @@ from alexnet_mf.instruments.statistics import Estimate
 from alexnet_mf.instruments.tables import Table
 from alexnet_mf.instruments.units import bytes_text, estimate_text, number_text, percent, seconds_text, times
 
-ORDER = ("input", "forward", "forward_backward", "optimizer", "step", "epoch")
+ORDER = ("input", "forward", "forward_backward", "optimizer", "step", "epoch", BESIDE)
 """The phases in the order of the table."""
-RANKED = ("forward", "step", "epoch")
+RANKED = ("forward", "step", "epoch", BESIDE)
 """The phases whose backends are ranked; the others explain them."""
 
 
@@ -38,9 +38,12 @@ class Row:
     rates: dict[int, float]
     """Images/s by round."""
     rate: Estimate
-    ceiling: Phase
+    ceiling: str
+    """The device's limit: the fastest of this run's, with the backend that reached it."""
     share: Estimate | None
     """Share of the ceiling's rate, round by round."""
+    own_share: Estimate | None
+    """Share of the backend's own; None if that is the ceiling."""
     versus_book: Estimate | None
     peak_versus_book: float | None
 
@@ -56,6 +59,14 @@ class Row:
     def label(self) -> str:
         """Name of the contestant, with the run if there are several."""
         return prefixed(self.run, self.worker.label)
+
+    @property
+    def joules(self) -> float | None:
+        """Return the energy of an image; None if unknown, as in an epoch, whose samples hold an evaluation too."""
+        energy = [sample.joules for sample in self.result.samples if sample.joules is not None]
+        if self.phase == "epoch" or len(energy) < len(self.result.samples):
+            return None
+        return sum(energy) / sum(sample.calls * self.result.work.images for sample in self.result.samples)
 
     @property
     def conditions(self) -> dict[str, str]:
@@ -130,19 +141,22 @@ def rows_of(run: str, record: Record) -> list[Row]:
     rows = []
     for result in record.results:
         worker = workers[result.worker]
-        if result.phase not in PHASES or not result.samples:
+        if result.phase not in ORDER or not result.samples:
             continue
         book = find_result(record, result.phase, worker, BOOK) if worker.style == OURS else None
         amount = "bytes" if result.work.bytes else "flops"
         ceiling: Phase = "copy" if result.work.bytes else "matrix product"
-        limit = find_ceiling(record, ceiling, worker)
+        own = find_ceiling(record, ceiling, worker)
+        best = fastest_ceiling(record, ceiling, workers[own.worker] if own else worker)
+        whose = f"{workers[best.worker].backend}'s " if best and best is not own else ""
         rates = per_second(result, "images")
         peak, where = peak_of(result)
         book_peak, book_where = peak_of(book) if book else (None, "")
         rows.append(Row(
             run, worker, result, device(record, worker), worker.style == OURS and worker.speed == record.plan.speed,
-            rates, statistics.estimate(list(rates.values())), ceiling,
-            statistics.ratio(per_second(result, amount), per_second(limit, amount)) if limit else None,
+            rates, statistics.estimate(list(rates.values())), whose + ceiling,
+            statistics.ratio(per_second(result, amount), per_second(best, amount)) if best else None,
+            statistics.ratio(per_second(result, amount), per_second(own, amount)) if own and whose else None,
             statistics.ratio(rates, per_second(book, "images")) if book else None,
             peak / book_peak if peak and book_peak and where == book_where else None))
     return rows
@@ -166,6 +180,21 @@ def find_ceiling(record: Record, ceiling: Phase, worker: Worker) -> Result | Non
     return own or find_result(record, ceiling, worker, OURS)
 
 
+def fastest_ceiling(record: Record, ceiling: Phase, beside: Worker) -> Result | None:
+    """Return the fastest ceiling of the run on the device of `beside`, in the same rounds; its own if it is as fast.
+
+    A matrix product must have the same precision too. A backend's own may be far from what the device can do: on an AMD
+    EPYC PyTorch's, by MKL, reached 201 GFLOP/s, and TensorFlow's, by oneDNN, 458.
+    """
+    keys = ("device", "batch_size") if ceiling == "copy" else ("device", "batch_size", "precision")
+    ids = {worker.id for worker in record.workers if all(getattr(worker, key) == getattr(beside, key) for key in keys)}
+    amount = "bytes" if ceiling == "copy" else "flops"
+    several = [result for result in record.results
+               if result.phase == ceiling and result.worker in ids and result.samples]
+    several.sort(key=lambda result: result.worker != beside.id)
+    return max(several, default=None, key=lambda result: statistics.median(list(per_second(result, amount).values())))
+
+
 def find_result(record: Record, phase: Phase, beside: Worker, style: Style) -> Result | None:
     """Return the result of the first worker of a style with the backend, batch size and device of `beside`."""
     ids = {worker.id for worker in record.workers if worker.style == style
@@ -186,19 +215,29 @@ def device(record: Record, worker: Worker) -> str:
 
 def results_table(rows: Sequence[Row]) -> Table:
     """Return the table of every phase of every contestant."""
+    has_energy = any(row.joules for row in rows)
     body = [[str(row.batch_size), row.phase, row.label,
              estimate_text(row.rate) + ("" if row.result.steady else " *"),
              f"{percent((row.rate.upper_quartile - row.rate.lower_quartile) / row.rate.median)} %",
-             f"{estimate_text(row.share, percent, ' %')} of {row.ceiling}" if row.share else "",
+             share_of_ceiling(row),
              estimate_text(row.versus_book, times, "x") if row.versus_book else "",
              seconds_text(row.result.first_call_seconds),
              bytes_text(peak_of(row.result)[0])
-             + (f" ({times(row.peak_versus_book)}x)" if row.peak_versus_book else "")]
+             + (f" ({times(row.peak_versus_book)}x)" if row.peak_versus_book else ""),
+             *([number_text(row.joules) if row.joules else ""] if has_energy else [])]
             for row in rows]
     where = "/".join(dict.fromkeys(peak_of(row.result)[1] for row in rows))
     return Table(statistics.title_of_medians(row.rate for row in rows), [
         "batch", "phase", "backend", "images/s", "spread", "share of the ceiling", "to the book's style", "first call",
-        f"peak memory ({where}; to the book's)"], body, [0])
+        f"peak memory ({where}; to the book's)", *(["J/image"] if has_energy else [])], body, [0])
+
+
+def share_of_ceiling(row: Row) -> str:
+    """Return the share of the device's ceiling, and beside it that of the backend's own."""
+    if row.share is None:
+        return ""
+    own = f" ({estimate_text(row.own_share, percent, ' %')} of its own)" if row.own_share else ""
+    return f"{estimate_text(row.share, percent, ' %')} of {row.ceiling}{own}"
 
 
 def parts_of(run: str, record: Record) -> list[list[str]]:
@@ -282,12 +321,20 @@ def compared(a: Row, b: Row) -> str:
 def remarks(rows: Sequence[Row]) -> list[str]:
     """Return the remarks on single figures."""
     lines = []
+    for row, alone in itertools.product(rows, rows):
+        if (row.phase, alone.phase) == (BESIDE, "step") and row.run == alone.run and row.worker is alone.worker:
+            share = statistics.ratio(row.rates, alone.rates)
+            if share:
+                lines.append(f"a step beside busy processes, batch {row.batch_size}: {row.label} trains at "
+                             f"{estimate_text(share, percent, ' %')} of its rate alone")
     if any(not row.result.steady for row in rows):
         lines.append("* still getting faster when the warm-up's time was up: its figure may be too low")
-    above = [row for row in rows if row.share and row.share.median > 1 and row.ceiling == "matrix product"]
+    above = [row for row in rows if row.share and row.share.median > 1 and not row.result.work.bytes]
     if above:
         lines.append("above the matrix product's rate: a convolution may take fewer multiplications than the "
                      f"arithmetic counts ({', '.join(dict.fromkeys(f'{row.label} {row.phase}' for row in above))})")
+    if len({row.run for row in rows if row.share}) > 1:
+        lines.append("each run has its own ceiling: do not compare the shares of several")
     return lines
 
 
@@ -302,6 +349,7 @@ def conditions_of(record: Record) -> list[str]:
         versions |= worker.versions
     nets = ", ".join(f"{entry['name']} ({digest[:12]})" for digest, entry in record.networks.items())
     when, *command = at.run_lines()
-    return [*at.machine_lines(),
+    beside = [f"beside: {plan.beside} busy process{'es' * (plan.beside != 1)} of one thread each"] * bool(plan.beside)
+    return [*at.machine_lines(), *beside,
             f"{', '.join(f'{library} {version}' for library, version in versions.items())}; {nets}",
             f"{plan.rounds} round{'s' * (plan.rounds != 1)}, seed {plan.seed}, {when}", *command]

@@ -20,7 +20,8 @@ from msgspec import structs
 from alexnet_mf import backends, spec
 from alexnet_mf.backends.execution import LEFT_OUT, switched_off
 from alexnet_mf.backends.interpreters import available, check_interpreters
-from alexnet_mf.bench.plan import BOOK, BOOKS, CEILINGS, PHASES, Contestant, Phase, Plan, Work
+from alexnet_mf.bench.load import busy_processes
+from alexnet_mf.bench.plan import BESIDE, BOOK, BOOKS, Contestant, Phase, Plan, Work
 from alexnet_mf.bench.record import FORMAT, Failure, Record, Result, Sample, Worker
 from alexnet_mf.checks import check_type
 from alexnet_mf.errors import BackendUnavailable, BenchError, Notice
@@ -56,18 +57,21 @@ class Bench:
 
     def __init__(self, plan: Plan, pythons: Mapping[str, str] | None = None, command: Sequence[str] = (),
                  report_progress: Callable[[str], None] = lambda line: None,
-                 connect: Callable[[str, Mapping[str, bool]], Channel] = connect) -> None:
+                 connect: Callable[[str, Mapping[str, bool]], Channel] = connect,
+                 save: Callable[[Record], None] = lambda record: None) -> None:
         """
         Args:
             pythons: the interpreter to use for a backend, by name, where it is not this one.
             command: the words that started the program, for the record.
             report_progress: takes a line on what is being done.
             connect: starts a worker; takes its interpreter and speed settings.
+            save: takes the record after each round, and when the run ends or is interrupted, if it holds a sample.
         """
         self.plan = plan
         self.pythons = pythons or {}
         self.report_progress = report_progress
         self.connect = connect
+        self.save = save
         self._began = time.monotonic()
         self._runners: list[Runner] = []
         self.record = Record(format=FORMAT, conditions=WholeConditions(**machine.conditions(command)), plan=plan,
@@ -82,15 +86,21 @@ class Bench:
         try:
             for batch_size in self.plan.batch_sizes:
                 self._group(batch_size)
+            self.record.complete = True
         finally:
             self._close()
-            self.record.conditions.load_after = machine.load()
-            self.record.conditions.seconds = time.monotonic() - self._began
+            self._save()
         if not self.measured:
             failures = "; ".join(f"{failure.backend}: {failure.reason}" for failure in self.record.failures)
             raise BenchError(f"nothing was measured: {failures or 'the book has no code for these phases'}")
-        self.record.complete = True
         return self.record
+
+    def _save(self) -> None:
+        """Pass the record on, with the conditions of this moment."""
+        self.record.conditions.load_after = machine.load()
+        self.record.conditions.seconds = time.monotonic() - self._began
+        if self.measured:
+            self.save(self.record)
 
     @property
     def measured(self) -> bool:
@@ -103,7 +113,7 @@ class Bench:
             self._start(contestant)
         for runner in self._runners:
             self._prepare(runner)
-        tasks = [(phase, runner) for phase in (*PHASES, *CEILINGS) for runner in self._runners
+        tasks = [(phase, runner) for phase in self.plan.measured_phases() for runner in self._runners
                  if runner.alive and phase in runner.phases]
         expected = sum(runner.results[phase].expected_seconds for phase, runner in tasks)
         draw = random.Random(f"{self.plan.seed}/{batch_size}")
@@ -113,6 +123,7 @@ class Bench:
             tasks = order(tasks, number, draw)
             for phase, runner in tasks:
                 self._sample(phase, runner, number)
+            self._save()
         for runner in self._runners:
             if runner.alive:
                 for name, value in (self._ask(runner, "finish", {"do": "finish"}) or {}).items():
@@ -134,8 +145,7 @@ class Bench:
             "do": "start", **structs.asdict(contestant), "network": spec.as_dict(network), "device": plan.device,
             "epoch_batches": plan.epoch_batches, "sample_seconds": plan.sample_seconds, "seed": plan.seed}) or {}
         offered = answer.pop("phases", ())
-        runner.phases = [phase for phase in (*PHASES, *CEILINGS) if phase in offered
-                         and phase in (*plan.phases, *CEILINGS)]
+        runner.phases = [phase for phase in plan.measured_phases() if phase in offered]
         if runner.phases:
             runner.entry = Worker(**structs.asdict(contestant), id=len(self.record.workers), spec_sha256=fingerprint,
                                   **answer)
@@ -162,8 +172,9 @@ class Bench:
     def _sample(self, phase: Phase, runner: Runner, number: int) -> None:
         if not runner.alive or phase not in runner.phases:
             return
-        at = time.monotonic() - self._began
-        answer = self._ask(runner, phase, {"do": "sample", "phase": phase})
+        with busy_processes(self.plan.beside if phase == BESIDE else 0):
+            at = time.monotonic() - self._began
+            answer = self._ask(runner, phase, {"do": "sample", "phase": phase})
         if answer is None:
             runner.phases.remove(phase)  # it may fail again and again: one failure in the record is enough
         else:
@@ -220,7 +231,7 @@ def bench(plan: Plan | None = None, *, pythons: Mapping[str, str] | None = None,
         pythons: interpreters of backends that live in other environments, by backend.
         command: words for the record; without them, the call of this function.
         report_progress: takes a line on what is being done.
-        save: takes the record once it holds a sample, when the run ends or is interrupted.
+        save: takes the record after each round, and when the run ends or is interrupted, if it holds a sample.
 
     Raises:
         BackendUnavailable: if no framework is installed, or one that the plan names is missing.
@@ -236,12 +247,7 @@ def bench(plan: Plan | None = None, *, pythons: Mapping[str, str] | None = None,
         find_network(plan.net, name)
     if plan.book and plan.net not in BOOKS:
         warnings.warn(f"without the book's own code, which is AlexNet's and not {plan.net}'s", Notice, stacklevel=2)
-    run = Bench(plan, pythons, command, report_progress)
-    try:
-        return run.run()
-    finally:
-        if run.measured:
-            save(run.record)
+    return Bench(plan, pythons, command, report_progress, save=save).run()
 
 
 def default_backends(pythons: Mapping[str, str]) -> tuple[str, ...]:

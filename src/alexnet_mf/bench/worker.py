@@ -14,11 +14,12 @@ from alexnet_mf.backends.capabilities import Ceiling, measurable, measurable_mod
 from alexnet_mf.backends.contract import Sgd, find_device
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.bench import timing
-from alexnet_mf.bench.plan import CEILINGS, OURS, work
+from alexnet_mf.bench.plan import BESIDE, CEILINGS, OURS, work
 from alexnet_mf.bench.timing import Timer
 from alexnet_mf.data import FASHION_CLASSES, Dataset, LabelledImages, epoch_order, synthetic
 from alexnet_mf.data.preprocessing import upsampling_factor
 from alexnet_mf.errors import DataError
+from alexnet_mf.instruments.energy import EnergyMeter
 from alexnet_mf.instruments.machine import peak_memory
 from alexnet_mf.instruments.process import serve_forever
 from alexnet_mf.instruments.records import plain
@@ -74,8 +75,9 @@ class Worker:
                         for name, call in measurable(self.backend).book(self.device, batch_size).items()})
             phases = list(self.timers)
         described = {entry.name: entry.description for entry in self.backend.devices()}
-        return {"phases": phases, "device": self.device,
-                "description": described.get(self.device, ""), "versions": self.backend.versions(),
+        model = described.get(self.device, "")
+        self.meter = EnergyMeter(self.device, model)
+        return {"phases": phases, "device": self.device, "description": model, "versions": self.backend.versions(),
                 "settings": self.backend.settings(), "python": platform.python_version(),
                 "import_seconds": imported - began, "build_seconds": self.clock() - imported}
 
@@ -95,6 +97,8 @@ class Worker:
     def _time(self, calls: dict[str, Callable[[int], None]]) -> None:
         wait = self.model.synchronize if self.model else lambda: measurable(self.backend).synchronize(self.device)
         self.timers |= {name: Timer(call, wait, self.clock) for name, call in calls.items()}
+        if "step" in self.timers:
+            self.timers[BESIDE] = self.timers["step"]
 
     def prepare(self, phase: str) -> dict[str, Any]:
         """Warm a phase up; return its work, its first call and its warm-up."""
@@ -131,9 +135,11 @@ class Worker:
         calls = self.calls[phase]
         if calls > 1:
             self.timers[phase]()  # fills the caches again after other processes
-        busy = time.process_time()
+        busy, energy = time.process_time(), self.meter.joules()
         seconds = self._epoch()[0] if phase == "epoch" else self.timers[phase](calls)
-        return {"seconds": seconds, "calls": calls, "cpu_seconds": time.process_time() - busy}
+        after = self.meter.joules()
+        return {"seconds": seconds, "calls": calls, "cpu_seconds": time.process_time() - busy,
+                "joules": None if energy is None or after is None else after - energy}
 
     def _epoch(self) -> tuple[float, int]:
         """Return the seconds and images of one training as its loop counts them: all but the first step."""

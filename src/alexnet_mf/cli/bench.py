@@ -55,6 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
              f"(default: {DEFAULTS.sample_seconds})")
     add("--epoch-batches", type=at_least_one, default=DEFAULTS.epoch_batches, metavar="N",
         help=f"batches in the phase epoch, the first of which is not timed (default: {DEFAULTS.epoch_batches})")
+    add("--beside", type=at_least_one, default=DEFAULTS.beside, metavar="N",
+        help="measure a training step also beside N processes that compute all the time (default: none)")
     add("--seed", type=seed, default=DEFAULTS.seed,
         help=f"of weights, images, dropout and the order of the samples (default: {DEFAULTS.seed})")
     add("--no-book", action="store_true", help="leave the book's style out")
@@ -114,20 +116,27 @@ def run(options: argparse.Namespace) -> int:
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """Run the benchmark. If a JSON file was asked for, it is written even after Ctrl-C."""
+    """Run the benchmark. If a JSON file was asked for, it is written after each round."""
+    latest: list[Record] = []
+
     def save(record: Record) -> None:
-        if options.json:
+        latest[:] = [record]
+        if options.json and options.json != "-":
             output.write_json(options.json, plain(record))
 
-    return api.bench(plan(options), pythons=interpreters(options.python), command=["alexnet-mf", *options.words],
-                     report_progress=show_progress, save=save)
+    try:
+        return api.bench(plan(options), pythons=interpreters(options.python), command=["alexnet-mf", *options.words],
+                         report_progress=show_progress, save=save)
+    finally:
+        if options.json == "-" and latest:
+            output.write_json("-", plain(latest[0]))
 
 
 def plan(options: argparse.Namespace) -> Plan:
     """Return the plan that the flags describe."""
     return Plan(tuple(options.backends), options.net, options.device, options.batch_size, options.precision,
                 options.phases, options.rounds, not options.no_book, speed(options), options.ablate, options.tried,
-                options.sample_seconds, options.epoch_batches, options.seed)
+                options.sample_seconds, options.epoch_batches, options.beside, options.seed)
 
 
 def show_progress(line: str) -> None:
