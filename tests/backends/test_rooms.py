@@ -24,7 +24,7 @@ PUBLIC = {
     "backend": [],
 }
 """The names that a file begins with or has in this order; others may stand between and after them."""
-ALSO = {"mxnet": {"compat"}, "tensorflow": {"quiet"}, "torch": {"allocations", "graph", "pooling"}}
+ALSO = {"mxnet": {"compat"}, "tensorflow": {"quiet"}, "torch": {"allocations", "graph", "openmp", "pooling"}}
 MISSING = {
     ("numpy", "book"): None,  # the chapter has no NumPy tab
     ("numpy", "speed"): None,  # the reference has no speed settings

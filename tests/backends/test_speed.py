@@ -297,7 +297,7 @@ def test_an_apple_gpu_is_a_device_with_float32_alone(backend, small, monkeypatch
     values = parameters.initialise(small, 0)
     with pytest.raises(BackendUnavailable, match="no precision bfloat16 on mps; there is float32"):
         backend.build(small, values, "mps", Execution("bfloat16"))
-    with pytest.raises(BackendUnavailable, match="no setting 'compile' on mps; there is none"):
+    with pytest.raises(BackendUnavailable, match="no setting 'compile' on mps; there is spin"):
         backend.build(small, values, "mps", Execution(speed={"compile": True}))
     seeds = []
     monkeypatch.setattr(torch.mps, "manual_seed", seeds.append)

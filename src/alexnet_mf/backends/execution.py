@@ -12,7 +12,7 @@ LEFT_OUT = "ALEXNET_MF_WITHOUT"
 """The environment variable that `left_out` reads."""
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
-SPEED_SETTINGS = ("allocator", "compile", "fold", "fused", "graph", "layout", "pool", "threads")
+SPEED_SETTINGS = ("allocator", "compile", "fold", "fused", "graph", "layout", "pool", "spin", "threads")
 """Names of the speed settings, in the tables of all backends."""
 
 
@@ -37,8 +37,8 @@ class Execution:
     """Precision of the factors in convolutions and matrix products: float32 (IEEE's, without TF32), tf32, bfloat16, or
     float16 where a framework has no bfloat16. None is the backend's own: float32, and the referee's float64."""
     speed: Mapping[str, bool] = field(default_factory=dict)
-    """Speed settings to switch on or off, by name. The backend's table decides the others. `threads` is fixed when
-    MXNet is imported, and `allocator`, once on, stays on in the process."""
+    """Speed settings to switch on or off, by name. The backend's table decides the others. `spin` and `threads`
+    are fixed when the framework is imported, and `allocator`, once on, stays on in the process."""
 
     def settings(self, backend: str, table: Mapping[str, Mapping[str, Setting]], device: str) -> frozenset[str]:
         """Return the names of the settings that are on.

@@ -37,7 +37,7 @@ def _install_mxnet() -> str:
 
 
 BACKENDS = {
-    "torch": Entry("alexnet_mf.backends.torch", "torch", "pip install torch torchvision"),
+    "torch": Entry("alexnet_mf.backends.torch", "torch", "pip install torch torchvision", at_import=("spin",)),
     "tensorflow": Entry("alexnet_mf.backends.tensorflow", "tensorflow", "pip install tensorflow"),
     "mxnet": Entry("alexnet_mf.backends.mxnet", "mxnet", _install_mxnet(), at_import=("threads",)),
     "numpy": Entry("alexnet_mf.backends.numpy", "numpy", "pip install numpy", "float64"),

@@ -23,6 +23,7 @@ from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch.augment import place as place_draws
 from alexnet_mf.backends.torch.graph import Graphed, GraphMemory
 from alexnet_mf.backends.torch.layers import fold, keep_to_ieee
+from alexnet_mf.backends.torch.openmp import spins
 from alexnet_mf.backends.torch.speed import SPEED
 from alexnet_mf.backends.torch.trainer import (
     Placed,
@@ -194,7 +195,7 @@ class TorchBackend(Backend, Measurable, WeightFormats):
     def settings(self) -> dict[str, Any]:
         onednn = re.search(r"MKL-DNN v([\d.]+)", torch.__config__.show())
         gpu = {"pool_lacks": missing_for_triton("cuda:0")} if torch.cuda.is_available() else {}
-        return {"threads": torch.get_num_threads(), **gpu,
+        return {"threads": torch.get_num_threads(), "spins": spins(), **gpu,
                 "onednn": onednn[1] if onednn else None,
                 "cpu_capability": torch.backends.cpu.get_cpu_capability(),
                 "built_for_cuda": torch.version.cuda,

@@ -1,0 +1,46 @@
+"""The spinning of OpenMP's threads: the library gets the variable when it is loaded, and nobody else."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alexnet_mf.backends.execution import LEFT_OUT
+
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("torch is not installed", allow_module_level=True)
+
+PROGRAM = """
+import os, sys
+{before}
+from alexnet_mf.backends import loading
+from alexnet_mf.backends.execution import Execution
+print(loading.load("torch", Execution(None, {speed}))[0].settings()["spins"], os.environ.get("GOMP_SPINCOUNT"))
+"""
+
+
+@pytest.mark.parametrize("variables, before, speed, spins, said", [
+    ({}, "", {}, 10_000, "10000 None"),
+    ({}, "", {"spin": False}, 300_000, "as it comes None"),
+    ({LEFT_OUT: "all"}, "", {}, 300_000, "as it comes None"),
+    ({}, "import torch", {}, 300_000, "as it comes None"),
+    ({"GOMP_SPINCOUNT": "7"}, "", {}, 7, "GOMP_SPINCOUNT=7 7"),
+    ({"OMP_WAIT_POLICY": "PASSIVE"}, "", {}, 0, "OMP_WAIT_POLICY=PASSIVE None"),
+], ids=["on", "switched off", "as it is shipped", "imported before", "a user's own number", "a user's own policy"])
+def test_the_library_spins_as_it_is_said(request, variables, before, speed, spins, said):
+    """As the library itself reports it. A program of its own loads it for each case."""
+    if "torch" not in (request.config.getoption("--backends") or "torch"):
+        pytest.skip("torch was not asked for")
+    environment = {name: value for name, value in os.environ.items()
+                   if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", LEFT_OUT)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM.format(before=before, speed=speed)], capture_output=True,
+                          text=True, check=True, cwd=Path(__file__).parent,
+                          env={**environment, "OMP_DISPLAY_ENV": "verbose", **variables})
+    assert done.stdout == said + "\n"
+    if sys.platform == "linux":
+        assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
