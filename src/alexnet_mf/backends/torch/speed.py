@@ -2,7 +2,7 @@
 
 Measured with torch 2.14.1, interleaved, with 95 % intervals: `benchmarks/results/`.
 `allocator` and `layout` on 2 cores of an Intel Xeon, batch 128; `fused` and `compile` on 2 cores of an AMD EPYC, batch
-32; `spin` there with alexnet-28, batch 128.
+32; `spin` there, `alexnet` at 32 and `alexnet-28` at 128.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ SPEED = {
         "allocator": Setting(True, "large blocks are kept, not returned to the kernel: inference 1.08x "
                                    "[1.04, 1.22], a step 1.15x, no difference seen (on the EPYC 1.28x [1.18, 1.42])"),
         "spin": Setting(True, "OpenMP's threads spin 10,000 times at a barrier, not 300,000, before they sleep: a step "
-                              "beside two busy processes 1.41x [1.14, 1.50], alone no difference seen"),
+                              "beside two busy processes 1.16x [1.08, 1.19], of alexnet-28 1.52x [1.23, 1.95]; alone "
+                              "no difference seen"),
         "layout": Setting(True, "channels_last throughout: inference 1.22x [1.17, 1.55], a step 1.04x, no difference "
                                 "seen (on the EPYC 1.06x [1.01, 1.12])"),
         "fused": Setting(False, "SGD in one pass over the parameters: no difference seen"),
@@ -23,7 +24,7 @@ SPEED = {
     },
     # One H200, torch 2.11.0, bfloat16, batches of 128 and 512, against the same without (h200/settings-*.json there).
     "cuda": {
-        "spin": Setting(True, "as on a CPU, where a step beside busy processes gained 1.41x: it is the process's"),
+        "spin": Setting(True, "as on a CPU, where a step beside busy processes gained 1.16x: it is the process's"),
         "layout": Setting(True, "channels_last throughout, with `fused`: a step 1.07x and 1.08x, inference 1.05x and "
                                 "1.04x"),
         "fused": Setting(True, "SGD in one kernel: measured together with `layout`, a step 1.07x and 1.08x"),
@@ -37,6 +38,6 @@ SPEED = {
                                   "takes half a minute to compile, and `pool` gains more in training"),
     },
     "mps": {  # no Mac has run it
-        "spin": Setting(True, "as on a CPU, where a step beside busy processes gained 1.41x: it is the process's"),
+        "spin": Setting(True, "as on a CPU, where a step beside busy processes gained 1.16x: it is the process's"),
     },
 }
