@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from alexnet_mf.data.augmentation import LUMA, Draws
 
-SPECIFICATION = (tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.int32),
-                 tf.TensorSpec([None, 3], tf.float32))
-"""Specification of the tensors that `tensors` returns."""
+SPECIFICATION = (tf.TensorSpec([None, None, None], tf.int32), tf.TensorSpec([None, None, None], tf.int32),
+                 tf.TensorSpec([None, None, 3], tf.float32))
+"""Specification of what `arrays` returns, for several steps."""
 
 
 def augment(images: tf.Tensor, draws: Draws, drawn: tuple[tf.Tensor, ...], white: float) -> tf.Tensor:
@@ -50,6 +53,11 @@ def gray(images: tf.Tensor) -> tf.Tensor:
     return tf.add_n([share * images[..., i:i + 1] for i, share in enumerate(LUMA)])
 
 
-def tensors(draws: Draws) -> tuple[tf.Tensor, ...]:
+def arrays(draws: Draws) -> tuple[NDArray[Any], ...]:
     """Return the draws that change from step to step: rows, columns and factors."""
-    return tf.constant(draws.rows()), tf.constant(draws.columns()), tf.constant(draws.factors)
+    return draws.rows(), draws.columns(), draws.factors
+
+
+def tensors(draws: Draws) -> tuple[tf.Tensor, ...]:
+    """Return the same as tensors."""
+    return tuple(map(tf.constant, arrays(draws)))

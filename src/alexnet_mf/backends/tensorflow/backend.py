@@ -18,7 +18,14 @@ from alexnet_mf.backends.randomness import dropout_seed, random_bytes, random_ma
 from alexnet_mf.backends.tensorflow import formats, weights
 from alexnet_mf.backends.tensorflow import network as native
 from alexnet_mf.backends.tensorflow.speed import SPEED
-from alexnet_mf.backends.tensorflow.trainer import Placed, TensorFlowTrainer, mean_loss, place, seed_dropout
+from alexnet_mf.backends.tensorflow.trainer import (
+    Placed,
+    TensorFlowTrainer,
+    finish_steps,
+    mean_loss,
+    place,
+    seed_dropout,
+)
 from alexnet_mf.data.augmentation import Draws
 from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.layers import Dense, Flatten, Shape
@@ -39,6 +46,8 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
         with tf.device(self._tf_device):
             self.net = native.build(network, "mixed_bfloat16" if precision == "bfloat16" else "float32")
             weights.load(self.net, network, parameters)
+        self._waiting: list[TensorFlowTrainer] = []
+        """Trainers with steps to take before anything that depends on the weights."""
         channels, height, width = network.input
         self._logits: Any = lambda x: self.net(x, training=False)
         if "compile" in speed:
@@ -59,6 +68,7 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
         return rows
 
     def export(self) -> Parameters:
+        finish_steps(self._waiting)
         return weights.export(self.net, self.network)
 
     def place(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> Placed:
@@ -68,15 +78,18 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
         return np.ascontiguousarray(self._batch(data, slice(None), draws)[0].numpy().transpose(0, 3, 1, 2))
 
     def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
+        finish_steps(self._waiting)
         if dropout is not None:
             seed_dropout(self.net, tf.constant(dropout_seed(*dropout), tf.uint32))
         return self._to_canonical(self._run(self._batch(data, slice(None))[0], training=dropout is not None))
 
     def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
+        finish_steps(self._waiting)
         return np.concatenate([tf.cast(self._logits(self._batch(data, rows)[0]), tf.float32).numpy()
                                for rows in data.batches(batch_size)])
 
     def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
+        finish_steps(self._waiting)
         pixels, labels = self._batch(data, slice(None))
         variables = weights.variables(self.net)
         with tf.device(self._tf_device), tf.GradientTape() as tape:
@@ -85,7 +98,8 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
         return float(loss), weights.export_values(list(variables), gradients, self.network)
 
     def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> TensorFlowTrainer:
-        return TensorFlowTrainer(self.net, self.network, sgd, seed, self._tf_device, "compile" in self.speed, augment)
+        return TensorFlowTrainer(self.net, self.network, sgd, seed, self._tf_device, "compile" in self.speed, augment,
+                                 self._waiting)
 
     def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
         trainer = self.trainer(sgd, seed)
@@ -121,6 +135,7 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
         return isinstance(error, tf.errors.ResourceExhaustedError)
 
     def synchronize(self) -> None:
+        finish_steps(self._waiting)
         tf.test.experimental.sync_devices()
 
     def _batch(self, data: Placed, rows: slice, draws: Draws | None = None) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,0 +1,82 @@
+"""TensorFlow takes steps in blocks: the same numbers as one at a time, and none is left out."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from alexnet_mf import backends, data
+from alexnet_mf.backends.contract import RATE_INSIDE, Sgd, TrainerState
+from alexnet_mf.weights import parameters
+
+
+@pytest.fixture
+def model(small, request):
+    if importlib.util.find_spec("tensorflow") is None or \
+            "tensorflow" not in (request.config.getoption("--backends") or "tensorflow"):
+        pytest.skip("tensorflow is not installed or was not asked for")
+    return backends.load("tensorflow").build(small, parameters.initialise(small, 0))
+
+
+@pytest.fixture
+def images(model):
+    drawn = data.synthetic.draw(0, train=40, test=1).train
+    return model.place(drawn.images, drawn.labels)
+
+
+def train(model, images, block: int, augment=()):
+    """Take 7 steps of 8 rows and one of 5."""
+    trainer = model.trainer(Sgd(0.05, momentum=0.9), 3, augment)
+    for number, size in enumerate([8] * 7 + [5]):
+        trainer._block_steps = block
+        trainer.step(images, np.arange(number, number + size) % 40, number)
+    return trainer
+
+
+def begin_again(model, small) -> None:
+    model.trainer(Sgd(0.1), 0).load_state(TrainerState(parameters.initialise(small, 0), {}, RATE_INSIDE))
+
+
+@pytest.mark.parametrize("augment", [(), ("flip", "crop")])
+def test_the_numbers_do_not_depend_on_the_blocks(model, images, small, augment):
+    results = []
+    for block in (1, 3, 64):
+        trainer = train(model, images, block, augment)
+        metrics, state = trainer.read(), trainer.export_state()
+        assert len(metrics.losses) == len(metrics.correct) == 8
+        results.append((metrics.losses.tolist(), metrics.correct.tolist(), parameters.digest(state.parameters),
+                        parameters.digest(state.velocity)))
+        begin_again(model, small)
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("ask", [
+    lambda model, images: parameters.digest(model.export()), lambda model, images: model.logits(images, 40).tobytes(),
+    lambda model, images: model.gradients(images)[0],
+    lambda model, images: model.outputs(images)["fc4"].tobytes(),
+    lambda model, images: parameters.digest(model.trainer(Sgd(0.1), 0).export_state().parameters),
+], ids=["export", "logits", "gradients", "outputs", "another trainer"])
+def test_whatever_depends_on_the_weights_has_all_steps_behind_it(model, images, small, ask):
+    train(model, images, 64)
+    waited = ask(model, images)
+    begin_again(model, small)
+    train(model, images, 1)
+    assert ask(model, images) == waited
+
+
+def test_the_steps_of_another_trainer_come_first(model, images):
+    first = train(model, images, 64)
+    second = model.trainer(Sgd(0.05), 3)
+    second.step(images, np.arange(8), 8)
+    assert not first._block, "taken"
+    assert len(first.read().losses) == 8 and len(second.read().losses) == 1
+
+
+def test_a_block_is_as_long_as_it_may_be(model, images):
+    trainer = model.trainer(Sgd(0.05), 3)
+    for number in range(30):
+        trainer.step(images, np.arange(8), number)
+    trainer.read()
+    assert trainer._block_steps > 1, "steps of this network take milliseconds"
