@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from alexnet_mf import backends
+from alexnet_mf import backends, data
 from alexnet_mf.backends import randomness
 from alexnet_mf.backends.contract import Backend, Device, Sgd, TrainerState, find_device
 from alexnet_mf.backends.execution import SPEED_SETTINGS, Execution, Setting
@@ -279,6 +279,32 @@ def test_what_a_device_cannot_do_is_an_error(backend, small):
         backend.build(small, values, execution=Execution(speed={"magic": False}))
     with pytest.raises(BackendUnavailable, match="no setting 'magic' on cpu; there is"):
         backend.build(small, values, execution=Execution(speed={"magic": True}))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="takes a C++ compiler")
+@pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
+def test_a_batch_size_that_was_prepared_compiles_nothing_more(backend, small):
+    """And what prepares it changes no number."""
+    import torch
+    from torch._dynamo.utils import counters
+
+    drawn = data.synthetic.draw(0, train=24, test=1).train
+    weights = {}
+    for prepares in (True, False):
+        torch._dynamo.reset()  # it would take the first model's code for the second
+        model = backend.build(small, parameters.initialise(small, 0), "cpu", Execution(speed={"compile": True}))
+        images = model.place(drawn.images, drawn.labels)
+        trainer = model.trainer(Sgd(0.05, momentum=0.9), 3)
+        trainer.step(images, np.arange(16), 0)
+        if prepares:
+            trainer.prepare(images, 8)
+        graphs = counters["stats"]["unique_graphs"]
+        trainer.step(images, np.arange(16, 24), 1)
+        trainer.step(images, np.arange(16), 2)
+        assert (counters["stats"]["unique_graphs"] == graphs) is prepares
+        weights[prepares] = parameters.digest(model.export())
+    assert weights[True] == weights[False]
 
 
 @pytest.mark.parametrize("backend_name", ["torch"], indirect=True)

@@ -59,6 +59,10 @@ class FakeTrainer(Trainer[LabelledImages]):
         self.model.clock.now += self.model.host_seconds
         self.model.clock.give_device(self.model.first_seconds if first else self.model.device_seconds)
 
+    def prepare(self, data: LabelledImages, size: int) -> None:
+        self.model.prepared.append((len(self.steps), len(data), size))
+        self.model.clock.give_device(self.model.compilation_seconds)
+
     def read(self) -> StepMetrics:
         self.model.clock.wait_for_device()
         self.readings.append(self.unread)
@@ -87,11 +91,14 @@ class FakeModel(Model[LabelledImages]):
         self.host_seconds = 0.0
         self.device_seconds = 0.25
         self.first_seconds = 32.0
+        self.compilation_seconds = 0.0
         self.evaluation_seconds = 1000.0
         self.export_seconds = 500.0
         self.losses: dict[int, float] = {}
         self.evaluations: list[tuple[LabelledImages, int]] = []
         self.trainers: list[tuple[FakeTrainer, Sgd, int]] = []
+        self.prepared: list[tuple[int, int, int]] = []
+        """Steps before, images and size, of each size that was prepared."""
         self.augments: list[tuple[str, ...]] = []
         """What each trainer does to its images."""
 
@@ -280,6 +287,15 @@ def test_what_was_asked_of_the_device_before_is_not_counted(model):
     model.evaluation_seconds = 0.0
     result, _ = run(model)
     assert result.seconds == 8 * 0.25
+
+
+@pytest.mark.parametrize("count, prepared", [(10, [(1, 10, 2)]), (8, []), (3, [])])
+def test_the_short_last_batch_is_prepared_before_the_clock_starts(model, count, prepared):
+    """Batches of 4, 4 and 2 images, of 4 and 4, or of 3 alone."""
+    model.compilation_seconds = 64.0
+    result, trainer = run(model, train=count)
+    assert model.prepared == prepared
+    assert result.seconds == (len(trainer.steps) - 1) * 0.25
 
 
 def test_one_step_in_all_is_counted_since_there_is_no_other(model):

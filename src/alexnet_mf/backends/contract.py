@@ -98,6 +98,10 @@ class Trainer(ABC, Generic[Placed]):
             number: the step's number since the start of training; with the seed it determines the dropout masks.
         """
 
+    def prepare(self, data: Placed, size: int) -> None:
+        """Compile what a step on a batch of this size takes, if it is compiled for each size. Nothing is trained."""
+        return None
+
     @abstractmethod
     def read(self) -> StepMetrics:
         """Return the metrics of the steps since the last reading; waits for the device."""

@@ -311,6 +311,9 @@ class _Loop:
         self.number += 1
         self.clock.count(len(indices))
         if not self.is_warm:
+            short = self.images % self.recipe.batch_size
+            if short and self.steps > 1:
+                self.trainer.prepare(self.placed, short)  # or the last batch would compile while the clock runs
             self.clock.start()
             self.is_warm = True
 

@@ -150,6 +150,7 @@ class TorchTrainer(Trainer[Placed]):
         self.augment = augment
         self.graphs = graphs
         self.device = next(net.parameters()).device
+        self.is_compiled = "compile" in speed
         fused = "fused" in speed
         # A graph reads the rate from memory; PyTorch's other updates take no rate from the device.
         rate = torch.tensor(sgd.learning_rate, device=self.device) if graphs and fused else sgd.learning_rate
@@ -171,6 +172,11 @@ class TorchTrainer(Trainer[Placed]):
         self._train_mode()
         seed_dropout(self.device, dropout_seed(self.seed, number))
         self.readings.add(*self._compute(rows, *tensors))
+
+    def prepare(self, data: Placed, size: int) -> None:
+        if self.is_compiled:
+            self.forward_backward(*data.batch(slice(size)), 0)  # seeds dropout, as each step does
+            self.optimizer.zero_grad()
 
     def set_rate(self, learning_rate: float) -> None:
         """Take the next steps at this learning rate."""
