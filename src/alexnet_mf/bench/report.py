@@ -183,8 +183,8 @@ def find_ceiling(record: Record, ceiling: Phase, worker: Worker) -> Result | Non
 def fastest_ceiling(record: Record, ceiling: Phase, beside: Worker) -> Result | None:
     """Return the fastest ceiling of the run on the device of `beside`, in the same rounds; its own if it is as fast.
 
-    A matrix product must have the same precision too. A backend's own may be far from what the device can do: on an AMD
-    EPYC PyTorch's, by MKL, reached 201 GFLOP/s, and TensorFlow's, by oneDNN, 458.
+    A matrix product must have the same precision too. A backend's own may be far from what the device can do: on 2
+    cores of an AMD EPYC TensorFlow's, by oneDNN, was 1.27 times as fast as PyTorch's, by MKL (`epyc-2-cores.json`).
     """
     keys = ("device", "batch_size") if ceiling == "copy" else ("device", "batch_size", "precision")
     ids = {worker.id for worker in record.workers if all(getattr(worker, key) == getattr(beside, key) for key in keys)}

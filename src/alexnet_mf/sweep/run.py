@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import warnings
@@ -281,7 +282,7 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         resume = check_path("resume", resume)
         record = load(resume)
         folder = resume if resume.is_dir() else Path(record.folder)
-        if not (folder / NAME).is_file():
+        if not os.path.isfile(folder / NAME):  # False for a path that cannot be, too
             forget_failures(record)
             if not record.complete or not keep_weights:
                 raise SweepError(f"{resume}: there is no sweep in its folder {folder}; name the folder with `resume`")
