@@ -39,7 +39,7 @@ def begin_again(model, small) -> None:
     model.trainer(Sgd(0.1), 0).load_state(TrainerState(parameters.initialise(small, 0), {}, RATE_INSIDE))
 
 
-@pytest.mark.parametrize("augment", [(), ("flip", "crop")])
+@pytest.mark.parametrize("augment", [(), pytest.param(("flip", "crop"), marks=pytest.mark.exhaustive)])
 def test_the_numbers_do_not_depend_on_the_blocks(model, images, small, augment):
     results = []
     for block in (1, 3, 64):
@@ -54,8 +54,8 @@ def test_the_numbers_do_not_depend_on_the_blocks(model, images, small, augment):
 
 @pytest.mark.parametrize("ask", [
     lambda model, images: parameters.digest(model.export()), lambda model, images: model.logits(images, 40).tobytes(),
-    lambda model, images: model.gradients(images)[0],
-    lambda model, images: model.outputs(images)["fc4"].tobytes(),
+    pytest.param(lambda model, images: model.gradients(images)[0], marks=pytest.mark.exhaustive),
+    pytest.param(lambda model, images: model.outputs(images)["fc4"].tobytes(), marks=pytest.mark.exhaustive),
     lambda model, images: parameters.digest(model.trainer(Sgd(0.1), 0).export_state().parameters),
 ], ids=["export", "logits", "gradients", "outputs", "another trainer"])
 def test_whatever_depends_on_the_weights_has_all_steps_behind_it(model, images, small, ask):

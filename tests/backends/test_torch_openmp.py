@@ -27,10 +27,11 @@ print(loading.load("torch", Execution(None, {speed}))[0].settings()["spins"], os
 @pytest.mark.parametrize("variables, before, speed, spins, said", [
     ({}, "", {}, 10_000, "10000 None"),
     ({}, "", {"spin": False}, 300_000, "as it comes None"),
-    ({LEFT_OUT: "all"}, "", {}, 300_000, "as it comes None"),
-    ({}, "import torch", {}, 300_000, "as it comes None"),
+    pytest.param({LEFT_OUT: "all"}, "", {}, 300_000, "as it comes None", marks=pytest.mark.exhaustive),
+    pytest.param({}, "import torch", {}, 300_000, "as it comes None", marks=pytest.mark.exhaustive),
     ({"GOMP_SPINCOUNT": "7"}, "", {}, 7, "GOMP_SPINCOUNT=7 7"),
-    ({"OMP_WAIT_POLICY": "PASSIVE"}, "", {}, 0, "OMP_WAIT_POLICY=PASSIVE None"),
+    pytest.param({"OMP_WAIT_POLICY": "PASSIVE"}, "", {}, 0, "OMP_WAIT_POLICY=PASSIVE None",
+                 marks=pytest.mark.exhaustive),
 ], ids=["on", "switched off", "as it is shipped", "imported before", "a user's own number", "a user's own policy"])
 def test_the_library_spins_as_it_is_said(request, variables, before, speed, spins, said):
     """As the library itself reports it. A program of its own loads it for each case."""
