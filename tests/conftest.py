@@ -139,6 +139,7 @@ class FailingOs:
         self.names: list[str] = []
         """For each call the file or folder that it is about, without what makes the name a temporary file's."""
         self.threads: list[int] = []
+        self._lock = threading.Lock()
         self._open: dict[int, str] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -147,14 +148,16 @@ class FailingOs:
             return real
 
         def call(*arguments: Any) -> Any:
-            self.calls.append(name)
-            self.threads.append(threading.get_ident())
             on = self._open.get(arguments[0]) if isinstance(arguments[0], int) else str(arguments[-1] if name in (
                 "replace", "link") else arguments[0])
-            self.names.append(re.sub(r"^\.(.*)\.\d+\.partial$", r"\1", os.path.basename(on or "")))
+            with self._lock:
+                number = len(self.calls)
+                self.calls.append(name)
+                self.threads.append(threading.get_ident())
+                self.names.append(re.sub(r"^\.(.*)\.\d+\.partial$", r"\1", os.path.basename(on or "")))
             if self.gone and name != "close":
                 raise Crash
-            if len(self.calls) - 1 != self.at:
+            if number != self.at:
                 result = real(*arguments)
                 if name == "open":
                     self._open[result] = on

@@ -6,7 +6,7 @@ import copy
 import io
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -114,14 +114,32 @@ def test_a_step_beside_busy_processes(measured, fake, monkeypatch):
 
     monkeypatch.setattr(run, "busy_processes", busy)
     found = make([measured(rounds=6, beside=3, phases=("step",))])
-    assert cell(found, "torch float32", "beside", "images/s") == "0.25 [0.25, 0.25]"
-    assert cell(found, "mxnet float32", "beside", "images/s") == cell(found, "mxnet float32", "step", "images/s")
-    assert "a step beside busy processes, batch 4: torch float32 trains at 25 % [25, 25] of its rate alone" in \
-        found.conclusions
+    assert cell(found, "torch float32", "beside 3", "images/s") == "0.25 [0.25, 0.25]"
+    assert cell(found, "mxnet float32", "beside 3", "images/s") == cell(found, "mxnet float32", "step", "images/s")
+    line = "a step beside 3 busy processes, batch 4: torch float32 trains at 25 % [25, 25] of its rate alone, "
+    assert f"{line}round by round" in found.conclusions
     assert "beside, batch 4: mxnet float32 is faster than torch float32, 4.00x [4.00, 4.00]" in found.conclusions
     assert "beside: 3 busy processes of one thread each" in found.conditions
     assert counts.count(3) == 6 * 4 and set(counts) == {0, 3}, "two styles of two backends"
     assert not [row for row in make([measured(rounds=1)]).rows if row.phase == "beside"]
+
+
+def test_steps_beside_different_loads_are_not_ranked(measured, monkeypatch):
+    monkeypatch.setattr(run, "busy_processes", lambda count: nullcontext())
+    found = make([measured(("torch",), rounds=6, beside=number, phases=("step",)) for number in (1, 2)])
+    assert "beside, batch 4: not ranked across different busy processes (1, 2)" in found.conclusions
+    assert not [line for line in found.conclusions if line.startswith("beside, batch 4:") and "torch" in line]
+
+
+def test_the_ceiling_of_a_variant_is_nobody_elses(measured, fake, find):
+    """One of many variants is always lucky."""
+    record = measured(("torch", "mxnet"), rounds=6, ablate=("compile",), book=False)
+    variant = next(worker["id"] for worker in record["workers"] if worker["speed"] and worker["backend"] == "mxnet")
+    for result in record["results"]:
+        if result["worker"] == variant and result["phase"] == "matrix product":
+            for sample in result["samples"]:
+                sample["seconds"] /= 2
+    assert {row.ceiling for row in make([record]).rows if row.phase == "step"} == {"matrix product"}
 
 
 def test_the_energy_of_an_image(record, find):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from console import script
 
 from alexnet_mf import backends
 from alexnet_mf.bench import run as runs
@@ -198,6 +200,15 @@ def test_what_was_measured_until_it_was_stopped_is_kept(bench_with, find, stop):
     assert not bench.record.complete
     assert sum(len(result.samples) for result in bench.record.results) > 12
     assert bench.record.conditions.seconds > 0
+
+
+@pytest.mark.parametrize("program", ["exit", "sleep 0.3; exit"], ids=["at once", "early"])
+def test_without_the_busy_processes_there_is_no_sample(monkeypatch, tmp_path, program):
+    """They ended at once, or before the sample did."""
+    monkeypatch.setattr(sys, "executable", str(script(tmp_path / "python", "echo busy" if "sleep" in program else ":",
+                                                      program)))
+    with pytest.raises(BenchError, match="2 busy processes cannot be kept beside the step"), busy_processes(2):
+        time.sleep(1.0)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="takes the times of ended processes")

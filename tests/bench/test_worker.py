@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,15 @@ def test_an_injected_sleep_is_seen_in_the_right_phase(worker, small, fake, slow)
     fake["torch"].seconds[slow] += 16.0
     changed = {slow: PER_CALL[slow] + 16.0} | ({"epoch": 2 * 20.0, "beside": 20.0} if slow == "step" else {})
     assert seconds_a_call(worker, phases) == PER_CALL | changed
+
+
+@pytest.mark.parametrize("seconds, joules", [(0.25, None), (4.0, 30.0)])
+def test_the_energy_of_a_sample_that_is_long_enough(worker, small, fake, seconds, joules):
+    fake["torch"].seconds["forward"] = seconds
+    start(worker, small, sample_seconds=seconds)
+    worker.handle({"do": "prepare", "phase": "forward"})
+    worker.meter = SimpleNamespace(joules=iter([100.0, 130.0]).__next__)
+    assert worker.handle({"do": "sample", "phase": "forward"})["joules"] == joules
 
 
 def test_a_backend_that_does_not_wait_is_refused(worker, small, fake):

@@ -6,7 +6,9 @@ import errno
 import os
 import re
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from console import Outcome
@@ -26,6 +28,7 @@ from alexnet_mf.conversion import RUN_WEIGHTS
 from alexnet_mf.conversion import read as read_weights
 from alexnet_mf.plots import curves
 from alexnet_mf.training import checkpoint, metrics
+from alexnet_mf.training import folder as folder_module
 from alexnet_mf.training.folder import RunFolder
 from alexnet_mf.training.record import read as read_record
 from alexnet_mf.training.weight_files import BEST, WEIGHTS
@@ -33,7 +36,16 @@ from alexnet_mf.training.weight_files import BEST, WEIGHTS
 # Power cuts and full disks: at every single call
 
 
-def test_a_power_cut_at_any_call_costs_nothing(quick, command, failing_os, tmp_path):
+class AtOnce(ThreadPoolExecutor):
+    """Writes a checkpoint in the thread of the training, so that the calls have the same order each time."""
+
+    def submit(self, function: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
+        done = super().submit(function, *arguments, **options)
+        done.exception()  # waits
+        return done
+
+
+def test_a_power_cut_at_any_call_costs_nothing(quick, command, failing_os, written, tmp_path):
     """Every open, write, fsync, rename and close of a run, its checkpoints and all else, one after the other.
 
     In NumPy: the function that writes knows no backend. Each backend is killed for real in test_killed_cli.py.
@@ -61,16 +73,23 @@ def test_a_power_cut_at_any_call_costs_nothing(quick, command, failing_os, tmp_p
         shutil.rmtree(folder)
 
 
+@pytest.fixture(params=["at once", pytest.param("by a thread", marks=pytest.mark.exhaustive)])
+def written(request, monkeypatch) -> None:
+    """How checkpoints are written: at once, or as they are, with the calls of two threads in any order."""
+    if request.param == "at once":
+        monkeypatch.setattr(folder_module, "ThreadPoolExecutor", AtOnce)
+
+
 @pytest.mark.parametrize("error", [errno.ENOSPC, pytest.param(errno.EIO, marks=pytest.mark.exhaustive),
                                    pytest.param(errno.EACCES, marks=pytest.mark.exhaustive)], ids=errno.errorcode.get)
-def test_an_error_at_any_call_is_told_and_costs_nothing(quick, command, failing_os, tmp_path, error):
+def test_an_error_at_any_call_is_told_and_costs_nothing(quick, command, failing_os, written, tmp_path, error):
     """Every call for every file of a run: one line that names file, error, last checkpoint and the way on."""
     words = ["--limit-train", "8", "--limit-test", "8", "--epochs", "2"]  # a step each
     recorded = failing_os()
     start(command, tmp_path / "whole", *words)
     whole = figures(tmp_path / "whole")
-    written = {name for call, name in zip(recorded.calls, recorded.names) if call in ("write", "replace")}
-    assert {name.partition("-0")[0] for name in written} == {
+    names = {name for call, name in zip(recorded.calls, recorded.names) if call in ("write", "replace")}
+    assert {name.partition("-0")[0] for name in names} == {
         "run.json", "metrics.jsonl", "curves.png", WEIGHTS, BEST, "step"}
     assert (recorded.calls[-1], recorded.names[-1]) == ("close", "metrics.jsonl"), "on the disk by then: no harm"
     for at, (call, name) in enumerate(zip(recorded.calls[:-1], recorded.names)):

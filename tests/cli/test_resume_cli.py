@@ -265,10 +265,13 @@ def test_a_run_that_has_slowed_down_cannot_be_prolonged(quick, command, tmp_path
     assert_refused(resume(command, tmp_path / "run", "--epochs", "9"), "smaller learning rate", "--weights")
 
 
-def before_first_checkpoint(folder: Path) -> None:
+def before_first_checkpoint(folder: Path, keep_metrics: bool = False) -> None:
     """Make a run what it was before its first checkpoint."""
     shutil.rmtree(folder / "checkpoint")
-    (folder / "metrics.jsonl").write_bytes(b"")
+    if not keep_metrics:
+        (folder / "metrics.jsonl").write_bytes(b"")
+        (folder / WEIGHTS).unlink()
+        (folder / BEST).unlink()
     run_record = records.read(folder)
     run_record.state, run_record.closing = "running", None
     records.write(folder, run_record)
@@ -292,6 +295,15 @@ def test_a_run_that_began_with_weights_begins_with_them_again(quick, command, sm
 
 
 # Another spec, backend or version
+
+
+def test_two_epochs_whose_checkpoints_are_gone_are_not_begun_anew(quick, command, tmp_path):
+    """As after a kill: run.json tells nothing of steps, but the weights are the second epoch's."""
+    start(command, tmp_path / "run", "--epochs", "2")
+    before_first_checkpoint(tmp_path / "run", keep_metrics=True)
+    weights = (tmp_path / "run" / WEIGHTS).read_bytes()
+    assert_refused(resume(command, tmp_path / "run"), "there is no checkpoint", "--weights")
+    assert (tmp_path / "run" / WEIGHTS).read_bytes() == weights
 
 
 def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(stopped, command, tmp_path):

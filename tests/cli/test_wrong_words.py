@@ -46,6 +46,8 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("bench", "--ablate turbo", "--ablate must be one of allocator, compile; 'turbo'"),
     ("bench", "--try compile+turbo", "--try must be one of allocator, compile; 'turbo'"),
     ("bench", "--python torch=/bin/sh", "--python NAME=PATH; torch, which takes no part; --backends"),
+    ("bench", "--beside 0", "--beside; at least 1"),
+    ("bench", "--beside 100000", "--beside is 100,000, but this machine takes; 16 a core"),
     ("bench", "--rounds 0", "--rounds; at least 1"),
     ("bench", "--epoch-batches 1", "at least 2, not 1"),
     ("bench measure", "--sample-seconds 0", "--sample-seconds; above 0; '0'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 import warnings
@@ -12,7 +13,7 @@ import pytest
 from run_folders import make_run, record
 
 import alexnet_mf
-from alexnet_mf.errors import AlexnetMfError, DataError, RunError, TrainingDiverged
+from alexnet_mf.errors import AlexnetMfError, DataError, Notice, RunError, TrainingDiverged
 from alexnet_mf.training import checkpoint, run
 from alexnet_mf.training import folder as run_folder
 from alexnet_mf.training.display import Watcher
@@ -174,6 +175,33 @@ def test_a_run_is_in_use_until_its_checkpoint_is_written(small: Any, monkeypatch
                          checkpoint_minutes=1e-9, progress=Failing(), out=tmp_path / "run")
     assert in_use == [True]
     assert [checkpoint.step_of(path) for path in checkpoint.paths(tmp_path / "run" / "checkpoint")] == [1]
+
+
+def test_the_error_of_a_checkpoint_is_not_lost_with_another(small: Any, monkeypatch: pytest.MonkeyPatch,
+                                                            tmp_path: Path) -> None:
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    class Failing(Watcher):
+        def progress(self, now: Progress) -> None:
+            if now.step == 2:
+                raise ZeroDivisionError
+
+    monkeypatch.setattr(checkpoint, "save", fail)
+    with pytest.raises(ZeroDivisionError), pytest.warns(Notice, match="checkpoint: cannot be written .Input"):
+        alexnet_mf.train(small, "numpy", data="synthetic", epochs=1, batch_size=8, train_images=24, test_images=8,
+                         checkpoint_minutes=1e-9, progress=Failing(), out=tmp_path / "run")
+
+
+def test_a_run_is_released_even_if_the_wait_for_its_checkpoint_is_interrupted(small: Any, tmp_path: Path) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    folder = run_folder.RunFolder.create(tmp_path / "run", make_run(small))
+    folder._thread.shutdown = interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        folder.close()
+    assert not is_in_use(tmp_path / "run")
 
 
 def test_a_network_for_color_images_is_refused_before_its_weights_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments.process import die_with_parent
+
+BUSY = b"busy\n"
 
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """Keep this many processes busy, each with one thread."""
-    processes = [subprocess.Popen([sys.executable, "-m", "alexnet_mf.bench.load"], stdout=subprocess.PIPE)
-                 for _ in range(count)]
+    """Keep this many processes busy, each with one thread.
+
+    Raises:
+        BenchError: if one cannot be started, or has ended before the others are stopped.
+    """
+    processes: list[subprocess.Popen[bytes]] = []
     try:
+        for _ in range(count):
+            processes.append(subprocess.Popen([sys.executable, "-m", "alexnet_mf.bench.load"], stdout=subprocess.PIPE,
+                                              stderr=subprocess.DEVNULL))
         for process in processes:
             assert process.stdout
-            process.stdout.readline()  # it is busy from here on
+            if process.stdout.readline() != BUSY:
+                raise OSError("it ended at once")
         yield
+        if any(process.poll() is not None for process in processes):
+            raise OSError("one has ended early")
+    except OSError as error:
+        raise BenchError(f"{count} busy processes cannot be kept beside the step ({error}); take fewer with `beside`"
+                         ) from error
     finally:
         for process in processes:
             process.kill()
@@ -28,12 +44,15 @@ def busy_processes(count: int) -> Iterator[None]:
 
 
 def compute() -> None:
-    """Compute until the end of this process."""
-    while True:
-        pass
+    """Compute until the parent ends."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        for _ in range(10**6):
+            pass
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     die_with_parent()
-    os.write(1, b"busy\n")
+    os.write(1, BUSY)
     compute()

@@ -50,7 +50,8 @@ class Sample(Part, omit_defaults=True):
     cpu_seconds: Annotated[float, Meta(ge=0, description="of all threads of the worker; of an epoch, with the first "
                                                          "step and the evaluation")]
     joules: Annotated[float, Meta(ge=0, description="of the whole GPU; of an epoch, with the first step and the "
-                                                    "evaluation; missing if unknown")] | None = None
+                                                    "evaluation; missing if unknown, or the sample is "
+                                                    "shorter than 2 s")] | None = None
 
 
 class Result(Part):

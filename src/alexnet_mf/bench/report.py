@@ -33,6 +33,8 @@ class Row:
     result: Result
     device: str
     """Type and model."""
+    busy: int
+    """Number of busy processes beside it."""
     is_plain: bool
     """True for our style with the plan's own settings: none left out or tried in a process beside."""
     rates: dict[int, float]
@@ -72,7 +74,7 @@ class Row:
     def conditions(self) -> dict[str, str]:
         """Conditions that must be equal before two rows may be ranked."""
         return {"precision": self.worker.precision, "spec": self.worker.spec_sha256[:12], "device": self.device,
-                "phase": self.phase, "batch size": str(self.batch_size)}
+                "phase": self.phase, "batch size": str(self.batch_size), "busy processes": str(self.busy)}
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,8 @@ def rows_of(run: str, record: Record) -> list[Row]:
         peak, where = peak_of(result)
         book_peak, book_where = peak_of(book) if book else (None, "")
         rows.append(Row(
-            run, worker, result, device(record, worker), worker.style == OURS and worker.speed == record.plan.speed,
+            run, worker, result, device(record, worker), record.plan.beside if result.phase == BESIDE else 0,
+            worker.style == OURS and worker.speed == record.plan.speed,
             rates, statistics.estimate(list(rates.values())), whose + ceiling,
             statistics.ratio(per_second(result, amount), per_second(best, amount)) if best else None,
             statistics.ratio(per_second(result, amount), per_second(own, amount)) if own and whose else None,
@@ -181,17 +184,23 @@ def find_ceiling(record: Record, ceiling: Phase, worker: Worker) -> Result | Non
 
 
 def fastest_ceiling(record: Record, ceiling: Phase, beside: Worker) -> Result | None:
-    """Return the fastest ceiling of the run on the device of `beside`, in the same rounds; its own if it is as fast.
+    """Return the fastest ceiling of the run on the device of `beside`, its own among them, in the same rounds.
+
+    Of other backends only the process with the plan's own settings counts: of many variants one is always lucky.
 
     A matrix product must have the same precision too. A backend's own may be far from what the device can do: on 2
     cores of an AMD EPYC TensorFlow's, by oneDNN, was 1.27 times as fast as PyTorch's, by MKL (`epyc-2-cores.json`).
     """
     keys = ("device", "batch_size") if ceiling == "copy" else ("device", "batch_size", "precision")
-    ids = {worker.id for worker in record.workers if all(getattr(worker, key) == getattr(beside, key) for key in keys)}
+    ids = {worker.id for worker in record.workers if worker.id == beside.id or (
+        worker.backend != beside.backend and worker.speed == record.plan.speed
+        and all(getattr(worker, key) == getattr(beside, key) for key in keys))}
     amount = "bytes" if ceiling == "copy" else "flops"
     several = [result for result in record.results
                if result.phase == ceiling and result.worker in ids and result.samples]
-    several.sort(key=lambda result: result.worker != beside.id)
+    rounds = max((len(result.samples) for result in several), default=0)
+    several = [result for result in several if len(result.samples) == rounds]  # the others failed in between
+    several.sort(key=lambda result: result.worker != beside.id)  # its own, if two are as fast
     return max(several, default=None, key=lambda result: statistics.median(list(per_second(result, amount).values())))
 
 
@@ -216,7 +225,7 @@ def device(record: Record, worker: Worker) -> str:
 def results_table(rows: Sequence[Row]) -> Table:
     """Return the table of every phase of every contestant."""
     has_energy = any(row.joules for row in rows)
-    body = [[str(row.batch_size), row.phase, row.label,
+    body = [[str(row.batch_size), f"{row.phase} {row.busy}" if row.busy else row.phase, row.label,
              estimate_text(row.rate) + ("" if row.result.steady else " *"),
              f"{percent((row.rate.upper_quartile - row.rate.lower_quartile) / row.rate.median)} %",
              share_of_ceiling(row),
@@ -325,8 +334,8 @@ def remarks(rows: Sequence[Row]) -> list[str]:
         if (row.phase, alone.phase) == (BESIDE, "step") and row.run == alone.run and row.worker is alone.worker:
             share = statistics.ratio(row.rates, alone.rates)
             if share:
-                lines.append(f"a step beside busy processes, batch {row.batch_size}: {row.label} trains at "
-                             f"{estimate_text(share, percent, ' %')} of its rate alone")
+                lines.append(f"a step beside {busy_text(row.busy)}, batch {row.batch_size}: {row.label} trains at "
+                             f"{estimate_text(share, percent, ' %')} of its rate alone, round by round")
     if any(not row.result.steady for row in rows):
         lines.append("* still getting faster when the warm-up's time was up: its figure may be too low")
     above = [row for row in rows if row.share and row.share.median > 1 and not row.result.work.bytes]
@@ -336,6 +345,11 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     if len({row.run for row in rows if row.share}) > 1:
         lines.append("each run has its own ceiling: do not compare the shares of several")
     return lines
+
+
+def busy_text(count: int) -> str:
+    """Return `2 busy processes`."""
+    return f"{count} busy process{'es' * (count != 1)}"
 
 
 # Conditions
@@ -349,7 +363,7 @@ def conditions_of(record: Record) -> list[str]:
         versions |= worker.versions
     nets = ", ".join(f"{entry['name']} ({digest[:12]})" for digest, entry in record.networks.items())
     when, *command = at.run_lines()
-    beside = [f"beside: {plan.beside} busy process{'es' * (plan.beside != 1)} of one thread each"] * bool(plan.beside)
+    beside = [f"beside: {busy_text(plan.beside)} of one thread each"] * bool(plan.beside)
     return [*at.machine_lines(), *beside,
             f"{', '.join(f'{library} {version}' for library, version in versions.items())}; {nets}",
             f"{plan.rounds} round{'s' * (plan.rounds != 1)}, seed {plan.seed}, {when}", *command]

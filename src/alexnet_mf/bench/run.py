@@ -31,6 +31,9 @@ from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone, Wo
 from alexnet_mf.spec import zoo
 from alexnet_mf.spec.toml import find_network
 
+MOST_BUSY = 16
+"""Largest number of busy processes for each core."""
+
 
 def connect(python: str, speed: Mapping[str, bool]) -> Channel:
     """Start a worker that leaves out, from the start, the settings that are switched off."""
@@ -241,6 +244,9 @@ def bench(plan: Plan | None = None, *, pythons: Mapping[str, str] | None = None,
     plan, pythons = check_type("plan", Plan() if plan is None else plan, Plan), pythons or {}
     command = command or [f"alexnet_mf.api.bench({plan})"]
     plan.check_settings()
+    most = MOST_BUSY * (machine.usable_cores() or 1)
+    if plan.beside > most:
+        raise BenchError(f"`beside` is {plan.beside:,}, but this machine takes {most} at most, {MOST_BUSY} a core")
     plan = structs.replace(plan, backends=plan.backends or default_backends(pythons))
     check_interpreters(plan.backends, pythons)
     for name in plan.backends:

@@ -19,7 +19,7 @@ from alexnet_mf.bench.timing import Timer
 from alexnet_mf.data import FASHION_CLASSES, Dataset, LabelledImages, epoch_order, synthetic
 from alexnet_mf.data.preprocessing import upsampling_factor
 from alexnet_mf.errors import DataError
-from alexnet_mf.instruments.energy import EnergyMeter
+from alexnet_mf.instruments.energy import LEAST_SECONDS, EnergyMeter
 from alexnet_mf.instruments.machine import peak_memory
 from alexnet_mf.instruments.process import serve_forever
 from alexnet_mf.instruments.records import plain
@@ -138,8 +138,8 @@ class Worker:
         busy, energy = time.process_time(), self.meter.joules()
         seconds = self._epoch()[0] if phase == "epoch" else self.timers[phase](calls)
         after = self.meter.joules()
-        return {"seconds": seconds, "calls": calls, "cpu_seconds": time.process_time() - busy,
-                "joules": None if energy is None or after is None else after - energy}
+        joules = None if energy is None or after is None or seconds < LEAST_SECONDS else after - energy
+        return {"seconds": seconds, "calls": calls, "cpu_seconds": time.process_time() - busy, "joules": joules}
 
     def _epoch(self) -> tuple[float, int]:
         """Return the seconds and images of one training as its loop counts them: all but the first step."""

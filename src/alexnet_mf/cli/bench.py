@@ -127,6 +127,10 @@ def measure(options: argparse.Namespace) -> Record:
     try:
         return api.bench(plan(options), pythons=interpreters(options.python), command=["alexnet-mf", *options.words],
                          report_progress=show_progress, save=save)
+    except BaseException:
+        if latest and options.json and options.json != "-":
+            output.notice(f"{options.json} holds what was measured until here; bench --report {options.json} shows it")
+        raise
     finally:
         if options.json == "-" and latest:
             output.write_json("-", plain(latest[0]))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+LEAST_SECONDS = 2.0
+"""Shortest time for which a difference is of use: the counter advances some ten times a second, and lags behind."""
+
 
 class EnergyMeter:
     """Reads the energy that one GPU has used since its driver was loaded."""
@@ -30,7 +33,7 @@ class EnergyMeter:
                 self._handle = None
 
     def joules(self) -> float | None:
-        """Return the energy so far, which advances some ten times a second; None if unknown, as before Volta."""
+        """Return the energy so far; None if unknown, as before Volta."""
         if self._handle is None:
             return None
         try:

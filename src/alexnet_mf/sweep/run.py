@@ -279,22 +279,17 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
     elif plan is not None or out is not None:
         raise SweepError("a resumed sweep has its own plan and folder; leave out `plan` and `out`")
     else:
-        resume = check_path("resume", resume)
-        record = load(resume)
-        folder = resume if resume.is_dir() else Path(record.folder)
-        if not os.path.isfile(folder / NAME):  # False for a path that cannot be, too
-            forget_failures(record)
-            if not record.complete or not keep_weights:
-                raise SweepError(f"{resume}: there is no sweep in its folder {folder}; name the folder with `resume`")
-            _say_complete(resume, quiet)
+        record, folder, is_done = _resumed_record(check_path("resume", resume), data_dir, keep_weights, quiet)
+        if is_done:
             return record
         call = f"resume={str(resume)!r}"
     call += "" if keep_weights else ", keep_weights=False"
     with _owned(folder, None if plan is None else record):
         if resume is not None:
-            record, is_done = _resumed_record(folder, data_dir, keep_weights, quiet)
+            with warnings.catch_warnings():  # again, now that nobody else can change it
+                warnings.simplefilter("ignore", Notice)
+                record, _, is_done = _resumed_record(folder, data_dir, keep_weights, quiet)
             if is_done:
-                _say_complete(resume, quiet)
                 return record
         elif out is None and not quiet:
             warnings.warn(f"sweep folder: {folder}", Notice, stacklevel=2)
@@ -306,24 +301,28 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
                                     ) from interrupt
 
 
-def _say_complete(source: Path | str, quiet: bool) -> None:
-    if not quiet:
-        warnings.warn(f"{source}: complete, nothing is left to train", Notice, stacklevel=3)
-
-
-def _resumed_record(folder: Path, data_dir: Path | str | None, keep_weights: bool, quiet: bool) -> tuple[Record, bool]:
-    """Return the record to resume, and True if nothing is left to do. The folder belongs to this process."""
-    record = load(folder)
+def _resumed_record(source: Path, data_dir: Path | str | None, keep_weights: bool,
+                    quiet: bool) -> tuple[Record, Path, bool]:
+    """Return the record to resume, its folder, and True if nothing is left to do."""
+    record = load(source)
+    folder = source if source.is_dir() else Path(record.folder)
+    if has_folder := os.path.isfile(folder / NAME):
+        record = load(folder)  # a copy of the record may be older
     forget_failures(record)
-    forget_gone_runs(record, folder, keep_weights)
+    if has_folder:
+        forget_gone_runs(record, folder, keep_weights)
     removable = [] if keep_weights else [entry for entry in record.trainings if entry.result and entry.keeps_weights]
     if record.complete and not removable:
-        return record, True
+        if not quiet:
+            warnings.warn(f"{source}: complete, nothing is left to train", Notice, stacklevel=3)
+        return record, folder, True
+    if not has_folder:
+        raise SweepError(f"{source}: there is no sweep in its folder {folder}; name the folder with `resume`")
     if not record.complete and load_images(record.data.name, data_dir, quiet).digest() != record.data.sha256:
         raise SweepError(f"these are not the images that the sweep started with ({record.data.origin}); name their "
                          "folder with `data_dir`")
     record.folder = str(folder.resolve())
-    return record, False
+    return record, folder, False
 
 
 def _new_record(plan: Plan, out: Path | str | None, data: DatasetName, data_dir: Path | str | None,

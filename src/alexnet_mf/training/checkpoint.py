@@ -42,6 +42,8 @@ VELOCITY = "velocity."
 
 SESSION_FIELDS = ("versions", "settings", "device", "precision", "speed")
 """Fields of a session that the bits of a backend's numbers may depend on."""
+SPEED_ALONE = ("spins",)
+"""Settings that no bit depends on."""
 RUN_FIELDS = ("spec_sha256", "seed", "data_sha256")
 """Fields of a run that no session changes: a checkpoint with another value belongs to another run."""
 
@@ -80,7 +82,7 @@ class Checkpoint:
             return self.snapshot, [
                 f"{field} differ from the checkpoint's ({_difference(before, session, field)}): the numbers may differ "
                 "from those of an uninterrupted run" for field in SESSION_FIELDS
-                if getattr(before, field) != getattr(session, field)]
+                if _value(before, field) != _value(session, field)]
         lost = [f"the dropout masks are {session.backend}'s own"]
         if state.velocity:
             lost.insert(0, f"the momentum starts from zero (in {before.backend} it is {state.rule})")
@@ -207,9 +209,14 @@ def _checksum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
+def _value(session: Session, field: str) -> Any:
+    value = getattr(session, field)
+    return {name: one for name, one in value.items() if name not in SPEED_ALONE} if field == "settings" else value
+
+
 def _difference(before: Session, now: Session, field: str) -> str:
     """Return `torch 2.14 then, 2.15 now`."""
-    old, new = getattr(before, field), getattr(now, field)
+    old, new = _value(before, field), _value(now, field)
     if not isinstance(old, dict):
         return f"{old} then, {new} now"
     return "; ".join(f"{name} {old.get(name)} then, {new.get(name)} now" for name in {**old, **new}

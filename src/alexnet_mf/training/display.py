@@ -41,7 +41,7 @@ class Watcher:
         """Within an evaluation, `done` of `images` test images are done."""
 
     def epoch(self, done: Epoch) -> None:
-        """An epoch has finished, with these closing figures."""
+        """An epoch has finished, with these closing figures. Its weights may not be in the run folder yet."""
 
     def should_stop(self) -> bool:
         """Return True to stop after this step. The run can be resumed."""

@@ -13,6 +13,7 @@ import datetime
 import importlib
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import files
-from alexnet_mf.errors import RunError
+from alexnet_mf.errors import Notice, ParametersError, RunError
 from alexnet_mf.training import checkpoint as checkpoints
 from alexnet_mf.training import metrics, record, tensorboard
 from alexnet_mf.training.checkpoint import Checkpoint
@@ -40,6 +41,7 @@ from alexnet_mf.training.record import (
 )
 from alexnet_mf.training.tensorboard import Events
 from alexnet_mf.training.weight_files import WEIGHTS, WeightFiles
+from alexnet_mf.weights import parameters
 from alexnet_mf.weights.parameters import Parameters
 
 RUNS = Path("runs")
@@ -276,8 +278,13 @@ class RunFolder:
             epochs = len(metrics.epochs(metrics.read(self.path)))
         except RunError:
             epochs = 0
+        try:
+            saved = parameters.read_header(self.path / WEIGHTS).metadata.get("epoch", 0)
+        except ParametersError:
+            saved = 0
         steps = self.record.closing.steps if self.record.closing else 0
-        if steps or epochs > 2:  # the second epoch may end before it is known that the first checkpoint has failed
+        # That the first checkpoint failed is known when the second epoch has ended, and its weights are not written.
+        if steps or epochs > 2 or saved > 1:
             raise RunError(f"{self.path / CHECKPOINTS}: there is no checkpoint (a sweep keeps none of a finished run); "
                            f"start a new run with `weights={str(self.path)!r}`")
 
@@ -388,9 +395,17 @@ class RunFolder:
             record.write(self.path, self.record)
 
     def close(self) -> None:
-        """Release the folder to other processes, once the checkpoint in the background is written."""
-        self._thread.shutdown()
-        self._closing.close()
+        """Release the folder to other processes, once the checkpoint in the background is written.
+
+        If it cannot be written, a notice says so: another error has ended the training.
+        """
+        try:
+            self._thread.shutdown()
+        finally:
+            self._closing.close()
+        saving, self._saving = self._saving, None
+        if saving and isinstance(error := saving.exception(), Exception):
+            warnings.warn(str(error) or repr(error), Notice, stacklevel=2)
 
     @property
     def last_checkpoint(self) -> Path | None:

@@ -99,7 +99,7 @@ class Result:
     images: int
     """Number of images trained while the clock ran: all but the first step's."""
     seconds: float
-    """Time of the loop: input included, device synchronised, evaluation and the first step left out."""
+    """Time of the loop: input included, device synchronised, evaluation, saving and the first step left out."""
     losses: list[float]
     """Mean cross entropy of each step's batch."""
     finished: bool = True

@@ -115,7 +115,10 @@ class TensorFlowTrainer(Trainer[Placed]):
         self._data: Placed
         self._block: list[tuple[NDArray[np.int64], int, tuple[NDArray[Any], ...]]] = []
         """Rows, dropout's seed and draws of the steps to take on `_data`."""
-        self._block_steps = 1
+        self._block_steps, self._most_steps = 1, MOST_STEPS
+        self._began: float | None = None
+        """Time of the first step since the last reading."""
+        self._unread = 0
 
     def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
         draws = self._draws = draw(self.augment, self.seed, number, len(indices), data.image)
@@ -124,7 +127,9 @@ class TensorFlowTrainer(Trainer[Placed]):
             finish_steps(self._waiting)
             self._waiting.append(self)
         self._data = data
-        self._block.append((indices, dropout_seed(self.seed, number), arrays(draws) if draws else ()))
+        self._began = self._began or time.perf_counter()
+        self._unread += 1
+        self._block.append((indices.copy(), dropout_seed(self.seed, number), arrays(draws) if draws else ()))
         if len(self._block) >= self._block_steps:
             self.take_steps()
 
@@ -146,7 +151,8 @@ class TensorFlowTrainer(Trainer[Placed]):
         self._losses.append(losses)
         self._correct.append(correct)
         seconds = (time.perf_counter() - began) / len(block)
-        self._block_steps = max(1, min(MOST_STEPS, int(BLOCK_SECONDS / seconds))) if self._compiled else 1
+        if self._compiled:
+            self._block_steps = max(1, min(self._most_steps, int(BLOCK_SECONDS / seconds)))
 
     def read(self) -> StepMetrics:
         finish_steps(self._waiting)
@@ -154,6 +160,10 @@ class TensorFlowTrainer(Trainer[Placed]):
             losses, correct = (tf.concat(values, 0).numpy() if values else np.zeros(0)
                                for values in (self._losses, self._correct))
         self._losses, self._correct = [], []
+        if self._began:  # by the device's own time: the call of a graph may return before it has finished
+            self._most_steps = max(1, min(MOST_STEPS, int(self._unread * BLOCK_SECONDS /
+                                                          (time.perf_counter() - self._began))))
+        self._began, self._unread = None, 0
         return StepMetrics(losses.astype(np.float64), correct.astype(np.int64))
 
     def export_state(self) -> TrainerState:

@@ -28,7 +28,7 @@ def brief_spin() -> Iterator[None]:
     """
     global _spins
     own = [name for name in USERS if name in os.environ]
-    sets = not own and "torch" not in sys.modules and not left_out() & {"all", "spin"}
+    sets = not own and sys.platform == "linux" and "torch" not in sys.modules and not left_out() & {"all", "spin"}
     if own:
         _spins = ", ".join(f"{name}={os.environ[name]}" for name in own)
     elif sets:
