@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 from numpy.testing import assert_array_equal
 from run_folders import make_run
 from safetensors.numpy import load_file
@@ -53,6 +54,13 @@ def test_what_goes_in_comes_out(tmp_path, dtype, velocity):
         assert parameters.digest(mine) == parameters.digest(theirs)
         assert all(value.dtype == dtype for value in mine.values())
     assert found.snapshot.state.rule == RATE_INSIDE
+
+
+@pytest.mark.parametrize("settings, told", [
+    ({"threads": 2, "spins": "10000"}, []), ({"threads": 4, "spins": "10000"}, ["threads 2 then, 4 now"])])
+def test_settings_that_change_numbers_are_told_and_others_not(settings, told):
+    _, lines = make().resumed_in(structs.replace(SESSION, settings=settings))
+    assert [line.partition("(")[2].partition(")")[0] for line in lines] == told
 
 
 BAD_VELOCITY = {
