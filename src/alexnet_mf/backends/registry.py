@@ -1,4 +1,4 @@
-"""The registry: one string names a backend everywhere (folder, extra, tox environment, `--backend`)."""
+"""The registry: one string names a backend everywhere (folder, extra, tox environment, argument)."""
 
 from __future__ import annotations
 

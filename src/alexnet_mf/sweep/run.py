@@ -6,8 +6,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from alexnet_mf import backends, files, spec
 from alexnet_mf.checks import check_path, check_type
 from alexnet_mf.conversion import RUN_WEIGHTS
 from alexnet_mf.data import DatasetName
-from alexnet_mf.errors import BackendUnavailable, Notice, ParametersError, RunError, SweepError
+from alexnet_mf.errors import BackendUnavailable, Notice, RunError, SweepError
 from alexnet_mf.evaluation import check_takes_gray_images
 from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.machine import WholeConditions
@@ -23,6 +22,7 @@ from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone, Wo
 from alexnet_mf.instruments.records import parse, plain, to_json
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.toml import find_network
+from alexnet_mf.sweep.folder import check_new, foreign, forget_gone_runs, owned
 from alexnet_mf.sweep.plan import Plan, Setup, Training
 from alexnet_mf.sweep.record import (
     FORMAT,
@@ -37,10 +37,8 @@ from alexnet_mf.sweep.record import (
 )
 from alexnet_mf.training import checkpoint as checkpoints
 from alexnet_mf.training.folder import new_folder
-from alexnet_mf.training.lock import LOCK, lock
 from alexnet_mf.training.record import CHECKPOINTS, is_run
 from alexnet_mf.training.run import TrainedRun, load_images, load_run
-from alexnet_mf.weights import parameters
 
 Progress = dict[str, Any] | Entry | None
 SWEEPS = Path("sweeps")
@@ -193,16 +191,16 @@ class Sweep:
             raise SweepError(f"{error}; move {folder} away to train it again") from error
         plan = self.plan
         if run.record.weights is not None:
-            raise _foreign(folder, f"starting weights ({run.record.weights.file})")
+            raise foreign(folder, f"starting weights ({run.record.weights.file})")
         for what, value, expected in (
                 ("network", run.record.spec_sha256, spec.fingerprint(self.networks[training.net])),
                 ("recipe", run.recipe, plan.recipe(training)), ("seed", run.seed, training.seed),
                 ("dataset", run.record.data_sha256, self.record.data.sha256)):
             if value != expected:
-                raise _foreign(folder, f"another {what}")
+                raise foreign(folder, f"another {what}")
         for session in sessions(run):
             if session.backend != plan.backend:
-                raise _foreign(folder, f"backend {session.backend}, expected {plan.backend}")
+                raise foreign(folder, f"backend {session.backend}, expected {plan.backend}")
         return run
 
     def _check_execution(self, folder: Path, run: TrainedRun) -> None:
@@ -224,7 +222,7 @@ class Sweep:
                     ("precision", session.precision, wanted["precision"]),
                     ("device", *(device.partition(":")[0] for device in (session.device, wanted["device"])))):
                 if value != expected:
-                    raise _foreign(folder, f"{what} {value}, expected {expected}")
+                    raise foreign(folder, f"{what} {value}, expected {expected}")
 
     def _tidy(self, folder: Path) -> None:
         """Remove what a finished run does not need."""
@@ -284,7 +282,7 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
             return record
         call = f"resume={str(resume)!r}"
     call += "" if keep_weights else ", keep_weights=False"
-    with _owned(folder, None if plan is None else record):
+    with owned(folder, None if plan is None else record):
         if resume is not None:
             with warnings.catch_warnings():  # again, now that nobody else can change it
                 warnings.simplefilter("ignore", Notice)
@@ -344,99 +342,9 @@ def _new_record(plan: Plan, out: Path | str | None, data: DatasetName, data_dir:
     return begin(plan, networks, origin, folder), folder
 
 
-@contextmanager
-def _owned(folder: Path, new: Record | None) -> Iterator[None]:
-    """Make the folder and lock it. If a new sweep fails before its first training, leave the folder as it was."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    had_lock, could_start = (folder / LOCK).exists(), True
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SweepError(f"{folder}: cannot be made ({error.strerror}); name another folder with `out`") from error
-    held = lock(folder)
-    runs_before = runs_in(folder)
-    try:
-        if new:
-            check_new(folder)  # again: another process may have used it since, during a download for instance
-    except BaseException:
-        held.release()
-        raise
-    try:
-        yield
-    except Exception:
-        could_start = False
-        raise
-    finally:
-        held.release()
-        runs = runs_in(folder)
-        if new and not new.trainings and (not runs or (not could_start and runs == runs_before)):
-            with suppress(OSError):
-                for name in (NAME,) if had_lock else (NAME, LOCK):
-                    (folder / name).unlink(missing_ok=True)
-                for path in made:
-                    path.rmdir()
-
-
-def runs_in(folder: Path) -> list[Path]:
-    """Return the run folders in a folder."""
-    return sorted(path for path in folder.iterdir() if is_run(path))
-
-
-def forget_gone_runs(record: Record, folder: Path, keep_weights: bool) -> None:
-    """Remove the finished trainings whose run folders are gone, so that they are trained again, and check the others.
-
-    Args:
-        folder: of the run folders.
-        keep_weights: check the weights too; False if they are to be removed.
-
-    Raises:
-        SweepError: if a run is damaged, or lacks weights that it should have.
-    """
-    gone = [entry for entry in record.trainings if entry.result and not (folder / entry.run).exists()]
-    for entry in record.trainings:
-        if entry.result is None or entry in gone:
-            continue
-        path = folder / entry.run
-        try:
-            run = load_run(path)
-            if keep_weights and entry.keeps_weights:
-                for name in RUN_WEIGHTS.values():
-                    parameters.load(path / name, run.network)
-        except (RunError, ParametersError) as error:
-            raise SweepError(f"{str(error).partition(';')[0]}; move {path} away to train it again") from error
-    if gone:
-        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-        warnings.warn(f"{folder / gone[0].run}{more}: missing; trained again", Notice, stacklevel=3)
-        record.trainings, record.complete = [entry for entry in record.trainings if entry not in gone], False
-
-
-def _foreign(folder: Path, difference: str) -> SweepError:
-    """Return the error about a run that is not the plan's."""
-    return SweepError(f"{folder}: holds a run with {difference}; move it away, or name another folder with `out`")
-
-
 def _speed_text(speed: Mapping[str, bool]) -> str:
     """Return compile=True,threads=False."""
     return ",".join(f"{name}={on}" for name, on in sorted(speed.items())) or "none"
-
-
-def check_new(folder: Path) -> None:
-    """Check that a sweep can begin in a folder.
-
-    Raises:
-        SweepError: if it holds a sweep, or something that is not a run.
-    """
-    try:
-        paths = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.exists() else []
-    except OSError as error:
-        raise SweepError(f"{folder}: cannot be read as a folder ({error.strerror}); name another folder with `out`"
-                         ) from error
-    if folder / NAME in paths:
-        raise SweepError(f"{folder}: holds a sweep; resume it with `resume={str(folder)!r}`, or name another folder "
-                         "with `out`")
-    for path in paths:
-        if not is_run(path):
-            raise SweepError(f"{folder}: holds {path.name}, which is not a run; name another folder with `out`")
 
 
 def begin(plan: Plan, networks: Mapping[str, Network], data: Data, folder: Path) -> Record:

@@ -34,7 +34,7 @@ DatasetName: TypeAlias = Literal["auto", "fashion-mnist", "synthetic"]
 SOURCES: dict[str, Source] = {"fashion-mnist": fashion_mnist, "synthetic": synthetic}
 """The source of each dataset, by its name."""
 DATASETS = ("auto", *SOURCES)
-"""Names that `load` accepts, and `--data`."""
+"""Names that `load` accepts."""
 
 
 def load(name: DatasetName, data_dir: Path | None = None, seed: int = 0,
