@@ -6,9 +6,7 @@ import dataclasses
 import errno
 import json
 import math
-import pickle
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,13 +42,6 @@ def test_canonical_names_and_shapes():
         ("fc8.weight", (10, 4096)), ("fc8.bias", (10,))]
 
 
-def test_initialise_gives_these_names_and_shapes_in_float32(alexnet):
-    assert {name: value.shape for name, value in alexnet.items()} == parameters.shapes(ALEXNET)
-    assert list(alexnet) == list(parameters.shapes(ALEXNET))
-    assert {value.dtype for value in alexnet.values()} == {np.dtype(np.float32)}
-    assert sum(value.size for value in alexnet.values()) == 46_764_746
-
-
 # Distributions
 
 
@@ -61,6 +52,7 @@ def test_initialise_gives_these_names_and_shapes_in_float32(alexnet):
 def test_weights_are_xavier_uniform(alexnet, layer, fan_in, fan_out):
     """Uniform on +-sqrt(6 / (fan_in + fan_out)): within it, out to its ends, and of variance bound^2 / 3."""
     assert_uniform(alexnet[f"{layer}.weight"], math.sqrt(6 / (fan_in + fan_out)))
+    assert not alexnet[f"{layer}.bias"].any()
 
 
 def assert_uniform(values: np.ndarray, bound: float) -> None:
@@ -69,12 +61,6 @@ def assert_uniform(values: np.ndarray, bound: float) -> None:
     assert abs(values.mean(dtype=np.float64)) < 5 * bound / math.sqrt(3 * values.size)
     variance_error = bound**2 * math.sqrt((1 / 5 - 1 / 9) / values.size)  # of x^2 for x uniform on +-bound
     assert abs((values**2).mean(dtype=np.float64) - bound**2 / 3) < 5 * variance_error
-
-
-def test_biases_are_zero_where_the_network_says_so(alexnet):
-    biases = [value for name, value in alexnet.items() if name.endswith(".bias")]
-    assert len(biases) == 8
-    assert not any(bias.any() for bias in biases)
 
 
 def test_biases_are_uniform_by_fan_in_in_the_pytorch_tab(alexnet):
@@ -98,10 +84,6 @@ def test_random_biases_are_a_tenth_whatever_the_network_says(small, initialisati
 # Seeds
 
 
-def test_the_same_seed_gives_the_same_bits(small):
-    assert parameters.digest(parameters.initialise(small, 5)) == parameters.digest(parameters.initialise(small, 5))
-
-
 def test_another_seed_changes_every_weight(small):
     one, other = (parameters.initialise(small, seed, random_biases=True) for seed in (5, 6))
     for name in one:
@@ -111,12 +93,6 @@ def test_another_seed_changes_every_weight(small):
 def test_any_non_negative_seed_will_do(small):
     large = [parameters.digest(parameters.initialise(small, seed)) for seed in (0, 2**32, 2**64, 10**30)]
     assert len(set(large)) == 4
-
-
-def test_tensors_of_one_shape_differ(small):
-    twins = Network("twins", (1, 8, 8), (Flatten("flatten"), Dense("fc1", units=64), Dense("fc2", units=64)))
-    drawn = parameters.initialise(twins, 0)
-    assert not (drawn["fc1.weight"] == drawn["fc2.weight"]).any()
 
 
 def test_a_tensor_does_not_depend_on_other_layers(small):
@@ -254,26 +230,6 @@ def test_a_failed_save_leaves_the_old_file(small, tmp_path, failing_os):
     with pytest.raises(AlexnetMfError, match="No space left on device"):
         parameters.save(path, parameters.initialise(small, 1))
     assert path.read_bytes() == before
-
-
-class Trap:
-    """Unpickling this makes a file."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
-
-
-def test_a_pickle_is_refused_and_not_loaded(small, tmp_path):
-    sprung = tmp_path / "sprung"
-    (tmp_path / "w.pt").write_bytes(pickle.dumps(Trap(sprung)))
-    with pytest.raises(ParametersError, match="cannot be read as safetensors"):
-        parameters.load(tmp_path / "w.pt", small)
-    assert not sprung.exists()
-    pickle.loads((tmp_path / "w.pt").read_bytes())
-    assert sprung.exists(), "the trap must work, or the test shows nothing"
 
 
 def with_value(name: str, value: np.ndarray):
