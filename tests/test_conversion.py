@@ -20,7 +20,7 @@ from sizes import narrower
 
 from alexnet_mf import backends, conversion, spec
 from alexnet_mf.conversion import FORMATS, convert
-from alexnet_mf.errors import AlexnetMfError, ParametersError, SpecError
+from alexnet_mf.errors import AlexnetMfError, ParametersError
 from alexnet_mf.parity.tolerances import TIERS, relative_l2
 from alexnet_mf.spec import Network, toml
 from alexnet_mf.spec.layers import (
@@ -638,11 +638,6 @@ def test_a_source_that_is_missing_or_unknown_is_told(tmp_path):
         convert(tmp_path / "pipe", tmp_path / "a.npz")
     with pytest.raises(ParametersError, match=r"cannot be read \(embedded null byte\)"):
         convert(Path("a\0b"), tmp_path / "a.npz")
-
-
-def test_an_unknown_network_is_told(kind, native, tmp_path):
-    with pytest.raises(SpecError, match="unknown network 'nothing'"):
-        convert(native, tmp_path / "a.safetensors", net="nothing")
 
 
 def test_a_write_that_lost_something_is_noticed(canonical, tmp_path, monkeypatch):

@@ -168,8 +168,7 @@ def format_of_content(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():
             raise OSError("it is not a file")
-        with open(path, "rb") as file:
-            start = file.read(len(TORCH_BEFORE_1_6))
+        start = files.start(path, len(TORCH_BEFORE_1_6))
         size = path.stat().st_size
         if start.startswith(ZIP):
             with zipfile.ZipFile(path) as archive:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import math
@@ -15,7 +14,7 @@ from numpy.testing import assert_array_equal
 from safetensors import safe_open
 
 from alexnet_mf.errors import AlexnetMfError, ParametersError
-from alexnet_mf.spec import Network, with_dropout
+from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
 from alexnet_mf.spec.zoo import ALEXNET, TABS
 from alexnet_mf.weights import parameters
@@ -26,20 +25,9 @@ def alexnet() -> parameters.Parameters:
     return parameters.initialise(ALEXNET, 0)
 
 
-# Names and shapes
-
-
-def test_canonical_names_and_shapes():
-    """(out, in, height, width) and (out, in), weight before bias, in the network's order."""
-    assert list(parameters.shapes(ALEXNET).items()) == [
-        ("conv1.weight", (96, 1, 11, 11)), ("conv1.bias", (96,)),
-        ("conv2.weight", (256, 96, 5, 5)), ("conv2.bias", (256,)),
-        ("conv3.weight", (384, 256, 3, 3)), ("conv3.bias", (384,)),
-        ("conv4.weight", (384, 384, 3, 3)), ("conv4.bias", (384,)),
-        ("conv5.weight", (256, 384, 3, 3)), ("conv5.bias", (256,)),
-        ("fc6.weight", (4096, 6400)), ("fc6.bias", (4096,)),
-        ("fc7.weight", (4096, 4096)), ("fc7.bias", (4096,)),
-        ("fc8.weight", (10, 4096)), ("fc8.bias", (10,))]
+def test_the_order_is_the_networks_and_weights_come_before_biases():
+    assert list(parameters.shapes(ALEXNET)) == [f"{layer}.{what}" for layer in (
+        "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8") for what in ("weight", "bias")]
 
 
 # Distributions
@@ -166,11 +154,6 @@ def test_a_file_of_another_program_is_read(small, tmp_path):
     assert parameters.digest(parameters.load(tmp_path / "w", small)) == parameters.digest(given)
 
 
-def test_a_place_that_cannot_be_written_is_told(small, tmp_path):
-    with pytest.raises(AlexnetMfError, match="missing/w"):
-        parameters.save(tmp_path / "missing" / "w", parameters.initialise(small, 0))
-
-
 @pytest.mark.parametrize("content", [
     None, b"", b"weights", b"these are not the weights you are looking for\n" * 100, b"\x80\x04\x95" + bytes(100),
     struct.pack("<Q", 2**60) + b"{}", struct.pack("<Q", 2) + b"[]"],
@@ -186,16 +169,6 @@ def test_a_file_that_is_not_safetensors_is_refused(small, tmp_path, content):
 def test_a_folder_is_refused(small, tmp_path):
     with pytest.raises(ParametersError, match="cannot be read"):
         parameters.load(tmp_path, small)
-
-
-def test_a_truncated_file_is_refused(small, tmp_path):
-    path = tmp_path / "w"
-    parameters.save(path, parameters.initialise(small, 0))
-    whole = path.read_bytes()
-    for length in (len(whole) - 1, len(whole) // 2, 100, 4):
-        path.write_bytes(whole[:length])
-        with pytest.raises(ParametersError, match="cannot be read"):
-            parameters.load(path, small)
 
 
 def test_a_flipped_bit_is_seen(small, tmp_path):
@@ -276,11 +249,6 @@ def test_bfloat16_is_refused(small, tmp_path):
     (tmp_path / "w").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     with pytest.raises(ParametersError, match="w: "):
         parameters.load(tmp_path / "w", small)
-
-
-def test_good_parameters_pass(small):
-    parameters.check(parameters.initialise(small, 0), small)
-    parameters.check(parameters.initialise(small, 0), with_dropout(dataclasses.replace(small, name="renamed"), 0))
 
 
 @pytest.mark.parametrize("value", [math.nan, [math.inf], {"loss": -math.inf}])
