@@ -99,7 +99,7 @@ def test_a_bad_layer_is_named_with_its_numbers(make, named):
     ((1, 28, 28), (Conv2d("conv1", 1, 3), Normalize("norm1", (0.5,), (0.5,)), Flatten("flatten"), DENSE),
      ["norm1", "the first layer, not layer 2"]),
     ((1, 28, 4), (MaxPool2d("pool1", kernel=5, stride=1), Flatten("flatten"), DENSE), ["pool1", "kernel 5", "28x4"]),
-    ((1, 28, 28), (Flatten("flatten"), Dense("fc1", units=8), Dense("fc1", units=10)), ["2 layers", "'fc1'"]),
+    ((1, 28, 28), (Flatten("flatten"), Dense("fc1", units=8), Dense("fc1", units=10)), ["layer 3 is named 'fc1'"]),
     ((1, 28, 28), (DENSE,), ["last", "(1, 28, 28)", "Flatten"]),
     ((1, 28, 28), (Flatten("flatten"), Conv2d("conv2", channels=4, kernel=3), DENSE), ["conv2", "(784,)"]),
     ((1, 28, 28), (Flatten("flatten"), Flatten("again"), DENSE), ["again", "(784,)"]),

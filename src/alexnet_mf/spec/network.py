@@ -12,7 +12,6 @@ import json
 import math
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,18 +66,19 @@ class Network:
         if len(self.layers) > MOST_LAYERS:
             raise SpecError(f"network {self.name}: {len(self.layers):,} layers, and {MOST_LAYERS:,} are the most")
         shape: Shape = self.input
+        names: set[str] = set()
         for number, layer in enumerate(self.layers, 1):
             with _in_layer(number):
                 if not isinstance(layer.name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", layer.name):
                     raise SpecError(f"network {self.name}: {layer.name!r} cannot name a layer; "
                                     "use letters, digits and _")
+                if layer.name in names:
+                    raise SpecError(f"layer {number} is named {layer.name!r}, as another is; names must differ")
                 if isinstance(layer, Normalize) and number > 1:
                     raise SpecError(f"layer {layer.name}: a Normalize layer takes the pixels, so it must be "
                                     f"the first layer, not layer {number}")
                 shape = output_shape(layer, shape)
-        for name, count in Counter(layer.name for layer in self.layers).items():
-            if count > 1:
-                raise SpecError(f"network {self.name}: {count} layers are named {name!r}; names must differ")
+            names.add(layer.name)
         if math.prod(self.input) > LARGEST_TENSOR:
             raise SpecError(f"network {self.name}: an input of {'x'.join(map(str, self.input))} is too large: "
                             f"no tensor may have more than {LARGEST_TENSOR:,} numbers")
@@ -142,8 +142,6 @@ def from_dict(fields: dict[str, Any]) -> Network:
         for number, entry in enumerate(fields["layers"], 1):
             with _in_layer(number):
                 layers.append(_layer(number, entry))
-                if layers[-1].name in [layer.name for layer in layers[:-1]]:
-                    raise SpecError(f"layer {number} is named {layers[-1].name!r}, as another is; names must differ")
         rest = {key: value for key, value in fields.items() if key not in ("layers", "input")}
         return Network(input=tuple(fields["input"]), layers=tuple(layers), **rest)
     except SpecError:
