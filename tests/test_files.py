@@ -86,7 +86,7 @@ def rename_over(path: Path, content: bytes) -> None:
 def test_a_pipe_stays_a_pipe(path, write):
     os.mkfifo(path)
     received: list[bytes] = []
-    reader = threading.Thread(target=lambda: received.append(path.read_bytes()))
+    reader = threading.Thread(target=lambda: received.append(path.read_bytes()), daemon=True)
     reader.start()
     write(path, NEW)
     reader.join(10)
