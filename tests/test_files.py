@@ -74,28 +74,23 @@ def test_a_link_s_target_is_written_and_not_the_link(path):
     assert path.read_bytes() == NEW
 
 
-def test_a_pipe_stays_a_pipe(path):
-    os.mkfifo(path)
-    read: list[bytes] = []
-    reader = threading.Thread(target=lambda: read.append(path.read_bytes()))
-    reader.start()
-    files.write(path, NEW)
-    reader.join(10)
-    assert read == [NEW]
-    assert path.is_fifo()
-
-
-def test_a_library_that_renames_its_file_does_not_replace_a_pipe_or_a_device(tmp_path):
-    """safetensors does: as root, a trace written to /dev/null took the device away."""
-    path, received = tmp_path / "pipe", []
-    os.mkfifo(path)
-    reader = threading.Thread(target=lambda: received.append(path.read_bytes()))
-    reader.start()
+def rename_over(path: Path, content: bytes) -> None:
+    """Write as safetensors does: as root, a trace written to /dev/null took the device away."""
     with files.replacing(path) as whole:
-        (tmp_path / "other").write_bytes(b"content")
-        os.replace(tmp_path / "other", whole)
+        other = path.with_name("other")
+        other.write_bytes(content)
+        os.replace(other, whole)
+
+
+@pytest.mark.parametrize("write", [files.write, rename_over])
+def test_a_pipe_stays_a_pipe(path, write):
+    os.mkfifo(path)
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(path.read_bytes()), daemon=True)
+    reader.start()
+    write(path, NEW)
     reader.join(10)
-    assert received == [b"content"] and path.is_fifo()
+    assert received == [NEW] and path.is_fifo()
 
 
 def test_two_names_of_one_file_do_not_share_what_is_written_later(path):

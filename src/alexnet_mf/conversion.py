@@ -6,7 +6,6 @@ unpickled, and errors name every tensor that does not fit. The content of a new 
 
 from __future__ import annotations
 
-import importlib
 import io
 import zipfile
 from collections.abc import Mapping
@@ -63,9 +62,11 @@ BYTES_PER_PARAMETER = 16
 SLACK = 2**24
 """Bytes allowed for everything else in a file."""
 
-ZIP, HDF5, GLUON = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", (0x112).to_bytes(8, "little")
+ZIP = b"PK\x03\x04"
 TORCH_BEFORE_1_6 = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """First bytes of a `torch.save` file until 1.6: a pickled magic number, 0x1950a86a20f9469cfc6c."""
+BEGINNINGS = {b"\x89HDF\r\n\x1a\n": KERAS, (0x112).to_bytes(8, "little"): "gluon", TORCH_BEFORE_1_6: "torch"}
+"""Formats by the first bytes of their files."""
 
 
 @dataclass(frozen=True)
@@ -167,18 +168,13 @@ def format_of_content(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():
             raise OSError("it is not a file")
-        with open(path, "rb") as file:
-            start = file.read(len(TORCH_BEFORE_1_6))
+        start = files.start(path, len(TORCH_BEFORE_1_6))
         size = path.stat().st_size
         if start.startswith(ZIP):
             with zipfile.ZipFile(path) as archive:
                 name = _format_of_archive(archive.namelist())
-        elif start.startswith(HDF5):
-            name = KERAS
-        elif start.startswith(GLUON):
-            name = "gluon"
-        elif start == TORCH_BEFORE_1_6:
-            name = "torch"
+        elif found := next((name for first, name in BEGINNINGS.items() if start.startswith(first)), None):
+            name = found
         elif int.from_bytes(start[:8], "little") <= size and start[8:9] == b"{":
             name = CANONICAL
         else:
@@ -218,12 +214,11 @@ def read(path: Path | str, net: Network | Path | str | None = None, which: Which
     if path.is_dir():
         if source_format is not None:
             raise AlexnetMfError(f"{path}: is a run folder, whose format is {CANONICAL}; leave out `source_format`")
-        file = _file_of_run(path, which)
+        file, name = _file_of_run(path, which), CANONICAL
     elif which != "last":
         raise AlexnetMfError(f"{path}: is no run folder; leave out `which={which!r}`")
     else:
-        file = path
-    name = CANONICAL if path.is_dir() else source_format or format_of_content(path)
+        file, name = path, source_format or format_of_content(path)
     if name == ONNX:
         raise ParametersError(f"{path}: ONNX is written and not read; supported: {', '.join(READABLE)}")
     if name == CANONICAL:
@@ -330,7 +325,12 @@ def encode(file_format: str, network: Network, values: Parameters, metadata: Map
     if file_format == CANONICAL:
         return parameters.to_bytes(values, {**(metadata or {}), "network": spec.as_dict(network)})
     if file_format == ONNX:
-        return bytes(_onnx_graph().encode(network, values))
+        try:
+            import alexnet_mf.weights.onnx_graph as onnx_graph  # onnx is an extra
+        except ImportError as error:
+            raise AlexnetMfError(f"ONNX files need onnx, which cannot be imported ({error}); pip install onnx, or "
+                                 "install alexnet_mf[onnx]") from error
+        return onnx_graph.encode(network, values)
     backend = FORMATS[file_format].backend
     content = npz.encode(values) if backend is None else \
         weight_formats(backends.load(backend)).encode_weights(file_format, network, values)
@@ -338,12 +338,3 @@ def encode(file_format: str, network: Network, values: Parameters, metadata: Map
     if parameters.digest(back) != parameters.digest(values):
         raise ParametersError(f"the {file_format} file reads back with other bits; nothing was written")
     return content
-
-
-def _onnx_graph() -> Any:
-    """Import the module that writes ONNX graphs; onnx is an extra."""
-    try:
-        return importlib.import_module("alexnet_mf.weights.onnx_graph")
-    except ImportError as error:
-        raise AlexnetMfError(f"ONNX files need onnx, which cannot be imported ({error}); pip install onnx, or install "
-                             "alexnet_mf[onnx]") from error

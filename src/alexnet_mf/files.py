@@ -83,14 +83,11 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
     try:
         yield partial
-        descriptor = os.open(partial, os.O_RDWR)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(partial, os.O_RDWR)
         os.replace(partial, target)
     except BaseException:
-        _remove(partial)
+        with contextlib.suppress(OSError):  # the error before this one is the one to report
+            partial.unlink()
         raise
     _sync_folder(target.parent)
 
@@ -153,7 +150,8 @@ def link(path: Path, other: Path) -> None:
         write(other, path.read_bytes())
         return
     os.replace(partial, other)
-    _remove(partial)  # a rename between two names of one file does nothing
+    with contextlib.suppress(OSError):  # a rename between two names of one file does nothing
+        partial.unlink()
     _sync_folder(other.parent)
 
 
@@ -241,17 +239,13 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Flush a folder to the disk, and with it the renames in it."""
-    if os.name != "posix":  # elsewhere a folder cannot be opened
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        _sync(folder, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink()
-    except OSError:  # the error before this one is the one to report
-        pass

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from alexnet_mf.data import LabelledImages, fashion_mnist, store
-
-COUNTS = {"train": 30, "t10k": 20}
+from alexnet_mf.data import fashion_mnist, store
 
 
 def idx_bytes(values: np.ndarray) -> bytes:
@@ -25,25 +24,15 @@ def idx_bytes(values: np.ndarray) -> bytes:
     return header + values.astype(np.uint8).tobytes()
 
 
-def split(part: str) -> LabelledImages:
-    count = COUNTS[part]
-    images = np.random.default_rng(count).integers(0, 256, (count, 28, 28)).astype(np.uint8)
-    return LabelledImages(images, np.arange(count) % 10)
-
-
-def packed_files() -> dict[str, bytes]:
-    """The four files, a few images each, by name."""
-    files = {}
-    for part in COUNTS:
-        pair = split(part)
-        files[f"{part}-images-idx3-ubyte.gz"] = gzip.compress(idx_bytes(pair.images), mtime=0)
-        files[f"{part}-labels-idx1-ubyte.gz"] = gzip.compress(idx_bytes(pair.labels), mtime=0)
-    return files
-
-
 @pytest.fixture
 def files() -> dict[str, bytes]:
-    return packed_files()
+    """The four files, a few images each, by name."""
+    files = {}
+    for part, count in (("train", 30), ("t10k", 20)):
+        images = np.random.default_rng(count).integers(0, 256, (count, 28, 28))
+        files[f"{part}-images-idx3-ubyte.gz"] = gzip.compress(idx_bytes(images), mtime=0)
+        files[f"{part}-labels-idx1-ubyte.gz"] = gzip.compress(idx_bytes(np.arange(count) % 10), mtime=0)
+    return files
 
 
 @pytest.fixture
@@ -89,14 +78,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@dataclass(frozen=True)
-class Mirrors:
-    first: Mirror
-    second: Mirror
-
-
 @pytest.fixture
-def mirrors(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirrors]:
+def mirrors(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """Two mirrors in working order, in place of the real ones, whose files' hashes are taken for the published."""
     table: dict[str, Mirror] = {}
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, table)) as server:
@@ -107,7 +90,7 @@ def mirrors(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(fashion_mnist, "MIRRORS", (table["first"].url, table["second"].url))
         hashes = {name: hashlib.md5(files[name]).hexdigest() for name in fashion_mnist.MD5}
         monkeypatch.setattr(fashion_mnist, "MD5", hashes)
-        yield Mirrors(table["first"], table["second"])
+        yield SimpleNamespace(**table)
         server.shutdown()
         thread.join()
 

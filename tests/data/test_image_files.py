@@ -133,21 +133,18 @@ def png(width: int, height: int, content: bytes, bits: int = 8) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
 
 
-def gif() -> bytes:
+def encoded(image: Image.Image, kind: str) -> bytes:
     content = io.BytesIO()
-    Image.fromarray(GARMENT).save(content, "GIF")
+    image.save(content, kind)
     return content.getvalue()
 
 
-def jpeg() -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(GARMENT).resize((300, 300)).save(content, "JPEG")
-    return content.getvalue()
+JPEG = encoded(Image.fromarray(GARMENT).resize((300, 300)), "JPEG")
 
 
 def jpeg_bomb() -> bytes:
     """Return a small JPEG whose header states the largest size of the format."""
-    content = bytearray(jpeg())
+    content = bytearray(JPEG)
     at = content.index(b"\xff\xc0") + 5  # after the marker, the length and the bits
     content[at:at + 4] = struct.pack(">2H", 65_535, 65_535)
     return bytes(content)
@@ -156,9 +153,9 @@ def jpeg_bomb() -> bytes:
 FAULTS = {
     "text": (b"this is not a picture", "neither a PNG nor a JPEG image, whatever its name"),
     "empty": (b"", "is empty"),
-    "gif": (gif(), "neither a PNG nor a JPEG image"),
+    "gif": (encoded(Image.fromarray(GARMENT), "GIF"), "neither a PNG nor a JPEG image"),
     "cut png": (png(28, 28, zlib.compress(bytes(28) + GARMENT.tobytes()))[:400], "is damaged"),
-    "cut jpeg": (jpeg()[:600], "is damaged"),
+    "cut jpeg": (JPEG[:600], "is damaged"),
     "pixels are missing": (png(28, 28, zlib.compress(bytes(100))), "is damaged"),
     "no zlib": (png(28, 28, b"abcdefgh"), "is damaged"),
     "large": (png(8000, 8000, zlib.compress(bytes(8001 * 8000))), "is too large: 8000x8000 pixels"),

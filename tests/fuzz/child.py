@@ -46,14 +46,6 @@ def read_toml(folder: Path) -> None:
     toml.dump(network)
 
 
-def read_weights(folder: Path) -> None:
-    conversion.read(folder / "w.safetensors")
-
-
-def read_checkpoint(folder: Path) -> None:
-    RunFolder.open(folder).close()
-
-
 def read_run(folder: Path) -> None:
     record.summary(folder)
     assert record.read(folder).sessions
@@ -95,14 +87,6 @@ def read_metrics(folder: Path) -> None:
     record.summary(folder)
 
 
-def draw_metrics(folder: Path) -> None:
-    curves.png({"run": metrics.read(folder)})
-
-
-def read_bench(folder: Path) -> None:
-    bench_report([folder / "bench.json"]).markdown()
-
-
 def read_sweep(folder: Path) -> None:
     """The record, and what resumes it, but for the trainings that are left."""
     sweep_report(sweep_record.load(folder / "sweep.json"))
@@ -135,9 +119,12 @@ def read_picture(folder: Path) -> None:
 READERS: dict[str, Callable[[Path], object]] = {
     "idx images": lambda folder: idx.read_images(folder / "idx"),
     "idx labels": lambda folder: idx.read_labels(folder / "idx"),
-    "weights": read_weights, "trace": lambda folder: trace.load(folder / "trace.safetensors"),
-    "compare": compare, "checkpoint": read_checkpoint, "run": read_run, "resume": resume, "metrics": read_metrics,
-    "curves": draw_metrics, "toml": read_toml, "bench": read_bench, "picture": read_picture,
+    "weights": lambda folder: conversion.read(folder / "w.safetensors"),
+    "trace": lambda folder: trace.load(folder / "trace.safetensors"),
+    "compare": compare, "checkpoint": lambda folder: RunFolder.open(folder).close(),
+    "run": read_run, "resume": resume, "metrics": read_metrics,
+    "curves": lambda folder: curves.png({"run": metrics.read(folder)}), "toml": read_toml,
+    "bench": lambda folder: bench_report([folder / "bench.json"]).markdown(), "picture": read_picture,
     "sweep": read_sweep, "sweep plot": draw_sweep,
     **{kind: read_native(kind) for kind in ("torch", "keras", "gluon", "npz")},
     "names": lambda folder: predict.read_names(folder / "names")}

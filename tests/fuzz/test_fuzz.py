@@ -268,9 +268,19 @@ def fuzz(kind: str, child: Child, put: Any, good: dict[str, Any], folder: Path, 
     print(f"{kind}: {len(answers)} tried, {answers.count('refused')} refused")
 
 
-def fuzz_native(kind: str, good: dict[str, Any], folder: Path, times: int, derandomize: bool) -> None:
+@pytest.mark.parametrize("times", [1, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_files(kind: str, times: int, child: Child, good: dict[str, Any], tmp_path: Path) -> None:
+    put, examples = KINDS[kind]
+    fuzz(kind, child, put, good, tmp_path / "bad", times * examples, derandomize=times == 1)
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", NATIVE)
+def test_bad_files_of_a_framework(kind: str, times: int, good: dict[str, Any], tmp_path: Path, requires: Any) -> None:
     """In a process that has the framework."""
     backend, strategy, examples = NATIVE[kind]
+    requires(backend)
     content = conversion.encode(kind, good["network"], parameters.initialise(good["network"], 0))
 
     def put(draw: Callable[..., Any], good: dict[str, Any], folder: Path) -> None:
@@ -279,40 +289,21 @@ def fuzz_native(kind: str, good: dict[str, Any], folder: Path, times: int, deran
 
     child = Child(backend)
     try:
-        put(lambda as_it_is: content, good, folder)
-        assert child.read(kind, folder) == "read"
-        fuzz(kind, child, put, good, folder / "bad", times * examples, derandomize)
+        put(lambda as_it_is: content, good, tmp_path)
+        assert child.read(kind, tmp_path) == "read"
+        fuzz(kind, child, put, good, tmp_path / "bad", times * examples, derandomize=times == 1)
     finally:
         child.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_bad_files(kind: str, child: Child, good: dict[str, Any], tmp_path: Path) -> None:
-    fuzz(kind, child, KINDS[kind][0], good, tmp_path / "bad", KINDS[kind][1], derandomize=True)
-
-
-@pytest.mark.parametrize("kind", NATIVE)
-def test_bad_files_of_a_framework(kind: str, good: dict[str, Any], tmp_path: Path, requires: Any) -> None:
-    requires(NATIVE[kind][0])
-    fuzz_native(kind, good, tmp_path, 1, derandomize=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_many_bad_files(kind: str, child: Child, good: dict[str, Any], tmp_path: Path) -> None:
-    fuzz(kind, child, KINDS[kind][0], good, tmp_path / "bad", 30 * KINDS[kind][1], derandomize=False)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", NATIVE)
-def test_many_bad_files_of_a_framework(kind: str, good: dict[str, Any], tmp_path: Path, requires: Any) -> None:
-    requires(NATIVE[kind][0])
-    fuzz_native(kind, good, tmp_path, 30, derandomize=False)
-
-
-def test_the_largest_picture_fits_into_the_bound(child: Child, tmp_path: Path) -> None:
-    """As large as is decoded, in the mode that takes most."""
-    Image.new("RGBA", (7071, 7071), (1, 2, 3, 4)).save(tmp_path / "picture", "PNG", compress_level=1)
+@pytest.mark.parametrize("mode, kind, options", [
+    ("RGBA", "PNG", {"compress_level": 1}),  # the mode that takes most
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in [
+        ("RGB", "JPEG", {"progressive": True, "subsampling": 0}), ("CMYK", "JPEG", {}), ("I;16", "PNG", {}),
+        ("P", "PNG", {"transparency": b"\0"}), ("LA", "PNG", {})])], ids=str)
+def test_every_picture_that_is_decoded_fits_into_the_bound(child: Child, tmp_path: Path, mode: str, kind: str,
+                                                           options: dict[str, Any]) -> None:
+    Image.new(mode, (7071, 7071)).save(tmp_path / "picture", kind, **options)
     assert child.read("picture", tmp_path) == "read"
 
 
@@ -334,16 +325,6 @@ def test_what_is_small_to_read_and_large_to_hold_fits_too(kind: str, child: Chil
         (tmp_path / {"run": "run.json", "metrics": "metrics.jsonl", "bench": "bench.json"}[kind]).write_text(
             f'{{"kind": {wide}}}\n')
     assert child.read(kind, tmp_path) == "refused"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode, kind, options", [
-    ("RGB", "JPEG", {"progressive": True, "subsampling": 0}), ("CMYK", "JPEG", {}), ("I;16", "PNG", {}),
-    ("P", "PNG", {"transparency": b"\0"}), ("LA", "PNG", {})], ids=str)
-def test_every_large_picture_fits_into_the_bound(child: Child, tmp_path: Path, mode: str, kind: str,
-                                                 options: dict[str, Any]) -> None:
-    Image.new(mode, (7071, 7071)).save(tmp_path / "picture", kind, **options)
-    assert child.read("picture", tmp_path) == "read"
 
 
 def test_good_files_are_read(child: Child, good: dict[str, Any], tmp_path: Path) -> None:

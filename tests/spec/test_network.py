@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import json
 import re
+import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -37,16 +36,13 @@ DENSE = Dense("last", units=10)
     (lambda: Conv2d("conv9", channels=4, kernel=3, stride=0), ["conv9", "stride", "0"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, padding=-1), ["conv9", "padding", "at least 0", "-1"]),
     (lambda: Conv2d("conv9", channels=4.0, kernel=3), ["conv9", "channels", "whole number", "4.0"]),
-    (lambda: Conv2d("conv9", channels=4, kernel="3"), ["conv9", "kernel", "'3'"]),
     (lambda: Conv2d("conv9", channels=True, kernel=3), ["conv9", "channels", "True"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, activation="tanh"), ["conv9", "tanh", "relu", "sigmoid"]),
-    (lambda: MaxPool2d("pool9", kernel=0, stride=2), ["pool9", "kernel", "0"]),
     (lambda: MaxPool2d("pool9", kernel=3, stride=0), ["pool9", "stride", "0"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, groups=0), ["conv9", "groups", "at least 1", "0"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, groups=3), ["conv9", "4 channels", "3 groups"]),
     (lambda: Conv2d("conv9", channels=4, kernel=10**10), ["conv9", "kernel", "2,147,483,647", "10,000,000,000"]),
     (lambda: AvgPool2d("pool9", kernel=0, stride=2), ["pool9", "kernel", "0"]),
-    (lambda: AvgPool2d("pool9", kernel=2, stride=0.5), ["pool9", "stride", "0.5"]),
     (lambda: AdaptiveAvgPool2d("pool9", size=0), ["pool9", "size", "0"]),
     (lambda: LocalResponseNorm("norm9", 4, 1e-4, 0.75, 2), ["norm9", "size", "odd", "4"]),
     (lambda: LocalResponseNorm("norm9", 5, -1e-4, 0.75, 2), ["norm9", "alpha", "at least 0", "-0.0001"]),
@@ -83,8 +79,6 @@ def test_a_bad_layer_is_named_with_its_numbers(make, named):
 @pytest.mark.parametrize("size, layers, named", [
     ((1, 28, 28), (Conv2d("conv1", channels=4, kernel=31, padding=1), Flatten("flatten"), DENSE),
      ["conv1", "kernel 31", "30x30", "28x28", "padding 1"]),
-    ((1, 28, 28), (Conv2d("conv1", channels=4, kernel=10**9), Flatten("flatten"), DENSE),
-     ["conv1", "kernel 1000000000", "28x28"]),
     ((1, 28, 28), (Conv2d("conv1", channels=4, kernel=10**9, padding=10**9), Flatten("flatten"), DENSE),
      ["conv1", "weight", "too large", "2,147,483,647"]),
     ((1, 28, 28), (Conv2d("conv1", channels=4, kernel=1, padding=10**9), Flatten("flatten"), DENSE),
@@ -98,17 +92,14 @@ def test_a_bad_layer_is_named_with_its_numbers(make, named):
      ["input", "1x1000000000x1000000000", "too large"]),
     ((3, 28, 28), (Conv2d("conv1", channels=4, kernel=3, groups=2), Flatten("flatten"), DENSE),
      ["conv1", "3 input channels", "2 groups"]),
-    ((1, 28, 4), (AvgPool2d("pool1", kernel=5, stride=1), Flatten("flatten"), DENSE), ["pool1", "kernel 5", "28x4"]),
     ((1, 28, 28), (Flatten("flatten"), LocalResponseNorm("norm1", 5, 1e-4, 0.75, 2), DENSE), ["norm1", "(784,)"]),
     ((1, 28, 28), (Flatten("flatten"), AdaptiveAvgPool2d("areas", size=2), DENSE), ["areas", "(784,)"]),
     ((3, 28, 28), (Normalize("norm1", (0.5,), (0.5,)), Flatten("flatten"), DENSE),
      ["norm1", "of 1 channels", "3 come in"]),
     ((1, 28, 28), (Conv2d("conv1", 1, 3), Normalize("norm1", (0.5,), (0.5,)), Flatten("flatten"), DENSE),
      ["norm1", "the first layer, not layer 2"]),
-    ((1, 28, 28), (Normalize("norm1", (0.5,), (0.5,)), Normalize("norm2", (0.5,), (0.5,)), Flatten("flatten"), DENSE),
-     ["norm2", "the first layer, not layer 2"]),
     ((1, 28, 4), (MaxPool2d("pool1", kernel=5, stride=1), Flatten("flatten"), DENSE), ["pool1", "kernel 5", "28x4"]),
-    ((1, 28, 28), (Flatten("flatten"), Dense("fc1", units=8), Dense("fc1", units=10)), ["2 layers", "'fc1'"]),
+    ((1, 28, 28), (Flatten("flatten"), Dense("fc1", units=8), Dense("fc1", units=10)), ["layer 3 is named 'fc1'"]),
     ((1, 28, 28), (DENSE,), ["last", "(1, 28, 28)", "Flatten"]),
     ((1, 28, 28), (Flatten("flatten"), Conv2d("conv2", channels=4, kernel=3), DENSE), ["conv2", "(784,)"]),
     ((1, 28, 28), (Flatten("flatten"), Flatten("again"), DENSE), ["again", "(784,)"]),
@@ -133,6 +124,7 @@ def test_a_network_that_does_not_fit_together_is_refused(size, layers, named):
     ({"learning_rate": 10**400}, "must be a number above 0"),
     ({"learning_rate": "fast"}, "'fast'"), ({"learning_rate": True}, "True"),
     ({"input": (True, 28, 28)}, "input must be"),
+    ({"bias_initialisation": "ones"}, "bias_initialisation must be one of zeros, uniform_fan_in, not 'ones'"),
 ])
 def test_a_network_with_a_bad_field_is_refused(change, named):
     with pytest.raises(SpecError, match=re.escape(named)):
@@ -146,11 +138,6 @@ def test_an_unknown_kind_of_layer_is_refused():
 
     with pytest.raises(SpecError, match=r"layer odd: unknown kind 'Other'; known: Conv2d.*Dropout"):
         Network("net", (1, 4, 4), (Other("odd"), Flatten("flatten"), DENSE))
-
-
-def test_an_unknown_bias_initialisation_is_refused():
-    with pytest.raises(SpecError, match="zeros, uniform_fan_in, not 'ones'"):
-        dataclasses.replace(ALEXNET, bias_initialisation="ones")
 
 
 def test_layers_at_the_limits_are_accepted():
@@ -205,10 +192,6 @@ def test_a_description_leaves_out_later_fields_with_their_default():
     assert spec.as_dict(zoo.ALEXNET_2012)["layers"][3]["groups"] == 2
 
 
-def test_as_dict_and_back_for_every_layer_type(small):
-    assert spec.from_dict(spec.as_dict(small)) == small
-
-
 @pytest.mark.parametrize("change, named", [
     (lambda fields: fields.pop("layers"), "layers"),
     (lambda fields: fields.pop("name"), "name"),
@@ -217,18 +200,9 @@ def test_as_dict_and_back_for_every_layer_type(small):
     (lambda fields: fields.update(layers=7), "int"),
     (lambda fields: fields.update(layers=["conv1"]), "not a network description"),
     (lambda fields: fields.update(input="big"), "input must be"),
-    (lambda fields: fields.update(input=None), "input must be .*None"),
-    (lambda fields: fields.update(bias_initialisation="ones"), "ones"),
-    (lambda fields: fields["layers"][0].pop("kind"), "kind"),
-    (lambda fields: fields["layers"][0].update(kind="Conv3d"), "conv1.*Conv3d.*Conv2d"),
-    (lambda fields: fields["layers"][0].update(kind=["Conv2d"]), "unknown kind"),
     (lambda fields: fields.update(learning_rat=0.1), "unknown key 'learning_rat', perhaps 'learning_rate'"),
     (lambda fields: fields["layers"][0].update(dilation=2), "layer conv1: unknown key 'dilation'; Conv2d has name, ch"),
-    (lambda fields: fields["layers"][0].update(kernal=2), "layer conv1: unknown key 'kernal', perhaps 'kernel'"),
     (lambda fields: fields["layers"][0].pop("kernel"), "layer conv1: kernel missing; Conv2d needs name, channels, k"),
-    (lambda fields: fields["layers"][2].pop("name"), "layer 3: name missing"),
-    (lambda fields: fields["layers"][1].pop("kind"), "layer pool1: its kind is missing; known: Conv2d, "),
-    (lambda fields: fields["layers"][0].update(stride=0), "conv1.*stride.*0"),
     (lambda fields: fields["layers"][0].update(kernel="11"), "conv1.*kernel.*'11'"),
 ])
 def test_from_dict_refuses_what_is_not_a_network(change, named):
@@ -305,13 +279,6 @@ def test_a_normalisation_travels_as_data():
     assert whole == real and spec.fingerprint(whole) == spec.fingerprint(real)
 
 
-def test_fingerprint_catches_a_normalisation():
-    digests = {spec.fingerprint(network) for network in (zoo.ALEXNET_OWT, *map(normalised, (
-        IMAGENET, dataclasses.replace(IMAGENET, mean=IMAGENET.mean[::-1]),
-        dataclasses.replace(IMAGENET, std=IMAGENET.std[::-1]), dataclasses.replace(IMAGENET, name="other"))))}
-    assert len(digests) == 5
-
-
 def test_equal_networks_have_equal_fingerprints():
     zero, nought = spec.with_dropout(ALEXNET, 0), spec.with_dropout(ALEXNET, 0.0)
     assert zero == nought
@@ -326,17 +293,19 @@ def test_known_networks():
         assert zoo.get_network(name).source
 
 
-def test_an_unknown_network_lists_the_known_ones():
-    with pytest.raises(SpecError, match=r"'lenet'.*alexnet, alexnet-tab"):
-        zoo.get_network("lenet")
-
-
 def test_the_word_for_the_tabs_is_no_network():
     with pytest.raises(SpecError, match=r"alexnet-tab is another one in each backend; name one of alexnet-tab-torch, "):
         zoo.get_network("alexnet-tab")
     with pytest.raises(SpecError, match=r"jax has no tab; torch, tensorflow, mxnet have one"):
         zoo.name_in_backend("alexnet-tab", "jax")
     assert zoo.name_in_backend("alexnet-tab", "numpy") == "alexnet-tab-torch"
+    assert zoo.name_in_backend("alexnet", "mxnet") == "alexnet"
+
+
+def test_the_spec_imports_the_standard_library_alone():
+    script = "import sys; before = {*sys.modules}; import alexnet_mf.spec.zoo; " \
+             "print(*{name.split('.')[0] for name in {*sys.modules} - before} - sys.stdlib_module_names)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout == b"alexnet_mf\n"
 
 
 @pytest.mark.parametrize("backend, padding, biases", [
@@ -347,28 +316,6 @@ def test_the_tabs_differ_in_conv1_padding_and_biases_alone(backend, padding, bia
     assert tab.bias_initialisation == biases
     assert tab.layers[1:] == ALEXNET.layers[1:]
     assert dataclasses.replace(tab.layers[0], padding=1) == ALEXNET.layers[0]
-
-
-@pytest.mark.parametrize("backend", ["torch", "tensorflow", "mxnet", "numpy"])
-def test_alexnet_is_one_network_in_every_backend(backend):
-    assert zoo.get_network(zoo.name_in_backend("alexnet", backend)) is ALEXNET
-    assert ALEXNET.layers[0].padding == 1
-    assert ALEXNET.bias_initialisation == "zeros"
-    assert ALEXNET.classes == 10
-
-
-@pytest.mark.parametrize("module, own", [
-    (layers, {"errors"}), (spec.network, {"errors", "spec.layers"}), (spec, {"spec.layers", "spec.network"}),
-    (zoo, {"errors", "spec.layers", "spec"})], ids=["layers", "network", "spec", "zoo"])
-def test_the_spec_imports_the_standard_library_alone(module, own):
-    imported = set()
-    for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            imported.add("." * node.level + (node.module or ""))
-    foreign = {name for name in imported if name.split(".")[0] not in sys.stdlib_module_names}
-    assert foreign == {f"alexnet_mf.{name}" for name in own}
 
 
 def test_layers_without_end_are_refused_at_once():

@@ -110,26 +110,18 @@ def test_a_name_or_a_file_finds_a_network(write):
     ({"channels = 4": "channels = "}, ["not TOML", "line 9", "column"]),
     ({"kernel = 5": "kernel = 5\nkernel = 6"}, ["not TOML", "line"]),
     ({"kernel = 5": "kernal = 5"}, ["line 10: layer conv1", "unknown key 'kernal', perhaps 'kernel'"]),
-    ({"kernel = 5": "kernel = 1_000_000_000"}, ["line 6: layer conv1", "1000000000", "28x28"]),
-    ({"kernel = 5": "kernel = 1_000_000_000\npadding = 1_000_000_000"}, ["line 6: layer conv1", "too large"]),
     ({"kernel = 5": "kernel = 29"}, ["line 6: layer conv1", "kernel 29 is larger", "28x28"]),
     ({"kernel = 5": "kernel = 5.0"}, ["layer conv1", "whole number", "5.0"]),
-    ({"kernel = 5": 'kernel = "5"'}, ["layer conv1", "'5'"]),
     ({"kernel = 5": "kernel = " + "9" * 5000}, ["not TOML"]),
-    ({"channels = 4": "channels = true"}, ["layer conv1", "True"]),
-    ({'"none"': '"tanh"'}, ["layer conv1", "tanh", "relu, sigmoid"]),
     ({'kind = "Conv2d"': 'kind = "Conv3d"'}, ["line 6: layer conv1", "'Conv3d'", "known: Conv2d, MaxPool2d"]),
     ({'kind = "Conv2d"': ""}, ["line 6: layer conv1", "kind is missing"]),
     ({"kernel = 2": "kernel = 25"}, ["line 13: layer pool1", "24x24"]),
     ({"units = 10": ""}, ["line 23: layer fc2", "units missing"]),
     ({'name = "fc2"': ""}, ["line 23: layer 4", "name missing"]),
     ({'name = "fc2"': 'name = "a b"'}, ["line 23: ", "tiny", "'a b' cannot name a layer; use letters"]),
-    ({'name = "pool1"': 'name = "2nd"'}, ["line 13: ", "'2nd' cannot name a layer; use letters"]),
     ({'name = "pool1"': "name = 7"}, ["line 13: ", "7 cannot name a layer; use letters"]),
-    ({'name = "pool1"': 'name = ""'}, ["line 13: ", "'' cannot name a layer; use letters"]),
     ({'kind = "Dense"\nname = "fc2"\nunits = 10': 'kind = "Dropout"\nname = "drop2"\nrate = 0.5'},
      ["line 23: ", "the last layer must be a Dense layer"]),
-    ({"units = 10": "units = 0"}, ["line 23: layer fc2: units", "at least 1, not 0"]),
     ({'kind = "Flatten"\nname = "flatten"': 'kind = "Dropout"\nname = "drop1"\nrate = 0.5'},
      ["line 24: layer fc2", "put a Flatten before it"]),
     ({'name = "fc2"': 'name = "pool1"'}, ["line 23: layer 4 is named 'pool1', as another is"]),
@@ -138,22 +130,14 @@ def test_a_name_or_a_file_finds_a_network(write):
     ({'name = "tiny"': ""}, ["name missing"]),
     ({'name = "tiny"': 'name = "alexnet"'}, ["alexnet", "another name"]),
     ({'name = "tiny"': 'name = "a/b"'}, ["'a/b' cannot name a network"]),
-    ({'name = "tiny"': 'name = ["tiny"]'}, ["cannot name a network"]),
     ({"learning_rate = 1": "learning_rate = nan"}, ["line 4: ", "learning_rate", "nan"]),
     ({"learning_rate = 1": "speed = 1"}, ["line 4: ", "unknown key 'speed'", "learning_rate"]),
     ({"[1, 28, 28]": "[28, 28]"}, ["line 3: ", "input must be", "(28, 28)"]),
     ({"[1, 28, 28]": "28"}, ["line 3: input must be [channels, height, width], not 28"]),
     ({"[1, 28, 28]": "[1, 4, 4]"}, ["line 6: layer conv1", "kernel 5 is larger than its padded input 4x4"]),
     ({"[1, 28, 28]": "[1, 5, 5]"}, ["line 13: layer pool1", "kernel 2 is larger than its padded input 1x1"]),
-    ({"[1, 28, 28]": "[1, 1_000_000, 1_000_000]"}, ["too large"]),
-    ({"learning_rate = 1": f"learning_rate = 1{'0' * 400}"}, ["learning_rate must be a number above 0"]),
     (normalised("Conv2d", "[0.5]", "[0.25, 0.25]"), ["line 6: layer norm", "1 and 2"]),
-    (normalised("Conv2d", "[0.5]", "[0]"), ["line 6: layer norm", "std", "not 0"]),
-    (normalised("Conv2d", "0.5", "[1]"), ["line 6: layer norm", "a list", "not 0.5"]),
-    (normalised("Conv2d", "[0.5, 0.5, 0.5]", "[1, 1, 1]"),
-     ["line 6: layer norm", "of 3 channels, and 1 come in"]),
-    (normalised("Flatten", "[0.5]", "[1]"),
-     ["line 19: layer norm", "the first layer, not layer 3"]),
+    (normalised("Flatten", "[0.5]", "[1]"), ["line 19: layer norm", "the first layer, not layer 3"]),
 ])
 def test_a_wrong_file_is_refused_with_line_and_layer(write, replaced, named):
     path = write(**replaced)
@@ -183,11 +167,8 @@ def test_a_missing_file_is_refused(tmp_path):
         toml.find_network(str(tmp_path / "folder.toml"))
 
 
-def test_no_line_is_named_where_it_could_be_another():
-    """Headers that a text holds are not headers."""
-    layers = [{"name": "conv1"}]
-    assert toml._line("[[layers]]\n", layers, SpecError("layer conv1: wrong")) == "line 1: "
-    assert toml._line('x = """\n[[layers]]\n"""\n[[layers]]\n', layers, SpecError("layer conv1: wrong")) == ""
-    assert toml._line("[[layers]]\n", layers, SpecError("layer conv2: wrong")) == ""
-    assert toml._line("[[layers]]\n", layers, SpecError("network x: wrong")) == ""
-    assert toml._line("[[layers]]\n" * 2, layers * 2, SpecError("layer conv1: wrong")) == ""
+def test_no_line_is_named_where_it_could_be_another(write):
+    """A header that a text holds is no header."""
+    path = write(**{'name = "tiny"': 'name = "tiny"\nsource = """\n[[layers]]\n"""', "kernel = 5": "kernel = 0"})
+    with pytest.raises(SpecError, match=f"^{path}: layer conv1: kernel"):
+        toml.load(path)

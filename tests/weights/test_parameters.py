@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import math
-import pickle
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +14,7 @@ from numpy.testing import assert_array_equal
 from safetensors import safe_open
 
 from alexnet_mf.errors import AlexnetMfError, ParametersError
-from alexnet_mf.spec import Network, with_dropout
+from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
 from alexnet_mf.spec.zoo import ALEXNET, TABS
 from alexnet_mf.weights import parameters
@@ -28,27 +25,9 @@ def alexnet() -> parameters.Parameters:
     return parameters.initialise(ALEXNET, 0)
 
 
-# Names and shapes
-
-
-def test_canonical_names_and_shapes():
-    """(out, in, height, width) and (out, in), weight before bias, in the network's order."""
-    assert list(parameters.shapes(ALEXNET).items()) == [
-        ("conv1.weight", (96, 1, 11, 11)), ("conv1.bias", (96,)),
-        ("conv2.weight", (256, 96, 5, 5)), ("conv2.bias", (256,)),
-        ("conv3.weight", (384, 256, 3, 3)), ("conv3.bias", (384,)),
-        ("conv4.weight", (384, 384, 3, 3)), ("conv4.bias", (384,)),
-        ("conv5.weight", (256, 384, 3, 3)), ("conv5.bias", (256,)),
-        ("fc6.weight", (4096, 6400)), ("fc6.bias", (4096,)),
-        ("fc7.weight", (4096, 4096)), ("fc7.bias", (4096,)),
-        ("fc8.weight", (10, 4096)), ("fc8.bias", (10,))]
-
-
-def test_initialise_gives_these_names_and_shapes_in_float32(alexnet):
-    assert {name: value.shape for name, value in alexnet.items()} == parameters.shapes(ALEXNET)
-    assert list(alexnet) == list(parameters.shapes(ALEXNET))
-    assert {value.dtype for value in alexnet.values()} == {np.dtype(np.float32)}
-    assert sum(value.size for value in alexnet.values()) == 46_764_746
+def test_the_order_is_the_networks_and_weights_come_before_biases():
+    assert list(parameters.shapes(ALEXNET)) == [f"{layer}.{what}" for layer in (
+        "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8") for what in ("weight", "bias")]
 
 
 # Distributions
@@ -61,6 +40,7 @@ def test_initialise_gives_these_names_and_shapes_in_float32(alexnet):
 def test_weights_are_xavier_uniform(alexnet, layer, fan_in, fan_out):
     """Uniform on +-sqrt(6 / (fan_in + fan_out)): within it, out to its ends, and of variance bound^2 / 3."""
     assert_uniform(alexnet[f"{layer}.weight"], math.sqrt(6 / (fan_in + fan_out)))
+    assert not alexnet[f"{layer}.bias"].any()
 
 
 def assert_uniform(values: np.ndarray, bound: float) -> None:
@@ -69,12 +49,6 @@ def assert_uniform(values: np.ndarray, bound: float) -> None:
     assert abs(values.mean(dtype=np.float64)) < 5 * bound / math.sqrt(3 * values.size)
     variance_error = bound**2 * math.sqrt((1 / 5 - 1 / 9) / values.size)  # of x^2 for x uniform on +-bound
     assert abs((values**2).mean(dtype=np.float64) - bound**2 / 3) < 5 * variance_error
-
-
-def test_biases_are_zero_where_the_network_says_so(alexnet):
-    biases = [value for name, value in alexnet.items() if name.endswith(".bias")]
-    assert len(biases) == 8
-    assert not any(bias.any() for bias in biases)
 
 
 def test_biases_are_uniform_by_fan_in_in_the_pytorch_tab(alexnet):
@@ -98,10 +72,6 @@ def test_random_biases_are_a_tenth_whatever_the_network_says(small, initialisati
 # Seeds
 
 
-def test_the_same_seed_gives_the_same_bits(small):
-    assert parameters.digest(parameters.initialise(small, 5)) == parameters.digest(parameters.initialise(small, 5))
-
-
 def test_another_seed_changes_every_weight(small):
     one, other = (parameters.initialise(small, seed, random_biases=True) for seed in (5, 6))
     for name in one:
@@ -111,12 +81,6 @@ def test_another_seed_changes_every_weight(small):
 def test_any_non_negative_seed_will_do(small):
     large = [parameters.digest(parameters.initialise(small, seed)) for seed in (0, 2**32, 2**64, 10**30)]
     assert len(set(large)) == 4
-
-
-def test_tensors_of_one_shape_differ(small):
-    twins = Network("twins", (1, 8, 8), (Flatten("flatten"), Dense("fc1", units=64), Dense("fc2", units=64)))
-    drawn = parameters.initialise(twins, 0)
-    assert not (drawn["fc1.weight"] == drawn["fc2.weight"]).any()
 
 
 def test_a_tensor_does_not_depend_on_other_layers(small):
@@ -190,11 +154,6 @@ def test_a_file_of_another_program_is_read(small, tmp_path):
     assert parameters.digest(parameters.load(tmp_path / "w", small)) == parameters.digest(given)
 
 
-def test_a_place_that_cannot_be_written_is_told(small, tmp_path):
-    with pytest.raises(AlexnetMfError, match="missing/w"):
-        parameters.save(tmp_path / "missing" / "w", parameters.initialise(small, 0))
-
-
 @pytest.mark.parametrize("content", [
     None, b"", b"weights", b"these are not the weights you are looking for\n" * 100, b"\x80\x04\x95" + bytes(100),
     struct.pack("<Q", 2**60) + b"{}", struct.pack("<Q", 2) + b"[]"],
@@ -210,16 +169,6 @@ def test_a_file_that_is_not_safetensors_is_refused(small, tmp_path, content):
 def test_a_folder_is_refused(small, tmp_path):
     with pytest.raises(ParametersError, match="cannot be read"):
         parameters.load(tmp_path, small)
-
-
-def test_a_truncated_file_is_refused(small, tmp_path):
-    path = tmp_path / "w"
-    parameters.save(path, parameters.initialise(small, 0))
-    whole = path.read_bytes()
-    for length in (len(whole) - 1, len(whole) // 2, 100, 4):
-        path.write_bytes(whole[:length])
-        with pytest.raises(ParametersError, match="cannot be read"):
-            parameters.load(path, small)
 
 
 def test_a_flipped_bit_is_seen(small, tmp_path):
@@ -254,26 +203,6 @@ def test_a_failed_save_leaves_the_old_file(small, tmp_path, failing_os):
     with pytest.raises(AlexnetMfError, match="No space left on device"):
         parameters.save(path, parameters.initialise(small, 1))
     assert path.read_bytes() == before
-
-
-class Trap:
-    """Unpickling this makes a file."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
-
-
-def test_a_pickle_is_refused_and_not_loaded(small, tmp_path):
-    sprung = tmp_path / "sprung"
-    (tmp_path / "w.pt").write_bytes(pickle.dumps(Trap(sprung)))
-    with pytest.raises(ParametersError, match="cannot be read as safetensors"):
-        parameters.load(tmp_path / "w.pt", small)
-    assert not sprung.exists()
-    pickle.loads((tmp_path / "w.pt").read_bytes())
-    assert sprung.exists(), "the trap must work, or the test shows nothing"
 
 
 def with_value(name: str, value: np.ndarray):
@@ -320,11 +249,6 @@ def test_bfloat16_is_refused(small, tmp_path):
     (tmp_path / "w").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     with pytest.raises(ParametersError, match="w: "):
         parameters.load(tmp_path / "w", small)
-
-
-def test_good_parameters_pass(small):
-    parameters.check(parameters.initialise(small, 0), small)
-    parameters.check(parameters.initialise(small, 0), with_dropout(dataclasses.replace(small, name="renamed"), 0))
 
 
 @pytest.mark.parametrize("value", [math.nan, [math.inf], {"loss": -math.inf}])

@@ -111,13 +111,9 @@ def draw(kinds: tuple[str, ...], seed: int, step: int, count: int, image: tuple[
     bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_STREAM, step)))
     # Raw words, as for the order of the images: NumPy guarantees them, but not the numbers of a Generator.
     words = bits.random_raw((count, 6))
-    padding = (_margin(height), _margin(width)) if "crop" in kinds else (0, 0)
+    padding = (max(1, height // MARGIN), max(1, width // MARGIN)) if "crop" in kinds else (0, 0)
     choices = np.array([2 * side + 1 for side in padding], np.uint64)
     share = (words[:, 3:] >> np.uint64(11)).astype(np.float64) * 2.0**-53  # 53 bits: in [0, 1)
     return Draws(kinds, flip=(words[:, 0] >> np.uint64(63) == 1) & ("flip" in kinds),
                  corner=(words[:, 1:3] % choices).astype(np.int64),
                  factors=(1 - JITTER + 2 * JITTER * share).astype(np.float32), padding=padding, size=(height, width))
-
-
-def _margin(side: int) -> int:
-    return max(1, side // MARGIN)

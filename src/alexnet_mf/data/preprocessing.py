@@ -96,7 +96,9 @@ class Preparation:
                 scaled = (scaled - IMAGENET_MEAN) / IMAGENET_DEVIATION
             return np.ascontiguousarray(scaled.transpose(2, 0, 1))
         fitted = _flatten(_fit(image, self.height, self.width), "L", self.invert)
-        gray = np.asarray(_centered(fitted, self.height, self.width), np.uint8)
+        left, top = (self.width - fitted.width) // 2, (self.height - fitted.height) // 2
+        around = fitted.crop((-left, -top, self.width - left, self.height - top))  # black outside the image
+        gray = np.asarray(around, np.uint8)
         return gray if self.levels else gray[np.newaxis] * PIXEL_SCALE
 
     def visible(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -140,15 +142,6 @@ def _fit(image: Image, height: int, width: int) -> Image:
     if image.size == size:
         return image
     return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP)
-
-
-def _centered(image: Image, height: int, width: int) -> Image:
-    """Paste the image into the center of a black one of this size."""
-    from PIL import Image
-
-    result = Image.new(image.mode, (width, height))
-    result.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
-    return result
 
 
 def _center_crop(image: Image, height: int, width: int) -> Image:

@@ -27,19 +27,27 @@ SMALLEST_STD, LARGEST_STATISTIC = 1e-6, 1e6
 its own epsilon."""
 
 
-def _check_integer(layer: Layer, field: str, least: int) -> None:
-    value = getattr(layer, field)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise SpecError(f"layer {layer.name}: {field} must be a whole number of at least {least}, not {value!r}")
-    if value > LARGEST_TENSOR:
-        raise SpecError(f"layer {layer.name}: {field} must be at most {LARGEST_TENSOR:,}, not {value:,}")
+def _check_integers(layer: Layer | _Pool2d, **least: int) -> None:
+    """Check that the named fields are whole numbers of at least so much."""
+    for field, lowest in least.items():
+        value = getattr(layer, field)
+        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+            raise SpecError(f"layer {layer.name}: {field} must be a whole number of at least {lowest}, not {value!r}")
+        if value > LARGEST_TENSOR:
+            raise SpecError(f"layer {layer.name}: {field} must be at most {LARGEST_TENSOR:,}, not {value:,}")
 
 
-def _check_number(layer: Layer, field: str) -> None:
-    """Check that the field is a finite number of at least 0. Store it as a float: 1 and 1.0 must have one digest."""
+def _is_number(value: object, least: float, most: float) -> bool:
+    """Return True for a number from `least` to `most`."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
+
+
+def _check_number(layer: Layer, field: str, allowed: str = "a number of at least 0",
+                  most: float = sys.float_info.max) -> None:
+    """Check that the field is a number from 0 to `most`. Store it as a float: 1 and 1.0 must have one digest."""
     value = getattr(layer, field)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= sys.float_info.max:
-        raise SpecError(f"layer {layer.name}: {field} must be a number of at least 0, not {value!r}")
+    if not _is_number(value, 0, most):
+        raise SpecError(f"layer {layer.name}: {field} must be {allowed}, not {value!r}")
     object.__setattr__(layer, field, float(value))
 
 
@@ -49,7 +57,7 @@ def _check_channels(layer: Normalize, field: str, least: float, limits: str) -> 
     if not isinstance(values, (list, tuple)) or not values:
         raise SpecError(f"layer {layer.name}: {field} must be a list with a number for each channel, not {values!r}")
     for value in values:
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= LARGEST_STATISTIC:
+        if not _is_number(value, least, LARGEST_STATISTIC):
             raise SpecError(f"layer {layer.name}: {field} must have numbers {limits}, not {value!r}")
     object.__setattr__(layer, field, tuple(map(float, values)))
 
@@ -77,8 +85,7 @@ class Conv2d:
     groups: int = 1
 
     def __post_init__(self) -> None:
-        for field, least in (("channels", 1), ("kernel", 1), ("stride", 1), ("padding", 0), ("groups", 1)):
-            _check_integer(self, field, least)
+        _check_integers(self, channels=1, kernel=1, stride=1, padding=0, groups=1)
         _check_activation(self)
         if self.channels % self.groups:
             raise SpecError(f"layer {self.name}: {self.channels} channels cannot be shared among {self.groups} "
@@ -86,29 +93,23 @@ class Conv2d:
 
 
 @dataclass(frozen=True)
-class MaxPool2d:
-    """Maximum of each square window; windows that do not fit are left out."""
-
+class _Pool2d:
     name: str
     kernel: int
     stride: int
 
     def __post_init__(self) -> None:
-        for field in ("kernel", "stride"):
-            _check_integer(self, field, 1)
+        _check_integers(self, kernel=1, stride=1)
 
 
 @dataclass(frozen=True)
-class AvgPool2d:
+class MaxPool2d(_Pool2d):
+    """Maximum of each square window; windows that do not fit are left out."""
+
+
+@dataclass(frozen=True)
+class AvgPool2d(_Pool2d):
     """Mean of each square window; windows that do not fit are left out."""
-
-    name: str
-    kernel: int
-    stride: int
-
-    def __post_init__(self) -> None:
-        for field in ("kernel", "stride"):
-            _check_integer(self, field, 1)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class AdaptiveAvgPool2d:
     size: int
 
     def __post_init__(self) -> None:
-        _check_integer(self, "size", 1)
+        _check_integers(self, size=1)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class LocalResponseNorm:
     k: float
 
     def __post_init__(self) -> None:
-        _check_integer(self, "size", 1)
+        _check_integers(self, size=1)
         if self.size % 2 == 0:  # frameworks disagree on which side has one neighbor more
             raise SpecError(f"layer {self.name}: size must be odd, a channel and as many on either side, "
                             f"not {self.size}")
@@ -188,7 +189,7 @@ class Dense:
     activation: Activation | None = None
 
     def __post_init__(self) -> None:
-        _check_integer(self, "units", 1)
+        _check_integers(self, units=1)
         _check_activation(self)
 
 
@@ -200,9 +201,7 @@ class Dropout:
     rate: float
 
     def __post_init__(self) -> None:
-        if isinstance(self.rate, bool) or not isinstance(self.rate, (int, float)) or not 0 <= self.rate < 1:
-            raise SpecError(f"layer {self.name}: rate must be at least 0 and below 1, not {self.rate!r}")
-        object.__setattr__(self, "rate", float(self.rate))  # 0 and 0.0 must have one digest
+        _check_number(self, "rate", "at least 0 and below 1", math.nextafter(1, 0))
 
 
 Layer: TypeAlias = (Conv2d | MaxPool2d | AvgPool2d | AdaptiveAvgPool2d | LocalResponseNorm | Normalize | Flatten |

@@ -12,7 +12,8 @@ import json
 import math
 import re
 import sys
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -64,25 +65,27 @@ class Network:
                             f"{', '.join(BIAS_INITIALISATIONS)}, not {self.bias_initialisation!r}")
         if len(self.layers) > MOST_LAYERS:
             raise SpecError(f"network {self.name}: {len(self.layers):,} layers, and {MOST_LAYERS:,} are the most")
-        names = [layer.name for layer in self.layers]
-        for name in names:
-            if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-                raise SpecError(f"network {self.name}: {name!r} cannot name a layer; use letters, digits and _")
-        for name, count in Counter(names).items():
-            if count > 1:
-                raise SpecError(f"network {self.name}: {count} layers are named {name!r}; names must differ")
         shape: Shape = self.input
+        names: set[str] = set()
         for number, layer in enumerate(self.layers, 1):
-            if isinstance(layer, Normalize) and number > 1:
-                raise SpecError(f"layer {layer.name}: a Normalize layer takes the pixels, so it must be "
-                                f"the first layer, not layer {number}")
-            shape = output_shape(layer, shape)
+            with _in_layer(number):
+                if not isinstance(layer.name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", layer.name):
+                    raise SpecError(f"network {self.name}: {layer.name!r} cannot name a layer; "
+                                    "use letters, digits and _")
+                if layer.name in names:
+                    raise SpecError(f"layer {number} is named {layer.name!r}, as another is; names must differ")
+                if isinstance(layer, Normalize) and number > 1:
+                    raise SpecError(f"layer {layer.name}: a Normalize layer takes the pixels, so it must be "
+                                    f"the first layer, not layer {number}")
+                shape = output_shape(layer, shape)
+            names.add(layer.name)
         if math.prod(self.input) > LARGEST_TENSOR:
             raise SpecError(f"network {self.name}: an input of {'x'.join(map(str, self.input))} is too large: "
                             f"no tensor may have more than {LARGEST_TENSOR:,} numbers")
         if not self.layers or not isinstance(self.layers[-1], Dense):
-            raise SpecError(f"network {self.name}: the last layer must be a Dense layer, one unit a class"
-                            f"{f', not {self.layers[-1].name}' if self.layers else ''}")
+            with _in_layer(len(self.layers)):
+                raise SpecError(f"network {self.name}: the last layer must be a Dense layer, one unit a class"
+                                f"{f', not {self.layers[-1].name}' if self.layers else ''}")
 
     @property
     def classes(self) -> int:
@@ -90,6 +93,16 @@ class Network:
         last = self.layers[-1]
         assert isinstance(last, Dense)
         return last.units
+
+
+@contextmanager
+def _in_layer(number: int) -> Iterator[None]:
+    """Add the number of the faulty layer, from 1, to an error."""
+    try:
+        yield
+    except SpecError as error:
+        error.layer = number
+        raise
 
 
 def with_dropout(network: Network, rate: float) -> Network:
@@ -127,13 +140,8 @@ def from_dict(fields: dict[str, Any]) -> Network:
             raise SpecError(f"input must be [channels, height, width], not {fields['input']!r}")
         layers: list[Layer] = []
         for number, entry in enumerate(fields["layers"], 1):
-            try:
+            with _in_layer(number):
                 layers.append(_layer(number, entry))
-                if layers[-1].name in [layer.name for layer in layers[:-1]]:
-                    raise SpecError(f"layer {number} is named {layers[-1].name!r}, as another is; names must differ")
-            except SpecError as error:
-                error.layer = number
-                raise
         rest = {key: value for key, value in fields.items() if key not in ("layers", "input")}
         return Network(input=tuple(fields["input"]), layers=tuple(layers), **rest)
     except SpecError:

@@ -74,21 +74,20 @@ def load(path: Path) -> Network:
     try:
         return spec.from_dict(fields)
     except SpecError as error:
-        raise SpecError(f"{path}: {_line(text, layers, error)}{' '.join(str(error).split())}") from error
+        raise SpecError(f"{path}: {_line(text, len(layers), error)}{' '.join(str(error).split())}") from error
 
 
-def _line(text: str, layers: list[dict[str, Any]], error: SpecError) -> str:
-    """Return "line N: " for the key or layer that an error names, or "" if it is not found.
+def _line(text: str, count: int, error: SpecError) -> str:
+    """Return "line N: " for the key or layer that an error is about, or "" if it is not found.
 
-    The parser states the lines of syntax errors only.
+    The parser states the lines of syntax errors only, so headers are counted: they must be as many as the layers.
     """
     lines = text.splitlines()
     headers = [number for number, line in enumerate(lines, 1) if re.match(r"\s*\[\[\s*layers\s*\]\]", line)]
-    layer = error.layer or _at_fault(layers, str(error))
-    if layer is not None and len(headers) != len(layers):
+    layer = error.layer or 0
+    if layer and len(headers) != count:
         return ""
-    starts = [1, *headers, len(lines) + 1]
-    first, end = starts[layer or 0], starts[(layer or 0) + 1]
+    first, end = [1, *headers, len(lines) + 1][layer:layer + 2]
     key = re.search(r"unknown key '([^']+)'|^(?:network [^:]+: )?(\w+) must be ", str(error))
     if key:
         word = re.escape(key[1] or key[2])
@@ -96,16 +95,6 @@ def _line(text: str, layers: list[dict[str, Any]], error: SpecError) -> str:
             if re.match(rf"\s*[\"']?{word}[\"']?\s*=", lines[number - 1]):
                 return f"line {number}: "
     return f"line {first}: " if layer else ""
-
-
-def _at_fault(layers: list[dict[str, Any]], message: str) -> int | None:
-    """Return the number, from 1, of the layer that a message names, if exactly one layer fits."""
-    if ": the last layer " in message:
-        return len(layers) or None
-    name, no_name = re.match(r"layer ([^\s:]+):", message), re.search(r": (.+) cannot name a layer;", message)
-    numbers = [number for number, layer in enumerate(layers, 1) if (name and str(layer.get("name", number)) == name[1])
-               or (no_name and repr(layer.get("name")) == no_name[1])]
-    return numbers[0] if len(numbers) == 1 else None
 
 
 def dump(network: Network) -> str:

@@ -11,47 +11,56 @@ from alexnet_mf.spec.layers import (
     Dense,
     Dropout,
     Flatten,
+    Layer,
     LocalResponseNorm,
     MaxPool2d,
 )
 
 
-def _alexnet(name: str, source: str, conv1_padding: int, bias_initialisation: BiasInitialisation) -> Network:
+def _dense(fc6: int, fc7: int, classes: int) -> tuple[Layer, ...]:
+    """Return AlexNet's end: three dense layers, the hidden ones with dropout."""
+    return (
+        Flatten("flatten"),
+        Dense("fc6", units=fc6, activation="relu"),
+        Dropout("drop6", rate=0.5),  # section 8.1.2.3; Krizhevsky et al. 2012, section 4.2: the first two dense layers
+        Dense("fc7", units=fc7, activation="relu"),
+        Dropout("drop7", rate=0.5),
+        Dense("fc8", units=classes),
+    )
+
+
+def _alexnet(name: str, source: str, conv1_padding: int = 1, bias_initialisation: BiasInitialisation = "zeros",
+             channels: tuple[int, ...] = (96, 256, 384, 384, 256), units: int = 4096) -> Network:
+    conv1, conv2, conv3, conv4, conv5 = channels
     return Network(
         name=name,
         input=(1, 224, 224),  # Fashion-MNIST, upsampled from 28x28: section 8.1.3
         layers=(
             # Krizhevsky et al. 2012, section 3.5, as simplified in section 8.1.2: one tower, no normalization, and
             # "overlapping" 3x3 pooling with stride 2.
-            Conv2d("conv1", channels=96, kernel=11, stride=4, padding=conv1_padding),
+            Conv2d("conv1", channels=conv1, kernel=11, stride=4, padding=conv1_padding),
             MaxPool2d("pool1", kernel=3, stride=2),
-            Conv2d("conv2", channels=256, kernel=5, padding=2),
+            Conv2d("conv2", channels=conv2, kernel=5, padding=2),
             MaxPool2d("pool2", kernel=3, stride=2),
-            Conv2d("conv3", channels=384, kernel=3, padding=1),
-            Conv2d("conv4", channels=384, kernel=3, padding=1),
-            Conv2d("conv5", channels=256, kernel=3, padding=1),
+            Conv2d("conv3", channels=conv3, kernel=3, padding=1),
+            Conv2d("conv4", channels=conv4, kernel=3, padding=1),
+            Conv2d("conv5", channels=conv5, kernel=3, padding=1),
             MaxPool2d("pool5", kernel=3, stride=2),
-            Flatten("flatten"),
-            Dense("fc6", units=4096, activation="relu"),
-            Dropout("drop6", rate=0.5),  # section 8.1.2.3
-            Dense("fc7", units=4096, activation="relu"),
-            Dropout("drop7", rate=0.5),
-            Dense("fc8", units=10),  # ten classes here, 1000 in the paper
+            *_dense(units, units, 10),  # ten classes here, 1000 in the paper
         ),
         source=source,
         bias_initialisation=bias_initialisation,
     )
 
 
-ALEXNET = _alexnet("alexnet", "Dive into Deep Learning, section 8.1 (after Krizhevsky et al. 2012)", 1, "zeros")
+ALEXNET = _alexnet("alexnet", "Dive into Deep Learning, section 8.1 (after Krizhevsky et al. 2012)")
 
 # The networks of the tabs of section 8.1. PyTorch pads conv1 by 1, the others by 0; both give 54x54. The PyTorch tab
 # sets weights alone and keeps that framework's default biases.
 TABS = {
     "torch": _alexnet("alexnet-tab-torch", "Dive into Deep Learning, section 8.1, PyTorch tab", 1, "uniform_fan_in"),
-    "tensorflow": _alexnet("alexnet-tab-tensorflow", "Dive into Deep Learning, section 8.1, TensorFlow tab", 0,
-                           "zeros"),
-    "mxnet": _alexnet("alexnet-tab-mxnet", "Dive into Deep Learning, section 8.1, MXNet tab", 0, "zeros"),
+    "tensorflow": _alexnet("alexnet-tab-tensorflow", "Dive into Deep Learning, section 8.1, TensorFlow tab", 0),
+    "mxnet": _alexnet("alexnet-tab-mxnet", "Dive into Deep Learning, section 8.1, MXNet tab", 0),
 }
 TAB = "alexnet-tab"
 """Name of each backend's own tab, where backends are compared."""
@@ -78,12 +87,7 @@ ALEXNET_2012 = Network(
         Conv2d("conv4", channels=384, kernel=3, padding=1, groups=2),
         Conv2d("conv5", channels=256, kernel=3, padding=1, groups=2),
         MaxPool2d("pool5", kernel=3, stride=2),
-        Flatten("flatten"),
-        Dense("fc6", units=4096, activation="relu"),
-        Dropout("drop6", rate=0.5),  # section 4.2: the first two fully connected layers
-        Dense("fc7", units=4096, activation="relu"),
-        Dropout("drop7", rate=0.5),
-        Dense("fc8", units=1000),  # ILSVRC's classes
+        *_dense(4096, 4096, 1000),  # ILSVRC's classes
     ),
     # Initial weights are ours (Xavier, zero biases). Section 5 draws from N(0, 0.01), with ones for some biases.
     source="Krizhevsky et al. 2012, ImageNet Classification with Deep Convolutional Neural Networks",
@@ -157,32 +161,14 @@ LENET5_RELU = Network(
     learning_rate=0.3,
 )
 
-ALEXNET_SLIM = Network(
-    name="alexnet-slim",
-    input=ALEXNET.input,
-    layers=(
-        # Dive into Deep Learning, section 8.1.5, exercise 2.1; the numbers are ours. AlexNet is made for photographs of
-        # 1000 classes; ten kinds of garments in gray need fewer filters, but filters of the same reach. So kernels,
-        # strides, paddings and poolings are AlexNet's, conv1 has half its channels, the others three eighths (all
-        # multiples of 16, as vector units like them), and fc6 and fc7 a quarter of its units. Multiply-accumulates of a
-        # training step, an image: 466 million instead of 2.78 billion; 4.1 million parameters instead of 46.8.
-        Conv2d("conv1", channels=48, kernel=11, stride=4, padding=1),
-        MaxPool2d("pool1", kernel=3, stride=2),
-        Conv2d("conv2", channels=96, kernel=5, padding=2),
-        MaxPool2d("pool2", kernel=3, stride=2),
-        Conv2d("conv3", channels=144, kernel=3, padding=1),
-        Conv2d("conv4", channels=144, kernel=3, padding=1),
-        Conv2d("conv5", channels=96, kernel=3, padding=1),
-        MaxPool2d("pool5", kernel=3, stride=2),
-        Flatten("flatten"),
-        Dense("fc6", units=1024, activation="relu"),
-        Dropout("drop6", rate=0.5),
-        Dense("fc7", units=1024, activation="relu"),
-        Dropout("drop7", rate=0.5),
-        Dense("fc8", units=10),
-    ),
-    source="Dive into Deep Learning, section 8.1.5, exercise 2.1",  # with AlexNet's learning rate (docs/exercises.md)
-)
+# Dive into Deep Learning, section 8.1.5, exercise 2.1; the numbers are ours. AlexNet is made for photographs of 1000
+# classes; ten kinds of garments in gray need fewer filters, but filters of the same reach. So kernels, strides,
+# paddings and poolings are AlexNet's, conv1 has half its channels, the others three eighths (all multiples of 16, as
+# vector units like them), and fc6 and fc7 a quarter of its units. Multiply-accumulates of a training step, an image:
+# 466 million instead of 2.78 billion; 4.1 million parameters instead of 46.8. It trains with AlexNet's learning rate
+# (docs/exercises.md).
+ALEXNET_SLIM = _alexnet("alexnet-slim", "Dive into Deep Learning, section 8.1.5, exercise 2.1",
+                        channels=(48, 96, 144, 144, 96), units=1024)
 
 ALEXNET_28 = Network(
     name="alexnet-28",
@@ -202,12 +188,7 @@ ALEXNET_28 = Network(
         MaxPool2d("pool4", kernel=2, stride=2),
         Conv2d("conv5", channels=128, kernel=3, padding=1),
         MaxPool2d("pool5", kernel=3, stride=2),
-        Flatten("flatten"),
-        Dense("fc6", units=512, activation="relu"),
-        Dropout("drop6", rate=0.5),
-        Dense("fc7", units=256, activation="relu"),
-        Dropout("drop7", rate=0.5),
-        Dense("fc8", units=10),
+        *_dense(512, 256, 10),
     ),
     source="Dive into Deep Learning, section 8.1.5, exercise 2.2",
     learning_rate=0.1,  # ours: the best of 0.03, 0.1 and 0.3 on held-out training images (docs/exercises.md)

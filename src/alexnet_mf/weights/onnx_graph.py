@@ -9,6 +9,7 @@ The graph predicts, and so has no dropout.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -65,9 +66,8 @@ def build(network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> on
     inputs = arithmetic.input_shapes(network)
     last = INPUT
     for layer in network.layers:
-        for node, constants in _nodes(layer, inputs[layer.name], last):
+        for node in _nodes(layer, inputs[layer.name], last, tensors):
             nodes.append(node)
-            tensors |= constants
             last = node.output[0]
     nodes[-1].output[0] = OUTPUT
     graph = helper.make_graph(
@@ -81,47 +81,48 @@ def build(network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> on
     return model
 
 
-Node = tuple[onnx.NodeProto, dict[str, NDArray[np.float32]]]
-"""A node, and its constants that are no parameters of the network."""
+def _nodes(layer: Layer, shape: Shape, source: str,
+           tensors: dict[str, NDArray[np.float32]]) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of a layer. Its input has this shape, without the batch; the last node gives its output.
 
-
-def _nodes(layer: Layer, shape: Shape, source: str) -> Iterator[Node]:
-    """Yield the nodes of a layer. Its input has this shape, without the batch; the last node gives its output."""
+    Args:
+        tensors: takes the constants that are no parameters of the network.
+    """
     name = layer.name
+
+    def node(operator: str, *inputs: str, output: str = name, **attributes: Any) -> onnx.NodeProto:
+        return helper.make_node(operator, inputs, [output], output, **attributes)
+
     match layer:
         case Conv2d() | Dense():
-            weights = [source, f"{name}.weight", f"{name}.bias"]
+            weights = (source, f"{name}.weight", f"{name}.bias")
             linear = f"{name}_linear" if layer.activation else name
             if isinstance(layer, Conv2d):
-                yield helper.make_node(
-                    "Conv", weights, [linear], linear, kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2,
-                    pads=[layer.padding] * 4, group=layer.groups), {}
+                yield node("Conv", *weights, output=linear, kernel_shape=[layer.kernel] * 2,
+                           strides=[layer.stride] * 2, pads=[layer.padding] * 4, group=layer.groups)
             else:
-                yield helper.make_node("Gemm", weights, [linear], linear, transB=1), {}
+                yield node("Gemm", *weights, output=linear, transB=1)
             if layer.activation:
-                yield helper.make_node(OPERATORS[layer.activation], [linear], [name], name), {}
+                yield node(OPERATORS[layer.activation], linear)
         case MaxPool2d() | AvgPool2d():
-            operator = "MaxPool" if isinstance(layer, MaxPool2d) else "AveragePool"
-            yield helper.make_node(operator, [source], [name], name, kernel_shape=[layer.kernel] * 2,
-                                   strides=[layer.stride] * 2), {}
+            yield node("MaxPool" if isinstance(layer, MaxPool2d) else "AveragePool", source,
+                       kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2)
         case AdaptiveAvgPool2d():
             # ONNX has no operator for it: means over rows, then over columns, are two matrix products.
             rows, columns = (_areas(pixels, layer.size) for pixels in shape[1:])
-            yield helper.make_node("MatMul", [f"{name}.rows", source], [f"{name}_rows"], f"{name}_rows"), {
-                f"{name}.rows": rows}
-            yield helper.make_node("MatMul", [f"{name}_rows", f"{name}.columns"], [name], name), {
-                f"{name}.columns": np.ascontiguousarray(columns.T)}
+            tensors |= {f"{name}.rows": rows, f"{name}.columns": np.ascontiguousarray(columns.T)}
+            yield node("MatMul", f"{name}.rows", source, output=f"{name}_rows")
+            yield node("MatMul", f"{name}_rows", f"{name}.columns")
         case LocalResponseNorm():
             # Like PyTorch, ONNX divides alpha by the number of channels.
-            yield helper.make_node("LRN", [source], [name], name, size=layer.size, alpha=layer.alpha * layer.size,
-                                   beta=layer.beta, bias=layer.k), {}
+            yield node("LRN", source, size=layer.size, alpha=layer.alpha * layer.size, beta=layer.beta, bias=layer.k)
         case Normalize():
-            mean, std = (np.array(values, np.float32)[:, None, None] for values in (layer.mean, layer.std))
-            yield helper.make_node("Sub", [source, f"{name}.mean"], [f"{name}_centred"], f"{name}_centred"), {
-                f"{name}.mean": mean}
-            yield helper.make_node("Div", [f"{name}_centred", f"{name}.std"], [name], name), {f"{name}.std": std}
+            for statistic, values in (("mean", layer.mean), ("std", layer.std)):
+                tensors[f"{name}.{statistic}"] = np.array(values, np.float32)[:, None, None]
+            yield node("Sub", source, f"{name}.mean", output=f"{name}_centred")
+            yield node("Div", f"{name}_centred", f"{name}.std")
         case Flatten():
-            yield helper.make_node("Flatten", [source], [name], name, axis=1), {}
+            yield node("Flatten", source, axis=1)
         case Dropout():
             return
         case _:

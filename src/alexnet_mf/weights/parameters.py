@@ -49,19 +49,11 @@ def shapes(network: Network) -> dict[str, Shape]:
     return result
 
 
-def _stream(seed: int, name: str) -> np.random.Generator:
-    """Return a stream for one tensor, so that one layer's numbers do not depend on another's size."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()),))))
-
-
 def _uniform(seed: int, name: str, shape: Shape, bound: float) -> NDArray[np.float32]:
-    draws = _stream(seed, name).random(shape, dtype=np.float32)
+    """Draw from the tensor's own stream, so that one layer's numbers do not depend on another's size."""
+    bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()),)))
+    draws = np.random.Generator(bits).random(shape, dtype=np.float32)
     return (draws * np.float32(2) - np.float32(1)) * np.float32(bound)
-
-
-def _fans(weight: Shape) -> tuple[int, int]:
-    receptive = math.prod(weight[2:])
-    return weight[1] * receptive, weight[0] * receptive
 
 
 def initialise(network: Network, seed: int, *, random_biases: bool = False) -> Parameters:
@@ -74,7 +66,7 @@ def initialise(network: Network, seed: int, *, random_biases: bool = False) -> P
     result: Parameters = {}
     for name, shape in shapes(network).items():
         if name.endswith(".weight"):
-            fan_in, fan_out = _fans(shape)
+            fan_out, fan_in = (size * math.prod(shape[2:]) for size in shape[:2])
             result[name] = _uniform(seed, name, shape, math.sqrt(6 / (fan_in + fan_out)))
         elif random_biases:
             result[name] = _uniform(seed, name, shape, 0.1)

@@ -89,23 +89,16 @@ def test_different_counts(tmp_path: Path) -> None:
     assert "3 images, but 2 labels in labels" in fault_of(idx.read_pair, images, labels)
 
 
-@pytest.mark.parametrize(("count", "fault"), [(0xFFFFFFFF, "claims to hold 4,294,967,295 items"),
-                                              (1_000_000, "truncated")])
-def test_memory_follows_the_content_not_the_claim(tmp_path: Path, count: int, fault: str) -> None:
-    path = written(tmp_path, struct.pack(">4I", 0x0803, count, 28, 28) + bytes(100))
+@pytest.mark.parametrize(("content", "fault"), [
+    (struct.pack(">4I", 0x0803, 0xFFFFFFFF, 28, 28) + bytes(100), "claims to hold 4,294,967,295 items"),
+    (struct.pack(">4I", 0x0803, 1_000_000, 28, 28) + bytes(100), "truncated"),  # 784 MB are claimed
+    (gzip.compress(idx_of(IMAGES) + bytes(64 << 20), compresslevel=1), "surplus bytes"),
+], ids=["beyond the limit", "within the limit", "gzip bomb"])
+def test_memory_follows_the_content_not_the_claim(tmp_path: Path, content: bytes, fault: str) -> None:
+    path = written(tmp_path, content)
     tracemalloc.start()
     try:
         assert fault in fault_of(idx.read_images, path)
-        assert tracemalloc.get_traced_memory()[1] < 4 << 20  # 784 MB were claimed
-    finally:
-        tracemalloc.stop()
-
-
-def test_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
-    path = written(tmp_path, gzip.compress(idx_of(IMAGES) + bytes(64 << 20), compresslevel=1))
-    tracemalloc.start()
-    try:
-        assert "surplus bytes" in fault_of(idx.read_images, path)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
@@ -113,18 +106,6 @@ def test_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
 
 def test_missing_file(tmp_path: Path) -> None:
     assert "No such file" in fault_of(idx.read_images, tmp_path / "nowhere")
-
-
-def test_folder_where_a_file_should_be(tmp_path: Path) -> None:
-    assert "cannot be read" in fault_of(idx.read_images, tmp_path)
-
-
-def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, mode: str) -> None:  # injected: root ignores permission bits
-        raise PermissionError(13, "Permission denied", str(self))
-
-    monkeypatch.setattr(Path, "open", refuse)
-    assert "cannot be read (Permission denied)" in fault_of(idx.read_images, tmp_path / "file")
 
 
 def test_failing_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

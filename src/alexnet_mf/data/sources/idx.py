@@ -30,36 +30,32 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 20
 
 
-class _Fault(Exception):
-    """A fault in the contents of a file, described in words."""
-
-
 def _read_exactly(stream: BinaryIO, size: int) -> bytearray:
     """Read in chunks: memory grows with the size of the file, not with the size that the header states."""
     content = bytearray()
     while len(content) < size:
         chunk = stream.read(min(_CHUNK, size - len(content)))
         if not chunk:
-            raise _Fault(f"truncated after {len(content)} of {size} bytes")
+            raise ValueError(f"truncated after {len(content)} of {size} bytes")
         content += chunk
     return content
 
 
 def _parse(stream: BinaryIO, item: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return the values of an idx stream, (n, *item)."""
+    """Return the values of an idx stream, (n, *item); raise ValueError if its content is at fault."""
     dimensions = 1 + len(item)
     (magic,) = struct.unpack(">I", _read_exactly(stream, 4))
     expected = _UNSIGNED_BYTE << 8 | dimensions
     if magic != expected:
-        raise _Fault(f"wrong magic number 0x{magic:08x}, not 0x{expected:08x}")
+        raise ValueError(f"wrong magic number 0x{magic:08x}, not 0x{expected:08x}")
     count, *sizes = struct.unpack(f">{dimensions}I", _read_exactly(stream, 4 * dimensions))
     if tuple(sizes) != item:
-        raise _Fault(f"holds images of {'x'.join(map(str, sizes))}, not {'x'.join(map(str, item))}")
+        raise ValueError(f"holds images of {'x'.join(map(str, sizes))}, not {'x'.join(map(str, item))}")
     if not 1 <= count <= MOST_ITEMS:
-        raise _Fault(f"claims to hold {count:,} items, not 1 to {MOST_ITEMS:,}")
+        raise ValueError(f"claims to hold {count:,} items, not 1 to {MOST_ITEMS:,}")
     values = _read_exactly(stream, count * int(np.prod(item, dtype=int)))
     if stream.read(1):  # reaching the end also makes gzip verify its checksum
-        raise _Fault("surplus bytes after the last item")
+        raise ValueError("surplus bytes after the last item")
     return np.frombuffer(values, np.uint8).reshape(count, *item)
 
 
@@ -71,8 +67,8 @@ def _read(path: Path, item: tuple[int, ...], remedy: str) -> NDArray[np.uint8]:
                 with gzip.GzipFile(fileobj=file) as stream:
                     return _parse(stream, item)  # type: ignore[arg-type]  # a BinaryIO in all but name
             return _parse(file, item)
-    except _Fault as fault:
-        raise DataError(f"{path}: {fault}; {remedy}") from None
+    except ValueError as fault:
+        raise DataError(f"{path}: {fault}; {remedy}") from fault
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: truncated or damaged gzip ({error}); {remedy}") from error
     except OSError as error:

@@ -12,6 +12,7 @@ element, in float32. No sine, no exponential, no matrix product, no sum along an
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import TypeAlias
 
@@ -99,17 +100,11 @@ def _ellipse(u: Field, v: Field, center: tuple[Number, Number], radii: tuple[Num
 
 
 def _both(*shapes: Field) -> Field:
-    result = shapes[0]
-    for shape in shapes[1:]:
-        result = np.minimum(result, shape)
-    return result
+    return reduce(np.minimum, shapes)
 
 
 def _any(*shapes: Field) -> Field:
-    result = shapes[0]
-    for shape in shapes[1:]:
-        result = np.maximum(result, shape)
-    return result
+    return reduce(np.maximum, shapes)
 
 
 def _cut(shape: Field, hole: Field) -> Field:
