@@ -18,8 +18,7 @@ from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.bench.plan import Plan
 from alexnet_mf.bench.run import Bench
 from alexnet_mf.bench.worker import Worker
-from alexnet_mf.errors import BackendUnavailable
-from alexnet_mf.instruments.process import WorkerFailed
+from alexnet_mf.instruments.process import WorkerFailed, WorkerGone
 from alexnet_mf.instruments.records import plain
 from alexnet_mf.spec import zoo
 from alexnet_mf.training import loop
@@ -77,8 +76,6 @@ class FakeBackend(Backend, Measurable):
 
     def build(self, network, parameters, device="cpu", execution=AS_IT_COMES) -> Any:
         find_precision(self, device, execution.precision)
-        if "unknown" in execution.speed:
-            raise BackendUnavailable(f"backend {self.name}: no setting 'unknown'; known: compile")
         return FakeModel(network, self)
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
@@ -144,6 +141,23 @@ class Local:
         self.closed = True
 
 
+class Failing:
+    """A worker that goes wrong at certain commands."""
+
+    def __init__(self, inner: Local, fails: Callable[[dict[str, Any]], bool], error: BaseException) -> None:
+        self.inner, self.fails, self.error, self.failures = inner, fails, error, 0
+
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        assert not (self.failures and isinstance(self.error, WorkerGone)), "a worker that is gone is asked no more"
+        if self.fails(command):
+            self.failures += 1
+            raise self.error
+        return self.inner.ask(command)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
 @pytest.fixture
 def device() -> FakeDevice:
     return FakeDevice()
@@ -181,6 +195,20 @@ def fake(monkeypatch: pytest.MonkeyPatch, device: FakeDevice, small: spec.Networ
 def local(device: FakeDevice):
     """Starts a worker in this process."""
     return lambda python, speed: Local(python, speed, device.clock, [])
+
+
+@pytest.fixture
+def failing(fake, local):
+    """Return what starts workers of which the first goes wrong, and a list of those that it has started."""
+    def make(fails: Callable[[dict[str, Any]], bool], error: BaseException) -> tuple[Callable[..., Failing],
+                                                                                     list[Failing]]:
+        made: list[Failing] = []
+
+        def connect(python: str, speed: Mapping[str, bool]) -> Failing:
+            made.append(Failing(local(python, speed), (lambda command: False) if made else fails, error))
+            return made[-1]
+        return connect, made
+    return make
 
 
 @pytest.fixture
