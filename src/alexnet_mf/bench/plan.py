@@ -173,5 +173,3 @@ def work(phase: str, network: Network, precision: str, image_bytes: int, images:
     else:
         flops = 2 * images * sum(arithmetic.training_macs(network).values())
     return Work(images=images, flops=flops, bytes=moved)
-
-

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from alexnet_mf.errors import MeasurementRefused
-from alexnet_mf.instruments.statistics import median
 
 SAMPLE_SECONDS = 0.2
 """Shortest sample: a million times a clock's resolution, and long compared with a scheduler's interruptions."""
@@ -132,8 +131,3 @@ def _seconds(timer: Timer, read_back: Callable[[], object] | None) -> float:
     if read_back:
         read_back()
     return timer.clock() - start
-
-
-def typical(warmed: WarmUp) -> float:
-    """Return the expected seconds of a sample."""
-    return median(warmed.seconds or [warmed.first_call_seconds])
