@@ -14,7 +14,7 @@ import pytest
 
 from alexnet_mf import backends, data, spec
 from alexnet_mf.backends.contract import Sgd
-from alexnet_mf.errors import DataError, SweepError
+from alexnet_mf.errors import DataError
 from alexnet_mf.instruments.process import WorkerGone, WorkerProcess
 from alexnet_mf.sweep.worker import Worker
 from alexnet_mf.training import loop, memory
@@ -93,11 +93,6 @@ def test_it_trains_in_every_backend_as_it_resolves(worker, small, backend_name, 
     assert resolved == {name: getattr(run.record, name) for name in ("device", "precision", "speed")}
     assert [epoch.epoch for epoch in run.epochs] == [1, 2]
     assert (run.record.device == "cpu") is (answer["peak_device_memory_bytes"] is None)
-
-
-def test_another_command_is_refused(worker):
-    with pytest.raises(SweepError, match="'measure'"):
-        worker.handle({"do": "measure"})
 
 
 def test_in_a_process_of_its_own_it_is_interrupted_and_resumed(worker, small, tmp_path):
