@@ -41,7 +41,7 @@ class Worker:
         self.backend: Any = None
         self.model: Any = None
         """The model in our style; the book's style has none."""
-        self.read_back: Callable[[], object] | None = None
+        self.read_back: Callable[[], object] = lambda: None
         self.step_memory: Callable[[], int | None] = lambda: None
         self.timers: dict[str, Timer] = {}
         self.calls: dict[str, int] = {}
