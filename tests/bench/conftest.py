@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -124,8 +125,7 @@ class FakeModel(MeasurableModel[Any]):
 class Local:
     """A worker in this process, in the place of `WorkerProcess`; everything crosses as JSON, as it would."""
 
-    def __init__(self, python: str, speed: Mapping[str, bool], clock: Callable[[], float],
-                 asked: list[tuple[Any, dict[str, Any]]]) -> None:
+    def __init__(self, clock: Callable[[], float], asked: list[tuple[Any, dict[str, Any]]]) -> None:
         self.worker, self.asked, self.closed = Worker(clock), asked, False
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -179,22 +179,14 @@ def fake(monkeypatch: pytest.MonkeyPatch, device: FakeDevice, small: spec.Networ
                                images=(steps - 1) * recipe.batch_size)
 
     monkeypatch.setattr(loop, "train", train)
-    draw = data.synthetic.draw
-    drawn: dict[tuple[int, int, int], Any] = {}
-
-    def load(seed, train, test):
-        if (seed, train, test) not in drawn:
-            drawn[seed, train, test] = draw(seed, train, test)
-        return drawn[seed, train, test]
-
-    monkeypatch.setattr(data.synthetic, "draw", load)
+    monkeypatch.setattr(data.synthetic, "draw", functools.cache(data.synthetic.draw))
     return known
 
 
 @pytest.fixture
 def local(device: FakeDevice):
     """Starts a worker in this process."""
-    return lambda python, speed: Local(python, speed, device.clock, [])
+    return lambda python, speed: Local(device.clock, [])
 
 
 @pytest.fixture
@@ -218,7 +210,7 @@ def measured(fake: dict[str, FakeBackend], device: FakeDevice):
 
     def run(backend_names: tuple[str, ...] = ("torch", "mxnet"), **options: Any) -> dict[str, Any]:
         bench = Bench(Plan(backend_names, **{"batch_sizes": (4,), **options}), command=["alexnet-mf", "bench"],
-                      connect=lambda python, speed: Local(python, speed, device.clock, asked))
+                      connect=lambda python, speed: Local(device.clock, asked))
         return plain(bench.run())
 
     run.asked = asked  # type: ignore[attr-defined]

@@ -90,22 +90,14 @@ def failures(record: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     return [(entry["backend"], entry["style"], entry["phase"], entry["reason"]) for entry in record["failures"]]
 
 
-def fail(*arguments: Any) -> Any:
-    raise RuntimeError("no such luck")
-
-
-def test_a_backend_that_cannot_start_is_told_and_the_others_go_on(measured, fake, find):
-    fake["torch"].build = fail
+@pytest.mark.parametrize("part, phases, style", [("build", ["start"], "book"), ("ceilings", CEILINGS, "alexnet_mf")])
+def test_what_fails_is_told_and_the_others_go_on(measured, fake, find, part, phases, style):
+    def fail(*arguments: Any) -> Any:
+        raise RuntimeError("no such luck")
+    setattr(fake["torch"], part, fail)
     record = measured(rounds=2)
-    assert failures(record) == [("torch", "alexnet_mf", "start", "no such luck")]
-    assert rounds_of(find(record, "mxnet", "step")) == rounds_of(find(record, "torch", "step", "book")) == [0, 1]
-
-
-def test_a_phase_that_fails_is_told_and_the_others_go_on(measured, fake, find):
-    fake["torch"].ceilings = fail
-    record = measured(rounds=2)
-    assert failures(record) == [("torch", "alexnet_mf", ceiling, "no such luck") for ceiling in CEILINGS]
-    assert rounds_of(find(record, "torch", "step")) == [0, 1]
+    assert failures(record) == [("torch", "alexnet_mf", phase, "no such luck") for phase in phases]
+    assert rounds_of(find(record, "mxnet", "step")) == rounds_of(find(record, "torch", "step", style)) == [0, 1]
     assert record["complete"]
 
 

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import console
 import jsonschema
@@ -34,14 +33,6 @@ QUICK = ["--backends", "numpy", "--precision", "float64", "--batch-size", "2", "
 def command(command):
     """Run `bench` in this process."""
     return functools.partial(command, "bench")
-
-
-@pytest.fixture
-def no_worker(monkeypatch):
-    """Whoever starts a worker has not looked before."""
-    def start(*words: Any) -> None:
-        raise AssertionError("no work before all words are checked")
-    monkeypatch.setattr(run, "Bench", start)
 
 
 assert_one_line = functools.partial(console.assert_one_line, out="")
@@ -80,10 +71,10 @@ def test_a_run_prints_tables_and_conditions(measured):
     assert "alexnet-mf" in lines[-1]
 
 
-def test_a_run_keeps_every_sample(measured, small_alexnet):
+def test_a_run_keeps_every_sample(measured, command, small_alexnet):
     path, _ = measured
     written = json.loads(path.read_text(encoding="utf-8"))
-    jsonschema.validate(written, record.json_schema(), jsonschema.Draft202012Validator)
+    jsonschema.validate(written, json.loads(command("--schema").out), jsonschema.Draft202012Validator)
     assert [len(result["samples"]) for result in written["results"]] == [6] * (len(PHASES) + 2)
     assert {result["phase"] for result in written["results"]} == {*PHASES, "matrix product", "copy"}
     (worker,) = written["workers"]
@@ -247,8 +238,9 @@ sys.exit(main(sys.argv[1:]))
 # Wrong words
 
 
-def test_a_missing_backend_is_told_before_the_work(command, no_worker, installed):
+def test_a_missing_backend_is_told_before_the_work(command, monkeypatch, installed):
     installed("numpy")
+    monkeypatch.setattr(run, "Bench", None)
     assert_one_line(command("--backends", "numpy,mxnet"), "mxnet", "not installed", backends.BACKENDS["mxnet"].install,
                     "(--python NAME=PATH)")
     assert_one_line(command(), "none of torch, tensorflow and mxnet is installed", "--python NAME=PATH")
@@ -276,9 +268,3 @@ def test_nothing_is_imported_that_is_not_used():
                "print(sorted({'matplotlib', 'jsonschema', 'torch', 'tensorflow', 'mxnet'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_the_schema_of_the_record_is_printed(command):
-    outcome = command("--schema")
-    assert (outcome.code, outcome.err) == (0, "")
-    assert json.loads(outcome.out) == json.loads(json.dumps(record.json_schema()))

@@ -39,13 +39,6 @@ def test_each_network_with_its_own_rate_all_with_one_seed_before_the_next(sweep,
     assert parse(plain(record), Record) == record
 
 
-def test_everything_with_everything(sweep, played):
-    sweep(batch_sizes=(16, 32), augments=((), ("flip", "crop"))).run()
-    assert [(command["network"]["name"], tuple(command["recipe"]["augment"]), command["recipe"]["batch_size"])
-            for command in played.commands] == [(net, augment, size) for net in ("lenet5", "lenet5-relu")
-                                                for augment in ((), ("flip", "crop")) for size in (16, 32)]
-
-
 def test_a_rate_is_chosen_on_images_held_out_and_the_trainings_that_count_see_all(sweep, played):
     record = sweep(nets=("lenet5",), learning_rates=(0.03, 0.1, 0.3), held_out=5000, choosing_epochs=1, seeds=(4, 5),
                    test_images=100).run()
@@ -400,6 +393,7 @@ def test_a_damaged_run_is_refused_with_the_remedy(called, played, keep, name, ch
     ({"plan": Plan("numpy", ("lenet6",))}, "unknown network 'lenet6'"),
     ({"plan": Plan("numpy", ("alexnet-2012",))}, "28x28 gray images"), ({"plan": PLAN, "data": "mnist"}, "'mnist'"),
     ({"plan": PLAN, "out": "full"}, "full: holds notes.txt, which is not a run; name another folder"),
+    ({"plan": PLAN, "out": "full/s"}, "full/s: holds a sweep; resume it with `resume='full/s'`, or name another"),
     ({"plan": PLAN, "out": "full/notes.txt"}, "full/notes.txt: cannot be read as a folder"),
     ({"plan": PLAN, "out": "full/notes.txt/s"}, "full/notes.txt/s: cannot be"),
     ({"plan": Plan("numpy", ("lenet5",), learning_rates=(0.1, 0.2), held_out=20)}, "`held_out` must be less than that"),
@@ -408,8 +402,9 @@ def test_a_damaged_run_is_refused_with_the_remedy(called, played, keep, name, ch
     ({"plan": Plan("numpy", ("lenet5",), test_images=11)}, "`test_images` is 11, but there are 10 images"),
 ])
 def test_what_cannot_be_is_refused_and_leaves_nothing(called, played, options, fragment):
-    Path("full").mkdir()
-    Path("full/notes.txt").touch()
+    Path("full/s").mkdir(parents=True)
+    for name in ("notes.txt", "s/sweep.json"):
+        Path("full", name).touch()
     with pytest.raises(AlexnetMfError, match=fragment):
         called(**{"data": "synthetic", **options})
     assert played.commands == [] and [path.name for path in Path().iterdir()] == ["full"]
