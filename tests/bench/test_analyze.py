@@ -28,7 +28,7 @@ def measured(fake, local, small):
     return run
 
 
-def test_times_and_ceilings_are_the_devices(measured):
+def test_times_and_ceilings_are_the_devices(measured, fake):
     found = measured()
     assert {what: taken.median for what, taken in found.seconds.items()} == {
         "forward": 1.0, "step": 4.0, "optimizer": 0.5, "matrix product": 1.0, "copy": 0.5}
@@ -36,11 +36,7 @@ def test_times_and_ceilings_are_the_devices(measured):
     assert (found.ceilings.flops, found.ceilings.bandwidth) == (2.0**40, 2.0**31)
     assert (found.device, found.description, found.precision) == ("cpu", "a device that a test plays", "float32")
     assert found.versions == {"fake": "1.0"} and found.conditions.command == ["alexnet-mf", "analyze"]
-
-
-def test_steps_have_the_recipes_momentum(measured, fake):
-    measured()
-    assert fake["torch"].sgd.momentum == 0.9
+    assert fake["torch"].sgd.momentum == 0.9, "the recipe's"
 
 
 def test_what_the_allocator_says(measured, fake):

@@ -71,11 +71,6 @@ def test_every_batch_size_has_processes_of_its_own(measured, find):
     assert find(record, "torch", "step", batch_size=8)["work"]["images"] == 8
 
 
-def test_only_the_phases_that_were_asked_for(measured):
-    record = measured(("torch",), phases=("input", "step"), rounds=1)
-    assert sorted({result["phase"] for result in record["results"]}) == sorted(["input", "step", *CEILINGS])
-
-
 def test_a_backend_without_a_book_is_no_failure(measured, fake):
     fake["torch"].book_seconds = {}
     record = measured(("torch",), rounds=1)
