@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,8 +19,7 @@ from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.bench.plan import Plan
 from alexnet_mf.bench.run import Bench
 from alexnet_mf.bench.worker import Worker
-from alexnet_mf.errors import BackendUnavailable
-from alexnet_mf.instruments.process import WorkerFailed
+from alexnet_mf.instruments.process import WorkerFailed, WorkerGone
 from alexnet_mf.instruments.records import plain
 from alexnet_mf.spec import zoo
 from alexnet_mf.training import loop
@@ -77,8 +77,6 @@ class FakeBackend(Backend, Measurable):
 
     def build(self, network, parameters, device="cpu", execution=AS_IT_COMES) -> Any:
         find_precision(self, device, execution.precision)
-        if "unknown" in execution.speed:
-            raise BackendUnavailable(f"backend {self.name}: no setting 'unknown'; known: compile")
         return FakeModel(network, self)
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
@@ -127,8 +125,7 @@ class FakeModel(MeasurableModel[Any]):
 class Local:
     """A worker in this process, in the place of `WorkerProcess`; everything crosses as JSON, as it would."""
 
-    def __init__(self, python: str, speed: Mapping[str, bool], clock: Callable[[], float],
-                 asked: list[tuple[Any, dict[str, Any]]]) -> None:
+    def __init__(self, clock: Callable[[], float], asked: list[tuple[Any, dict[str, Any]]]) -> None:
         self.worker, self.asked, self.closed = Worker(clock), asked, False
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +139,23 @@ class Local:
 
     def close(self) -> None:
         self.closed = True
+
+
+class Failing:
+    """A worker that goes wrong at certain commands."""
+
+    def __init__(self, inner: Local, fails: Callable[[dict[str, Any]], bool], error: BaseException) -> None:
+        self.inner, self.fails, self.error, self.failures = inner, fails, error, 0
+
+    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        assert not (self.failures and isinstance(self.error, WorkerGone)), "a worker that is gone is asked no more"
+        if self.fails(command):
+            self.failures += 1
+            raise self.error
+        return self.inner.ask(command)
+
+    def close(self) -> None:
+        self.inner.close()
 
 
 @pytest.fixture
@@ -165,22 +179,28 @@ def fake(monkeypatch: pytest.MonkeyPatch, device: FakeDevice, small: spec.Networ
                                images=(steps - 1) * recipe.batch_size)
 
     monkeypatch.setattr(loop, "train", train)
-    draw = data.synthetic.draw
-    drawn: dict[tuple[int, int, int], Any] = {}
-
-    def load(seed, train, test):
-        if (seed, train, test) not in drawn:
-            drawn[seed, train, test] = draw(seed, train, test)
-        return drawn[seed, train, test]
-
-    monkeypatch.setattr(data.synthetic, "draw", load)
+    monkeypatch.setattr(data.synthetic, "draw", functools.cache(data.synthetic.draw))
     return known
 
 
 @pytest.fixture
 def local(device: FakeDevice):
     """Starts a worker in this process."""
-    return lambda python, speed: Local(python, speed, device.clock, [])
+    return lambda python, speed: Local(device.clock, [])
+
+
+@pytest.fixture
+def failing(fake, local):
+    """Return what starts workers of which the first goes wrong, and a list of those that it has started."""
+    def make(fails: Callable[[dict[str, Any]], bool], error: BaseException) -> tuple[Callable[..., Failing],
+                                                                                     list[Failing]]:
+        made: list[Failing] = []
+
+        def connect(python: str, speed: Mapping[str, bool]) -> Failing:
+            made.append(Failing(local(python, speed), (lambda command: False) if made else fails, error))
+            return made[-1]
+        return connect, made
+    return make
 
 
 @pytest.fixture
@@ -190,7 +210,7 @@ def measured(fake: dict[str, FakeBackend], device: FakeDevice):
 
     def run(backend_names: tuple[str, ...] = ("torch", "mxnet"), **options: Any) -> dict[str, Any]:
         bench = Bench(Plan(backend_names, **{"batch_sizes": (4,), **options}), command=["alexnet-mf", "bench"],
-                      connect=lambda python, speed: Local(python, speed, device.clock, asked))
+                      connect=lambda python, speed: Local(device.clock, asked))
         return plain(bench.run())
 
     run.asked = asked  # type: ignore[attr-defined]

@@ -28,7 +28,7 @@ def measured(fake, local, small):
     return run
 
 
-def test_times_and_ceilings_are_the_devices(measured):
+def test_times_and_ceilings_are_the_devices(measured, fake):
     found = measured()
     assert {what: taken.median for what, taken in found.seconds.items()} == {
         "forward": 1.0, "step": 4.0, "optimizer": 0.5, "matrix product": 1.0, "copy": 0.5}
@@ -36,11 +36,7 @@ def test_times_and_ceilings_are_the_devices(measured):
     assert (found.ceilings.flops, found.ceilings.bandwidth) == (2.0**40, 2.0**31)
     assert (found.device, found.description, found.precision) == ("cpu", "a device that a test plays", "float32")
     assert found.versions == {"fake": "1.0"} and found.conditions.command == ["alexnet-mf", "analyze"]
-
-
-def test_steps_have_the_recipes_momentum(measured, fake):
-    measured()
-    assert fake["torch"].sgd.momentum == 0.9
+    assert fake["torch"].sgd.momentum == 0.9, "the recipe's"
 
 
 def test_what_the_allocator_says(measured, fake):
@@ -59,58 +55,27 @@ def test_ten_percent_either_way(allocator, holds, off):
     assert memory.off(1000) == (None if off is None else pytest.approx(off))
 
 
-class Failing:
-    """A worker that cannot do one thing, so many times."""
-
-    def __init__(self, inner: Any, what: str, error: WorkerFailed, times: int = 1000) -> None:
-        self.inner, self.what, self.error, self.closed, self.left = inner, what, error, False, times
-
-    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        if self.what in command.values() and self.left:
-            self.left -= 1
-            raise self.error
-        answer: dict[str, Any] = self.inner.ask(command)
-        return answer
-
-    def close(self) -> None:
-        self.closed = True
-
-
 @pytest.mark.parametrize("what, said", [
     ("start", "torch: starting: no such luck"), ("memory", "torch: memory: no such luck"),
     ("step", "torch: step: no such luck"), ("copy", "torch: copy: no such luck"),
     ("sample", "torch: copy: no such luck")])
-def test_a_worker_that_fails_is_told_and_ended(measured, local, what, said):
-    made: list[Failing] = []
-
-    def connect(python: str, without: tuple[str, ...]) -> Failing:
-        made.append(Failing(local(python, without), what, WorkerGone("backend torch: no such luck")))
-        return made[-1]
+def test_a_worker_that_fails_is_told_and_ended(measured, failing, what, said):
+    connect, made = failing(lambda command: what in command.values(), WorkerGone("backend torch: no such luck"))
     with pytest.raises(BenchError, match=f"^backend {said}; .*`measure=False`"):
         measured(connect=connect)
-    assert made[0].closed
+    assert made[0].inner.closed and made[0].failures == 1
 
 
 @pytest.mark.parametrize("times, done", [(1, True), (2, True), (3, False)])
-def test_a_phase_that_is_refused_by_chance_is_warmed_up_again(measured, local, times, done):
-    def connect(python: str, without: tuple[str, ...]) -> Failing:
-        return Failing(local(python, without), "step", WorkerFailed("the device is not waited for"), times)
+def test_a_phase_that_is_refused_by_chance_is_warmed_up_again(measured, failing, times, done):
+    left = iter(range(times))
+    connect, _ = failing(lambda command: "step" in command.values() and next(left, None) is not None,
+                         WorkerFailed("the device is not waited for"))
     if done:
         assert measured(connect=connect).seconds["step"].median == 4.0
     else:
         with pytest.raises(BenchError, match="torch: step: the device is not waited for"):
             measured(connect=connect)
-
-
-def test_a_worker_that_is_gone_is_asked_no_more(measured, local):
-    made: list[Failing] = []
-
-    def connect(python: str, without: tuple[str, ...]) -> Failing:
-        made.append(Failing(local(python, without), "step", WorkerGone("killed")))
-        return made[-1]
-    with pytest.raises(BenchError, match="killed"):
-        measured(connect=connect)
-    assert made[0].left == 999
 
 
 # Inputs

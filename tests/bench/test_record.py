@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
-import math
-from collections.abc import Callable
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,9 @@ def saved(tmp_path):
     return save
 
 
-def test_the_schema_is_one():
-    jsonschema.Draft202012Validator.check_schema(record.json_schema())
-
-
 def test_what_the_program_writes_is_what_the_schema_says(good, saved):
+    jsonschema.Draft202012Validator.check_schema(record.json_schema())
     jsonschema.validate(good, record.json_schema(), jsonschema.Draft202012Validator)
-    assert plain(record.load(saved(good))) == good
-
-
-def test_a_stopped_run_is_a_record_too(good, saved):
-    good["complete"] = False
-    good["results"][-1]["samples"].clear()
     assert plain(record.load(saved(good))) == good
 
 
@@ -67,18 +58,10 @@ def test_records_of_parity_and_analyses_that_are_kept_have_their_types_too(path)
     assert plain(parse(value, of)) == value
 
 
-def at(*path: str | int) -> Callable[[Any], Any]:
-    def walk(value: Any) -> Any:
-        for step in path:
-            value = value[step]
-        return value
-    return walk
-
-
 def change(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     """A copy with something else in one place; `...` removes it."""
     damaged = copy.deepcopy(value)
-    holder = at(*path[:-1])(damaged)
+    holder = functools.reduce(operator.getitem, path[:-1], damaged)
     if new is ...:
         del holder[path[-1]]
     else:
@@ -90,31 +73,22 @@ SAMPLE = ("results", 0, "samples", 0)
 DAMAGE = [
     (("conditions", "load_after"), [], "conditions.load_after", "Expected `array` of length >= 3"),
     (("conditions",), ..., "the record", "missing required field `conditions`"),
-    (("conditions", "cpu"), 7, "conditions.cpu", "Expected `str`, got `int`"),
     (("conditions", "seconds"), ..., "conditions.seconds", "missing"),
-    (("conditions", "gpus"), [{"name": 1}], "conditions.gpus[0][...]", "Expected `str`, got `int`"),
     (("conditions", "load_before"), [-1.0, 0.0, 0.0], "conditions.load_before[0]", "Expected `float` >= 0"),
     (("networks", "a" * 64), {}, f"networks.{'a' * 64}.name", "missing"),
     (("networks", "a" * 64), {"name": 1}, f"networks.{'a' * 64}.name", "not a string"),
     (("plan", "rounds"), 0, "plan.rounds", "Expected `int` >= 1"),
     (("plan", "rounds"), 1.5, "plan.rounds", "Expected `int`, got `float`"),
-    (("plan", "rounds"), True, "plan.rounds", "Expected `int`, got `bool`"),
     (("plan", "rounds"), ..., "plan.rounds", "missing"),
     (("plan", "epoch_batches"), 1, "the record", "`epoch_batches` must be at least 2"),
     (("plan", "phases"), [], "plan.phases", "Expected `array` of length >= 1"),
     (("plan", "phases"), ["forwards"], "plan.phases[0]", "Invalid enum value 'forwards'"),
     (("workers", 1, "style"), "Book", "workers[1].style", "Invalid enum value 'Book'"),
-    (("workers", 0, "settings"), ..., "workers[0]", "missing required field `settings`"),
-    (("results", 0, "work", "flops"), None, "results[0].work.flops", "Expected `float`, got `null`"),
     (("results", 0, "speed"), 1, "results[0]", "contains unknown field `speed`"),
     ((*SAMPLE, "seconds"), 0, "results[0].samples[0].seconds", "Expected `float` > 0"),
     ((*SAMPLE, "seconds"), 10**400, "results[0].samples[0].seconds", ""),
-    ((*SAMPLE, "seconds"), "1", "results[0].samples[0].seconds", "Expected `float`, got `str`"),
     ((*SAMPLE, "round"), -1, "results[0].samples[0].round", "Expected `int` >= 0"),
-    ((*SAMPLE, "calls"), ..., "results[0].samples[0]", "missing required field `calls`"),
-    (("results", 0, "samples"), {}, "results[0].samples", "Expected `array`, got `object`"),
     (("failures",), [{"backend": "torch"}], "failures[0]", "missing required field `style`"),
-    (("complete",), "yes", "complete", "Expected `bool`, got `str`"),
 ]
 
 
@@ -128,13 +102,6 @@ def test_a_damaged_record_is_told_by_place(good, saved, path, new, place, said):
     assert "\n" not in str(caught.value)
 
 
-def test_a_number_that_is_none_is_damage(good, saved):
-    """JSON has no NaN, though Python writes and reads one."""
-    for value in (math.nan, math.inf):
-        with pytest.raises(BenchError, match="not JSON"):
-            record.load(saved(change(good, (*SAMPLE, "seconds"), value)))
-
-
 def test_results_belong_to_workers_and_workers_to_networks(good, saved):
     with pytest.raises(BenchError, match=r"results\[0\].worker: there is no worker 99"):
         record.load(saved(change(good, ("results", 0, "worker"), 99)))
@@ -143,7 +110,7 @@ def test_results_belong_to_workers_and_workers_to_networks(good, saved):
 
 
 @pytest.mark.parametrize("content, said", [
-    ("", "not JSON"), ("{", "not JSON"), ("\x00", "not JSON"), ("[" * 100_000, "not JSON"),
+    ("", "not JSON"), ("{", "not JSON"), ('{"format": NaN}', "not JSON"),
     ("[]", "not a record of bench"), ("7", "not a record"), ('{"format": 1, "holds": true}', "not a record"),
     ('{"format": 99, "results": [], "workers": []}', "its format is 99, this version reads 3"),
 ], ids=lambda value: value[:20])
@@ -153,11 +120,3 @@ def test_a_file_that_is_no_record_is_told_in_one_line(saved, content, said):
         record.load(path)
     assert str(path) in str(caught.value) and said in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_bytes_that_are_no_text_are_told_in_one_line(tmp_path):
-    (tmp_path / "weights").write_bytes(bytes(range(128, 256)))
-    with pytest.raises(BenchError, match="not JSON"):
-        record.load(tmp_path / "weights")
-    with pytest.raises(BenchError, match="No such file"):
-        record.load(tmp_path / "nowhere")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import sys
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -71,13 +71,6 @@ def test_every_batch_size_has_processes_of_its_own(measured, find):
     assert find(record, "torch", "step", batch_size=8)["work"]["images"] == 8
 
 
-def test_only_the_phases_that_were_asked_for(measured):
-    record = measured(("torch",), phases=("input", "step"), rounds=1)
-    assert sorted({result["phase"] for result in record["results"]}) == sorted(["input", "step", *CEILINGS])
-    record = measured(("torch",), phases=("input",), rounds=1)
-    assert [worker["style"] for worker in record["workers"]] == ["alexnet_mf"]
-
-
 def test_a_backend_without_a_book_is_no_failure(measured, fake):
     fake["torch"].book_seconds = {}
     record = measured(("torch",), rounds=1)
@@ -92,89 +85,39 @@ def failures(record: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     return [(entry["backend"], entry["style"], entry["phase"], entry["reason"]) for entry in record["failures"]]
 
 
-def test_a_backend_that_cannot_start_is_told_and_the_others_go_on(measured, fake, find):
+@pytest.mark.parametrize("part, phases, style", [("build", ["start"], "book"), ("ceilings", CEILINGS, "alexnet_mf")])
+def test_what_fails_is_told_and_the_others_go_on(measured, fake, find, part, phases, style):
     def fail(*arguments: Any) -> Any:
         raise RuntimeError("no such luck")
-    fake["torch"].build = fail
+    setattr(fake["torch"], part, fail)
     record = measured(rounds=2)
-    assert failures(record) == [("torch", "alexnet_mf", "start", "no such luck")]
-    assert rounds_of(find(record, "mxnet", "step")) == rounds_of(find(record, "torch", "step", "book")) == [0, 1]
-
-
-def test_a_phase_that_fails_is_told_and_the_others_go_on(measured, fake, find):
-    def fail(*arguments: Any) -> Any:
-        raise RuntimeError("out of memory")
-    fake["torch"].ceilings = fail
-    record = measured(rounds=2)
-    assert failures(record) == [("torch", "alexnet_mf", ceiling, "out of memory") for ceiling in CEILINGS]
-    assert rounds_of(find(record, "torch", "step")) == [0, 1]
+    assert failures(record) == [("torch", "alexnet_mf", phase, "no such luck") for phase in phases]
+    assert rounds_of(find(record, "mxnet", "step")) == rounds_of(find(record, "torch", "step", style)) == [0, 1]
     assert record["complete"]
 
 
-class Moody:
-    """A worker that goes wrong at a certain command."""
-
-    def __init__(self, inner: Any, fails: Any, error: Exception) -> None:
-        self.inner, self.fails, self.error, self.closed, self.later = inner, fails, error, False, 0
-
-    def ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        if isinstance(self.error, WorkerGone) and self.later:
-            raise AssertionError("a worker that is gone is asked no more")
-        if self.fails(command):
-            self.later += 1
-            raise self.error
-        answer: dict[str, Any] = self.inner.ask(command)
-        return answer
-
-    def close(self) -> None:
-        self.closed = True
-        self.inner.close()
-
-
 @pytest.fixture
-def bench_with(fake, device, local):
-    def make(fails: Any, error: BaseException, **options: Any) -> tuple[Bench, list[Moody]]:
-        made: list[Moody] = []
-
-        def connect(python: str, speed: Mapping[str, bool]) -> Moody:
-            made.append(Moody(local(python, speed), fails if not made else lambda command: False, error))
-            return made[-1]
-        return Bench(Plan(("torch", "mxnet"), **{"batch_sizes": (4,), "book": False, "rounds": 3, **options}),
-                     connect=connect), made
+def bench_with(failing):
+    def make(fails: Any, error: BaseException) -> tuple[Bench, list[Any]]:
+        connect, made = failing(fails, error)
+        return Bench(Plan(("torch", "mxnet"), batch_sizes=(4,), book=False, rounds=3), connect=connect), made
     return make
 
 
-def test_a_worker_that_dies_keeps_its_samples_and_the_others_go_on(bench_with, find):
-    count = 0
-
-    def third_step(command: dict[str, Any]) -> bool:
-        nonlocal count
-        count += command["do"] == "sample" and command["phase"] == "step"
-        return count == 3
-    bench, made = bench_with(third_step, WorkerGone("python ended with exit code -9"))
+@pytest.mark.parametrize("do, phase, at, error, kept", [
+    ("sample", "step", 3, WorkerGone("python ended with exit code -9"), {"step": [0, 1]}),
+    ("prepare", "input", 1, WorkerGone("python ended with exit code -6"), {"forward": []}),
+    ("sample", "input", 1, WorkerFailed("it went wrong"), {"input": [], "step": [0, 1, 2]})])
+def test_a_worker_that_fails_keeps_its_samples_and_the_others_go_on(bench_with, find, do, phase, at, error, kept):
+    """One that is gone is asked no more, and nobody is asked again for a phase that has failed."""
+    number = itertools.count(1)
+    bench, made = bench_with(lambda command: (command["do"], command.get("phase")) == (do, phase)
+                             and next(number) == at, error)
     record = plain(bench.run())
-    assert failures(record) == [("torch", "alexnet_mf", "step", "python ended with exit code -9")]
-    assert rounds_of(find(record, "torch", "step")) == [0, 1]
-    assert rounds_of(find(record, "mxnet", "step")) == [0, 1, 2]
-    assert all(worker.closed for worker in made)
-
-
-def test_a_worker_that_dies_while_it_warms_up_is_not_waited_for(bench_with, find):
-    bench, _ = bench_with(lambda command: (command["do"], command.get("phase")) == ("prepare", "input"),
-                          WorkerGone("python ended with exit code -6"))
-    record = plain(bench.run())
-    assert failures(record) == [("torch", "alexnet_mf", "input", "python ended with exit code -6")]
-    assert rounds_of(find(record, "torch", "forward")) == []
-    assert rounds_of(find(record, "mxnet", "input")) == [0, 1, 2]
-
-
-def test_a_phase_that_fails_once_is_not_asked_again(bench_with, find):
-    bench, _ = bench_with(lambda command: (command["do"], command.get("phase")) == ("sample", "input"),
-                          WorkerFailed("it went wrong"))
-    record = plain(bench.run())
-    assert failures(record) == [("torch", "alexnet_mf", "input", "it went wrong")]
-    assert rounds_of(find(record, "torch", "input")) == []
-    assert rounds_of(find(record, "torch", "step")) == [0, 1, 2]
+    assert failures(record) == [("torch", "alexnet_mf", phase, str(error))]
+    assert {name: rounds_of(find(record, "torch", name)) for name in kept} == kept
+    assert rounds_of(find(record, "mxnet", phase)) == [0, 1, 2]
+    assert all(worker.inner.closed for worker in made)
 
 
 def test_where_nothing_can_be_measured_that_is_an_error(measured, fake):
@@ -186,17 +129,12 @@ def test_where_nothing_can_be_measured_that_is_an_error(measured, fake):
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-def test_what_was_measured_until_it_was_stopped_is_kept(bench_with, find, stop):
-    count = 0
-
-    def late(command: dict[str, Any]) -> bool:
-        nonlocal count
-        count += command["do"] == "sample"
-        return count == 12
-    bench, made = bench_with(late, stop())
+def test_what_was_measured_until_it_was_stopped_is_kept(bench_with, stop):
+    number = itertools.count(1)
+    bench, made = bench_with(lambda command: command["do"] == "sample" and next(number) == 12, stop())
     with pytest.raises(stop):
         bench.run()
-    assert all(worker.closed for worker in made)
+    assert all(worker.inner.closed for worker in made)
     assert not bench.record.complete
     assert sum(len(result.samples) for result in bench.record.results) > 12
     assert bench.record.conditions.seconds > 0
@@ -247,7 +185,12 @@ def test_a_wrong_plan_is_refused_before_any_work(monkeypatch, plan, said):
 def test_without_a_plan_all_frameworks_are_measured(monkeypatch):
     """The reference only if it is named: nobody asks how fast it is."""
     monkeypatch.setattr(backends.registry, "is_installed", lambda name: name in ("numpy", "mxnet"))
-    assert runs.default_backends({"torch": "python"}) == ("torch", "mxnet")
+    plans: list[Plan] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(runs.Bench, "run", lambda bench: plans.append(bench.plan))
+        runs.bench(pythons={"torch": "/bin/sh"})
+        runs.bench(Plan(("numpy",)))
+    assert [plan.backends for plan in plans] == [("torch", "mxnet"), ("numpy",)]
     monkeypatch.setattr(backends.registry, "is_installed", lambda name: name == "numpy")
     with pytest.raises(BackendUnavailable, match=r"none of torch, tensorflow and mxnet is installed; .* .`pythons`"):
         runs.bench()

@@ -32,12 +32,6 @@ def test_calls_are_numbered_on(device):
     assert numbers == [0, 1, 2, 3]
 
 
-def test_an_injected_sleep_is_seen_whole(device):
-    before = timer(device)(8)
-    sleeping = Timer(lambda number: (device.give(0.125), device.give(0.5))[0], device.wait, device.clock)
-    assert sleeping(8) - before == 8 * 0.5
-
-
 # How many calls make a sample
 
 

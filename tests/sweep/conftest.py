@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from played import DATA, Trainings
 
-from alexnet_mf import spec
+from alexnet_mf import data, spec
 from alexnet_mf.conversion import RUN_WEIGHTS
 from alexnet_mf.instruments import machine
 from alexnet_mf.spec import zoo
+from alexnet_mf.sweep import run
 from alexnet_mf.sweep.plan import Plan
 from alexnet_mf.sweep.record import Record
 from alexnet_mf.sweep.run import Sweep, begin
@@ -44,6 +45,15 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Trainings:
     conditions = machine.conditions(["alexnet-mf", "sweep"])
     monkeypatch.setattr(machine, "conditions", lambda command: {**conditions, "command": list(command)})
     return TrainingsWithWeights()
+
+
+@pytest.fixture
+def small_sweeps(monkeypatch: pytest.MonkeyPatch, played: Trainings, tmp_path: Path) -> None:
+    """The verb and its function train in an empty folder, their trainings played, on small images."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "Sweep", functools.partial(Sweep, connect=played.connect))
+    monkeypatch.setattr(data.synthetic, "draw", lambda seed, draw=data.synthetic.draw: draw(seed, train=20, test=10))
+    monkeypatch.setattr(data.Dataset, "digest", lambda self: DATA.sha256)
 
 
 @pytest.fixture

@@ -3,71 +3,51 @@
 from __future__ import annotations
 
 import errno
-import functools
 import json
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
+import jsonschema
 import pytest
 from console import call
 from PIL import Image
 
-from alexnet_mf import cli, data, files
+from alexnet_mf import data, files
 from alexnet_mf.spec import toml, zoo
 from alexnet_mf.sweep import record as records
-from alexnet_mf.sweep import run
-from alexnet_mf.sweep.run import Sweep
 from alexnet_mf.training.run import load_run
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, played: Any):
-    """Run a command in this process, its trainings played. A new sweep's folder is s."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "Sweep", functools.partial(Sweep, connect=played.connect))
-    monkeypatch.setattr(data.synthetic, "draw", lambda seed, draw=data.synthetic.draw: draw(seed, train=20, test=10))
-    monkeypatch.setattr(data.Dataset, "digest", lambda self: "0" * 64)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
+def command(capsys, small_sweeps):
+    """Run `sweep` in this process. A new sweep's folder is s."""
+    def run(*words: str) -> tuple[int, str, str]:
         words = words if {"--resume", "--out", "--schema"} & {*words} else (*words, "--out", "s")
-        try:
-            code = cli.main(["sweep", *words])
-        except SystemExit as stop:
-            code = stop.code
-        return (code, *capsys.readouterr())
-    return call
+        outcome = call(capsys, "sweep", *words)
+        return outcome.code, outcome.out, outcome.err
+    return run
 
 
 SHORT = ("--backend", "numpy", "--data", "synthetic", "--net", "lenet5,lenet5-relu", "--epochs", "2")
 
 
-def test_tables_record_and_picture(command):
+def test_tables_record_and_picture(command, played):
     code, out, err = command(*SHORT, "--seeds", "0,1", "--augment", "none", "--augment", "crop,flip",
                              "--json", "s.json", "--plot", "s.png")
     assert code == 0
     assert out.startswith("after 2 epochs: means over the seeds, (lowest to highest)\n")
     assert [line.split()[:2] for line in out.splitlines()[2:6]] == [
         ["lenet5", "none"], ["lenet5", "flip+crop"], ["lenet5-relu", "none"], ["lenet5-relu", "flip+crop"]]
+    assert [asked["recipe"]["augment"] for asked in played.commands] == [[], ["flip", "crop"]] * 4
     assert err.splitlines()[0] == "training 1/8: lenet5, none, batch 128, lr 0.9, seed 0: accuracy 0.450 in 0 s"
     assert len(err.splitlines()) == 8
     found = records.load(Path("s.json"))
     assert found.complete
     assert found.sessions[0].command[:2] == ["alexnet-mf", "sweep"]
     assert Path("s.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_sweep_that_is_there_is_not_written_over(command):
-    assert command(*SHORT)[0] == 0
-    before = Path("s/sweep.json").read_bytes()
-    code, out, err = command(*SHORT, "--seeds", "5")
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "s: holds a sweep; resume it with --resume s, or name another folder with --out" in err
-    assert Path("s/sweep.json").read_bytes() == before
 
 
 def test_each_network_at_the_books_rate_or_one_that_is_chosen(command, played):
@@ -83,10 +63,10 @@ def test_each_network_at_the_books_rate_or_one_that_is_chosen(command, played):
     assert [asked["recipe"]["sgd"]["learning_rate"] for asked in played.commands] == [0.2, 0.9]
 
 
-def test_json_alone_on_standard_output(command):
+def test_json_alone_on_standard_output_is_what_the_schema_says(command):
     code, out, err = command(*SHORT, "--json", "-")
     assert (code, err) == (0, "")
-    assert json.loads(out)["complete"]
+    jsonschema.validate(json.loads(out), json.loads(command("--schema")[1]), jsonschema.Draft202012Validator)
 
 
 @pytest.mark.parametrize("source", ["s", "s.json"])
@@ -149,15 +129,6 @@ def test_ctrl_c_on_a_full_disk_still_says_how_to_resume(command, played, monkeyp
     assert "resume with: alexnet-mf sweep --resume s\n" in err
 
 
-def test_a_run_that_was_finished_before_has_no_time(command, played):
-    assert command(*SHORT)[0] == 0
-    Path("s/sweep.json").unlink()
-    played.commands.clear()
-    code, _, err = command(*SHORT)
-    assert (code, played.commands) == (0, [])
-    assert err.splitlines()[0] == "training 1/2: lenet5, none, batch 128, lr 0.9, seed 0: accuracy 0.450"
-
-
 @pytest.mark.parametrize("change", [
     lambda text: text[:-20], lambda text: "{}", lambda text: text.replace('"backend"', '"back"', 1),
     lambda text: text.replace('"epochs": 2', '"epochs": 3', 1)])
@@ -174,7 +145,9 @@ def test_a_damaged_record_is_refused_with_the_remedy(command, played, change):
         assert err.startswith("alexnet-mf: error: s/sweep.json: ")
         assert err.endswith("; remove it and repeat the first command with --out s\n")
     record.unlink()
-    assert (command(*SHORT)[0], played.commands) == (0, [])
+    code, _, err = command(*SHORT)
+    assert (code, played.commands) == (0, [])
+    assert err.startswith("training 1/2: lenet5, none, batch 128, lr 0.9, seed 0: accuracy 0.450\n"), "without a time"
 
 
 def test_a_refused_sweep_leaves_the_runs_as_it_found_them(command, played):
@@ -211,18 +184,11 @@ def test_a_training_that_fails_is_told_and_the_exit_code_is_1(command, played):
     assert [line.split()[2] for line in out.splitlines()[2:4]] == ["8", "32"]
 
 
-def test_the_reason_of_a_failure_names_flags(command, played):
-    played.fails = lambda asked: {"failed": "diverged", "reason": "NaN; take a smaller `learning_rate`"}
-    code, out, _ = command(*SHORT)
-    assert code == 1
-    assert "lenet5, seed 0: diverged: NaN; take a smaller --lr" in out.splitlines()
-
-
 def test_where_nothing_went_well_there_is_no_picture_and_it_says_so(command, played):
-    played.fails = lambda asked: {"failed": "diverged", "reason": "NaN"}
+    played.fails = lambda asked: {"failed": "diverged", "reason": "NaN; take a smaller `learning_rate`"}
     code, out, err = command(*SHORT, "--plot", "s.png")
     assert code == 1
-    assert "lenet5, seed 0: diverged: NaN" in out.splitlines()
+    assert "lenet5, seed 0: diverged: NaN; take a smaller --lr" in out.splitlines()
     assert err.splitlines()[-1] == "s.png: not drawn: no training that counts succeeded"
     assert not Path("s.png").exists()
 
@@ -253,29 +219,22 @@ def test_a_rate_that_failed_before_another_was_taken_is_not_tried_again(command,
 
 @pytest.mark.parametrize("words, fragment", [
     (["--net", "lenet6"], "unknown network 'lenet6'; known: alexnet,"),
-    (["--net", "alexnet-2012"], "28x28 gray images"),
     (["--augment", "flip,blur"], "unknown augmentation 'blur'; known: flip, crop, color, or none"),
     (["--augment", "flip,none"], "none stands alone, not in 'flip,none'"),
     (["--seeds", "0,x"], "must be a whole number of at least 0, not 'x'"),
     (["--batch-size", "0"], "at least 1"),
     (["--lr", "fast"], "must be numbers, comma-separated, or own, not 'fast'"),
-    (["--lr", "alexnet=fast"], "must be numbers, comma-separated, or own, not 'fast'"),
     (["--lr", "alexnet="], "must be numbers, comma-separated, or own, not ''"),
     (["--lr", "lenet5=0.1"], "lenet5 has learning rates, but is not trained; the networks are alexnet (--net)"),
     (["--lr", "0.1", "--lr", "0.2"], "--lr is there twice for all networks: name its learning rates once"),
     (["--lr", "alexnet=0.1", "--lr", "alexnet=own"], "--lr is there twice for alexnet"),
-    (["--lr", "alexnet=0.1,0.2"], "--held-out"),
-    (["--lr", "0.1,0.2"], "--held-out"),
     (["--held-out", "10"], "--lr"),
     (["--json", "missing/s.json"], "no folder missing"),
     (["--net", "lenet5,lenet5-relu", "--backend", "numpy", "--augment", "flip", "--momentum", "1"], "--momentum must"),
     (["--out", "/dev/null/s"], "/dev/null/s: cannot be made (Not a directory); name another folder with --out"),
     (["--resume", "s.json"], "cannot be read"),
     (["--resume", "s.json", "--out", "t"], "leave out --out"),
-    (["--resume", "s.json", "--seeds", "1"], "leave out --seeds"),
-    (["--resume", "s.json", "--epochs", "3"], "leave out --epochs"),
     (["--resume", "s.json", "--epochs", "10"], "leave out --epochs"),
-    (["--resume", "s.json", "--net", "alexnet"], "leave out --net"),
 ])
 def test_what_cannot_be_is_told_in_one_line_before_any_training(command, played, words, fragment):
     code, out, err = command(*([] if "--resume" in words else ["--backend", "numpy", "--data", "synthetic"]), *words)
@@ -283,15 +242,6 @@ def test_what_cannot_be_is_told_in_one_line_before_any_training(command, played,
     assert fragment in err
     assert err.count("\n") == 1, err
     assert played.commands == []
-
-
-def test_other_images_are_refused(command, played, monkeypatch):
-    played.fails = lambda asked: KeyboardInterrupt() if len(played.commands) == 2 else None
-    command(*SHORT, "--json", "s.json")
-    monkeypatch.setattr(data.Dataset, "digest", lambda self: "1" * 64)
-    code, _, err = command("--resume", "s.json")
-    assert code == 2
-    assert "these are not the images that the sweep started with" in err
 
 
 def test_for_real(tmp_path, monkeypatch, capsys):
@@ -318,9 +268,3 @@ def test_for_real(tmp_path, monkeypatch, capsys):
     assert call(capsys, "predict", folder / entry.run, "picture.png").code == 0
     drawn = call(capsys, "plot", "curves", *sorted(folder.glob("[!.]*")), "--plot", "c.png")
     assert (drawn.code, drawn.out) == (0, "c.png: 2 runs\n")
-
-
-def test_the_schema_of_the_record_is_printed(command):
-    code, out, err = command("--schema")
-    assert (code, err) == (0, "")
-    assert json.loads(out) == json.loads(json.dumps(records.json_schema()))

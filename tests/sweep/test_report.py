@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 
-import jsonschema
 import pytest
 
-from alexnet_mf.errors import Notice, SweepError
+from alexnet_mf.errors import SweepError
 from alexnet_mf.instruments.records import plain
 from alexnet_mf.sweep import plot, record
 from alexnet_mf.sweep.report import report
@@ -38,11 +37,11 @@ def test_figures_are_means_over_the_seeds_with_the_spread(sweep):
 
 def test_the_choice_of_a_rate_is_shown(sweep, played):
     played.fails = lambda command: ({"failed": "diverged", "reason": "NaN"}
-                                    if command["recipe"]["sgd"]["learning_rate"] == 0.3 else None)
+                                    if command["recipe"]["sgd"]["learning_rate"] == 0.1 else None)
     found = report(sweep(nets=("lenet5",), learning_rates=(0.03, 0.1, 0.3), held_out=5000, choosing_epochs=1).run())
     table = rows(found, "accuracy on 5,000 training images held out, by learning rate (* the one used): seed 0, 1 ep")
-    assert table == [["", "0.03", "0.1", "0.3"], ["lenet5", "0.765", "0.800 *", "diverged"]]
-    assert found.remarks == ["lenet5, lr 0.3, seed 0: diverged: NaN"]
+    assert table == [["", "0.03", "0.1", "0.3"], ["lenet5", "0.765 *", "diverged", "0.700"]]
+    assert found.remarks == ["lenet5, lr 0.1, seed 0: diverged: NaN"]
     assert not found.failed, "a rate that is no good is an answer"
 
 
@@ -54,32 +53,6 @@ def test_only_those_that_choose_stand_in_the_table_of_the_choice(sweep):
         ["", "0.03", "0.1", "0.3"], ["lenet5-relu", "0.765", "0.800 *", ""], ["alexnet-28", "", "0.800 *", "0.700"]]
     assert [(row[0], row[3]) for row in rows(found, "after 2 epochs")[1:]] == [
         ("lenet5", "0.9"), ("lenet5-relu", "0.1"), ("alexnet-28", "0.1")]
-
-
-def test_a_batch_that_does_not_fit_is_told(sweep, played):
-    played.fails = lambda command: ({"failed": "does not fit", "reason": "--batch-size 16 would"}
-                                    if command["recipe"]["batch_size"] == 64 else None)
-    found = report(sweep(nets=("lenet5",), batch_sizes=(16, 64)).run())
-    assert [row[2] for row in rows(found, "after")[1:]] == ["16"]
-    assert found.remarks == ["batch 64, seed 0: does not fit: --batch-size 16 would"]
-    assert found.failed
-
-
-def test_no_rate_at_all_is_a_failure(sweep, played):
-    played.fails = lambda command: {"failed": "diverged", "reason": "NaN"}
-    found = report(sweep(nets=("lenet5",), learning_rates=(1.0, 2.0), held_out=5).run())
-    assert found.failed
-    assert "lenet5: training failed at each of these learning rates" in found.remarks
-
-
-def test_an_unfinished_record_says_so(sweep, played):
-    played.fails = lambda command: KeyboardInterrupt() if len(played.commands) == 2 else None
-    made = sweep()
-    with pytest.raises(KeyboardInterrupt), pytest.warns(Notice):
-        made.run()
-    found = report(made.record)
-    assert [row[0] for row in rows(found, "after")[1:]] == ["lenet5"]
-    assert "not complete: some trainings are missing" in found.remarks
 
 
 def test_the_picture_by_epoch_has_a_line_for_each_setup(sweep):
@@ -127,18 +100,3 @@ def test_a_damaged_record_is_told(sweep, tmp_path, damage, fragment):
     with pytest.raises(SweepError, match=re.escape(fragment)) as caught:
         record.load(path)
     assert str(path) in str(caught.value)
-
-
-def test_the_schema_is_one_and_takes_what_the_program_writes(sweep):
-    jsonschema.Draft202012Validator.check_schema(record.json_schema())
-    jsonschema.validate(plain(sweep().run()), record.json_schema(), jsonschema.Draft202012Validator)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"kind": "sweep"}'])
-def test_what_is_no_record_is_told(tmp_path, text):
-    path = tmp_path / "sweep.json"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(SweepError, match=r"not a record|its format"):
-        record.load(path)
-    with pytest.raises(SweepError, match="cannot be read"):
-        record.load(tmp_path / "missing.json")

@@ -14,7 +14,7 @@ import pytest
 
 from alexnet_mf import backends, data, spec
 from alexnet_mf.backends.contract import Sgd
-from alexnet_mf.errors import DataError, SweepError
+from alexnet_mf.errors import DataError
 from alexnet_mf.instruments.process import WorkerGone, WorkerProcess
 from alexnet_mf.sweep.worker import Worker
 from alexnet_mf.training import loop, memory
@@ -46,13 +46,6 @@ def test_it_trains_as_train_does(worker, small, tmp_path):
     assert (run.state, run.epochs, run.recipe) == ("finished", expected.epochs, RECIPE)
     assert parameters.digest(run.parameters()) == parameters.digest(model.export())
     assert run.record.command == ["a", "b"]
-
-
-def test_it_trains_in_every_backend(worker, small, backend_name, tmp_path):
-    answer = worker.handle(command(small, tmp_path / "run", backend=backend_name))
-    run = load_run(tmp_path / "run")
-    assert [epoch.epoch for epoch in run.epochs] == [1, 2]
-    assert (run.record.device == "cpu") is (answer["peak_device_memory_bytes"] is None)
 
 
 def test_images_held_out_are_tested_on_and_not_trained_on(worker, small, tmp_path):
@@ -90,19 +83,16 @@ def test_a_training_that_diverges_is_an_answer(worker, small, tmp_path):
 
 
 @pytest.mark.parametrize("precision", [None, "own"])
-def test_it_resolves_what_a_run_records(worker, small, backend_name, precision, tmp_path):
+def test_it_trains_in_every_backend_as_it_resolves(worker, small, backend_name, precision, tmp_path):
     framework = backends.load(backend_name)
     own = framework.precisions(framework.devices()[0].name)[0]
     asked = {"backend": backend_name, "device": "auto", "precision": own if precision else None, "speed": {}}
-    answer = worker.handle({"do": "resolve", **asked})
-    worker.handle(command(small, tmp_path / "run", **asked))
-    run = load_run(tmp_path / "run").record
-    assert answer == {"device": run.device, "precision": run.precision, "speed": run.speed}
-
-
-def test_another_command_is_refused(worker):
-    with pytest.raises(SweepError, match="'measure'"):
-        worker.handle({"do": "measure"})
+    resolved = worker.handle({"do": "resolve", **asked})
+    answer = worker.handle(command(small, tmp_path / "run", **asked))
+    run = load_run(tmp_path / "run")
+    assert resolved == {name: getattr(run.record, name) for name in ("device", "precision", "speed")}
+    assert [epoch.epoch for epoch in run.epochs] == [1, 2]
+    assert (run.record.device == "cpu") is (answer["peak_device_memory_bytes"] is None)
 
 
 def test_in_a_process_of_its_own_it_is_interrupted_and_resumed(worker, small, tmp_path):

@@ -43,16 +43,11 @@ def busy_processes(count: int) -> Iterator[None]:
             process.communicate()
 
 
-def compute() -> None:
-    """Compute until the parent ends."""
-    parent = os.getppid()
-    while os.getppid() == parent:
-        for _ in range(10**6):
-            pass
-
-
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     die_with_parent()
     os.write(1, BUSY)
-    compute()
+    parent = os.getppid()
+    while os.getppid() == parent:
+        for _ in range(10**6):
+            pass

@@ -82,15 +82,12 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
             values = getattr(self, argument)
             if len(set(values)) != len(values):
                 raise BenchError(f"`{argument}` names a value twice: {', '.join(map(str, values))}")
-        check_type("net", self.net, str)
-        check_type("device", self.device, str)
-        check_type("book", self.book, bool)
-        for name, on in check_type("speed", self.speed, dict).items():
+        for argument, kind in (("net", str), ("device", str), ("book", bool), ("speed", dict)):
+            check_type(argument, getattr(self, argument), kind)
+        for name, on in self.speed.items():
             check_type(f"speed[{name!r}]", on, bool)
-        check_integer("rounds", self.rounds)
-        check_integer("epoch_batches", self.epoch_batches, least=2)
-        check_integer("seed", self.seed, least=0)
-        check_integer("beside", self.beside, least=0)
+        for argument, least in (("rounds", 1), ("epoch_batches", 2), ("seed", 0), ("beside", 0)):
+            check_integer(argument, getattr(self, argument), least)
         check_number("sample_seconds", self.sample_seconds, above=True)
 
     def check_settings(self) -> None:
@@ -173,5 +170,3 @@ def work(phase: str, network: Network, precision: str, image_bytes: int, images:
     else:
         flops = 2 * images * sum(arithmetic.training_macs(network).values())
     return Work(images=images, flops=flops, bytes=moved)
-
-

@@ -148,7 +148,7 @@ def rows_of(run: str, record: Record) -> list[Row]:
         book = find_result(record, result.phase, worker, BOOK) if worker.style == OURS else None
         amount = "bytes" if result.work.bytes else "flops"
         ceiling: Phase = "copy" if result.work.bytes else "matrix product"
-        own = find_ceiling(record, ceiling, worker)
+        own = find_result(record, ceiling, worker, OURS)
         best = fastest_ceiling(record, ceiling, workers[own.worker] if own else worker)
         whose = f"{workers[best.worker].backend}'s " if best and best is not own else ""
         rates = per_second(result, "images")
@@ -176,13 +176,6 @@ def per_second(result: Result, what: str) -> dict[int, float]:
     return {sample.round: sample.calls * getattr(result.work, what) / sample.seconds for sample in result.samples}
 
 
-def find_ceiling(record: Record, ceiling: Phase, worker: Worker) -> Result | None:
-    """Return the worker's own ceiling. The book's style is compared with that of its backend's first precision."""
-    own = next((result for result in record.results if result.phase == ceiling
-                and result.worker == worker.id and result.samples), None)
-    return own or find_result(record, ceiling, worker, OURS)
-
-
 def fastest_ceiling(record: Record, ceiling: Phase, beside: Worker) -> Result | None:
     """Return the fastest ceiling of the run on the device of `beside`, its own among them, in the same rounds.
 
@@ -205,11 +198,15 @@ def fastest_ceiling(record: Record, ceiling: Phase, beside: Worker) -> Result | 
 
 
 def find_result(record: Record, phase: Phase, beside: Worker, style: Style) -> Result | None:
-    """Return the result of the first worker of a style with the backend, batch size and device of `beside`."""
-    ids = {worker.id for worker in record.workers if worker.style == style
-           and all(getattr(worker, key) == getattr(beside, key) for key in ("backend", "batch_size", "device"))}
-    return next((result for result in record.results if result.phase == phase and result.worker in ids
-                 and result.samples), None)
+    """Return the result of a style with the backend, batch size and device of `beside`: its own, or the first worker's.
+
+    So the book's style is compared with the ceilings of its backend's first precision.
+    """
+    ids = [worker.id for worker in record.workers if worker.style == style
+           and all(getattr(worker, key) == getattr(beside, key) for key in ("backend", "batch_size", "device"))]
+    several = [result for result in record.results if result.phase == phase and result.worker in ids
+               and result.samples]
+    return min(several, default=None, key=lambda result: result.worker != beside.id)
 
 
 def device(record: Record, worker: Worker) -> str:

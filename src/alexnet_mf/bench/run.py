@@ -47,38 +47,34 @@ class Runner:
     contestant: Contestant
     channel: Channel
     entry: Worker | None = None
-    """The process in the record, once it has started."""
+    """The process in the record, from its start until it is gone."""
     phases: list[Phase] = field(default_factory=list)
     """Phases that it can still measure."""
     results: dict[Phase, Result] = field(default_factory=dict)
     """Results by phase, which are in the record too."""
-    alive: bool = True
 
 
+@dataclass(eq=False)
 class Bench:
     """One run; `record` holds what has been measured so far, at any time, also after Ctrl-C."""
 
-    def __init__(self, plan: Plan, pythons: Mapping[str, str] | None = None, command: Sequence[str] = (),
-                 report_progress: Callable[[str], None] = lambda line: None,
-                 connect: Callable[[str, Mapping[str, bool]], Channel] = connect,
-                 save: Callable[[Record], None] = lambda record: None) -> None:
-        """
-        Args:
-            pythons: the interpreter to use for a backend, by name, where it is not this one.
-            command: the words that started the program, for the record.
-            report_progress: takes a line on what is being done.
-            connect: starts a worker; takes its interpreter and speed settings.
-            save: takes the record after each round, and when the run ends or is interrupted, if it holds a sample.
-        """
-        self.plan = plan
-        self.pythons = pythons or {}
-        self.report_progress = report_progress
-        self.connect = connect
-        self.save = save
+    plan: Plan
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    """Interpreter to use for a backend, by name, where it is not this one."""
+    command: Sequence[str] = ()
+    """Words that started the program, for the record."""
+    report_progress: Callable[[str], None] = lambda line: None
+    """Takes a line on what is being done."""
+    connect: Callable[[str, Mapping[str, bool]], Channel] = connect
+    """Starts a worker; takes its interpreter and speed settings."""
+    save: Callable[[Record], None] = lambda record: None
+    """Takes the record after each round, and when the run ends or is interrupted, if it holds a sample."""
+
+    def __post_init__(self) -> None:
         self._began = time.monotonic()
         self._runners: list[Runner] = []
-        self.record = Record(format=FORMAT, conditions=WholeConditions(**machine.conditions(command)), plan=plan,
-                             networks={}, workers=[], results=[], failures=[], complete=False)
+        self.record = Record(format=FORMAT, conditions=WholeConditions(**machine.conditions(self.command)),
+                             plan=self.plan, networks={}, workers=[], results=[], failures=[], complete=False)
 
     def run(self) -> Record:
         """Measure everything. The workers end with it, however it ends.
@@ -117,7 +113,7 @@ class Bench:
         for runner in self._runners:
             self._prepare(runner)
         tasks = [(phase, runner) for phase in self.plan.measured_phases() for runner in self._runners
-                 if runner.alive and phase in runner.phases]
+                 if runner.entry and phase in runner.phases]
         expected = sum(runner.results[phase].expected_seconds for phase, runner in tasks)
         draw = random.Random(f"{self.plan.seed}/{batch_size}")
         for number in range(self.plan.rounds):
@@ -128,7 +124,7 @@ class Bench:
                 self._sample(phase, runner, number)
             self._save()
         for runner in self._runners:
-            if runner.alive:
+            if runner.entry:
                 for name, value in (self._ask(runner, "finish", {"do": "finish"}) or {}).items():
                     setattr(runner.entry, name, value)
         self._close()
@@ -155,25 +151,23 @@ class Bench:
             self.record.workers.append(runner.entry)
             self.record.networks[fingerprint] = spec.as_dict(network)
         else:  # it failed, or the book has no such code
-            runner.alive = False
             channel.close()
 
     def _prepare(self, runner: Runner) -> None:
         for phase in list(runner.phases):
-            if not runner.alive:
+            if runner.entry is None:
                 return
             self.report_progress(f"warming up {runner.contestant.label}, batch {runner.contestant.batch_size}: {phase}")
             answer = self._ask(runner, phase, {"do": "prepare", "phase": phase})
             if answer is None:
                 runner.phases.remove(phase)
                 continue
-            assert runner.entry
             runner.results[phase] = Result(worker=runner.entry.id, phase=phase, work=Work(**answer.pop("work")),
                                            **answer, samples=[])
             self.record.results.append(runner.results[phase])
 
     def _sample(self, phase: Phase, runner: Runner, number: int) -> None:
-        if not runner.alive or phase not in runner.phases:
+        if runner.entry is None or phase not in runner.phases:
             return
         with busy_processes(self.plan.beside if phase == BESIDE else 0):
             at = time.monotonic() - self._began
@@ -189,7 +183,7 @@ class Bench:
             return runner.channel.ask(command)
         except WorkerFailed as error:
             gone = isinstance(error, WorkerGone)
-            runner.alive = runner.alive and not gone
+            runner.entry = None if gone else runner.entry
             hint = (f"; it needs alexnet_mf and {runner.contestant.backend}, or name another interpreter (`pythons`)"
                     if gone and what == "start" else "")
             self._fail(runner.contestant, what, f"{error}{hint}")
@@ -247,24 +241,15 @@ def bench(plan: Plan | None = None, *, pythons: Mapping[str, str] | None = None,
     most = MOST_BUSY * (machine.usable_cores() or 1)
     if plan.beside > most:
         raise BenchError(f"`beside` is {plan.beside:,}, but this machine takes {most} at most, {MOST_BUSY} a core")
-    plan = structs.replace(plan, backends=plan.backends or default_backends(pythons))
+    names = plan.backends or tuple(name for name in available(pythons) if name in backends.FRAMEWORKS)
+    if not names:
+        raise BackendUnavailable(f"none of torch, tensorflow and mxnet is installed; "
+                                 f"{backends.BACKENDS['torch'].install}, or name an interpreter that has one "
+                                 f"(`pythons`)")
+    plan = structs.replace(plan, backends=names)
     check_interpreters(plan.backends, pythons)
     for name in plan.backends:
         find_network(plan.net, name)
     if plan.book and plan.net not in BOOKS:
         warnings.warn(f"without the book's own code, which is AlexNet's and not {plan.net}'s", Notice, stacklevel=2)
     return Bench(plan, pythons, command, report_progress, save=save).run()
-
-
-def default_backends(pythons: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the frameworks that are installed here or have an interpreter of their own.
-
-    Raises:
-        BackendUnavailable: if there is none.
-    """
-    names = tuple(name for name in available(pythons) if name in backends.FRAMEWORKS)
-    if not names:
-        raise BackendUnavailable(f"none of torch, tensorflow and mxnet is installed; "
-                                 f"{backends.BACKENDS['torch'].install}, or name an interpreter that has one "
-                                 f"(`pythons`)")
-    return names

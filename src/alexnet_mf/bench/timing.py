@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from alexnet_mf.errors import MeasurementRefused
-from alexnet_mf.instruments.statistics import median
 
 SAMPLE_SECONDS = 0.2
 """Shortest sample: a million times a clock's resolution, and long compared with a scheduler's interruptions."""
@@ -91,7 +90,7 @@ def warm_up(timer: Timer, least_seconds: float = SAMPLE_SECONDS, limit: float = 
     return WarmUp(first, calls, seconds, waited >= PATIENCE)
 
 
-def check_synchronized(timer: Timer, calls: int, read_back: Callable[[], object] | None = None) -> None:
+def check_synchronized(timer: Timer, calls: int, read_back: Callable[[], object] = lambda: None) -> None:
     """Check that the synchronization at the end of a sample waits for the sample's work.
 
     Two tests show it. First, calls that only queue their work take almost no time, however many there are; so twice the
@@ -110,8 +109,7 @@ def check_synchronized(timer: Timer, calls: int, read_back: Callable[[], object]
     reason = ""
     shortest = math.inf
     for _ in range(ATTEMPTS):
-        if read_back:
-            read_back()  # waits for all earlier work
+        read_back()  # waits for all earlier work
         idle = _seconds(timer, read_back)
         once = timer(calls)
         after = _seconds(timer, read_back)
@@ -127,13 +125,7 @@ def check_synchronized(timer: Timer, calls: int, read_back: Callable[[], object]
     raise MeasurementRefused(f"the device is not waited for: {reason}")
 
 
-def _seconds(timer: Timer, read_back: Callable[[], object] | None) -> float:
+def _seconds(timer: Timer, read_back: Callable[[], object]) -> float:
     start = timer.clock()
-    if read_back:
-        read_back()
+    read_back()
     return timer.clock() - start
-
-
-def typical(warmed: WarmUp) -> float:
-    """Return the expected seconds of a sample."""
-    return median(warmed.seconds or [warmed.first_call_seconds])

@@ -23,6 +23,7 @@ from alexnet_mf.instruments.energy import LEAST_SECONDS, EnergyMeter
 from alexnet_mf.instruments.machine import peak_memory
 from alexnet_mf.instruments.process import serve_forever
 from alexnet_mf.instruments.records import plain
+from alexnet_mf.instruments.statistics import median
 from alexnet_mf.training import loop
 from alexnet_mf.training.recipe import Recipe
 from alexnet_mf.weights import parameters
@@ -40,11 +41,12 @@ class Worker:
         self.backend: Any = None
         self.model: Any = None
         """The model in our style; the book's style has none."""
-        self.read_back: Callable[[], object] | None = None
+        self.read_back: Callable[[], object] = lambda: None
         self.step_memory: Callable[[], int | None] = lambda: None
         self.timers: dict[str, Timer] = {}
         self.calls: dict[str, int] = {}
         """Number of calls in a sample, by phase."""
+        self.image_bytes = 0
 
     def handle(self, command: dict[str, Any]) -> dict[str, Any]:
         """Carry out `start`, `memory`, `prepare`, `sample` or `finish`."""
@@ -87,6 +89,7 @@ class Worker:
                                         self.execution)
         self.data = inputs(self.network, self.seed, images)
         train, some = self.data.train, self.data.train.first(self.batch_size)
+        self.image_bytes = train.images[0].nbytes
         placed, batch = (self.model.place(part.images, part.labels) for part in (train, some))
         self.read_back = lambda: self.model.logits(batch, self.batch_size)
         rows = epoch_order(images, self.seed, 0)[:self.batch_size]
@@ -105,7 +108,7 @@ class Worker:
         if phase == "epoch":
             seconds, images = self._epoch()
             warmed = timing.WarmUp(seconds, 1, [], True)  # its steps have been warmed up
-            does = plain(work(phase, self.network, self.precision, self._image_bytes(), images))
+            does = plain(work(phase, self.network, self.precision, self.image_bytes, images))
         elif phase in CEILINGS:  # built this late: until now the process's peak memory is that of the network alone
             ceiling: Ceiling = measurable(self.backend).ceilings(self.device, self.execution)[phase]
             self._time({phase: _ignoring_number(ceiling.call)})
@@ -116,15 +119,13 @@ class Worker:
         else:
             warmed = timing.warm_up(self.timers[phase], self.sample_seconds)
             timing.check_synchronized(self.timers[phase], warmed.calls, self.read_back)
-            does = plain(work(phase, self.network, self.precision, self._image_bytes(), self.batch_size))
+            does = plain(work(phase, self.network, self.precision, self.image_bytes, self.batch_size))
         self.calls[phase] = warmed.calls
         return {"work": does, "first_call_seconds": warmed.first_call_seconds, "calls_per_sample": warmed.calls,
-                "warm_up_seconds": warmed.seconds, "steady": warmed.steady, "expected_seconds": timing.typical(warmed),
+                "warm_up_seconds": warmed.seconds, "steady": warmed.steady,
+                "expected_seconds": median(warmed.seconds or [warmed.first_call_seconds]),
                 "peak_memory_bytes": peak_memory(),
                 "peak_device_memory_bytes": measurable(self.backend).peak_memory(self.device)}
-
-    def _image_bytes(self) -> int:
-        return self.data.train.images[0].nbytes if self.model else 0
 
     def memory(self) -> dict[str, Any]:
         """Return the process's memory with the framework alone, and that of training steps by the allocator."""

@@ -6,7 +6,6 @@ import argparse
 import os
 import shlex
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,20 +102,6 @@ def rates(text: str) -> tuple[str, tuple[float, ...]]:
         raise argparse.ArgumentTypeError(f"must be numbers, comma-separated, or {OWN}, not {numbers!r}") from error
 
 
-def rates_by_network(rates: Sequence[tuple[str, tuple[float, ...]]]) -> dict[str, tuple[float, ...]]:
-    """Return the values of all --lr by network; "" is all others.
-
-    Raises:
-        SweepError: if two are for the same.
-    """
-    by_network = dict(rates)
-    if len(by_network) < len(rates):
-        net = next(net for i, (net, _) in enumerate(rates) if net in dict(rates[:i]))
-        raise SweepError(f"--lr is there twice for {net or 'all networks'}: name its learning rates once, "
-                         f"comma-separated; for one network of several: --lr NET=RATE,...")
-    return by_network
-
-
 def run(options: argparse.Namespace) -> int:
     """Train, print the report, and return the exit code, after SIGHUP 129."""
     try:
@@ -155,8 +140,17 @@ def train(options: argparse.Namespace) -> int:
 
 
 def begun(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the arguments of a new sweep."""
-    by_network = rates_by_network(options.lr or [])
+    """Return the arguments of a new sweep.
+
+    Raises:
+        SweepError: if two of --lr are for the same network.
+    """
+    by_network: dict[str, tuple[float, ...]] = {}
+    for net, values in options.lr or []:
+        if net in by_network:
+            raise SweepError(f"--lr is there twice for {net or 'all networks'}: name its learning rates once, "
+                             f"comma-separated; for one network of several: --lr NET=RATE,...")
+        by_network[net] = values
     how = execution(options)
     plan = Plan(options.backend or default_backend(), options.net, options.seeds, options.batch_size,
                 tuple(dict.fromkeys(options.augment or [()])), options.epochs, by_network.pop("", ()), by_network,

@@ -39,7 +39,7 @@ def check_new(folder: Path) -> None:
 def owned(folder: Path, new: Record | None) -> Iterator[None]:
     """Make the folder and lock it. If a new sweep fails before its first training, leave the folder as it was."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    had_lock, could_start = (folder / LOCK).exists(), True
+    had_lock, is_ours, could_start = (folder / LOCK).exists(), False, True
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -49,10 +49,7 @@ def owned(folder: Path, new: Record | None) -> Iterator[None]:
     try:
         if new:
             check_new(folder)  # again: another process may have used it since, during a download for instance
-    except BaseException:
-        held.release()
-        raise
-    try:
+            is_ours = True
         yield
     except Exception:
         could_start = False
@@ -60,7 +57,7 @@ def owned(folder: Path, new: Record | None) -> Iterator[None]:
     finally:
         held.release()
         runs = runs_in(folder)
-        if new and not new.trainings and (not runs or (not could_start and runs == runs_before)):
+        if new and is_ours and not new.trainings and (not runs or (not could_start and runs == runs_before)):
             with suppress(OSError):
                 for name in (NAME,) if had_lock else (NAME, LOCK):
                     (folder / name).unlink(missing_ok=True)

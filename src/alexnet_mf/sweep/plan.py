@@ -106,11 +106,11 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
             if net not in self.nets:
                 raise SweepError(f"{net} has learning rates, but is not trained; the networks are "
                                  f"{', '.join(self.nets)} (`nets`)")
-        if self.chooses and not self.held_out:
+        if self.choosing and not self.held_out:
             raise SweepError("a learning rate is chosen on training images that are held out, never on the test "
                              "images; set their number with `held_out` (5000, for instance), or name one learning rate "
                              "(`learning_rates`)")
-        if not self.chooses and (self.held_out or self.choosing_epochs):
+        if not self.choosing and (self.held_out or self.choosing_epochs):
             raise SweepError("`held_out` and `choosing_epochs` are for the choice among several learning rates "
                              "(`learning_rates`)")
         given = {setup: next(iter(self.rates_of(setup.net)), 0.0) for setup in self.setups()}
@@ -125,11 +125,6 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
     def choosing(self) -> list[Setup]:
         """The setups whose learning rate is to be chosen."""
         return [setup for setup in self.setups() if len(self.rates_of(setup.net)) > 1]
-
-    @property
-    def chooses(self) -> bool:
-        """True if a learning rate is to be chosen."""
-        return bool(self.choosing)
 
     def setups(self) -> list[Setup]:
         """Return the setups, in the order of the tables."""

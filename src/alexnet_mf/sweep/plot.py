@@ -30,18 +30,13 @@ def draw(outcomes: Sequence[Outcome]) -> Figure:
     return figure
 
 
-def look(number: int, count: int) -> dict[str, Any]:
-    """Return the look of one line among several."""
-    return {**style.line_style(number, count), "capsize": 3}
-
-
 def by_epoch(figure: Figure, outcomes: Sequence[Outcome]) -> None:
     """Draw one panel, a line for each setup."""
     panel = figure.subplots()
     for number, outcome in enumerate(outcomes):
         epochs = range(len(outcome.results[0].epochs))
         spread(panel, [epoch + 1 for epoch in epochs], [outcome.values("test_accuracy", epoch) for epoch in epochs],
-               outcome.label, look(number, len(outcomes)))
+               outcome.label, style.line_style(number, len(outcomes)))
     panel.set_xlabel("epoch")
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_ylabel("test accuracy (share of images)")
@@ -56,7 +51,7 @@ def by_batch_size(figure: Figure, outcomes: Sequence[Outcome]) -> None:
         lines.setdefault((outcome.setup.net, outcome.setup.augment), []).append(outcome)
     for number, ((net, augment), several) in enumerate(lines.items()):
         name = f"{net}, {augment_text(augment)}" if augment else net
-        line = look(number, len(lines))
+        line = style.line_style(number, len(lines))
         sizes = [outcome.setup.batch_size for outcome in several]
         spread(accuracy, sizes, [outcome.values("test_accuracy") for outcome in several], name, line)
         timed = [outcome for outcome in several if outcome.rates]
@@ -83,7 +78,7 @@ def spread(panel: Axes, places: Sequence[int], values: Sequence[Sequence[float]]
     middles = [middle(several) for several in values]
     bars = [[center - min(several) for center, several in zip(middles, values)],
             [max(several) - center for center, several in zip(middles, values)]]
-    panel.errorbar(places, middles, yerr=bars, label=name, **line)
+    panel.errorbar(places, middles, yerr=bars, label=name, capsize=3, **line)
 
 
 def finish(panel: Axes) -> None:

@@ -15,7 +15,6 @@ from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.records import AtLeastOne, Count, Part
 from alexnet_mf.sweep.plan import Plan, Training
-from alexnet_mf.training.record import RunRecord, Session
 from alexnet_mf.training.run import TrainedRun
 
 NAME = "sweep.json"
@@ -71,19 +70,9 @@ class Result(Part):
         Raises:
             ValueError: if the run's record has no closing numbers.
         """
-        values = records.plain(last_session(run)) | records.plain(getattr(run.record, "closing", None) or {}) | {
+        values = records.plain(run.session) | records.plain(getattr(run.record, "closing", None) or {}) | {
             "epochs": [asdict(epoch) for epoch in run.epochs], **peaks}
         return records.parse({name: values.get(name) for name in Result.__struct_fields__}, Result)
-
-
-def last_session(run: TrainedRun) -> Session:
-    """Return what computed a run last."""
-    return run.record.sessions[-1] if isinstance(run.record, RunRecord) else run.record
-
-
-def sessions(run: TrainedRun) -> list[Session]:
-    """Return all known sessions that computed a run; a checkpoint knows the first and the last."""
-    return run.record.sessions if isinstance(run.record, RunRecord) else [run.record, run.session]
 
 
 class Entry(Part):

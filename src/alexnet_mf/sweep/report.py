@@ -61,7 +61,7 @@ def report(record: Record) -> Report:
         if good:
             outcomes.append(Outcome(setup, label(plan, setup), good[0].training.learning_rate,
                                     [entry.result for entry in good if entry.result]))
-    tables = [choice_table(plan, record)] if plan.chooses else []
+    tables = [choice_table(plan, record)] if plan.choosing else []
     if outcomes:
         tables += [closing_table(plan, outcomes), epochs_table(outcomes)]
     failed = any(entry.failed and not entry.training.held_out for entry in record.trainings)

@@ -7,6 +7,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +26,10 @@ from alexnet_mf.spec import Network
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.sweep.folder import check_new, foreign, forget_gone_runs, owned
 from alexnet_mf.sweep.plan import Plan, Setup, Training
-from alexnet_mf.sweep.record import (
-    FORMAT,
-    NAME,
-    Data,
-    Entry,
-    Record,
-    Result,
-    forget_failures,
-    load,
-    sessions,
-)
+from alexnet_mf.sweep.record import FORMAT, NAME, Data, Entry, Record, Result, forget_failures, load
 from alexnet_mf.training import checkpoint as checkpoints
 from alexnet_mf.training.folder import new_folder
-from alexnet_mf.training.record import CHECKPOINTS, is_run
+from alexnet_mf.training.record import CHECKPOINTS, RunRecord, is_run
 from alexnet_mf.training.run import TrainedRun, load_images, load_run
 
 Progress = dict[str, Any] | Entry | None
@@ -50,37 +42,34 @@ def connect(report_progress: Callable[[dict[str, Any]], None]) -> Channel:
     return WorkerProcess(sys.executable, "alexnet_mf.sweep.worker", report_progress=report_progress)
 
 
+@dataclass(eq=False)
 class Sweep:
     """One sweep; `record` holds what has been trained so far, at any time, also after Ctrl-C."""
 
-    def __init__(self, record: Record, folder: Path, command: Sequence[str] = (),
-                 report_progress: Callable[[Training, int, int, Progress], None] = lambda *progress: None,
-                 save: Callable[[Record], None] = lambda record: None, data_dir: str | None = None,
-                 keep_weights: bool = True,
-                 connect: Callable[[Callable[[dict[str, Any]], None]], Channel] = connect) -> None:
-        """
-        Args:
-            record: a new one from `begin`, or one to resume.
-            folder: of the record and the run folders.
-            command: the words that started the program, for the record.
-            report_progress: receives a training, its number, the number of all, and its progress: None at the start,
-                then the worker's, and at the end its entry in the record.
-            save: receives the record whenever there is more in it.
-            data_dir: folder of the dataset, if it was named.
-            keep_weights: leave the weights in the run folders.
-            connect: starts a worker; receives the callback for its progress.
-        """
-        self.record = record
-        self.plan = record.plan
-        self.folder = folder
-        self.networks: dict[str, Network] = {net: spec.from_dict(fields) for net, fields in record.networks.items()}
-        self.report_progress = report_progress
-        self.save = save
-        self.data_dir = data_dir
-        self.keep_weights = keep_weights
-        self.connect = connect
+    record: Record
+    """A new one from `begin`, or one to resume."""
+    folder: Path
+    """Folder of the record and the run folders."""
+    command: Sequence[str] = ()
+    """Words that started the program, for the record."""
+    report_progress: Callable[[Training, int, int, Progress], None] = lambda *progress: None
+    """Receives a training, its number, the number of all, and its progress: None at the start, then the worker's, and
+    its entry in the record at the end."""
+    save: Callable[[Record], None] = lambda record: None
+    """Receives the record whenever there is more in it."""
+    data_dir: str | None = None
+    """Folder of the dataset, if it was named."""
+    keep_weights: bool = True
+    """Leave the weights in the run folders."""
+    connect: Callable[[Callable[[dict[str, Any]], None]], Channel] = connect
+    """Starts a worker; receives the callback for its progress."""
+
+    def __post_init__(self) -> None:
+        plan = self.plan = self.record.plan
+        self.networks = {net: spec.from_dict(fields) for net, fields in self.record.networks.items()}
         self._began = time.monotonic()
-        self._session = WholeConditions(**machine.conditions(command))
+        self._session = WholeConditions(**machine.conditions(self.command))
+        self._asked = {"backend": plan.backend, "device": plan.device, "precision": plan.precision, "speed": plan.speed}
         self._execution: dict[str, Any] | None = None
 
     def run(self) -> Record:
@@ -130,7 +119,8 @@ class Sweep:
         """Train once, unless its run is finished already, and add the entry to the record."""
         plan = self.plan
         done, count = len(self.record.trainings), len(plan.choices()) + len(plan.setups()) * len(plan.seeds)
-        self.report_progress(training, done + 1, count, None)
+        report = partial(self.report_progress, training, done + 1, count)
+        report(None)
         folder = self.folder / plan.run_name(training)
         run = self._find_run(folder, training)
         is_new = run is None
@@ -140,11 +130,9 @@ class Sweep:
         answer: dict[str, Any] = {}
         if run is None or run.state != "finished":
             answer = self._ask({
-                "do": "train", "folder": str(folder), "network": self.record.networks[training.net],
-                "backend": plan.backend, "device": plan.device, "precision": plan.precision, "speed": plan.speed,
+                "do": "train", "folder": str(folder), "network": self.record.networks[training.net], **self._asked,
                 "recipe": plain(plan.recipe(training)), "seed": training.seed, "data": self.record.data.name,
-                "data_dir": self.data_dir, "command": self._session.command},
-                lambda progress: self.report_progress(training, done + 1, count, progress))
+                "data_dir": self.data_dir, "command": self._session.command}, report)
             run = self._find_run(folder, training)
         entry = Entry(training=training, run=folder.name, session=len(self.record.sessions) - 1,
                       whole_seconds=time.monotonic() - began if is_new else None, keeps_weights=self.keep_weights)
@@ -158,7 +146,7 @@ class Sweep:
             self._tidy(folder)
         self.record.trainings.append(entry)
         self._write()
-        self.report_progress(training, done + 1, count, entry)
+        report(entry)
 
     def _ask(self, command: dict[str, Any],
              report: Callable[[dict[str, Any]], None] = lambda progress: None) -> dict[str, Any]:
@@ -189,18 +177,14 @@ class Sweep:
             run = load_run(folder)
         except RunError as error:
             raise SweepError(f"{error}; move {folder} away to train it again") from error
-        plan = self.plan
         if run.record.weights is not None:
             raise foreign(folder, f"starting weights ({run.record.weights.file})")
         for what, value, expected in (
                 ("network", run.record.spec_sha256, spec.fingerprint(self.networks[training.net])),
-                ("recipe", run.recipe, plan.recipe(training)), ("seed", run.seed, training.seed),
+                ("recipe", run.recipe, self.plan.recipe(training)), ("seed", run.seed, training.seed),
                 ("dataset", run.record.data_sha256, self.record.data.sha256)):
             if value != expected:
                 raise foreign(folder, f"another {what}")
-        for session in sessions(run):
-            if session.backend != plan.backend:
-                raise foreign(folder, f"backend {session.backend}, expected {plan.backend}")
         return run
 
     def _check_execution(self, folder: Path, run: TrainedRun) -> None:
@@ -209,15 +193,15 @@ class Sweep:
         Raises:
             SweepError: if not; names what differs.
         """
-        if self._execution is None:
-            plan = self.plan  # the framework knows what `auto` and the default precision are; a worker imports it
-            self._execution = self._ask({"do": "resolve", "backend": plan.backend, "device": plan.device,
-                                         "precision": plan.precision, "speed": plan.speed})
+        if self._execution is None:  # the framework knows what `auto` and the default precision are
+            self._execution = self._ask({"do": "resolve", **self._asked})
         if "failed" in self._execution:
             raise SweepError(self._execution["reason"])
-        wanted = self._execution
-        for session in sessions(run):
+        wanted, record = self._execution, run.record
+        # a checkpoint knows the first session and the last
+        for session in record.sessions if isinstance(record, RunRecord) else [record, run.session]:
             for what, value, expected in (
+                    ("backend", session.backend, self.plan.backend),
                     ("speed settings", _speed_text(session.speed), _speed_text(wanted["speed"])),
                     ("precision", session.precision, wanted["precision"]),
                     ("device", *(device.partition(":")[0] for device in (session.device, wanted["device"])))):
@@ -286,9 +270,7 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         if resume is not None:
             with warnings.catch_warnings():  # again, now that nobody else can change it
                 warnings.simplefilter("ignore", Notice)
-                record, _, is_done = _resumed_record(folder, data_dir, keep_weights, quiet)
-            if is_done:
-                return record
+                record, _, _ = _resumed_record(folder, data_dir, keep_weights, quiet)
         elif out is None and not quiet:
             warnings.warn(f"sweep folder: {folder}", Notice, stacklevel=2)
         try:

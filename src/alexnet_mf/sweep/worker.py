@@ -14,7 +14,7 @@ from alexnet_mf.backends import loading
 from alexnet_mf.backends.capabilities import Measurable
 from alexnet_mf.backends.contract import find_device, find_precision
 from alexnet_mf.backends.execution import Execution
-from alexnet_mf.errors import OutOfMemory, SweepError, TrainingDiverged
+from alexnet_mf.errors import OutOfMemory, TrainingDiverged
 from alexnet_mf.instruments.machine import peak_memory
 from alexnet_mf.instruments.process import serve_forever
 from alexnet_mf.instruments.records import parse
@@ -46,17 +46,11 @@ class Worker(Watcher):
 
         `train` trains or resumes; the answer holds the peak memory, or the failure with its reason. `resolve` answers
         with the device, precision and speed settings of a training, as run.json records them.
-
-        Raises:
-            SweepError: for another command.
         """
+        does: dict[str, Callable[..., dict[str, Any]]] = {"train": self._train, "resolve": self._resolve}
         arguments = dict(command)
-        commands: dict[str, Callable[..., dict[str, Any]]] = {"train": self._train, "resolve": self._resolve}
-        carry_out = commands.get(arguments.pop("do"))
-        if carry_out is None:
-            raise SweepError(f"unknown command {command['do']!r}; known: {', '.join(commands)}")
         try:
-            return carry_out(**arguments)
+            return does[arguments.pop("do")](**arguments)
         except OutOfMemory as error:
             return {"failed": "does not fit", "reason": str(error)}
         except TrainingDiverged as error:
