@@ -3,6 +3,7 @@ their names say."""
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib
 import os
@@ -138,50 +139,29 @@ def test_readings_of_many_steps_share_one_block_of_memory(backend):
 
 
 @pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
-@pytest.mark.parametrize("channels, kernel, stride, padding, height, width", [
-    (1, 11, 4, 1, 224, 224), (1, 11, 4, 0, 224, 224), (3, 11, 4, 2, 224, 224), (3, 11, 4, 0, 227, 227),
-    (2, 4, 2, 0, 9, 11), (1, 3, 3, 2, 10, 17)])
-def test_a_folded_convolution_is_the_same_function(backend, channels, kernel, stride, padding, height, width):
+@pytest.mark.parametrize("change, channels, kernel, stride, padding, groups, height, width", [
+    ("fold", 1, 11, 4, 1, 1, 224, 224), ("fold", 1, 11, 4, 0, 1, 224, 224), ("fold", 3, 11, 4, 2, 1, 224, 224),
+    ("fold", 3, 11, 4, 0, 1, 227, 227), ("fold", 2, 4, 2, 0, 1, 9, 11), ("fold", 1, 3, 3, 2, 1, 10, 17),
+    ("keep_to_ieee", 4, 5, 1, 2, 1, 9, 7), ("keep_to_ieee", 4, 5, 1, 2, 2, 9, 7)])
+def test_a_convolution_computed_in_another_way_is_the_same_function(backend, change, channels, kernel, stride, padding,
+                                                                    groups, height, width):
     import torch
 
-    from alexnet_mf.backends.torch.layers import FoldedConv2d, fold
+    from alexnet_mf.backends.torch import layers
 
     torch.manual_seed(0)
-    plain, folded = (torch.nn.Conv2d(channels, 8, kernel, stride, padding).double() for _ in range(2))
-    folded.load_state_dict(plain.state_dict())
-    fold(torch.nn.Sequential(folded))
-    assert type(folded) is FoldedConv2d
-    images = torch.randn(2, channels, height, width, dtype=torch.float64)
-    right, found = plain(images), folded(images)
-    assert found.shape == right.shape
-    torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-13)
-    gradient = torch.randn_like(right)
-    right.backward(gradient)
-    found.backward(gradient)
-    torch.testing.assert_close(folded.weight.grad, plain.weight.grad, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(folded.bias.grad, plain.bias.grad, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
-@pytest.mark.parametrize("groups", [1, 2])
-def test_a_convolution_without_winograd_is_the_same_function(backend, groups):
-    import torch
-
-    from alexnet_mf.backends.torch.layers import IeeeConv2d, keep_to_ieee
-
-    torch.manual_seed(0)
-    plain, kept = (torch.nn.Conv2d(4, 6, 5, padding=2, groups=groups).double() for _ in range(2))
-    kept.load_state_dict(plain.state_dict())
-    keep_to_ieee(torch.nn.Sequential(kept))
-    assert type(kept) is IeeeConv2d
-    images, found = torch.randn(3, 4, 9, 7, dtype=torch.float64), []
-    for convolution in (plain, kept):
+    plain, other = (torch.nn.Conv2d(channels, 8, kernel, stride, padding, groups=groups).double() for _ in range(2))
+    other.load_state_dict(plain.state_dict())
+    getattr(layers, change)(torch.nn.Sequential(other))
+    assert type(other).__name__ == {"fold": "FoldedConv2d", "keep_to_ieee": "IeeeConv2d"}[change]
+    images, found = torch.randn(2, channels, height, width, dtype=torch.float64), []
+    for convolution in (plain, other):
         inputs = images.clone().requires_grad_()
         outputs = convolution(inputs)
         outputs.sin().sum().backward()
         found.append([outputs, inputs.grad, convolution.weight.grad, convolution.bias.grad])
-    for a, b in zip(*found):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    for right, value, atol in zip(*found, (1e-13, 1e-12, 1e-12, 1e-12)):
+        torch.testing.assert_close(value, right, rtol=1e-12, atol=atol)
 
 
 @pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
@@ -225,7 +205,6 @@ def test_a_finished_training_needs_no_garbage_collector(backend, small):
         gc.enable()
 
 
-@pytest.mark.parametrize("backend_name", ["torch", "tensorflow", "mxnet", "numpy"], indirect=True)
 def test_the_ceiling_multiplies_random_numbers(backend, monkeypatch):
     """Constant operands overstate what a GPU can do with real ones."""
     module = importlib.import_module(f"alexnet_mf.backends.{backend.name}.backend")
@@ -237,22 +216,6 @@ def test_the_ceiling_multiplies_random_numbers(backend, monkeypatch):
     first, second = randomness.random_matrices(64)
     assert abs(first.std() - 1) < 0.05 and not np.array_equal(first, second)
     assert len(np.unique(randomness.random_bytes(10_000))) == 256
-
-
-@pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
-def test_inference_takes_the_weights_as_they_are_now(backend, small):
-    """Also after training steps."""
-    model = backend.build(small, parameters.initialise(small, 0))
-    plain = backend.build(small, parameters.initialise(small, 0), execution=Execution(speed={"layout": False}))
-    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), np.uint8)
-    found = []
-    for each in (model, plain):
-        data = each.place(images, np.arange(6) % 10)
-        before = each.logits(data, 6)
-        each.trainer(Sgd(0.5), 0).step(data, np.arange(6), 0)
-        found.append(each.logits(data, 6))
-        assert np.abs(found[-1] - before).max() > 1e-3
-    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("backend_name", ["torch", "tensorflow", "mxnet"], indirect=True)
@@ -271,14 +234,12 @@ def test_bfloat16_is_another_computation_and_holds_in_its_own_tier(backend, smal
 
 def test_what_a_device_cannot_do_is_an_error(backend, small):
     values = parameters.initialise(small, 0)
-    known = backend.precisions("cpu")
-    assert known[0] == ("float64" if backend.name == "numpy" else "float32")
-    with pytest.raises(BackendUnavailable, match=rf"no precision tf32 on cpu; there is {', '.join(known)}"):
+    known = ", ".join(backend.precisions("cpu"))
+    with pytest.raises(BackendUnavailable, match=f"no precision tf32 on cpu; there is {known}"):
         backend.build(small, values, execution=Execution("tf32"))
-    with pytest.raises(BackendUnavailable, match="no setting 'magic' on cpu; there is"):
-        backend.build(small, values, execution=Execution(speed={"magic": False}))
-    with pytest.raises(BackendUnavailable, match="no setting 'magic' on cpu; there is"):
-        backend.build(small, values, execution=Execution(speed={"magic": True}))
+    for on in (False, True):
+        with pytest.raises(BackendUnavailable, match="no setting 'magic' on cpu; there is"):
+            backend.build(small, values, execution=Execution(speed={"magic": on}))
 
 
 @pytest.mark.exhaustive
@@ -365,19 +326,14 @@ def test_the_step_that_is_timed_is_the_trainers(backend, small):
     ends = []
     for timed in (True, False):
         model = backend.build(small, values)
-        data = model.place(images, np.arange(6) % 10)
-        indices = np.array([3, 1, 5, 0])
-        step = model.phases(data, indices, Sgd(0.1), 7)["step"] if timed else None
-        trainer = model.trainer(Sgd(0.1), 7)
+        data, indices = model.place(images, np.arange(6) % 10), np.array([3, 1, 5, 0])
+        step = (model.phases(data, indices, Sgd(0.1), 7)["step"] if timed
+                else functools.partial(model.trainer(Sgd(0.1), 7).step, data, indices))
         for number in range(2):
-            if step:
-                step(number)
-            else:
-                trainer.step(data, indices, number)
+            step(number)
         model.synchronize()
-        ends.append(model.export())
-    for name, value in ends[0].items():
-        assert_array_equal(value, ends[1][name], err_msg=name)
+        ends.append(parameters.digest(model.export()))
+    assert ends[0] == ends[1]
 
 
 @pytest.mark.exhaustive

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import pytest
 
@@ -13,10 +11,8 @@ from alexnet_mf.weights import parameters
 
 
 @pytest.fixture
-def model(small, request):
-    if importlib.util.find_spec("tensorflow") is None or \
-            "tensorflow" not in (request.config.getoption("--backends") or "tensorflow"):
-        pytest.skip("tensorflow is not installed or was not asked for")
+def model(small, requires):
+    requires("tensorflow")
     return backends.load("tensorflow").build(small, parameters.initialise(small, 0))
 
 

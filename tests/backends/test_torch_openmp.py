@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,9 +10,6 @@ from pathlib import Path
 import pytest
 
 from alexnet_mf.backends.execution import LEFT_OUT
-
-if importlib.util.find_spec("torch") is None:
-    pytest.skip("torch is not installed", allow_module_level=True)
 
 PROGRAM = """
 import os, sys
@@ -33,10 +29,9 @@ print(loading.load("torch", Execution(None, {speed}))[0].settings()["spins"], os
     pytest.param({"OMP_WAIT_POLICY": "PASSIVE"}, "", {}, 0, "OMP_WAIT_POLICY=PASSIVE None",
                  marks=pytest.mark.exhaustive),
 ], ids=["on", "switched off", "as it is shipped", "imported before", "a user's own number", "a user's own policy"])
-def test_the_library_spins_as_it_is_said(request, variables, before, speed, spins, said):
+def test_the_library_spins_as_it_is_said(requires, variables, before, speed, spins, said):
     """As the library itself reports it. A program of its own loads it for each case."""
-    if "torch" not in (request.config.getoption("--backends") or "torch"):
-        pytest.skip("torch was not asked for")
+    requires("torch")
     environment = {name: value for name, value in os.environ.items()
                    if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", LEFT_OUT)}
     done = subprocess.run([sys.executable, "-c", PROGRAM.format(before=before, speed=speed)], capture_output=True,

@@ -16,21 +16,17 @@ LARGE_BYTES = 2**23
 """Size of the parameters above which a backend collects garbage before it builds the network."""
 
 
-def keep_large_blocks() -> bool:
-    """Let this process keep the large blocks that it frees, for the next step of the training.
+def keep_large_blocks() -> None:
+    """Let this process keep the large blocks that it frees, for the next step of the training, if it uses glibc.
 
     glibc returns a block of more than 32 MB to the kernel as soon as it is freed. The next one is fresh memory, which
     costs a page fault every 4 kB. The setting holds for the rest of the process.
-
-    Returns:
-        True if this process uses glibc and accepted the setting.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    if mallopt is None:
-        return False
-    return all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, -1)])
+    if sys.platform.startswith("linux"):
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:  # musl has none
+            mallopt(M_MMAP_MAX, 0)
+            mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def collect_garbage(parameters: Mapping[str, NDArray[np.float32]]) -> None:

@@ -83,8 +83,29 @@ RATE_INSIDE: UpdateRule = "v = momentum v - learning_rate g; w = w + v"
 """The two update rules of the frameworks."""
 
 
-Placed = TypeVar("Placed")
-"""A backend's own handle to images and labels on its device."""
+@dataclass(frozen=True)
+class PlacedImages:
+    """Images and labels on a device: uint8 gray levels, or float32 inputs ready for the network."""
+
+    inputs: Any
+    labels: Any
+    size: tuple[int, ...]
+    """The network's (height, width)."""
+
+    @property
+    def image(self) -> tuple[int, ...]:
+        """(channels, height, width) of the images as they are stored here."""
+        shape = tuple(self.inputs.shape[1:])
+        return shape if len(shape) == 3 else (1, *shape)
+
+    def batches(self, size: int) -> list[slice]:
+        """Return all rows in order, `size` at a time."""
+        count = len(self.labels)
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+Placed = TypeVar("Placed", bound=PlacedImages)
+"""A backend's own images and labels on its device."""
 
 
 class Trainer(ABC, Generic[Placed]):

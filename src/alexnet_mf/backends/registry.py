@@ -92,7 +92,7 @@ def load(name: str) -> Backend:
     if not is_installed(name):
         raise BackendUnavailable(f"backend {name}: {entry.framework} is not installed; {entry.install}")
     try:
-        backend: Backend = importlib.import_module(entry.module).BACKEND
+        return importlib.import_module(entry.module).BACKEND
     except BackendUnavailable:
         raise
     except Exception as error:  # whatever a broken installation raises: OSError, ValueError (another NumPy's ABI), ...
@@ -100,7 +100,6 @@ def load(name: str) -> Backend:
         raise BackendUnavailable(
             f"backend {name}: {entry.framework} is installed but its import failed ({reason}); {entry.install}"
         ) from error
-    return backend
 
 
 def _entry(name: str) -> Entry:

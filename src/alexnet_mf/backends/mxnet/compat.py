@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +38,17 @@ def prepare() -> None:
     Raises:
         BackendUnavailable: if MXNet cannot work in this environment; names the remedy.
     """
-    _restore_numpy_bool()
-    _set_threads()
-    _check_distutils()
+    if int(np.__version__.partition(".")[0]) >= 2:
+        raise BackendUnavailable(f"backend mxnet: MXNet 1.9.1 cannot work with NumPy {np.__version__}; "
+                                 f"pip install 'numpy<2'")
+    if "bool" not in vars(np):  # NumPy 1.24 removed it, and MXNet reads it at import and later: mxnet issue 21165
+        np.bool = bool  # type: ignore[attr-defined]
+    if not left_out() & {"all", "threads"} and not {THREADS, "OMP_NUM_THREADS"} & os.environ.keys():
+        # By default MXNet takes half of the processors and leaves torch only the other half.
+        os.environ[THREADS] = str(_physical_cores())
+    if importlib.util.find_spec("distutils") is None:  # Python 3.12 removed it, setuptools restores it
+        raise BackendUnavailable("backend mxnet: MXNet 1.9.1 needs distutils, which this Python lacks; "
+                                 "pip install 'setuptools>=69.5.1'")
     if _has("mxnet-cu112"):
         os.environ.setdefault(TF32, "0")
         _load_cuda()
@@ -62,23 +70,6 @@ def cuda_capability(index: int) -> tuple[int, int] | None:
     return major.value, minor.value
 
 
-def _restore_numpy_bool() -> None:
-    """Restore numpy.bool, which NumPy 1.24 removed and MXNet reads at import and later: apache/mxnet issue 21165."""
-    if int(np.__version__.partition(".")[0]) >= 2:
-        raise BackendUnavailable(f"backend mxnet: MXNet 1.9.1 cannot work with NumPy {np.__version__}; "
-                                 f"pip install 'numpy<2'")
-    if "bool" not in vars(np):
-        np.bool = bool  # type: ignore[attr-defined]
-
-
-def _set_threads() -> None:
-    """Set the number of threads: by default MXNet takes half of the processors and leaves torch only the other half."""
-    if left_out() & {"all", "threads"}:
-        return
-    if THREADS not in os.environ and "OMP_NUM_THREADS" not in os.environ:
-        os.environ[THREADS] = str(_physical_cores())
-
-
 def _physical_cores() -> int:
     """Return the number of cores that this process may use; threads of one core count once."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
@@ -87,22 +78,8 @@ def _physical_cores() -> int:
     return len(siblings) or len(allowed)
 
 
-def _check_distutils() -> None:
-    """Check that distutils can be imported: Python 3.12 removed it, setuptools restores it, and MXNet imports it."""
-    if sys.version_info >= (3, 12):
-        try:
-            import distutils  # noqa: F401
-        except ImportError as error:
-            raise BackendUnavailable("backend mxnet: MXNet 1.9.1 needs distutils, which this Python lacks; "
-                                     "pip install 'setuptools>=69.5.1'") from error
-
-
 def _has(package: str) -> bool:
-    try:
-        importlib.metadata.distribution(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    return any(importlib.metadata.Distribution.discover(name=package))
 
 
 def _load_cuda() -> None:

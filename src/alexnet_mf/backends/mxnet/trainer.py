@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import mxnet as mx
@@ -11,7 +10,7 @@ from mxnet import autograd, gluon
 from mxnet.gluon import nn
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.contract import RATE_INSIDE, Sgd, StepMetrics, Trainer, TrainerState
+from alexnet_mf.backends.contract import RATE_INSIDE, PlacedImages, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.backends.mxnet import weights
 from alexnet_mf.backends.mxnet.augment import augment
 from alexnet_mf.backends.randomness import dropout_seed
@@ -20,30 +19,14 @@ from alexnet_mf.data.preprocessing import PIXEL_SCALE, check_inputs
 from alexnet_mf.spec import Network
 
 
-@dataclass(frozen=True)
-class Placed:
-    """Images and labels on the device: uint8 gray levels, or float32 inputs ready for the network."""
-
-    inputs: mx.nd.NDArray
-    labels: mx.nd.NDArray
-    size: tuple[int, ...]
-    """The network's (height, width)."""
+class Placed(PlacedImages):
+    """Images and labels on the device."""
 
     def batch(self, rows: mx.nd.NDArray | slice, draws: Draws | None = None) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
         """Return the network's input and the labels of some rows."""
         if isinstance(rows, slice):
             return pixels(self.inputs[rows], self.size, draws), self.labels[rows]
         return pixels(mx.nd.take(self.inputs, rows), self.size, draws), mx.nd.take(self.labels, rows)
-
-    @property
-    def image(self) -> tuple[int, ...]:
-        """(channels, height, width) of the images as they are stored here."""
-        return self.inputs.shape[1:] if self.inputs.ndim == 4 else (1, *self.inputs.shape[1:])
-
-    def batches(self, size: int) -> list[slice]:
-        """Return all rows in order, `size` at a time."""
-        count = len(self.labels)
-        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], context: mx.Context) -> Placed:

@@ -48,8 +48,7 @@ def conv2d_forward(x: Array, weight: Array, bias: Array, stride: int, padding: i
     for image in _pad(x, padding):
         shares = zip(np.split(weight, groups), np.split(_patches(image, kernel, stride), groups))
         images.append(np.concatenate([np.tensordot(filters, patches, axes=3) for filters, patches in shares]))
-    output: Array = np.stack(images) + bias[:, None, None]
-    return output
+    return np.stack(images) + bias[:, None, None]
 
 
 def conv2d_backward_parameters(
@@ -113,8 +112,7 @@ def relu_backward(gradient: Array, positive: NDArray[np.bool_]) -> Array:
 def sigmoid_forward(x: Array) -> Array:
     """1 / (1 + exp(-x)), without overflow: only exponentials of negative numbers are taken."""
     small = np.exp(-np.abs(x))
-    output: Array = np.where(x >= 0, 1, small) / (1 + small)
-    return output
+    return np.where(x >= 0, 1, small) / (1 + small)
 
 
 def sigmoid_backward(gradient: Array, output: Array) -> Array:

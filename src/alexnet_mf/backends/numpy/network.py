@@ -40,9 +40,8 @@ class NumpyNetwork:
         for layer in self.spec.layers:
             match layer:
                 case spec.Conv2d():
-                    weight, bias = self._weight_and_bias(layer)
-                    x = layers.conv2d_forward(x, weight, bias, stride=layer.stride, padding=layer.padding,
-                                              groups=layer.groups)
+                    x = layers.conv2d_forward(x, *self._weight_and_bias(layer), stride=layer.stride,
+                                              padding=layer.padding, groups=layer.groups)
                     x = _activate(layer.activation, x)
                 case spec.MaxPool2d():
                     x = layers.max_pool_forward(x, kernel=layer.kernel, stride=layer.stride)
@@ -58,14 +57,11 @@ class NumpyNetwork:
                 case spec.Flatten():
                     x = layers.flatten_forward(x)
                 case spec.Dense():
-                    weight, bias = self._weight_and_bias(layer)
-                    x = layers.dense_forward(x, weight, bias)
-                    x = _activate(layer.activation, x)
-                case spec.Dropout() if dropout is not None:
-                    kept = layers.dropout_kept(x.shape, layer.rate, *dropout, layer.name)
-                    x = layers.dropout_forward(x, kept, rate=layer.rate)
+                    x = _activate(layer.activation, layers.dense_forward(x, *self._weight_and_bias(layer)))
                 case spec.Dropout():
-                    pass
+                    if dropout is not None:
+                        kept = layers.dropout_kept(x.shape, layer.rate, *dropout, layer.name)
+                        x = layers.dropout_forward(x, kept, rate=layer.rate)
                 case _:
                     raise TypeError(f"{layer!r} has no NumPy function")
             yield layer.name, x
@@ -104,7 +100,7 @@ class NumpyNetwork:
                     break  # below there is nothing to learn, and the first convolution's input gradient is not cheap
             match layer:
                 case spec.Conv2d():
-                    weight, _ = self._weight_and_bias(layer)
+                    weight = self.parameters[f"{name}.weight"]
                     gradient = layers.conv2d_backward_input(gradient, weight, input_shape, layer.stride, layer.padding,
                                                             layer.groups)
                 case spec.MaxPool2d():
@@ -122,8 +118,7 @@ class NumpyNetwork:
                 case spec.Flatten():
                     gradient = layers.flatten_backward(gradient, input_shape)
                 case spec.Dense():
-                    weight, _ = self._weight_and_bias(layer)
-                    gradient = layers.dense_backward_input(gradient, weight)
+                    gradient = layers.dense_backward_input(gradient, self.parameters[f"{name}.weight"])
                 case spec.Dropout() if dropout is not None:
                     kept = layers.dropout_kept(input_shape, layer.rate, *dropout, name)
                     gradient = layers.dropout_backward(gradient, kept, layer.rate)

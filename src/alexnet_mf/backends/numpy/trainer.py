@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.contract import RATE_OUTSIDE, Sgd, StepMetrics, Trainer, TrainerState
+from alexnet_mf.backends.contract import RATE_OUTSIDE, PlacedImages, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.backends.numpy.augment import augment
 from alexnet_mf.backends.numpy.layers import Array, softmax_cross_entropy
 from alexnet_mf.backends.numpy.network import NumpyNetwork
@@ -18,14 +17,8 @@ from alexnet_mf.data.preprocessing import PIXEL_SCALE, check_inputs
 from alexnet_mf.spec import Network
 
 
-@dataclass(frozen=True)
-class Placed:
-    """Images and labels: uint8 gray levels, or float32 inputs ready for the network."""
-
-    inputs: NDArray[Any]
-    labels: NDArray[np.int64]
-    size: tuple[int, ...]
-    """The network's (height, width)."""
+class Placed(PlacedImages):
+    """Images and labels in memory."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -37,15 +30,6 @@ class Placed:
     def pixels(self, draws: Draws | None = None) -> NDArray[np.float32]:
         """Return the network's input for all images, before the cast to the dtype of the computation."""
         return pixels(self.inputs, self.size, draws)
-
-    @property
-    def image(self) -> tuple[int, ...]:
-        """(channels, height, width) of the images as they are stored here."""
-        return self.inputs.shape[1:] if self.inputs.ndim == 4 else (1, *self.inputs.shape[1:])
-
-    def batches(self, size: int) -> list[slice]:
-        """Return all rows in order, `size` at a time."""
-        return [slice(start, start + size) for start in range(0, len(self), size)]
 
 
 def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64]) -> Placed:

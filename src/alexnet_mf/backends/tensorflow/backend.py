@@ -28,7 +28,6 @@ from alexnet_mf.backends.tensorflow.trainer import (
 )
 from alexnet_mf.data.augmentation import Draws
 from alexnet_mf.spec import Network, arithmetic
-from alexnet_mf.spec.layers import Dense, Flatten, Shape
 from alexnet_mf.weights.parameters import Parameters
 
 COPIED_BYTES = 2**28
@@ -95,7 +94,7 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
         with tf.device(self._tf_device), tf.GradientTape() as tape:
             loss = mean_loss(self.net(pixels, training=False), labels)
         gradients = tape.gradient(loss, [variable.value for variable in variables.values()])
-        return float(loss), weights.export_values(list(variables), gradients, self.network)
+        return float(loss), weights.export_values(dict(zip(variables, gradients)), self.network)
 
     def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> TensorFlowTrainer:
         return TensorFlowTrainer(self.net, self.network, sgd, seed, self._tf_device, "compile" in self.speed, augment,
@@ -154,18 +153,9 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
 
     def _to_canonical(self, outputs: Mapping[str, tf.Tensor]) -> dict[str, NDArray[Any]]:
         """Return native outputs as NCHW; values after a Flatten layer are put in channel, height, width order."""
-        shapes, inputs = arithmetic.output_shapes(self.network), arithmetic.input_shapes(self.network)
-        result = {}
-        flattened: Shape | None = None  # the image behind the flat values, also behind a Dropout, up to a Dense
-        for layer in self.network.layers:
-            if isinstance(layer, Flatten):
-                flattened = inputs[layer.name]
-            elif isinstance(layer, Dense):
-                flattened = None
-            image = flattened or shapes[layer.name]
-            result[layer.name] = weights.activations_to_canonical(
-                tf.cast(outputs[layer.name], tf.float32).numpy(), image)
-        return result
+        images = {**arithmetic.output_shapes(self.network), **weights.flattened_outputs(self.network)}
+        return {name: weights.activations_to_canonical(tf.cast(output, tf.float32).numpy(), images[name])
+                for name, output in outputs.items()}
 
 
 class TensorFlowBackend(Backend, Measurable, WeightFormats):

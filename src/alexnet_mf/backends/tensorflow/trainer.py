@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -11,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from alexnet_mf.backends.contract import RATE_INSIDE, Sgd, StepMetrics, Trainer, TrainerState
+from alexnet_mf.backends.contract import RATE_INSIDE, PlacedImages, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.backends.randomness import dropout_seed
 from alexnet_mf.backends.tensorflow import weights
 from alexnet_mf.backends.tensorflow.augment import SPECIFICATION, arrays, augment, tensors
@@ -20,14 +19,8 @@ from alexnet_mf.data.preprocessing import PIXEL_SCALE, check_inputs
 from alexnet_mf.spec import Network
 
 
-@dataclass(frozen=True)
-class Placed:
-    """Images and labels on the device: uint8 gray levels, or float32 NHWC inputs ready for the network."""
-
-    inputs: tf.Tensor
-    labels: tf.Tensor
-    size: tuple[int, ...]
-    """The network's (height, width)."""
+class Placed(PlacedImages):
+    """Images and labels on the device; ready inputs are NHWC."""
 
     def batch(self, rows: slice, draws: Draws | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the network's input and the labels of some rows."""
@@ -39,10 +32,6 @@ class Placed:
         """(channels, height, width) of the images as they are stored here."""
         height, width, *channels = self.inputs.shape[1:]
         return (*(channels or (1,)), height, width)
-
-    def batches(self, size: int) -> list[slice]:
-        """Return all rows in order, `size` at a time."""
-        return [slice(start, start + size) for start in range(0, int(self.labels.shape[0]), size)]
 
 
 def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], device: str) -> Placed:
@@ -91,15 +80,13 @@ class TensorFlowTrainer(Trainer[Placed]):
     """
 
     def __init__(self, net: keras.Sequential, network: Network, sgd: Sgd, seed: int, device: str,
-                 compiled: bool = True, augment: tuple[str, ...] = (),
-                 waiting: list[TensorFlowTrainer] | None = None):
+                 compiled: bool, augment: tuple[str, ...], waiting: list[TensorFlowTrainer]):
         """
         Args:
             waiting: the trainers of the model with steps to take; see `take_steps`.
         """
         self.net = net
         self.network = network
-        self.size = network.input[1:]
         self.seed = seed
         self.device = device
         self.sgd = sgd
@@ -111,7 +98,7 @@ class TensorFlowTrainer(Trainer[Placed]):
         """Draws of the current step. A graph is traced with the first step's, and reads only what never changes."""
         self._graph: Any = None
         self._compiled = compiled
-        self._waiting: list[TensorFlowTrainer] = [] if waiting is None else waiting
+        self._waiting = waiting
         self._data: Placed
         self._block: list[tuple[NDArray[np.int64], int, tuple[NDArray[Any], ...]]] = []
         """Rows, dropout's seed and draws of the steps to take on `_data`."""
@@ -168,10 +155,9 @@ class TensorFlowTrainer(Trainer[Placed]):
 
     def export_state(self) -> TrainerState:
         finish_steps(self._waiting)
-        names = list(weights.variables(self.net))
         momenta = self.optimizer.momentums if self.optimizer.built and self.sgd.momentum else []
-        return TrainerState(weights.export(self.net, self.network),
-                            weights.export_values(names, momenta, self.network), RATE_INSIDE)
+        velocity = weights.export_values(dict(zip(weights.variables(self.net), momenta)), self.network)
+        return TrainerState(weights.export(self.net, self.network), velocity, RATE_INSIDE)
 
     def load_state(self, state: TrainerState) -> None:
         finish_steps(self._waiting)
@@ -190,24 +176,20 @@ class TensorFlowTrainer(Trainer[Placed]):
         count = tf.shape(seeds)[0]
 
         def step(i: tf.Tensor, losses: tf.TensorArray, correct: tf.TensorArray) -> tuple[Any, ...]:
-            loss, number = self._one_step(images, labels, rows[i], seeds[i], tuple(values[i] for values in drawn))
-            return i + 1, losses.write(i, loss), correct.write(i, number)
+            x, y = self.gather(images, labels, rows[i], tuple(values[i] for values in drawn))
+            loss, logits, gradients = self.forward_backward(x, y, seeds[i])
+            self.update(gradients)
+            right = tf.math.count_nonzero(tf.argmax(logits, 1) == y)
+            return i + 1, losses.write(i, loss), correct.write(i, right)
 
         results = (tf.TensorArray(tf.float32, count), tf.TensorArray(tf.int64, count))
         _, losses, correct = tf.while_loop(lambda i, *results: i < count, step, (0, *results), parallel_iterations=1)
         return losses.stack(), correct.stack()
 
-    def _one_step(self, images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor, seed: tf.Tensor,
-                  drawn: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-        x, y = self.gather(images, labels, rows, drawn)
-        loss, logits, gradients = self.forward_backward(x, y, seed)
-        self.update(gradients)
-        return loss, tf.math.count_nonzero(tf.argmax(logits, 1) == y)
-
     def gather(self, images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor,
                drawn: tuple[tf.Tensor, ...] = ()) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the network's input and the labels of some rows."""
-        return pixels(tf.gather(images, rows), self.size, self._draws, drawn), tf.gather(labels, rows)
+        return pixels(tf.gather(images, rows), self.network.input[1:], self._draws, drawn), tf.gather(labels, rows)
 
     def forward_backward(self, x: tf.Tensor, y: tf.Tensor,
                          seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:

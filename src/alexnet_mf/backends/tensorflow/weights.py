@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,14 @@ def load(net: Sequential, network: Network, parameters: Mapping[str, NDArray[np.
 
 def export(net: Sequential, network: Network) -> Parameters:
     """Return the network's parameters, copied to canonical arrays."""
-    return export_values(list(variables(net)), list(variables(net).values()), network)
+    return export_values(variables(net), network)
 
 
-def export_values(names: Sequence[str], values: Sequence[Any], network: Network) -> Parameters:
+def export_values(values: Mapping[str, Any], network: Network) -> Parameters:
     """Return native variables or gradients as canonical arrays."""
     flattened = flattened_shapes(network)
     return {name: np.ascontiguousarray(to_canonical(np.asarray(value), flattened.get(name)))
-            for name, value in zip(names, values)}
+            for name, value in values.items()}
 
 
 def variables(net: Sequential) -> dict[str, Any]:
@@ -42,8 +42,8 @@ def variables(net: Sequential) -> dict[str, Any]:
     return result
 
 
-def flattened_shapes(network: Network) -> dict[str, Shape]:
-    """Return the (channels, height, width) of each flattened image, by the name of the dense weight that takes it."""
+def flattened_outputs(network: Network) -> dict[str, Shape]:
+    """Return the (channels, height, width) of the image behind each layer's flat output, up to the next Dense."""
     inputs = arithmetic.input_shapes(network)
     result: dict[str, Shape] = {}
     image: Shape | None = None
@@ -51,10 +51,17 @@ def flattened_shapes(network: Network) -> dict[str, Shape]:
         if isinstance(layer, Flatten):
             image = inputs[layer.name]
         elif isinstance(layer, Dense):
-            if image is not None:
-                result[f"{layer.name}.weight"] = image
             image = None
+        if image is not None:
+            result[layer.name] = image
     return result
+
+
+def flattened_shapes(network: Network) -> dict[str, Shape]:
+    """Return the (channels, height, width) of each flattened image, by the name of the dense weight that takes it."""
+    images = flattened_outputs(network)
+    return {f"{layer.name}.weight": images[before.name] for before, layer in zip(network.layers, network.layers[1:])
+            if isinstance(layer, Dense) and before.name in images}
 
 
 def to_native(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:

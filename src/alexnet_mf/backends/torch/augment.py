@@ -2,56 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch.nn import functional
 
 from alexnet_mf.data.augmentation import LUMA, Draws
 
 
-@dataclass(frozen=True)
-class PlacedDraws:
-    """The draws of one batch on its device."""
-
-    padding: tuple[int, int]
-    """Zero rows above and below, and zero columns left and right."""
-    tensors: tuple[torch.Tensor, ...]
-    """The row (n, height) and column (n, width) that each pixel comes from, if pixels move; then the factors (n, 3), if
-    colors change."""
-
-    @property
-    def moved(self) -> bool:
-        return len(self.tensors) > 1
-
-    @property
-    def colored(self) -> bool:
-        return len(self.tensors) != 2
-
-
-def place(draws: Draws, device: torch.device) -> PlacedDraws:
-    """Copy the draws to the device."""
-    moves = (draws.rows(), draws.columns()) if draws.moved else ()
-    factors = (draws.factors,) if draws.colored else ()
-    indices = tuple(torch.from_numpy(index).to(device, torch.int64, non_blocking=True) for index in moves)
-    return PlacedDraws(draws.padding, (*indices, *(torch.from_numpy(each).to(device) for each in factors)))
-
-
-def augment(images: torch.Tensor, draws: PlacedDraws, white: float) -> torch.Tensor:
+def augment(images: torch.Tensor, draws: Draws, drawn: tuple[torch.Tensor, ...], white: float) -> torch.Tensor:
     """Flip, crop, then change the colors.
 
     Args:
         images: (n, channels, height, width).
+        draws: the draws of any step; whatever changes from step to step is in `drawn`, for the sake of the graph.
         white: the largest value of a pixel; the smallest is 0.
     """
     if draws.moved:
-        images = move(images, draws)
-    return color(images, draws.tensors[-1], white) if draws.colored else images
+        images = move(images, draws, *drawn[:2])
+    return color(images, drawn[-1], white) if draws.colored else images
 
 
-def move(images: torch.Tensor, draws: PlacedDraws) -> torch.Tensor:
+def move(images: torch.Tensor, draws: Draws, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Flip and crop: take some rows of the padded images, and of these some columns."""
-    (above, left), (rows, columns) = draws.padding, draws.tensors[:2]
+    (above, left) = draws.padding
     height, width = rows.shape[1], columns.shape[1]
     padded = functional.pad(images, (left, left, above, above))
     channels, padded_width = padded.shape[1], padded.shape[3]
@@ -74,3 +46,11 @@ def gray(images: torch.Tensor) -> torch.Tensor:
     if images.shape[1] == 1:
         return images
     return sum(share * images[:, i:i + 1] for i, share in enumerate(LUMA))  # type: ignore[return-value]
+
+
+def tensors(draws: Draws, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Return what changes from step to step: rows and columns if pixels move, then factors if colors change."""
+    moves = (draws.rows(), draws.columns()) if draws.moved else ()
+    factors = (draws.factors,) if draws.colored else ()
+    indices = tuple(torch.from_numpy(index).to(device, torch.int64, non_blocking=True) for index in moves)
+    return (*indices, *(torch.from_numpy(each).to(device) for each in factors))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import re
@@ -20,7 +21,7 @@ from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.randomness import dropout_seed, random_bytes, random_matrices
 from alexnet_mf.backends.torch import allocations, formats, weights
 from alexnet_mf.backends.torch import network as native
-from alexnet_mf.backends.torch.augment import place as place_draws
+from alexnet_mf.backends.torch.augment import tensors
 from alexnet_mf.backends.torch.graph import Graphed, GraphMemory
 from alexnet_mf.backends.torch.layers import fold, keep_to_ieee
 from alexnet_mf.backends.torch.openmp import spins
@@ -94,8 +95,8 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         return place(self.network, inputs, labels, torch.device(self.device))
 
     def pixels(self, data: Placed, draws: Draws | None = None) -> NDArray[np.float32]:
-        placed = place_draws(draws, data.labels.device) if draws else None
-        return data.batch(slice(None), placed)[0].cpu().numpy()
+        drawn = tensors(draws, data.labels.device) if draws else ()
+        return data.batch(slice(None), draws, drawn)[0].cpu().numpy()
 
     def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
         if dropout is not None:
@@ -126,7 +127,7 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         pixels, labels = data.batch(rows)
 
         def optimizer(number: int) -> None:
-            if trainer.without_gradients():
+            if any(parameter.grad is None for parameter in self.net.parameters()):
                 trainer.forward_backward(pixels, labels, number)
             trainer.optimizer.step()
 
@@ -177,10 +178,8 @@ class TorchBackend(Backend, Measurable, WeightFormats):
 
     def versions(self) -> dict[str, str]:
         versions = {"torch": torch.__version__}
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions["torchvision"] = importlib.metadata.version("torchvision")
-        except importlib.metadata.PackageNotFoundError:
-            pass
         if torch.cuda.is_available():
             versions |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
         return versions

@@ -96,14 +96,8 @@ def fold_blocks(x: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def fold(net: nn.Sequential) -> None:
-    """Replace each strided convolution of few channels in place; it keeps its parameters."""
+    """Replace each strided convolution of few channels and one group in place; it keeps its parameters."""
     for module in net:
-        if type(module) is nn.Conv2d and can_fold(module):
+        if (type(module) is nn.Conv2d and module.stride[0] > 1 and module.groups == 1
+                and module.in_channels <= MOST_CHANNELS):
             module.__class__ = FoldedConv2d
-
-
-def can_fold(convolution: nn.Conv2d) -> bool:
-    """Return True if the kernel, stride and padding are square and the input has few channels."""
-    square = all(len(set(sizes)) == 1 for sizes in (convolution.kernel_size, convolution.stride, convolution.padding))
-    return (square and convolution.stride[0] > 1 and convolution.in_channels <= MOST_CHANNELS
-            and convolution.groups == 1)

@@ -34,8 +34,6 @@ def brief_spin() -> Iterator[None]:
     elif sets:
         _spins = str(SPINS)
         os.environ[SPIN_COUNT] = _spins
-    else:
-        _spins = "as it comes"
     try:
         yield
     finally:

@@ -8,7 +8,6 @@ import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,39 +16,24 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from alexnet_mf.backends.contract import RATE_OUTSIDE, Sgd, StepMetrics, Trainer, TrainerState
+from alexnet_mf.backends.contract import RATE_OUTSIDE, PlacedImages, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.backends.randomness import dropout_seed
 from alexnet_mf.backends.torch import weights
-from alexnet_mf.backends.torch.augment import PlacedDraws, augment
-from alexnet_mf.backends.torch.augment import place as place_draws
+from alexnet_mf.backends.torch.augment import augment, tensors
 from alexnet_mf.backends.torch.graph import Graphed, GraphMemory
-from alexnet_mf.data.augmentation import draw
+from alexnet_mf.data.augmentation import Draws, draw
 from alexnet_mf.data.preprocessing import PIXEL_SCALE, check_inputs
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.spec import Network
 
 
-@dataclass(frozen=True)
-class Placed:
-    """Images and labels on the device: uint8 gray levels, or float32 inputs ready for the network."""
+class Placed(PlacedImages):
+    """Images and labels on the device."""
 
-    inputs: torch.Tensor
-    labels: torch.Tensor
-    size: tuple[int, ...]
-    """The network's (height, width)."""
-
-    def batch(self, rows: torch.Tensor | slice, draws: PlacedDraws | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, rows: torch.Tensor | slice, draws: Draws | None = None,
+              drawn: tuple[torch.Tensor, ...] = ()) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the network's input and the labels of some rows."""
-        return pixels(self.inputs[rows], self.size, draws), self.labels[rows]
-
-    @property
-    def image(self) -> tuple[int, ...]:
-        """(channels, height, width) of the images as they are stored here."""
-        return tuple(self.inputs.shape[1:]) if self.inputs.ndim == 4 else (1, *self.inputs.shape[1:])
-
-    def batches(self, size: int) -> list[slice]:
-        """Return all rows in order, `size` at a time."""
-        return [slice(start, start + size) for start in range(0, len(self.labels), size)]
+        return pixels(self.inputs[rows], self.size, draws, drawn), self.labels[rows]
 
 
 def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], device: torch.device) -> Placed:
@@ -58,11 +42,14 @@ def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], dev
     return Placed(torch.tensor(inputs, device=device), torch.tensor(labels, device=device), network.input[1:])
 
 
-def pixels(images: torch.Tensor, size: tuple[int, ...], draws: PlacedDraws | None = None) -> torch.Tensor:
+def pixels(images: torch.Tensor, size: tuple[int, ...], draws: Draws | None = None,
+           drawn: tuple[torch.Tensor, ...] = ()) -> torch.Tensor:
     """Return the network's input: gray levels are augmented and upsampled, ready inputs only augmented."""
     if images.dtype != torch.uint8:
-        return augment(images, draws, 1.0) if draws else images
-    return upsample(augment(images.unsqueeze(1).float(), draws, 255.0).squeeze(1) if draws else images, size)
+        return augment(images, draws, drawn, 1.0) if draws else images
+    if draws:
+        images = augment(images.unsqueeze(1).float(), draws, drawn, 255.0).squeeze(1)
+    return upsample(images, size)
 
 
 def upsample(images: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
@@ -92,8 +79,7 @@ def compiled(net: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Ten
         raise BackendUnavailable("backend torch: torch.compile needs a C++ compiler; install g++, set CXX, or leave "
                                  "out `compile=True`")
     logging.getLogger("torch").setLevel(logging.ERROR)  # Inductor's warnings are advice to programmers
-    run: Callable[[torch.Tensor], torch.Tensor] = torch.compile(net, dynamic=False, options={"fallback_random": True})
-    return run
+    return torch.compile(net, dynamic=False, options={"fallback_random": True})
 
 
 def has_compiler(variable: str, *usual: str) -> bool:
@@ -167,11 +153,10 @@ class TorchTrainer(Trainer[Placed]):
         if data is not self._data:
             self._data, self._compute = data, self._step_on(data)
         draws = draw(self.augment, self.seed, number, len(indices), data.image)
-        tensors = place_draws(draws, self.device).tensors if draws else ()
+        drawn = tensors(draws, self.device) if draws else ()
         rows = torch.from_numpy(indices).to(self.device, non_blocking=True)
-        self._train_mode()
-        seed_dropout(self.device, dropout_seed(self.seed, number))
-        self.readings.add(*self._compute(rows, *tensors))
+        self._begin(number)
+        self.readings.add(*self._compute(rows, *drawn))
 
     def prepare(self, data: Placed, size: int) -> None:
         if self.is_compiled:
@@ -192,12 +177,11 @@ class TorchTrainer(Trainer[Placed]):
 
         It does not refer to the trainer: with a reference cycle a finished training would stay in memory.
         """
-        drawn = draw(self.augment, self.seed, 0, 1, data.image)
-        padding = drawn.padding if drawn else (0, 0)
+        draws = draw(self.augment, self.seed, 0, 1, data.image)
         call, optimizer, precision = self.call, self.optimizer, self.precision
 
-        def compute(rows: torch.Tensor, *draws: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            pixels, labels = data.batch(rows, PlacedDraws(padding, draws) if draws else None)
+        def compute(rows: torch.Tensor, *drawn: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            pixels, labels = data.batch(rows, draws, drawn)
             loss, logits = forward_backward(call, optimizer, pixels, labels, precision)
             optimizer.step()
             return loss, (logits.argmax(1) == labels).sum()
@@ -207,17 +191,14 @@ class TorchTrainer(Trainer[Placed]):
     def forward_backward(self, pixels: torch.Tensor, labels: torch.Tensor,
                          number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute gradients in place; return the loss and the logits."""
-        self._train_mode()
-        seed_dropout(self.device, dropout_seed(self.seed, number))
+        self._begin(number)
         return forward_backward(self.call, self.optimizer, pixels, labels, self.precision)
 
-    def _train_mode(self) -> None:
+    def _begin(self, number: int) -> None:
+        """Switch dropout on, with the masks of this step."""
         if not self.net.training:  # `train` walks through all modules: 40 us
             self.net.train()
-
-    def without_gradients(self) -> bool:
-        """Return True if there are no gradients yet."""
-        return any(parameter.grad is None for parameter in self.net.parameters())
+        seed_dropout(self.device, dropout_seed(self.seed, number))
 
     def read(self) -> StepMetrics:
         return self.readings.take()
