@@ -65,7 +65,7 @@ class WorkerProcess:
 
     def __init__(self, python: str, module: str, environment: Mapping[str, str] | None = None,
                  report_progress: Callable[[Any], None] = lambda progress: None,
-                 answer_seconds: float | None = None) -> None:
+                 answer_seconds: float = ANSWER_SECONDS) -> None:
         """Start the process.
 
         Args:
@@ -73,14 +73,14 @@ class WorkerProcess:
             module: module that calls `serve_forever`.
             environment: variables to set beside the parent's own.
             report_progress: takes the progress that the worker sends.
-            answer_seconds: longest wait for an answer; `ANSWER_SECONDS` without it.
+            answer_seconds: longest wait for an answer.
 
         Raises:
             WorkerGone: if the interpreter cannot be run.
         """
         self.python = python
         self.report_progress = report_progress
-        self._answer_seconds = ANSWER_SECONDS if answer_seconds is None else answer_seconds
+        self._answer_seconds = answer_seconds
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._errors = tempfile.TemporaryFile()
         try:
@@ -145,10 +145,8 @@ class WorkerProcess:
 
     def _gone(self) -> WorkerGone:
         """Describe how the process ended."""
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it closed its output and lives on; `close` ends it
             self.process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass  # it closed its output and lives on; `close` ends it
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         self.close()
@@ -158,10 +156,8 @@ class WorkerProcess:
         return WorkerGone(f"{self.python} ended with exit code {code} ({lines[-1] if lines else 'no message'}{killed})")
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended
             os.killpg(self.process.pid, number)
-        except (ProcessLookupError, PermissionError):  # it has ended
-            pass
 
     def interrupt(self, seconds: float = INTERRUPT_SECONDS) -> None:
         """Send the worker a Ctrl-C, and give it time to save its work and end."""
@@ -182,10 +178,8 @@ class WorkerProcess:
         self._reader.join(END_SECONDS)
         for stream in (self.process.stdin, self._errors, *([] if self._reader.is_alive() else [self.process.stdout])):
             if stream:
-                try:
+                with contextlib.suppress(OSError):
                     stream.close()
-                except OSError:
-                    pass
 
 
 # The worker's end
