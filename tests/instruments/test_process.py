@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shlex
@@ -12,6 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import console
@@ -33,20 +35,11 @@ def script(tmp_path: Path):
 
 
 @pytest.fixture
-def opened() -> Iterator[list[WorkerProcess]]:
-    """Workers that end with the test."""
-    several: list[WorkerProcess] = []
-    yield several
-    for worker in several:
-        worker.close()
-
-
-@pytest.fixture
-def connect(opened):
-    def start(python: str, **options: Any) -> WorkerProcess:
-        opened.append(WorkerProcess(python, BENCH, **options))
-        return opened[-1]
-    return start
+def connect() -> Iterator[Any]:
+    """Start workers that end with the test."""
+    with contextlib.ExitStack() as opened:
+        yield lambda python, **options: opened.enter_context(
+            contextlib.closing(WorkerProcess(python, BENCH, **options)))
 
 
 def state(pid: int) -> str:
@@ -77,9 +70,8 @@ def test_a_real_worker(connect, small):
 
 def test_progress_is_told_and_is_no_answer(connect, script):
     told = []
-    worker = connect(script(*(f"""echo '{PREFIX}{{"progress": {n}}}'""" for n in (1, 2)),
-                          ANSWER))
-    worker.report_progress = told.append
+    steps = [f"""echo '{PREFIX}{{"progress": {n}}}'""" for n in (1, 2)]
+    worker = connect(script(*steps, ANSWER), report_progress=told.append)
     assert worker.ask({}) == {"fine": 1}
     assert told == [1, 2]
 
@@ -159,15 +151,11 @@ def test_an_interpreter_that_cannot_be_run(tmp_path):
 # The worker's end
 
 
-class Divider:
-    def handle(self, command):
-        return {"quotient": command["a"] / command["b"]}
-
-
 def test_an_error_is_an_answer_and_the_next_command_may_succeed():
     commands = [{"a": 6, "b": 3}, {"a": 6, "b": 0}, {"a": 6, "b": 2}]
     answers = io.StringIO()
-    serve(io.StringIO("".join(json.dumps(command) + "\n" for command in commands)), answers, Divider())
+    divider = SimpleNamespace(handle=lambda command: {"quotient": command["a"] / command["b"]})
+    serve(io.StringIO("".join(json.dumps(command) + "\n" for command in commands)), answers, divider)
     lines = answers.getvalue().splitlines()
     assert all(line.startswith(PREFIX) for line in lines)
     assert [json.loads(line[len(PREFIX):]) for line in lines] == [
@@ -176,16 +164,14 @@ def test_an_error_is_an_answer_and_the_next_command_may_succeed():
         {"protocol": PROTOCOL, "quotient": 3.0}]
 
 
-class Warner:
-    def handle(self, command):
+def test_the_notices_of_a_worker_become_the_parents(connect, script):
+    def warn(command):
         warnings.warn("slow here", Notice, stacklevel=1)
         warnings.warn("of a framework", UserWarning, stacklevel=1)
         return command
 
-
-def test_the_notices_of_a_worker_become_the_parents(connect, script):
     answers = io.StringIO()
-    serve(io.StringIO('{"fine": 1}\n'), answers, Warner())
+    serve(io.StringIO('{"fine": 1}\n'), answers, SimpleNamespace(handle=warn))
     worker = connect(script(f"read line; echo {shlex.quote(answers.getvalue().strip())}"))
     with pytest.warns(Notice) as caught:
         assert worker.ask({}) == {"fine": 1}
