@@ -58,10 +58,6 @@ def test_another_programs_file_takes_a_network_by_name(tmp_path):
         read(path, "alexnet-28")
     with pytest.raises(SpecError, match="unknown network 'lenet'"):
         read(path, "lenet")
-
-
-def test_a_file_that_fits_nothing_says_so(tmp_path):
-    path = tmp_path / "w.safetensors"
     safetensors.numpy.save_file({"features.0.weight": np.zeros((2, 2), np.float32)}, path)
     with pytest.raises(ParametersError, match="does not name its network; name the network with `net`"):
         read(path)
