@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -150,8 +149,8 @@ def test_an_interpreter_that_cannot_be_run(tmp_path):
 def test_an_error_is_an_answer_and_the_next_command_may_succeed():
     commands = [{"a": 6, "b": 3}, {"a": 6, "b": 0}, {"a": 6, "b": 2}]
     answers = io.StringIO()
-    divider = SimpleNamespace(handle=lambda command: {"quotient": command["a"] / command["b"]})
-    serve(io.StringIO("".join(json.dumps(command) + "\n" for command in commands)), answers, divider)
+    serve(io.StringIO("".join(json.dumps(command) + "\n" for command in commands)), answers,
+          lambda command: {"quotient": command["a"] / command["b"]})
     lines = answers.getvalue().splitlines()
     assert all(line.startswith(PREFIX) for line in lines)
     assert [json.loads(line[len(PREFIX):]) for line in lines] == [
@@ -167,7 +166,7 @@ def test_the_notices_of_a_worker_become_the_parents(connect):
         return command
 
     answers = io.StringIO()
-    serve(io.StringIO('{"fine": 1}\n'), answers, SimpleNamespace(handle=warn))
+    serve(io.StringIO('{"fine": 1}\n'), answers, warn)
     worker = connect(f"read line; echo {shlex.quote(answers.getvalue().strip())}")
     with pytest.warns(Notice) as caught:
         assert worker.ask({}) == {"fine": 1}

@@ -37,6 +37,9 @@ INTERRUPT_SECONDS = 60.0
 """Longest wait for an interrupted worker: a training step on a CPU and a checkpoint take less."""
 CAN_PAUSE = sys.platform == "linux"  # where a paused process still ends with its parent
 
+Handle = Callable[[dict[str, Any]], dict[str, Any]]
+"""Function that carries out one command and returns the answer."""
+
 
 class WorkerFailed(AlexnetMfError):
     """A worker answered with an error. It can take further commands."""
@@ -52,12 +55,6 @@ class Channel(Protocol):
     def ask(self, command: dict[str, Any]) -> dict[str, Any]: ...
     def interrupt(self) -> None: ...
     def close(self) -> None: ...
-
-
-class Handler(Protocol):
-    """A worker's end: carries out one command and returns the answer."""
-
-    def handle(self, command: dict[str, Any]) -> dict[str, Any]: ...
 
 
 class WorkerProcess:
@@ -185,23 +182,23 @@ class WorkerProcess:
 # The worker's end
 
 
-def serve_forever(make_handler: Callable[[Callable[[Any], None]], Handler]) -> None:
+def serve_forever(make: Callable[[Callable[[Any], None]], Handle]) -> None:
     """Answer the parent's commands until there are no more.
 
     Args:
-        make_handler: takes a function that sends progress to the parent, and returns what handles the commands.
+        make: takes a function that sends progress to the parent, and returns the one that handles the commands.
     """
     commands, answers = open_channel()
-    serve(commands, answers, make_handler(lambda progress: send(answers, {"progress": progress})))
+    serve(commands, answers, make(lambda progress: send(answers, {"progress": progress})))
 
 
-def serve(commands: IO[str], answers: IO[str], handler: Handler) -> None:
+def serve(commands: IO[str], answers: IO[str], handle: Handle) -> None:
     """Answer commands until there are no more. After an error, the next command may succeed."""
     for line in commands:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", Notice)
             try:
-                answer = handler.handle(json.loads(line))
+                answer = handle(json.loads(line))
             except Exception as error:  # whatever a framework raises: the parent reports it, and other workers continue
                 answer = {"error": one_line(error)}
         notices = [str(one.message) for one in caught if issubclass(one.category, Notice)]
