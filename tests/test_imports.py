@@ -1,4 +1,4 @@
-"""Who imports whom: no framework before it is asked for, and the directions of the design; and how docstrings begin."""
+"""The source: who imports whom, no framework before it is asked for; no flags in messages; how docstrings begin."""
 
 from __future__ import annotations
 
@@ -212,6 +212,19 @@ def test_only_the_command_line_prints_or_exits():
         for node in ast.walk(tree) if room(name) not in ("cli", "__main__") else ():
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in ("print", "sys.exit", "exit", "quit", "os._exit"), name
+
+
+FLAG = re.compile(r"(?<![\w-])--[a-z]")
+
+
+def test_the_library_names_no_flag():
+    """But those of the programs that it starts, and in docstrings."""
+    for name, tree in TREES.items():
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)
+                 and isinstance(node.value, str) and id(node) not in docstrings]
+        for text in filter(FLAG.search, texts if room(name) != "cli" else ()):
+            assert text.startswith(("--query-gpu=", "--format=csv", "--porcelain")), (name, text)
 
 
 CLAUSE = re.compile(r"(As|How|Of|That|Those|What|Where|Whether|Who)\b")
