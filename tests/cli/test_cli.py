@@ -272,7 +272,9 @@ def test_too_little_memory_is_told_in_one_line(command, monkeypatch):
 
 
 def test_list_backends_knows_what_is_installed(command, backend):
-    entries = {entry["backend"]: entry for entry in json.loads(command("list", "backends", "--json", "-").out)}
+    outcome = command("list", "backends", "--json", "b.json")
+    entries = {entry["backend"]: entry for entry in json.loads(Path("b.json").read_text(encoding="utf-8"))}
+    assert [line.split()[0] for line in outcome.lines[1:]] == list(entries)
     assert entries[backend.name]["state"] == "installed"
     assert entries[backend.name]["version"]
     assert any(device.startswith("cpu") for device in entries[backend.name]["devices"])
