@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from console import Outcome
+from console import Outcome, assert_one_line
 from safetensors.numpy import load_file
 
 from alexnet_mf import spec
@@ -91,12 +92,7 @@ def resume(command: Any, folder: Path, *more: str) -> Outcome:
     return command("train", "--resume", str(folder), "--quiet", "--checkpoint-minutes", "1e-9", *more)
 
 
-def assert_refused(outcome: Outcome, *fragments: str) -> None:
-    """One clear line."""
-    assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.count("\n") == 1, outcome.err
-    for fragment in fragments:
-        assert fragment in outcome.err
+assert_refused = functools.partial(assert_one_line, out="")
 
 
 def fail_when_over(method: Any, calls: Any) -> Any:

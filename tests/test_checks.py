@@ -1,4 +1,4 @@
-"""Checks of arguments: the values that pass, and the message for each that does not."""
+"""Checks of arguments: the values that pass, and the message for each that does not. A message is one line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alexnet_mf import errors
 from alexnet_mf.checks import check_choice, check_integer, check_list, check_number, check_path, check_type
 from alexnet_mf.errors import AlexnetMfError
 
@@ -64,3 +65,10 @@ def test_an_integer_that_python_does_not_write_is_refused():
     for check, value in ((check_number, 10**5000), (check_integer, -10**5000), (check_path, 10**5000)):
         with pytest.raises(AlexnetMfError, match="not an integer too long to show"):
             check("x", value)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in vars(errors).values() if isinstance(kind, type)])
+def test_a_message_stays_as_it_is_but_in_one_line(kind):
+    assert str(kind("conv1: größer als 3; take less")) == "conv1: größer als 3; take less"
+    assert str(kind("a\nb\x1b[2J\ud800")) == "a\\nb\\x1b[2J\\ud800"
+    assert str(kind("x" * 10**6)) == "x" * errors.LONGEST + "..."

@@ -44,12 +44,9 @@ def test_the_training_shows_its_progress_and_learns(executed):
     assert abs(referees - trained) <= 0.004, "two images of 500, should a logit tie"
 
 
-def test_pictures_are_shown(executed):
+def test_pictures_are_shown_and_onnx_runtime_agrees_with_the_referee(executed):
     for source in ("from IPython.display import Image", "import matplotlib.pyplot"):
         assert result(executed, source)["image/png"]
-
-
-def test_onnx_runtime_agrees_with_the_referee(executed):
     assert float(result(executed, "import numpy as np")["text/plain"]) < 1e-5
 
 

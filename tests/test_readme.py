@@ -129,17 +129,12 @@ def test_the_python_example_runs(folder: Path, requires: Callable[[str], None]) 
     assert (folder / run / "lenet5.onnx").stat().st_size > 4 * 61_706
 
 
-def normalised_lenet(folder: Path) -> Path:
-    """lenet5 as a file, with the README's TOML before its first layer."""
+def test_the_toml_example_goes_before_the_first_layer(tmp_path: Path) -> None:
+    """Of lenet5, as a file."""
     [example] = re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     head, header, rest = toml.dump(zoo.LENET5).partition("[[layers]]")
-    path = folder / "mine.toml"
-    path.write_text(f"{head}{example}\n{header}{rest}", encoding="utf-8")
-    return path
-
-
-def test_the_toml_example_goes_before_the_first_layer(tmp_path: Path) -> None:
-    network = toml.load(normalised_lenet(tmp_path))
+    (tmp_path / "mine.toml").write_text(f"{head}{example}\n{header}{rest}", encoding="utf-8")
+    network = toml.load(tmp_path / "mine.toml")
     assert network.layers[1:] == zoo.LENET5.layers
     assert network.layers[0].mean == (0.2860,) and network.layers[0].std == (0.3530,)
 

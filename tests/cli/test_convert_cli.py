@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from console import assert_one_line
 
 from alexnet_mf import conversion, spec
-from alexnet_mf.conversion import FORMATS
 from alexnet_mf.spec import toml, zoo
 from alexnet_mf.weights import parameters
 
@@ -65,26 +65,18 @@ def test_from_and_to_overrule_content_and_ending(command, run):
     (["a.onnx", "a.npz", "--from", "onnx"], ["argument --from: invalid choice: 'onnx'"]),
     (["run", "a.what"], ["a.what: unrecognized ending", "--to"]),
     (["run", "taken.npz"], ["taken.npz: exists", "--force"]),
-    (["run", "nowhere/a.npz"], ["nowhere/a.npz: cannot be written: no folder nowhere"]),
-    (["gone", "a.npz"], ["gone: cannot be read (No such file or directory)"]),
-    (["empty", "a.npz"], ["empty: has no weights.safetensors"]),
     (["run", "a.npz", "--net", "lenet.toml"], ["weights of alexnet, which differs from my-lenet5; leave out --net"]),
     (["run", "a.npz", "--from", "npz"], ["run: is a run folder, whose format is safetensors; leave out --from"]),
     (["run/weights.safetensors", "a.npz", "--weights", "best"], ["is no run folder; leave out --weights best"]),
     (["what", "a.npz"], ["what: unrecognized weights format; supported: ", "; use `convert` with --from to name one"]),
 ])
 def test_each_error_is_one_line_and_leaves_nothing(command, run, tmp_path, words, fragments):
-    (tmp_path / "empty").mkdir()
     (tmp_path / "taken.npz").write_text("mine")
     (tmp_path / "a.onnx").write_text("mine")
     (tmp_path / "what").write_text("mine")
     (tmp_path / "lenet.toml").write_text(toml.dump(zoo.LENET5), encoding="utf-8")
     before = sorted(path.name for path in tmp_path.rglob("*"))
-    done = command("convert", *words)
-    assert (done.code, done.out) == (2, "")
-    assert done.err.count("\n") == 1
-    for fragment in fragments:
-        assert fragment in done.err
+    assert_one_line(command("convert", *words), *fragments, out="")
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
     assert (tmp_path / "taken.npz").read_text() == "mine"
 
@@ -93,9 +85,3 @@ def test_force_replaces(command, run, tmp_path):
     (tmp_path / "taken.npz").write_text("mine")
     assert command("convert", run, "taken.npz", "--force").code == 0
     assert conversion.format_of_content(tmp_path / "taken.npz") == "npz"
-
-
-def test_help_names_every_kind(command):
-    done = command("convert", "--help")
-    for name in FORMATS:
-        assert name in done.out

@@ -20,30 +20,29 @@ class NVMLError(Exception):
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> Any:
     """NVML with two GPUs, of which the second has used more energy."""
-    def energy(handle: str) -> int:
-        return {"0": 1500, "1": 2500, "GPU-b": 2500}[handle]
+    used = {"0": 1500, "1": 2500, "GPU-b": 2500}
+
+    def handle(name: int | str) -> str:
+        if str(name) not in used:
+            raise NVMLError("invalid")
+        return str(name)
 
     library = SimpleNamespace(
-        NVMLError=NVMLError, nvmlInit=lambda: None, nvmlDeviceGetHandleByIndex=str, nvmlDeviceGetHandleByUUID=str,
-        nvmlDeviceGetName=lambda handle: H200, nvmlDeviceGetTotalEnergyConsumption=energy)
+        NVMLError=NVMLError, nvmlInit=lambda: None, nvmlDeviceGetHandleByIndex=handle, nvmlDeviceGetHandleByUUID=handle,
+        nvmlDeviceGetName=lambda handle: H200, nvmlDeviceGetTotalEnergyConsumption=used.get)
     monkeypatch.setitem(sys.modules, "pynvml", library)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return library
 
 
-@pytest.mark.parametrize("device, visible, joules", [
-    ("cuda", "", 1.5), ("cuda:0", "", 1.5), ("cuda:1", "", 2.5), ("cuda:0", "1", 2.5), ("cuda:1", "1, 0", 1.5),
-    ("cuda:0", "GPU-b", 2.5), ("cuda:2", "", None), ("cuda:1", "0", None), ("cpu", "", None), ("mps", "", None)])
-def test_it_is_the_energy_of_the_device_that_cuda_shows(nvml, monkeypatch, device, visible, joules):
+@pytest.mark.parametrize("device, visible, model, joules", [
+    ("cuda", "", H200, 1.5), ("cuda:0", "", H200, 1.5), ("cuda:1", "", H200, 2.5), ("cuda:0", "1", H200, 2.5),
+    ("cuda:1", "1, 0", H200, 1.5), ("cuda:0", "GPU-b", H200, 2.5), ("cuda:2", "", H200, None),
+    ("cuda:1", "0", H200, None), ("cpu", "", H200, None), ("mps", "", H200, None), ("cuda:0", "", "NVIDIA H100", None)])
+def test_it_is_the_energy_of_the_device_that_cuda_shows(nvml, monkeypatch, device, visible, model, joules):
+    """CUDA puts the fastest first, NVML goes by the slot: another model is another GPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    if device == "cuda:2":
-        nvml.nvmlDeviceGetHandleByIndex = lambda index: (_ for _ in ()).throw(NVMLError("invalid"))
-    assert EnergyMeter(device, H200).joules() == joules
-
-
-def test_another_model_is_another_gpu(nvml):
-    """CUDA puts the fastest first, NVML goes by the slot."""
-    assert EnergyMeter("cuda:0", "NVIDIA H100").joules() is None
+    assert EnergyMeter(device, model).joules() == joules
 
 
 def test_a_gpu_without_a_counter(nvml):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shlex
@@ -10,12 +11,12 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import console
 import pytest
+from console import script
 
 from alexnet_mf import spec
 from alexnet_mf.errors import Notice
@@ -27,26 +28,13 @@ BENCH = "alexnet_mf.bench.worker"
 
 
 @pytest.fixture
-def script(tmp_path: Path):
-    """Write a program that takes the place of Python; return its path."""
-    return lambda *lines: str(console.script(tmp_path / "python", *lines))
-
-
-@pytest.fixture
-def opened() -> Iterator[list[WorkerProcess]]:
-    """Workers that end with the test."""
-    several: list[WorkerProcess] = []
-    yield several
-    for worker in several:
-        worker.close()
-
-
-@pytest.fixture
-def connect(opened):
-    def start(python: str, **options: Any) -> WorkerProcess:
-        opened.append(WorkerProcess(python, BENCH, **options))
-        return opened[-1]
-    return start
+def connect(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    """Start a worker, or a program in its place, that ends with the test."""
+    with contextlib.ExitStack() as opened:
+        def start(*lines: str, **options: Any) -> WorkerProcess:
+            python = str(script(tmp_path / "python", *lines)) if lines else sys.executable
+            return opened.enter_context(contextlib.closing(WorkerProcess(python, BENCH, **options)))
+        yield start
 
 
 def state(pid: int) -> str:
@@ -63,7 +51,7 @@ def until(condition) -> None:
 
 
 def test_a_real_worker(connect, small):
-    worker = connect(sys.executable)
+    worker = connect()
     answer = worker.ask({"do": "start", "backend": "numpy", "style": "alexnet_mf", "device": "cpu",
                        "precision": "float64", "speed": {}, "batch_size": 2, "epoch_batches": 2,
                        "sample_seconds": 0.001, "seed": 0, "network": spec.as_dict(small)})
@@ -75,18 +63,17 @@ def test_a_real_worker(connect, small):
     assert worker.ask({"do": "finish"})["peak_memory_bytes"] > 1e7
 
 
-def test_progress_is_told_and_is_no_answer(connect, script):
+def test_progress_is_told_and_is_no_answer(connect):
     told = []
-    worker = connect(script(*(f"""echo '{PREFIX}{{"progress": {n}}}'""" for n in (1, 2)),
-                          ANSWER))
-    worker.report_progress = told.append
+    steps = [f"""echo '{PREFIX}{{"progress": {n}}}'""" for n in (1, 2)]
+    worker = connect(*steps, ANSWER, report_progress=told.append)
     assert worker.ask({}) == {"fine": 1}
     assert told == [1, 2]
 
 
 @pytest.mark.skipif(not processes.CAN_PAUSE, reason="takes Linux")
-def test_a_worker_that_is_not_asked_is_stopped(connect, script):
-    worker = connect(script(ANSWER, ANSWER, "sleep 600"))
+def test_a_worker_that_is_not_asked_is_stopped(connect):
+    worker = connect(ANSWER, ANSWER, "sleep 600")
     assert worker.ask({}) == {"fine": 1}
     until(lambda: state(worker.process.pid) == "T")
     assert worker.ask({}) == {"fine": 1}
@@ -105,8 +92,8 @@ def test_a_worker_ends_with_its_parent_however_that_ends(tmp_path):
     until(lambda: not Path(f"/proc/{pid}").exists() or state(pid) == "Z")
 
 
-def test_a_worker_takes_its_children_with_it(connect, script, tmp_path):
-    worker = connect(script(f"sleep 600 & echo $! > {shlex.quote(str(tmp_path / 'child'))}", ANSWER, "wait"))
+def test_a_worker_takes_its_children_with_it(connect, tmp_path):
+    worker = connect(f"sleep 600 & echo $! > {shlex.quote(str(tmp_path / 'child'))}", ANSWER, "wait")
     worker.ask({})
     child = int((tmp_path / "child").read_text())
     worker.close()
@@ -114,20 +101,20 @@ def test_a_worker_takes_its_children_with_it(connect, script, tmp_path):
     worker.close()  # once more does no harm
 
 
-def test_a_worker_has_the_variables_that_it_is_started_with(connect, script):
-    worker = connect(script(f"""read line; echo '{PREFIX}{{"protocol": {PROTOCOL}, "set": "'"$SOME_NAME"'"}}'"""),
+def test_a_worker_has_the_variables_that_it_is_started_with(connect):
+    worker = connect(f"""read line; echo '{PREFIX}{{"protocol": {PROTOCOL}, "set": "'"$SOME_NAME"'"}}'""",
                      environment={"SOME_NAME": "all"})
     assert worker.ask({}) == {"set": "all"}
 
 
 @pytest.mark.parametrize("protocol", ["", '"protocol": 1, '])
-def test_a_worker_of_another_version_is_refused(connect, script, protocol):
+def test_a_worker_of_another_version_is_refused(connect, protocol):
     with pytest.raises(WorkerFailed, match="another version of alexnet_mf; install this one there"):
-        connect(script(f"""read line; echo '{PREFIX}{{{protocol}"fine": 1}}'""")).ask({})
+        connect(f"""read line; echo '{PREFIX}{{{protocol}"fine": 1}}'""").ask({})
 
 
-def test_what_comes_before_an_answer_is_passed_over(connect, script):
-    assert connect(script("echo hello", "printf '\\377\\n'", "echo '{\"fine\": 2}'", ANSWER)).ask({}) == {"fine": 1}
+def test_what_comes_before_an_answer_is_passed_over(connect):
+    assert connect("echo hello", "printf '\\377\\n'", "echo '{\"fine\": 2}'", ANSWER).ask({}) == {"fine": 1}
 
 
 @pytest.mark.parametrize("lines, said", [
@@ -137,15 +124,15 @@ def test_what_comes_before_an_answer_is_passed_over(connect, script):
     (["kill -9 $$"], "ended with exit code -9 (no message; probably killed for its memory: take a smaller"),
     (["read line", "kill -11 $$"], "ended with exit code -11"),
 ], ids=["at once", "when asked", "within its answer", "killed", "crashed"])
-def test_a_worker_that_dies_says_what_it_said_last(connect, script, lines, said):
-    worker = connect(script(*lines))
+def test_a_worker_that_dies_says_what_it_said_last(connect, lines, said):
+    worker = connect(*lines)
     with pytest.raises(WorkerGone) as caught:
         worker.ask({})
     assert said in str(caught.value)
 
 
-def test_a_worker_that_does_not_answer_is_given_up(connect, script):
-    worker = connect(script("sleep 600"), answer_seconds=0.2)
+def test_a_worker_that_does_not_answer_is_given_up(connect):
+    worker = connect("sleep 600", answer_seconds=0.2)
     with pytest.raises(WorkerGone, match=r"no answer within 0.2 s"):
         worker.ask({})
     assert worker.process.returncode == -signal.SIGKILL
@@ -159,15 +146,11 @@ def test_an_interpreter_that_cannot_be_run(tmp_path):
 # The worker's end
 
 
-class Divider:
-    def handle(self, command):
-        return {"quotient": command["a"] / command["b"]}
-
-
 def test_an_error_is_an_answer_and_the_next_command_may_succeed():
     commands = [{"a": 6, "b": 3}, {"a": 6, "b": 0}, {"a": 6, "b": 2}]
     answers = io.StringIO()
-    serve(io.StringIO("".join(json.dumps(command) + "\n" for command in commands)), answers, Divider())
+    serve(io.StringIO("".join(json.dumps(command) + "\n" for command in commands)), answers,
+          lambda command: {"quotient": command["a"] / command["b"]})
     lines = answers.getvalue().splitlines()
     assert all(line.startswith(PREFIX) for line in lines)
     assert [json.loads(line[len(PREFIX):]) for line in lines] == [
@@ -176,17 +159,15 @@ def test_an_error_is_an_answer_and_the_next_command_may_succeed():
         {"protocol": PROTOCOL, "quotient": 3.0}]
 
 
-class Warner:
-    def handle(self, command):
+def test_the_notices_of_a_worker_become_the_parents(connect):
+    def warn(command):
         warnings.warn("slow here", Notice, stacklevel=1)
         warnings.warn("of a framework", UserWarning, stacklevel=1)
         return command
 
-
-def test_the_notices_of_a_worker_become_the_parents(connect, script):
     answers = io.StringIO()
-    serve(io.StringIO('{"fine": 1}\n'), answers, Warner())
-    worker = connect(script(f"read line; echo {shlex.quote(answers.getvalue().strip())}"))
+    serve(io.StringIO('{"fine": 1}\n'), answers, warn)
+    worker = connect(f"read line; echo {shlex.quote(answers.getvalue().strip())}")
     with pytest.warns(Notice) as caught:
         assert worker.ask({}) == {"fine": 1}
     assert [str(one.message) for one in caught] == ["slow here"]

@@ -13,15 +13,11 @@ from alexnet_mf.instruments import statistics
 from alexnet_mf.instruments.statistics import Estimate, estimate, is_larger, median, median_interval, quantile, ratio
 
 
-@pytest.mark.parametrize("values, expected", [([3], 3), ([1, 9], 5), ([9, 1, 4], 4), ([1, 2, 3, 100], 2.5)], ids=str)
-def test_median(values, expected):
-    assert median(values) == expected
-
-
 def test_quantiles_lie_between_neighbours_by_distance():
     """As NumPy's and R's default have it: position share * (n - 1)."""
     assert [quantile([10, 20, 40, 80], share) for share in (0, 0.25, 0.5, 0.75, 1)] == [10, 17.5, 30, 50, 80]
     assert quantile([math.inf, math.inf], 0.5) == math.inf
+    assert (median([3]), median([9, 1, 4]), median([9, 1])) == (3, 4, 5)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan]], ids=["none", "not a number"])
@@ -39,15 +35,10 @@ def test_the_interval_takes_the_order_statistics_of_the_tables(n, k):
     assert median_interval(values) == (k, n + 1 - k)
 
 
-@pytest.mark.parametrize("n", range(6))
-def test_there_is_no_interval_below_six(n):
-    """1 - 2 / 2^5 is 93.75 %."""
-    assert median_interval(list(range(n))) is None
+def test_there_is_no_interval_below_six():
+    """1 - 2 / 2^5 is 93.75 %: six are enough for 95 %, and not for 99."""
     assert statistics.FEWEST == 6
-
-
-def test_six_are_enough_for_95_percent_and_not_for_99():
-    assert median_interval([1, 2, 3, 4, 5, 6]) == (1, 6)
+    assert not any(median_interval(list(range(n))) for n in range(6))
     assert median_interval([1, 2, 3, 4, 5, 6], confidence=0.99) is None
 
 
@@ -71,7 +62,6 @@ def test_the_interval_covers_the_median_as_often_as_it_says(n, draw, true_median
 def test_an_estimate_is_in_order(values):
     found = estimate(values)
     assert min(values) <= found.low <= found.median <= found.high <= max(values)
-    assert found.low <= found.median
     assert found.lower_quartile <= found.median <= found.upper_quartile
     assert found.n == len(values)
 

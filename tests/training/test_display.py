@@ -126,11 +126,8 @@ def test_lines_from_any_thread_are_whole_and_above_the_bar(terminal):
 def test_a_long_line_wraps_between_words_at_the_terminals_width(terminal, bar):
     screen = terminal(40)
     text = "3 epochs of all images, batch 128, lr 0.01, momentum 0.9, weight decay 0.0005, augmented by flip, crop"
-    if bar:
-        with TrainingDisplay() as display:
-            display.line(text)
-    else:
-        shown.write_line(screen, text)
+    with TrainingDisplay(quiet=not bar) as display:
+        display.line(text)
     lines = [line for line in re.split(r"[\r\n]+", screen.text) if re.search("epochs|decay|crop", line)]
     assert max(map(len, lines)) <= 40 and len(lines) >= 3
     assert set(text.split()) <= set(screen.text.split())

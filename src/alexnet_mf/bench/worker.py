@@ -174,4 +174,4 @@ def _ignoring_number(call: Callable[[], None]) -> Callable[[int], None]:
 
 
 if __name__ == "__main__":
-    serve_forever(lambda send_progress: Worker())
+    serve_forever(lambda send_progress: Worker().handle)

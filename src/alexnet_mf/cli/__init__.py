@@ -92,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.words = words
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
+        if make_schema := getattr(options, "schema", None):
+            output.write_json("-", make_schema())
+            return 0
         for name in ("json", "save_weights", "out", "markdown"):
             destination = getattr(options, name, None)
             if destination in (None, "-") or (name == "out" and options.verb in ("train", "sweep")):  # a folder

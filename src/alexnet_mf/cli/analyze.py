@@ -14,8 +14,7 @@ from alexnet_mf.analysis.record import json_schema
 from alexnet_mf.analysis.roofline import layer_times, predictions
 from alexnet_mf.analysis.run import Analysis
 from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_json, add_network, at_least_one
-from alexnet_mf.cli.bench import positive
+from alexnet_mf.cli.arguments import add_json, add_network, at_least_one, positive
 from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.instruments.records import plain

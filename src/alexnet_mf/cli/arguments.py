@@ -93,10 +93,14 @@ def add_source(parser: argparse.ArgumentParser) -> None:
                         help="of initial weights, order of images and dropout (default: 0)")
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add --data and --data-dir."""
-    parser.add_argument("--data", choices=list(DATASETS), default="auto",
-                        help="auto is Fashion-MNIST if it can be had, else the synthetic set (default: auto)")
+def add_data(parser: argparse.ArgumentParser, default: str | None = "auto", meaning: str = "auto") -> None:
+    """Add --data and --data-dir.
+
+    Args:
+        meaning: the default in words.
+    """
+    parser.add_argument("--data", choices=list(DATASETS), default=default,
+                        help=f"auto is Fashion-MNIST if it can be had, else the synthetic set (default: {meaning})")
     parser.add_argument("--data-dir", type=Path, metavar="FOLDER",
                         help="folder with the four Fashion-MNIST files, .gz or unpacked (default: "
                              "$ALEXNET_MF_DATA_DIR, else the user's cache, downloaded if need be)")
@@ -134,29 +138,31 @@ def add_interpreters(parser: argparse.ArgumentParser) -> None:
                         help="the interpreter of a backend that lives in another environment (repeatable)")
 
 
-def seed(text: str) -> int:
-    """Parse a seed."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, not {text!r}")
-    return int(text)
+def whole_number(least: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers of at least `least`."""
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
+        return int(text)
+    return parse
 
 
-def minutes(text: str) -> float:
-    """Parse a time."""
+def positive(text: str) -> float:
+    """Parse a length of time."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
     return value
 
 
-def at_least_one(text: str) -> int:
-    """Parse a count."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
-    return int(text)
+def backend(text: str) -> str:
+    """Parse the name of a backend."""
+    if text not in backends.BACKENDS:
+        raise argparse.ArgumentTypeError(f"unknown backend {text!r}; known: {', '.join(backends.BACKENDS)}")
+    return text
 
 
 def comma_separated(parse: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
@@ -164,18 +170,12 @@ def comma_separated(parse: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]
     return lambda text: tuple(dict.fromkeys(parse(word.strip()) for word in text.split(",")))
 
 
+seed = whole_number(0)
+at_least_one = whole_number(1)
 words = comma_separated(str)
 counts = comma_separated(at_least_one)
 seeds = comma_separated(seed)
-
-
-def backend_list(text: str) -> list[str]:
-    """Parse comma-separated backends."""
-    names = text.split(",")
-    for name in names:
-        if name not in backends.BACKENDS:
-            raise argparse.ArgumentTypeError(f"unknown backend {name!r}; known: {', '.join(backends.BACKENDS)}")
-    return list(dict.fromkeys(names))
+backend_list = comma_separated(backend)
 
 
 def interpreters(texts: list[str]) -> dict[str, str]:

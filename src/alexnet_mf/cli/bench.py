@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from alexnet_mf import api
+from alexnet_mf import api, files
 from alexnet_mf.bench.plan import PHASES, PRECISIONS, Plan
 from alexnet_mf.bench.record import Record, json_schema
 from alexnet_mf.cli import output
@@ -20,6 +20,7 @@ from alexnet_mf.cli.arguments import (
     counts,
     given_flags,
     interpreters,
+    positive,
     seed,
     speed,
     words,
@@ -77,17 +78,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_schema(parser, json_schema)
 
 
-def positive(text: str) -> float:
-    """Parse a length of time."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
-    return value
-
-
 def run(options: argparse.Namespace) -> int:
     """Measure or read records, and report; return the exit code, 1 if a measurement failed."""
     if options.json == "-" and options.markdown == "-":
@@ -102,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     if options.markdown == "-":
         output.say(report.markdown().rstrip("\n"))
     elif options.markdown:
-        output.write_text(options.markdown, report.markdown())
+        files.write_result(options.markdown, report.markdown().encode())
     if "-" in (options.json, options.markdown):
         for failure in report.failures:
             output.notice(with_flags(failure, options))

@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alexnet_mf import api
 from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_json, add_weights, at_least_one, execution
-from alexnet_mf.data import DATASETS
+from alexnet_mf.cli.arguments import add_data, add_json, add_weights, at_least_one, execution
 from alexnet_mf.errors import one_line
 from alexnet_mf.evaluation import Evaluation
 from alexnet_mf.plots import Picture
@@ -26,11 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     add = parser.add_argument
     add_weights(parser)
-    add("--data", choices=list(DATASETS),
-        help="auto is Fashion-MNIST if it can be had, else the synthetic set (default: the run's, else auto)")
-    add("--data-dir", type=Path, metavar="FOLDER",
-        help="folder with the four Fashion-MNIST files, .gz or unpacked (default: $ALEXNET_MF_DATA_DIR, else the "
-             "user's cache, downloaded if need be)")
+    add_data(parser, default=None, meaning="the run's, else auto")
     add("--limit-test", type=at_least_one, dest="test_images", metavar="N",
         help="the first N test images only (default: all)")
     add("--plot", metavar="FILE", help="confusion matrix and most confident mistakes to draw, PNG; needs matplotlib")

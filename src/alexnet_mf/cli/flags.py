@@ -1,13 +1,12 @@
-"""Flags in messages, and the flag that prints a JSON Schema."""
+"""Flags in messages, and the flag that asks for a JSON Schema."""
 
 from __future__ import annotations
 
 import argparse
 import ast
-import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +50,8 @@ def resume_command(folder: Path | str) -> str:
     return f"alexnet-mf train --resume {shlex.quote(str(folder))}"
 
 
-class PrintSchema(argparse.Action):
-    """Prints a JSON Schema and exits."""
-
-    def __init__(self, make: Callable[[], dict[str, Any]], **options: Any):
-        super().__init__(nargs=0, **options)
-        self.make = make
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
-                 values: str | Sequence[Any] | None, option_string: str | None = None) -> None:
-        print(json.dumps(self.make(), indent=2))
-        parser.exit()
-
-
 def add_schema(parser: argparse.ArgumentParser, make: Callable[[], dict[str, Any]],
                of: str = "what --json writes") -> None:
-    """Add --schema, which prints the JSON Schema of a file."""
-    parser.add_argument("--schema", action=PrintSchema, make=make, dest=argparse.SUPPRESS,
+    """Add --schema, which `main` answers with the JSON Schema of a file."""
+    parser.add_argument("--schema", action="store_const", const=make,
                         help=f"print the JSON Schema of {of}, and do nothing else")

@@ -77,14 +77,5 @@ def write_json(destination: str, value: Any) -> None:
     text = json.dumps(value, indent=2)
     if destination == "-":
         say(text)
-        return
-    write_text(destination, text + "\n")
-
-
-def write_text(destination: str, text: str) -> None:
-    """Write text to a file, whole or not at all.
-
-    Raises:
-        AlexnetMfError: if the file cannot be written.
-    """
-    files.write_result(destination, text.encode())
+    else:
+        files.write_result(destination, f"{text}\n".encode())

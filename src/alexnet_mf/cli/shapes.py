@@ -62,6 +62,6 @@ def verdict(report: ShapeReport) -> None:
     """Print a line for each disagreement, and the verdict."""
     for line in report.disagreements:
         output.say(line)
-    who = " and ".join(["the arithmetic", *report.tables]) if len(report.tables) == 1 else \
-        f"the arithmetic, {', '.join(list(report.tables)[:-1])} and {list(report.tables)[-1]}"
-    output.say(f"\n{who} {'do not agree' if report.disagreements else 'agree'}: shapes and parameter counts")
+    *others, last = ["the arithmetic", *report.tables]
+    agree = "do not agree" if report.disagreements else "agree"
+    output.say(f"\n{', '.join(others)} and {last} {agree}: shapes and parameter counts")

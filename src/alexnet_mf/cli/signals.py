@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 if sys.platform != "win32":
@@ -41,13 +41,12 @@ class Stop:
         self._previous_writer = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number, handler in self._previous.items():
             if handler is not signal.SIG_IGN:  # a background process, or one under nohup, ignores Ctrl-C
-                signal.signal(number, _nothing)
+                signal.signal(number, lambda *_: None)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._previous_writer)
@@ -95,7 +94,3 @@ def hang_up_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGHUP, previous)
-
-
-def _nothing(number: int, frame: FrameType | None) -> None:
-    """Keep the signal from ending the process."""

@@ -18,7 +18,7 @@ from alexnet_mf.cli.arguments import (
     at_least_one,
     execution,
     given_flags,
-    minutes,
+    positive,
 )
 from alexnet_mf.cli.flags import add_schema, resume_command
 from alexnet_mf.conversion import CANONICAL, FORMATS
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resume", type=Path, metavar="RUN",
         help="resume the run in this folder from its last good checkpoint, with all that decides its numbers. More "
              "--epochs prolong it; another --backend continues from the weights (default: a new run)")
-    add("--checkpoint-minutes", type=minutes, default=CHECKPOINT_MINUTES, metavar="MINUTES",
+    add("--checkpoint-minutes", type=positive, default=CHECKPOINT_MINUTES, metavar="MINUTES",
         help="time between two checkpoints within an epoch; there is one after each epoch anyway (default: "
              f"{CHECKPOINT_MINUTES:g})")
     add("--tensorboard", action="store_true", help="write TensorBoard events too, into the run folder")

@@ -111,19 +111,13 @@ def usable_cores() -> int | None:
 
 def memory_bytes() -> int | None:
     """Return the size of the machine's memory."""
-    line = re.search(r"^MemTotal:\s+(\d+) kB", _read("/proc/meminfo"), re.M)
-    return int(line[1]) * 1024 if line else None
+    return _size("/proc/meminfo", "MemTotal")
 
 
 def peak_memory() -> int | None:
     """Return the largest memory of this process so far in bytes, or None if the system does not report it."""
-    try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
-            for line in lines:
-                if line.startswith("VmHWM:"):  # not ru_maxrss, which a child inherits from its parent
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    if peak := _size("/proc/self/status", "VmHWM"):  # not ru_maxrss, which a child inherits from its parent
+        return peak
     try:
         import resource
     except ImportError:  # Windows
@@ -164,6 +158,12 @@ def _read(path: str) -> str:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def _size(path: str, name: str) -> int | None:
+    """Return a size that Linux states in kB, in bytes."""
+    line = re.search(rf"^{name}:\s+(\d+) kB", _read(path), re.M)
+    return int(line[1]) * 1024 if line else None
 
 
 def _output(command: Sequence[str]) -> str:

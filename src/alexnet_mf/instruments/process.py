@@ -37,6 +37,9 @@ INTERRUPT_SECONDS = 60.0
 """Longest wait for an interrupted worker: a training step on a CPU and a checkpoint take less."""
 CAN_PAUSE = sys.platform == "linux"  # where a paused process still ends with its parent
 
+Handle = Callable[[dict[str, Any]], dict[str, Any]]
+"""Function that carries out one command and returns the answer."""
+
 
 class WorkerFailed(AlexnetMfError):
     """A worker answered with an error. It can take further commands."""
@@ -54,18 +57,12 @@ class Channel(Protocol):
     def close(self) -> None: ...
 
 
-class Handler(Protocol):
-    """A worker's end: carries out one command and returns the answer."""
-
-    def handle(self, command: dict[str, Any]) -> dict[str, Any]: ...
-
-
 class WorkerProcess:
     """One worker. Between an answer and the next command it is paused, so that none of its threads spins."""
 
     def __init__(self, python: str, module: str, environment: Mapping[str, str] | None = None,
                  report_progress: Callable[[Any], None] = lambda progress: None,
-                 answer_seconds: float | None = None) -> None:
+                 answer_seconds: float = ANSWER_SECONDS) -> None:
         """Start the process.
 
         Args:
@@ -73,14 +70,14 @@ class WorkerProcess:
             module: module that calls `serve_forever`.
             environment: variables to set beside the parent's own.
             report_progress: takes the progress that the worker sends.
-            answer_seconds: longest wait for an answer; `ANSWER_SECONDS` without it.
+            answer_seconds: longest wait for an answer.
 
         Raises:
             WorkerGone: if the interpreter cannot be run.
         """
         self.python = python
         self.report_progress = report_progress
-        self._answer_seconds = ANSWER_SECONDS if answer_seconds is None else answer_seconds
+        self._answer_seconds = answer_seconds
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._errors = tempfile.TemporaryFile()
         try:
@@ -145,10 +142,8 @@ class WorkerProcess:
 
     def _gone(self) -> WorkerGone:
         """Describe how the process ended."""
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it closed its output and lives on; `close` ends it
             self.process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass  # it closed its output and lives on; `close` ends it
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         self.close()
@@ -158,10 +153,8 @@ class WorkerProcess:
         return WorkerGone(f"{self.python} ended with exit code {code} ({lines[-1] if lines else 'no message'}{killed})")
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended
             os.killpg(self.process.pid, number)
-        except (ProcessLookupError, PermissionError):  # it has ended
-            pass
 
     def interrupt(self, seconds: float = INTERRUPT_SECONDS) -> None:
         """Send the worker a Ctrl-C, and give it time to save its work and end."""
@@ -182,32 +175,30 @@ class WorkerProcess:
         self._reader.join(END_SECONDS)
         for stream in (self.process.stdin, self._errors, *([] if self._reader.is_alive() else [self.process.stdout])):
             if stream:
-                try:
+                with contextlib.suppress(OSError):
                     stream.close()
-                except OSError:
-                    pass
 
 
 # The worker's end
 
 
-def serve_forever(make_handler: Callable[[Callable[[Any], None]], Handler]) -> None:
+def serve_forever(make: Callable[[Callable[[Any], None]], Handle]) -> None:
     """Answer the parent's commands until there are no more.
 
     Args:
-        make_handler: takes a function that sends progress to the parent, and returns what handles the commands.
+        make: takes a function that sends progress to the parent, and returns the one that handles the commands.
     """
     commands, answers = open_channel()
-    serve(commands, answers, make_handler(lambda progress: send(answers, {"progress": progress})))
+    serve(commands, answers, make(lambda progress: send(answers, {"progress": progress})))
 
 
-def serve(commands: IO[str], answers: IO[str], handler: Handler) -> None:
+def serve(commands: IO[str], answers: IO[str], handle: Handle) -> None:
     """Answer commands until there are no more. After an error, the next command may succeed."""
     for line in commands:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", Notice)
             try:
-                answer = handler.handle(json.loads(line))
+                answer = handle(json.loads(line))
             except Exception as error:  # whatever a framework raises: the parent reports it, and other workers continue
                 answer = {"error": one_line(error)}
         notices = [str(one.message) for one in caught if issubclass(one.category, Notice)]

@@ -31,17 +31,13 @@ class Display:
         """
         self.quiet = quiet
         self.bar: Progress | None = None
-        self._error = error
+        self._stream = sys.stderr if error else sys.stdout
         self._last_line = time.perf_counter()
         if not quiet and self._stream.isatty():
             self.bar = Progress(TextColumn("{task.fields[label]}", markup=False), BarColumn(bar_width=None),
                                 TextColumn("{task.fields[figures]}", markup=False), console=Console(stderr=error),
                                 expand=True, transient=True)
             self.task = self.bar.add_task("", total=None, label="", figures="")
-
-    @property
-    def _stream(self) -> TextIO:
-        return sys.stderr if self._error else sys.stdout
 
     def __enter__(self: Self) -> Self:
         if self.bar:
@@ -71,26 +67,20 @@ class Display:
 
     def line(self, text: str) -> None:
         """Write a line, above the bar. A terminal wraps it between words."""
-        if self.bar:
-            self.bar.console.print(text, highlight=False, markup=False, emoji=False)
-        else:
-            write_line(self._stream, text)
+        self._write(self._stream, text)
 
     def warn(self, text: str) -> None:
         """Write a line on standard error, or above the bar."""
-        if self.bar:
-            self.bar.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._write(sys.stderr, text, soft_wrap=self.bar is not None)
+
+    def _write(self, stream: TextIO, text: str, soft_wrap: bool = False) -> None:
+        """Write a line at once."""
+        if self.bar or stream.isatty():
+            console = self.bar.console if self.bar else Console(file=stream)
+            console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
         else:
-            write_line(sys.stderr, text)
-
-
-def write_line(stream: TextIO, text: str) -> None:
-    """Write a line at once. A terminal wraps it between words."""
-    if stream.isatty():
-        Console(file=stream).print(text, highlight=False, markup=False, emoji=False)
-        return
-    stream.write(f"{text}\n")
-    stream.flush()
+            stream.write(f"{text}\n")
+            stream.flush()
 
 
 def fitted(figures: Sequence[str], importance: Sequence[int], room: int) -> str:

@@ -23,4 +23,4 @@ class Worker:
 
 
 if __name__ == "__main__":
-    serve_forever(lambda send_progress: Worker())
+    serve_forever(lambda send_progress: Worker().handle)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -40,21 +39,16 @@ def draw(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
                        label=f"{name}: {quantity}" if several else quantity,
                        markevery=max(1, len(points) // 10), **look)
     for panel in panels:
-        finish(panel)
+        panel.set_xlabel("epoch")
+        panel.set_xlim(left=0)
+        panel.set_ylim(bottom=0)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        style.add_grid(panel)
+        panel.legend(fontsize="small")
     losses.set_ylabel(LOSS if several else f"{LOSS}, {ACCURACY}")
     if several:
         accuracies.set_ylabel(ACCURACY)
     return figure
-
-
-def finish(panel: Axes) -> None:
-    """Add axes, grid and legend to a panel."""
-    panel.set_xlabel("epoch")
-    panel.set_xlim(left=0)
-    panel.set_ylim(bottom=0)
-    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    style.add_grid(panel)
-    panel.legend(fontsize="small")
 
 
 def png(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,6 +12,10 @@ from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
 
 from alexnet_mf.plots.style import new_figure, png
+
+if TYPE_CHECKING:
+    from alexnet_mf.evaluation import Evaluation
+    from alexnet_mf.predict import Prediction
 
 __all__ = ["contact_sheet", "evaluation", "png"]
 MOST_ON_SHEET = 60
@@ -28,49 +32,6 @@ TITLE = 0.4
 LONGEST_NAME, LONGEST_CLASS = 20, 13
 MOST_CLASSES = 20
 """Largest number of classes for which names and numbers in a confusion matrix can be read."""
-
-
-class Prediction(Protocol):
-    """An image and its most probable classes, as `predict` returns them."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def seen(self) -> NDArray[np.uint8]: ...
-    @property
-    def labels(self) -> Sequence[int]: ...
-    @property
-    def probabilities(self) -> Sequence[float]: ...
-
-
-class Mistake(Protocol):
-    """A wrong prediction, as `evaluate` returns it."""
-
-    @property
-    def image(self) -> int: ...
-    @property
-    def label(self) -> int: ...
-    @property
-    def predicted(self) -> int: ...
-    @property
-    def probability(self) -> float: ...
-
-
-class Evaluation(Protocol):
-    """The part of an evaluation that the picture shows."""
-
-    @property
-    def images(self) -> int: ...
-    @property
-    def accuracy(self) -> float: ...
-    @property
-    def confusion(self) -> NDArray[np.int64]: ...
-    @property
-    def class_images(self) -> NDArray[np.int64]: ...
-    @property
-    def class_accuracy(self) -> NDArray[np.float64]: ...
-    @property
-    def mistakes(self) -> Sequence[Mistake]: ...
 
 
 def contact_sheet(predictions: Sequence[Prediction], names: Sequence[str]) -> Figure:

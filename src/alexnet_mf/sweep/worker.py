@@ -91,4 +91,4 @@ class Worker(Watcher):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts with it ignored
-    serve_forever(Worker)
+    serve_forever(lambda send: Worker(send).handle)
