@@ -6,8 +6,6 @@ import pytest
 
 from alexnet_mf.analysis.costs import UPDATE, Work, costs
 from alexnet_mf.analysis.roofline import COMPUTE, MEMORY, Ceilings, layer_times, predictions
-from alexnet_mf.spec import Network
-from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
 from alexnet_mf.spec.zoo import ALEXNET
 
 DEVICE = Ceilings(flops=1000.0, bandwidth=100.0)
@@ -25,18 +23,6 @@ def test_the_longer_of_computing_and_moving(macs, traffic, seconds, limit):
     assert DEVICE.seconds(work) == seconds
     assert DEVICE.limit(work) == limit
     assert DEVICE.attainable(work.intensity) * seconds == pytest.approx(work.flops), "the same, as a rate"
-
-
-def test_a_layers_operations_come_one_after_the_other():
-    network = Network("net", (1, 4, 4), (Conv2d("conv1", channels=8, kernel=3), Flatten("flatten"),
-                                         Dense("fc2", units=16), Dense("fc3", units=2)))
-    found = costs(network, 2, momentum=True)
-    for layer in found.layers:
-        times = layer_times(layer, DEVICE)
-        assert times.forward == DEVICE.seconds(layer.forward)
-        assert times.training == pytest.approx(sum(map(DEVICE.seconds, layer.operations.values())))
-        assert 0 <= times.memory <= times.training
-    assert layer_times(found.layers[1], DEVICE) == type(layer_times(found.layers[1], DEVICE))(0, 0, 0), "a view"
 
 
 def test_what_is_predicted_of_the_phases():

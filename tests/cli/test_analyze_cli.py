@@ -56,17 +56,14 @@ def test_every_network_as_json(command, net):
     outcome = command(*TABLE, "--net", net, "--batch-size", "3", "--json", "-")
     assert outcome.code == 0
     report = json.loads(outcome.out)
-    network = zoo.get_network(net)
+    network, total = zoo.get_network(net), report["total"]
     found = costs(network, 3, momentum=report["momentum"] > 0)
     assert report["batch_size"] == 3 and report["measured"] is None
     assert [layer["layer"] for layer in report["layers"]] == [layer.name for layer in network.layers]
-    for what, path in (("parameters", ("parameters",)), ("held_bytes", ("held_bytes", "total")),
-                       ("forward", ("forward", "macs")), ("training", ("training", "traffic_bytes"))):
-        layers = report["layers"]
-        for key in path:
-            layers = [layer[key] for layer in layers]
-        whole = report["total"][what]
-        assert sum(layers) == (whole if len(path) == 1 or what == "held_bytes" else whole[path[1]])
+    assert [total["parameters"], total["held_bytes"], total["forward"]["macs"], total["training"]["traffic_bytes"]] == [
+        sum(column) for column in zip(*((
+            layer["parameters"], layer["held_bytes"]["total"], layer["forward"]["macs"],
+            layer["training"]["traffic_bytes"]) for layer in report["layers"]))]
     for key in report["parts"]["convolutions"]:
         assert sum(part[key] for part in report["parts"].values()) > 0
     assert report["predicted_peak_bytes"] == predicted_peak(found).bytes
@@ -206,35 +203,23 @@ def test_without_matplotlib_it_says_so_before_the_work(command, measured, monkey
 # Networks that make no sense, in every verb that takes one
 
 
-def changed(tmp_path: Path, network: spec.Network, *changes: tuple[str, str]) -> Path:
-    """A network's TOML with some words replaced, the first time each."""
-    text = toml.dump(network)
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new, 1)
-    path = tmp_path / "net.toml"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-BAD = [
-    pytest.param([("kernel = 11", "kernel = 1_000_000_000")], ["layer conv1", "line ", "1000000000"], id="kernel"),
-    pytest.param([("channels = 96", "channels = 1_000_000_000")], ["layer conv1", "too large"], id="channels"),
-    pytest.param([("units = 4096", "units = 1_000_000_000")], ["layer fc6", "line ", "too large"], id="units"),
-    pytest.param([("224, 224", "28, 28")], ["layer pool2", "kernel 3 is larger than its padded input 2x2", "line "],
-                 id="input too small"),
-    pytest.param([("stride = 4", "strides = 4")], ["layer conv1", "unknown key 'strides', perhaps 'stride'"], id="key"),
-    pytest.param([("[[layers]]", "[[layers]")], ["not TOML", "line "], id="malformed"),
-]
-
-
-@pytest.mark.parametrize("changes, fragments", BAD)
+@pytest.mark.parametrize("right, wrong, fragments", [
+    ("kernel = 11", "kernel = 1_000_000_000", ["layer conv1", "line ", "1000000000"]),
+    ("channels = 96", "channels = 1_000_000_000", ["layer conv1", "too large"]),
+    ("units = 4096", "units = 1_000_000_000", ["layer fc6", "line ", "too large"]),
+    ("224, 224", "28, 28", ["layer pool2", "kernel 3 is larger than its padded input 2x2", "line "]),
+    ("stride = 4", "strides = 4", ["layer conv1", "unknown key 'strides', perhaps 'stride'"]),
+    ("[[layers]]", "[[layers]", ["not TOML", "line "])],
+    ids=["kernel", "channels", "units", "input too small", "key", "malformed"])
 @pytest.mark.parametrize("words", [TABLE, ["train", "--backend", "numpy"], ["bench", "--backends", "numpy"], ["parity"],
                                    ["shapes", "--backend", "numpy"]], ids=lambda words: words[0])
-def test_a_network_that_makes_no_sense_is_refused_before_anything_is_allocated(command, tmp_path, words, changes,
-                                                                             fragments, monkeypatch):
+def test_a_network_that_makes_no_sense_is_refused_before_anything_is_allocated(command, words, right, wrong, fragments,
+                                                                             monkeypatch):
     monkeypatch.setattr(parameters, "initialise", lambda *arguments, **options: pytest.fail("weights were drawn"))
-    outcome = command(*words, "--net", changed(tmp_path, zoo.ALEXNET, *changes))
+    text = toml.dump(zoo.ALEXNET)
+    assert right in text
+    Path("net.toml").write_text(text.replace(right, wrong, 1), encoding="utf-8")
+    outcome = command(*words, "--net", "net.toml")
     assert_one_line(outcome, "net.toml", *fragments)
     assert outcome.out == ""
 
@@ -242,16 +227,12 @@ def test_a_network_that_makes_no_sense_is_refused_before_anything_is_allocated(c
 # plot filters
 
 
-def test_filters_of_a_file_and_of_a_run(command, tmp_path):
+def test_filters_of_a_file(command, tmp_path):
     parameters.save(tmp_path / "w.safetensors", parameters.initialise(zoo.LENET5, 0),
                     {"network": spec.as_dict(zoo.LENET5)})
     outcome = command("plot", "filters", "w.safetensors", "--plot", "f.png")
     assert (outcome.code, outcome.out, outcome.err) == (0, "f.png: 6 filters of conv1 of lenet5\n", "")
     assert Path("f.png").read_bytes().startswith(b"\x89PNG")
-    assert command("train", "--backend", "numpy", "--data", "synthetic", "--net", "lenet5", "--limit-train", 4,
-                   "--limit-test", 4, "--batch-size", 4, "--epochs", 1, "--out", "run", "--quiet").code == 0
-    assert command("plot", "filters", "run", "--plot", "g.png").code == 0
-    assert Path("g.png").read_bytes() != Path("f.png").read_bytes()
 
 
 @pytest.mark.parametrize("words, fragments", [

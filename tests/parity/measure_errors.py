@@ -16,25 +16,18 @@ import subprocess
 import sys
 from typing import Any
 
-KINDS = {  # rung, how the measurement is called, and the kind of error that it is
-    ("layer outputs", "layer"): "a layer's output, relative L2",
-    ("layer outputs", "largest"): "a layer's output, largest difference over largest value",
-    ("logits and loss", "layer"): "logits, relative L2",
-    ("logits and loss", "loss"): "loss",
-    ("gradients", "layer"): "a gradient, relative L2",
-    ("gradients", "near ties"): "widest near tie decided otherwise, over largest value",
-    ("SGD steps", "loss"): "loss of an SGD step",
-    ("SGD steps", "layer"): "what the steps changed in a parameter, relative L2",
-    ("weights", "loss"): "loss of a step begun elsewhere",
+KINDS = {  # rung, how the measurement is called; the kind of error, and how the report names what it costs float32
+    ("layer outputs", "layer"): ("a layer's output, relative L2", "outputs/"),
+    ("layer outputs", "largest"): ("a layer's output, largest difference over largest value", "largest/"),
+    ("logits and loss", "layer"): ("logits, relative L2", None),
+    ("logits and loss", "loss"): ("loss", "loss"),
+    ("gradients", "layer"): ("a gradient, relative L2", "gradients/"),
+    ("gradients", "near ties"): ("widest near tie decided otherwise, over largest value", None),
+    ("SGD steps", "loss"): ("loss of an SGD step", "step_loss"),
+    ("SGD steps", "layer"): ("what the steps changed in a parameter, relative L2", "updates/"),
+    ("weights", "loss"): ("loss of a step begun elsewhere", None),
 }
-COSTS = {  # how the report names what float32 costs the referee in that kind of error; of the others it has no figure
-    "a layer's output, relative L2": "outputs/",
-    "a layer's output, largest difference over largest value": "largest/",
-    "loss": "loss",
-    "a gradient, relative L2": "gradients/",
-    "loss of an SGD step": "step_loss",
-    "what the steps changed in a parameter, relative L2": "updates/",
-}
+COSTS = dict(KINDS.values())
 
 
 def kind(rung: str, measurement: dict[str, Any]) -> str | None:
@@ -42,7 +35,7 @@ def kind(rung: str, measurement: dict[str, Any]) -> str | None:
     where, what = measurement["where"], measurement["what"]
     name = ("largest" if what.endswith("largest") else "near ties" if where.endswith("near ties")
             else "loss" if where.startswith("loss") else "layer")
-    return KINDS.get((rung, name))
+    return KINDS.get((rung, name), (None, None))[0]
 
 
 def ladder(flags: list[str]) -> dict[str, Any]:
@@ -57,8 +50,8 @@ def ladder(flags: list[str]) -> dict[str, Any]:
 
 def largest(report: dict[str, Any]) -> tuple[dict[str, dict[str, float]], dict[str, list[float]]]:
     """One ladder's largest error of each kind in each backend but the referee's, and all tolerances of the kind."""
-    errors: dict[str, dict[str, float]] = {name: {} for name in KINDS.values()}
-    tolerances: dict[str, list[float]] = {name: [] for name in KINDS.values()}
+    errors: dict[str, dict[str, float]] = {name: {} for name in COSTS}
+    tolerances: dict[str, list[float]] = {name: [] for name in COSTS}
     for backend, found in report["backends"].items():
         for rung in found["rungs"]:
             for measurement in rung["measurements"]:
@@ -76,13 +69,13 @@ def table(reports: list[dict[str, Any]]) -> str:
     backends = list(dict.fromkeys(name for report in reports for name in report["backends"] if name != "numpy"))
     lines = [f"| error, median / largest | {' | '.join(backends)} | float32 costs the referee | tolerance |",
              f"|---|{'---|' * (len(backends) + 2)}"]
-    for name in KINDS.values():
+    for name, prefix in COSTS.items():
         cells = []
         for backend in backends:
             over = [errors[name][backend] for errors, _ in found if backend in errors[name]]
             cells.append(f"{statistics.median(over):.1e} / {max(over):.1e}" if over else "none")
         costs = [cost for report in reports for key, cost in report["float32_cost"].items()
-                 if name in COSTS and key.startswith(COSTS[name])]  # "loss" is no beginning of "step_loss"
+                 if prefix and key.startswith(prefix)]  # "loss" is no beginning of "step_loss"
         held = [tolerance for _, tolerances in found for tolerance in tolerances[name]]
         low, high = (f"{bound(held, default=0.0):.0e}" for bound in (min, max))
         lines.append(f"| {name} | {' | '.join(cells)} | {f'{max(costs):.1e}' if costs else ''} | "

@@ -5,7 +5,6 @@ The referee's own layers in float32 stand for a framework. Its answers are spoil
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 from collections.abc import Callable
@@ -14,39 +13,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+import traces
+from traces import PLAIN, Change, put, rung_of, scale
 
-from alexnet_mf import backends, data, spec
+from alexnet_mf import spec
 from alexnet_mf.errors import TraceError
-from alexnet_mf.parity.case import Case, random_case
+from alexnet_mf.parity.case import random_case
 from alexnet_mf.parity.ladder import RUNGS, Comparison, Measurement, Rung
 from alexnet_mf.parity.referee import Referee, branch_gradients, make_referee, sgd_rule, take_steps
 from alexnet_mf.parity.run import Report, compare
 from alexnet_mf.parity.tolerances import TIERS, ratio, relative_l2, relative_largest
-from alexnet_mf.parity.trace import Trace, trace
+from alexnet_mf.parity.trace import Trace
 from alexnet_mf.spec import Network, arithmetic
-from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
+from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
 from alexnet_mf.weights import parameters
 
-# Images are enlarged; conv1 gives 18x18 with padding 0 as with padding 1, so that both have the same parameters.
-NETWORK = Network("small", (1, 56, 56), (
-    Conv2d("conv1", channels=8, kernel=5, stride=3, padding=1), MaxPool2d("pool1", kernel=3, stride=2),
-    Conv2d("conv2", channels=8, kernel=3, padding=1), MaxPool2d("pool2", kernel=2, stride=2),
-    Flatten("flatten"), Dense("fc3", units=96, activation="relu"), Dropout("drop3", rate=0.5),
-    Dense("fc4", units=96, activation="sigmoid"), Dropout("drop4", rate=0.2), Dense("fc5", units=10)))
-LAYERS = [layer.name for layer in NETWORK.layers]
-PARAMETERS = list(parameters.shapes(NETWORK))
+LAYERS = [layer.name for layer in PLAIN.layers]
+PARAMETERS = list(parameters.shapes(PLAIN))
 
 
-def ask(network: Network = NETWORK, name: str = "torch", continue_from: Any = None, **options: Any) -> Trace:
+def ask(network: Network = PLAIN, **options: Any) -> Trace:
     """The answers of a backend that is right."""
-    numpy: Any = backends.load("numpy")
-    images = data.synthetic.draw(0, train=1, test=24).test
-    case = Case(network, **{"seed": 0, "inputs": images.images, "labels": images.labels, "origin": "synthetic",
-                            "batch": 4, "steps": 3, "continued": 2, **options})
-    answer = trace(numpy, case, continue_from=continue_from,
-                   build=lambda *arguments: numpy.build(*arguments, dtype=np.float32))
-    answer.meta["backend"] = name
-    return answer
+    return traces.ask(network, **{"batch": 4, "steps": 3, "continued": 2, **options})
 
 
 @functools.cache
@@ -59,12 +47,9 @@ def referee() -> Referee:
     return make_referee(right().case())
 
 
-def spoiled(*changes: Callable[[Trace], None]) -> Trace:
-    """The right answers with some changes; these may write into the arrays."""
-    answer = Trace(copy.deepcopy(right().meta), {name: value.copy() for name, value in right().tensors.items()})
-    for change in changes:
-        change(answer)
-    return answer
+def spoiled(*changes: Change) -> Trace:
+    """The right answers with some changes."""
+    return traces.spoiled(right(), *changes)
 
 
 def climb(answer: Trace, tier: str = "float32") -> Report:
@@ -73,10 +58,6 @@ def climb(answer: Trace, tier: str = "float32") -> Report:
 
 def red(report: Report, name: str = "torch") -> list[str]:
     return [rung.name for rung in report.rungs[name] if not rung.holds]
-
-
-def rung(report: Report, name: str) -> Rung:
-    return next(rung for rung in report.rungs["torch"] if rung.name == name)
 
 
 # What is right
@@ -112,35 +93,18 @@ def test_the_referee_holds_against_itself_exactly():
     report = compare([answer])
     assert report.holds
     for name in ("layer outputs", "logits and loss", "gradients", "SGD steps"):
-        found = next(rung for rung in report.rungs["numpy"] if rung.name == name)
-        assert {m.error for m in found.measurements} == {0}, name
+        assert {m.error for m in rung_of(report, name, "numpy").measurements} == {0}, name
 
 
 def test_a_referee_is_computed_where_none_is_given():
-    alone, given = compare([right()]), climb(right())
-    assert [rung.measurements for rung in alone.rungs["torch"]] == [rung.measurements for rung in given.rungs["torch"]]
+    """The order of the traces does not count, and a backend's own trace is never the measure, whatever it claims."""
+    claims = spoiled(lambda answer: answer.meta.update(float32_cost={}))
+    for answers in ([right()], [referee().trace, right()], [right(), referee().trace], [claims]):
+        found = compare(answers).rungs["torch"]
+        assert [rung.measurements for rung in found] == [rung.measurements for rung in climb(right()).rungs["torch"]]
 
 
 # What is wrong, by the least that must show
-
-
-def scale(tensor: str, factor: float) -> Callable[[Trace], None]:
-    def change(answer: Trace) -> None:
-        answer.tensors[tensor] = answer.tensors[tensor] * np.float32(factor)
-    return change
-
-
-def head(key: str, change: Callable[[Any], Any]) -> Callable[[Trace], None]:
-    """Change what stands in the header."""
-    def apply(answer: Trace) -> None:
-        answer.meta[key] = change(answer.meta[key])
-    return apply
-
-
-def put(tensor: str, change: Callable[[Any], Any]) -> Callable[[Trace], None]:
-    def apply(answer: Trace) -> None:
-        answer.tensors[tensor] = change(answer.tensors[tensor])
-    return apply
 
 
 def last_bit(values: Any) -> Any:
@@ -153,7 +117,7 @@ def another_padding(network: dict[str, Any]) -> dict[str, Any]:
     return network
 
 
-def row(name: str, key: str, value: Any) -> Callable[[Trace], None]:
+def row(name: str, key: str, value: Any) -> Change:
     """Change one layer's row in the backend's own table."""
     def apply(answer: Trace) -> None:
         next(row for row in answer.meta["layers"] if row["name"] == name)[key] = value
@@ -167,7 +131,7 @@ def one_value_off(values: Any) -> Any:
     return values
 
 
-def update_scaled(name: str, factor: float) -> Callable[[Trace], None]:
+def update_scaled(name: str, factor: float) -> Change:
     """What the steps changed in a parameter, scaled."""
     def apply(answer: Trace) -> None:
         start, key = right().case().parameters()[name], f"stepped/{name}"
@@ -201,41 +165,41 @@ def nth(index: int, factor: float) -> Callable[[list[float]], list[float]]:
 
 
 OTHER = "0" * 64
-SPOILED: dict[str, tuple[Callable[[Trace], None], list[str]]] = {
-    "another padding in the spec": (head("network", another_padding), ["spec and parameters"]),
-    "a digest of one exported parameter": (head("exported_sha256", lambda d: d | {"fc4.bias": OTHER}),
+SPOILED: dict[str, tuple[Change, list[str]]] = {
+    "another padding in the spec": (put("network", another_padding), ["spec and parameters"]),
+    "a digest of one exported parameter": (put("exported_sha256", lambda d: d | {"fc4.bias": OTHER}),
                                            ["spec and parameters"]),
-    "a parameter never exported": (head("exported_sha256", lambda d: {k: v for k, v in d.items() if k != "fc4.bias"}),
+    "a parameter never exported": (put("exported_sha256", lambda d: {k: v for k, v in d.items() if k != "fc4.bias"}),
                                    ["spec and parameters"]),
-    "a parameter too many": (head("exported_sha256", lambda d: d | {"fc6.bias": OTHER}), ["spec and parameters"]),
+    "a parameter too many": (put("exported_sha256", lambda d: d | {"fc6.bias": OTHER}), ["spec and parameters"]),
     "a parameter count": (row("conv2", "parameters", 585), ["spec and parameters"]),
     "a pixel's last bit": (put("pixels", last_bit), ["pixels"]),
     "pixels in float64": (put("pixels", lambda x: x.astype(np.float64)), ["pixels"]),
     "pixels with the channel last": (put("pixels", lambda x: x.transpose(0, 2, 3, 1)), ["pixels"]),
     "a shape": (row("pool1", "shape", (1, 8, 9, 9)), ["shapes"]),
     "a shape with the channel last": (row("conv1", "shape", (1, 18, 18, 8)), ["shapes"]),
-    "a layer missing from the table": (head("layers", lambda rows: rows[1:]), ["shapes"]),
+    "a layer missing from the table": (put("layers", lambda rows: rows[1:]), ["shapes"]),
     "one value of a layer": (put("outputs/conv1", one_value_off), ["layer outputs"]),
     "an output of another shape": (put("outputs/conv2", lambda x: x[:, :, :-1]), ["layer outputs"]),
     "logits": (scale("logits", 1 + 1e-5), ["logits and loss"]),
-    "the loss": (head("loss", lambda loss: loss * (1 + 1e-5)), ["logits and loss"]),
-    "a loss that is no number": (head("loss", lambda loss: math.nan), ["logits and loss"]),
+    "the loss": (put("loss", lambda loss: loss * (1 + 1e-5)), ["logits and loss"]),
+    "a loss that is no number": (put("loss", lambda loss: math.nan), ["logits and loss"]),
     "an update that is missing": (update_scaled("fc4.bias", 0), ["SGD steps"]),
-    "two evaluations that differ": (head("evaluates_the_same_twice", lambda same: False), ["dropout modes"]),
+    "two evaluations that differ": (put("evaluates_the_same_twice", lambda same: False), ["dropout modes"]),
     "a mask that is not repeated": (put("dropped/drop3/again/out", drop_one_more), ["dropout modes"]),
     "masks that do not change": (masks_stuck, ["dropout modes"]),
     "what stays is not rescaled enough": (scale("dropped/drop3/first/out", 1 - 1e-5), ["dropout modes"]),
     "nothing is dropped": (keep_all, ["dropout modes"]),
-    "the loss of a step with dropout": (head("dropout_step_loss", lambda loss: loss * (1 + 1e-4)), ["dropout modes"]),
+    "the loss of a step with dropout": (put("dropout_step_loss", lambda loss: loss * (1 + 1e-4)), ["dropout modes"]),
     "dropout in evaluation": (put("outputs/drop3", drop_one_more), ["layer outputs", "dropout modes"]),
     "a class": (put("logits", swap_classes), ["logits and loss", "predictions"]),
     "logits of another shape": (put("logits", lambda x: x[:, :9]), ["logits and loss", "predictions"]),
-    "the digest of all parameters": (head("parameters_sha256", lambda digest: OTHER), ["weights"]),
+    "the digest of all parameters": (put("parameters_sha256", lambda digest: OTHER), ["weights"]),
 }
 for _i in range(3):
-    SPOILED[f"the loss of step {_i + 1}"] = head("step_losses", nth(_i, 1 + 1e-4)), ["SGD steps"]
+    SPOILED[f"the loss of step {_i + 1}"] = put("step_losses", nth(_i, 1 + 1e-4)), ["SGD steps"]
 for _i in range(2):
-    SPOILED[f"the loss of continued step {_i + 1}"] = head("continued_losses", nth(_i, 1 - 1e-4)), ["weights"]
+    SPOILED[f"the loss of continued step {_i + 1}"] = put("continued_losses", nth(_i, 1 - 1e-4)), ["weights"]
 for _name in LAYERS:
     # Dropout's input and output in evaluation are no longer the same numbers.
     _also = ["dropout modes"] if _name in ("fc3", "drop3", "fc4", "drop4") else []
@@ -257,7 +221,7 @@ def test_a_rung_is_red_for_what_is_wrong_and_no_other(change, rungs):
                          + [("outputs", name) for name in LAYERS])
 def test_what_is_wrong_is_named(kind, name):
     """And nothing else is."""
-    failures = rung(climb(spoiled(scale(f"{kind}/{name}", 1.01))),
+    failures = rung_of(climb(spoiled(scale(f"{kind}/{name}", 1.01))),
                     "gradients" if kind == "gradients" else "layer outputs").failures
     assert {failure.where for failure in failures} == {name}
     assert failures[0].error == pytest.approx(0.01, rel=1e-3)
@@ -270,7 +234,7 @@ def test_a_shape_that_is_only_told_wrong_is_no_divergent_layer():
 
 def test_a_step_in_evaluation_mode_is_told_from_other_masks():
     without = right().meta["loss"]  # that of the same batch without dropout
-    off, other = (climb(spoiled(head("dropout_step_loss", lambda _, value=value: value))).diagnoses["torch"]
+    off, other = (climb(spoiled(put("dropout_step_loss", lambda _, value=value: value))).diagnoses["torch"]
                   for value in (without, without * 1.5))
     assert off == ["the dropout of the training step is off"]
     assert other == ["a training step has other masks than the layers show"]
@@ -299,7 +263,7 @@ def test_classes_that_are_too_near_to_tell_may_differ():
     answer = spoiled(put("logits", lambda _: swap_classes(logits.astype(np.float32))))
     assert answer.tensors["logits"][7].argmax() in (best, second)
     answer.tensors["logits"][7, second] *= np.float32(1 + 1e-6)  # decided otherwise, and not tied
-    found = next(r for r in compare([answer], referee=near).rungs["torch"] if r.name == "predictions")
+    found = rung_of(compare([answer], referee=near), "predictions")
     assert answer.tensors["logits"][7].argmax() != logits[7].argmax()
     assert found.holds
     assert found.note == "23 of 24 images have a clear class"
@@ -372,8 +336,8 @@ def close_the_widest(values: Any) -> Any:
 def test_a_wide_gap_is_red_and_no_tie(layer, tie, change, gradients):
     report = climb(spoiled(put(f"training/{layer}", change), gradients))
     assert red(report) == ["gradients"]
-    assert f"{tie}, near ties" in {failure.where for failure in rung(report, "gradients").failures}
-    assert rung(report, "gradients").note == "", "nothing is called a near tie"
+    assert f"{tie}, near ties" in {failure.where for failure in rung_of(report, "gradients").failures}
+    assert rung_of(report, "gradients").note == "", "nothing is called a near tie"
 
 
 def test_equal_values_may_be_chosen_either_way():
@@ -387,12 +351,12 @@ def test_equal_values_may_be_chosen_either_way():
     mine = values.astype(np.float32)
     mine[beside] = np.nextafter(mine[here], np.float32(np.inf))  # else the first of both is chosen
     answer = spoiled(put("training/conv1", lambda _: mine), along_its_own_decisions)
-    found = next(r for r in compare([answer], referee=tied).rungs["torch"] if r.name == "gradients")
+    found = rung_of(compare([answer], referee=tied), "gradients")
     assert found.holds
     assert found.note.endswith("near ties decided otherwise")
 
 
-def step_otherwise(change: Callable[[Any], Any]) -> Callable[[Trace], None]:
+def step_otherwise(change: Callable[[Any], Any]) -> Change:
     """Steps that follow another decision in fc3 at the first one, and tell of it."""
     def apply(answer: Trace) -> None:
         case = right().case()
@@ -416,7 +380,7 @@ def test_steps_follow_the_backends_own_near_ties_up_to_a_gap(monkeypatch):
     monkeypatch.setitem(TIERS, "float32", replace(TIERS["float32"], largest=run.gap * 1.01))
     report = climb(answer)
     assert red(report) == []
-    assert rung(report, "SGD steps").note == f"3 steps, {run.flips} near ties decided otherwise"
+    assert rung_of(report, "SGD steps").note == f"3 steps, {run.flips} near ties decided otherwise"
     assert run.flips > 0
     answer.tensors["stepwise/0/fc3"] = right().tensors["stepwise/0/fc3"]
     assert red(climb(answer)) == ["SGD steps"], "only what is told is followed"
@@ -426,7 +390,7 @@ def test_steps_follow_the_backends_own_near_ties_up_to_a_gap(monkeypatch):
 def test_a_wide_gap_in_the_steps_is_red_and_no_tie(change):
     report = climb(spoiled(step_otherwise(change)))
     assert red(report) == ["SGD steps"]
-    assert "tie" not in rung(report, "SGD steps").note
+    assert "tie" not in rung_of(report, "SGD steps").note
 
 
 # Tolerances
@@ -446,7 +410,7 @@ def test_a_tolerance_is_the_larger_of_the_floor_and_ten_times_the_cost(floor, co
 def test_a_measured_cost_widens_its_own_tolerance(tensor, cost, name):
     dear = replace(referee(), cost=dict.fromkeys(cost, 1e-4))
     within, beyond, cheap = (
-        next(r for r in compare([spoiled(scale(tensor, factor))], referee=by).rungs["torch"] if r.name == name)
+        rung_of(compare([spoiled(scale(tensor, factor))], referee=by), name)
         for factor, by in ((1 + 9e-4, dear), (1 + 1.1e-3, dear), (1 + 9e-4, replace(dear, cost={}))))
     assert (within.holds, beyond.holds, cheap.holds) == (True, False, False)
 
@@ -458,7 +422,7 @@ def test_an_update_is_held_to_its_own_cost(cost, factor, holds):
     start, end = right().case().parameters()["fc3.weight"], answer.tensors["stepped/fc3.weight"]
     answer.tensors["stepped/fc3.weight"] = end + factor * (end - start)
     by = replace(referee(), cost=referee().cost | {"updates/fc3.weight": cost})
-    failures = [failure.where for failure in rung(compare([answer], referee=by), "SGD steps").failures]
+    failures = [failure.where for failure in rung_of(compare([answer], referee=by), "SGD steps").failures]
     assert failures == ([] if holds else ["fc3.weight"])
 
 
@@ -533,7 +497,7 @@ def test_errors_between_arrays():
 
 
 def test_the_share_that_dropout_drops_may_be_off_by_five_standard_deviations():
-    _, share, *_ = (m for m in rung(climb(right()), "dropout modes").measurements if m.where == "drop4")
+    _, share, *_ = (m for m in rung_of(climb(right()), "dropout modes").measurements if m.where == "drop4")
     values = np.count_nonzero(right().tensors["dropped/drop4/first/in"])
     assert share.tolerance == pytest.approx(5 * math.sqrt(0.2 * 0.8 / values))
 
@@ -542,7 +506,7 @@ def test_the_share_that_dropout_drops_may_be_off_by_five_standard_deviations():
 
 
 def test_traces_are_labelled_by_backend_and_numbered_where_there_are_several():
-    others = [spoiled(head("backend", lambda _, name=name: name)) for name in ("mxnet", "torch", "mxnet", "mxnet")]
+    others = [spoiled(put("backend", lambda _, name=name: name)) for name in ("mxnet", "torch", "mxnet", "mxnet")]
     report = compare([*others, referee().trace], referee=referee())
     assert list(report.rungs) == ["mxnet#1", "torch", "mxnet#2", "mxnet#3", "numpy"]
     assert report.holds
@@ -579,7 +543,7 @@ def test_where_the_last_steps_went_on_from():
 
 
 def another(layers: tuple[Any, ...]) -> Trace:
-    return ask(replace(NETWORK, layers=layers))
+    return ask(replace(PLAIN, layers=layers))
 
 
 UNCOMPARABLE: dict[str, tuple[Callable[[], Trace], str]] = {
@@ -589,10 +553,10 @@ UNCOMPARABLE: dict[str, tuple[Callable[[], Trace], str]] = {
     "batch": (lambda: ask(batch=3), "another plan"),
     "images": (lambda: ask(inputs=right().tensors["inputs"] ^ 1), "another inputs"),
     "labels": (lambda: ask(labels=(right().tensors["labels"] + 1) % 10), "another inputs"),
-    "units": (lambda: another((*NETWORK.layers[:-1], Dense("fc5", units=11))), "other inputs, layers or parameters"),
-    "kernel": (lambda: another((replace(NETWORK.layers[0], kernel=6), *NETWORK.layers[1:])), "layers or parameters"),
-    "names": (lambda: another((replace(NETWORK.layers[0], name="first"), *NETWORK.layers[1:])), "layers or parameters"),
-    "fewer layers": (lambda: another((*NETWORK.layers[:-2], NETWORK.layers[-1])), "layers or parameters"),
+    "units": (lambda: another((*PLAIN.layers[:-1], Dense("fc5", units=11))), "other inputs, layers or parameters"),
+    "kernel": (lambda: another((replace(PLAIN.layers[0], kernel=6), *PLAIN.layers[1:])), "layers or parameters"),
+    "names": (lambda: another((replace(PLAIN.layers[0], name="first"), *PLAIN.layers[1:])), "layers or parameters"),
+    "fewer layers": (lambda: another((*PLAIN.layers[:-2], PLAIN.layers[-1])), "layers or parameters"),
 }
 
 
@@ -607,9 +571,9 @@ def test_answers_to_another_question_are_not_compared(make, said):
 
 def test_networks_of_the_same_layers_and_parameters_are_compared():
     """Other padding, dropout and activation are what the ladder is for."""
-    layers = [replace(layer, padding=0) if layer.name == "conv1" else layer for layer in NETWORK.layers]
+    layers = [replace(layer, padding=0) if layer.name == "conv1" else layer for layer in PLAIN.layers]
     answer = another(tuple(layers))
-    assert arithmetic.parameter_counts(answer.case().network) == arithmetic.parameter_counts(NETWORK)
+    assert arithmetic.parameter_counts(answer.case().network) == arithmetic.parameter_counts(PLAIN)
     report = climb(answer)
     assert red(report)[0] == "spec and parameters"
     assert report.diagnoses["torch"] == ["conv1.padding is 0, the referee's is 1",
@@ -617,8 +581,8 @@ def test_networks_of_the_same_layers_and_parameters_are_compared():
 
 
 def test_names_and_sources_of_networks_do_not_count():
-    renamed = replace(NETWORK, name="renamed", source="elsewhere")
-    assert spec.fingerprint(renamed) == spec.fingerprint(NETWORK)
+    renamed = replace(PLAIN, name="renamed", source="elsewhere")
+    assert spec.fingerprint(renamed) == spec.fingerprint(PLAIN)
     assert climb(ask(renamed)).holds
 
 
@@ -630,5 +594,4 @@ def test_a_network_without_dropout_has_nothing_to_drop():
     answer = ask(network, inputs=case.inputs, labels=case.labels, origin="random", batch=2, steps=2, continued=1)
     report = compare([answer])
     assert report.holds
-    modes = next(rung for rung in report.rungs["torch"] if rung.name == "dropout modes")
-    assert [measurement.where for measurement in modes.measurements] == ["evaluation"]
+    assert [measurement.where for measurement in rung_of(report, "dropout modes").measurements] == ["evaluation"]

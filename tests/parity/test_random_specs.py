@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from traces import assert_green, rung_of
 
 from alexnet_mf import backends
 from alexnet_mf.backends.numpy import layers, trainer
@@ -92,16 +93,8 @@ def referee(network: Network) -> Referee:
 
 def check(backend_name: str, network: Network) -> None:
     """All rungs hold."""
-    right = referee(network)
-    report = compare([trace(backends.load(backend_name), right.case)], referee=right)
-    failures = [(rung.name, rung.note, rung.failures) for rung in report.rungs[backend_name] if not rung.holds]
-    assert not failures, (network, report.diagnoses)
-    forget()
-
-
-def forget() -> None:
-    """Keras keeps what it has built."""
-    if "keras" in sys.modules:
+    assert_green(backend_name, referee(network))
+    if "keras" in sys.modules:  # it keeps what it has built
         sys.modules["keras"].backend.clear_session()
     gc.collect()
 
@@ -219,6 +212,6 @@ def test_what_a_softmax_does_to_updates_has_a_bound(monkeypatch: pytest.MonkeyPa
     monkeypatch.undo()
     answer.meta["backend"] = "torch"
     report = compare([answer], referee=right)
-    steps = next(rung for rung in report.rungs["torch"] if rung.name == "SGD steps")
+    steps = rung_of(report, "SGD steps")
     assert steps.holds is holds
     assert max(m.error / right.softmax_updates.get(m.where, math.inf) for m in steps.measurements) > 0.3 * times

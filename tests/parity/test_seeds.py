@@ -11,12 +11,11 @@ from dataclasses import replace
 
 import pytest
 from sizes import narrower
+from traces import assert_green
 
-from alexnet_mf import backends, data
+from alexnet_mf import data
 from alexnet_mf.parity.case import Case, make_case
 from alexnet_mf.parity.referee import Referee, make_referee
-from alexnet_mf.parity.run import compare
-from alexnet_mf.parity.trace import trace
 from alexnet_mf.spec.zoo import ALEXNET
 
 COUNT = 48
@@ -46,7 +45,4 @@ def referee(source: data.DatasetName, seed: int) -> Referee:
 def test_every_seed_is_green(backend_name: str, source: data.DatasetName, seed: int) -> None:
     right = referee(source, seed)
     assert right.case.origin == source
-    report = compare([trace(backends.load(backend_name), right.case)], referee=right)
-    failures = [(rung.name, rung.note, rung.failures) for rung in report.rungs[backend_name] if not rung.holds]
-    assert not failures, report.diagnoses
-    assert report.diagnoses == {backend_name: []}
+    assert_green(backend_name, right)

@@ -136,12 +136,13 @@ def costs(network: Network, batch_size: int, item_bytes: int = 4, momentum: bool
         momentum: True if the optimizer keeps a velocity for each parameter.
     """
     inputs, outputs = arithmetic.input_shapes(network), arithmetic.output_shapes(network)
+    macs = arithmetic.macs(network)
     first = first_learner(network)
     learning, layers = False, []
     for layer in network.layers:
         learning = learning or layer.name == first
-        layers.append(_layer_cost(layer, inputs[layer.name], outputs[layer.name], batch_size, item_bytes, momentum,
-                                  learning, layer.name != first))
+        layers.append(_layer_cost(layer, inputs[layer.name], outputs[layer.name], batch_size * macs[layer.name],
+                                  batch_size, item_bytes, momentum, learning, layer.name != first))
     return Costs(network, batch_size, item_bytes, momentum, tuple(layers))
 
 
@@ -150,8 +151,13 @@ def first_learner(network: Network) -> str:
     return next(layer.name for layer in network.layers if isinstance(layer, (Conv2d, Dense)))
 
 
-def _layer_cost(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int, item_bytes: int, momentum: bool,
-                backward: bool, passes_on: bool) -> LayerCost:
+def is_view(layer: Layer) -> bool:
+    """Return True if the layer's output is its input, in the same memory."""
+    return isinstance(layer, Flatten) or (isinstance(layer, Dropout) and not layer.rate)
+
+
+def _layer_cost(layer: Layer, inputs: Shape, outputs: Shape, macs: int, batch_size: int, item_bytes: int,
+                momentum: bool, backward: bool, passes_on: bool) -> LayerCost:
     """
     Args:
         backward: True if the backward pass reaches this layer.
@@ -160,10 +166,9 @@ def _layer_cost(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int, it
     x, y = (batch_size * math.prod(shape) * item_bytes for shape in (inputs, outputs))
     parameters = arithmetic.parameter_count(layer, inputs)
     weights = parameters * item_bytes
-    viewed = isinstance(layer, Flatten) or (isinstance(layer, Dropout) and not layer.rate)
+    viewed = is_view(layer)
     held = Held(weights, weights, weights * momentum, 0 if viewed else y,
                 auxiliary_bytes(layer, inputs, outputs, batch_size, item_bytes) if backward else 0)
-    macs = batch_size * _macs(layer, inputs, outputs)
     forward = Work(macs, 0 if viewed or isinstance(layer, Dropout) else x + weights + y)
     operations = {FORWARD: Work(macs, 0 if viewed else x + weights + y)}
     if backward and parameters:
@@ -173,14 +178,9 @@ def _layer_cost(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int, it
     if backward and passes_on and not viewed:
         reads = 2 if isinstance(layer, LocalResponseNorm) else 1  # its derivative depends on its inputs
         operations[INPUT_GRADIENT] = Work(macs, weights + y + reads * x)
-    return LayerCost(layer.name, type(layer).__name__, part_of(layer), outputs, parameters, held,
+    part = CONVOLUTIONS if isinstance(layer, Conv2d) else DENSE if isinstance(layer, Dense) else OTHER
+    return LayerCost(layer.name, type(layer).__name__, part, outputs, parameters, held,
                      y if backward and not viewed else 0, forward, operations)
-
-
-def _macs(layer: Layer, inputs: Shape, outputs: Shape) -> int:
-    if not isinstance(layer, (Conv2d, Dense)):
-        return 0
-    return math.prod(arithmetic.weight_shape(layer, inputs)) * math.prod(outputs[1:])
 
 
 def auxiliary_bytes(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int, item_bytes: int) -> int:
@@ -194,8 +194,3 @@ def auxiliary_bytes(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int
         padded = values // inputs[0] * (inputs[0] + layer.size - 1)
         return item_bytes * (padded + 2 * values)
     return 0
-
-
-def part_of(layer: Layer) -> str:
-    """Return the layer's part, one of PARTS."""
-    return CONVOLUTIONS if isinstance(layer, Conv2d) else DENSE if isinstance(layer, Dense) else OTHER

@@ -83,10 +83,9 @@ def _prepare(channel: Channel, phase: str) -> dict[str, Any]:
     for _ in range(ATTEMPTS - 1):
         try:
             return channel.ask({"do": "prepare", "phase": phase})
-        except WorkerGone:
-            raise
-        except WorkerFailed:
-            continue
+        except WorkerFailed as error:
+            if isinstance(error, WorkerGone):
+                raise
     return channel.ask({"do": "prepare", "phase": phase})
 
 

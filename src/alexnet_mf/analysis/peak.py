@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alexnet_mf.analysis.costs import Costs, LayerCost, first_learner
-from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten, Layer, LocalResponseNorm, Normalize
+from alexnet_mf.analysis.costs import Costs, LayerCost, first_learner, is_view
+from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Layer, LocalResponseNorm, Normalize
 
 NORMALISATION_FORWARD, NORMALISATION_BACKWARD = 2, 3
 """Temporary tensors of local response normalization, each of its input's size, beside those it keeps."""
@@ -32,14 +32,6 @@ class Tape:
         self.in_use = in_use
         self.peak = Peak(in_use, "the beginning")
 
-    def hold(self, more: int) -> None:
-        """Allocate a tensor that stays."""
-        self.in_use += more
-
-    def free(self, less: int) -> None:
-        """Free a tensor."""
-        self.in_use -= less
-
     def look(self, moment: str, temporary: int = 0) -> None:
         """Update the peak with the bytes in use and those of temporary tensors."""
         if self.in_use + temporary > self.peak.bytes:
@@ -51,24 +43,19 @@ def predicted_peak(costs: Costs) -> Peak:
     weights = sum(layer.held.weights for layer in costs.layers)
     velocity = sum(layer.held.optimizer for layer in costs.layers)
     tape = Tape(weights + velocity + costs.pixels)
-    layers = [(layer, cost) for layer, cost in zip(costs.network.layers, costs.layers) if not _is_view(layer)]
+    layers = [(layer, cost) for layer, cost in zip(costs.network.layers, costs.layers) if not is_view(layer)]
     first = first_learner(costs.network)
     learns = [cost.name for _, cost in layers].index(first)  # below it backward needs the input of this layer alone
     stays = [i >= learns - 1 and _stays(layer, layers[i + 1][0] if i + 1 < len(layers) else None)
              for i, (layer, _) in enumerate(layers)]
     _forward(tape, layers, stays)
     logits = layers[-1][1].held.activations
-    tape.hold(logits)  # their log softmax, which the loss keeps
+    tape.in_use += logits  # their log softmax, which the loss keeps
     tape.look("the end of the forward pass")
     tape.look("the gradient of the loss", 2 * logits)
-    tape.free(logits)
+    tape.in_use -= logits
     _backward(tape, layers, stays, first)
     return tape.peak
-
-
-def _is_view(layer: Layer) -> bool:
-    """Return True if the layer's output is its input, in the same memory."""
-    return isinstance(layer, Flatten) or (isinstance(layer, Dropout) and not layer.rate)
 
 
 def _stays(layer: Layer, following: Layer | None) -> bool:
@@ -82,33 +69,33 @@ def _forward(tape: Tape, layers: list[tuple[Layer, LayerCost]], stays: list[bool
     before = 0  # the layer's input, if nothing else holds it
     for (layer, cost), kept in zip(layers, stays):
         output = cost.held.activations
-        tape.hold(cost.held.auxiliary + output)
+        tape.in_use += cost.held.auxiliary + output
         passing = output if getattr(layer, "activation", None) else 0
         if isinstance(layer, LocalResponseNorm):
             passing = NORMALISATION_FORWARD * output
         if isinstance(layer, Normalize):
             passing = output  # the pixels less their mean
         tape.look(f"the output of {cost.name}", passing)
-        tape.free(before)
+        tape.in_use -= before
         before = 0 if kept else output
 
 
 def _backward(tape: Tape, layers: list[tuple[Layer, LayerCost]], stays: list[bool], first: str) -> None:
     gradient = layers[-1][1].activation_gradients  # in the layer's output
-    tape.hold(gradient)
+    tape.in_use += gradient
     for i in reversed(range(len(layers))):
         layer, cost = layers[i]
         below = layers[i - 1][1].held.activations if i else 0
         if getattr(layer, "activation", None):
             tape.look(f"the gradients of {cost.name}", gradient)  # one before and one after the activation
-            tape.free(cost.held.activations)
+            tape.in_use -= cost.held.activations
         passed_on = below if cost.name != first else 0
         passing = NORMALISATION_BACKWARD * gradient if isinstance(layer, LocalResponseNorm) else 0
-        tape.hold(passed_on + (cost.held.weight_gradients if isinstance(layer, (Conv2d, Dense)) else 0))
+        tape.in_use += passed_on + (cost.held.weight_gradients if isinstance(layer, (Conv2d, Dense)) else 0)
         tape.look(f"the gradients of {cost.name}", passing)
         if cost.name == first:
             return
-        tape.free(gradient + cost.held.auxiliary)
+        tape.in_use -= gradient + cost.held.auxiliary
         if stays[i - 1] and not getattr(layers[i - 1][0], "activation", None):
-            tape.free(below)
+            tape.in_use -= below
         gradient = passed_on

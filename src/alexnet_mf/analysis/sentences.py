@@ -76,18 +76,14 @@ def traffic(costs: Costs) -> str:
     """Return a sentence on the bytes moved, for this batch and for one image."""
     single = compute_costs(costs.network, 1, costs.item_bytes, costs.momentum)
     weights = sum(layer.held.weights for layer in single.part(DENSE))
+    shared = "" if costs.batch_size == 1 else (f"; a batch of {costs.batch_size} reads them once for all its images "
+                                               f"({three_digits(costs.forward.intensity)} FLOP/byte)")
     return (f"Memory traffic: inference on {images(costs.batch_size)} moves at least "
             f"{bytes_text(costs.forward.traffic)}, {verdict(by_part(costs, lambda layer: layer.forward.traffic))}; "
             f"training at least {bytes_text(costs.training.traffic)}, "
             f"{verdict(by_part(costs, lambda layer: layer.training.traffic))}. On one image, reading "
             f"the weights of {DENSE} is {percent_text(weights / single.forward.traffic)} of inference's traffic "
-            f"({three_digits(single.forward.intensity)} FLOP/byte in all){_shared(costs)}.")
-
-
-def _shared(costs: Costs) -> str:
-    """Return a sentence on the gain from a batch."""
-    return "" if costs.batch_size == 1 else (f"; a batch of {costs.batch_size} reads them once for all its images "
-                                             f"({three_digits(costs.forward.intensity)} FLOP/byte)")
+            f"({three_digits(single.forward.intensity)} FLOP/byte in all){shared}.")
 
 
 def bandwidth(costs: Costs, ceilings: Ceilings) -> list[str]:

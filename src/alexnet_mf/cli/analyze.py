@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from alexnet_mf import api, backends
 from alexnet_mf.analysis import sentences
-from alexnet_mf.analysis.costs import Costs, LayerCost, Work
+from alexnet_mf.analysis.costs import Costs, Work
 from alexnet_mf.analysis.measure import ROUNDS, SAMPLE_SECONDS, TOLERANCE, Measured
 from alexnet_mf.analysis.peak import Peak
 from alexnet_mf.analysis.record import json_schema
@@ -15,6 +14,7 @@ from alexnet_mf.analysis.roofline import layer_times, predictions
 from alexnet_mf.analysis.run import Analysis
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json, add_network, at_least_one, positive
+from alexnet_mf.cli.bench import show_progress
 from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.instruments.records import plain
@@ -87,12 +87,6 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def show_progress(line: str) -> None:
-    """Show on a terminal what is being done."""
-    if sys.stderr.isatty():
-        output.notice(line)
-
-
 # Tables
 
 
@@ -101,13 +95,12 @@ def show_costs(costs: Costs, recipe: Recipe) -> None:
     with_momentum = "with" if costs.momentum else "without"
     title = (f"{costs.network.name}, batch {costs.batch_size}, {costs.item_bytes} bytes a number, SGD {with_momentum} "
              f"momentum (recipe {recipe.name})")
-    kept = [layer.held for layer in costs.layers]
-    rows = [[layer.name, output.shape_text(layer.output), *held_cells(layer, costs.held)] for layer in costs.layers]
-    sums = [sum(getattr(held, field) for held in kept) for field in
-            ("weights", "weight_gradients", "optimizer", "activations")]
-    rows.append(["total", "", f"{sum(layer.parameters for layer in costs.layers):,}", *map(cell, sums),
-                 cell(sum(layer.activation_gradients for layer in costs.layers)),
-                 cell(sum(held.auxiliary for held in kept)), "100 %"])
+    amounts = [(layer.held.weights, layer.held.weight_gradients, layer.held.optimizer, layer.held.activations,
+                layer.activation_gradients, layer.held.auxiliary) for layer in costs.layers]
+    rows = [[layer.name, output.shape_text(layer.output), output.count_text(layer.parameters), *map(cell, held),
+             share(layer.held.total, costs.held)] for layer, held in zip(costs.layers, amounts)]
+    rows.append(["total", "", f"{sum(layer.parameters for layer in costs.layers):,}",
+                 *(cell(sum(column)) for column in zip(*amounts)), "100 %"])
     output.table(["layer", "output", "parameters", "weights", "gradients", "optimizer", "activations", "gradients *",
                   "beside **", "share"], rows, right=range(2, 10), title=title)
     output.say("* of activations: they come and go layer by layer, and are not in the share")
@@ -118,14 +111,6 @@ def show_costs(costs: Costs, recipe: Recipe) -> None:
     output.table(["layer", "forward MAC", "share", "traffic", "share", "FLOP/byte", "training MAC", "share", "traffic",
                   "share", "FLOP/byte"], rows, right=range(1, 11),
                  title="multiply-accumulates (MAC), least memory traffic, and arithmetic intensity")
-
-
-def held_cells(layer: LayerCost, whole: int) -> list[str]:
-    """Return a layer's cells of the first table."""
-    held = layer.held
-    return [output.count_text(layer.parameters), *map(cell, (
-        held.weights, held.weight_gradients, held.optimizer, held.activations, layer.activation_gradients,
-        held.auxiliary)), share(held.total, whole)]
 
 
 def work_cells(work: Work, whole: Work) -> list[str]:
@@ -146,15 +131,13 @@ def share(part: float, whole: float) -> str:
 
 def show_measured(costs: Costs, peak: Peak, measured: Measured) -> None:
     """Print the roofline as a table, and each prediction beside its measurement."""
-    ceilings = measured.ceilings
+    ceilings, predicted = measured.ceilings, predictions(costs, measured.ceilings)
     rows = []
     for layer in costs.layers:
         times, training = layer_times(layer, ceilings), layer.training
-        if not training.traffic:
-            continue
-        rows.append([layer.name, *attained(layer.forward, times.forward, measured),
-                     *attained(training, times.training, measured), share(times.training, predictions(
-                         costs, ceilings)["step"])])
+        if training.traffic:
+            rows.append([layer.name, *attained(layer.forward, times.forward, measured),
+                         *attained(training, times.training, measured), share(times.training, predicted["step"])])
     output.say()
     output.table(["layer", "forward: FLOP/byte", "GFLOP/s at most", "limit", "predicted", "training: FLOP/byte",
                   "GFLOP/s at most", "limit", "predicted", "share of step"], rows, right=(1, 2, 4, 5, 6, 8, 9),
@@ -163,20 +146,16 @@ def show_measured(costs: Costs, peak: Peak, measured: Measured) -> None:
     for line in sentences.bandwidth(costs, ceilings):
         output.say(f"\n{line}")
     output.say()
-    predicted = predictions(costs, ceilings)
+    samples = measured.seconds["step"].n
     output.table(["on a batch", "predicted", "measured", "measured / predicted"], [
         [phase, seconds_text(expected), estimate_text(measured.seconds[phase], seconds_text),
          f"{measured.seconds[phase].median / expected:.2f}"] for phase, expected in predicted.items()], right=(1, 3),
-        title=f"times, {counted(measured.seconds['step'].n)}, {title_of_medians(measured.seconds.values())}")
+        title=f"times, {samples} sample{'s' * (samples != 1)}, {title_of_medians(measured.seconds.values())}")
     output.say(f"\n{memory_line(peak, measured)}")
     versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
-    output.say(f"{versions}, Python {measured.conditions.python}, {processor(measured)}{load(measured)}")
-
-
-def load(measured: Measured) -> str:
-    """Return the machine's load, if it reports one."""
-    averages = measured.conditions.load_before
-    return f", load {averages[0]:.1f}, this included" if averages else ""
+    averages = measured.conditions.load_before  # None if the system reports none
+    load = f", load {averages[0]:.1f}, this included" if averages else ""
+    output.say(f"{versions}, Python {measured.conditions.python}, {processor(measured)}{load}")
 
 
 def attained(work: Work, seconds: float, measured: Measured) -> list[str]:
@@ -214,8 +193,3 @@ def processor(measured: Measured) -> str:
     cores = f"{measured.conditions.usable_cores or '?'} cores"
     threads = "" if measured.threads is None else f"{measured.threads} thread{'s' * (measured.threads != 1)} on "
     return f"{measured.conditions.cpu}, {threads}{cores}"
-
-
-def counted(n: int) -> str:
-    """Return `6 samples`."""
-    return f"{n} sample{'s' * (n != 1)}"

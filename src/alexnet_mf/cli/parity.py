@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from alexnet_mf import api, backends
+from alexnet_mf.analysis.sentences import listed
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import (
     add_execution,
@@ -46,9 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     halves = parser.add_subparsers(dest="half", metavar="{trace,compare}", parser_class=type(parser))
     trace = halves.add_parser("trace", help="write what one backend computes",
                               description="Write what one backend computes.")
-    add_network(trace)
-    add_execution(trace)
-    add_source(trace)
     add_plan(trace)
     trace.add_argument("--backend", required=True, choices=list(backends.BACKENDS), help="the backend to ask")
     trace.add_argument("--out", required=True, type=Path, metavar="FILE",
@@ -66,10 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare.set_defaults(run=run_compare)
     parser.add_argument("--backends", type=backend_list, metavar="NAMES",
                         help="comma-separated backends (default: all that are installed here or named by --python)")
-    add_network(parser, f"; several, comma-separated, or {ALL}: of each the errors in brief")
-    add_execution(parser)
-    add_source(parser)
-    add_plan(parser)
+    add_plan(parser, f"; several, comma-separated, or {ALL}: of each the errors in brief")
     add_interpreters(parser)
     parser.add_argument("--keep", type=Path, metavar="FOLDER",
                         help="keep the traces there (default: they are temporary)")
@@ -78,8 +73,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_schema(parser, json_schema)
 
 
-def add_plan(parser: argparse.ArgumentParser) -> None:
-    """Add --batch-size, --steps and --images."""
+def add_plan(parser: argparse.ArgumentParser, several: str = "") -> None:
+    """Add --net, --device, the flags of `add_execution` and `add_source`, --batch-size, --steps and --images.
+
+    Args:
+        several: help on more than one network.
+    """
+    add_network(parser, several)
+    add_execution(parser)
+    add_source(parser)
     for flag, default, what in (("--batch-size", 4, "images through every layer and back, and in each SGD step"),
                                 ("--steps", 6, "SGD steps to compare"), ("--images", 64, "test images to classify")):
         parser.add_argument(flag, type=at_least_one, default=default, metavar="N", help=f"{what} (default: {default})")
@@ -90,37 +92,29 @@ def run(options: argparse.Namespace) -> int:
     nets = net_names(options.net)
     if len(nets) == 1:
         return show(climb(nets[0], options, options.keep), options)
-    briefs: list[Brief] = []
+    records: dict[str, Record] = {}  # with the rows, all that is kept of a report: its traces take gigabytes
+    rows: list[list[str]] = []
     try:
         for number, net in enumerate(nets, 1):
             report = climb(net, options, options.keep and options.keep / f"{number}-{Path(net).stem}")
             if options.json != "-":
                 output.say(f"{net}: {verdict(report)}")
                 say_diagnoses(report)
-            briefs.append(brief(net, report))
+            records[net] = make_record(report)
+            rows += brief_rows(net, report)
     except BaseException:  # Ctrl-C too: it may have taken an hour
-        if briefs:
-            show_several(briefs, options)
+        if records:
+            show_several(records, rows, options)
         raise
-    return show_several(briefs, options)
+    return show_several(records, rows, options)
 
 
-class Brief(NamedTuple):
-    """The part of a network's report that is kept; its traces take gigabytes."""
-
-    net: str
-    holds: bool
-    rows: list[list[str]]
-    """For each backend, how many rungs hold, and the error nearest to its tolerance in those of `IN_BRIEF`."""
-    record: Record
-
-
-def brief(net: str, report: Report) -> Brief:
-    """Return a report in brief."""
+def brief_rows(net: str, report: Report) -> list[list[str]]:
+    """Return for each backend how many rungs hold, and the error nearest to its tolerance in those of `IN_BRIEF`."""
     rows = [["", name, f"{sum(rung.holds for rung in rungs)} of {len(rungs)}",
              *(cell(rung) for rung in rungs if rung.name in IN_BRIEF)] for name, rungs in report.rungs.items()]
     rows[0][0] = net
-    return Brief(net, report.holds, rows, make_record(report))
+    return rows
 
 
 def net_names(text: str) -> list[str]:
@@ -201,20 +195,17 @@ def show(report: Report, options: argparse.Namespace) -> int:
     return 0 if report.holds else 1
 
 
-def show_several(briefs: list[Brief], options: argparse.Namespace) -> int:
+def show_several(records: dict[str, Record], rows: list[list[str]], options: argparse.Namespace) -> int:
     """Print one table and one verdict; return the exit code."""
-    red = [brief.net for brief in briefs if not brief.holds]
+    red = [net for net, record in records.items() if not record.holds]
     if options.json != "-":
         output.say()
-        output.table(["network", "backend", "rungs that hold", *IN_BRIEF],
-                     [row for brief in briefs for row in brief.rows],
+        output.table(["network", "backend", "rungs that hold", *IN_BRIEF], rows,
                      title=f"seed {options.seed}: the error nearest to its tolerance")
         output.say()
-        output.say(f"parity does not hold in {', '.join(red)}" if red else
-                   f"parity holds in {', '.join(brief.net for brief in briefs)}")
+        output.say(f"parity does not hold in {', '.join(red)}" if red else f"parity holds in {', '.join(records)}")
     if options.json:
-        networks = {brief.net: brief.record for brief in briefs}
-        output.write_json(options.json, plain(Several(holds=not red, networks=networks)))
+        output.write_json(options.json, plain(Several(holds=not red, networks=records)))
     return 1 if red else 0
 
 
@@ -249,10 +240,9 @@ def say_notes(report: Report) -> None:
 
 def verdict(report: Report) -> str:
     """Return whether parity holds, in one line."""
-    names = [name for name in report.rungs if name != "numpy"]
-    red = [name for name in report.rungs if not all(rung.holds for rung in report.rungs[name])]
-    if not red:
-        who = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else (names or ["numpy"])[0]
+    if report.holds:
+        who = listed([name for name in report.rungs if name != "numpy"] or ["numpy"])
         return f"parity holds: same function, same training steps as the float64 referee in {who}"
-    lowest = {name: next(rung.name for rung in report.rungs[name] if not rung.holds) for name in red}
-    return f"parity does not hold: {'; '.join(f'{name} from rung {rung!r} on' for name, rung in lowest.items())}"
+    red = [f"{name} from rung {next(rung.name for rung in rungs if not rung.holds)!r} on"
+           for name, rungs in report.rungs.items() if not all(rung.holds for rung in rungs)]
+    return f"parity does not hold: {'; '.join(red)}"

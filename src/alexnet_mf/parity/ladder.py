@@ -37,6 +37,11 @@ class Measurement:
         return bool(self.error <= self.tolerance)  # of NumPy's numbers it is NumPy's bool, which JSON does not take
 
 
+def judge(where: str, error: float, tolerance: float, wrong: str) -> Measurement:
+    """Return a measurement, with these words if it does not hold. What must be equal has an error of True or False."""
+    return Measurement(where, float(error), tolerance, "" if error <= tolerance else wrong)
+
+
 @dataclass(frozen=True)
 class Rung:
     """One rung's measurements for one backend."""
@@ -92,10 +97,8 @@ def spec_and_parameters(c: Comparison) -> Finding:
             found.append(Measurement(row["name"], 1, 0, f"{row['name']}: {row['parameters']:,} parameters, not "
                                                         f"{expected.get(row['name'], 0):,}"))
     mine, theirs = c.subject.meta["exported_sha256"], digests(c.referee.case.parameters())
-    for name in {**theirs, **mine}:
-        same = mine.get(name) == theirs.get(name)
-        found.append(Measurement(name, 0 if same else 1, 0, "" if same else f"{name} is not the seed's"))
-    return found, ""
+    return [*found, *(judge(name, mine.get(name) != theirs.get(name), 0, f"{name} is not the seed's")
+                      for name in {**theirs, **mine})], ""
 
 
 def spec_differences(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
@@ -120,20 +123,15 @@ def pixels(c: Comparison) -> Finding:
     if mine.dtype != theirs.dtype:
         return [Measurement("pixels", math.inf, 0, f"pixels are {mine.dtype}, not {theirs.dtype}")], ""
     different = int((mine.view(np.uint32) != theirs.view(np.uint32)).sum())
-    what = f"{different:,} of {mine.size:,} pixels differ" if different else ""
-    return [Measurement("pixels", different, 0, what)], ""
+    return [judge("pixels", different, 0, f"{different:,} of {mine.size:,} pixels differ")], ""
 
 
 def layer_shapes(c: Comparison) -> Finding:
     """Rung 3: the output shape of each layer, measured."""
-    found = []
     rows = {row["name"]: tuple(row["shape"]) for row in c.subject.meta["layers"]}
     expected = {name: (1, *shape) for name, shape in arithmetic.output_shapes(c.referee.case.network).items()}
-    for name in {**expected, **rows}:
-        shape, wanted = rows.get(name), expected.get(name)
-        what = "" if shape == wanted else f"{name} gives {shape}, not {wanted}"
-        found.append(Measurement(name, 0 if shape == wanted else 1, 0, what))
-    return found, ""
+    return [judge(name, rows.get(name) != expected.get(name), 0,
+                  f"{name} gives {rows.get(name)}, not {expected.get(name)}") for name in {**expected, **rows}], ""
 
 
 def layer_outputs(c: Comparison) -> Finding:
@@ -226,17 +224,15 @@ def step_logits(c: Comparison, step: int) -> NDArray[Any]:
 def modes(c: Comparison) -> Finding:
     """Rung 8: dropout is off in evaluation; in training it drops the stated share, rescales, and follows the step."""
     case = c.referee.case
-    same = c.subject.meta["evaluates_the_same_twice"]
-    found = [Measurement("evaluation", 0 if same else 1, 0, "" if same else "two evaluations differ")]
+    found = [judge("evaluation", not c.subject.meta["evaluates_the_same_twice"], 0, "two evaluations differ")]
     outputs = c.subject.group("outputs")
     dropped = c.subject.group("dropped")
     source = c.subject.tensors["pixels"]
     for layer in case.network.layers:
         if isinstance(layer, Dropout):
             changed = not np.array_equal(outputs[layer.name], source)
-            found.append(Measurement(layer.name, float(changed), 0,
-                                     f"{layer.name} changes its input in evaluation" if changed else ""))
-            found += list(dropout_activity(layer, dropped))
+            found += [judge(layer.name, changed, 0, f"{layer.name} changes its input in evaluation"),
+                      *dropout_activity(layer, dropped)]
         source = outputs[layer.name]
     if "logits" in dropped:
         found.append(dropout_step(c, dropped["logits"]))
@@ -250,8 +246,8 @@ def dropout_step(c: Comparison, logits: NDArray[Any]) -> Measurement:
                          for values in (logits, c.subject.group("outputs")[c.referee.case.network.layers[-1].name]))
     error, tolerance = ratio(abs(loss - expected), expected), c.floors.step_loss
     off = ratio(abs(loss - without), without) <= tolerance
-    wrong = "the dropout of the training step is off" if off else "a training step has other masks than the layers show"
-    return Measurement("training step", error, tolerance, "" if error <= tolerance else wrong)
+    return judge("training step", error, tolerance, "the dropout of the training step is off" if off else
+                 "a training step has other masks than the layers show")
 
 
 def dropout_activity(layer: Dropout, dropped: dict[str, NDArray[Any]]) -> Iterator[Measurement]:
@@ -262,19 +258,17 @@ def dropout_activity(layer: Dropout, dropped: dict[str, NDArray[Any]]) -> Iterat
     count = int(active.sum())
     share = 1 - kept.sum() / max(count, 1)
     spread = 5 * math.sqrt(layer.rate * (1 - layer.rate) / max(count, 1))  # five sigma of a fair draw
-    yield Measurement(layer.name, abs(share - layer.rate), spread,
-                      f"{layer.name} drops {share:.3f}, not {layer.rate}" if abs(share - layer.rate) > spread else "")
+    yield judge(layer.name, abs(share - layer.rate), spread, f"{layer.name} drops {share:.3f}, not {layer.rate}")
     scaled = relative_l2(first[kept], source[kept] / (1 - layer.rate))
     factor = float(first[kept].sum() / source[kept].sum()) if kept.any() else 0
-    yield Measurement(layer.name, scaled, 1e-6, f"{layer.name} scales what stays by {factor:.4g}, not by 1/(1 - rate), "
-                                                f"{1 / (1 - layer.rate):.4g}" if scaled > 1e-6 else "")
+    yield judge(layer.name, scaled, 1e-6, f"{layer.name} scales what stays by {factor:.4g}, not by 1/(1 - rate), "
+                                          f"{1 / (1 - layer.rate):.4g}")
     again, second = dropped[f"{layer.name}/again/out"], dropped[f"{layer.name}/second/out"]
-    same = np.array_equal(first != 0, again != 0)
-    yield Measurement(layer.name, 0 if same else 1, 0, "" if same else f"{layer.name}: the same step has other masks")
+    other = not np.array_equal(first != 0, again != 0)
+    yield judge(layer.name, other, 0, f"{layer.name}: the same step has other masks")
     if layer.rate and count > 100:
         stuck = np.array_equal(first != 0, second != 0)
-        what = f"{layer.name}: another step has the same masks" if stuck else ""
-        yield Measurement(layer.name, float(stuck), 0, what)
+        yield judge(layer.name, stuck, 0, f"{layer.name}: another step has the same masks")
 
 
 def predictions(c: Comparison) -> Finding:
@@ -288,15 +282,15 @@ def predictions(c: Comparison) -> Finding:
     needed = 2 * c.tolerance(c.floors.largest, f"largest/{last}") * np.abs(theirs).max()
     clear = np.broadcast_to(margin > needed, len(theirs))
     wrong = int((clear & (mine.argmax(1) != theirs.argmax(1))).sum())
-    return [Measurement("classes", wrong, 0, f"{wrong} of {int(clear.sum())} classes differ" if wrong else "")], \
+    return [judge("classes", wrong, 0, f"{wrong} of {int(clear.sum())} classes differ")], \
         f"{int(clear.sum())} of {len(clear)} images have a clear class"
 
 
 def weights(c: Comparison) -> Finding:
     """Rung 10: exported parameters are those loaded, and continued training follows the referee's."""
     case, meta = c.referee.case, c.subject.meta
-    same = meta["parameters_sha256"] == parameters.digest(case.parameters())
-    found = [Measurement("export", 0 if same else 1, 0, "" if same else "export(load(w)) is not w")]
+    changed = meta["parameters_sha256"] != parameters.digest(case.parameters())
+    found = [judge("export", changed, 0, "export(load(w)) is not w")]
     origin = c.origins.get(meta["continued_from_sha256"])
     if origin is None:
         return found, "the weights that it went on from are not among these traces"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -24,13 +25,13 @@ from alexnet_mf.weights.parameters import Parameters
 
 FORMAT = 1
 KEY = "alexnet_mf_trace"
-NUMBER = (int, float)
-HEADER: dict[str, type | tuple[type, ...]] = {
-    "backend": str, "versions": dict, "settings": dict, "device": str, "layers": list, "parameters_sha256": str,
-    "exported_sha256": dict, "loss": NUMBER, "step_losses": list, "continued_losses": list,
-    "continued_from_sha256": str, "evaluates_the_same_twice": bool, "dropout_step_loss": (*NUMBER, type(None))}
+HEADER: dict[str, Any] = {
+    "backend": str, "versions": dict, "settings": dict, "device": str, "layers": list[dict[str, Any]],
+    "parameters_sha256": str, "exported_sha256": dict, "loss": float, "step_losses": list[float],
+    "continued_losses": list[float], "continued_from_sha256": str, "evaluates_the_same_twice": bool,
+    "dropout_step_loss": float | None}
 """Fields of the header that the ladder reads, beside the case, and their types."""
-ROW: dict[str, type] = {"name": str, "shape": list, "parameters": int}
+ROW: dict[str, Any] = {"name": str, "shape": list, "parameters": int}
 """Fields of each layer in the header, and their types."""
 DROPOUT_STEPS = {"first": 0, "second": 1, "again": 0}
 """Steps whose dropout is recorded, one of them twice."""
@@ -221,14 +222,12 @@ def check_whole(path: Path, answer: Trace, case: Case) -> None:
     for name, count in (("step_losses", case.steps), ("continued_losses", case.continued)):
         if isinstance(answer.meta.get(name), list) and len(answer.meta[name]) != count:
             faults.append(f"{len(answer.meta[name])} {name}, not {count}")
-    faults += [f"missing {name}" for name in expected if name not in answer.tensors]
     steps = [f"stepwise/{step}" for step in range(case.steps)]
-    faults += [f"missing {group}/{layer.name}" for group in ("outputs", "training", *steps)
-               for layer in case.network.layers if f"{group}/{layer.name}" not in answer.tensors]
+    outputs = [f"{group}/{layer.name}" for group in ("outputs", "training", *steps) for layer in case.network.layers]
     dropped = [f"dropped/{layer.name}/{call}/{side}" for layer in case.network.layers
                if isinstance(layer, layers.Dropout) for call in DROPOUT_STEPS for side in ("in", "out")]
-    faults += [f"missing {name}" for name in ("pixels", "logits", *dropped, *(["dropped/logits"] if dropped else []))
-               if name not in answer.tensors]
+    needed = (*expected, *outputs, "pixels", "logits", *dropped, *(["dropped/logits"] if dropped else []))
+    faults += [f"missing {name}" for name in needed if name not in answer.tensors]
     for name, value in answer.tensors.items():
         if name.startswith(("gradients/", "stepped/")) and name not in expected:
             faults.append(f"surplus {name}")
@@ -245,14 +244,19 @@ def check_whole(path: Path, answer: Trace, case: Case) -> None:
 def header_faults(meta: dict[str, Any]) -> list[str]:
     """Return what is missing in a header, or of a type that the ladder does not take."""
     faults = [f"missing {name} in its header" for name in HEADER if name not in meta]
-    wrong = [name for name, type_ in HEADER.items() if name in meta and not isinstance(meta[name], type_)]
-    for name, type_ in (("step_losses", NUMBER), ("continued_losses", NUMBER), ("layers", dict)):
-        if isinstance(meta.get(name), list) and not all(isinstance(value, type_) for value in meta[name]):
-            wrong.append(name)
+    wrong = [name for name, type_ in HEADER.items() if name in meta and not is_a(meta[name], type_)]
     if "layers" in meta and "layers" not in wrong:
         wrong += [f"layers.{key}" for key, type_ in ROW.items()
-                  if not all(isinstance(row.get(key), type_) for row in meta["layers"])]
-    cost = meta.get("float32_cost", {})  # the referee's alone
-    if not isinstance(cost, dict) or not all(isinstance(value, NUMBER) for value in cost.values()):
+                  if not all(is_a(row.get(key), type_) for row in meta["layers"])]
+    if not is_a(meta.get("float32_cost", {}), dict[str, float]):  # the referee's alone
         wrong.append("float32_cost")
     return [*faults, *(f"{name} in its header is of another type" for name in wrong)]
+
+
+def is_a(value: Any, type_: Any) -> bool:
+    """Return True if a JSON value is of a type."""
+    try:
+        msgspec.convert(value, type_)
+    except (msgspec.ValidationError, OverflowError):
+        return False
+    return True

@@ -25,6 +25,10 @@ REPRODUCES = 1e-4
 ROUNDING = 2e-6
 """Relative L2 error that float32 costs. The hundredth need not be less than this; then a tenth counts."""
 
+FLATTENED = {"height, width, channel": (0, 2, 3, 1), "channel, width, height": (0, 1, 3, 2),
+             "width, height, channel": (0, 3, 2, 1)}
+"""The other orders in which images are flattened, and the axes that they take."""
+
 
 def verdict(where: str, reproduced: str | None) -> str:
     """A sentence."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from alexnet_mf.backends.numpy import layers
-from alexnet_mf.parity.causes import ROUNDING, Array, Cause, reproduce, verdict
+from alexnet_mf.parity.causes import FLATTENED, ROUNDING, Array, Cause, reproduce, verdict
 from alexnet_mf.parity.causes.weighted import conv_causes, dense_causes
 from alexnet_mf.parity.ladder import Comparison, Rung
 from alexnet_mf.parity.tolerances import relative_l2
@@ -64,20 +64,16 @@ def layer_causes(layer: Layer, x: Array, parameters: dict[str, Array], reference
         case Normalize():
             yield from _normalize_causes(layer, x)
         case Flatten():
-            yield "flattened as height, width, channel instead of channel, height, width", _flat(x, 0, 2, 3, 1)
-            yield "flattened as channel, width, height instead of channel, height, width", _flat(x, 0, 1, 3, 2)
-            yield "flattened as width, height, channel instead of channel, height, width", _flat(x, 0, 3, 2, 1)
+            for order, axes in FLATTENED.items():
+                yield f"flattened as {order} instead of channel, height, width", x.transpose(axes).reshape(len(x), -1)
         case Dense():
             image = next((arithmetic.input_shapes(case.network)[flatten.name] for flatten in case.network.layers
                           if isinstance(flatten, Flatten)), None)
             yield from dense_causes(layer, x, values[f"{layer.name}.weight"], values[f"{layer.name}.bias"], image,
                                     layer is case.network.layers[-1])
         case Dropout():
-            yield from _dropout_causes(layer, x)
-
-
-def _flat(x: Array, *axes: int) -> Array:
-    return x.transpose(axes).reshape(len(x), -1)
+            yield "scaled by 1 - rate in evaluation", x * (1 - layer.rate)
+            yield "scaled by 1/(1 - rate) in evaluation", x / (1 - layer.rate)
 
 
 def _norm_causes(layer: LocalResponseNorm, x: Array) -> Iterator[Cause]:
@@ -115,14 +111,17 @@ def _normalize_causes(layer: Normalize, x: Array) -> Iterator[Cause]:
     yield "each image is normalised by its own mean and std", (x - own[0]) / own[1]
 
 
+def _other_windows(k: int, s: int, x: Array, pool: Callable[[Array, int, int], Array]) -> Iterator[Cause]:
+    for kernel, stride in dict.fromkeys(((k - 1, s), (k + 1, s), (k, s - 1), (k, s + 1), (k, k), (s, s))):
+        if (kernel, stride) != (k, s) and 1 <= kernel <= min(x.shape[2:]) and stride >= 1:
+            yield f"kernel {kernel} and stride {stride} instead of {k} and {s}", pool(x, kernel, stride)
+
+
 def _avg_pool_causes(layer: AvgPool2d, x: Array) -> Iterator[Cause]:
     k, s = layer.kernel, layer.stride
     yield "maximum instead of average", layers.max_pool_forward(x, k, s)
     yield "the sum instead of the average", layers.avg_pool_forward(x, k, s) * k**2
-    for kernel, stride in dict.fromkeys(((k - 1, s), (k + 1, s), (k, s - 1), (k, s + 1), (k, k), (s, s))):
-        if (kernel, stride) != (k, s) and 1 <= kernel <= min(x.shape[2:]) and stride >= 1:
-            yield f"kernel {kernel} and stride {stride} instead of {k} and {s}", \
-                layers.avg_pool_forward(x, kernel, stride)
+    yield from _other_windows(k, s, x, layers.avg_pool_forward)
     if k > 1:
         padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
         yield "padding 1 instead of 0, its zeros counted", layers.avg_pool_forward(padded, k, s)
@@ -141,10 +140,7 @@ def _adaptive_causes(layer: AdaptiveAvgPool2d, x: Array) -> Iterator[Cause]:
 def _pool_causes(layer: MaxPool2d, x: Array, reference: Array) -> Iterator[Cause]:
     k, s = layer.kernel, layer.stride
     yield "average instead of maximum", np.mean(layers.window_pixels(x, k, s), axis=0)
-    for kernel, stride in dict.fromkeys(((k - 1, s), (k + 1, s), (k, s - 1), (k, s + 1), (k, k), (s, s))):
-        if (kernel, stride) != (k, s) and 1 <= kernel <= min(x.shape[2:]) and stride >= 1:
-            yield f"kernel {kernel} and stride {stride} instead of {k} and {s}", \
-                layers.max_pool_forward(x, kernel, stride)
+    yield from _other_windows(k, s, x, layers.max_pool_forward)
     for rounding, before, after in (("rounded up instead of down", 0, s - 1), ("padding 1 instead of 0", 1, 1),
                                     ("asymmetric padding: 0 at the top and left, 1 at the bottom and right", 0, 1),
                                     ("asymmetric padding: 1 at the top and left, 0 at the bottom and right", 1, 0)):
@@ -166,8 +162,3 @@ def _dropout_left_on(x: Array, result: Array) -> str | None:
     if relative_l2(result[kept], scale * x[kept]) > ROUNDING:
         return None
     return f"dropout is on in evaluation: it drops {1 - kept.sum() / active.sum():.2f} and scales by {scale:.4g}"
-
-
-def _dropout_causes(layer: Dropout, x: Array) -> Iterator[Cause]:
-    yield "scaled by 1 - rate in evaluation", x * (1 - layer.rate)
-    yield "scaled by 1/(1 - rate) in evaluation", x / (1 - layer.rate)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.backends.numpy import layers
+from alexnet_mf.evaluation import log_probabilities
 from alexnet_mf.parity.causes import REPRODUCES, ROUNDING, Array, Cause, first_of, reproduce, verdict
 from alexnet_mf.parity.ladder import Comparison, Rung, same_shapes
 from alexnet_mf.parity.referee import Rule, branch_gradients, take_steps
@@ -42,18 +43,17 @@ def _logits(mine: Array, theirs: Array, first: Array) -> str:
 def loss_causes(logits: Array, labels: NDArray[np.int64], right: float) -> Iterator[tuple[str, float]]:
     """Yield the usual faults of a loss, each with the loss that it gives."""
     rows, classes = np.arange(len(labels)), logits.shape[1]
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    softmax = exponentials / exponentials.sum(axis=1, keepdims=True)
-    chosen = softmax[rows, labels]
+    logarithms = log_probabilities(logits)
+    softmax = np.exp(logarithms)
     yield "summed over the batch instead of averaged", right * len(labels)
     yield "averaged over the batch twice", right / len(labels)
     yield "softmax applied twice", layers.softmax_cross_entropy(softmax, labels)[0]
     yield "averaged over the classes too", right / classes
     yield "the softmax is missing", float(-logits[rows, labels].mean())
-    yield "the logarithm is missing", float(-chosen.mean())
+    yield "the logarithm is missing", float(-softmax[rows, labels].mean())
     yield "mean squared error instead of cross entropy", float(((softmax - np.eye(classes)[labels]) ** 2).mean())
     yield "in bits (logarithm to base 2) instead of nats", right / float(np.log(2))
-    yield "label smoothing of 0.1", float((-np.log(chosen) * 0.9 - 0.1 * np.log(softmax).mean(axis=1)).mean())
+    yield "label smoothing of 0.1", float(-(0.9 * logarithms[rows, labels] + 0.1 * logarithms.mean(axis=1)).mean())
     for shift in (1, -1):
         moved = layers.softmax_cross_entropy(logits, (labels + shift) % classes)[0]
         yield f"the labels are shifted by one ({shift:+d})", moved
@@ -149,10 +149,7 @@ def sgd_rules(sgd: Sgd, batch: int) -> dict[str, Rule]:
         state["sum"] = state.get("sum", 0) + gradient
         rule()(weight, state["sum"], state, step)
 
-    def rising(weight: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
-        rule(rate=-sgd.learning_rate)(weight, gradient, state, step)
-
-    rules = {
+    return {
         "the gradients are summed over the batch instead of averaged": rule(scale=batch),
         "the gradients are averaged over the batch twice": rule(scale=1 / batch),
         "the momentum is missing": rule(momentum=0),
@@ -168,6 +165,5 @@ def sgd_rules(sgd: Sgd, batch: int) -> dict[str, Rule]:
         "the learning rate is 10 times too small": rule(rate=sgd.learning_rate / 10),
         "the learning rate is doubled": rule(rate=2 * sgd.learning_rate),
         "the learning rate is halved": rule(rate=sgd.learning_rate / 2),
-        "the weights move up the gradient": rising,
+        "the weights move up the gradient": rule(rate=-sgd.learning_rate),
     }
-    return rules

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from alexnet_mf.backends.numpy import layers
-from alexnet_mf.parity.causes import Array, Cause
+from alexnet_mf.evaluation import log_probabilities
+from alexnet_mf.parity.causes import FLATTENED, Array, Cause
 from alexnet_mf.spec.layers import Conv2d, Dense
 
 
@@ -52,43 +53,41 @@ def conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator
     shape = tuple((size + 2 * p - layer.kernel) // layer.stride + 1 for size in x.shape[2:])
 
     def give(weight: Array = weight, stride: int = layer.stride, sides: tuple[int, ...] = (p, p, p, p)) -> Array:
-        return _convolve(layer, x, weight, bias, stride, sides)
+        return _activate(layer, _convolve(layer, x, weight, bias, stride, sides))
 
     for q in range(2 * p + layer.stride + 1):
         if q != p and min(x.shape[2:]) + 2 * q >= layer.kernel:
-            yield f"padding {q} instead of {p}", _activate(layer, give(sides=(q, q, q, q)))
+            yield f"padding {q} instead of {p}", give(sides=(q, q, q, q))
     for before in range(2 * p + 1):
         after = 2 * p - before
         unread = before < p and shape == tuple((size + 2 * before - layer.kernel) // layer.stride + 1
                                                for size in x.shape[2:])  # else it is padding `before`, above
         if before != after and not unread:
             yield f"asymmetric padding: {before} at the top and left, {after} at the bottom and right", \
-                _activate(layer, give(sides=(before, after, before, after)))
+                give(sides=(before, after, before, after))
     same = [max((-(-size // layer.stride) - 1) * layer.stride + layer.kernel - size, 0) for size in x.shape[2:]]
     if any(total % 2 for total in same):
         (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in same)
         yield f"padding as TensorFlow's `same` has it ({top} top, {bottom} bottom, {left} left, {right} right)", \
-            _activate(layer, give(sides=(top, bottom, left, right)))
-    sums = give()
-    planes = bias[:, None, None]
-    yield from _biases(layer, sums, planes)
+            give(sides=(top, bottom, left, right))
+    sums = _convolve(layer, x, weight, bias, layer.stride, (p, p, p, p))
+    yield from _biases(layer, sums, bias[:, None, None])
     yield from _activations(layer, sums)
-    yield "the kernel's height and width are swapped", _activate(layer, give(weight.swapaxes(2, 3)))
-    yield "the kernel is flipped (convolution instead of cross-correlation)", \
-        _activate(layer, give(weight[:, :, ::-1, ::-1]))
+    yield "the kernel's height and width are swapped", give(weight.swapaxes(2, 3))
+    yield "the kernel is flipped (convolution instead of cross-correlation)", give(weight[:, :, ::-1, ::-1])
     if weight.shape[0] == weight.shape[1]:
-        yield "the weight's input and output channels are swapped", _activate(layer, give(weight.swapaxes(0, 1)))
+        yield "the weight's input and output channels are swapped", give(weight.swapaxes(0, 1))
     if layer.groups > 1:
         yield from _group_causes(layer, x, weight, bias)
     out, inputs, kernel, _ = weight.shape
     yield "the weight's numbers are read in another layout (height, width, in, out)", \
-        _activate(layer, give(weight.reshape(kernel, kernel, inputs, out).transpose(3, 2, 0, 1)))
-    yield "the input channels are in reverse order", _activate(layer, give(weight[:, ::-1]))
+        give(weight.reshape(kernel, kernel, inputs, out).transpose(3, 2, 0, 1))
+    yield "the input channels are in reverse order", give(weight[:, ::-1])
     yield "the output channels are in reverse order", _activate(layer, sums[:, ::-1])
     for stride in range(1, 2 * layer.stride + 2):
         sizes = tuple((size + 2 * p - layer.kernel) // stride + 1 for size in x.shape[2:])
         if stride != layer.stride and sizes != shape:
-            yield f"stride {stride} instead of {layer.stride}", _activate(layer, give(stride=stride))
+            yield f"stride {stride} instead of {layer.stride}", give(stride=stride)
 
 
 def _group_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator[Cause]:
@@ -113,27 +112,24 @@ def dense_causes(layer: Dense, x: Array, weight: Array, bias: Array, image: tupl
         image: the shape that was flattened before it.
         last: True for the layer of the logits.
     """
+    def give(weight: Array) -> Array:
+        return _activate(layer, layers.dense_forward(x, weight, bias))
+
     sums = layers.dense_forward(x, weight, bias)
     yield from _biases(layer, sums, bias)
     if last:
-        exponentials = np.exp(sums - sums.max(axis=1, keepdims=True))
-        softmax = exponentials / exponentials.sum(axis=1, keepdims=True)
-        yield "a softmax is applied to the logits", softmax
-        yield "a log-softmax is applied to the logits", np.log(softmax)
+        yield "a softmax is applied to the logits", np.exp(log_probabilities(sums))
+        yield "a log-softmax is applied to the logits", log_probabilities(sums)
     yield from _activations(layer, sums)
     if weight.shape[0] == weight.shape[1]:
-        yield "the weight is transposed", _activate(layer, layers.dense_forward(x, weight.T, bias))
+        yield "the weight is transposed", give(weight.T)
     else:
-        yield "the weight's numbers are read in another layout (in, out)", \
-            _activate(layer, layers.dense_forward(x, weight.reshape(weight.shape[::-1]).T, bias))
+        yield "the weight's numbers are read in another layout (in, out)", give(weight.reshape(weight.shape[::-1]).T)
     if image is not None and np.prod(image) == weight.shape[1]:
-        for order, axes in (("height, width, channel", (0, 2, 3, 1)), ("channel, width, height", (0, 1, 3, 2)),
-                            ("width, height, channel", (0, 3, 2, 1))):
+        for order, axes in FLATTENED.items():
             columns = weight.reshape(len(weight), *image).transpose(axes).reshape(weight.shape)
-            yield f"the weight expects its input flattened as {order}", \
-                _activate(layer, layers.dense_forward(x, columns, bias))
+            yield f"the weight expects its input flattened as {order}", give(columns)
             inverse = np.argsort(np.arange(weight.shape[1]).reshape(image).transpose([a - 1 for a in axes[1:]]).ravel())
             if not np.array_equal(weight[:, inverse], columns):
-                yield f"the weight is read as if its input were flattened as {order}", \
-                    _activate(layer, layers.dense_forward(x, weight[:, inverse], bias))
+                yield f"the weight is read as if its input were flattened as {order}", give(weight[:, inverse])
     yield "the output units are in reverse order", _activate(layer, sums[:, ::-1])
