@@ -6,6 +6,7 @@ skipped. Without it, every installed backend runs.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -36,9 +37,15 @@ def asked(config: pytest.Config) -> list[str]:
     return names
 
 
+with contextlib.suppress(ImportError):  # a GPU's machine may lack it
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
+
 # The setting `allocator` makes glibc keep freed memory for the next training step. It is the process's, cannot be taken
 # back, and would make the tests of three frameworks in one process keep gigabytes. Child processes use it as users do.
-allocator.keep_large_blocks = lambda: True
+allocator.keep_large_blocks = lambda: None
 
 
 @pytest.fixture(scope="session", autouse=True)
