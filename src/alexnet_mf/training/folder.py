@@ -256,7 +256,6 @@ class RunFolder:
             with self._writing(WEIGHTS):
                 self.notices += self._weights.repair(snapshot)
         if self.is_finished:
-            self._draw()
             return snapshot
         step = snapshot.position.number if snapshot else 0
         self.record.resumed.append(ResumedSession(**fields(session, Session), step=step))
