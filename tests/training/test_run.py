@@ -202,10 +202,15 @@ def test_a_run_is_released_even_if_the_wait_for_its_checkpoint_is_interrupted(sm
     assert not is_in_use(tmp_path / "run")
 
 
-def test_a_network_for_color_images_is_refused_before_its_weights_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_for_color_images_is_refused_before_its_weights_are_drawn(monkeypatch: pytest.MonkeyPatch,
+                                                                            tmp_path: Path) -> None:
+    parameters.save(tmp_path / "w", parameters.initialise(COLOR, 0), {"network": spec.as_dict(COLOR)})
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(parameters, "initialise", None)
-    with pytest.raises(DataError, match="28x28 gray images"):
-        alexnet_mf.train("alexnet-2012", "numpy", data="synthetic")
+    monkeypatch.setattr(loading, "load", None)
+    for words in ({"net": "alexnet-2012"}, {"weights": "w"}):
+        with pytest.raises(DataError, match="all data here are 28x28 gray images"):
+            alexnet_mf.train(backend="numpy", data="synthetic", **words)
 
 
 @pytest.mark.parametrize("options", [
