@@ -72,7 +72,9 @@ def test_the_size_that_it_names_would_fit(model, monkeypatch):
 def test_where_the_free_memory_is_not_known_nothing_is_refused(model, data, monkeypatch, count, device):
     lend(monkeypatch, count)
     monkeypatch.setattr(model, "device", device)
-    assert loop.train(model, data.train, data.test, recipe(64)).epochs
+    monkeypatch.setattr(model, "place", lambda *images: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # the images are placed, after the check
+        loop.train(model, data.train, data.test, recipe(64))
 
 
 def test_the_machine_tells_what_is_free():
