@@ -391,6 +391,17 @@ def test_the_api_has_a_documented_function_for_every_verb(verb):
         assert getattr(alexnet_mf, name) is getattr(api, name)
 
 
+@pytest.mark.parametrize("source", ["run", "run/weights.safetensors", "w.npz"])
+def test_filters_are_drawn_from_weights_of_any_format(small, source):
+    alexnet_mf.train(small, "numpy", **SHORT, out="run")
+    alexnet_mf.convert("run", "w.npz")
+    first = alexnet_mf.plot_filters(source, "f.png", net=small if source == "w.npz" else None)
+    assert (first.network, len(first.weights)) == ("small", 8)
+    alexnet_mf.plot_curves(["run"], "c.png")
+    for name in ("f.png", "c.png"):
+        assert Path(name).read_bytes().startswith(b"\x89PNG")
+
+
 # Wrong arguments
 
 
