@@ -14,16 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from PIL import Image
 
 import alexnet_mf
 from alexnet_mf import Execution, Watcher, api, cli, models, spec
 from alexnet_mf.analysis import measure
-from alexnet_mf.backends import loading
 from alexnet_mf.backends.numpy.backend import NumpyModel
 from alexnet_mf.backends.numpy.trainer import NumpyTrainer
 from alexnet_mf.data import synthetic
-from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, OutOfMemory, ParametersError, RunError
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, OutOfMemory, RunError
 from alexnet_mf.spec import toml, zoo
 from alexnet_mf.spec.layers import Dense, Flatten
 from alexnet_mf.training import memory
@@ -201,54 +199,11 @@ def test_images_that_do_not_fit_on_the_device_are_reported(small, monkeypatch):
     assert not Path("mine").exists()
 
 
-def test_a_run_is_prolonged(small):
-    longer = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 4})
-    assert alexnet_mf.train(small, "numpy", **SHORT).resume(epochs=4, progress=False).epochs == longer.epochs
-
-
-def test_a_run_goes_on_in_another_backend_and_a_warning_says_what_is_lost(backend_name, small):
-    begun = alexnet_mf.train(small, "numpy", **SHORT)
-    if backend_name == "numpy":
-        return
-    with pytest.warns(UserWarning, match=f"begun in numpy, resumed in {backend_name}: .*not carried over: the mom"):
-        done = begun.resume(4, backend_name, progress=False)
-    assert (done.backend, done.epochs[:3], len(done.epochs)) == (backend_name, begun.epochs, 4)
-
-
 # What the command line has too: events, precision, speed settings, checkpoints by time
 
 
 def record(folder: Path) -> dict:
     return json.loads((folder / "run.json").read_text(encoding="utf-8"))
-
-
-def test_tensorboard_events(small, monkeypatch):
-    pytest.importorskip("tensorboardX")
-    run = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 1}, tensorboard=True)
-    assert len(list((run.folder / "tensorboard").iterdir())) == 1
-    plain = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 1})
-    assert not (plain.folder / "tensorboard").exists()
-    plain.resume(2, progress=False, tensorboard=True)
-    (events,) = (plain.folder / "tensorboard").iterdir()
-    assert b"accuracy/test" in events.read_bytes()
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    for start in (lambda: alexnet_mf.train(small, "numpy", **SHORT, tensorboard=True, out="new"),
-                  lambda: plain.resume(3, tensorboard=True)):
-        with pytest.raises(RunError, match="pip install tensorboardX"):
-            start()
-    assert not Path("new").exists()
-
-
-def test_speed_settings_and_precision_are_the_command_lines(requires, small, small_toml):
-    requires("tensorflow")
-    run = alexnet_mf.train(small, "tensorflow", **SHORT, execution=Execution("float32", {"compile": False}), out="mine")
-    assert cli.main(["train", "--backend", "tensorflow", "--net", small_toml, *FLAGS, "--recipe", "book",
-                     "--out", "theirs", "--quiet", "--no-compile", "--precision", "float32"]) == 0
-    mine, theirs = record(Path("mine")), record(Path("theirs"))
-    assert (mine["speed"], mine["precision"]) == ({"compile": False}, "float32")
-    assert [mine[key] for key in ("speed", "precision", "settings")] == [
-        theirs[key] for key in ("speed", "precision", "settings")]
-    assert run.epochs == alexnet_mf.load_run("theirs").epochs
 
 
 def test_a_run_that_goes_on_keeps_its_settings(requires, small):
@@ -348,6 +303,9 @@ def test_a_run_is_built_in_every_backend(backend_name, small):
     model = run.build(backend_name)
     assert parameters.digest(model.export()) == parameters.digest(run.parameters())
     assert run.build().network == small
+    for call in (run.parameters, lambda which: run.build(which=which)):
+        with pytest.raises(AlexnetMfError, match="`which` must be one of last, best, not 'bst'"):
+            call("bst")
 
 
 def test_build_takes_names_files_networks_and_weights(small, small_toml, tmp_path):
@@ -403,57 +361,7 @@ def test_what_a_run_began_with_is_read_again_as_it_was_read_first(small, monkeyp
         alexnet_mf.load_run(Path("..", "whole")).parameters())
 
 
-@pytest.mark.parametrize("call, error, fragment", [
-    (lambda small: alexnet_mf.train(small, "nothing"), BackendUnavailable, "unknown backend 'nothing'; known: torch"),
-    (lambda small: alexnet_mf.train("nothing", "numpy"), AlexnetMfError, "unknown network 'nothing'"),
-    (lambda small: alexnet_mf.train(small, "numpy", recipe="slow"), AlexnetMfError, "unknown recipe 'slow'; known"),
-    (lambda small: alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 0}), AlexnetMfError, "at least 1, not 0"),
-    (lambda small: alexnet_mf.train(small, "numpy", data="other"), AlexnetMfError, "unknown dataset 'other'"),
-    (lambda small: alexnet_mf.build(small, "numpy", weights={}), ParametersError, "missing conv1.weight"),
-    (lambda small: alexnet_mf.build(small, "numpy", device="cuda"), BackendUnavailable, "no device 'cuda'"),
-    (lambda small: alexnet_mf.load_run("nowhere"), RunError, "nowhere: there is no run here"),
-    (lambda small: alexnet_mf.train(small, "numpy", **SHORT, checkpoint_minutes=-1), AlexnetMfError,
-     "`checkpoint_minutes` must be a number greater than 0, not -1"),
-    (lambda small: alexnet_mf.train(small, "numpy", **SHORT, checkpoint_minutes=float("nan")), AlexnetMfError,
-     "greater than 0, not nan")])
-def test_what_is_wrong_is_told_and_leaves_nothing(small, call, error, fragment):
-    with pytest.raises(error, match=fragment):
-        call(small)
-    assert not Path("runs").exists()
-
-
-def test_a_run_is_asked_for_what_there_is_not(small):
-    run = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 1}, out="mine")
-    for call in (run.parameters, lambda which: run.build("numpy", which=which)):
-        with pytest.raises(AlexnetMfError, match="`which` must be one of last, best, not 'bst'"):
-            call("bst")
-    before = record(run.folder)
-    with pytest.raises(AlexnetMfError, match="`checkpoint_minutes` must be a number greater than 0, not 0"):
-        run.resume(2, progress=False, checkpoint_minutes=0)
-    assert record(run.folder) == before
-
-
 COLOUR = spec.Network("colour", (3, 28, 28), (Flatten("f"), Dense("d", units=10)))
-
-
-@pytest.mark.parametrize("call, fragment", [
-    (lambda small: alexnet_mf.train(COLOUR, "numpy", **SHORT), "all data here are 28x28 gray images"),
-    (lambda small: alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 0}), "at least 1, not 0"),
-    (lambda small: alexnet_mf.train(small, "numpy", **{**SHORT, "momentum": 1.0}), "`momentum` must be less than 1"),
-    (lambda small: alexnet_mf.train(small, "numpy", recipe="slow"), "unknown recipe 'slow'")],
-    ids=["colour", "epochs", "momentum", "recipe"])
-def test_what_cannot_be_trained_is_told_before_anything_is_built(small, monkeypatch, call, fragment):
-    monkeypatch.setattr(loading, "load", None)
-    with pytest.raises(AlexnetMfError, match=fragment):
-        call(small)
-    assert not Path("runs").exists()
-
-
-def test_a_folder_that_holds_something_is_refused(small):
-    run = alexnet_mf.train(small, "numpy", **SHORT, out="mine")
-    with pytest.raises(RunError, match="holds a run"):
-        alexnet_mf.train(small, "numpy", **SHORT, out="mine")
-    assert alexnet_mf.load_run("mine").epochs == run.epochs
 
 
 def test_the_package_offers_it_and_imports_nothing_before_it_is_asked():
@@ -483,35 +391,9 @@ def test_the_api_has_a_documented_function_for_every_verb(verb):
         assert getattr(alexnet_mf, name) is getattr(api, name)
 
 
-# predict, evaluate, plot: as the command line's verbs
-
-
-@pytest.fixture
-def run(small) -> alexnet_mf.TrainedRun:
-    return alexnet_mf.train(small, "numpy", **SHORT, out="run")
-
-
-def test_evaluate_gives_the_runs_own_figures(run, capsys):
-    report = alexnet_mf.evaluate("run", test_images=16, progress=False)
-    assert report.evaluation.loss == pytest.approx(run.epochs[-1].test_loss)
-    assert report.evaluation.accuracy == run.epochs[-1].test_accuracy
-    assert (report.used.loaded.backend.name, len(report.test), report.evaluation.images) == ("numpy", 16, 16)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_predict_names_what_it_reads_and_what_it_cannot(run, tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
-    Image.fromarray(synthetic.draw(0).test.images[0]).save("picture.png")
-    with pytest.warns(UserWarning, match="text.png: is neither a PNG nor a JPEG image"):
-        report = api.predict("run", ["picture.png", "text.png"], top=2, progress=False)
-    assert [len(answer.labels) for answer in report.predictions] == [2]
-    assert [fault.name for fault in report.unreadable] == ["text.png"]
-    with pytest.raises(AlexnetMfError, match="`classes` has 1 names, but small has 10 classes"):
-        api.predict("run", ["picture.png"], classes=["one"])
-
-
 @pytest.mark.parametrize("source", ["run", "run/weights.safetensors", "w.npz"])
-def test_filters_are_drawn_from_weights_of_any_format(run, small, source):
+def test_filters_are_drawn_from_weights_of_any_format(small, source):
+    alexnet_mf.train(small, "numpy", **SHORT, out="run")
     alexnet_mf.convert("run", "w.npz")
     first = alexnet_mf.plot_filters(source, "f.png", net=small if source == "w.npz" else None)
     assert (first.network, len(first.weights)) == ("small", 8)
@@ -549,6 +431,8 @@ def test_filters_are_drawn_from_weights_of_any_format(run, small, source):
     (lambda: api.predict("run", []), "`images` must have at least one item"),
     (lambda: api.predict("run", [3]), "`images` must not contain 3"),
     (lambda: api.predict("run", ["a.png"], classes="names"), "`classes` must be a list, not 'names'"),
+    (lambda: api.build("lenet5", "numpy", weights={}), "missing conv1.weight"),
+    (lambda: api.build("lenet5", "numpy", device="cuda"), "no device 'cuda'"),
     (lambda: api.build("lenet5", "jax"), "`backend` must be one of torch, .*, not 'jax'"),
     (lambda: api.build("lenet5", "numpy", seed=-1), "`seed` must be at least 0, not -1"),
     (lambda: api.build("lenet5", "numpy", which="best"), "`weights` is no run folder; leave out `which='best'`"),
@@ -567,6 +451,10 @@ def test_filters_are_drawn_from_weights_of_any_format(run, small, source):
     (lambda: api.shapes("lenet5", ["numpy", "jax"]), "`backends` must be one of torch, .*, not 'jax'"),
     (lambda: api.plot_curves([], "a.png"), "`runs` must have at least one item"),
     (lambda: api.plot_curves("run", "a.png"), "`runs` must be a list, not 'run'"),
+    (lambda: api.train("lenet5", "nothing", **SHORT), "unknown backend 'nothing'; known: torch"),
+    (lambda: api.train("lenet5", "numpy", data="other"), "unknown dataset 'other'"),
+    (lambda: api.load_run("nowhere"), "nowhere: there is no run here"),
+    (lambda: api.resume("run", checkpoint_minutes=0), "`checkpoint_minutes` must be a number greater than 0, not 0"),
     (lambda: api.resume("run", execution=5), "`execution` must be of type Execution, not 5"),
     (lambda: api.evaluate("run", progress=5), "`progress` must be of type bool, not 5"),
     (lambda: api.list_runs("nowhere"), "nowhere: there is no such folder; name a folder of run folders"),

@@ -27,11 +27,11 @@ from alexnet_mf.bench.report import bench_report
 from alexnet_mf.bench.run import bench
 from alexnet_mf.checks import check_choice, check_integer, check_list, check_path, check_type
 from alexnet_mf.conversion import FORMATS, Conversion, Weights, Which, convert
-from alexnet_mf.data import DATASETS, Dataset, DatasetName, LabelledImages
+from alexnet_mf.data import DATASETS, DatasetName, LabelledImages
 from alexnet_mf.data.image_files import Unreadable
-from alexnet_mf.data.preprocessing import Preparation
+from alexnet_mf.data.preprocessing import Preparation, check_takes_gray_images
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice
-from alexnet_mf.evaluation import Evaluation, check_takes_gray_images
+from alexnet_mf.evaluation import Evaluation
 from alexnet_mf.instruments.progress import ImagesDisplay
 from alexnet_mf.models import LoadedModel, build
 from alexnet_mf.parity.run import parity, parity_compare, parity_trace
@@ -44,7 +44,7 @@ from alexnet_mf.training import metrics, record
 from alexnet_mf.training.display import TrainingDisplay, Watcher
 from alexnet_mf.training.folder import RUNS
 from alexnet_mf.training.recipe import Recipe
-from alexnet_mf.training.record import Run, Session
+from alexnet_mf.training.record import Run
 from alexnet_mf.training.run import TrainedRun, load_images, load_run, read_record, resume, train
 from alexnet_mf.weights import parameters
 
@@ -178,7 +178,10 @@ def evaluate(source: Path | str, *, net: Network | Path | str | None = None, whi
     used = open_model(source, net, which, backend, device, execution)
     network = used.weights.network
     check_takes_gray_images(network)
-    images = _images_of(Path(source), used.run, data, data_dir, progress)
+    images = load_images(data or (used.run.data_name if used.run else "auto"), data_dir, quiet=not progress)
+    if used.run and images.digest() != used.run.data_sha256:
+        warnings.warn(f"{Path(source)}: was trained on {used.run.data}, and these images are {images.origin}", Notice,
+                      stacklevel=2)
     images.check_limits(test_images=test_images)
     test = images.test.first(test_images)
     names = images.classes if network.classes == len(images.classes) else prediction.class_names(network)
@@ -199,8 +202,12 @@ def open_model(source: Path | str, net: Network | Path | str | None = None, whic
     name = backend if backend is None else check_choice("backend", backend, backends.BACKENDS)
     run, session = read_record(source) if record.is_run(source) else (None, None)
     weights = conversion.read(source, net, which)
-    if name is None and session:
-        name = _backend_of(source, session)
+    if name is None and session and session.backend in backends.BACKENDS:
+        if backends.is_installed(session.backend):
+            name = session.backend
+        else:
+            warnings.warn(f"{source}: was trained in {session.backend}, which is not installed here "
+                          f"({backends.BACKENDS[session.backend].install})", Notice, stacklevel=3)
     name = name or FORMATS[weights.format].backend or models.default_backend()
     return UsedWeights(weights, models.load(name, weights.network, weights.parameters, device, execution), run)
 
@@ -290,23 +297,3 @@ def list_runs(folder: Path | str = RUNS) -> list[dict[str, Any]]:
     except OSError as error:
         raise AlexnetMfError(f"{folder}: cannot be read ({error.strerror}); name another folder") from error
     return [record.summary(path) for path in paths]
-
-
-def _backend_of(source: Path, session: Session) -> str | None:
-    """Return the backend that a run was trained in last, if it is installed; a notice says so if it is not."""
-    name = session.backend
-    if name not in backends.BACKENDS or backends.is_installed(name):
-        return name if name in backends.BACKENDS else None
-    warnings.warn(f"{source}: was trained in {name}, which is not installed here ({backends.BACKENDS[name].install})",
-                  Notice, stacklevel=4)
-    return None
-
-
-def _images_of(source: Path, run: Run | None, data: DatasetName | None, data_dir: Path | str | None,
-               progress: bool) -> Dataset:
-    """Return the dataset asked for, or the run's; a notice says so if the run was trained on other images."""
-    images = load_images(data or (run.data_name if run else "auto"), data_dir, quiet=not progress)
-    if run and images.digest() != run.data_sha256:
-        warnings.warn(f"{source}: was trained on {run.data}, and these images are {images.origin}", Notice,
-                      stacklevel=3)
-    return images

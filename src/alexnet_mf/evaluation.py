@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from alexnet_mf.backends.contract import Model
 from alexnet_mf.data import LabelledImages
-from alexnet_mf.data.preprocessing import upsampling_factor
-from alexnet_mf.errors import DataError, OutputsNotFinite
-from alexnet_mf.spec import Network
+from alexnet_mf.errors import OutputsNotFinite
 
 EVALUATION_BATCH = 128
 EVALUATION_PART = 4 * EVALUATION_BATCH
@@ -68,19 +66,6 @@ class Evaluation:
             return np.asarray(np.diag(self.confusion) / self.class_images)
 
 
-def check_takes_gray_images(network: Network) -> None:
-    """Check, before anything slow, that the network takes the datasets' 28x28 gray images.
-
-    Raises:
-        DataError: says what it takes, and which verbs take it nevertheless.
-    """
-    try:
-        upsampling_factor((28, 28), network)
-    except DataError as error:
-        raise DataError(f"{str(error).partition(';')[0]}; all data here are 28x28 gray images: only shapes, "
-                        f"parity, bench, analyze, predict, convert and plot filters take this network") from error
-
-
 def log_probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Return the logarithm of the softmax, (n, classes), in float64."""
     logits = logits.astype(np.float64)
@@ -115,7 +100,15 @@ def evaluate(model: Model[Any], data: LabelledImages, on_progress: Callable[[int
         on_progress(min(first + EVALUATION_PART, len(data)))
     logits = np.concatenate(parts)
     check_finite(logits)
-    return _judged(log_probabilities(logits), logits.argmax(axis=1), data.labels, model.network.classes, mistakes)
+    labels, logarithms, predicted = data.labels, log_probabilities(logits), logits.argmax(axis=1)
+    confusion = np.zeros((model.network.classes, model.network.classes), np.int64)
+    np.add.at(confusion, (labels, predicted), 1)
+    rows = np.arange(len(labels))
+    confidence = logarithms[rows, predicted]
+    wrong = np.flatnonzero(predicted != labels)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:mistakes]
+    return Evaluation(float(-logarithms[rows, labels].mean()), confusion, [
+        Mistake(int(i), int(labels[i]), int(predicted[i]), float(np.exp(confidence[i]))) for i in worst])
 
 
 def check_finite(logits: NDArray[Any]) -> None:
@@ -126,15 +119,3 @@ def check_finite(logits: NDArray[Any]) -> None:
     """
     if not np.isfinite(logits).all():
         raise OutputsNotFinite("the weights produce NaN or infinite logits")
-
-
-def _judged(logarithms: NDArray[np.float64], predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: int,
-            mistakes: int) -> Evaluation:
-    confusion = np.zeros((classes, classes), np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
-    confidence = logarithms[np.arange(len(labels)), predicted]
-    wrong = np.flatnonzero(predicted != labels)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:mistakes]
-    loss = -logarithms[np.arange(len(labels)), labels].mean()
-    return Evaluation(float(loss), confusion, [Mistake(int(i), int(labels[i]), int(predicted[i]),
-                                                       float(np.exp(confidence[i]))) for i in worst])

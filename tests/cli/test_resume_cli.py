@@ -7,7 +7,8 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,23 @@ from alexnet_mf.training import record as records
 from alexnet_mf.training.folder import RunFolder
 from alexnet_mf.training.weight_files import BEST, WEIGHTS, WeightFiles
 from alexnet_mf.weights import parameters
+
+
+def accuracies(*figures: float) -> Callable[..., tuple[float, float]]:
+    """In place of `loop.score`: these, one evaluation after the other."""
+    left = iter(figures)
+    return lambda logits, labels: (1.0, next(left))
+
+
+@contextmanager
+def other_images() -> Iterator[None]:
+    """As if the dataset had changed: its test images are the training images."""
+    draw = run.load_dataset
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "load_dataset", lambda *words, **more: (
+            dataclasses.replace(draw(*words, **more)[0], test=draw(*words, **more)[0].train), None))
+        yield
+
 
 # What a run leaves
 
@@ -70,9 +88,7 @@ def test_a_run_folder(command, small_alexnet, tmp_path):
 
 
 def test_the_best_weights_are_those_of_the_best_epoch(quick, command, small_alexnet, monkeypatch, tmp_path):
-    """Accuracies 1/2, 3/4, 1/4: the second."""
-    accuracies = iter([0.5, 0.75, 0.25])
-    monkeypatch.setattr(loop, "score", lambda logits, labels: (1.0, next(accuracies)))
+    monkeypatch.setattr(loop, "score", accuracies(0.5, 0.75, 0.25))
     saved: list[str] = []
     save = WeightFiles.save
     monkeypatch.setattr(WeightFiles, "save", lambda self, weights, *rest: (
@@ -100,33 +116,16 @@ def test_without_matplotlib_there_is_one_notice_and_no_picture(command, small_al
     assert not (tmp_path / "run" / "curves.png").exists()
 
 
-@pytest.mark.parametrize("there, fragment", [("run.json", "holds a run"), ("thesis.tex", "is not empty")])
+@pytest.mark.parametrize("there, fragment", [
+    ("thesis.tex", "run: is not empty"), ("run.json", "run: holds a run; resume it with alexnet-mf train --resume "),
+    ("checkpoint/step-00000012-0123456789abcdef.safetensors", "run: holds a run"),
+    ("checkpoint/step-00000012.damaged", "run: holds a run")])
 def test_a_folder_that_holds_something_is_refused(quick, command, tmp_path, there, fragment):
-    (tmp_path / "run").mkdir()
+    """Checkpoints without a run.json too, else `--resume` of the new run would take them for its own."""
+    (tmp_path / "run" / there).parent.mkdir(parents=True)
     (tmp_path / "run" / there).write_text("mine", encoding="utf-8")
-    assert_refused(start(command, tmp_path / "run"), str(tmp_path / "run"), fragment, "--out")
+    assert_refused(start(command, tmp_path / "run"), f"{tmp_path}/{fragment}", "--out")
     assert content(tmp_path / "run") == {there: b"mine"}
-
-
-@pytest.mark.parametrize("name", ["step-00000012-0123456789abcdef.safetensors", "step-00000012.damaged"])
-def test_a_folder_with_checkpoints_is_refused_without_their_run_json(quick, command, tmp_path, name):
-    """Else `--resume` of the new run would take them for its own."""
-    (tmp_path / "run" / "checkpoint").mkdir(parents=True)
-    (tmp_path / "run" / "checkpoint" / name).write_text("mine", encoding="utf-8")
-    assert_refused(start(command, tmp_path / "run"), "holds a run", f"--resume {tmp_path / 'run'}", "--out")
-    assert content(tmp_path / "run") == {f"checkpoint/{name}": b"mine"}
-
-
-def test_a_folder_that_cannot_be_made_is_told(quick, command, tmp_path):
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    assert_refused(start(command, tmp_path / "file" / "run"), "file/run", "cannot be made", "--out")
-
-
-def test_a_run_that_diverges_has_failed(quick, command, tmp_path):
-    outcome = start(command, tmp_path / "run", "--lr", "1e38", "--weight-decay", "1e38")
-    assert outcome.code == 1
-    assert record(tmp_path / "run")["state"] == "failed"
-    assert "learning rate" in record(tmp_path / "run")["reason"]
 
 
 # Going on
@@ -149,39 +148,27 @@ def test_a_stopped_run_goes_on_with_the_same_numbers(whole, command, tmp_path, s
 
 
 def test_every_backend_goes_on_with_the_same_numbers(backend_name, quick, command, tmp_path):
-    """In this process; the test with SIGKILL does it across processes."""
-    start(command, tmp_path / "whole", backend=backend_name)
-    calls = iter(range(8))
+    """In this process; the test with SIGKILL does it across processes. What a step does to its images is a function of
+    seed and step: a checkpoint holds nothing of it."""
+    words = ["--augment", "color,flip,crop"]
+    start(command, tmp_path / "whole", *words, backend=backend_name)
+    assert record(tmp_path / "whole")["recipe"]["augment"] == ["flip", "crop", "color"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunFolder, "save", fail_when_over(RunFolder.save, calls))
+        patch.setattr(RunFolder, "save", fail_when_over(RunFolder.save, iter(range(8))))
         with pytest.raises(ZeroDivisionError):
-            start(command, tmp_path / "run", backend=backend_name)
+            start(command, tmp_path / "run", *words, backend=backend_name)
     assert record(tmp_path / "run")["state"] == "failed"
-    outcome = resume(command, tmp_path / "run")
+    assert_refused(resume(command, tmp_path / "run", "--augment", "flip"), "--augment is flip,crop,color in this run")
+    outcome = resume(command, tmp_path / "run", "--augment", "flip,crop,color")
     assert (outcome.code, outcome.err) == (0, "")
     assert figures(tmp_path / "run") == figures(tmp_path / "whole")
 
 
-def test_every_backend_draws_the_same_augmentation_again(backend_name, quick, command, tmp_path):
-    """What a step does to its images is a function of seed and step: a checkpoint holds nothing of it."""
-    words = ["--augment", "color,flip,crop", "--epochs", "2"]
-    start(command, tmp_path / "plain", *words[2:], backend=backend_name)
-    start(command, tmp_path / "whole", *words, backend=backend_name)
-    assert record(tmp_path / "whole")["recipe"]["augment"] == ["flip", "crop", "color"]
-    assert figures(tmp_path / "whole")["losses"] != figures(tmp_path / "plain")["losses"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunFolder, "save", fail_when_over(RunFolder.save, iter(range(3))))
-        with pytest.raises(ZeroDivisionError):
-            start(command, tmp_path / "run", *words, backend=backend_name)
-    assert_refused(resume(command, tmp_path / "run", "--augment", "flip"), "--augment is flip,crop,color in this run")
-    assert resume(command, tmp_path / "run", "--augment", "flip,crop,color").code == 0
-    assert figures(tmp_path / "run") == figures(tmp_path / "whole")
-
-
-def test_a_finished_run_says_its_figures_again(quick, command, tmp_path):
+def test_a_finished_run_says_its_figures_again_and_draws_its_picture(quick, command, tmp_path):
     folder = tmp_path / "run"
     first = start(command, folder)
     before = content(folder)
+    (folder / "curves.png").unlink()
     again = resume(command, folder)
     assert (again.code, again.out, again.err) == (0, first.out, "")
     told = command("train", "--resume", str(folder))
@@ -190,29 +177,6 @@ def test_a_finished_run_says_its_figures_again(quick, command, tmp_path):
         f"weights (--weights {folder})\n" + first.out
     assert json.loads(resume(command, folder, "--json", "-").out)["command"] == record(folder)["command"]
     assert content(folder) == before
-
-
-def test_a_finished_run_that_can_be_longer_says_how(quick, command, tmp_path):
-    start(command, tmp_path / "run", "--recipe", "book")
-    assert "nothing is left to train; prolong it with more --epochs\n" in command(
-        "train", "--resume", str(tmp_path / "run")).out
-
-
-@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "curves.png", WEIGHTS])
-def test_a_finished_run_is_mended_too(quick, command, tmp_path, name):
-    start(command, tmp_path / "run")
-    before = figures(tmp_path / "run")
-    (tmp_path / "run" / name).unlink()
-    assert resume(command, tmp_path / "run").code == 0
-    assert (tmp_path / "run" / name).exists()
-    assert figures(tmp_path / "run") == before
-    assert record(tmp_path / "run")["state"] == "finished"
-
-
-def accuracies(*figures: float) -> Callable[..., tuple[float, float]]:
-    """In place of `loop.score`: these, one evaluation after the other."""
-    left = iter(figures)
-    return lambda logits, labels: (1.0, next(left))
 
 
 @pytest.mark.parametrize("damage", [lambda path: flip(path, 1000), Path.unlink], ids=["a bit flipped", "removed"])
@@ -254,6 +218,8 @@ def test_more_epochs_prolong_a_run_as_if_it_had_been_longer_from_the_start(quick
     words = ["--recipe", "book"]
     start(command, tmp_path / "long", *words, "--epochs", "4")
     start(command, tmp_path / "run", *words, "--epochs", "2")
+    finished = command("train", "--resume", str(tmp_path / "run"))
+    assert "nothing is left to train; prolong it with more --epochs\n" in finished.out
     assert resume(command, tmp_path / "run", "--epochs", "4").code == 0
     assert figures(tmp_path / "run") == figures(tmp_path / "long")
     assert record(tmp_path / "run")["recipe"]["epochs"] == 4
@@ -362,12 +328,10 @@ def test_another_version_is_told(stopped, command, monkeypatch):
                      outcome.err)
 
 
-def test_other_images_are_refused(stopped, command, monkeypatch):
-    draw = run.load_dataset
-    monkeypatch.setattr(run, "load_dataset", lambda *words, **more: (
-        dataclasses.replace(draw(*words, **more)[0], test=draw(*words, **more)[0].train), None))
+def test_other_images_are_refused(stopped, command):
     before = content(stopped)
-    assert_refused(resume(command, stopped), "not the images", "synthetic")
+    with other_images():
+        assert_refused(resume(command, stopped), "not the images", "synthetic")
     assert content(stopped) == before
 
 
@@ -375,11 +339,7 @@ def test_other_images_are_refused(stopped, command, monkeypatch):
                                           ("data_sha256", [])])
 def test_another_runs_checkpoint_is_refused(stopped, command, tmp_path, field, words):
     """Copied beside the run's own, and later than those."""
-    draw = run.load_dataset
-    with pytest.MonkeyPatch.context() as patch:
-        if not words:
-            patch.setattr(run, "load_dataset", lambda *given, **more: (
-                dataclasses.replace(draw(*given, **more)[0], test=draw(*given, **more)[0].train), None))
+    with nullcontext() if words else other_images():
         start(command, tmp_path / "other", *words)
     (foreign,) = (tmp_path / "other" / "checkpoint").iterdir()
     shutil.copy(foreign, stopped / "checkpoint")
@@ -387,11 +347,6 @@ def test_another_runs_checkpoint_is_refused(stopped, command, tmp_path, field, w
     assert_refused(resume(command, stopped), str(stopped / "checkpoint" / foreign.name), str(stopped / "run.json"),
                    f"{field} is ", "another run")
     assert content(stopped) == before
-
-
-def test_another_format_is_told(stopped, command, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
-    assert_refused(resume(command, stopped), "is in format 1, and this version reads 2")
 
 
 @pytest.mark.parametrize("recipe", ["quick", "book"])
@@ -434,8 +389,10 @@ def test_tensorboard_events_of_a_run_that_goes_on(quick, command, tmp_path):
     assert sorted(path.name.rpartition(".")[2] for path in files) == ["0", "7"]
     assert all(b"accuracy/test" in path.read_bytes() for path in files)
     assert_refused(resume(command, folder, "--tensorboard"), "is finished and writes no more events")
-    start(command, tmp_path / "without")
-    assert not (tmp_path / "without" / "tensorboard").exists()
+    plain = stop_after(7, command, tmp_path / "plain")
+    assert not (plain / "tensorboard").exists()
+    assert resume(command, plain, "--tensorboard").code == 0
+    assert [path.name.rpartition(".")[2] for path in (plain / "tensorboard").iterdir()] == ["7"]
 
 
 def test_tensorboard_that_is_missing_is_told_before_the_training(quick, command, monkeypatch, tmp_path):

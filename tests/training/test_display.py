@@ -8,20 +8,13 @@ import sys
 import threading
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-from alexnet_mf import backends
-from alexnet_mf.backends.contract import Sgd
-from alexnet_mf.data import LabelledImages
 from alexnet_mf.instruments import progress as shown
 from alexnet_mf.instruments.progress import DownloadDisplay, ImagesDisplay, fitted
 from alexnet_mf.training import display as training_display
-from alexnet_mf.training import loop
 from alexnet_mf.training.display import TrainingDisplay
 from alexnet_mf.training.loop import Epoch, Progress
-from alexnet_mf.training.recipe import Recipe
-from alexnet_mf.weights import parameters
 
 
 class Terminal(io.StringIO):
@@ -63,10 +56,8 @@ def at(step: int, rate: float = 10.0) -> Progress:
     return Progress(1, 2, step, 100, 2.0, 0.25, rate, (200 - step) / rate)
 
 
-def test_plain_progress_is_a_line_now_and_then(capsys, monkeypatch):
+def test_plain_progress_is_a_line_now_and_then(capsys, clock):
     """In a pipe: not at every reading, but every ten seconds."""
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(shown, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     with TrainingDisplay(quiet=False) as display:
         for step in range(1, 26):
             clock.now += 1.0
@@ -155,30 +146,14 @@ def test_in_a_narrow_terminal_the_evaluation_goes_before_the_training(terminal, 
     assert "evaluating 1,000 of 10,000, 1 min 30 s left" in screen.text
 
 
-def test_the_loop_tells_how_far_an_evaluation_is(small):
-    """Before each part; so it can be stopped there, and a bar moves."""
-    data = LabelledImages(np.zeros((loop.EVALUATION_PART + 8, 28, 28), np.uint8),
-                          np.zeros(loop.EVALUATION_PART + 8, np.int64))
-    model = backends.load("numpy").build(small, parameters.initialise(small, 0))
-    told = []
-    loop.train(model, data, data, Recipe("test", 2, 8, Sgd(0.01), train_images=8),
-               on_evaluation=lambda *now: told.append(now))
-    assert told == [(0, 520), (512, 520)] * 2
-
-
-@pytest.mark.parametrize("make", [lambda: TrainingDisplay(quiet=True), lambda: ImagesDisplay("predicting", 9, True),
-                                  lambda: DownloadDisplay("data", quiet=True)])
-def test_quiet_shows_nothing(capsys, monkeypatch, make):
+def test_quiet_shows_nothing(capsys, monkeypatch):
     monkeypatch.setattr(shown, "PLAIN_INTERVAL", 0.0)
-    with make() as display:
-        if isinstance(display, TrainingDisplay):
-            display.progress(at(1))
-            display.evaluation(3, 9)
-            display.epoch(Epoch(1, 2.0, 0.25, 1.9, 0.3))
-        elif isinstance(display, ImagesDisplay):
-            display.done(3)
-        else:
-            download(display, [5, 5])
+    with TrainingDisplay(quiet=True) as training, ImagesDisplay("predicting", 9, quiet=True) as images:
+        training.progress(at(1))
+        training.evaluation(3, 9)
+        training.epoch(Epoch(1, 2.0, 0.25, 1.9, 0.3))
+        images.done(3)
+    download(DownloadDisplay("data", quiet=True), [5, 5])
     assert capsys.readouterr() == ("", "")
 
 

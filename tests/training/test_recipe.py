@@ -12,7 +12,12 @@ from alexnet_mf.data import synthetic
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.spec import arithmetic, zoo
 from alexnet_mf.spec.zoo import ALEXNET, ALEXNET_28, ALEXNET_SLIM, LENET5, LENET5_RELU
-from alexnet_mf.training.recipe import ALL_IMAGES, BOOK, QUICK, for_network
+from alexnet_mf.training.recipe import ALL_IMAGES, BOOK, QUICK, Recipe, for_network
+
+
+def test_the_book_s_recipe_is_the_book_s():
+    assert BOOK == Recipe("book", epochs=10, batch_size=128, sgd=Sgd(0.01))
+    assert BOOK.sgd == Sgd(0.01, momentum=0.0, weight_decay=0.0)
 
 
 @pytest.mark.parametrize("network", [ALEXNET, *zoo.TABS.values()], ids=lambda network: network.source)

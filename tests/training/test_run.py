@@ -6,6 +6,7 @@ import errno
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ import pytest
 from run_folders import make_run, record
 
 import alexnet_mf
+from alexnet_mf import spec
+from alexnet_mf.backends import loading
 from alexnet_mf.errors import AlexnetMfError, DataError, Notice, RunError, TrainingDiverged
+from alexnet_mf.spec import layers
 from alexnet_mf.training import checkpoint, run
 from alexnet_mf.training import folder as run_folder
 from alexnet_mf.training.display import Watcher
@@ -21,8 +25,28 @@ from alexnet_mf.training.lock import is_in_use
 from alexnet_mf.training.loop import Progress
 from alexnet_mf.weights import parameters
 
+SHORT: dict[str, Any] = {"data": "synthetic", "epochs": 1, "batch_size": 8, "train_images": 24, "test_images": 8,
+                         "checkpoint_minutes": 1e-9}
+COLOR = spec.Network("color", (3, 28, 28), (layers.Flatten("f"), layers.Dense("d", units=10)))
+
+
+def failing(error: BaseException | type[BaseException]) -> Callable[..., Any]:
+    def fail(*arguments: Any) -> None:
+        raise error
+    return fail
+
+
+class Failing(Watcher):
+    """Fails after the second step."""
+
+    def progress(self, now: Progress) -> None:
+        if now.step == 2:
+            raise ZeroDivisionError
+
 
 @pytest.mark.parametrize(("change", "message"), [
+    ({"net": "nothing"}, "unknown network 'nothing'"),
+    ({"net": COLOR}, "network color takes 3x28x28, and gray images have one channel; all data here are 28x28 gray"),
     ({"seed": -1}, "`seed` must be at least 0, not -1"),
     ({"seed": 1.5}, "`seed` must be an integer, not 1.5"),
     ({"execution": "bfloat16"}, "`execution` must be of type Execution, not 'bfloat16'"),
@@ -30,12 +54,14 @@ from alexnet_mf.weights import parameters
     ({"progress": "x"}, "`progress` must be of type bool, not 'x'"),
     ({"tensorboard": "x"}, "`tensorboard` must be of type bool, not 'x'"),
     ({"checkpoint_minutes": 0}, "`checkpoint_minutes` must be a number greater than 0, not 0"),
+    ({"checkpoint_minutes": float("nan")}, "`checkpoint_minutes` must be a number greater than 0, not nan"),
     ({"data_dir": 3}, "`data_dir` must be a path, not 3"),
     ({"out": 3}, "`out` must be a path, not 3"),
     ({"out": ""}, "`out` must be a path, not ''"),
     ({"weights": 3}, "`weights` must be a file or a run folder"),
     ({"recipe": []}, "unknown recipe []; known: book, quick"),
     ({"epochs": 0}, "`epochs` must be at least 1, not 0"),
+    ({"momentum": 1.0}, "`momentum` must be less than 1, not 1.0"),
     ({"test_images": -1}, "`test_images` must be at least 1, not -1"),
     ({"augment": 3}, "`augment` must be a list of names, not 3"),
     ({"dropout": "x"}, "`dropout` must be a number of at least 0, not 'x'"),
@@ -46,6 +72,7 @@ def test_a_wrong_value_is_refused(small: Any, monkeypatch: pytest.MonkeyPatch, t
                                   message: str) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "load_images", None)
+    monkeypatch.setattr(loading, "load", None)
     with pytest.raises(AlexnetMfError) as caught:
         alexnet_mf.train(**{"net": small, "backend": "numpy", "data": "synthetic", **change})
     assert str(caught.value).startswith(message)
@@ -59,7 +86,7 @@ def test_nothing_is_shown_before_every_argument_is_checked(small: Any, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run.backends, "default", lambda: "numpy")
     Path("file").touch()
-    with warnings.catch_warnings(), pytest.raises(AlexnetMfError, match=r"file/run|nowhere"):
+    with warnings.catch_warnings(), pytest.raises(AlexnetMfError, match=r"file/run: cannot be made|nowhere"):
         warnings.simplefilter("error")
         alexnet_mf.train(small, **{"data": "synthetic", **change})
     assert capfd.readouterr() == ("", "")
@@ -78,19 +105,16 @@ def test_a_training_that_diverges_warns_of_no_overflow(small: Any, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings(), pytest.raises(TrainingDiverged, match="try a smaller `learning_rate`"):
         warnings.simplefilter("error", RuntimeWarning)
-        alexnet_mf.train(small, "numpy", data="synthetic", progress=False, epochs=9, batch_size=8, train_images=64,
-                         test_images=8, learning_rate=1e38, weight_decay=1e38)
+        alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 9}, progress=False, learning_rate=1e38,
+                         weight_decay=1e38)
 
 
 @pytest.mark.parametrize("event", ["built", "begin", "__enter__", "should_stop"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ZeroDivisionError])
 def test_an_error_before_the_first_step_leaves_no_folder(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
                                                          event: str, error: type[BaseException]) -> None:
-    def fail(*arguments: Any) -> None:
-        raise error
-
     monkeypatch.chdir(tmp_path)
-    watcher = type("Failing", (Watcher,), {event: fail})()
+    watcher = type("Failing", (Watcher,), {event: failing(error)})()
     with pytest.raises(error):
         alexnet_mf.train(small, "numpy", data="synthetic", progress=watcher)
     assert not list(tmp_path.iterdir())
@@ -98,13 +122,9 @@ def test_an_error_before_the_first_step_leaves_no_folder(small: Any, monkeypatch
 
 def test_an_interrupt_after_the_first_reading_leaves_the_folder(small: Any, monkeypatch: pytest.MonkeyPatch,
                                                                 tmp_path: Path) -> None:
-    def fail(*arguments: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run.RunFolder, "epoch", fail)
+    monkeypatch.setattr(run.RunFolder, "epoch", failing(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        alexnet_mf.train(small, "numpy", data="synthetic", progress=False, epochs=1, batch_size=8, train_images=8,
-                         test_images=8, out=tmp_path / "run")
+        alexnet_mf.train(small, "numpy", **SHORT, progress=False, out=tmp_path / "run")
     assert alexnet_mf.load_run(tmp_path / "run").state == "interrupted"
 
 
@@ -115,12 +135,9 @@ def test_an_interrupt_after_the_first_reading_leaves_the_folder(small: Any, monk
 ])
 def test_a_folder_that_cannot_be_begun_is_removed(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
                                                   place: Any, name: str, error: BaseException) -> None:
-    def fail(*arguments: Any) -> None:
-        raise error
-
     (tmp_path / "runs").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(place, name, fail)
+        patch.setattr(place, name, failing(error))
         with pytest.raises(type(error)):
             run_folder.RunFolder.create(tmp_path / "runs" / "a" / "b", make_run(small))
     assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
@@ -145,8 +162,7 @@ def test_the_training_continues_while_a_checkpoint_is_written(small: Any, monkey
 
     def train(name: str) -> list[str]:
         saved.clear()
-        alexnet_mf.train(small, "numpy", data="synthetic", epochs=1, batch_size=8, train_images=24, test_images=8,
-                         checkpoint_minutes=1e-9, progress=Waited(), out=tmp_path / name)
+        alexnet_mf.train(small, "numpy", **SHORT, progress=Waited(), out=tmp_path / name)
         return saved[:]
 
     monkeypatch.setattr(checkpoint, "save", save_late)
@@ -164,60 +180,48 @@ def test_a_run_is_in_use_until_its_checkpoint_is_written(small: Any, monkeypatch
         in_use.append(is_in_use(tmp_path / "run"))
         return save(*arguments)
 
-    class Failing(Watcher):
-        def progress(self, now: Progress) -> None:
-            if now.step == 2:
-                raise ZeroDivisionError
-
     monkeypatch.setattr(checkpoint, "save", save_slowly)
     with pytest.raises(ZeroDivisionError):
-        alexnet_mf.train(small, "numpy", data="synthetic", epochs=1, batch_size=8, train_images=24, test_images=8,
-                         checkpoint_minutes=1e-9, progress=Failing(), out=tmp_path / "run")
+        alexnet_mf.train(small, "numpy", **SHORT, progress=Failing(), out=tmp_path / "run")
     assert in_use == [True]
     assert [checkpoint.step_of(path) for path in checkpoint.paths(tmp_path / "run" / "checkpoint")] == [1]
 
 
 def test_the_error_of_a_checkpoint_is_not_lost_with_another(small: Any, monkeypatch: pytest.MonkeyPatch,
                                                             tmp_path: Path) -> None:
-    def fail(*arguments: Any) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    class Failing(Watcher):
-        def progress(self, now: Progress) -> None:
-            if now.step == 2:
-                raise ZeroDivisionError
-
-    monkeypatch.setattr(checkpoint, "save", fail)
+    monkeypatch.setattr(checkpoint, "save", failing(OSError(errno.EIO, "Input/output error")))
     with pytest.raises(ZeroDivisionError), pytest.warns(Notice, match="checkpoint: cannot be written .Input"):
-        alexnet_mf.train(small, "numpy", data="synthetic", epochs=1, batch_size=8, train_images=24, test_images=8,
-                         checkpoint_minutes=1e-9, progress=Failing(), out=tmp_path / "run")
+        alexnet_mf.train(small, "numpy", **SHORT, progress=Failing(), out=tmp_path / "run")
 
 
 def test_a_run_is_released_even_if_the_wait_for_its_checkpoint_is_interrupted(small: Any, tmp_path: Path) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
     folder = run_folder.RunFolder.create(tmp_path / "run", make_run(small))
-    folder._thread.shutdown = interrupt  # type: ignore[method-assign]
+    folder._thread.shutdown = failing(KeyboardInterrupt)  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         folder.close()
     assert not is_in_use(tmp_path / "run")
 
 
-def test_a_network_for_color_images_is_refused_before_its_weights_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_for_color_images_is_refused_before_its_weights_are_drawn(monkeypatch: pytest.MonkeyPatch,
+                                                                            tmp_path: Path) -> None:
+    parameters.save(tmp_path / "w", parameters.initialise(COLOR, 0), {"network": spec.as_dict(COLOR)})
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(parameters, "initialise", None)
-    with pytest.raises(DataError, match="28x28 gray images"):
-        alexnet_mf.train("alexnet-2012", "numpy", data="synthetic")
+    monkeypatch.setattr(loading, "load", None)
+    for words in ({"net": "alexnet-2012"}, {"weights": "w"}):
+        with pytest.raises(DataError, match="all data here are 28x28 gray images"):
+            alexnet_mf.train(backend="numpy", data="synthetic", **words)
 
 
-@pytest.mark.parametrize("minutes", [10, 1e-9])
+@pytest.mark.parametrize("options", [
+    {"train_images": 8, "checkpoint_minutes": 10}, {"train_images": 16}], ids=["an epoch's end", "within an epoch"])
 def test_weights_beyond_float32_are_a_diverged_training(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-                                                        minutes: float) -> None:
+                                                        options: dict[str, Any]) -> None:
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings(), pytest.raises(TrainingDiverged, match=r"infinite weights in float32 after step 1;"):
         warnings.simplefilter("error", RuntimeWarning)
-        alexnet_mf.train(small, "numpy", data="synthetic", progress=False, epochs=1, batch_size=8,
-                         train_images=16 if minutes < 1 else 8, test_images=8, learning_rate=3e38, weight_decay=1e3,
-                         checkpoint_minutes=minutes, out="run")
-    assert record(Path("run"))["state"] == "failed"
+        alexnet_mf.train(small, "numpy", **{**SHORT, **options}, progress=False, learning_rate=3e38, weight_decay=1e3,
+                         out="run")
+    told = record(Path("run"))
+    assert told["state"] == "failed" and "learning rate" in told["reason"]
     assert not list(Path("run").rglob("*.safetensors"))

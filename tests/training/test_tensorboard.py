@@ -35,11 +35,13 @@ def test_readings_and_epochs_are_events_by_step(tmp_path):
     written = tensorboard.Events(tmp_path, 0)
     written.progress(Progress(1, 2, 1, 5, 2.0, 0.25, float("nan"), float("nan")))
     written.progress(Progress(2, 2, 3, 5, 1.0, 0.5, 8.0, 1.0))
-    written.epoch(Epoch(2, 1.0, 0.5, 0.75, 0.625), 10)
+    written.progress(Progress(2, 2, 5, 5, 0.5, 0.75, 8.0, 0.0))
+    written.epoch(Epoch(2, 0.5, 0.75, 0.75, 0.625))
     written.close()
     assert scalars(tmp_path / "tensorboard") == [
         (1, "loss/train", 2.0), (1, "accuracy/train", 0.25), (8, "loss/train", 1.0), (8, "accuracy/train", 0.5),
-        (8, "images_per_second", 8.0), (10, "loss/test", 0.75), (10, "accuracy/test", 0.625)]
+        (8, "images_per_second", 8.0), (10, "loss/train", 0.5), (10, "accuracy/train", 0.75),
+        (10, "images_per_second", 8.0), (10, "loss/test", 0.75), (10, "accuracy/test", 0.625)]
 
 
 def test_a_run_that_goes_on_hides_what_came_after_its_checkpoint(tmp_path):
@@ -47,10 +49,11 @@ def test_a_run_that_goes_on_hides_what_came_after_its_checkpoint(tmp_path):
     pytest.importorskip("tensorboardX")
     for step in (0, 7):
         written = tensorboard.Events(tmp_path, step)
-        written.epoch(Epoch(1, 1.0, 0.5, 0.75, 0.625), 10)
+        written.epoch(Epoch(1, 1.0, 0.5, 0.75, 0.625))  # the interruption came after the epoch's last step
         written.close()
     starts = [event for event in events(tmp_path / "tensorboard") if event.HasField("session_log")]
     assert [(event.step, event.session_log.status) for event in starts] == [(1, 1), (8, 1)]
+    assert [step for step, _, _ in scalars(tmp_path / "tensorboard")] == [0, 0, 7, 7]
     assert len(list((tmp_path / "tensorboard").iterdir())) == 2
 
 

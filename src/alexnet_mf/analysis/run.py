@@ -19,7 +19,7 @@ from alexnet_mf.instruments import machine
 from alexnet_mf.models import default_backend
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.toml import find_network
-from alexnet_mf.training.memory import check_fits_machine
+from alexnet_mf.training.memory import check_fits
 from alexnet_mf.training.recipe import RECIPES, Recipe, for_network
 
 
@@ -92,7 +92,7 @@ def analyze(net: Network | Path | str = "alexnet", backend: str | None = None, *
         return analysis
     if device == "cpu" or not machine.gpus():
         try:
-            check_fits_machine(network, result.batch_size, result.item_bytes)
+            check_fits(network, result.batch_size, result.item_bytes)
         except OutOfMemory as error:
             raise OutOfMemory(f"{error}; the arithmetic alone (`measure=False`) needs no memory") from error
     call = [f"alexnet_mf.analyze({network.name!r}, {backend!r}, batch_size={result.batch_size}, recipe={recipe!r}, "

@@ -168,7 +168,6 @@ class Display(TrainingDisplay):
         if self.quiet:
             return
         if training.is_finished:
-            self._epochs = training.recipe.epochs
             path = training.folder.path
             longer = (f"start a new run from its weights (--weights {path})" if training.recipe.annealed
                       else "prolong it with more --epochs")

@@ -16,8 +16,8 @@ from alexnet_mf import backends, files, spec
 from alexnet_mf.checks import check_path, check_type
 from alexnet_mf.conversion import RUN_WEIGHTS
 from alexnet_mf.data import DatasetName
+from alexnet_mf.data.preprocessing import check_takes_gray_images
 from alexnet_mf.errors import BackendUnavailable, Notice, RunError, SweepError
-from alexnet_mf.evaluation import check_takes_gray_images
 from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone, WorkerProcess

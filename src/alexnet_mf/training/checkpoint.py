@@ -159,7 +159,7 @@ def load(path: Path) -> Checkpoint:
 
 def _check_tensors(path: Path, weights: dict[str, Any], velocity: dict[str, Any]) -> None:
     """Check the dtypes, and that the momentum, if any, has the weights' shapes. The network's builder does the rest."""
-    for name, value in (weights | velocity).items():
+    for name, value in [*weights.items(), *velocity.items()]:
         if value.dtype not in (np.float32, np.float64):
             raise RunError(f"{path.name} is damaged: {name} is {value.dtype}, not float32 or float64")
     if velocity and {name: value.shape for name, value in velocity.items()} != {

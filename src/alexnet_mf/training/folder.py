@@ -26,7 +26,7 @@ from alexnet_mf.errors import Notice, ParametersError, RunError
 from alexnet_mf.training import checkpoint as checkpoints
 from alexnet_mf.training import metrics, record, tensorboard
 from alexnet_mf.training.checkpoint import Checkpoint
-from alexnet_mf.training.lock import LOCK, FolderLock, is_in_use, lock
+from alexnet_mf.training.lock import LOCK, is_in_use, lock
 from alexnet_mf.training.loop import Epoch, Progress, Result, Snapshot
 from alexnet_mf.training.record import (
     CHECKPOINTS,
@@ -72,11 +72,7 @@ def check_new(folder: Path) -> None:
 
 
 def _make_folders(path: Path) -> list[Path]:
-    """Make a folder and those above it, and return the new ones, the outermost first.
-
-    Raises:
-        RunError: if it cannot be made; none is left then.
-    """
+    """Make a folder and those above it, all or none, and return the new ones, the outermost first."""
     made = []
     try:
         for folder in [*reversed(path.parents), path]:
@@ -128,7 +124,7 @@ class RunFolder:
     The error of a checkpoint that is written in the background is raised by the next `save`, `stop` or `finish`.
     """
 
-    def __init__(self, path: Path, folder_lock: FolderLock):
+    def __init__(self, path: Path):
         self.path = path
         self.record: RunRecord
         self.session: Session
@@ -138,7 +134,6 @@ class RunFolder:
         self.notices: list[str] = []
         """Lines that the user should see."""
         self._closing = ExitStack()
-        self._closing.callback(folder_lock.release)
         self._made: list[Path] = []
         """Folders that `create` made, the outermost first."""
         self.is_new = False
@@ -161,6 +156,7 @@ class RunFolder:
             self._curves = importlib.import_module("alexnet_mf.plots.curves")
         except Exception as error:  # whatever a broken installation raises: no picture is worth a training
             self.notices.append(f"no {CURVES}: matplotlib cannot be imported ({error}); pip install matplotlib")
+        self._closing.callback(lock(path).release)  # the last call that can fail: no lock is left behind
 
     @classmethod
     def create(cls, path: Path, run: Run) -> RunFolder:
@@ -171,13 +167,9 @@ class RunFolder:
         """
         check_new(path)
         made = _make_folders(path / CHECKPOINTS)
-        folder_lock = None
         try:
-            folder_lock = lock(path)
-            folder = cls(path, folder_lock)
+            folder = cls(path)
         except BaseException:
-            if folder_lock:
-                folder_lock.release()
             if not is_in_use(path):
                 with suppress(OSError):
                     (path / LOCK).unlink(missing_ok=True)
@@ -203,8 +195,8 @@ class RunFolder:
         """
         if not is_run(path):
             raise RunError(f"{path}: there is no run here; `alexnet_mf.list_runs()` lists the runs")
-        folder = cls(path, lock(path))
-        with folder._closed_on_error():
+        folder = cls(path)
+        try:
             latest = checkpoints.latest(path / CHECKPOINTS)
             if latest:
                 file, folder.checkpoint, folder._faults = latest
@@ -221,6 +213,9 @@ class RunFolder:
                 folder._has_damaged_record = True
             if latest:
                 latest[1].check_belongs(latest[0], folder.record)
+        except BaseException:
+            folder.close()
+            raise
         return folder
 
     def resume(self, session: Session) -> Snapshot | None:
@@ -261,7 +256,6 @@ class RunFolder:
             with self._writing(WEIGHTS):
                 self.notices += self._weights.repair(snapshot)
         if self.is_finished:
-            self._draw()
             return snapshot
         step = snapshot.position.number if snapshot else 0
         self.record.resumed.append(ResumedSession(**fields(session, Session), step=step))
@@ -269,11 +263,7 @@ class RunFolder:
         return snapshot
 
     def _check_nothing_is_lost(self) -> None:
-        """Check that a run without a checkpoint never had one.
-
-        Raises:
-            RunError: if its record or metrics contain steps that must have been followed by a checkpoint.
-        """
+        """Check that a run without a checkpoint never had one, by the steps in its record, metrics and weights."""
         try:
             epochs = len(metrics.epochs(metrics.read(self.path)))
         except RunError:
@@ -292,9 +282,8 @@ class RunFolder:
         """Write TensorBoard events too, from this step on.
 
         Raises:
-            RunError: if tensorboardX is missing, or the folder cannot be written.
+            RunError: if the folder cannot be written.
         """
-        tensorboard.check_installed()
         with self._writing(tensorboard.FOLDER):
             self._events = Events(self.path, step)
         self._closing.callback(_close, self._events)
@@ -308,14 +297,14 @@ class RunFolder:
             with self._writing(tensorboard.FOLDER):
                 self._events.progress(now)
 
-    def epoch(self, done: Epoch, step: int) -> None:
+    def epoch(self, done: Epoch) -> None:
         """Add a finished epoch: its line, and the picture if the last is some seconds old."""
         assert self._log is not None
         with self._writing(metrics.NAME):
             self._log.write(metrics.epoch_line(done))
         if self._events:
             with self._writing(tensorboard.FOLDER):
-                self._events.epoch(done, step)
+                self._events.epoch(done)
         if time.monotonic() - self._drawn > DRAWING_SECONDS:
             self._draw()
 
@@ -462,11 +451,3 @@ class RunFolder:
             left = (f"the last good checkpoint is {last.name}; fix that, then resume with {how_to_resume(self.path)}"
                     if last else "there is no checkpoint yet")
             raise RunError(f"{self.path / what}: cannot be written ({error.strerror}); {left}") from error
-
-    @contextmanager
-    def _closed_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self.close()
-            raise

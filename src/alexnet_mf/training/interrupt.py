@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any
 
 
 class Interrupt:
@@ -36,10 +36,11 @@ class Interrupt:
         self.requested = True
         self._on_first()
 
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Treat a KeyboardInterrupt that a callback raises as a first Ctrl-C."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.requested = True
+    def deferred(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """Return a callback whose KeyboardInterrupt counts as a first Ctrl-C."""
+        def call(*arguments: Any) -> None:
+            try:
+                callback(*arguments)
+            except KeyboardInterrupt:
+                self.requested = True
+        return call

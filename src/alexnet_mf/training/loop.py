@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alexnet_mf.backends.contract import Model, TrainerState
 from alexnet_mf.data import LabelledImages, batches, epoch_order
@@ -169,12 +168,23 @@ def result_at(position: Position) -> Result:
     return Result(list(position.epochs), position.timed_images, position.seconds, list(position.losses))
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """The functions that a training calls."""
+
+    on_progress: Callable[[Progress], None] = lambda now: None
+    on_epoch: Callable[[Epoch], None] = lambda done: None
+    on_evaluation: Callable[[int, int], None] = lambda done, images: None
+    """Called during each evaluation with the number of test images done, and of all."""
+    save: Callable[[Snapshot], None] | None = None
+    """Called after every epoch, every `save_seconds`, and before a stop."""
+    save_seconds: float = math.inf
+    stop: Callable[[], bool] = lambda: False
+    """Called after every step and within an evaluation; True ends the training there, not finished."""
+
+
 def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledImages, recipe: Recipe, seed: int = 0,
-          on_progress: Callable[[Progress], None] = lambda progress: None,
-          on_epoch: Callable[[Epoch], None] = lambda epoch: None, *, start: Snapshot | None = None,
-          save: Callable[[Snapshot], None] | None = None, save_seconds: float = math.inf,
-          stop: Callable[[], bool] = lambda: False,
-          on_evaluation: Callable[[int, int], None] = lambda done, images: None) -> Result:
+          hooks: Hooks = Hooks(), *, start: Snapshot | None = None) -> Result:
     """Train a model in place.
 
     The order of the batches is NumPy's, from the seed, the same in every backend; the last, short batch is used.
@@ -182,9 +192,6 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
     Args:
         start: snapshot to resume from. With the same arguments and backend on the same CPU, the numbers are those of
             an uninterrupted training, bit for bit.
-        save: called after every epoch, every `save_seconds`, and before a stop.
-        stop: called after every step and within an evaluation; True ends the training there, not finished.
-        on_evaluation: called during each evaluation with the number of test images done, and of all.
 
     Raises:
         TrainingDiverged: as soon as a loss that is read, or a weight that is to be saved, is NaN or infinite; names the
@@ -193,13 +200,13 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
     """
     training_set, test_set = training_set.first(recipe.train_images), test_set.first(recipe.test_images)
     batch_size = min(recipe.batch_size, len(training_set))
-    memory.check_fits(model, batch_size)
+    if model.device == "cpu":
+        memory.check_fits(model.network, batch_size, model.item_bytes)
     placed = None
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite is reported as TrainingDiverged
             placed = model.place(training_set.images, training_set.labels)
-            return _Loop(model, placed, len(training_set), test_set, recipe, seed, start,
-                         _Hooks(on_progress, on_epoch, on_evaluation, save, save_seconds, stop)).run()
+            return _Loop(model, placed, len(training_set), test_set, recipe, seed, hooks, start).run()
     except Exception as error:
         if not model.out_of_memory(error):
             raise
@@ -209,40 +216,11 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
     raise memory.does_not_fit(model, placed, batch_size)
 
 
-def _check_weights(weights: Mapping[str, NDArray[Any]], step: int, recipe: Recipe) -> None:
-    """Check that the weights after a step are finite in float32. The NumPy backend trains in float64.
-
-    Raises:
-        TrainingDiverged: if one is NaN or infinite.
-    """
-    with np.errstate(over="ignore"):
-        for name, value in weights.items():
-            if not np.isfinite(value.astype(np.float32, copy=False)).all():
-                raise _diverged(f"{name} has NaN or infinite weights in float32 after step {step}", recipe)
-
-
-def _diverged(fault: str, recipe: Recipe) -> TrainingDiverged:
-    return TrainingDiverged(f"{fault}; the learning rate is {recipe.sgd.learning_rate:g}: try a smaller "
-                            "`learning_rate`")
-
-
-@dataclass(frozen=True)
-class _Hooks:
-    """The callbacks of `train`."""
-
-    on_progress: Callable[[Progress], None]
-    on_epoch: Callable[[Epoch], None]
-    on_evaluation: Callable[[int, int], None]
-    save: Callable[[Snapshot], None] | None
-    save_seconds: float
-    stop: Callable[[], bool]
-
-
 class _Loop:
     """A training between two of its steps."""
 
     def __init__(self, model: Model[Any], placed: Any, images: int, test_set: LabelledImages, recipe: Recipe, seed: int,
-                 start: Snapshot | None, hooks: _Hooks):
+                 hooks: Hooks, start: Snapshot | None):
         """
         Args:
             placed: the training images on the device; there are `images`.
@@ -352,7 +330,9 @@ class _Loop:
             position = Position(self.number, list(self.epochs), list(self.losses), self.means.loss_sum,
                                 self.means.correct, self.means.images, self.clock.images, self.clock.seconds)
             snapshot = Snapshot(position, self.trainer.export_state())
-            _check_weights(snapshot.state.parameters, self.number, self.recipe)
+            for name, value in snapshot.state.parameters.items():
+                if not np.isfinite(value.astype(np.float32, copy=False)).all():  # the NumPy backend trains in float64
+                    raise self.diverged(f"{name} has NaN or infinite weights in float32 after step {self.number}")
         if done:
             self.hooks.on_epoch(done)
         if self.hooks.save and snapshot:
@@ -364,5 +344,6 @@ class _Loop:
         return Result(self.epochs, self.clock.images, self.clock.seconds, self.losses, finished)
 
     def diverged(self, fault: str) -> TrainingDiverged:
-        """Return the error for a loss that is not finite."""
-        return _diverged(fault, self.recipe)
+        """Return the error for a loss or a weight that is not finite."""
+        return TrainingDiverged(f"{fault}; the learning rate is {self.recipe.sgd.learning_rate:g}: try a smaller "
+                                "`learning_rate`")

@@ -27,7 +27,7 @@ def free_bytes() -> int | None:
     return max(0, min(limits)) if limits else None
 
 
-def check_fits(model: Model[Any], batch_size: int) -> None:
+def check_fits(network: Network, batch_size: int, item_bytes: int) -> None:
     """Check that a training step on the CPU fits in the free memory, by arithmetic.
 
     A GPU's framework reports it itself; on a CPU Linux lends more memory than there is, and then ends the process.
@@ -35,27 +35,13 @@ def check_fits(model: Model[Any], batch_size: int) -> None:
     Raises:
         OutOfMemory: names both sizes, and a batch size that would fit.
     """
-    if model.device == "cpu":
-        check_fits_machine(model.network, batch_size, model.item_bytes)
-
-
-def check_fits_machine(network: Network, batch_size: int, item_bytes: int) -> None:
-    """Check the same before there is a model.
-
-    Raises:
-        OutOfMemory: as `check_fits`.
-    """
-    free, taken = free_bytes(), training_bytes(network, batch_size, item_bytes)
+    free = free_bytes()
+    taken, fixed, one = (item_bytes * arithmetic.training_values(network, size) for size in (batch_size, 0, 1))
     if free is not None and taken > free:
-        fixed, one = (training_bytes(network, size, item_bytes) for size in (0, 1))
         most = int((SAFE * free - fixed) / (one - fixed))
+        size = 1 << most.bit_length() - 1 if most > 0 else 0  # a power of two
         raise OutOfMemory(f"a batch of {batch_size} does not fit: a training step takes about {_gigabytes(taken)}, and "
-                          f"{_gigabytes(free)} of memory are free; {_remedy(_power_of_two(most))}")
-
-
-def training_bytes(network: Network, batch_size: int, item_bytes: int) -> int:
-    """Return the bytes that a training step takes, the framework itself left out."""
-    return item_bytes * arithmetic.training_values(network, batch_size)
+                          f"{_gigabytes(free)} of memory are free; {_remedy(size)}")
 
 
 def does_not_fit(model: Model[Any], placed: Any, batch_size: int) -> OutOfMemory:
@@ -79,10 +65,6 @@ def _fits(model: Model[Any], placed: Any, batch_size: int) -> bool:
             raise
         return False
     return True
-
-
-def _power_of_two(most: int) -> int:
-    return 1 << most.bit_length() - 1 if most > 0 else 0
 
 
 def _remedy(batch_size: int) -> str:

@@ -18,8 +18,8 @@ from alexnet_mf.checks import check_integer, check_number, check_path, check_typ
 from alexnet_mf.conversion import Which
 from alexnet_mf.data import Dataset, DatasetName
 from alexnet_mf.data import load as load_dataset
+from alexnet_mf.data.preprocessing import check_takes_gray_images
 from alexnet_mf.errors import AlexnetMfError, Notice, RunError, TrainingDiverged
-from alexnet_mf.evaluation import check_takes_gray_images
 from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import conditions
 from alexnet_mf.instruments.progress import DownloadDisplay
@@ -307,35 +307,29 @@ def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, 
 def _train(training: Training, watcher: Watcher, interrupt: Interrupt, checkpoint_minutes: float,
            wants_events: bool) -> Result:
     """Take the steps that are left. The run folder and the watcher learn of each reading and each epoch."""
-    folder, model, recipe = training.folder, training.loaded.model, training.recipe
+    folder = training.folder
     if training.start and training.is_finished:
         return loop.result_at(training.start.position)
     if wants_events or ((folder.path / tensorboard.FOLDER).is_dir() and tensorboard.is_installed()):
         folder.write_events(training.steps_taken)
-    steps = recipe.steps(len(training.data.train.first(recipe.train_images)))
 
     def on_progress(now: loop.Progress) -> None:
         folder.progress(now)
-        with interrupt.deferred():
-            watcher.progress(now)
+        interrupt.deferred(watcher.progress)(now)
 
     def on_epoch(done: Epoch) -> None:
-        folder.epoch(done, done.epoch * steps)
-        with interrupt.deferred():
-            watcher.epoch(done)
-
-    def on_evaluation(done: int, images: int) -> None:
-        with interrupt.deferred():
-            watcher.evaluation(done, images)
+        folder.epoch(done)
+        interrupt.deferred(watcher.epoch)(done)
 
     def stop() -> bool:
         is_requested = watcher.should_stop() or interrupt.requested
         folder.has_begun = True  # the loop asks before its first step
         return is_requested
 
-    return loop.train(model, training.data.train, training.data.test, recipe, folder.record.seed, on_progress, on_epoch,
-                      start=training.start, save=folder.save, save_seconds=60 * checkpoint_minutes,
-                      stop=stop, on_evaluation=on_evaluation)
+    hooks = loop.Hooks(on_progress, on_epoch, interrupt.deferred(watcher.evaluation), folder.save,
+                       60 * checkpoint_minutes, stop)
+    return loop.train(training.loaded.model, training.data.train, training.data.test, training.recipe,
+                      folder.record.seed, hooks, start=training.start)
 
 
 def describe_session(loaded: LoadedModel, command: Sequence[str]) -> Session:
@@ -356,11 +350,7 @@ def load_images(name: DatasetName, folder: Path | str | None, quiet: bool = Fals
 
 def _check_options(data_dir: Path | str | None, minutes: float, wants_events: bool,
                    progress: Watcher | bool) -> Watcher:
-    """Check the options that `train` and `resume` share, and return the watcher.
-
-    Raises:
-        AlexnetMfError: for a wrong value.
-    """
+    """Check the options that `train` and `resume` share, and return the watcher."""
     if data_dir is not None:
         check_path("data_dir", data_dir)
     check_number("checkpoint_minutes", minutes, above=True)
@@ -372,11 +362,7 @@ def _check_options(data_dir: Path | str | None, minutes: float, wants_events: bo
 
 
 def _with_dropout(network: Network, rate: float) -> Network:
-    """Return the network with this rate in every dropout layer.
-
-    Raises:
-        AlexnetMfError: if it has no dropout layer, or no layer can have the rate.
-    """
+    """Return the network with this rate in every dropout layer. It must have one."""
     check_number("dropout", rate)
     if not any(isinstance(layer, Dropout) for layer in network.layers):
         raise AlexnetMfError(f"`dropout` has no effect: {network.name} has no dropout layer; leave it out")
@@ -393,11 +379,7 @@ def _checkpoint(folder: Path, fault: RunError) -> Checkpoint:
 
 
 def _check_expected(folder: RunFolder, expected: Mapping[str, Any]) -> None:
-    """Check that arguments of `train` agree with a run.
-
-    Raises:
-        RunError: if one does not; names it, both values, and the remedy.
-    """
+    """Check that arguments of `train` agree with a run. The error names one, both values, and the remedy."""
     run, network = folder.record, folder.record.net
     recipe = {**vars(run.recipe), **vars(run.recipe.sgd)}
     allowed: dict[str, list[Any]] = {
@@ -423,11 +405,7 @@ def _how_to_start_anew(folder: RunFolder) -> str:
 
 
 def _same_execution(folder: RunFolder, execution: Execution | None) -> Execution:
-    """Return the execution of the run's last session.
-
-    Raises:
-        RunError: if another one is asked for.
-    """
+    """Return the execution of the run's last session, and refuse another."""
     before = folder.last_session
     if execution is not None:
         if execution.precision not in (None, before.precision):
@@ -440,11 +418,7 @@ def _same_execution(folder: RunFolder, execution: Execution | None) -> Execution
 
 
 def _change_epochs(folder: RunFolder, epochs: int, data: Dataset) -> None:
-    """Change the number of epochs of a run.
-
-    Raises:
-        RunError: if the run has taken steps that do not belong to that.
-    """
+    """Change the number of epochs of a run, unless it has taken steps that do not belong to that."""
     recipe = folder.record.recipe
     if folder.checkpoint and epochs != recipe.epochs:
         position = folder.checkpoint.snapshot.position
@@ -459,12 +433,7 @@ def _change_epochs(folder: RunFolder, epochs: int, data: Dataset) -> None:
 
 
 def _starting_weights(folder: RunFolder) -> Parameters:
-    """Return the checkpoint's weights, in float32. Without a checkpoint, return those that the run began with.
-
-    Raises:
-        RunError: if the file of these has changed.
-        AlexnetMfError: if it cannot be read any more.
-    """
+    """Return the checkpoint's weights, in float32; without a checkpoint, those that the run began with, unchanged."""
     run = folder.record
     if folder.checkpoint:
         weights = folder.checkpoint.snapshot.weights()

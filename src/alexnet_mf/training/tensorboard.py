@@ -47,28 +47,30 @@ class Events:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         (run / FOLDER).mkdir(exist_ok=True)
+        self._step = step
         self._writer: Any = EventsWriter(str(run / FOLDER / "events"), f".{step}")
         self._writer.write_event(Event(wall_time=time.time(), step=step + 1,
                                        session_log=SessionLog(status=SessionLog.START)))
 
     def progress(self, now: Progress) -> None:
         """Add the means over the epoch so far."""
-        self._add((now.epoch - 1) * now.steps + now.step, {
-            "loss/train": now.loss, "accuracy/train": now.train_accuracy, "images_per_second": now.images_per_second})
+        self._step = (now.epoch - 1) * now.steps + now.step
+        self._add({"loss/train": now.loss, "accuracy/train": now.train_accuracy,
+                   "images_per_second": now.images_per_second})
 
-    def epoch(self, done: Epoch, step: int) -> None:
+    def epoch(self, done: Epoch) -> None:
         """Add the test figures, and write everything to the disk."""
-        self._add(step, {"loss/test": done.test_loss, "accuracy/test": done.test_accuracy})
+        self._add({"loss/test": done.test_loss, "accuracy/test": done.test_accuracy})
         self._writer.flush()
 
     def close(self) -> None:
         """Write everything to the disk."""
         self._writer.close()
 
-    def _add(self, step: int, values: dict[str, float]) -> None:
+    def _add(self, values: dict[str, float]) -> None:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
         for name, value in values.items():
             if value == value:  # a rate is not a number until the second step
-                self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+                self._writer.write_event(Event(wall_time=time.time(), step=self._step, summary=scalar(name, value)))

@@ -99,11 +99,7 @@ class WeightFiles:
         return parameters.to_bytes(weights, header | (dataclasses.asdict(done) if done else {}))
 
     def _accuracy_of_best(self, network: Network, step: int) -> float | None:
-        """Return None if they come from a later step: the run ended before it had a checkpoint of that step.
-
-        Raises:
-            ParametersError: if they are missing or damaged.
-        """
+        """Return None if they come from a later step: the run ended before it had a checkpoint of that step."""
         _, header = parameters.load_with_metadata(self.folder / BEST, network)
         accuracy, of_step = header.get("test_accuracy"), header.get("step")
         if not isinstance(accuracy, float) or not isinstance(of_step, int):
