@@ -30,7 +30,8 @@ import pytest
 from console import Outcome, assert_one_line
 
 import alexnet_mf
-from alexnet_mf import backends, cli, conversion, data, spec
+from alexnet_mf import backends, cli, conversion, data, shapes, spec
+from alexnet_mf.backends import registry
 from alexnet_mf.backends.numpy.backend import NumpyModel
 from alexnet_mf.cli import output
 from alexnet_mf.errors import AlexnetMfError, DataError
@@ -351,13 +352,24 @@ def test_shapes_exits_with_1_where_a_backend_disagrees(command, small_alexnet, i
     if everywhere:  # a second NumPy under another name: this one is right, and comes first
         other = SimpleNamespace(build=lambda *arguments: SimpleNamespace(describe=lambda: rows))
         installed("torch", "numpy")
-        monkeypatch.setattr(backends, "load", lambda name: other if name == "torch" else numpy)
+        monkeypatch.setattr(registry, "load", lambda name: other if name == "torch" else numpy)
     outcome = command("shapes", "--backend", "all" if everywhere else "numpy")
     assert outcome.code == 1
     for fragment in fragments:
         assert fragment in outcome.out
     assert outcome.lines[-1].endswith("do not agree: shapes and parameter counts")
     assert "Traceback" not in outcome.err
+
+
+def test_shapes_compares_the_backends_with_each_other_too(command, small_alexnet, installed, monkeypatch):
+    """Each may be right by the arithmetic of its own network."""
+    numpy, own = backends.load("numpy"), {"torch": zoo.get_network("lenet5"), "numpy": zoo.get_network("alexnet-28")}
+    installed("torch", "numpy")
+    monkeypatch.setattr(registry, "load", lambda name: numpy)
+    monkeypatch.setattr(shapes, "find_network", lambda net, name: own[name])
+    outcome = command("shapes", "--backend", "all")
+    assert outcome.code == 1
+    assert "numpy has the layers conv1" in outcome.out and "torch has conv1" in outcome.out
 
 
 # train

@@ -236,6 +236,18 @@ def test_a_run_that_is_not_the_plans_is_refused(sweep, played, plan, what, first
     assert played.commands == [] and made.record.trainings == []
 
 
+def test_the_result_is_the_last_session_s(sweep, played):
+    made = sweep(nets=("lenet5",))
+    made.run()
+    made.record.trainings.clear()
+    folder = made.folder / "lenet5-numpy-lr0.9-seed0"
+    values = read(folder)
+    session = {name: value for name, value in plain(values).items() if name in ResumedSession.__struct_fields__}
+    values.resumed = [parse({**session, "step": 1, "versions": {"numpy": "2"}}, ResumedSession)]
+    write(folder, values)
+    assert [entry.result.versions for entry in made.run().trainings] == [{"numpy": "2"}]
+
+
 def test_a_run_whose_worker_cannot_resolve_the_device_is_refused(sweep, played, monkeypatch):
     made = sweep(nets=("lenet5",))
     made.run()

@@ -82,15 +82,17 @@ def test_a_training_that_diverges_is_an_answer(worker, small, tmp_path):
     assert "learning rate" in answer["reason"]
 
 
-@pytest.mark.parametrize("precision", [None, "own"])
-def test_it_trains_in_every_backend_as_it_resolves(worker, small, backend_name, precision, tmp_path):
+@pytest.mark.parametrize("named", [False, True])
+def test_it_trains_in_every_backend_as_it_resolves(worker, small, backend_name, named, tmp_path):
     framework = backends.load(backend_name)
     own = framework.precisions(framework.devices()[0].name)[0]
-    asked = {"backend": backend_name, "device": "auto", "precision": own if precision else None, "speed": {}}
+    speed = {"compile": False} if named and backend_name in ("torch", "tensorflow") else {}
+    asked = {"backend": backend_name, "device": "auto", "precision": own if named else None, "speed": speed}
     resolved = worker.handle({"do": "resolve", **asked})
     answer = worker.handle(command(small, tmp_path / "run", **asked))
     run = load_run(tmp_path / "run")
     assert resolved == {name: getattr(run.record, name) for name in ("device", "precision", "speed")}
+    assert resolved["speed"] == speed
     assert [epoch.epoch for epoch in run.epochs] == [1, 2]
     assert (run.record.device == "cpu") is (answer["peak_device_memory_bytes"] is None)
 
