@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import os
 import pickle
+import random
 import subprocess
 import sys
 import zipfile
@@ -514,6 +515,10 @@ def test_a_keras_file_reads_no_other_file_and_nothing_huge(framework, net, tmp_p
     with pytest.raises(ParametersError, match="lies in another file"):
         conversion.read(path, net=net)
     with h5py.File(path, "w") as file:
+        file["dense/vars/0"] = np.zeros((10, 32))
+    with pytest.raises(ParametersError, match="has no group 'layers'"):
+        conversion.read(path, net=net)
+    with h5py.File(path, "w") as file:
         file.create_dataset("layers/dense/vars/0", (10**6, 10**6), "f4", chunks=(1000, 1000), compression="gzip")
     with pytest.raises(ParametersError, match=r"fc3\.weight is \(1000000, 1000000\), not \(32, 108\)"):
         conversion.read(path, net=net)
@@ -524,13 +529,17 @@ def test_a_keras_file_reads_no_other_file_and_nothing_huge(framework, net, tmp_p
     (lambda content: content[:-1], "longer or shorter than it says"),
     (lambda content: content[:16] + (2**60).to_bytes(8, "little") + content[24:], "cannot be read as Gluon's"),
     (lambda content: content[:36] + (2**40).to_bytes(8, "little") + content[44:], "ends too early"),
-    (lambda content: content[:32] + (0).to_bytes(4, "little") + content[36:], "empty, sparse or of a version")])
+    (lambda content: content[:32] + (0).to_bytes(4, "little") + content[36:], "empty, sparse or of a version"),
+    (lambda content: content[:76] + (99).to_bytes(4, "little") + content[80:], "an array of type 99"),
+    (lambda content: b"x" + content[1:], "does not begin like one"),
+    (lambda content: content.replace((8).to_bytes(8, "little") * 2, bytes(8) * 2), "8 arrays have 0 names")])
 def test_a_gluon_file_is_held_against_its_own_sizes(requires, small, given, net, tmp_path, change, fragment):
-    """Number of arrays at byte 16, rank of the first at 32, its first size at 36."""
+    """Number of arrays at byte 16; of the first, rank at 32, size at 36, type at 76. Eight names, the first of eight
+    letters."""
     requires("mxnet")
     (tmp_path / "a.params").write_bytes(change(backends.load("mxnet").encode_weights("gluon", small, given)))
     with pytest.raises(ParametersError, match=fragment):
-        conversion.read(tmp_path / "a.params", net=net)
+        conversion.read(tmp_path / "a.params", net=net, source_format="gluon")
 
 
 @pytest.mark.parametrize("change", [
@@ -544,6 +553,30 @@ def test_an_npz_file_with_something_else_in_it_is_refused(given, net, tmp_path, 
             bad.writestr(name, change(good.read(name)) if name == "fc4.bias.npy" else good.read(name))
     with pytest.raises(ParametersError, match=r"bad\.npz: cannot be read as \.npz"):
         conversion.read(tmp_path / "bad.npz", net=net)
+
+
+def test_damaged_files_are_told_or_read_and_never_crash(kind, native, net, tmp_path):
+    """Truncated at every scale and with flipped bits: the package's own errors, or weights that fit."""
+    content, draw = native.read_bytes(), random.Random(0)
+    path = tmp_path / f"damaged{ENDINGS[kind]}"
+    refused = 0
+    ends = [0, 1, 7, 8, 9, 16, *(draw.randrange(len(content)) for _ in range(30))]
+    damaged = [content[:end] for end in ends]
+    for _ in range(120):
+        changed = bytearray(content)
+        for _ in range(draw.choice([1, 1, 8])):
+            place = draw.choice([draw.randrange(len(changed)), draw.randrange(min(len(changed), 600)),
+                                 -1 - draw.randrange(min(len(changed), 600))])
+            changed[place] ^= 1 << draw.randrange(8)
+        damaged.append(bytes(changed))
+    for what in damaged:
+        path.write_bytes(what)
+        try:
+            conversion.read(path, net, source_format=kind)
+        except ParametersError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused >= len(ends)
 
 
 # What is asked

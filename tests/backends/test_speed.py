@@ -320,6 +320,13 @@ def test_each_phase_does_its_part_and_no_other(model, small):
         before = parameters.digest(model.export())
 
 
+def test_an_update_is_timed_without_a_step_before(model):
+    data, before = model.place(np.zeros((6, 28, 28), np.uint8), np.arange(6) % 10), parameters.digest(model.export())
+    model.phases(data, np.arange(4), Sgd(0.1), seed=0)["optimizer"](0)
+    model.synchronize()
+    assert parameters.digest(model.export()) != before
+
+
 def test_the_step_that_is_timed_is_the_trainers(backend, small):
     values = parameters.initialise(small, 0, random_biases=True)
     images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), np.uint8)

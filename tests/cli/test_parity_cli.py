@@ -588,6 +588,8 @@ def test_of_several_networks_those_before_a_failure_are_told(command, asked, mon
             raise BackendUnavailable("backend torch: gone")
         ask_all(backend, python, values)
     monkeypatch.setattr(run, "trace_in_process", answer)
+    first = command("--net", "lenet5-relu,lenet5", "--json", tmp_path / "none.json")
+    assert (first.code, first.out, (tmp_path / "none.json").exists()) == (2, "", False)
     outcome = command("--net", "lenet5,lenet5-relu,alexnet-28", "--json", tmp_path / "all.json")
     assert outcome.code == 2
     assert outcome.out.splitlines()[-1] == "parity holds in lenet5"
