@@ -137,7 +137,8 @@ def test_the_foundations_import_only_what_lies_below(name):
 ROOMS = ["errors", "checks", "files", "spec", "instruments", "plots", "weights", "data", "backends", "conversion",
          "models", "evaluation", "shapes", "predict", "training", "parity", "bench", "sweep", "analysis", "api", "cli",
          "__main__"]
-"""From the ground up: each imports only those before it, so that there is no cycle."""
+"""From the ground up: each imports only those before it, so that there is no cycle. Imports for the type checker alone,
+such as those of the records that `plots` draws, do not count."""
 
 
 def room(name: str) -> str:

@@ -34,7 +34,7 @@ class SpecError(AlexnetMfError, ValueError):
     """A layer or network with impossible numbers; names the layer and the numbers."""
 
     layer: int | None = None
-    """Number, from 1, of the faulty layer in the description that was read; None if it is not known."""
+    """Number of the faulty layer, from 1; None if the fault is in no layer."""
 
 
 class BackendUnavailable(AlexnetMfError, ImportError):

@@ -9,7 +9,7 @@ import pytest
 from alexnet_mf.analysis import sentences
 from alexnet_mf.analysis.costs import CONVOLUTIONS, DENSE, costs
 from alexnet_mf.analysis.roofline import Ceilings
-from alexnet_mf.instruments.units import bytes_text, percent_text, rate_text
+from alexnet_mf.instruments.units import bytes_text, listed, percent_text, rate_text
 from alexnet_mf.spec import Network, zoo
 from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
 
@@ -74,4 +74,4 @@ def test_other_figures_read_well():
         "100 %", "94 %", "10 %", "4.6 %", "0.2 %", "0.053 %"]
     assert rate_text(319e9, "FLOP/s") == "319 GFLOP/s"
     assert rate_text(6_645_350_400, "") == "6.65 G"
-    assert [sentences.listed(names) for names in ("", "a", "ab", "abc")] == ["no layer", "a", "a and b", "a, b and c"]
+    assert [listed(names) for names in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]

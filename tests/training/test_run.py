@@ -144,6 +144,22 @@ def test_a_folder_that_cannot_be_begun_is_removed(small: Any, monkeypatch: pytes
     run_folder.RunFolder.create(tmp_path / "runs" / "a" / "b", make_run(small)).close()
 
 
+def test_a_run_that_another_process_began_meanwhile_is_left_alone(small: Any, monkeypatch: pytest.MonkeyPatch,
+                                                                  tmp_path: Path) -> None:
+    """It began and ended after the folder was checked, and before it was locked."""
+    lock = run_folder.lock
+
+    def lock_late(path: Path) -> Any:
+        (path / "run.json").write_text("theirs")
+        return lock(path)
+
+    monkeypatch.setattr(run_folder, "lock", lock_late)
+    with pytest.raises(RunError, match="holds a run"):
+        run_folder.RunFolder.create(tmp_path / "run", make_run(small))
+    assert (tmp_path / "run" / "run.json").read_text() == "theirs"
+    assert not is_in_use(tmp_path / "run")
+
+
 def test_the_training_continues_while_a_checkpoint_is_written(small: Any, monkeypatch: pytest.MonkeyPatch,
                                                               tmp_path: Path) -> None:
     """The first checkpoint waits for the second step, and holds the numbers of the first."""

@@ -83,9 +83,10 @@ def _prepare(channel: Channel, phase: str) -> dict[str, Any]:
     for _ in range(ATTEMPTS - 1):
         try:
             return channel.ask({"do": "prepare", "phase": phase})
-        except WorkerFailed as error:
-            if isinstance(error, WorkerGone):
-                raise
+        except WorkerGone:
+            raise
+        except WorkerFailed:
+            continue
     return channel.ask({"do": "prepare", "phase": phase})
 
 

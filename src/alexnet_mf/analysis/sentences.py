@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from alexnet_mf.analysis.costs import DENSE, PARTS, Costs, LayerCost
 from alexnet_mf.analysis.costs import costs as compute_costs
 from alexnet_mf.analysis.roofline import MEMORY, Ceilings, layer_times
-from alexnet_mf.instruments.units import bytes_text, percent_text, rate_text, three_digits
+from alexnet_mf.instruments.units import bytes_text, listed, percent_text, rate_text, three_digits
 
 HELD = {"weights": "weights", "weight_gradients": "their gradients", "optimizer": "momentum",
         "activations": "activations", "auxiliary": "indices and masks"}
@@ -95,7 +95,8 @@ def bandwidth(costs: Costs, ceilings: Ceilings) -> list[str]:
     waiting = sum(time.memory for time in times.values())
     return [f"Roofline: {rate_text(ceilings.flops, 'FLOP/s')} and {rate_text(ceilings.bandwidth, 'B/s')} meet at "
             f"{three_digits(ceilings.ridge)} FLOP/byte. Below it memory bandwidth is the limit: in inference on "
-            f"{images(costs.batch_size)} of {listed(limited)}; in training for {percent_text(waiting / whole)} of the "
+            f"{images(costs.batch_size)} of {listed(limited) or 'no layer'}; in training for "
+            f"{percent_text(waiting / whole)} of the "
             f"predicted time, in which {verdict(by_part(costs, lambda layer: times[layer.name].training))}."]
 
 
@@ -105,8 +106,3 @@ def bandwidth(costs: Costs, ceilings: Ceilings) -> list[str]:
 def images(n: int) -> str:
     """Return `1 image` or `2 images`."""
     return f"{n} image{'s' * (n > 1)}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return `a, b and c`."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]])) or "no layer"

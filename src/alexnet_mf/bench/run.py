@@ -183,7 +183,8 @@ class Bench:
             return runner.channel.ask(command)
         except WorkerFailed as error:
             gone = isinstance(error, WorkerGone)
-            runner.entry = None if gone else runner.entry
+            if gone:
+                runner.entry = None
             hint = (f"; it needs alexnet_mf and {runner.contestant.backend}, or name another interpreter (`pythons`)"
                     if gone and what == "start" else "")
             self._fail(runner.contestant, what, f"{error}{hint}")

@@ -46,7 +46,7 @@ class Worker:
         self.timers: dict[str, Timer] = {}
         self.calls: dict[str, int] = {}
         """Number of calls in a sample, by phase."""
-        self.image_bytes = 0
+        self.image_bytes = 0  # the book's style has no images of ours
 
     def handle(self, command: dict[str, Any]) -> dict[str, Any]:
         """Carry out `start`, `memory`, `prepare`, `sample` or `finish`."""

@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 143
     except BrokenPipeError:  # the reader of a pipe has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if options.verb not in LONG:
+        if options.verb not in LONG or getattr(options, "schema", None):
             return 0
         print(f"alexnet-mf: error: {options.verb} ended early: the reader of its output has left"
               + ("; resume it with train --resume RUN (see list runs)" if options.verb == "train" else ""),

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet_mf import api, backends
-from alexnet_mf.analysis.sentences import listed
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import (
     add_execution,
@@ -24,6 +23,7 @@ from alexnet_mf.cli.arguments import (
 from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.instruments.records import plain
+from alexnet_mf.instruments.units import listed
 from alexnet_mf.parity.record import Record, Several, json_schema, make_record
 from alexnet_mf.parity.tolerances import TIERS
 from alexnet_mf.spec import zoo

@@ -110,8 +110,8 @@ class Preparation:
             return np.ascontiguousarray(scaled.transpose(2, 0, 1))
         fitted = _flatten(_fit(image, self.height, self.width), "L", self.invert)
         left, top = (self.width - fitted.width) // 2, (self.height - fitted.height) // 2
-        around = fitted.crop((-left, -top, self.width - left, self.height - top))  # black outside the image
-        gray = np.asarray(around, np.uint8)
+        gray = np.zeros((self.height, self.width), np.uint8)
+        gray[top:top + fitted.height, left:left + fitted.width] = fitted
         return gray if self.levels else gray[np.newaxis] * PIXEL_SCALE
 
     def visible(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:

@@ -31,13 +31,17 @@ class Display:
         """
         self.quiet = quiet
         self.bar: Progress | None = None
-        self._stream = sys.stderr if error else sys.stdout
+        self._error = error
         self._last_line = time.perf_counter()
         if not quiet and self._stream.isatty():
             self.bar = Progress(TextColumn("{task.fields[label]}", markup=False), BarColumn(bar_width=None),
                                 TextColumn("{task.fields[figures]}", markup=False), console=Console(stderr=error),
                                 expand=True, transient=True)
             self.task = self.bar.add_task("", total=None, label="", figures="")
+
+    @property
+    def _stream(self) -> TextIO:
+        return sys.stderr if self._error else sys.stdout
 
     def __enter__(self: Self) -> Self:
         if self.bar:

@@ -38,7 +38,8 @@ class Measurement:
 
 
 def judge(where: str, error: float, tolerance: float, wrong: str) -> Measurement:
-    """Return a measurement, with these words if it does not hold. What must be equal has an error of True or False."""
+    """Return a measurement, with these words if it does not hold. The error of
+    what must be equal is True or False, or a count."""
     return Measurement(where, float(error), tolerance, "" if error <= tolerance else wrong)
 
 

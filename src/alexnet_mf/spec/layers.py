@@ -94,6 +94,8 @@ class Conv2d:
 
 @dataclass(frozen=True)
 class _Pool2d:
+    """Square windows, `stride` apart, without padding."""
+
     name: str
     kernel: int
     stride: int

@@ -82,10 +82,12 @@ class Network:
         if math.prod(self.input) > LARGEST_TENSOR:
             raise SpecError(f"network {self.name}: an input of {'x'.join(map(str, self.input))} is too large: "
                             f"no tensor may have more than {LARGEST_TENSOR:,} numbers")
-        if not self.layers or not isinstance(self.layers[-1], Dense):
+        last = "the last layer must be a Dense layer, one unit a class"
+        if not self.layers:
+            raise SpecError(f"network {self.name}: {last}")
+        if not isinstance(self.layers[-1], Dense):
             with _in_layer(len(self.layers)):
-                raise SpecError(f"network {self.name}: the last layer must be a Dense layer, one unit a class"
-                                f"{f', not {self.layers[-1].name}' if self.layers else ''}")
+                raise SpecError(f"network {self.name}: {last}, not {self.layers[-1].name}")
 
     @property
     def classes(self) -> int:

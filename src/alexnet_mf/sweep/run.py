@@ -193,15 +193,18 @@ class Sweep:
         Raises:
             SweepError: if not; names what differs.
         """
+        record = run.record  # that of a checkpoint knows the first session and the last
+        sessions = record.sessions if isinstance(record, RunRecord) else [record, run.session]
+        for session in sessions:
+            if session.backend != self.plan.backend:
+                raise foreign(folder, f"backend {session.backend}, expected {self.plan.backend}")
         if self._execution is None:  # the framework knows what `auto` and the default precision are
             self._execution = self._ask({"do": "resolve", **self._asked})
-        if "failed" in self._execution:
-            raise SweepError(self._execution["reason"])
-        wanted, record = self._execution, run.record
-        # a checkpoint knows the first session and the last
-        for session in record.sessions if isinstance(record, RunRecord) else [record, run.session]:
+        wanted = self._execution
+        if "failed" in wanted:
+            raise SweepError(wanted["reason"])
+        for session in sessions:
             for what, value, expected in (
-                    ("backend", session.backend, self.plan.backend),
                     ("speed settings", _speed_text(session.speed), _speed_text(wanted["speed"])),
                     ("precision", session.precision, wanted["precision"]),
                     ("device", *(device.partition(":")[0] for device in (session.device, wanted["device"])))):
@@ -270,7 +273,7 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         if resume is not None:
             with warnings.catch_warnings():  # again, now that nobody else can change it
                 warnings.simplefilter("ignore", Notice)
-                record, _, _ = _resumed_record(folder, data_dir, keep_weights, quiet)
+                record = _resumed_record(folder, data_dir, keep_weights, quiet)[0]
         elif out is None and not quiet:
             warnings.warn(f"sweep folder: {folder}", Notice, stacklevel=2)
         try:

@@ -169,6 +169,11 @@ class RunFolder:
         made = _make_folders(path / CHECKPOINTS)
         try:
             folder = cls(path)
+            try:
+                check_new(path)  # again, now that no other process can begin a run here
+            except BaseException:
+                folder.close()
+                raise
         except BaseException:
             if not is_in_use(path):
                 with suppress(OSError):

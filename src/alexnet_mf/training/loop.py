@@ -173,7 +173,9 @@ class Hooks:
     """The functions that a training calls."""
 
     on_progress: Callable[[Progress], None] = lambda now: None
+    """Called after every reading of the metrics."""
     on_epoch: Callable[[Epoch], None] = lambda done: None
+    """Called after every epoch and its evaluation."""
     on_evaluation: Callable[[int, int], None] = lambda done, images: None
     """Called during each evaluation with the number of test images done, and of all."""
     save: Callable[[Snapshot], None] | None = None

@@ -313,21 +313,23 @@ def _train(training: Training, watcher: Watcher, interrupt: Interrupt, checkpoin
     if wants_events or ((folder.path / tensorboard.FOLDER).is_dir() and tensorboard.is_installed()):
         folder.write_events(training.steps_taken)
 
+    show_progress, show_epoch = interrupt.deferred(watcher.progress), interrupt.deferred(watcher.epoch)
+
     def on_progress(now: loop.Progress) -> None:
         folder.progress(now)
-        interrupt.deferred(watcher.progress)(now)
+        show_progress(now)
 
     def on_epoch(done: Epoch) -> None:
         folder.epoch(done)
-        interrupt.deferred(watcher.epoch)(done)
+        show_epoch(done)
 
     def stop() -> bool:
         is_requested = watcher.should_stop() or interrupt.requested
         folder.has_begun = True  # the loop asks before its first step
         return is_requested
 
-    hooks = loop.Hooks(on_progress, on_epoch, interrupt.deferred(watcher.evaluation), folder.save,
-                       60 * checkpoint_minutes, stop)
+    hooks = loop.Hooks(on_progress, on_epoch, interrupt.deferred(watcher.evaluation), save=folder.save,
+                       save_seconds=60 * checkpoint_minutes, stop=stop)
     return loop.train(training.loaded.model, training.data.train, training.data.test, training.recipe,
                       folder.record.seed, hooks, start=training.start)
 
@@ -433,7 +435,8 @@ def _change_epochs(folder: RunFolder, epochs: int, data: Dataset) -> None:
 
 
 def _starting_weights(folder: RunFolder) -> Parameters:
-    """Return the checkpoint's weights, in float32; without a checkpoint, those that the run began with, unchanged."""
+    """Return the checkpoint's weights, in float32. Without a checkpoint, return those that the run began with, and
+    refuse a file of them that has changed."""
     run = folder.record
     if folder.checkpoint:
         weights = folder.checkpoint.snapshot.weights()

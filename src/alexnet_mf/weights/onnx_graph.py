@@ -110,7 +110,7 @@ def _nodes(layer: Layer, shape: Shape, source: str,
         case AdaptiveAvgPool2d():
             # ONNX has no operator for it: means over rows, then over columns, are two matrix products.
             rows, columns = (_areas(pixels, layer.size) for pixels in shape[1:])
-            tensors |= {f"{name}.rows": rows, f"{name}.columns": np.ascontiguousarray(columns.T)}
+            tensors.update({f"{name}.rows": rows, f"{name}.columns": np.ascontiguousarray(columns.T)})
             yield node("MatMul", f"{name}.rows", source, output=f"{name}_rows")
             yield node("MatMul", f"{name}_rows", f"{name}.columns")
         case LocalResponseNorm():

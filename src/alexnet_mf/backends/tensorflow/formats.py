@@ -89,8 +89,8 @@ def _variables(group: h5py.Group) -> dict[str, h5py.Dataset]:
 
 def _order(name: str) -> tuple[str, int]:
     """Return a key that sorts conv2d before conv2d_1, and conv2d_9 before conv2d_10."""
-    stem, _, number = name.rpartition("_")
-    return (stem, int(number)) if number.isdecimal() and "_" in name else (name, 0)
+    stem, separator, number = name.rpartition("_")
+    return (stem, int(number)) if separator and number.isdecimal() else (name, 0)
 
 
 def _canonical_names(network: Network, variables: dict[str, h5py.Dataset]) -> dict[str, str]:

@@ -23,7 +23,7 @@ def augment(images: torch.Tensor, draws: Draws, drawn: tuple[torch.Tensor, ...],
 
 def move(images: torch.Tensor, draws: Draws, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Flip and crop: take some rows of the padded images, and of these some columns."""
-    (above, left) = draws.padding
+    above, left = draws.padding
     height, width = rows.shape[1], columns.shape[1]
     padded = functional.pad(images, (left, left, above, above))
     channels, padded_width = padded.shape[1], padded.shape[3]
