@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 from numpy.testing import assert_array_equal
 from safetensors import safe_open
+from sizes import narrower
 
 from alexnet_mf.errors import AlexnetMfError, ParametersError
 from alexnet_mf.spec import Network
@@ -51,13 +52,14 @@ def assert_uniform(values: np.ndarray, bound: float) -> None:
     assert abs((values**2).mean(dtype=np.float64) - bound**2 / 3) < 5 * variance_error
 
 
-def test_biases_are_uniform_by_fan_in_in_the_pytorch_tab(alexnet):
-    tab = parameters.initialise(TABS["torch"], 0)
-    assert_uniform(tab["fc6.bias"], 1 / math.sqrt(6400))
-    assert_uniform(tab["fc7.bias"], 1 / math.sqrt(4096))
-    assert_uniform(tab["conv2.bias"], 1 / math.sqrt(96 * 5 * 5))
+def test_biases_are_uniform_by_fan_in_in_the_pytorch_tab():
+    """In a sixteenth of its channels and units."""
+    tab, book = (parameters.initialise(narrower(network), 0) for network in (TABS["torch"], ALEXNET))
+    assert_uniform(tab["fc6.bias"], 1 / math.sqrt(400))
+    assert_uniform(tab["fc7.bias"], 1 / math.sqrt(256))
+    assert_uniform(tab["conv2.bias"], 1 / math.sqrt(6 * 5 * 5))
     assert tab["fc8.bias"].all()
-    assert_array_equal(tab["fc6.weight"], alexnet["fc6.weight"])
+    assert_array_equal(tab["fc6.weight"], book["fc6.weight"])
 
 
 @pytest.mark.parametrize("initialisation", ["zeros", "uniform_fan_in"])
