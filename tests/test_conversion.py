@@ -457,12 +457,16 @@ class Evil:
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_nothing_is_unpickled(framework, net, tmp_path, monkeypatch, old):
-    torch = framework("torch")
+def test_nothing_of_pytorchs_is_unpickled(framework, net, tmp_path, monkeypatch, old):
     monkeypatch.chdir(tmp_path)
-    torch.save({"conv1.weight": Evil()}, tmp_path / "evil.pt", _use_new_zipfile_serialization=not old)
+    framework("torch").save({"conv1.weight": Evil()}, tmp_path / "evil.pt", _use_new_zipfile_serialization=not old)
     with pytest.raises(ParametersError, match="cannot be read as a PyTorch file that holds tensors alone"):
         conversion.read(tmp_path / "evil.pt", net=net)
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_nothing_is_unpickled(net, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with open(tmp_path / "evil.npz", "wb") as file:
         np.savez(file, **{"conv1.weight": np.array([Evil()], object)})
     with pytest.raises(ParametersError, match=r"cannot be read as \.npz"):

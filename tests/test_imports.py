@@ -128,6 +128,13 @@ DIRECTIONS = {
 }
 
 
+@pytest.mark.parametrize("name", ["spec", "spec.layers", "spec.network", "spec.zoo"])
+def test_the_spec_imports_the_standard_library_alone(name):
+    """Within functions too."""
+    roots = {module.split(".")[0] for module in IMPORTS[f"alexnet_mf.{name}"]}
+    assert roots <= {"alexnet_mf", *sys.stdlib_module_names}
+
+
 @pytest.mark.parametrize("name", DIRECTIONS)
 def test_the_foundations_import_only_what_lies_below(name):
     allowed = {f"alexnet_mf.{below}" for below in DIRECTIONS[name]} | {"alexnet_mf"}

@@ -60,6 +60,9 @@ def test_what_a_device_makes_of_it():
     assert "of pool1, pool2, pool5, fc6, fc7 and fc8" in balanced
     (slow_memory,) = sentences.bandwidth(found, Ceilings(300e12, 1e9))
     assert "of conv1, pool1, conv2" in slow_memory and "for 100 % of the predicted time" in slow_memory
+    plain = Network("plain", (1, 4, 4), (Flatten("flatten"), Dense("fc1", units=2)))
+    (slow_arithmetic,) = sentences.bandwidth(costs(plain, 16), Ceilings(1.0, 1e15))
+    assert "16 images of no layer" in slow_arithmetic
 
 
 @pytest.mark.parametrize("value, text", [

@@ -247,6 +247,13 @@ def test_wrong_inputs_are_refused(backend, small, spoil):
         build(backend, small).place(*spoil(*some_data(small, 3)))
 
 
+def test_a_factor_of_16_is_refused(backend):
+    """Its weights are no multiples of 1/16: the pixels would depend on the order of the sums."""
+    network = Network("x16", (1, 16, 16), (Flatten("flatten"), Dense("fc1", units=10)))
+    with pytest.raises(DataError):
+        build(backend, network).place(np.zeros((2, 1, 1), np.uint8), np.zeros(2, np.int64))
+
+
 # Outputs
 
 
@@ -472,9 +479,13 @@ def test_a_training_step_uses_the_masks_of_its_seed_and_number(backend, small):
 
 def test_gradients_are_those_of_the_mean_loss(backend, small):
     """Not of the sum: two copies of the data have the same. And the parameters stay as they were."""
-    model = build(backend, small)
+    model, referee = build(backend, small), build(backends.load("numpy"), small)
     inputs, labels = some_data(small, 4)
     loss, gradients = model.gradients(model.place(inputs, labels))
+    expected_loss, expected = referee.gradients(referee.place(inputs, labels))
+    assert loss == pytest.approx(expected_loss, rel=5e-6)
+    for name, value in gradients.items():
+        assert relative_l2(value, expected[name]) < 1e-5, name
     doubled_loss, doubled = model.gradients(model.place(np.repeat(inputs, 2, axis=0), np.repeat(labels, 2)))
     assert doubled_loss == pytest.approx(loss, rel=5e-6)
     for name, value in gradients.items():

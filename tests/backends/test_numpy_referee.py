@@ -151,9 +151,10 @@ def test_convolution_is_the_sum_that_defines_it(inputs, outputs, groups, height,
 # Layers without parameters
 
 
-def test_local_response_norm_with_the_papers_numbers():
+@pytest.mark.parametrize("k, n, alpha, beta", [
+    (2.0, 5, 1e-4, 0.75), (1.0, 1, 0.3, 0.5), (0.5, 3, 0.2, 1.0), (2.0, 9, 0.1, 0.75)], ids=["the paper's", "", "", ""])
+def test_local_response_norm_is_the_papers(k, n, alpha, beta):
     """Section 3.3: b_i = a_i / (k + alpha sum_j a_j^2)^beta over j from max(0, i - n/2) to min(N - 1, i + n/2)."""
-    k, n, alpha, beta = 2.0, 5, 1e-4, 0.75
     a = random(2, 7, 2, 3) * 50
     output = layers.local_response_norm_forward(a, n, alpha, beta, k)
     for image, i, row, column in np.ndindex(a.shape):

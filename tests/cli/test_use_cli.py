@@ -124,6 +124,12 @@ def test_a_frameworks_own_file_that_does_not_fit_is_named_by_its_tensors(command
                    "--limit-test", "4").code == 0
 
 
+def test_an_evaluation_in_another_backend_finds_the_same(command, trained, backend_name):
+    report = json.loads(command("evaluate", "first", "--backend", backend_name, "--json", "-").out)
+    assert report["backend"] == backend_name
+    assert report["loss"] == pytest.approx(trained["test_loss"], rel=1e-5)
+
+
 def test_a_run_of_a_backend_that_is_missing_is_evaluated_in_another(command, trained, requires, installed):
     requires("torch")
     installed("torch")

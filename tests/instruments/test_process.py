@@ -61,6 +61,7 @@ def test_a_real_worker(connect, small):
         worker.ask({"do": "sample", "phase": "nonsense"})
     assert worker.ask({"do": "sample", "phase": "optimizer"})["seconds"] > 0
     assert worker.ask({"do": "finish"})["peak_memory_bytes"] > 1e7
+    assert processes.ANSWER_SECONDS >= 600, "compiling for a GPU takes minutes"
 
 
 def test_progress_is_told_and_is_no_answer(connect):

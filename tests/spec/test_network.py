@@ -279,6 +279,18 @@ def test_a_normalisation_travels_as_data():
     assert whole == real and spec.fingerprint(whole) == spec.fingerprint(real)
 
 
+def test_fingerprint_catches_every_number_of_the_other_layers():
+    others = [
+        IMAGENET, dataclasses.replace(IMAGENET, mean=IMAGENET.mean[::-1]),
+        dataclasses.replace(IMAGENET, std=IMAGENET.std[::-1]), dataclasses.replace(IMAGENET, name="other"),
+        *(LocalResponseNorm("norm1", **{"size": 5, "alpha": 0.1, "beta": 0.75, "k": 2.0, **changed})
+          for changed in ({}, {"size": 3}, {"alpha": 0.2}, {"beta": 0.5}, {"k": 1.0})),
+        AvgPool2d("pool", 3, 2), AvgPool2d("pool", 2, 2), AvgPool2d("pool", 3, 1), MaxPool2d("pool", 3, 2),
+        AdaptiveAvgPool2d("areas", 6), AdaptiveAvgPool2d("areas", 7)]
+    rest = Conv2d("conv1", channels=4, kernel=3), Flatten("flatten"), Dense("fc2", units=2)
+    assert len({spec.fingerprint(Network("other", (3, 16, 16), (layer, *rest))) for layer in others}) == 15
+
+
 def test_equal_networks_have_equal_fingerprints():
     zero, nought = spec.with_dropout(ALEXNET, 0), spec.with_dropout(ALEXNET, 0.0)
     assert zero == nought

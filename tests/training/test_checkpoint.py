@@ -102,7 +102,10 @@ SHORT = np.zeros(3, np.float32)
     ({"velocity": STATE.velocity | {"conv1.weight": SHORT}}, "its momentum is not the weights'"),
     ({"velocity": STATE.velocity | {"fc9.bias": SHORT}}, "its momentum is not the weights'"),
     ({"parameters": STATE.parameters | {"conv1.bias": np.zeros(3, np.int64)}},
-     "conv1.bias is int64, not float32 or float64")], ids=["missing", "mis-shaped", "surplus", "another kind"])
+     "conv1.bias is int64, not float32 or float64"),
+    ({"parameters": STATE.parameters | {"conv1.bias": np.zeros(3, np.int64)}, "velocity": {}},
+     "conv1.bias is int64, not float32 or float64")],
+                         ids=["missing", "mis-shaped", "surplus", "another dtype", "another dtype, no momentum"])
 def test_tensors_that_do_not_fit_are_refused(tmp_path, change, told):
     snapshot = Snapshot(POSITION, dataclasses.replace(STATE, **change))
     with pytest.raises(RunError, match=f"is damaged: {told}"):

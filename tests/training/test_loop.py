@@ -191,6 +191,12 @@ def test_limits_take_the_first_images(model):
     assert result.epochs[0].test_accuracy == 1.0
 
 
+def test_limits_beyond_the_set_take_all_of_it(model):
+    result, trainer = run(model, dataclasses.replace(RECIPE, train_images=1000, test_images=1000))
+    assert len(trainer.steps) == 9
+    assert result.epochs[0].test_accuracy == 6 / 8
+
+
 def test_epochs_report_means_over_their_images(model):
     """Step n has loss 1 + n and min(n, batch) correct; the batches hold 4, 4 and 2 images."""
     seen: list[loop.Epoch] = []
