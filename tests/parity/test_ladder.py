@@ -19,13 +19,13 @@ from traces import PLAIN, Change, put, rung_of, scale
 from alexnet_mf import spec
 from alexnet_mf.errors import TraceError
 from alexnet_mf.parity.case import random_case
-from alexnet_mf.parity.ladder import RUNGS, Comparison, Measurement, Rung
+from alexnet_mf.parity.ladder import RUNGS, Comparison, Measurement, Rung, dropout_activity
 from alexnet_mf.parity.referee import Referee, branch_gradients, make_referee, sgd_rule, take_steps
 from alexnet_mf.parity.run import Report, compare
 from alexnet_mf.parity.tolerances import TIERS, ratio, relative_l2, relative_largest
 from alexnet_mf.parity.trace import Trace
 from alexnet_mf.spec import Network, arithmetic
-from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
+from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten
 from alexnet_mf.weights import parameters
 
 LAYERS = [layer.name for layer in PLAIN.layers]
@@ -500,6 +500,13 @@ def test_the_share_that_dropout_drops_may_be_off_by_five_standard_deviations():
     _, share, *_ = (m for m in rung_of(climb(right()), "dropout modes").measurements if m.where == "drop4")
     values = np.count_nonzero(right().tensors["dropped/drop4/first/in"])
     assert share.tolerance == pytest.approx(5 * math.sqrt(0.2 * 0.8 / values))
+
+
+@pytest.mark.parametrize("rate", [0, 0.5, 0.99])
+def test_behind_a_dead_relu_dropout_drops_nothing(rate):
+    """It has nothing to drop: found among random networks."""
+    dead = dict.fromkeys((f"drop/{call}" for call in ("first/in", "first/out", "again/out", "second/out")), np.zeros(8))
+    assert all(measurement.holds for measurement in dropout_activity(Dropout("drop", rate=rate), dead))
 
 
 # Several traces

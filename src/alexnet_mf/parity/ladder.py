@@ -257,7 +257,7 @@ def dropout_activity(layer: Dropout, dropped: dict[str, NDArray[Any]]) -> Iterat
     active = source != 0
     kept = active & (first != 0)
     count = int(active.sum())
-    share = 1 - kept.sum() / max(count, 1)
+    share = 1 - kept.sum() / count if count else layer.rate  # behind a dead ReLU there is nothing to drop
     spread = 5 * math.sqrt(layer.rate * (1 - layer.rate) / max(count, 1))  # five sigma of a fair draw
     yield judge(layer.name, abs(share - layer.rate), spread, f"{layer.name} drops {share:.3f}, not {layer.rate}")
     scaled = relative_l2(first[kept], source[kept] / (1 - layer.rate))
