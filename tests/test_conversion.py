@@ -24,16 +24,6 @@ from alexnet_mf.conversion import FORMATS, convert
 from alexnet_mf.errors import AlexnetMfError, ParametersError
 from alexnet_mf.parity.tolerances import TIERS, relative_l2
 from alexnet_mf.spec import Network, toml
-from alexnet_mf.spec.layers import (
-    AdaptiveAvgPool2d,
-    AvgPool2d,
-    Conv2d,
-    Dense,
-    Dropout,
-    Flatten,
-    LocalResponseNorm,
-    Normalize,
-)
 from alexnet_mf.spec.zoo import ALEXNET_OWT
 from alexnet_mf.weights import npz, parameters
 from alexnet_mf.weights.parameters import Parameters
@@ -221,7 +211,7 @@ def test_torchvision_loads_alexnet_owt_and_computes_the_same(requires, tmp_path)
 
 def test_a_normalisation_in_front_changes_no_file(kind, native, given, net, small, tmp_path):
     """It has no parameters: a file of the network without it is one of this network, and the other way round."""
-    normalised = dataclasses.replace(small, layers=(Normalize("norm0", (0.286,), (0.353,)), *small.layers))
+    normalised = dataclasses.replace(small, layers=(spec.Normalize("norm0", (0.286,), (0.353,)), *small.layers))
     read = conversion.read(native, net=normalised).parameters
     assert list(read) == list(given)
     assert parameters.digest(read) == parameters.digest(given)
@@ -246,7 +236,7 @@ def test_torchvisions_weights_fit_a_network_that_normalises(requires, tmp_path, 
     narrow = narrower(ALEXNET_OWT)  # itself it would take a gigabyte
     monkeypatch.setattr("alexnet_mf.spec.zoo.ALEXNET_OWT", narrow)
     normalised = dataclasses.replace(narrow, layers=(
-        Normalize("normalize", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), *narrow.layers))
+        spec.Normalize("normalize", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), *narrow.layers))
     given = parameters.initialise(normalised, 0)
     copy = trained_otherwise(tmp_path / "mine.toml", narrow)
     (tmp_path / "weights.pt").write_bytes(backends.load("torch").encode_weights("torchvision", copy, given))
@@ -298,13 +288,14 @@ def test_a_whole_keras_model_with_its_optimizer(framework, given, small, net, tm
     assert_holds(tmp_path / "whole.keras", net, given)
 
 
-DEEP = Network("deep", (1, 2, 2), (Flatten("flatten"), *(Dense(f"fc{i}", units=4) for i in range(12))))
+DEEP = Network("deep", (1, 2, 2), (spec.Flatten("flatten"), *(spec.Dense(f"fc{i}", units=4) for i in range(12))))
 """Where a file numbers layers of a kind, 10 must come after 9 and not after 1."""
 ODD = Network("odd", (4, 9, 7), (
-    Normalize("norm0", (0.5, 0.4, 0.3, 0.2), (0.1, 0.2, 0.3, 0.4)),
-    Conv2d("conv1", channels=6, kernel=3, stride=2, padding=2, groups=2), LocalResponseNorm("norm1", 3, 0.1, 0.75, 2.0),
-    AvgPool2d("pool1", kernel=2, stride=1), Conv2d("conv2", 4, 1, activation="sigmoid"),
-    AdaptiveAvgPool2d("pool2", size=3), Flatten("flatten"), Dropout("drop3", rate=0.5), Dense("fc3", units=5)))
+    spec.Normalize("norm0", (0.5, 0.4, 0.3, 0.2), (0.1, 0.2, 0.3, 0.4)),
+    spec.Conv2d("conv1", channels=6, kernel=3, stride=2, padding=2, groups=2),
+    spec.LocalResponseNorm("norm1", 3, 0.1, 0.75, 2.0), spec.AvgPool2d("pool1", kernel=2, stride=1),
+    spec.Conv2d("conv2", 4, 1, activation="sigmoid"), spec.AdaptiveAvgPool2d("pool2", size=3), spec.Flatten("flatten"),
+    spec.Dropout("drop3", rate=0.5), spec.Dense("fc3", units=5)))
 """Groups, and layers without parameters."""
 
 
@@ -629,7 +620,7 @@ def test_a_run_folder_has_one_format(canonical, tmp_path):
 def test_weights_of_another_network_are_refused_even_if_they_fit(canonical, small, given):
     """A pooling layer has no parameters, and so the tensors alone do not tell the networks apart."""
     other = dataclasses.replace(small, name="other", layers=tuple(
-        AvgPool2d(layer.name, kernel=2, stride=2) if layer.name == "pool2" else layer for layer in small.layers))
+        spec.AvgPool2d(layer.name, kernel=2, stride=2) if layer.name == "pool2" else layer for layer in small.layers))
     parameters.check(given, other)
     with pytest.raises(ParametersError, match="holds weights of small, which differs from other"):
         conversion.read(canonical, other)

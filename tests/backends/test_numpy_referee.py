@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from alexnet_mf import spec
 from alexnet_mf.backends import load
 from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.backends.numpy import layers, trainer, weights
@@ -18,39 +19,28 @@ from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.backends.numpy.network import NumpyNetwork, build
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, arithmetic, with_dropout
-from alexnet_mf.spec.layers import (
-    AdaptiveAvgPool2d,
-    AvgPool2d,
-    Conv2d,
-    Dense,
-    Dropout,
-    Flatten,
-    LocalResponseNorm,
-    MaxPool2d,
-    Normalize,
-)
 from alexnet_mf.spec.zoo import ALEXNET
 from alexnet_mf.weights import parameters as canonical
 
 # Every layer type, a stride that does not divide, padding, overlapping windows, an odd and non-square input.
 SMALL = Network("small", (2, 13, 11), (
-    Normalize("norm0", mean=(0.4, 0.6), std=(0.5, 0.3)),
-    Conv2d("conv1", channels=3, kernel=3, stride=2, padding=1),
-    MaxPool2d("pool1", kernel=3, stride=2),
-    Conv2d("conv2", channels=4, kernel=2, padding=1, activation="sigmoid"),
-    LocalResponseNorm("norm2", size=3, alpha=0.4, beta=0.75, k=2.0),
-    Conv2d("conv3", channels=6, kernel=1, activation=None, groups=2),
-    MaxPool2d("pool3", kernel=2, stride=1),
-    AvgPool2d("average3", kernel=2, stride=1),
-    AdaptiveAvgPool2d("areas3", size=2),
-    Flatten("flatten"),
-    Dense("fc4", units=6, activation="relu"),
-    Dropout("drop4", rate=0.5),
-    Dense("fc5", units=5, activation="sigmoid"),
-    Dense("fc6", units=4),
+    spec.Normalize("norm0", mean=(0.4, 0.6), std=(0.5, 0.3)),
+    spec.Conv2d("conv1", channels=3, kernel=3, stride=2, padding=1),
+    spec.MaxPool2d("pool1", kernel=3, stride=2),
+    spec.Conv2d("conv2", channels=4, kernel=2, padding=1, activation="sigmoid"),
+    spec.LocalResponseNorm("norm2", size=3, alpha=0.4, beta=0.75, k=2.0),
+    spec.Conv2d("conv3", channels=6, kernel=1, activation=None, groups=2),
+    spec.MaxPool2d("pool3", kernel=2, stride=1),
+    spec.AvgPool2d("average3", kernel=2, stride=1),
+    spec.AdaptiveAvgPool2d("areas3", size=2),
+    spec.Flatten("flatten"),
+    spec.Dense("fc4", units=6, activation="relu"),
+    spec.Dropout("drop4", rate=0.5),
+    spec.Dense("fc5", units=5, activation="sigmoid"),
+    spec.Dense("fc6", units=4),
 ))
 # One layer with parameters: its steps can be written out.
-TINY = Network("tiny", (1, 16, 16), (Flatten("flatten"), Dense("fc1", units=3)))
+TINY = Network("tiny", (1, 16, 16), (spec.Flatten("flatten"), spec.Dense("fc1", units=3)))
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -348,9 +338,9 @@ def test_its_own_branch_changes_nothing():
         assert_array_equal(same[name], gradients[name])
 
 
-def model_of_ones(image: list[Any], *convolutions: Conv2d | MaxPool2d) -> tuple[Any, Any]:
+def model_of_ones(image: list[Any], *convolutions: spec.Conv2d | spec.MaxPool2d) -> tuple[Any, Any]:
     """A model whose convolutions multiply by 1 and whose two logits are their outputs, and an image of class 0."""
-    network = Network("tie", np.shape(image), (*convolutions, Flatten("flatten"), Dense("last", units=2)))
+    network = Network("tie", np.shape(image), (*convolutions, spec.Flatten("flatten"), spec.Dense("last", units=2)))
     given = {name: np.full(shape, name.endswith("weight"), np.float32)
              for name, shape in canonical.shapes(network).items()}
     model = load("numpy").build(network, {**given, "last.weight": np.eye(2, dtype=np.float32)})
@@ -358,8 +348,8 @@ def model_of_ones(image: list[Any], *convolutions: Conv2d | MaxPool2d) -> tuple[
 
 
 def test_a_branch_decides_where_relu_passes_the_gradient():
-    model, data = model_of_ones([[[2, 3]]], Conv2d("conv1", channels=1, kernel=1),
-                                Conv2d("conv2", channels=1, kernel=1, activation=None))
+    model, data = model_of_ones([[[2, 3]]], spec.Conv2d("conv1", channels=1, kernel=1),
+                                spec.Conv2d("conv2", channels=1, kernel=1, activation=None))
     p = 1 / (1 + math.exp(2 - 3))  # of class 1: logits 2 and 3; the gradient in them is (-p, p)
     loss, own = model.gradients(data)
     assert own["conv1.weight"].item() == pytest.approx(-2 * p + 3 * p)
@@ -371,8 +361,9 @@ def test_a_branch_decides_where_relu_passes_the_gradient():
 
 
 def test_a_branch_decides_which_pixel_won_in_pooling():
-    model, data = model_of_ones([[[1, 2, 8, 7], [3, 4, 6, 5]]], Conv2d("conv1", channels=1, kernel=1, activation=None),
-                                MaxPool2d("pool1", kernel=2, stride=2))
+    model, data = model_of_ones([[[1, 2, 8, 7], [3, 4, 6, 5]]],
+                                spec.Conv2d("conv1", channels=1, kernel=1, activation=None),
+                                spec.MaxPool2d("pool1", kernel=2, stride=2))
     p = 1 / (1 + math.exp(4 - 8))  # of class 1: logits 4 and 8; the gradient in them is (-p, p)
     loss, own = model.gradients(data)
     assert own["conv1.weight"].item() == pytest.approx(-4 * p + 8 * p)
@@ -387,7 +378,7 @@ def test_a_branch_decides_which_pixel_won_in_pooling():
 
 def test_one_weight_and_three_steps_in_plain_numbers():
     """Both classes see the same input, so that the gradient is known at every step without a computer."""
-    network = Network("one", (1, 1, 1), (Flatten("flatten"), Dense("fc1", units=2)))
+    network = Network("one", (1, 1, 1), (spec.Flatten("flatten"), spec.Dense("fc1", units=2)))
     zeros = {name: np.zeros(shape, np.float32) for name, shape in canonical.shapes(network).items()}
     model = load("numpy").build(network, zeros)
     data = model.place(np.full((1, 1, 1, 1), 2, np.float32), np.array([0]))

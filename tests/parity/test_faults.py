@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from traces import PLAIN, assert_green
 
-from alexnet_mf import backends, data
+from alexnet_mf import backends, data, spec
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.data.preprocessing import PIXEL_SCALE
 from alexnet_mf.parity.case import Case, random_case
@@ -29,32 +29,22 @@ from alexnet_mf.parity.referee import Referee, make_referee
 from alexnet_mf.parity.run import compare
 from alexnet_mf.parity.trace import trace
 from alexnet_mf.spec import Network
-from alexnet_mf.spec.layers import (
-    AdaptiveAvgPool2d,
-    AvgPool2d,
-    Conv2d,
-    Dense,
-    Flatten,
-    LocalResponseNorm,
-    MaxPool2d,
-    Normalize,
-)
 
 # Colour, not square, and a last pooling that swallows what the strides before it make different.
 COLOUR = Network("colour", (3, 23, 26), (
-    Conv2d("conv1", channels=4, kernel=3, stride=2, padding=1, activation="sigmoid"),
-    MaxPool2d("pool1", kernel=3, stride=2), MaxPool2d("pool2", kernel=3, stride=4), Flatten("flatten"),
-    Dense("fc1", units=5)))
+    spec.Conv2d("conv1", channels=4, kernel=3, stride=2, padding=1, activation="sigmoid"),
+    spec.MaxPool2d("pool1", kernel=3, stride=2), spec.MaxPool2d("pool2", kernel=3, stride=4), spec.Flatten("flatten"),
+    spec.Dense("fc1", units=5)))
 # What the networks of 2012 and of the LeNet chapter have beyond these.
 STREAMS = Network("streams", (4, 18, 19), (  # 7x7 reach `areas`, where plain pooling gives 3x3 too
-    Conv2d("conv1", channels=16, kernel=3, padding=1, groups=2),
-    LocalResponseNorm("norm1", size=5, alpha=0.1, beta=0.75, k=2.0), AvgPool2d("pool1", kernel=2, stride=2),
-    Conv2d("conv2", channels=16, kernel=3, groups=4), AdaptiveAvgPool2d("areas", size=3), Flatten("flatten"),
-    Dense("fc1", units=5)))
+    spec.Conv2d("conv1", channels=16, kernel=3, padding=1, groups=2),
+    spec.LocalResponseNorm("norm1", size=5, alpha=0.1, beta=0.75, k=2.0), spec.AvgPool2d("pool1", kernel=2, stride=2),
+    spec.Conv2d("conv2", channels=16, kernel=3, groups=4), spec.AdaptiveAvgPool2d("areas", size=3),
+    spec.Flatten("flatten"), spec.Dense("fc1", units=5)))
 # What torchvision's weights take.
 NORMALISED = Network("normalised", (3, 18, 17), (
-    Normalize("normalize", *IMAGENET), Conv2d("conv1", channels=6, kernel=3, stride=2), Flatten("flatten"),
-    Dense("fc1", units=5)))
+    spec.Normalize("normalize", *IMAGENET), spec.Conv2d("conv1", channels=6, kernel=3, stride=2),
+    spec.Flatten("flatten"), spec.Dense("fc1", units=5)))
 NETWORKS = {network.name: network for network in (PLAIN, COLOUR, STREAMS, NORMALISED)}
 
 NONE = "none of the usual causes reproduces it"

@@ -14,27 +14,17 @@ from alexnet_mf import backends, spec
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.parity.tolerances import TIERS, relative_l2
 from alexnet_mf.spec import Network, zoo
-from alexnet_mf.spec.layers import (
-    AdaptiveAvgPool2d,
-    AvgPool2d,
-    Conv2d,
-    Dense,
-    Dropout,
-    Flatten,
-    LocalResponseNorm,
-    MaxPool2d,
-    Normalize,
-)
 from alexnet_mf.weights import onnx_graph, parameters
 
 TOLERANCE = TIERS["float32"].output
 EVERYTHING = Network("everything", (2, 23, 19), (
-    Normalize("normalize", mean=(0.1, 0.4), std=(0.2, 0.7)),
-    Conv2d("conv1", channels=6, kernel=4, stride=2, padding=3, groups=2), LocalResponseNorm("norm1", 5, 0.5, 0.75, 2.0),
-    MaxPool2d("pool1", kernel=3, stride=2), Conv2d("conv2", channels=4, kernel=1, activation="sigmoid"),
-    AvgPool2d("pool2", kernel=2, stride=1), AdaptiveAvgPool2d("pool3", size=3), Conv2d("conv3", 5, 2, activation=None),
-    Flatten("flatten"), Dropout("drop4", rate=0.5), Dense("fc4", units=7, activation="sigmoid"),
-    Dense("fc5", units=6, activation="relu"), Dense("fc6", units=3)))
+    spec.Normalize("normalize", mean=(0.1, 0.4), std=(0.2, 0.7)),
+    spec.Conv2d("conv1", channels=6, kernel=4, stride=2, padding=3, groups=2),
+    spec.LocalResponseNorm("norm1", 5, 0.5, 0.75, 2.0), spec.MaxPool2d("pool1", kernel=3, stride=2),
+    spec.Conv2d("conv2", channels=4, kernel=1, activation="sigmoid"), spec.AvgPool2d("pool2", kernel=2, stride=1),
+    spec.AdaptiveAvgPool2d("pool3", size=3), spec.Conv2d("conv3", 5, 2, activation=None),
+    spec.Flatten("flatten"), spec.Dropout("drop4", rate=0.5), spec.Dense("fc4", units=7, activation="sigmoid"),
+    spec.Dense("fc5", units=6, activation="relu"), spec.Dense("fc6", units=3)))
 """Every kind of layer with numbers that hide nothing: sizes that do not divide, areas that overlap."""
 
 
@@ -81,7 +71,7 @@ def test_the_tabs_that_pad_by_0_are_written_so(net):
 def test_every_kind_of_layer_gives_the_referees_outputs():
     given = parameters.initialise(EVERYTHING, 1, random_biases=True)
     model = onnx_graph.build(EVERYTHING, given)
-    layers = [layer.name for layer in EVERYTHING.layers if not isinstance(layer, Dropout)]
+    layers = [layer.name for layer in EVERYTHING.layers if not isinstance(layer, spec.Dropout)]
     for name in layers[:-1]:  # the last one's is the graph's own
         model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -128,7 +118,8 @@ def test_the_file_passes_the_checker_and_takes_any_batch():
 
 
 def test_weights_beyond_two_gigabytes_are_told():
-    large = Network("large", (1, 1, 1), (Flatten("flatten"), Dense("fc1", units=30_000), Dense("fc2", units=30_000)))
+    large = Network("large", (1, 1, 1), (spec.Flatten("flatten"), spec.Dense("fc1", units=30_000),
+                                         spec.Dense("fc2", units=30_000)))
     given = {name: np.broadcast_to(np.float32(0), shape) for name, shape in parameters.shapes(large).items()}
     with pytest.raises(ParametersError, match=r"large: its weights take 3\.6 GB, and an ONNX file at most 2"):
         onnx_graph.encode(large, given)

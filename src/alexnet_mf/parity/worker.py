@@ -10,17 +10,14 @@ from alexnet_mf.instruments.process import serve_forever
 from alexnet_mf.parity.run import parity_trace
 
 
-class Worker:
-    """Answers the command `trace`."""
-
-    def handle(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Write a trace. The command holds the arguments of `parity_trace` as JSON values; the answer is empty."""
-        values = dict(command)
-        del values["do"]
-        execution = Execution(values.pop("precision"), values.pop("speed"))
-        parity_trace(**{**values, "net": spec.from_dict(values["net"])}, execution=execution)
-        return {}
+def trace(command: dict[str, Any]) -> dict[str, Any]:
+    """Write a trace. The command holds the arguments of `parity_trace` as JSON values; the answer is empty."""
+    values = dict(command)
+    del values["do"]
+    execution = Execution(values.pop("precision"), values.pop("speed"))
+    parity_trace(**{**values, "net": spec.from_dict(values["net"])}, execution=execution)
+    return {}
 
 
 if __name__ == "__main__":
-    serve_forever(lambda send_progress: Worker().handle)
+    serve_forever(lambda send_progress: trace)

@@ -19,19 +19,6 @@ from onnx import TensorProto, helper, numpy_helper
 from alexnet_mf import spec
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, arithmetic
-from alexnet_mf.spec.layers import (
-    AdaptiveAvgPool2d,
-    AvgPool2d,
-    Conv2d,
-    Dense,
-    Dropout,
-    Flatten,
-    Layer,
-    LocalResponseNorm,
-    MaxPool2d,
-    Normalize,
-    Shape,
-)
 
 OPSET = 13
 """Opset of 2020: its operators have not changed since, and old runtimes read it."""
@@ -81,7 +68,7 @@ def build(network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> on
     return model
 
 
-def _nodes(layer: Layer, shape: Shape, source: str,
+def _nodes(layer: spec.Layer, shape: spec.Shape, source: str,
            tensors: dict[str, NDArray[np.float32]]) -> Iterator[onnx.NodeProto]:
     """Yield the nodes of a layer. Its input has this shape, without the batch; the last node gives its output.
 
@@ -94,36 +81,36 @@ def _nodes(layer: Layer, shape: Shape, source: str,
         return helper.make_node(operator, inputs, [output], output, **attributes)
 
     match layer:
-        case Conv2d() | Dense():
+        case spec.Conv2d() | spec.Dense():
             weights = (source, f"{name}.weight", f"{name}.bias")
             linear = f"{name}_linear" if layer.activation else name
-            if isinstance(layer, Conv2d):
+            if isinstance(layer, spec.Conv2d):
                 yield node("Conv", *weights, output=linear, kernel_shape=[layer.kernel] * 2,
                            strides=[layer.stride] * 2, pads=[layer.padding] * 4, group=layer.groups)
             else:
                 yield node("Gemm", *weights, output=linear, transB=1)
             if layer.activation:
                 yield node(OPERATORS[layer.activation], linear)
-        case MaxPool2d() | AvgPool2d():
-            yield node("MaxPool" if isinstance(layer, MaxPool2d) else "AveragePool", source,
+        case spec.MaxPool2d() | spec.AvgPool2d():
+            yield node("MaxPool" if isinstance(layer, spec.MaxPool2d) else "AveragePool", source,
                        kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2)
-        case AdaptiveAvgPool2d():
+        case spec.AdaptiveAvgPool2d():
             # ONNX has no operator for it: means over rows, then over columns, are two matrix products.
             rows, columns = (_areas(pixels, layer.size) for pixels in shape[1:])
             tensors.update({f"{name}.rows": rows, f"{name}.columns": np.ascontiguousarray(columns.T)})
             yield node("MatMul", f"{name}.rows", source, output=f"{name}_rows")
             yield node("MatMul", f"{name}_rows", f"{name}.columns")
-        case LocalResponseNorm():
+        case spec.LocalResponseNorm():
             # Like PyTorch, ONNX divides alpha by the number of channels.
             yield node("LRN", source, size=layer.size, alpha=layer.alpha * layer.size, beta=layer.beta, bias=layer.k)
-        case Normalize():
+        case spec.Normalize():
             for statistic, values in (("mean", layer.mean), ("std", layer.std)):
                 tensors[f"{name}.{statistic}"] = np.array(values, np.float32)[:, None, None]
             yield node("Sub", source, f"{name}.mean", output=f"{name}_centred")
             yield node("Div", f"{name}_centred", f"{name}.std")
-        case Flatten():
+        case spec.Flatten():
             yield node("Flatten", source, axis=1)
-        case Dropout():
+        case spec.Dropout():
             return
         case _:
             raise TypeError(f"{layer!r} has no node in ONNX")

@@ -7,24 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_mf import spec
 from alexnet_mf.backends.numpy import layers
 from alexnet_mf.parity.causes import FLATTENED, ROUNDING, Array, Cause, reproduce, verdict
 from alexnet_mf.parity.causes.weighted import conv_causes, dense_causes
 from alexnet_mf.parity.ladder import Comparison, Rung
 from alexnet_mf.parity.tolerances import relative_l2
 from alexnet_mf.spec import arithmetic
-from alexnet_mf.spec.layers import (
-    AdaptiveAvgPool2d,
-    AvgPool2d,
-    Conv2d,
-    Dense,
-    Dropout,
-    Flatten,
-    Layer,
-    LocalResponseNorm,
-    MaxPool2d,
-    Normalize,
-)
 
 
 def diagnose_layers(c: Comparison, rung: Rung) -> str:
@@ -40,43 +29,44 @@ def diagnose_layers(c: Comparison, rung: Rung) -> str:
             reference = references[layer.name]
             causes = layer_causes(layer, x, case.parameters(), reference, case)
             cause = reproduce(result, reference, causes)
-            if cause is None and isinstance(layer, Dropout):
+            if cause is None and isinstance(layer, spec.Dropout):
                 cause = _dropout_left_on(x, result)
             return verdict(f"first divergent layer: {layer.name}", cause)
         x = result
     return "the measured shapes differ, the outputs of the batch do not"
 
 
-def layer_causes(layer: Layer, x: Array, parameters: dict[str, Array], reference: Array, case: Any) -> Iterator[Cause]:
+def layer_causes(layer: spec.Layer, x: Array, parameters: dict[str, Array], reference: Array,
+                 case: Any) -> Iterator[Cause]:
     """Yield the usual faults of a layer, each with the output that it gives on the input `x`."""
     values = {name: value.astype(np.float64) for name, value in parameters.items()}
     match layer:
-        case Conv2d():
+        case spec.Conv2d():
             yield from conv_causes(layer, x, values[f"{layer.name}.weight"], values[f"{layer.name}.bias"])
-        case MaxPool2d():
+        case spec.MaxPool2d():
             yield from _pool_causes(layer, x, reference)
-        case AvgPool2d():
+        case spec.AvgPool2d():
             yield from _avg_pool_causes(layer, x)
-        case AdaptiveAvgPool2d():
+        case spec.AdaptiveAvgPool2d():
             yield from _adaptive_causes(layer, x)
-        case LocalResponseNorm():
+        case spec.LocalResponseNorm():
             yield from _norm_causes(layer, x)
-        case Normalize():
+        case spec.Normalize():
             yield from _normalize_causes(layer, x)
-        case Flatten():
+        case spec.Flatten():
             for order, axes in FLATTENED.items():
                 yield f"flattened as {order} instead of channel, height, width", x.transpose(axes).reshape(len(x), -1)
-        case Dense():
+        case spec.Dense():
             image = next((arithmetic.input_shapes(case.network)[flatten.name] for flatten in case.network.layers
-                          if isinstance(flatten, Flatten)), None)
+                          if isinstance(flatten, spec.Flatten)), None)
             yield from dense_causes(layer, x, values[f"{layer.name}.weight"], values[f"{layer.name}.bias"], image,
                                     layer is case.network.layers[-1])
-        case Dropout():
+        case spec.Dropout():
             yield "scaled by 1 - rate in evaluation", x * (1 - layer.rate)
             yield "scaled by 1/(1 - rate) in evaluation", x / (1 - layer.rate)
 
 
-def _norm_causes(layer: LocalResponseNorm, x: Array) -> Iterator[Cause]:
+def _norm_causes(layer: spec.LocalResponseNorm, x: Array) -> Iterator[Cause]:
     def give(x: Array = x, size: int = layer.size, alpha: float = layer.alpha, k: float = layer.k) -> Array:
         return layers.local_response_norm_forward(x, size, alpha, layer.beta, k)
 
@@ -91,7 +81,7 @@ def _norm_causes(layer: LocalResponseNorm, x: Array) -> Iterator[Cause]:
     yield "the sum runs along the rows instead of the channels", give(x.swapaxes(1, 3)).swapaxes(1, 3)
 
 
-def _normalize_causes(layer: Normalize, x: Array) -> Iterator[Cause]:
+def _normalize_causes(layer: spec.Normalize, x: Array) -> Iterator[Cause]:
     mean, std = (np.array(values)[:, None, None] for values in (layer.mean, layer.std))
     right = (x - mean) / std
     yield "the normalisation is missing", x
@@ -117,7 +107,7 @@ def _other_windows(k: int, s: int, x: Array, pool: Callable[[Array, int, int], A
             yield f"kernel {kernel} and stride {stride} instead of {k} and {s}", pool(x, kernel, stride)
 
 
-def _avg_pool_causes(layer: AvgPool2d, x: Array) -> Iterator[Cause]:
+def _avg_pool_causes(layer: spec.AvgPool2d, x: Array) -> Iterator[Cause]:
     k, s = layer.kernel, layer.stride
     yield "maximum instead of average", layers.max_pool_forward(x, k, s)
     yield "the sum instead of the average", layers.avg_pool_forward(x, k, s) * k**2
@@ -127,7 +117,7 @@ def _avg_pool_causes(layer: AvgPool2d, x: Array) -> Iterator[Cause]:
         yield "padding 1 instead of 0, its zeros counted", layers.avg_pool_forward(padded, k, s)
 
 
-def _adaptive_causes(layer: AdaptiveAvgPool2d, x: Array) -> Iterator[Cause]:
+def _adaptive_causes(layer: spec.AdaptiveAvgPool2d, x: Array) -> Iterator[Cause]:
     largest = np.empty((*x.shape[:2], layer.size, layer.size))
     for position, area in layers.areas(x, layer.size):
         largest[position] = area.max(axis=(2, 3))
@@ -137,7 +127,7 @@ def _adaptive_causes(layer: AdaptiveAvgPool2d, x: Array) -> Iterator[Cause]:
         yield f"average pooling with kernel and stride {kernel}", layers.avg_pool_forward(x, kernel, kernel)
 
 
-def _pool_causes(layer: MaxPool2d, x: Array, reference: Array) -> Iterator[Cause]:
+def _pool_causes(layer: spec.MaxPool2d, x: Array, reference: Array) -> Iterator[Cause]:
     k, s = layer.kernel, layer.stride
     yield "average instead of maximum", np.mean(layers.window_pixels(x, k, s), axis=0)
     yield from _other_windows(k, s, x, layers.max_pool_forward)
