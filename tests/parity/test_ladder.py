@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from traces import PLAIN, Change, put, rung_of, scale
 from alexnet_mf import spec
 from alexnet_mf.errors import TraceError
 from alexnet_mf.parity.case import random_case
-from alexnet_mf.parity.ladder import RUNGS, Comparison, Measurement, Rung, dropout_activity
+from alexnet_mf.parity.ladder import RUNGS, Comparison, Measurement, Rung, dropout_activity, dropout_step
 from alexnet_mf.parity.referee import Referee, branch_gradients, make_referee, sgd_rule, take_steps
 from alexnet_mf.parity.run import Report, compare
 from alexnet_mf.parity.tolerances import TIERS, ratio, relative_l2, relative_largest
@@ -500,6 +501,17 @@ def test_the_share_that_dropout_drops_may_be_off_by_five_standard_deviations():
     _, share, *_ = (m for m in rung_of(climb(right()), "dropout modes").measurements if m.where == "drop4")
     values = np.count_nonzero(right().tensors["dropped/drop4/first/in"])
     assert share.tolerance == pytest.approx(5 * math.sqrt(0.2 * 0.8 / values))
+
+
+@pytest.mark.parametrize("off, holds", [(3e-6, True), (3e-5, False)])
+def test_a_small_loss_with_dropout_may_be_off_by_the_rounding_of_a_loss(off, holds):
+    """MXNet's logarithm: found among random networks."""
+    logits = np.array([[9.0, 0.0]])
+    case = SimpleNamespace(labels=np.array([0]), network=SimpleNamespace(layers=[SimpleNamespace(name="fc")]))
+    subject = SimpleNamespace(meta={"dropout_step_loss": math.log1p(math.exp(-9)) + off},
+                              group=lambda name: {"fc": logits + 1})
+    comparison: Any = SimpleNamespace(referee=SimpleNamespace(case=case), subject=subject, floors=TIERS["float32"])
+    assert dropout_step(comparison, logits).holds is holds
 
 
 @pytest.mark.parametrize("rate", [0, 0.5, 0.99])
