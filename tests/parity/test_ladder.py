@@ -503,7 +503,14 @@ def test_the_share_that_dropout_drops_may_be_off_by_five_standard_deviations():
     assert share.tolerance == pytest.approx(5 * math.sqrt(0.2 * 0.8 / values))
 
 
-@pytest.mark.parametrize("off, holds", [(3e-6, True), (3e-5, False)])
+def test_an_inexact_softmax_moves_the_losses_of_the_next_steps():
+    """As far as the gradient of each says, and that of the first step not at all: found among random networks."""
+    moved = referee().softmax_updates
+    assert moved["loss of step 1"] == 0
+    assert all(0 < moved[f"loss of step {step}"] < 1e-4 for step in range(2, referee().case.steps + 1))
+
+
+@pytest.mark.parametrize("off, holds", [(3e-6, True), (3e-4, False)])
 def test_a_small_loss_with_dropout_may_be_off_by_the_rounding_of_a_loss(off, holds):
     """MXNet's logarithm: found among random networks."""
     logits = np.array([[9.0, 0.0]])

@@ -45,19 +45,25 @@ class Referee:
 
     @functools.cached_property
     def softmax_updates(self) -> dict[str, float]:
-        """Largest effect of an inexact softmax on the change of each parameter in the SGD steps, relative.
+        """Largest effect of an inexact softmax on the change of each parameter in the SGD steps, and on each step's loss
+        through what the steps before it changed; relative.
 
         It costs the steps once more, image by image, so it is computed only if an update exceeds its tolerance."""
         case, start = self.case, self.case.parameters()
         velocity, total = dict.fromkeys(start, 0.0), dict.fromkeys(start, 0.0)
+        losses: dict[str, float] = {}
 
         def add_up(model: NumpyModel, batch: Placed) -> None:
+            loss, gradients = model.gradients(batch)
+            change = sum(total[name] * float(np.linalg.norm(gradient)) for name, gradient in gradients.items())
+            losses[f"loss of step {len(losses) + 1}"] = loss_error(loss + change, loss, model.logits(batch, len(batch)))
             for name, moved in softmax_moves(model, batch, case.seed).items():
                 velocity[name] = case.sgd.momentum * velocity[name] + moved
                 total[name] += case.sgd.learning_rate * velocity[name]
 
         run = take_steps(case, start, sgd_rule(case.sgd), watch=add_up)
-        return {name: ratio(total[name], float(np.linalg.norm(run.parameters[name] - start[name]))) for name in start}
+        return losses | {name: ratio(total[name], float(np.linalg.norm(run.parameters[name] - start[name])))
+                         for name in start}
 
 
 def make_referee(case: Case, continue_from: Parameters | None = None) -> Referee:
