@@ -45,8 +45,8 @@ class Referee:
 
     @functools.cached_property
     def softmax_updates(self) -> dict[str, float]:
-        """Largest effect of an inexact softmax on the change of each parameter in the SGD steps, and on each step's loss
-        through what the steps before it changed; relative.
+        """Largest effect of an inexact softmax on the change of each parameter in the SGD steps, and on the loss of
+        each step through what the steps before changed; relative.
 
         It costs the steps once more, image by image, so it is computed only if an update exceeds its tolerance."""
         case, start = self.case, self.case.parameters()
