@@ -68,7 +68,6 @@ def release_memory() -> Iterator[None]:
 
 @pytest.fixture(params=list(backends.BACKENDS))
 def backend_name(request: pytest.FixtureRequest) -> str:
-    """Each backend in turn."""
     name: str = request.param
     require(name, request.config)
     return name
@@ -100,7 +99,6 @@ def present(request: pytest.FixtureRequest) -> list[str]:
 
 @pytest.fixture
 def backend(backend_name: str) -> Backend:
-    """Each backend in turn, imported."""
     return backends.load(backend_name)
 
 

@@ -54,7 +54,6 @@ class Trainings:
 
 
 def leave_run(command: dict[str, Any], images: str = DATA.sha256) -> None:
-    """Leave the run folder of a finished training."""
     folder, recipe, seed = Path(command["folder"]), command["recipe"], command["seed"]
     top = 0.9 - abs(recipe["sgd"]["learning_rate"] - BEST_RATE) / 2 - 0.01 * seed
     (folder / record.CHECKPOINTS).mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,6 @@ def given(small: Network) -> Parameters:
 
 @pytest.fixture
 def net(small: Network, tmp_path: Path) -> str:
-    """The small network as a file."""
     path = tmp_path / "small.toml"
     path.write_text(toml.dump(small), encoding="utf-8")
     return str(path)
@@ -61,7 +60,6 @@ def canonical(small: Network, given: Parameters, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def native(kind: str, canonical: Path, tmp_path: Path) -> Path:
-    """A framework's own file of the small network."""
     path = tmp_path / f"weights{ENDINGS[kind]}"
     convert(canonical, path)
     return path

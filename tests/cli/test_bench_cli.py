@@ -31,7 +31,6 @@ QUICK = ["--backends", "numpy", "--precision", "float64", "--batch-size", "2", "
 
 @pytest.fixture
 def command(command):
-    """Run `bench` in this process."""
     return functools.partial(command, "bench")
 
 

@@ -42,7 +42,6 @@ PLAN = ["--data", "synthetic", "--images", "12", "--batch-size", "2", "--steps",
 
 @pytest.fixture
 def command(command):
-    """Run `parity` in this process."""
     return functools.partial(command, "parity")
 
 
@@ -622,7 +621,6 @@ def by(tmp_path) -> Callable[..., list[str]]:
 
 @pytest.fixture
 def small_toml(small, tmp_path) -> Path:
-    """The small network in a file."""
     path = tmp_path / "small.toml"
     path.write_text(toml.dump(small), encoding="utf-8")
     return path

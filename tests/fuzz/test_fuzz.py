@@ -250,7 +250,6 @@ NATIVE = {  # a framework's own files of weights: by kind, whose they are, what 
 
 def fuzz(kind: str, child: Child, put: Any, good: dict[str, Any], folder: Path, examples: int,
          derandomize: bool) -> None:
-    """Try so many bad files."""
     answers: list[str] = []
 
     @settings(max_examples=examples, deadline=None, database=None, derandomize=derandomize,

@@ -31,7 +31,6 @@ COSTS = dict(KINDS.values())
 
 
 def kind(rung: str, measurement: dict[str, Any]) -> str | None:
-    """The kind of error of one measurement."""
     where, what = measurement["where"], measurement["what"]
     name = ("largest" if what.endswith("largest") else "near ties" if where.endswith("near ties")
             else "loss" if where.startswith("loss") else "layer")
@@ -39,7 +38,6 @@ def kind(rung: str, measurement: dict[str, Any]) -> str | None:
 
 
 def ladder(flags: list[str]) -> dict[str, Any]:
-    """One report of the parity command."""
     command = [sys.executable, "-m", "alexnet_mf", "parity", "--json", "-", *flags]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if not done.stdout:

@@ -81,7 +81,6 @@ torch, tf, mx = (functools.partial(importlib.import_module, name) for name in ("
 
 
 def layer_of(model: Any, name: str) -> Any:
-    """A framework's own layer."""
     if hasattr(model.net, "get_layer"):
         return model.net.get_layer(name)
     if hasattr(model.net, name):
@@ -90,7 +89,6 @@ def layer_of(model: Any, name: str) -> Any:
 
 
 def attributes(**values: Any) -> Callable[[Any], None]:
-    """A layer with other attributes."""
     def apply(layer: Any) -> None:
         for name, value in values.items():
             setattr(layer, name, value)
@@ -114,7 +112,6 @@ def instead(name: str, make: Callable[[Any], Any]) -> Callable[[pytest.MonkeyPat
 
 @functools.cache
 def question(network: str, seed: int = 0) -> Case:
-    """The case of one of the networks."""
     if network != "plain":
         return random_case(NETWORKS[network], seed, 40)
     images = data.synthetic.draw(seed, train=1, test=48).test
@@ -123,7 +120,6 @@ def question(network: str, seed: int = 0) -> Case:
 
 @functools.cache
 def referee(network: str, seed: int = 0) -> Referee:
-    """Its referee, once."""
     return make_referee(question(network, seed))
 
 

@@ -34,7 +34,6 @@ EPSILON = 1e-10
 
 @functools.cache
 def question(network: Network, source: data.DatasetName = "synthetic") -> Case:
-    """Two images."""
     return make_case(network, 0, source, count=BATCH, batch=BATCH, steps=0, continued=0)[0]
 
 
@@ -84,7 +83,6 @@ def real_images(backend_name: str) -> dict[str, str]:
 
 
 def golden(name: str) -> dict[str, Any]:
-    """The numbers in the repository."""
     numbers: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return numbers
 
@@ -131,7 +129,6 @@ def test_each_backend(backend: Backend, name: str) -> None:
 
 
 def write() -> None:
-    """Write the golden numbers."""
     FOLDER.mkdir(exist_ok=True)
     numbers = {"batch-order": orders(), **{name: measured(name, "numpy") for name in zoo.NETWORKS}}
     if os.environ.get("ALEXNET_MF_DATA_DIR"):

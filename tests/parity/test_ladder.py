@@ -34,7 +34,6 @@ PARAMETERS = list(parameters.shapes(PLAIN))
 
 
 def ask(network: Network = PLAIN, **options: Any) -> Trace:
-    """The answers of a backend that is right."""
     return traces.ask(network, **{"batch": 4, "steps": 3, "continued": 2, **options})
 
 
@@ -49,7 +48,6 @@ def referee() -> Referee:
 
 
 def spoiled(*changes: Change) -> Trace:
-    """The right answers with some changes."""
     return traces.spoiled(right(), *changes)
 
 

@@ -35,7 +35,6 @@ def question(source: data.DatasetName, seed: int) -> Case:
 
 @functools.cache  # the next backend is asked the same
 def referee(source: data.DatasetName, seed: int) -> Referee:
-    """The right answers."""
     return make_referee(question(source, seed))
 
 

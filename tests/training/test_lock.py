@@ -28,7 +28,6 @@ sys.stdin.readline()
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that has the folder."""
     process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "locked\n"

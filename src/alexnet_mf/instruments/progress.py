@@ -78,7 +78,6 @@ class Display:
         self._write(sys.stderr, text, soft_wrap=self.bar is not None)
 
     def _write(self, stream: TextIO, text: str, soft_wrap: bool = False) -> None:
-        """Write a line at once."""
         if self.bar or stream.isatty():
             console = self.bar.console if self.bar else Console(file=stream)
             console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)

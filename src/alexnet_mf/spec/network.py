@@ -153,7 +153,6 @@ def from_dict(fields: dict[str, Any]) -> Network:
 
 
 def _layer(number: int, entry: dict[str, Any]) -> Layer:
-    """Return one layer of a description."""
     values = dict(entry)
     where = f"layer {values.get('name', number)}"
     if "kind" not in values:

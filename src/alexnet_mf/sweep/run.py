@@ -218,7 +218,6 @@ class Sweep:
             path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        """Write the record."""
         self._session.seconds = time.monotonic() - self._began
         try:
             files.write(self.folder / NAME, to_json(self.record))
