@@ -14,7 +14,6 @@ from alexnet_mf.analysis.roofline import layer_times, predictions
 from alexnet_mf.analysis.run import Analysis
 from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json, add_network, at_least_one, positive
-from alexnet_mf.cli.bench import show_progress
 from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.instruments.records import plain
@@ -71,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     analysis = api.analyze(options.net, options.backend, batch_size=options.batch_size, recipe=options.recipe,
                            measure=options.measure, device=options.device, rounds=options.rounds,
                            sample_seconds=options.sample_seconds, command=["alexnet-mf", *options.words],
-                           report_progress=show_progress, report_costs=show)
+                           report_progress=output.show_progress, report_costs=show)
     measured = analysis.measured
     if measured and not quiet:
         show_measured(analysis.costs, analysis.peak, measured)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from alexnet_mf import api, files
@@ -116,7 +115,7 @@ def measure(options: argparse.Namespace) -> Record:
 
     try:
         return api.bench(plan(options), pythons=interpreters(options.python), command=["alexnet-mf", *options.words],
-                         report_progress=show_progress, save=save)
+                         report_progress=output.show_progress, save=save)
     except BaseException:
         if latest and options.json and options.json != "-":
             output.notice(f"{options.json} holds what was measured until here; bench --report {options.json} shows it")
@@ -131,9 +130,3 @@ def plan(options: argparse.Namespace) -> Plan:
     return Plan(tuple(options.backends), options.net, options.device, options.batch_size, options.precision,
                 options.phases, options.rounds, not options.no_book, speed(options), options.ablate, options.tried,
                 options.sample_seconds, options.epoch_batches, options.beside, options.seed)
-
-
-def show_progress(line: str) -> None:
-    """Show on a terminal what is being done."""
-    if sys.stderr.isatty():
-        output.notice(line)

@@ -31,6 +31,12 @@ def notice(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def show_progress(line: str) -> None:
+    """Show on a terminal what is being done."""
+    if sys.stderr.isatty():
+        notice(line)
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), title: str = "",
           dense: bool = False) -> None:
     """Print columns of text; those in `right` are numbers. A dense table has one space between columns."""
