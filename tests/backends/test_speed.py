@@ -103,8 +103,8 @@ def test_each_setting_does_what_its_name_says(backend, small, monkeypatch):
 
     assert layouts(build()) == (True, True)
     assert layouts(build(layout=False)) == (False, False)
-    assert build(fused=True).trainer(Sgd(0.1), 0).optimizer.defaults["fused"] is True
-    assert not build().trainer(Sgd(0.1), 0).optimizer.defaults["fused"]
+    assert build(fused=True).trainer(Sgd(0.1), 0).update.options["fused"] is True
+    assert not build().trainer(Sgd(0.1), 0).update.options["fused"]
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda net, **options: compiled.append(options) or net)
     build()

@@ -429,10 +429,7 @@ def made(trainer: str, change: Callable[[Any], None]) -> Callable[[pytest.Monkey
 
 def torch_optimizer(**options: Any) -> Callable[[pytest.MonkeyPatch], None]:
     """A trainer whose SGD has other options than asked for."""
-    def change(trainer: Any) -> None:
-        for group in trainer.optimizer.param_groups:
-            group |= options
-    return made("torch.trainer.TorchTrainer", change)
+    return made("torch.trainer.TorchTrainer", lambda trainer: trainer.update.options.update(options))
 
 
 for _name, _cause, _options in (
@@ -446,7 +443,7 @@ for _name, _cause, _options in (
 
 broken_module("gradients not cleared between steps", "torch", "SGD steps", "SGD steps",
               "the gradients are not cleared between steps")(
-    made("torch.trainer.TorchTrainer", lambda trainer: attributes(zero_grad=lambda: None)(trainer.optimizer)))
+    made("torch.trainer.TorchTrainer", lambda trainer: attributes(drop_gradients=lambda: None)(trainer.update)))
 broken_module("loss summed in the training step", "torch", "SGD steps", "SGD steps",
               "the gradients are summed over the batch instead of averaged")(
     instead("torch.trainer.mean_loss", lambda right: summed))
@@ -518,8 +515,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     right = TorchTrainer.step
 
     def step(self: Any, data: Any, indices: Any, number: int) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = 0.01 if number < 6 else 0.005
+        self.set_rate(0.01 if number < 6 else 0.005)
         right(self, data, indices, number)
     patch.setattr(TorchTrainer, "step", step)
 

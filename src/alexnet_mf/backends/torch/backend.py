@@ -129,7 +129,7 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         def optimizer(number: int) -> None:
             if any(parameter.grad is None for parameter in self.net.parameters()):
                 trainer.forward_backward(pixels, labels, number)
-            trainer.optimizer.step()
+            trainer.update.step()
 
         return {"input": lambda number: data.batch(rows), "forward": lambda number: self.infer(pixels),
                 "forward_backward": lambda number: trainer.forward_backward(pixels, labels, number),

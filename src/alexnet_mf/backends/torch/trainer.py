@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
+from torch.optim.sgd import sgd as update_by_sgd
 
 from alexnet_mf.backends.contract import RATE_OUTSIDE, PlacedImages, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.backends.randomness import dropout_seed
@@ -123,8 +124,35 @@ class Readings:
                            self._correct[:steps].cpu().numpy().copy())
 
 
+class Update:
+    """SGD's update of a network, by the function behind `torch.optim.SGD`.
+
+    The class imports PyTorch's compiler with its first object, which takes 1 to 4 s.
+    """
+
+    def __init__(self, net: nn.Sequential, learning_rate: float | torch.Tensor, sgd: Sgd, fused: bool) -> None:
+        self.parameters = dict(net.named_parameters())
+        self.velocity: dict[str, torch.Tensor] = {}
+        """By parameter, from its first step with momentum on."""
+        self.options: dict[str, Any] = {
+            "lr": learning_rate, "momentum": sgd.momentum, "weight_decay": sgd.weight_decay, "dampening": 0.0,
+            "nesterov": False, "maximize": False, "fused": fused or None}
+
+    def drop_gradients(self) -> None:
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        learning = {name: value for name, value in self.parameters.items() if value.grad is not None}
+        gradients = [value.grad for value in learning.values() if value.grad is not None]
+        velocity = [self.velocity.get(name) for name in learning]
+        update_by_sgd(list(learning.values()), gradients, velocity, **self.options)
+        self.velocity |= {name: value for name, value in zip(learning, velocity) if value is not None}
+
+
 class TorchTrainer(Trainer[Placed]):
-    """SGD steps: the network as it is called, eager or compiled, and PyTorch's optimizer."""
+    """SGD steps: the network as it is called, eager or compiled, and PyTorch's update."""
 
     def __init__(self, net: nn.Sequential, call: Callable[[torch.Tensor], torch.Tensor], sgd: Sgd, seed: int,
                  speed: frozenset[str] = frozenset(), precision: str = "float32", augment: tuple[str, ...] = (),
@@ -140,11 +168,9 @@ class TorchTrainer(Trainer[Placed]):
         fused = "fused" in speed
         # A graph reads the rate from memory; PyTorch's other updates take no rate from the device.
         rate = torch.tensor(sgd.learning_rate, device=self.device) if graphs and fused else sgd.learning_rate
-        self.optimizer = torch.optim.SGD(net.parameters(), lr=rate, momentum=sgd.momentum,
-                                         weight_decay=sgd.weight_decay, fused=fused or None)
+        self.update = Update(net, rate, sgd, fused)
         if graphs and sgd.momentum:  # a replay cannot tell the first step, which has no velocity, from the others
-            for parameter in net.parameters():
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            self.update.velocity = {name: torch.zeros_like(value) for name, value in net.named_parameters()}
         self.readings = Readings(self.device)
         self._data: Placed | None = None
         self._compute: Callable[..., tuple[torch.Tensor, ...]]
@@ -161,16 +187,16 @@ class TorchTrainer(Trainer[Placed]):
     def prepare(self, data: Placed, size: int) -> None:
         if self.is_compiled:
             self.forward_backward(*data.batch(slice(size)), 0)  # seeds dropout, as each step does
-            self.optimizer.zero_grad()
+            self.update.drop_gradients()
 
     def set_rate(self, learning_rate: float) -> None:
         """Take the next steps at this learning rate."""
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(learning_rate)
-            else:
-                group["lr"] = learning_rate
-                self._data = None  # a recorded step has the rate in it
+        rate = self.update.options["lr"]
+        if isinstance(rate, torch.Tensor):
+            rate.fill_(learning_rate)
+        else:
+            self.update.options["lr"] = learning_rate
+            self._data = None  # a recorded step has the rate in it
 
     def _step_on(self, data: Placed) -> Callable[..., tuple[torch.Tensor, ...]]:
         """Return the step on this data as a function of tensors: rows and draws to loss and number correct.
@@ -178,12 +204,12 @@ class TorchTrainer(Trainer[Placed]):
         It does not refer to the trainer: with a reference cycle a finished training would stay in memory.
         """
         draws = draw(self.augment, self.seed, 0, 1, data.image)
-        call, optimizer, precision = self.call, self.optimizer, self.precision
+        call, update, precision = self.call, self.update, self.precision
 
         def compute(rows: torch.Tensor, *drawn: torch.Tensor) -> tuple[torch.Tensor, ...]:
             pixels, labels = data.batch(rows, draws, drawn)
-            loss, logits = forward_backward(call, optimizer, pixels, labels, precision)
-            optimizer.step()
+            loss, logits = forward_backward(call, update, pixels, labels, precision)
+            update.step()
             return loss, (logits.argmax(1) == labels).sum()
 
         return Graphed(compute, self.graphs) if self.graphs else compute
@@ -192,7 +218,7 @@ class TorchTrainer(Trainer[Placed]):
                          number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute gradients in place; return the loss and the logits."""
         self._begin(number)
-        return forward_backward(self.call, self.optimizer, pixels, labels, self.precision)
+        return forward_backward(self.call, self.update, pixels, labels, self.precision)
 
     def _begin(self, number: int) -> None:
         """Switch dropout on, with the masks of this step."""
@@ -204,29 +230,25 @@ class TorchTrainer(Trainer[Placed]):
         return self.readings.take()
 
     def export_state(self) -> TrainerState:
-        buffers = {name: self.optimizer.state[parameter].get("momentum_buffer")
-                   for name, parameter in self.net.named_parameters() if parameter in self.optimizer.state}
-        return TrainerState(weights.export(self.net), {
-            name: buffer.cpu().numpy().copy() for name, buffer in buffers.items() if buffer is not None},
-            RATE_OUTSIDE)
+        velocity = {name: value.cpu().numpy().copy() for name, value in self.update.velocity.items()}
+        return TrainerState(weights.export(self.net), velocity, RATE_OUTSIDE)
 
     def load_state(self, state: TrainerState) -> None:
         weights.load(self.net, state.parameters)
-        for name, parameter in self.net.named_parameters():
-            kept = self.optimizer.state[parameter]
+        velocity = self.update.velocity
+        for name, parameter in self.update.parameters.items():
             if name in state.velocity:
-                # In the parameter's own memory layout: the fused update reads both by position. A buffer that is there
-                # stays: a graph reads it where it is.
-                kept.setdefault("momentum_buffer", torch.empty_like(parameter))
-                kept["momentum_buffer"].copy_(torch.from_numpy(state.velocity[name]))
-            elif "momentum_buffer" in kept:
-                kept["momentum_buffer"].zero_()
+                # In the parameter's own memory layout: the fused update reads both by position. A velocity that is
+                # there stays: a graph reads it where it is.
+                velocity.setdefault(name, torch.empty_like(parameter)).copy_(torch.from_numpy(state.velocity[name]))
+            elif name in velocity:
+                velocity[name].zero_()
 
 
-def forward_backward(call: Callable[[torch.Tensor], torch.Tensor], optimizer: torch.optim.Optimizer,
-                     pixels: torch.Tensor, labels: torch.Tensor, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
+def forward_backward(call: Callable[[torch.Tensor], torch.Tensor], update: Update, pixels: torch.Tensor,
+                     labels: torch.Tensor, precision: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute gradients in place; return the loss and the logits."""
-    optimizer.zero_grad()  # before the forward pass, whose activations can then have the gradients' memory
+    update.drop_gradients()  # before the forward pass, whose activations can then have the gradients' memory
     with autocast(pixels.device.type, precision):
         logits = call(pixels)
     loss = mean_loss(logits, labels)
