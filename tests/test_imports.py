@@ -50,6 +50,21 @@ def test_a_backend_imports_its_own_framework_alone(backend_name):
     assert not imported & (FRAMEWORKS - {own})
 
 
+def test_an_eager_training_in_pytorch_does_not_import_its_compiler(requires):
+    """Seconds, and 150 MB. `sympy` comes with the compiler alone."""
+    requires("torch")
+    assert "sympy" not in modules_after("""
+import numpy as np
+from alexnet_mf import backends
+from alexnet_mf.backends.contract import Sgd
+from alexnet_mf.spec import zoo
+from alexnet_mf.weights import parameters
+model = backends.load("torch").build(zoo.LENET5, parameters.initialise(zoo.LENET5, 0))
+data = model.place(np.zeros((2, 28, 28), np.uint8), np.array([0, 1]))
+model.trainer(Sgd(0.1, 0.9), 0).step(data, np.arange(2), 0)
+model.logits(data, 2)""")
+
+
 # The source, as it stands
 
 

@@ -24,31 +24,35 @@ PARTIAL = ".partial"
 """Suffix of a file that is not complete yet; its name begins with a dot."""
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, *pieces: bytes | memoryview) -> None:
     """Write a file so that a crash leaves either the old file or the new one complete.
+
+    Args:
+        pieces: the content, one after the other.
 
     Raises:
         OSError: as `replacing`.
     """
     if path.exists() and not path.is_file():  # a pipe or a device has no old content to keep
-        path.write_bytes(content)
+        path.write_bytes(b"".join(pieces))
         return
     with replacing(path) as partial:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
         try:
-            _write_all(descriptor, content)
+            for piece in pieces:
+                _write_all(descriptor, piece)
         finally:
             os.close(descriptor)
 
 
-def write_result(path: Path | str, content: bytes) -> None:
+def write_result(path: Path | str, *pieces: bytes | memoryview) -> None:
     """Write a file that the user named, as `write` does.
 
     Raises:
         AlexnetMfError: if it cannot be written.
     """
     try:
-        write(Path(path), content)
+        write(Path(path), *pieces)
     except OSError as error:
         raise AlexnetMfError(f"{path}: cannot be written ({error.strerror}); name another file") from error
 
@@ -231,7 +235,7 @@ def start(path: Path, size: int) -> bytes:
         return file.read(size)
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
+def _write_all(descriptor: int, content: bytes | memoryview) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest[:PIECE]):]

@@ -18,7 +18,7 @@ from alexnet_mf.errors import AlexnetMfError, ParametersError
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
 from alexnet_mf.spec.zoo import ALEXNET, TABS
-from alexnet_mf.weights import parameters
+from alexnet_mf.weights import parameters, tensor_file
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,16 @@ def test_save_and_load_bit_for_bit(small, tmp_path):
     assert parameters.digest(loaded) == parameters.digest(given)
     with safe_open(tmp_path / "w.safetensors", "numpy") as file:
         assert json.loads(file.metadata()["alexnet_mf.weights"])["metadata"] == {"seed": 3, "note": "ä"}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, np.uint8, ">f4"])
+def test_our_files_have_the_bytes_of_the_library(small, dtype):
+    """Of tensors whose memory is in any order, and with names and metadata of any letters."""
+    given = {name: np.asarray(value.T, dtype) for name, value in parameters.initialise(small, 3).items()}
+    given |= {"é\"": np.array(3, dtype), "whole": np.arange(6).reshape(2, 3).astype(np.float64)[:, ::2]}
+    said = {"key": '{"ä": "\\n"}'}
+    assert b"".join(tensor_file.pieces(given, said)) == safetensors.numpy.save(
+        {name: np.ascontiguousarray(value).reshape(value.shape) for name, value in given.items()}, said)
 
 
 def test_the_same_parameters_are_the_same_bytes(small):

@@ -18,7 +18,6 @@ import numpy as np
 from msgspec import Struct
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load as parse
-from safetensors.numpy import save as serialise
 
 from alexnet_mf import files
 from alexnet_mf.backends.contract import TrainerState, UpdateRule
@@ -27,6 +26,7 @@ from alexnet_mf.instruments import records
 from alexnet_mf.instruments.records import Whole
 from alexnet_mf.training.loop import Position, Snapshot
 from alexnet_mf.training.record import RECORD, Run, Session
+from alexnet_mf.weights import tensor_file
 
 FORMAT: Literal[1] = 1
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.safetensors")
@@ -118,10 +118,9 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     state, position = checkpoint.snapshot.state, checkpoint.snapshot.position
     tensors = dict(state.parameters) | {f"{VELOCITY}{name}": value for name, value in state.velocity.items()}
     header = Header(FORMAT, position, checkpoint.run, checkpoint.session, state.rule, checkpoint.metrics)
-    content = serialise({name: np.ascontiguousarray(value) for name, value in tensors.items()},
-                        {"alexnet_mf": json.dumps(records.plain(header))})
-    path = folder / f"step-{position.number:08}-{_checksum(content)}.safetensors"
-    files.write(path, content)
+    content = tensor_file.pieces(tensors, {"alexnet_mf": json.dumps(records.plain(header))})
+    path = folder / f"step-{position.number:08}-{_checksum(*content)}.safetensors"
+    files.write(path, *content)
     return path
 
 
@@ -204,9 +203,12 @@ def superseded(folder: Path, step: int) -> list[Path]:
     return [path for path in folder.glob("step-*") if (name := ASIDE.fullmatch(path.name)) and int(name[1]) <= step]
 
 
-def _checksum(content: bytes) -> str:
+def _checksum(*pieces: bytes | memoryview) -> str:
     """Return 64 bits of SHA-256, against accidents."""
-    return hashlib.sha256(content).hexdigest()[:16]
+    total = hashlib.sha256()
+    for piece in pieces:
+        total.update(piece)
+    return total.hexdigest()[:16]
 
 
 def _value(session: Session, field: str) -> Any:

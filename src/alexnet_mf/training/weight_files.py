@@ -42,7 +42,7 @@ class WeightFiles:
         Raises:
             OSError: if they cannot be written; the files before stay.
         """
-        files.write(self.folder / WEIGHTS, self._content(weights, step, done))
+        files.write(self.folder / WEIGHTS, *self._content(weights, step, done))
         is_better = done is not None and (self._best is None or done.test_accuracy > self._best)
         self._better = done.test_accuracy if done and is_better else None
         if self._best is None:  # there are none from before to keep
@@ -72,7 +72,7 @@ class WeightFiles:
         position, network, faults = snapshot.position, self.run.net, []
         done = position.closed_epoch
 
-        def rewritten() -> bytes:
+        def rewritten() -> list[bytes | memoryview]:
             return self._content(snapshot.weights(), position.number, done)
 
         try:
@@ -80,7 +80,7 @@ class WeightFiles:
                 parameters.load(self.folder / WEIGHTS, network)
         except ParametersError as fault:
             faults.append(f"{_first_clause(fault)}; rewritten from the checkpoint")
-            files.write(self.folder / WEIGHTS, rewritten())
+            files.write(self.folder / WEIGHTS, *rewritten())
         if not position.epochs:
             return faults
         here = done is not None and all(done.test_accuracy > epoch.test_accuracy for epoch in position.epochs[:-1])
@@ -90,13 +90,13 @@ class WeightFiles:
             faults.append(f"{_first_clause(fault)}; " + ("rewritten from the checkpoint" if here else
                                                        "the best of the next epochs will replace it"))
         if done and here and self._best != done.test_accuracy:
-            files.write(self.folder / BEST, rewritten())
+            files.write(self.folder / BEST, *rewritten())
             self._best = done.test_accuracy
         return faults
 
-    def _content(self, weights: Parameters, step: int, done: Epoch | None) -> bytes:
+    def _content(self, weights: Parameters, step: int, done: Epoch | None) -> list[bytes | memoryview]:
         header = {"network": self.run.network, "seed": self.run.seed, "step": step}
-        return parameters.to_bytes(weights, header | (dataclasses.asdict(done) if done else {}))
+        return parameters.to_pieces(weights, header | (dataclasses.asdict(done) if done else {}))
 
     def _accuracy_of_best(self, network: Network, step: int) -> float | None:
         """Return None if they come from a later step: the run ended before it had a checkpoint of that step."""

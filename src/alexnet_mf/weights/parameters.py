@@ -20,12 +20,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as serialise
 
 from alexnet_mf import files
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.layers import Conv2d, Dense, Shape
+from alexnet_mf.weights import tensor_file
 
 Parameters: TypeAlias = dict[str, NDArray[np.float32]]
 
@@ -129,28 +129,33 @@ def digest(parameters: Mapping[str, NDArray[np.generic]]) -> str:
 
 
 def save(path: Path, parameters: Parameters, metadata: Mapping[str, object] | None = None) -> None:
-    """Write the content that `to_bytes` returns to a file, whole or not at all.
+    """Write the content that `to_pieces` returns to a file, whole or not at all.
 
     Raises:
         AlexnetMfError: if the file cannot be written, or the metadata contain NaN or infinity.
     """
-    files.write_result(path, to_bytes(parameters, metadata))
+    files.write_result(path, *to_pieces(parameters, metadata))
 
 
 def to_bytes(parameters: Parameters, metadata: Mapping[str, object] | None = None) -> bytes:
+    """Return the content that `to_pieces` returns, as one."""
+    return b"".join(to_pieces(parameters, metadata))
+
+
+def to_pieces(parameters: Parameters, metadata: Mapping[str, object] | None = None) -> list[bytes | memoryview]:
     """Return safetensors in canonical layout, with metadata and a checksum in the header. Equal parameters and metadata
     give equal bytes.
 
     Raises:
         ParametersError: if the metadata contain NaN or infinity, which JSON does not have.
     """
-    tensors = {name: np.ascontiguousarray(value) for name, value in parameters.items()}
     metadata = dict(metadata or {})
     try:
         json.dumps(metadata, allow_nan=False)
     except ValueError as error:
         raise ParametersError("`metadata` contains NaN or infinity; use finite numbers or null") from error
-    return serialise(tensors, {KEY: json.dumps({"metadata": metadata, "sha256": _checksum(tensors, metadata)})})
+    about = json.dumps({"metadata": metadata, "sha256": _checksum(parameters, metadata)})
+    return tensor_file.pieces(parameters, {KEY: about})
 
 
 @dataclass(frozen=True)
