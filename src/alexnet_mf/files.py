@@ -28,11 +28,13 @@ def write(path: Path, *pieces: bytes | memoryview) -> None:
     """Write a file so that a crash leaves either the old file or the new one complete.
 
     Args:
-        pieces: the content, one after the other.
+        pieces: the content, one after the other. Large ones are not copied.
 
     Raises:
         OSError: as `replacing`.
     """
+    if sum(map(len, pieces)) <= PIECE:
+        pieces = (b"".join(pieces),)
     if path.exists() and not path.is_file():  # a pipe or a device has no old content to keep
         path.write_bytes(b"".join(pieces))
         return

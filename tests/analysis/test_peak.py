@@ -107,11 +107,11 @@ def live_tensors() -> Any:
     return Live()
 
 
-def counted(backend: Any, network: Network, batch_size: int, momentum: float) -> int:
+def counted(backend: Any, network: Network, batch_size: int, momentum: float, model: Any = None) -> int:
     """What a GPU's allocator would be asked, asked of the tensors."""
     from alexnet_mf.backends.torch import allocations
 
-    model = backend.build(network, parameters.initialise(network, 0), "cpu")
+    model = model or backend.build(network, parameters.initialise(network, 0), "cpu")
     drawn = np.random.default_rng(0).random((batch_size, *network.input), np.float32)
     placed = model.place(drawn, np.arange(batch_size) % network.classes)
     trainer, rows = model.trainer(Sgd(2.0**-20, momentum), 0), np.arange(batch_size)
@@ -132,6 +132,36 @@ def test_pytorchs_tensors_take_what_was_predicted(torch_backend, name, batch_siz
     network = narrower(zoo.get_network(name)) if narrow else zoo.get_network(name)
     predicted = predicted_peak(costs(network, batch_size, momentum=momentum > 0)).bytes
     assert counted(torch_backend, network, batch_size, momentum) == pytest.approx(predicted, rel=TOLERANCE)
+
+
+class NoKernel:
+    """In the place of one of Triton's: memory does not depend on what it computes."""
+
+    def __getitem__(self, grid: Any) -> Any:
+        return lambda *arguments: None
+
+
+@pytest.mark.parametrize("speed, ieee, moment", [
+    ({"fold"}, False, "the gradients of conv2"), ({"pool"}, False, "the gradients of pool1"),
+    ({"fold", "pool"}, False, "the folded input of conv1"), ({"pool"}, True, "the gradients of conv2")])
+def test_so_do_those_of_the_kernels_for_a_gpu(torch_backend, monkeypatch, speed, ieee, moment):
+    pytest.importorskip("triton", reason="PyTorch brings Triton on Linux alone")
+    from alexnet_mf.backends.torch import pooling
+    from alexnet_mf.backends.torch.backend import TorchModel
+    from alexnet_mf.backends.torch.layers import keep_to_ieee
+
+    for name in ("_forward", "_backward", "_bias_gradient"):
+        monkeypatch.setattr(pooling, name, NoKernel())
+    network = narrower(zoo.ALEXNET)
+    model = TorchModel(network, parameters.initialise(network, 0), "cpu", frozenset({*speed, "layout"}))
+    if ieee:  # as on a GPU in float32
+        keep_to_ieee(model.net)
+    assert model.kernels() == {name: kinds for name, kinds in (
+        ("conv1", sorted(speed)), ("conv2", ["ieee"] * ieee + ["pool"] * ("pool" in speed)),
+        ("conv5", ["pool"] * ("pool" in speed))) if kinds}
+    peak = predicted_peak(costs(network, 8), model.kernels())
+    assert peak.moment == moment
+    assert counted(torch_backend, network, 8, 0.0, model) == pytest.approx(peak.bytes, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("pool, channels", [(8, 2), (2, 16), (None, 2)])

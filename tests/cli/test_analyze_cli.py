@@ -26,6 +26,7 @@ from alexnet_mf.training import memory
 from alexnet_mf.weights import parameters
 
 TABLE = ["analyze", "--no-measure"]
+KERNELS = {"conv1": ["fold", "pool"]}
 
 
 @pytest.mark.parametrize("words", [["analyze"], ["plot", "curves", "run"], ["bench"], ["sweep"], ["evaluate", "run"]])
@@ -107,7 +108,7 @@ def measured(installed, monkeypatch):
         found = machine.Conditions(**machine.conditions([]))
         return Measured(backend, "cuda:0" if asked.get("allocator") else "cpu", "a GPU", "float32", {"torch": "1.0"},
                         asked.get("settings", {}), seconds, Ceilings(300e9, 20e9),
-                        Memory(300, 900, asked.get("allocator")), found)
+                        Memory(300, 900, asked.get("allocator")), KERNELS, found)
     monkeypatch.setattr(measurements, "measure", run)
     installed("mxnet", "numpy")
     return asked
@@ -134,11 +135,12 @@ def test_predictions_stand_beside_what_was_measured(command, measured, tmp_path)
 @pytest.mark.parametrize("over, code, told", [(1.0, 0, "+0.0 %"), (1.09, 0, "+9.0 %"), (1.2, 1, "+20.0 %"),
                                               (0.8, 1, "-20.0 %")])
 def test_an_allocator_that_contradicts_the_prediction_exits_with_1(command, measured, over, code, told):
-    peak = predicted_peak(costs(zoo.ALEXNET, 16, momentum=True)).bytes
+    peak = predicted_peak(costs(zoo.ALEXNET, 16, momentum=True), KERNELS).bytes
     measured["allocator"] = round(over * peak)
     outcome = command("analyze", "--device", "cpu")
     assert outcome.code == code
-    assert f"the allocator's, workspaces apart, {measured['allocator'] / 1e6:.0f} MB: {told}" in outcome.out
+    assert (f"predicted peak with conv1 by fold and pool {peak / 1e6:.0f} MB, the allocator's, workspaces apart, "
+            f"{measured['allocator'] / 1e6:.0f} MB: {told}") in outcome.out
     assert ("off by more than 10 %" in outcome.err) is (code == 1)
 
 

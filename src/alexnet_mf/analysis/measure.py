@@ -68,6 +68,8 @@ class Measured:
     """Time of one call of each of PHASES and of the two ceilings."""
     ceilings: Ceilings
     memory: Memory
+    kernels: dict[str, list[str]]
+    """As `MeasurableModel.kernels` returns them."""
     conditions: Conditions
 
     @property
@@ -139,5 +141,4 @@ def measure(network: spec.Network, backend: str, device: str, batch_size: int, m
     ceilings = Ceilings(amounts[product]["flops"] / times[product].median, amounts[copy]["bytes"] / times[copy].median)
     return Measured(backend, started["device"], started["description"], precision, started["versions"],
                     started["settings"], times, ceilings,
-                    Memory(memory["imported_bytes"], peaks["step"], memory["step_bytes"]),
-                    machine)
+                    Memory(memory["imported_bytes"], peaks["step"], memory["step_bytes"]), memory["kernels"], machine)

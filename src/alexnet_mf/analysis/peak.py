@@ -7,9 +7,12 @@ gradients are computed. The update follows. Workspaces of libraries, labels and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 from alexnet_mf.analysis.costs import Costs, LayerCost, first_learner, is_view
+from alexnet_mf.spec import arithmetic
 from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Layer, LocalResponseNorm, Normalize
 
 NORMALISATION_FORWARD, NORMALISATION_BACKWARD = 2, 3
@@ -38,24 +41,69 @@ class Tape:
             self.peak = Peak(self.in_use + temporary, moment)
 
 
-def predicted_peak(costs: Costs) -> Peak:
-    """Return the peak memory of the tensors in a training step after the first."""
+@dataclass
+class _Step:
+    """A layer in the order of the forward pass."""
+
+    layer: Layer
+    cost: LayerCost
+    stays: bool
+    """True if the backward pass needs its output."""
+    folded: int = 0
+    """Bytes of its folded input and kernel. As many are taken by the padded ones, while they are folded."""
+    padded: int = 0
+    """Bytes of a copy of its input that exists while its weight gradient is computed."""
+
+    @property
+    def activation(self) -> str | None:
+        return getattr(self.layer, "activation", None)
+
+
+def predicted_peak(costs: Costs, kernels: Mapping[str, Collection[str]] = {}) -> Peak:
+    """Return the peak memory of the tensors in a training step after the first.
+
+    Args:
+        kernels: how convolutions are computed, by layer, as `MeasurableModel.kernels` returns it.
+    """
     weights = sum(layer.held.weights for layer in costs.layers)
     velocity = sum(layer.held.optimizer for layer in costs.layers)
     tape = Tape(weights + velocity + costs.pixels)
     layers = [(layer, cost) for layer, cost in zip(costs.network.layers, costs.layers) if not is_view(layer)]
     first = first_learner(costs.network)
     learns = [cost.name for _, cost in layers].index(first)  # below it backward needs the input of this layer alone
-    stays = [i >= learns - 1 and _stays(layer, layers[i + 1][0] if i + 1 < len(layers) else None)
-             for i, (layer, _) in enumerate(layers)]
-    _forward(tape, layers, stays)
+    steps = [_Step(layer, cost, i >= learns - 1 and _stays(layer, layers[i + 1][0] if i + 1 < len(layers) else None))
+             for i, (layer, cost) in enumerate(layers)]
+    _apply(kernels, steps, costs)
+    _forward(tape, steps)
     logits = layers[-1][1].held.activations
     tape.in_use += logits  # their log softmax, which the loss keeps
     tape.look("the end of the forward pass")
     tape.look("the gradient of the loss", 2 * logits)
     tape.in_use -= logits
-    _backward(tape, layers, stays, first)
+    _backward(tape, steps, first)
     return tape.peak
+
+
+def _apply(kernels: Mapping[str, Collection[str]], steps: list[_Step], costs: Costs) -> None:
+    """Change the steps of the convolutions that are not computed as PyTorch's own layers."""
+    inputs = arithmetic.input_shapes(costs.network)
+    for step, following in itertools.pairwise(steps):
+        layer, names = step.layer, kernels.get(step.cost.name, ())
+        if not isinstance(layer, Conv2d):
+            continue
+        channels, height, width = inputs[layer.name]
+        pixel = costs.batch_size * channels * costs.item_bytes
+        if "ieee" in names:
+            step.padded = pixel * (height + 2 * layer.padding) * (width + 2 * layer.padding + 1)
+        if "fold" in names:  # backward needs the folded input and kernel, of whole blocks
+            blocks = -(-layer.kernel // layer.stride)
+            rows, columns = (layer.stride * (size - 1 + blocks) for size in step.cost.output[1:])
+            kernel = layer.channels * channels * (blocks * layer.stride)**2 * costs.item_bytes
+            step.folded = pixel * rows * columns + kernel
+        if "pool" in names:  # backward needs a byte for each pooled value, and not the convolution's output
+            step.layer, step.stays = replace(layer, activation=None), False
+            held, item = following.cost.held, costs.item_bytes
+            following.cost = replace(following.cost, held=replace(held, auxiliary=held.activations // item))
 
 
 def _stays(layer: Layer, following: Layer | None) -> bool:
@@ -65,37 +113,39 @@ def _stays(layer: Layer, following: Layer | None) -> bool:
     return bool(getattr(layer, "activation", None)) or not isinstance(following, Dropout)
 
 
-def _forward(tape: Tape, layers: list[tuple[Layer, LayerCost]], stays: list[bool]) -> None:
+def _forward(tape: Tape, steps: list[_Step]) -> None:
     before = 0  # the layer's input, if nothing else holds it
-    for (layer, cost), kept in zip(layers, stays):
-        output = cost.held.activations
-        tape.in_use += cost.held.auxiliary + output
-        passing = output if getattr(layer, "activation", None) else 0
-        if isinstance(layer, LocalResponseNorm):
+    for step in steps:
+        output = step.cost.held.activations
+        tape.in_use += step.folded
+        tape.look(f"the folded input of {step.cost.name}", step.folded)
+        tape.in_use += step.cost.held.auxiliary + output
+        passing = output if step.activation else 0
+        if isinstance(step.layer, LocalResponseNorm):
             passing = NORMALISATION_FORWARD * output
-        if isinstance(layer, Normalize):
+        if isinstance(step.layer, Normalize):
             passing = output  # the pixels less their mean
-        tape.look(f"the output of {cost.name}", passing)
+        tape.look(f"the output of {step.cost.name}", passing)
         tape.in_use -= before
-        before = 0 if kept else output
+        before = 0 if step.stays else output
 
 
-def _backward(tape: Tape, layers: list[tuple[Layer, LayerCost]], stays: list[bool], first: str) -> None:
-    gradient = layers[-1][1].activation_gradients  # in the layer's output
+def _backward(tape: Tape, steps: list[_Step], first: str) -> None:
+    gradient = steps[-1].cost.activation_gradients  # in the layer's output
     tape.in_use += gradient
-    for i in reversed(range(len(layers))):
-        layer, cost = layers[i]
-        below = layers[i - 1][1].held.activations if i else 0
-        if getattr(layer, "activation", None):
+    for i in reversed(range(len(steps))):
+        step, layer, cost = steps[i], steps[i].layer, steps[i].cost
+        below = steps[i - 1].cost.held.activations if i else 0
+        if step.activation:
             tape.look(f"the gradients of {cost.name}", gradient)  # one before and one after the activation
             tape.in_use -= cost.held.activations
         passed_on = below if cost.name != first else 0
-        passing = NORMALISATION_BACKWARD * gradient if isinstance(layer, LocalResponseNorm) else 0
+        passing = NORMALISATION_BACKWARD * gradient if isinstance(layer, LocalResponseNorm) else step.padded
         tape.in_use += passed_on + (cost.held.weight_gradients if isinstance(layer, (Conv2d, Dense)) else 0)
         tape.look(f"the gradients of {cost.name}", passing)
         if cost.name == first:
             return
-        tape.in_use -= gradient + cost.held.auxiliary
-        if stays[i - 1] and not getattr(layers[i - 1][0], "activation", None):
+        tape.in_use -= gradient + cost.held.auxiliary + step.folded
+        if steps[i - 1].stays and not steps[i - 1].activation:
             tape.in_use -= below
         gradient = passed_on

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from alexnet_mf import spec
 from alexnet_mf.analysis import sentences
@@ -97,6 +99,8 @@ class Measurement(Part):
     measured_seconds: dict[str, Estimate]
     memory_bytes: Memory
     allocator_over_predicted_peak: float | None
+    kernels: Annotated[dict[str, list[str]], Meta(description="convolutions that are not computed as the framework's "
+                                                  "layers, where it changes the memory")]
 
 
 class Record(Part):
@@ -156,7 +160,8 @@ def measurement(costs: Costs, peak: Peak, measured: Measured) -> Measurement:
         ceilings=Ceilings(flops_per_second=ceilings.flops, bytes_per_second=ceilings.bandwidth,
                           ridge_flops_per_byte=ceilings.ridge),
         layers={layer.name: layer_times(layer, ceilings) for layer in costs.layers}, measured_seconds=measured.seconds,
-        memory_bytes=measured.memory, allocator_over_predicted_peak=measured.memory.off(peak.bytes))
+        memory_bytes=measured.memory,
+        kernels=measured.kernels, allocator_over_predicted_peak=measured.memory.off(peak.bytes))
 
 
 def layer_record(layer: LayerCost) -> Layer:

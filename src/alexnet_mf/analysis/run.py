@@ -30,7 +30,7 @@ class Analysis:
     costs: Costs
     recipe: Recipe
     peak: Peak
-    """The predicted peak of memory."""
+    """The predicted peak of memory, of the network as it was measured."""
     measured: Measured | None = None
 
     @property
@@ -97,9 +97,10 @@ def analyze(net: Network | Path | str = "alexnet", backend: str | None = None, *
             raise OutOfMemory(f"{error}; the arithmetic alone (`measure=False`) needs no memory") from error
     call = [f"alexnet_mf.analyze({network.name!r}, {backend!r}, batch_size={result.batch_size}, recipe={recipe!r}, "
             f"device={device!r}, rounds={rounds}, sample_seconds={sample_seconds})"]
-    return Analysis(result, chosen, analysis.peak, measurements.measure(
+    measured = measurements.measure(
         network, backend, device, result.batch_size, chosen.sgd.momentum, rounds=rounds, sample_seconds=sample_seconds,
-        command=command or call, report_progress=report_progress))
+        command=command or call, report_progress=report_progress)
+    return Analysis(result, chosen, predicted_peak(result, measured.kernels), measured)
 
 
 def _backend_to_measure() -> str:

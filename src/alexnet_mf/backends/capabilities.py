@@ -73,6 +73,14 @@ class MeasurableModel(ABC, Generic[Placed]):
         """
         return None
 
+    def kernels(self) -> dict[str, list[str]]:
+        """Return which convolutions are not computed as the framework's layers, by name, where it changes the memory.
+
+        `fold`: strided, of few channels, as one of many channels; `pool`: with its ReLU and max-pooling in one;
+        `ieee`: its weight gradient is that of a wider kernel.
+        """
+        return {}
+
 
 class WeightFormats(ABC):
     """A backend that reads and writes its framework's own weights files."""

@@ -43,6 +43,7 @@ class Worker:
         """The model in our style; the book's style has none."""
         self.read_back: Callable[[], object] = lambda: None
         self.step_memory: Callable[[], int | None] = lambda: None
+        self.kernels: dict[str, list[str]] = {}
         self.timers: dict[str, Timer] = {}
         self.calls: dict[str, int] = {}
         """Number of calls in a sample, by phase."""
@@ -95,6 +96,7 @@ class Worker:
         rows = epoch_order(images, self.seed, 0)[:self.batch_size]
         measured = measurable_model(self.model)
         self.step_memory = lambda: measured.step_memory(placed, rows, self.sgd, self.seed)
+        self.kernels = measured.kernels()
         self._time(measured.phases(placed, rows, self.sgd, self.seed))
 
     def _time(self, calls: dict[str, Callable[[int], None]]) -> None:
@@ -128,8 +130,9 @@ class Worker:
                 "peak_device_memory_bytes": measurable(self.backend).peak_memory(self.device)}
 
     def memory(self) -> dict[str, Any]:
-        """Return the process's memory with the framework alone, and that of training steps by the allocator."""
-        return {"imported_bytes": self.imported_bytes, "step_bytes": self.step_memory()}
+        """Return the process's memory with the framework alone, that of training steps by the allocator, and the
+        kernels that it depends on."""
+        return {"imported_bytes": self.imported_bytes, "step_bytes": self.step_memory(), "kernels": self.kernels}
 
     def sample(self, phase: str) -> dict[str, Any]:
         """Return the times of one sample."""

@@ -21,6 +21,7 @@ from alexnet_mf.instruments.statistics import title_of_medians
 from alexnet_mf.instruments.units import (
     bytes_text,
     estimate_text,
+    listed,
     percent_text,
     rate_text,
     seconds_text,
@@ -170,8 +171,10 @@ def memory_line(peak: Peak, measured: Measured) -> str:
     """Return a line on the predicted and the measured peak memory."""
     memory = measured.memory
     off = memory.off(peak.bytes)
+    kernels = "; ".join(f"{layer} by {listed(names)}" for layer, names in measured.kernels.items())
     if memory.allocator is not None and off is not None:
-        return (f"Memory: predicted peak {bytes_text(peak.bytes)}, the allocator's, workspaces apart, "
+        where = f" with {kernels}" if kernels else ""
+        return (f"Memory: predicted peak{where} {bytes_text(peak.bytes)}, the allocator's, workspaces apart, "
                 f"{bytes_text(memory.allocator)}: {100 * off:+.1f} %")
     if memory.process is None or memory.imported is None:
         return f"Memory: predicted peak {bytes_text(peak.bytes)}; this system does not report a process's memory"

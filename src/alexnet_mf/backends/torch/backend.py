@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from alexnet_mf.backends.allocator import collect_garbage, keep_large_blocks
 from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
@@ -23,7 +24,7 @@ from alexnet_mf.backends.torch import allocations, formats, weights
 from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch.augment import tensors
 from alexnet_mf.backends.torch.graph import Graphed, GraphMemory
-from alexnet_mf.backends.torch.layers import fold, keep_to_ieee
+from alexnet_mf.backends.torch.layers import FoldedConv2d, IeeeConv2d, fold, keep_to_ieee
 from alexnet_mf.backends.torch.openmp import spins
 from alexnet_mf.backends.torch.speed import SPEED
 from alexnet_mf.backends.torch.trainer import (
@@ -65,10 +66,11 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         weights.load(self.net, parameters)
         self.call: Callable[[torch.Tensor], torch.Tensor] = self.net
         """The network as it computes batches; `net` holds the parameters."""
+        self._can_pool: Callable[[list[nn.Module]], bool] = lambda modules: False
         if "pool" in speed:
-            from alexnet_mf.backends.torch.pooling import pooled  # imports Triton
+            from alexnet_mf.backends.torch.pooling import can_pool, pooled  # imports Triton
 
-            self.call = pooled(self.net)
+            self.call, self._can_pool = pooled(self.net), can_pool
         if "compile" in speed:
             self.call = compiled(self.call)
         forward = inference(self.call, device, precision)
@@ -145,6 +147,17 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         parameter_bytes = sum(value.numel() * value.element_size() for value in self.net.parameters())
         return allocations.step_memory(lambda number: trainer.step(data, indices, number), parameter_bytes,
                                        lambda: torch.cuda.memory_allocated(self.device), clear)
+
+    def kernels(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        modules = [native.modules(layer, self.net) for layer in self.network.layers]
+        for layer, own, following in zip(self.network.layers, modules, modules[1:]):
+            names = [name for kind, name in ((FoldedConv2d, "fold"), (IeeeConv2d, "ieee")) if isinstance(own[0], kind)]
+            if self._can_pool([*own, *following]):
+                names.append("pool")
+            if names:
+                found[layer.name] = names
+        return found
 
     def out_of_memory(self, error: Exception) -> bool:
         on_a_cpu_or_mac = any(words in str(error) for words in ("can't allocate memory", "MPS backend out of memory"))
