@@ -25,8 +25,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = (sys.executable, "-m", "alexnet_mf")
-NETWORKS = {"alexnet-slim": 40, "alexnet-2012": 100, "alexnet-owt": 100, "alexnet-28": 30, "lenet5": 30,
-            "lenet5-relu": 30}
+NETWORKS = {"alexnet-slim": 45, "alexnet-2012": 115, "alexnet-owt": 115, "alexnet-tab-torch": 110,
+            "alexnet-tab-tensorflow": 110, "alexnet-tab-mxnet": 110, "alexnet-28": 30, "lenet5": 30, "lenet5-relu": 30}
 """The networks beside alexnet, with the seconds that their ladders take together."""
 GRACE = 5
 """Seconds between the signals that ask a part to stop and that kill it."""
@@ -238,27 +238,39 @@ def full_parts(folder: Path, backend: str, device: str) -> Iterator[Part]:
                            "--json", str(records / f"{name}.json")), seconds)
 
     steps = ("--batch-size", "128,512", "--phases", "step,forward", "--rounds", "6")
-    yield bench("bench", 100, "--precision", fast, *steps)
-    yield train("train-book", 45, "--precision", fast)
+    yield bench("bench", 90, "--precision", fast, *steps)
+    yield train("train-book", 30, "--precision", fast)
     if backend == "torch":
         everything = "graph+layout+fused+fold+pool"
-        yield Part("settings", (sys.executable, "benchmarks/torch_settings.py", "--device", "cuda:0", "--batch-sizes",
-                                "512,128,2048", "--settings", f"{everything},{everything}+compile", "--budget", "120",
-                                "--json", str(records / "settings.json")), 130)
-        yield Part("profile", (sys.executable, "benchmarks/profile_torch.py", "--device", device, "--precision", fast,
-                               "--batch-size", "512", "--out", str(records / "profile.txt")), 20)
+
+        def settings(name: str, seconds: int, *flags: str) -> Part:
+            command = (sys.executable, "benchmarks/torch_settings.py", "--device", "cuda:0", "--sample-seconds", "0.15")
+            return Part(name, (*command, *flags, "--json", str(records / f"{name}.json")), seconds)
+
+        yield settings("settings-tf32", 30, "--precisions", "tf32", "--batch-sizes", "128,512", "--settings",
+                       f"{everything},{everything}+autotune")
+        yield settings("settings", 45, "--batch-sizes", "128,512,1024,2048,16,32,64,256", "--settings", everything)
+        yield settings("settings-compile", 60, "--batch-sizes", "512,1024", "--settings", f"{everything}+compile")
+        yield Part("book-loop", (sys.executable, "benchmarks/book_loop.py", "--device", device), 25)
+        for size in (128, 512):
+            yield Part(f"profile-{size}", (
+                sys.executable, "benchmarks/profile_torch.py", "--device", device, "--precision", fast, "--batch-size",
+                str(size), "--out", str(records / f"profile-{size}.txt")), 15)
     if "tf32" in precisions:
-        yield train("train-book-tf32", 55, "--precision", "tf32")
+        yield train("train-book-tf32", 40, "--precision", "tf32")
     yield train("train-float32", 30, "--epochs", "1")
     for size in (128, 512):
         yield Part(f"analysis-{size}", (
             *PACKAGE, "analyze", "--backend", backend, "--device", device, "--recipe", "book", "--rounds", "6",
             "--batch-size", str(size), "--json", str(records / f"analysis-{size}.json")), 40)
+    yield bench("bench-energy", 60, "--precision", fast, "--batch-size", "512", "--phases", "step,forward", "--rounds",
+                "6", "--sample-seconds", "2", "--no-book")
     yield bench("bench-float32", 150, "--precision", ",".join(precisions[:2]), *steps)
-    for net in ("alexnet", "alexnet-slim", "lenet5", "lenet5-relu"):
-        for seed in range(3):
-            yield train(f"exercise-{net}-seed{seed}", 60, "--net", net, "--epochs", "20", "--seed", str(seed),
-                        "--precision", fast, alone=False)
+    for seed in range(3):
+        for net, seconds, flags in (("alexnet", 140, ()), ("alexnet-slim", 100, ()), ("lenet5", 35, ()),
+                                    ("lenet5-relu", 35, ("--lr", "0.3"))):
+            yield train(f"exercise-{net}-seed{seed}", seconds, "--net", net, "--epochs", "20", "--seed", str(seed),
+                        "--precision", fast, *flags, alone=False)
     for size in (16, 32, 64, 256, 512, 1024, 2048):
         yield train(f"exercise-batch-{size}", 30 + 1500 / size, "--batch-size", str(size), "--precision", fast)
 
@@ -277,6 +289,8 @@ def quick_parts(folder: Path, backend: str, device: str) -> Iterator[Part]:
             sys.executable, "benchmarks/torch_settings.py", "--net", "lenet5", "--device", device, "--batch-sizes", "8",
             "--precisions", "float32", "--settings", ",fused", "--sample-seconds", "0.01",
             "--json", str(records / "settings.json")), 10)
+        yield Part("book-loop", (sys.executable, "benchmarks/book_loop.py", "--device", device, "--images", "8",
+                                 "--batch-size", "4"), 20)
         yield Part("profile", (sys.executable, "benchmarks/profile_torch.py", *small, "--steps", "2",
                                "--out", str(records / "profile.txt")), 10)
     yield Part("analysis", (*PACKAGE, "analyze", "--backend", backend, *small, "--recipe", "book", *samples,

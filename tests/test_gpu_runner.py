@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from alexnet_mf.spec import zoo
+
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 RECORDS = ["parity-lenet5-float32.json", "parity-lenet5-relu-float32.json", "bench.json", "settings.json",
            "profile.txt", "train.json", "analysis.json", "state.json"]
@@ -118,6 +120,10 @@ def test_timings_run_alone_and_results_that_others_read_are_made_again(gpu, tmp_
     made.unlink()
     assert run(gpu, tmp_path, parts)[0]
     assert log.read_text().split()[8:] == ["make", "make"]
+
+
+def test_every_network_that_comes_with_the_package_has_its_ladder(gpu, tmp_path):
+    assert {"alexnet", *gpu.NETWORKS} == set(zoo.NETWORKS)
 
 
 def test_the_parts_of_each_backend_are_well_formed(gpu, tmp_path):

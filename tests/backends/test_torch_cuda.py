@@ -162,6 +162,14 @@ def test_the_ladder_holds_as_it_comes(torch_on_cuda, small, precision):
     assert report.holds, report.diagnoses
 
 
+def test_the_choice_of_algorithms_is_by_time_only_when_asked(torch_on_cuda, small):
+    import torch
+
+    for on in (True, False):
+        build(torch_on_cuda, small, autotune=on)
+        assert torch.backends.cudnn.benchmark is on
+
+
 def test_a_batch_that_does_not_fit_is_known_as_such(torch_on_cuda, small):
     import torch
 

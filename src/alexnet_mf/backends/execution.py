@@ -12,7 +12,7 @@ LEFT_OUT = "ALEXNET_MF_WITHOUT"
 """The environment variable that `left_out` reads."""
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
-SPEED_SETTINGS = ("allocator", "compile", "fold", "fused", "graph", "layout", "pool", "spin", "threads")
+SPEED_SETTINGS = ("allocator", "autotune", "compile", "fold", "fused", "graph", "layout", "pool", "spin", "threads")
 """Names of the speed settings, in the tables of all backends."""
 
 

@@ -237,6 +237,7 @@ class TorchBackend(Backend, Measurable, WeightFormats):
         tf32 = precision == "tf32"
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cudnn.benchmark = "autotune" in speed
         if "allocator" in speed:
             keep_large_blocks()
         collect_garbage(parameters)

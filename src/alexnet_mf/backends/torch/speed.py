@@ -34,8 +34,10 @@ SPEED = {
                               "1.42x, inference 1.55x and 1.60x"),
         "graph": Setting(True, "the training step, from the gathering of the images to the metrics, as one CUDA graph, "
                                "and inference as another: a step 1.03x and 1.01x, inference 1.02x and 1.00x"),
-        "compile": Setting(False, "torch.compile: without `pool`, at batch 512, a step 1.22x and inference 1.85x; it "
-                                  "takes half a minute to compile, and `pool` gains more in training"),
+        "compile": Setting(False, "torch.compile: at batch 512 a step 1.02x and inference 1.07x, without `pool` 1.22x "
+                                  "and 1.85x; it takes half a minute to compile"),
+        "autotune": Setting(False, "cuDNN times its algorithms for each batch size and takes the fastest: in bfloat16 "
+                                   "it gained nothing and took 2 s; not measured in TF32"),
     },
     "mps": {  # no Mac has run it
         "spin": Setting(True, "as on a CPU, where a step beside busy processes gained 1.16x: it is the process's"),
