@@ -227,7 +227,7 @@ def test_in_another_backend_settings_are_free(requires, small):
     assert run.build("tensorflow", execution=Execution(speed={"compile": False})).network == small
 
 
-@pytest.mark.parametrize("speed, told", [({"turbo": True}, "unknown speed setting 'turbo'; known: allocator, compile"),
+@pytest.mark.parametrize("speed, told", [({"turbo": True}, "unknown speed setting 'turbo'; known: allocator, autotune"),
                                          ({"compile": False}, "no setting 'compile' on cpu; there is none")])
 def test_settings_that_there_are_not_are_told(small, speed, told):
     for call in (alexnet_mf.build, alexnet_mf.train):
