@@ -14,6 +14,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,27 @@ from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backends", default="", help="comma-separated backends that must run (default: all installed)")
+    parser.addoption("--part", choices=["frameworks", "rest"], help="one of two parts of the tests (default: both)")
+
+
+FRAMEWORKS = ("analysis", "backends", "bench", "parity", "training")
+"""Folders of the part `frameworks`."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`tox` runs the parts one after the other: a process that has run half of the tests holds half of what they leave.
+    """
+    part, folder = config.getoption("--part"), Path(__file__).parent
+    if part is None or collection_path == folder or not collection_path.is_relative_to(folder):
+        return None
+    is_of_frameworks = collection_path.relative_to(folder).parts[0] in FRAMEWORKS
+    return True if is_of_frameworks is (part == "rest") else None
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A part may have none of the tests that were chosen."""
+    if session.config.getoption("--part") and exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+        session.exitstatus = pytest.ExitCode.OK
 
 
 def asked(config: pytest.Config) -> list[str]:

@@ -69,7 +69,7 @@ class Measured:
     ceilings: Ceilings
     memory: Memory
     kernels: dict[str, list[str]]
-    """As `MeasurableModel.kernels` returns them."""
+    """The return value of `MeasurableModel.kernels`."""
     conditions: Conditions
 
     @property
