@@ -22,6 +22,9 @@ for backend in loaded:
     trainer = model.trainer(Sgd(0.1), 0)
     trainer.step(model.place(np.zeros((2, 1, 4, 4), np.float32), np.array([0, 1])), np.arange(2), 0)
     print(backend.name, len(trainer.read().losses))
+if "torch" in sys.argv:
+    import torch
+    torch.optim.SGD([torch.zeros(1)], lr=0.1)  # as the user's own code may: it loads PyTorch's compiler, and Triton
 """
 
 
