@@ -228,6 +228,8 @@ def plot_curves(runs: Iterable[Path | str], plot: Path | str) -> None:
         if folder.is_file():
             raise AlexnetMfError(f"{folder}: is a file, and curves need run folders; `plot_filters` draws the filters "
                                  "of weights")
+        if not record.is_run(folder) and not (folder / metrics.NAME).exists():
+            raise record.no_run(folder)
     names = [folder.resolve().name for folder in folders]
     labels = [str(folder) if names.count(name) > 1 else name for name, folder in zip(names, folders)]
     lines = {label: metrics.read(folder) for label, folder in zip(labels, folders)}

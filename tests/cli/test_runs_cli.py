@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from console import assert_one_line
 from run_folders import assert_refused, flip, lines, start, stop_after
 
 # The record
@@ -62,6 +63,14 @@ def test_list_runs(quick, command, tmp_path, failing_os):
                            f"{finished['images_per_second']:.3f}"]
 
 
+def test_a_run_is_no_sweep_and_a_folder_of_runs_no_run(quick, command, tmp_path):
+    run = tmp_path / "runs" / "one"
+    start(command, run)
+    assert_one_line(command("sweep", "--resume", str(run)), f"{run}: is a run, not a sweep", f"train --resume {run}")
+    for words in (["train", "--resume"], ["plot", "curves", "--plot", "c.png"]):
+        assert_one_line(command(*words, str(run.parent)), f"{run.parent}: is not a run, but holds runs", str(run))
+
+
 # plot curves
 
 
@@ -74,7 +83,7 @@ def test_plot_curves_of_several_runs(command, small_alexnet, tmp_path):
 
 
 @pytest.mark.parametrize("words, fragments", [
-    (["curves", "nowhere", "--plot", "c.png"], ["nowhere/metrics.jsonl", "cannot be read"]),
+    (["curves", "nowhere", "--plot", "c.png"], ["nowhere: there is no run here", "list runs"]),
     (["curves", "run", "--plot", "/nowhere/c.png"], ["/nowhere/c.png"]),
     (["curves", "run"], ["--plot"]),
     (["curves", "--plot", "c.png"], ["RUN"]),

@@ -15,6 +15,8 @@ from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.records import AtLeastOne, Count, Part
 from alexnet_mf.sweep.plan import Plan, Training
+from alexnet_mf.training.folder import how_to_resume
+from alexnet_mf.training.record import is_run
 from alexnet_mf.training.run import TrainedRun
 
 NAME = "sweep.json"
@@ -122,6 +124,8 @@ def load(path: Path) -> Record:
         SweepError: if it cannot be read, is no record, has another format, or is damaged; names the file and the field,
             and for a sweep's own record the remedy.
     """
+    if is_run(path) and not (path / NAME).exists():
+        raise SweepError(f"{path}: is a run, not a sweep; {how_to_resume(path)} resumes it")
     path = path / NAME if path.is_dir() else path
     remedy = f"; remove it and repeat the first command with `out={str(path.parent)!r}`" if path.name == NAME else ""
     record = records.load(path, Record, "sweep", FORMAT, SweepError, lambda value: value.get("kind") == "sweep", remedy)

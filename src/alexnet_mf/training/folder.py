@@ -199,7 +199,7 @@ class RunFolder:
             RunError: if there is no run, it is in use, has nothing to resume from, or has another run's checkpoint.
         """
         if not is_run(path):
-            raise RunError(f"{path}: there is no run here; `alexnet_mf.list_runs()` lists the runs")
+            raise record.no_run(path)
         folder = cls(path)
         try:
             latest = checkpoints.latest(path / CHECKPOINTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -115,6 +116,15 @@ def fields(record: Struct, of: type[Struct]) -> dict[str, Any]:
 def is_run(folder: Path) -> bool:
     """Return True if there is a run here, in whatever state."""
     return any((folder / name).exists() for name in (RECORD, CHECKPOINTS))
+
+
+def no_run(folder: Path) -> RunError:
+    """Return the error of a folder that is no run. If it holds runs, as a sweep does, the error names the first."""
+    with suppress(OSError):
+        for path in sorted(folder.iterdir()):
+            if is_run(path):
+                return RunError(f"{folder}: is not a run, but holds runs; name one of them, such as {path}")
+    return RunError(f"{folder}: there is no run here; `alexnet_mf.list_runs()` lists the runs")
 
 
 def read(folder: Path) -> RunRecord:

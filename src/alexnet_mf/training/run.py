@@ -244,7 +244,7 @@ def load_run(folder: Path | str) -> TrainedRun:
     """
     folder = check_path("folder", folder)
     if not record.is_run(folder):
-        raise RunError(f"{folder}: there is no run here; `alexnet_mf.list_runs()` lists the runs")
+        raise record.no_run(folder)
     run, session = read_record(folder)
     closing = run.closing if isinstance(run, RunRecord) else None
     state = record.state_of(folder, run) if isinstance(run, RunRecord) else "damaged"
