@@ -42,7 +42,7 @@ from alexnet_mf.spec import Network, arithmetic, toml, zoo
 from alexnet_mf.sweep.run import sweep
 from alexnet_mf.training import metrics, record
 from alexnet_mf.training.display import TrainingDisplay, Watcher
-from alexnet_mf.training.folder import RUNS
+from alexnet_mf.training.new_folder import RUNS
 from alexnet_mf.training.recipe import Recipe
 from alexnet_mf.training.record import Run
 from alexnet_mf.training.run import TrainedRun, load_images, load_run, read_record, resume, train

@@ -12,7 +12,7 @@ from alexnet_mf.cli import output
 from alexnet_mf.cli.arguments import add_json
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.spec import toml, zoo
-from alexnet_mf.training.folder import RUNS
+from alexnet_mf.training.new_folder import RUNS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,8 +15,7 @@ from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.records import AtLeastOne, Count, Part
 from alexnet_mf.sweep.plan import Plan, Training
-from alexnet_mf.training.folder import how_to_resume
-from alexnet_mf.training.record import is_run
+from alexnet_mf.training.record import how_to_resume, is_run
 from alexnet_mf.training.run import TrainedRun
 
 NAME = "sweep.json"

@@ -28,7 +28,7 @@ from alexnet_mf.sweep.folder import check_new, foreign, forget_gone_runs, owned
 from alexnet_mf.sweep.plan import Plan, Setup, Training
 from alexnet_mf.sweep.record import FORMAT, NAME, Data, Entry, Record, Result, forget_failures, load
 from alexnet_mf.training import checkpoint as checkpoints
-from alexnet_mf.training.folder import new_folder
+from alexnet_mf.training.new_folder import new_folder
 from alexnet_mf.training.record import CHECKPOINTS, RunRecord, is_run
 from alexnet_mf.training.run import TrainedRun, load_images, load_run
 

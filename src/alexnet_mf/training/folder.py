@@ -9,7 +9,6 @@ Weights and checkpoints are written by a thread, from a copy, while the training
 
 from __future__ import annotations
 
-import datetime
 import importlib
 import shutil
 import time
@@ -28,6 +27,7 @@ from alexnet_mf.training import metrics, record, tensorboard
 from alexnet_mf.training.checkpoint import Checkpoint
 from alexnet_mf.training.lock import LOCK, is_in_use, lock
 from alexnet_mf.training.loop import Epoch, Progress, Result, Snapshot
+from alexnet_mf.training.new_folder import check_new, make_folders, remove_folders
 from alexnet_mf.training.record import (
     CHECKPOINTS,
     RECORD,
@@ -37,6 +37,7 @@ from alexnet_mf.training.record import (
     Session,
     State,
     fields,
+    how_to_resume,
     is_run,
 )
 from alexnet_mf.training.tensorboard import Events
@@ -44,71 +45,9 @@ from alexnet_mf.training.weight_files import WEIGHTS, WeightFiles
 from alexnet_mf.weights import parameters
 from alexnet_mf.weights.parameters import Parameters
 
-RUNS = Path("runs")
-"""The folder for run folders."""
 CURVES = "curves.png"
 DRAWING_SECONDS = 10.0
 """Shortest time between two drawings of the curves in a training: one takes as long as many steps on a GPU."""
-
-
-def check_new(folder: Path) -> None:
-    """Check that a run can begin here.
-
-    Raises:
-        RunError: if the folder holds something, or cannot be made.
-    """
-    try:
-        names = _names(folder) if folder.exists() else []
-        has_checkpoints = CHECKPOINTS in names and bool(_names(folder / CHECKPOINTS))
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be read as a folder ({error.strerror}); name another folder with `out`"
-                       ) from error
-    if RECORD in names or has_checkpoints:
-        raise RunError(f"{folder}: holds a run; resume it with {how_to_resume(folder)}, or name another folder with "
-                       "`out`")
-    if names and names != [CHECKPOINTS]:
-        raise RunError(f"{folder}: is not empty; name another folder with `out`")
-    _remove_folders(_make_folders(folder / CHECKPOINTS))
-
-
-def _make_folders(path: Path) -> list[Path]:
-    """Make a folder and those above it, all or none, and return the new ones, the outermost first."""
-    made = []
-    try:
-        for folder in [*reversed(path.parents), path]:
-            if not folder.exists():
-                folder.mkdir(exist_ok=True)
-                made.append(folder)
-    except OSError as error:
-        _remove_folders(made)
-        raise RunError(f"{path.parent}: cannot be made ({error.strerror}); name another folder with `out`") from error
-    return made
-
-
-def _remove_folders(made: list[Path]) -> None:
-    """Remove the folders that `_make_folders` made, as far as they are empty."""
-    with suppress(OSError):
-        for folder in reversed(made):
-            folder.rmdir()
-
-
-def _names(folder: Path) -> list[str]:
-    """Return the names in a folder, hidden ones left out."""
-    return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-
-
-def new_folder(parent: Path, backend: str, net: str) -> Path:
-    """Return `parent`/DATE-TIME-backend-net, with a number appended if that exists. The folder is not made yet."""
-    name = f"{datetime.datetime.now():%Y-%m-%d-%H%M%S}-{backend}-{net}"
-    folder, number = parent / name, 2
-    while folder.exists():
-        folder, number = parent / f"{name}-{number}", number + 1
-    return folder
-
-
-def how_to_resume(folder: Path) -> str:
-    """Return the call that resumes a run."""
-    return f"`alexnet_mf.resume({str(folder)!r})`"
 
 
 def _close(file: files.GrowingFile | Events) -> None:
@@ -166,7 +105,7 @@ class RunFolder:
             RunError: if the folder cannot be made, or holds something.
         """
         check_new(path)
-        made = _make_folders(path / CHECKPOINTS)
+        made = make_folders(path / CHECKPOINTS)
         try:
             folder = cls(path)
             try:
@@ -178,7 +117,7 @@ class RunFolder:
             if not is_in_use(path):
                 with suppress(OSError):
                     (path / LOCK).unlink(missing_ok=True)
-            _remove_folders(made)
+            remove_folders(made)
             raise
         folder._made, folder.is_new = made, True
         try:
@@ -376,7 +315,7 @@ class RunFolder:
             for name in (RECORD, metrics.NAME, LOCK):
                 (self.path / name).unlink(missing_ok=True)
             shutil.rmtree(self.path / tensorboard.FOLDER, ignore_errors=True)
-            _remove_folders(self._made)
+            remove_folders(self._made)
 
     def write_record(self, state: State, result: Result | None = None, reason: str | None = None) -> None:
         """Write run.json."""

@@ -127,6 +127,11 @@ def no_run(folder: Path) -> RunError:
     return RunError(f"{folder}: there is no run here; `alexnet_mf.list_runs()` lists the runs")
 
 
+def how_to_resume(folder: Path) -> str:
+    """Return the call that resumes a run."""
+    return f"`alexnet_mf.resume({str(folder)!r})`"
+
+
 def read(folder: Path) -> RunRecord:
     """Return the content of run.json.
 

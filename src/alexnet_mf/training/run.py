@@ -31,11 +31,12 @@ from alexnet_mf.training import checkpoint as checkpoints
 from alexnet_mf.training import loop, metrics, record, tensorboard
 from alexnet_mf.training.checkpoint import Checkpoint
 from alexnet_mf.training.display import TrainingDisplay, Watcher
-from alexnet_mf.training.folder import RUNS, RunFolder, check_new, how_to_resume, new_folder
+from alexnet_mf.training.folder import RunFolder
 from alexnet_mf.training.interrupt import Interrupt
 from alexnet_mf.training.loop import Epoch, Result
+from alexnet_mf.training.new_folder import RUNS, check_new, new_folder
 from alexnet_mf.training.recipe import CHANGES, Recipe, choose_recipe
-from alexnet_mf.training.record import DataName, Run, RunRecord, Session, StartingWeights
+from alexnet_mf.training.record import DataName, Run, RunRecord, Session, StartingWeights, how_to_resume
 from alexnet_mf.training.weight_files import WEIGHTS
 from alexnet_mf.weights import parameters
 from alexnet_mf.weights.parameters import Parameters

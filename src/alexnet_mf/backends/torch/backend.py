@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from alexnet_mf.backends.allocator import collect_garbage, keep_large_blocks
 from alexnet_mf.backends.capabilities import Ceiling, Measurable, MeasurableModel, WeightFormats
@@ -24,7 +23,7 @@ from alexnet_mf.backends.torch import allocations, formats, weights
 from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch.augment import tensors
 from alexnet_mf.backends.torch.graph import Graphed, GraphMemory
-from alexnet_mf.backends.torch.layers import FoldedConv2d, IeeeConv2d, fold, keep_to_ieee
+from alexnet_mf.backends.torch.layers import FoldedConv2d, IeeeConv2d, can_pool, fold, keep_to_ieee
 from alexnet_mf.backends.torch.openmp import spins
 from alexnet_mf.backends.torch.speed import SPEED
 from alexnet_mf.backends.torch.trainer import (
@@ -66,11 +65,10 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         weights.load(self.net, parameters)
         self.call: Callable[[torch.Tensor], torch.Tensor] = self.net
         """The network as it computes batches; `net` holds the parameters."""
-        self._can_pool: Callable[[list[nn.Module]], bool] = lambda modules: False
         if "pool" in speed:
-            from alexnet_mf.backends.torch.pooling import can_pool, pooled  # imports Triton
+            from alexnet_mf.backends.torch.pooling import pooled  # imports Triton
 
-            self.call, self._can_pool = pooled(self.net), can_pool
+            self.call = pooled(self.net)
         if "compile" in speed:
             self.call = compiled(self.call)
         forward = inference(self.call, device, precision)
@@ -153,7 +151,7 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         modules = [native.modules(layer, self.net) for layer in self.network.layers]
         for layer, own, following in zip(self.network.layers, modules, modules[1:]):
             names = [name for kind, name in ((FoldedConv2d, "fold"), (IeeeConv2d, "ieee")) if isinstance(own[0], kind)]
-            if self._can_pool([*own, *following]):
+            if "pool" in self.speed and can_pool([*own, *following]):
                 names.append("pool")
             if names:
                 found[layer.name] = names

@@ -11,6 +11,8 @@ from torch.nn import functional
 MOST_CHANNELS = 4
 """Largest number of input channels for which folding is faster: tensor cores multiply eight or more at a time."""
 
+LARGEST_POOLING = 7
+
 
 class Normalize(nn.Module):
     """torchvision's transform of this name as a module, which moves to the device with its network.
@@ -83,6 +85,14 @@ def keep_to_ieee(net: nn.Sequential) -> None:
     for module in net:
         if type(module) is nn.Conv2d and (module.kernel_size, module.stride) == ((5, 5), (1, 1)):
             module.__class__ = IeeeConv2d
+
+
+def can_pool(modules: list[nn.Module]) -> bool:
+    """Return True for a convolution, its ReLU and a max-pooling of small windows, which `pooling` computes in one."""
+    match modules:
+        case [nn.Conv2d(), nn.ReLU(), nn.MaxPool2d(kernel_size=int(kernel))]:
+            return kernel <= LARGEST_POOLING
+    return False
 
 
 def fold_blocks(x: torch.Tensor, side: int) -> torch.Tensor:

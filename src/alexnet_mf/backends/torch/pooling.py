@@ -16,13 +16,14 @@ import triton
 import triton.language as tl
 from torch import nn
 
+from alexnet_mf.backends.torch.layers import can_pool
+
 BLOCK = 1024
 """Number of values in a row of pixels that one program computes."""
 SPAN, ROWS, COLUMNS = 512, 32, 64
 """Number of pixels whose bias gradient one program sums, and numbers of pixels and channels that it reads at a time."""
 NO_WINNER = tl.constexpr(255)
 """Winner of a window without a positive value."""
-LARGEST_KERNEL = 7
 
 
 @triton.jit
@@ -144,14 +145,6 @@ def steps(modules: list[nn.Module]) -> Iterator[Callable[[torch.Tensor], torch.T
             del modules[:3]
         else:
             yield modules.pop(0)
-
-
-def can_pool(modules: list[nn.Module]) -> bool:
-    """Return True for a convolution with its ReLU and a max-pooling of small windows."""
-    match modules:
-        case [nn.Conv2d(), nn.ReLU(), nn.MaxPool2d(kernel_size=int(kernel))]:
-            return kernel <= LARGEST_KERNEL
-    return False
 
 
 def convolve_and_pool(convolution: Any, relu: nn.Module, pool: Any) -> Callable[[torch.Tensor], torch.Tensor]:
