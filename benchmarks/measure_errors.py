@@ -1,6 +1,6 @@
 """The errors that correct code shows, over seeds and batch sizes: what the ladder's tolerances rest on.
 
-`python tests/parity/measure_errors.py --seeds 0,1,2 --batch-sizes 4,8` runs the whole ladder for each, and prints a
+`python benchmarks/measure_errors.py --seeds 0,1,2 --batch-sizes 4,8` runs the whole ladder for each, and prints a
 Markdown table. Of each kind of error a ladder counts with its largest, over all layers, parameters or steps; the table
 has the median and the largest of these in each backend, beside what float32 costs the referee at most, and the
 tolerances that held. It takes some minutes a ladder on two cores. Other flags are those of the parity command: `--net`,
