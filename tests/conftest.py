@@ -22,7 +22,7 @@ import pytest
 from alexnet_mf import backends, files
 from alexnet_mf.backends import allocator
 from alexnet_mf.backends.contract import Backend
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, toml
 from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
 
 
@@ -136,6 +136,13 @@ def small() -> Network:
         Conv2d("conv2", channels=12, kernel=3, padding=1), MaxPool2d("pool2", kernel=2, stride=2),
         Flatten("flatten"), Dense("fc3", units=32, activation="relu"), Dropout("drop3", rate=0.5),
         Dense("fc4", units=10)))
+
+
+@pytest.fixture
+def small_toml(small: Network, tmp_path: Path) -> str:
+    path = tmp_path / "small.toml"
+    path.write_text(toml.dump(small), encoding="utf-8")
+    return str(path)
 
 
 @pytest.fixture(autouse=True)

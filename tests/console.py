@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,11 @@ def assert_one_line(outcome: Outcome, *fragments: str, code: int = 2, out: str |
     assert outcome.err.startswith("alexnet-mf")
     for fragment in fragments:
         assert fragment in outcome.err, outcome.err
+
+
+def must_not_start(*arguments: Any, **options: Any) -> Any:
+    """Take the place of a function that must not be called."""
+    raise AssertionError("the work has begun")
 
 
 def script(path: Path, *lines: str) -> Path:

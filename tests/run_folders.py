@@ -58,8 +58,8 @@ def tensor_digest(path: Path) -> str:
 
 
 def record(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return found
+    content: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return content
 
 
 def content(folder: Path) -> dict[str, bytes]:

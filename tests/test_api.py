@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from console import must_not_start
 from numpy.testing import assert_array_equal
+from run_folders import record
 
 import alexnet_mf
 from alexnet_mf import Execution, Watcher, api, cli, models, spec
@@ -22,7 +24,7 @@ from alexnet_mf.backends.numpy.backend import NumpyModel
 from alexnet_mf.backends.numpy.trainer import NumpyTrainer
 from alexnet_mf.data import synthetic
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, OutOfMemory, RunError
-from alexnet_mf.spec import toml, zoo
+from alexnet_mf.spec import zoo
 from alexnet_mf.spec.layers import Dense, Flatten
 from alexnet_mf.training import memory
 from alexnet_mf.training.folder import RunFolder
@@ -41,13 +43,6 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     draw = synthetic.draw
     monkeypatch.setattr(synthetic, "draw", lambda seed: draw(seed, train=64, test=32))
-
-
-@pytest.fixture
-def small_toml(small: spec.Network, tmp_path: Path) -> str:
-    path = tmp_path / "small.toml"
-    path.write_text(toml.dump(small), encoding="utf-8")
-    return str(path)
 
 
 def test_train_leaves_the_command_lines_numbers(backend_name, small, small_toml, tmp_path):
@@ -200,10 +195,6 @@ def test_images_that_do_not_fit_on_the_device_are_reported(small, monkeypatch):
 
 
 # What the command line has too: events, precision, speed settings, checkpoints by time
-
-
-def record(folder: Path) -> dict:
-    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
 
 
 def test_a_run_that_goes_on_keeps_its_settings(requires, small):
@@ -467,9 +458,6 @@ def test_filters_are_drawn_from_weights_of_any_format(small, source):
     (lambda: api.list_runs(None), "`folder` must be a path, not None"),
 ])
 def test_wrong_arguments_are_one_line_before_any_work(small, monkeypatch, call, message):
-    def must_not_start(*arguments: Any, **options: Any) -> Any:
-        raise AssertionError("the work has begun")
-
     for name in ("logits", "outputs", "describe"):
         monkeypatch.setattr(NumpyModel, name, must_not_start)
     monkeypatch.setattr(measure, "measure", must_not_start)

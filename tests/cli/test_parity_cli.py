@@ -24,7 +24,7 @@ import jsonschema
 import numpy as np
 import pytest
 import traces
-from console import Outcome, script
+from console import Outcome, must_not_start, script
 from safetensors.numpy import save_file
 from traces import Change, put, scale
 
@@ -361,10 +361,6 @@ def test_json_has_no_infinities(command, files):
     assert report["backends"]["torch#2"]["diagnosis"][-1].endswith("padding 2 instead of 1")
 
 
-def must_not_start(*arguments: Any, **options: Any) -> Any:
-    raise AssertionError("the work has begun")
-
-
 def test_a_place_that_cannot_be_written_is_told_before_the_comparison(command, files, monkeypatch, tmp_path):
     monkeypatch.setattr(trace, "load", must_not_start)
     monkeypatch.setattr(run, "trace_in_process", must_not_start)
@@ -617,13 +613,6 @@ def by(tmp_path) -> Callable[..., list[str]]:
                               f'exec {shlex.quote(sys.executable)} "$@"') for name in ("numpy", *names)}
         return [word for name, path in paths.items() for word in ("--python", f"{name}={path}")]
     return write
-
-
-@pytest.fixture
-def small_toml(small, tmp_path) -> Path:
-    path = tmp_path / "small.toml"
-    path.write_text(toml.dump(small), encoding="utf-8")
-    return path
 
 
 def test_the_whole_ladder_by_other_interpreters_and_what_it_keeps(command, by, present, small_toml, tmp_path):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from console import Outcome, assert_one_line
+from console import Outcome, assert_one_line, must_not_start
 
 from alexnet_mf.bench import run as bench
 from alexnet_mf.parity import run as parity
@@ -128,10 +127,6 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
 CASES = [(f"{RIGHT[name]} {words}".strip(), fragments) for names, words, fragments in TABLE for name in names.split()]
 CASES += [("parity trace --out t", "--backend"), ("parity trace --backend numpy", "--out"), ("parity compare", "TRACE"),
           ("fly", "fly; train; shapes; list"), ("shapes", "--backend")]
-
-
-def must_not_start(*arguments: Any, **options: Any) -> Any:
-    raise AssertionError("the work has begun")
 
 
 @pytest.mark.parametrize(("line", "fragments"), CASES, ids=[line for line, _ in CASES])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jsonschema
 import pytest
+from console import must_not_start
 
 from alexnet_mf import api
 from alexnet_mf.backends.execution import Execution
@@ -59,10 +58,6 @@ def test_wrong_arguments_are_refused_before_any_work(small, monkeypatch, options
     monkeypatch.setattr(run, "trace_in_process", must_not_start)
     with pytest.raises(AlexnetMfError, match=said):
         parity(small, **{"backends": ["numpy"], **options})
-
-
-def must_not_start(*arguments: Any) -> None:
-    raise AssertionError("the work has begun")
 
 
 def test_paths_of_traces_may_be_text(small, tmp_path):

@@ -12,8 +12,7 @@ from alexnet_mf.analysis.peak import Peak
 from alexnet_mf.analysis.record import json_schema
 from alexnet_mf.analysis.roofline import layer_times, predictions
 from alexnet_mf.analysis.run import Analysis
-from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_json, add_network, at_least_one, positive
+from alexnet_mf.cli import arguments, output
 from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.instruments.records import plain
@@ -36,20 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--backend", choices=list(backends.BACKENDS),
         help="what to measure (default: the first that is installed of torch, tensorflow, mxnet)")
-    add_network(parser)
+    arguments.add_network(parser)
     parser.set_defaults(device=None)
-    add("--batch-size", type=at_least_one, metavar="N", help="images in a batch (default: the recipe's)")
+    add("--batch-size", type=arguments.at_least_one, metavar="N", help="images in a batch (default: the recipe's)")
     add("--recipe", choices=list(RECIPES), default="quick",
         help="whose batch size and momentum; with momentum the optimizer keeps a velocity (default: quick)")
     add("--measure", action=argparse.BooleanOptionalAction, default=True,
         help="measure ceilings, times and memory too; without it only the arithmetic, at once and without any "
              "framework (default: measure)")
-    add("--rounds", type=at_least_one, metavar="N",
+    add("--rounds", type=arguments.at_least_one, metavar="N",
         help=f"number of samples of each time (default: the {ROUNDS} that an interval needs)")
-    add("--sample-seconds", type=positive, metavar="S",
+    add("--sample-seconds", type=arguments.positive, metavar="S",
         help=f"shortest sample, in seconds (default: {SAMPLE_SECONDS} s)")
     add("--plot", metavar="FILE", help="roofline to draw, PNG; needs matplotlib")
-    add_json(parser)
+    arguments.add_json(parser)
     add_schema(parser, json_schema)
 
 

@@ -8,22 +8,7 @@ from pathlib import Path
 from alexnet_mf import api, files
 from alexnet_mf.bench.plan import PHASES, PRECISIONS, Plan
 from alexnet_mf.bench.record import Record, json_schema
-from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import (
-    add_interpreters,
-    add_json,
-    add_network,
-    add_settings,
-    at_least_one,
-    backend_list,
-    counts,
-    given_flags,
-    interpreters,
-    positive,
-    seed,
-    speed,
-    words,
-)
+from alexnet_mf.cli import arguments, output
 from alexnet_mf.cli.flags import add_schema, with_flags
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments.records import plain
@@ -37,43 +22,43 @@ REPORT_FLAGS = ("report", "markdown", "plot")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add its flags."""
     add = parser.add_argument
-    add("--backends", type=backend_list, default=(), metavar="NAMES",
+    add("--backends", type=arguments.backend_list, default=(), metavar="NAMES",
         help="comma-separated backends (default: those of torch, tensorflow and mxnet that are installed here or named "
              "by --python)")
-    add_network(parser)
-    add("--batch-size", type=counts, default=DEFAULTS.batch_sizes, metavar="N,...",
+    arguments.add_network(parser)
+    add("--batch-size", type=arguments.counts, default=DEFAULTS.batch_sizes, metavar="N,...",
         help=f"images in a batch, comma-separated (default: {DEFAULTS.batch_sizes[0]})")
-    add("--precision", type=words, default=DEFAULTS.precisions, metavar="NAMES",
+    add("--precision", type=arguments.words, default=DEFAULTS.precisions, metavar="NAMES",
         help=f"comma-separated, of {', '.join(PRECISIONS)}; which there are depends on backend and device (default: "
              "float32, which is IEEE float32, without TF32; in numpy float64, its only one)")
-    add("--phases", type=words, default=DEFAULTS.phases, metavar="NAMES",
+    add("--phases", type=arguments.words, default=DEFAULTS.phases, metavar="NAMES",
         help="comma-separated: " + "; ".join(f"{name}, {what}" for name, what in PHASES.items()) + " (default: all)")
-    add("--rounds", type=at_least_one, default=DEFAULTS.rounds, metavar="N",
+    add("--rounds", type=arguments.at_least_one, default=DEFAULTS.rounds, metavar="N",
         help=f"samples of each phase; intervals take 6 (default: {DEFAULTS.rounds})")
-    add("--sample-seconds", type=positive, default=DEFAULTS.sample_seconds, metavar="S",
+    add("--sample-seconds", type=arguments.positive, default=DEFAULTS.sample_seconds, metavar="S",
         help="the least length of a sample in seconds; as many calls as that takes make one, and at least one "
              f"(default: {DEFAULTS.sample_seconds})")
-    add("--epoch-batches", type=at_least_one, default=DEFAULTS.epoch_batches, metavar="N",
+    add("--epoch-batches", type=arguments.at_least_one, default=DEFAULTS.epoch_batches, metavar="N",
         help=f"batches in the phase epoch, the first of which is not timed (default: {DEFAULTS.epoch_batches})")
-    add("--beside", type=at_least_one, default=DEFAULTS.beside, metavar="N",
+    add("--beside", type=arguments.at_least_one, default=DEFAULTS.beside, metavar="N",
         help="measure a training step also beside N processes that compute all the time (default: none)")
-    add("--seed", type=seed, default=DEFAULTS.seed,
+    add("--seed", type=arguments.seed, default=DEFAULTS.seed,
         help=f"of weights, images, dropout and the order of the samples (default: {DEFAULTS.seed})")
     add("--no-book", action="store_true", help="leave the book's style out")
-    add_settings(parser)
-    add("--ablate", type=words, default=(), metavar="NAMES",
+    arguments.add_settings(parser)
+    add("--ablate", type=arguments.words, default=(), metavar="NAMES",
         help="comma-separated settings: measure each backend also without each of them, to see what it gains "
              "(default: none)")
-    add("--try", type=words, default=(), dest="tried", metavar="NAMES",
+    add("--try", type=arguments.words, default=(), dest="tried", metavar="NAMES",
         help="comma-separated settings that are off by themselves: measure each backend also with each of them; "
              "compile+fused tries two together (default: none)")
-    add_interpreters(parser)
+    arguments.add_interpreters(parser)
     add("--report", nargs="+", type=Path, metavar="FILE",
         help="measure nothing: report on the JSON files of earlier runs, also of other machines (default: measure)")
     add("--markdown", metavar="FILE",
         help="write the report as Markdown (- for standard output, and nothing else) (default: none)")
     add("--plot", type=Path, metavar="FILE", help="draw the report as PNG; takes matplotlib")
-    add_json(parser)
+    arguments.add_json(parser)
     add_schema(parser, json_schema)
 
 
@@ -81,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure or read records, and report; return the exit code, 1 if a measurement failed."""
     if options.json == "-" and options.markdown == "-":
         raise BenchError("--json - and --markdown - cannot share standard output; name a file for one of them")
-    unused = [flag for flag in given_flags(add_arguments, options.words[1:]) if flag not in REPORT_FLAGS]
+    unused = [flag for flag in arguments.given_flags(add_arguments, options.words[1:]) if flag not in REPORT_FLAGS]
     if options.report and unused:
         raise BenchError(f"--report measures nothing: leave out `{unused[0]}`")
     picture = Picture(options.plot, "alexnet_mf.bench.plot") if options.plot else None
@@ -114,8 +99,8 @@ def measure(options: argparse.Namespace) -> Record:
             output.write_json(options.json, plain(record))
 
     try:
-        return api.bench(plan(options), pythons=interpreters(options.python), command=["alexnet-mf", *options.words],
-                         report_progress=output.show_progress, save=save)
+        return api.bench(plan(options), pythons=arguments.interpreters(options.python), save=save,
+                         command=["alexnet-mf", *options.words], report_progress=output.show_progress)
     except BaseException:
         if latest and options.json and options.json != "-":
             output.notice(f"{options.json} holds what was measured until here; bench --report {options.json} shows it")
@@ -128,5 +113,5 @@ def measure(options: argparse.Namespace) -> Record:
 def plan(options: argparse.Namespace) -> Plan:
     """Return the plan that the flags describe."""
     return Plan(tuple(options.backends), options.net, options.device, options.batch_size, options.precision,
-                options.phases, options.rounds, not options.no_book, speed(options), options.ablate, options.tried,
-                options.sample_seconds, options.epoch_batches, options.beside, options.seed)
+                options.phases, options.rounds, not options.no_book, arguments.speed(options), options.ablate,
+                options.tried, options.sample_seconds, options.epoch_batches, options.beside, options.seed)

@@ -7,8 +7,7 @@ import dataclasses
 from pathlib import Path
 
 from alexnet_mf import api, conversion, spec
-from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_json, add_which
+from alexnet_mf.cli import arguments, output
 from alexnet_mf.spec import zoo
 
 
@@ -25,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="format of DST, one of the same (default: by the ending of the name)")
     add("--net", help=f"network: {', '.join(zoo.NETWORKS)}; or a file of your own that ends in .toml "
                       f"(default: the network that SRC names, else alexnet)")
-    add_which(parser)
+    arguments.add_which(parser)
     add("--force", dest="overwrite", action="store_true", help="replace DST if it exists")
-    add_json(parser)
+    arguments.add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_mf import api
-from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_data, add_json, add_weights, at_least_one, execution
+from alexnet_mf.cli import arguments, output
 from alexnet_mf.errors import one_line
 from alexnet_mf.evaluation import Evaluation
 from alexnet_mf.plots import Picture
@@ -23,12 +22,12 @@ MOST_CLASSES = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     add = parser.add_argument
-    add_weights(parser)
-    add_data(parser, default=None, meaning="the run's, else auto")
-    add("--limit-test", type=at_least_one, dest="test_images", metavar="N",
+    arguments.add_weights(parser)
+    arguments.add_data(parser, default=None, meaning="the run's, else auto")
+    add("--limit-test", type=arguments.at_least_one, dest="test_images", metavar="N",
         help="the first N test images only (default: all)")
     add("--plot", metavar="FILE", help="confusion matrix and most confident mistakes to draw, PNG; needs matplotlib")
-    add_json(parser)
+    arguments.add_json(parser)
     add("--quiet", action="store_true", help="the closing line only")
 
 
@@ -37,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     picture = Picture(options.plot, "alexnet_mf.plots.drawing") if options.plot else None
     quiet = options.quiet or options.json == "-"
     report = api.evaluate(options.source, net=options.net, which=options.which, backend=options.backend,
-                          device=options.device, execution=execution(options), data=options.data,
+                          device=options.device, execution=arguments.execution(options), data=options.data,
                           data_dir=options.data_dir, test_images=options.test_images, progress=not quiet)
     figures = report.evaluation
     if not quiet:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import api
-from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_json
+from alexnet_mf.cli import arguments, output
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.spec import toml, zoo
 from alexnet_mf.training.new_folder import RUNS
@@ -23,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="write that network out as TOML, to start a file of your own from: --net FILE.toml")
     parser.add_argument("--runs", type=Path, metavar="FOLDER",
                         help="folder of the run folders (default: runs)")
-    add_json(parser)
+    arguments.add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:

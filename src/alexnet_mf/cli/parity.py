@@ -8,18 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alexnet_mf import api, backends
-from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import (
-    add_execution,
-    add_interpreters,
-    add_json,
-    add_network,
-    add_source,
-    at_least_one,
-    backend_list,
-    execution,
-    interpreters,
-)
+from alexnet_mf.cli import arguments, output
 from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.instruments.records import plain
@@ -60,16 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help="files of `parity trace`; the referee "
                          "(numpy) is computed if its trace is not among them")
     compare.add_argument("--tier", choices=list(TIERS), default="float32", help=TIER_HELP)
-    add_json(compare)
+    arguments.add_json(compare)
     compare.set_defaults(run=run_compare)
-    parser.add_argument("--backends", type=backend_list, metavar="NAMES",
+    parser.add_argument("--backends", type=arguments.backend_list, metavar="NAMES",
                         help="comma-separated backends (default: all that are installed here or named by --python)")
     add_plan(parser, f"; several, comma-separated, or {ALL}: of each the errors in brief")
-    add_interpreters(parser)
+    arguments.add_interpreters(parser)
     parser.add_argument("--keep", type=Path, metavar="FOLDER",
                         help="keep the traces there (default: they are temporary)")
     parser.add_argument("--tier", choices=list(TIERS), help="tolerances (default: those of --precision)")
-    add_json(parser)
+    arguments.add_json(parser)
     add_schema(parser, json_schema)
 
 
@@ -79,12 +68,13 @@ def add_plan(parser: argparse.ArgumentParser, several: str = "") -> None:
     Args:
         several: help on more than one network.
     """
-    add_network(parser, several)
-    add_execution(parser)
-    add_source(parser)
+    arguments.add_network(parser, several)
+    arguments.add_execution(parser)
+    arguments.add_source(parser)
     for flag, default, what in (("--batch-size", 4, "images through every layer and back, and in each SGD step"),
                                 ("--steps", 6, "SGD steps to compare"), ("--images", 64, "test images to classify")):
-        parser.add_argument(flag, type=at_least_one, default=default, metavar="N", help=f"{what} (default: {default})")
+        parser.add_argument(flag, type=arguments.at_least_one, default=default, metavar="N",
+                            help=f"{what} (default: {default})")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -139,8 +129,8 @@ def climb(net: str, options: argparse.Namespace, keep: Path | None) -> Report:
 
     return api.parity(net, options.backends, seed=options.seed, data=options.data, data_dir=options.data_dir,
                       images=options.images, batch_size=options.batch_size, steps=options.steps, device=options.device,
-                      execution=execution(options), tier=options.tier, pythons=interpreters(options.python), keep=keep,
-                      report_progress=show_progress)
+                      execution=arguments.execution(options), tier=options.tier, keep=keep,
+                      pythons=arguments.interpreters(options.python), report_progress=show_progress)
 
 
 def check_flags_follow(options: argparse.Namespace) -> None:
@@ -160,7 +150,7 @@ def run_trace(options: argparse.Namespace) -> int:
     trace = api.parity_trace(
         options.out, options.backend, options.net, seed=options.seed, data=options.data, data_dir=options.data_dir,
         images=options.images, batch_size=options.batch_size, steps=options.steps, device=options.device,
-        execution=execution(options), continue_from=options.continue_from)
+        execution=arguments.execution(options), continue_from=options.continue_from)
     case = trace.case()
     output.say(f"{options.out}: {options.backend} on {trace.meta['device']}, {case.origin}, seed {case.seed}")
     return 0

@@ -9,8 +9,7 @@ from typing import Any
 
 from alexnet_mf import api, files
 from alexnet_mf.api import PredictionReport
-from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_json, add_weights, at_least_one, execution
+from alexnet_mf.cli import arguments, output
 from alexnet_mf.errors import DataError, one_line
 from alexnet_mf.plots import Picture
 from alexnet_mf.predict import Prediction
@@ -21,19 +20,20 @@ LARGEST_CLASSES_FILE = 1_000_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     add = parser.add_argument
-    add_weights(parser)
+    arguments.add_weights(parser)
     add("images", type=Path, nargs="+", metavar="IMAGE",
         help="PNG or JPEG file, gray or in color, of any size; a folder of them; or an idx file, .gz or unpacked")
     add("--invert", action="store_true",
         help="the pictures are dark on light: make them light on dark, as Fashion-MNIST is (default: as they are)")
-    add("--top", type=at_least_one, default=3, metavar="N", help="number of classes for each picture (default: 3)")
-    add("--limit", type=at_least_one, metavar="N",
+    add("--top", type=arguments.at_least_one, default=3, metavar="N",
+        help="number of classes for each picture (default: 3)")
+    add("--limit", type=arguments.at_least_one, metavar="N",
         help="the first N pictures of each folder and idx file only (default: all)")
     add("--classes", type=Path, metavar="FILE",
         help="names of the classes, one on each line (default: Fashion-MNIST's if there are ten, else numbers)")
     add("--plot", metavar="FILE", help="contact sheet to write, PNG: the pictures as the network was fed them, with "
         "their classes; needs matplotlib")
-    add_json(parser)
+    arguments.add_json(parser)
     add("--quiet", action="store_true", help="the table only")
 
 
@@ -42,9 +42,9 @@ def run(options: argparse.Namespace) -> int:
     picture = Picture(options.plot, "alexnet_mf.plots.drawing") if options.plot else None
     quiet = options.quiet or options.json == "-"
     report = api.predict(options.source, options.images, net=options.net, which=options.which, backend=options.backend,
-                         device=options.device, execution=execution(options), top=options.top, limit=options.limit,
-                         invert=options.invert, classes=read_names(options.classes) if options.classes else None,
-                         progress=not quiet)
+                         device=options.device, execution=arguments.execution(options), top=options.top,
+                         limit=options.limit, invert=options.invert, progress=not quiet,
+                         classes=read_names(options.classes) if options.classes else None)
     if not quiet:
         output.say(one_line(report.used.title()))
         output.say(f"preprocessing: {report.preparation.describe()}")

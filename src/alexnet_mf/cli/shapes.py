@@ -7,8 +7,7 @@ import dataclasses
 
 from alexnet_mf import api, backends
 from alexnet_mf.backends.contract import NativeLayer
-from alexnet_mf.cli import output
-from alexnet_mf.cli.arguments import add_json, add_network
+from alexnet_mf.cli import arguments, output
 from alexnet_mf.shapes import ShapeReport
 
 
@@ -16,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.add_argument("--backend", required=True, choices=[*backends.BACKENDS, "all"],
                         help="a framework, or all that are installed")
-    add_network(parser)
-    add_json(parser)
+    arguments.add_network(parser)
+    arguments.add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:

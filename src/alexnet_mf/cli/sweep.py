@@ -10,21 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import api, backends
-from alexnet_mf.cli import output, signals
-from alexnet_mf.cli.arguments import (
-    add_data,
-    add_device,
-    add_execution,
-    add_json,
-    at_least_one,
-    augment,
-    comma_separated,
-    counts,
-    execution,
-    given_flags,
-    seeds,
-    words,
-)
+from alexnet_mf.cli import arguments, output, signals
 from alexnet_mf.cli.flags import add_schema, with_flags
 from alexnet_mf.data import augmentation
 from alexnet_mf.errors import SweepError
@@ -49,16 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     add = parser.add_argument
     add("--backend", choices=list(backends.BACKENDS), help="framework (default: the first installed)")
-    add("--net", type=words, default=("alexnet",), metavar="NAME,...",
+    add("--net", type=arguments.words, default=("alexnet",), metavar="NAME,...",
         help="networks, comma-separated: names or files (default: alexnet)")
-    add("--seeds", type=seeds, default=(0,), metavar="N,...",
+    add("--seeds", type=arguments.seeds, default=(0,), metavar="N,...",
         help="of initial weights, order of images, dropout and augmentation, comma-separated (default: 0)")
-    add("--batch-size", type=counts, default=(BOOK.batch_size,), metavar="N,...",
+    add("--batch-size", type=arguments.counts, default=(BOOK.batch_size,), metavar="N,...",
         help=f"images per step, comma-separated (default: {BOOK.batch_size})")
-    add("--augment", type=augment, action="append", metavar="KINDS",
+    add("--augment", type=arguments.augment, action="append", metavar="KINDS",
         help=f"train with these, comma-separated: {', '.join(augmentation.KINDS)}, or {augmentation.NONE}; repeatable, "
              f"to compare: --augment none --augment flip,crop (default: {augmentation.NONE})")
-    add("--epochs", type=at_least_one, default=BOOK.epochs, metavar="N",
+    add("--epochs", type=arguments.at_least_one, default=BOOK.epochs, metavar="N",
         help=f"passes over the training images, the same for all (default: {BOOK.epochs})")
     add("--lr", type=rates, action="append", metavar="RATE,...|NET=RATE,...",
         help="learning rate of SGD, or several, comma-separated: each setup uses the one that is best on the images "
@@ -67,16 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--momentum", type=float, default=0.0,
         help="momentum of SGD, 0 up to but not including 1, the same for all. The networks' own learning rates are for "
              "0: name others with --lr (default: 0)")
-    add("--held-out", type=at_least_one, default=0, metavar="N",
+    add("--held-out", type=arguments.at_least_one, default=0, metavar="N",
         help="to choose among several --lr: train without the last N training images, and test on those; the other "
              "trainings see all (default: none)")
-    add("--lr-epochs", type=at_least_one, default=0, metavar="N",
+    add("--lr-epochs", type=arguments.at_least_one, default=0, metavar="N",
         help="epochs of the trainings that try an --lr (default: --epochs)")
-    add("--limit-train", type=at_least_one, metavar="N", help="the first N training images only (default: all)")
-    add("--limit-test", type=at_least_one, metavar="N", help="the first N test images only (default: all)")
-    add_device(parser)
-    add_execution(parser)
-    add_data(parser)
+    for part, images in (("train", "training"), ("test", "test")):
+        add(f"--limit-{part}", type=arguments.at_least_one, metavar="N",
+            help=f"the first N {images} images only (default: all)")
+    arguments.add_device(parser)
+    arguments.add_execution(parser)
+    arguments.add_data(parser)
     add("--out", type=Path, metavar="FOLDER",
         help="folder of the sweep: new, empty, or with runs, of which those that are finished are not trained again "
              "(default: sweeps/DATE-TIME-BACKEND-NET)")
@@ -85,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
              "was stopped, and try again what was killed or did not fit (default: a new sweep)")
     add("--no-weights", action="store_true",
         help="remove the weights of finished runs, with --resume of the earlier ones too (default: keep them)")
-    add_json(parser)
+    arguments.add_json(parser)
     add_schema(parser, json_schema)
     add("--plot", type=Path, metavar="FILE",
         help="draw accuracy by epoch, or by batch size with throughput and memory, as PNG; needs matplotlib")
@@ -97,7 +84,7 @@ def rates(text: str) -> tuple[str, tuple[float, ...]]:
     if numbers == OWN:
         return net, ()
     try:
-        return net, comma_separated(float)(numbers)
+        return net, arguments.comma_separated(float)(numbers)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"must be numbers, comma-separated, or {OWN}, not {numbers!r}") from error
 
@@ -151,7 +138,7 @@ def begun(options: argparse.Namespace) -> dict[str, Any]:
             raise SweepError(f"--lr is there twice for {net or 'all networks'}: name its learning rates once, "
                              f"comma-separated; for one network of several: --lr NET=RATE,...")
         by_network[net] = values
-    how = execution(options)
+    how = arguments.execution(options)
     plan = Plan(options.backend or default_backend(), options.net, options.seeds, options.batch_size,
                 tuple(dict.fromkeys(options.augment or [()])), options.epochs, by_network.pop("", ()), by_network,
                 options.held_out, options.lr_epochs, options.limit_train, options.limit_test, options.device,
@@ -165,7 +152,7 @@ def resumed(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         SweepError: if a flag contradicts it.
     """
-    for name in given_flags(add_arguments, options.words[1:]):
+    for name in arguments.given_flags(add_arguments, options.words[1:]):
         if name not in FREE:
             raise SweepError(f"{options.resume}: a resumed sweep has its own plan; leave out --"
                              f"{name.replace('_', '-')}, or start a new sweep")

@@ -8,18 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import api, backends, spec
-from alexnet_mf.cli import output, signals
-from alexnet_mf.cli.arguments import (
-    add_augment,
-    add_execution,
-    add_json,
-    add_network,
-    add_source,
-    at_least_one,
-    execution,
-    given_flags,
-    positive,
-)
+from alexnet_mf.cli import arguments, output, signals
 from alexnet_mf.cli.flags import add_schema, resume_command
 from alexnet_mf.conversion import CANONICAL, FORMATS
 from alexnet_mf.errors import AlexnetMfError
@@ -44,23 +33,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--backend", choices=list(backends.BACKENDS), help="framework (default: the first installed of "
         f"{', '.join(backends.FRAMEWORKS)})")
-    add_network(parser, default=None, meaning="the network that --weights names, else alexnet")
-    add_execution(parser)
+    arguments.add_network(parser, default=None, meaning="the network that --weights names, else alexnet")
+    arguments.add_execution(parser)
     recipes = (f"book: {BOOK.describe()}; quick: {QUICK.describe()}, or as many epochs of book as cost no more; some "
                f"networks have a learning rate of their own").replace("%", "%%")
     add("--recipe", choices=list(RECIPES), help=f"{recipes} (default: book on a GPU, quick on a CPU)")
-    add("--epochs", type=at_least_one, help="passes over the training images (default: the recipe's)")
-    add("--batch-size", type=at_least_one, help="images per step (default: the recipe's)")
+    add("--epochs", type=arguments.at_least_one, help="passes over the training images (default: the recipe's)")
+    add("--batch-size", type=arguments.at_least_one, help="images per step (default: the recipe's)")
     add("--lr", type=float, dest="learning_rate", help="learning rate of SGD (default: the recipe's)")
     add("--momentum", type=float, help="momentum of SGD, 0 up to but not including 1 (default: the recipe's)")
     add("--weight-decay", type=float, help="L2 penalty, added to the gradient (default: the recipe's, 0)")
     add("--dropout", type=float,
         help="rate of every dropout layer, 0 up to but not including 1 (default: the network's)")
-    add_augment(parser)
-    add_source(parser)
-    add("--limit-train", type=at_least_one, dest="train_images", metavar="N",
+    arguments.add_augment(parser)
+    arguments.add_source(parser)
+    add("--limit-train", type=arguments.at_least_one, dest="train_images", metavar="N",
         help="the first N training images only (default: the recipe's)")
-    add("--limit-test", type=at_least_one, dest="test_images", metavar="N",
+    add("--limit-test", type=arguments.at_least_one, dest="test_images", metavar="N",
         help="the first N test images only (default: the recipe's)")
     add("--weights", type=Path, metavar="RUN|WEIGHTS",
         help="start from the last weights of this run folder, or from a file of any format that `convert` reads "
@@ -69,13 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resume", type=Path, metavar="RUN",
         help="resume the run in this folder from its last good checkpoint, with all that decides its numbers. More "
              "--epochs prolong it; another --backend continues from the weights (default: a new run)")
-    add("--checkpoint-minutes", type=positive, default=CHECKPOINT_MINUTES, metavar="MINUTES",
+    add("--checkpoint-minutes", type=arguments.positive, default=CHECKPOINT_MINUTES, metavar="MINUTES",
         help="time between two checkpoints within an epoch; there is one after each epoch anyway (default: "
              f"{CHECKPOINT_MINUTES:g})")
     add("--tensorboard", action="store_true", help="write TensorBoard events too, into the run folder")
     add("--save-weights", type=Path, metavar="FILE",
         help="write the trained weights as canonical safetensors, into a new file")
-    add_json(parser)
+    arguments.add_json(parser)
     add_schema(parser, lambda: json_schema(RunRecord), "run.json")
     add("--quiet", action="store_true", help="the two closing lines only")
 
@@ -89,15 +78,15 @@ def run(options: argparse.Namespace) -> int:
         "data_dir": options.data_dir, "checkpoint_minutes": options.checkpoint_minutes,
         "tensorboard": options.tensorboard, "progress": display, "command": ["alexnet-mf", *options.words]}
     if options.resume:
-        flags = given_flags(add_arguments, options.words[1:])
+        flags = arguments.given_flags(add_arguments, options.words[1:])
         expected = {name: flags[name] for name in (*RECIPE_FLAGS, *RUN_FLAGS, "out")
                     if name in flags and name != "epochs"}
         done = api.resume(options.resume, options.epochs, options.backend, device=options.device,
-                          execution=execution(options), **common, **expected)
+                          execution=arguments.execution(options), **common, **expected)
     else:
         done = api.train(options.net, options.backend, recipe=options.recipe, dropout=options.dropout,
                          weights=options.weights, seed=options.seed, device=options.device,
-                         execution=execution(options), data=options.data, out=options.out, **common,
+                         execution=arguments.execution(options), data=options.data, out=options.out, **common,
                          **{name: getattr(options, name) for name in RECIPE_FLAGS})
     assert done.result is not None
     if not done.result.finished:
