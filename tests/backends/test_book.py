@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import math
 from collections.abc import Iterator
@@ -11,28 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_mf import data
+from alexnet_mf import backends, data
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.zoo import ALEXNET, TABS
 from alexnet_mf.weights import parameters
 
-FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
 WEIGHTED = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"]
 
 pytestmark = [pytest.mark.exhaustive,  # the book's own size of network
-              pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)]
+              pytest.mark.parametrize("backend_name", backends.FRAMEWORKS, indirect=True)]
 
 
-@functools.lru_cache(maxsize=1)
+@pytest.fixture(scope="module")
 def canonical() -> parameters.Parameters:
     """For any of the networks: they differ in padding alone. Biases that are not zero show their loss."""
     return parameters.initialise(ALEXNET, 0, random_biases=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forget_parameters():
-    yield
-    canonical.cache_clear()
 
 
 @pytest.fixture
@@ -98,9 +90,9 @@ def logits(name: str, net: Any, images: np.ndarray) -> np.ndarray:
     return net(mx.np.array(images)).asnumpy()
 
 
-def spec_logits(backend: Any, network: Network) -> np.ndarray:
+def spec_logits(backend: Any, network: Network, canonical: parameters.Parameters) -> np.ndarray:
     ours(backend)
-    model = backend.build(network, canonical(), "cpu")
+    model = backend.build(network, canonical, "cpu")
     return model.logits(model.place(IMAGES, np.zeros(2, np.int64)), 2)
 
 
@@ -108,17 +100,17 @@ def relative_l2(value: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(value - expected) / np.linalg.norm(expected))
 
 
-def test_the_tab_is_the_spec_s_tab_network_and_no_other(backend, book):
+def test_the_tab_is_the_spec_s_tab_network_and_no_other(backend, book, canonical):
     """Same weights, same logits; and with the other padding of conv1, others: this test can see the difference."""
     net = book.alexnet()
-    fill(backend.name, net, canonical())
+    fill(backend.name, net, canonical)
     expected = logits(backend.name, net, IMAGES)
     assert expected.shape == (2, 10)
     assert relative_l2(expected[0], expected[1]) > 0.01, "two images that look alike show little"
-    assert relative_l2(spec_logits(backend, TABS[backend.name]), expected) < 1e-5
+    assert relative_l2(spec_logits(backend, TABS[backend.name], canonical), expected) < 1e-5
     other = TABS["mxnet"] if backend.name == "torch" else ALEXNET
     assert other.layers[0].padding != TABS[backend.name].layers[0].padding
-    assert relative_l2(spec_logits(backend, other), expected) > 0.01
+    assert relative_l2(spec_logits(backend, other, canonical), expected) > 0.01
 
 
 def initialised(name: str, book: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -32,8 +32,6 @@ from alexnet_mf.spec.toml import find_network
 from alexnet_mf.spec.zoo import get_network
 from alexnet_mf.weights import parameters
 
-FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
-
 
 @functools.lru_cache(maxsize=1)
 def canonical(network: Network) -> parameters.Parameters:
@@ -277,7 +275,7 @@ def assert_is_the_referees(model: Model[Any], inputs: np.ndarray, labels: np.nda
         assert relative_l2(value - start[name], referee.parameters[name] - start[name]) < 1e-4, name
 
 
-@pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)
+@pytest.mark.parametrize("backend_name", backends.FRAMEWORKS, indirect=True)
 @pytest.mark.parametrize("layer", [
     Conv2d("conv1", channels=4, kernel=3, stride=2, padding=1), Conv2d("conv1", channels=4, kernel=5, padding=2),
     Conv2d("conv1", channels=4, kernel=4, padding=2), Conv2d("conv1", channels=4, kernel=3, padding=2),
@@ -321,7 +319,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)
+@pytest.mark.parametrize("backend_name", backends.FRAMEWORKS, indirect=True)
 @pytest.mark.parametrize("layers", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "eager"])
 def test_layers_of_every_kind_are_the_referees(backend, layers, compiled):
@@ -614,7 +612,7 @@ def test_velocity_is_what_the_rule_says_in_canonical_layout(backend, small):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)
+@pytest.mark.parametrize("backend_name", backends.FRAMEWORKS, indirect=True)
 def test_alexnet_itself_repeats_bit_for_bit(backend):
     """At its size the processor's cores share every sum."""
     network = get_network("alexnet")

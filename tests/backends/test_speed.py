@@ -28,7 +28,6 @@ from alexnet_mf.parity.run import answer, compare
 from alexnet_mf.spec import Network, zoo
 from alexnet_mf.weights import parameters
 
-FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
 NETWORK_PHASES = {"input", "forward", "forward_backward", "optimizer", "step"}
 
 
@@ -62,7 +61,7 @@ def test_every_setting_has_a_reason(backend_name):
             assert re.search(r"\d\.\d+x|no difference seen" + unmeasured, setting.reason), f"{kind}: {name}"
 
 
-@pytest.mark.parametrize("backend_name", FRAMEWORKS, indirect=True)
+@pytest.mark.parametrize("backend_name", backends.FRAMEWORKS, indirect=True)
 def test_the_ladder_holds_whatever_is_switched(backend_name, backend, small):
     """With the defaults, with each setting reversed, with all settings and with none."""
     right = make_referee(case_of(small))

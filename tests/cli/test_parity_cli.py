@@ -36,7 +36,6 @@ from alexnet_mf.parity.trace import Trace
 from alexnet_mf.spec import Network, toml, zoo
 from alexnet_mf.weights import parameters
 
-FRAMEWORKS = ["torch", "tensorflow", "mxnet"]
 PLAN = ["--data", "synthetic", "--images", "12", "--batch-size", "2", "--steps", "2"]
 
 
@@ -515,10 +514,10 @@ def test_who_is_asked(command, asked, installed, words, names):
 
 
 def test_everyone_is_asked_the_same_and_goes_on_from_the_one_before(command, asked, installed, tmp_path):
-    installed("numpy", *FRAMEWORKS)
+    installed("numpy", *backends.FRAMEWORKS)
     assert command("--keep", tmp_path, "--net", "alexnet-tab", "--device", "cpu", "--seed", "5", "--data", "synthetic",
                    "--batch-size", "3", "--steps", "4", "--images", "50", "--data-dir", tmp_path).code == 0
-    names = ["numpy", *FRAMEWORKS]
+    names = ["numpy", *backends.FRAMEWORKS]
     assert [name for name, _, _ in asked] == names
     for before, (name, _, values) in zip([None, *names], asked):
         assert values == {

@@ -15,17 +15,9 @@ from alexnet_mf.analysis.run import Analysis
 from alexnet_mf.cli import arguments, output
 from alexnet_mf.cli.flags import add_schema
 from alexnet_mf.errors import AlexnetMfError
+from alexnet_mf.instruments import units
 from alexnet_mf.instruments.records import plain
 from alexnet_mf.instruments.statistics import title_of_medians
-from alexnet_mf.instruments.units import (
-    bytes_text,
-    estimate_text,
-    listed,
-    percent_text,
-    rate_text,
-    seconds_text,
-    three_digits,
-)
 from alexnet_mf.plots import Picture
 from alexnet_mf.training.recipe import RECIPES, Recipe
 
@@ -65,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
             for line in sentences.conclusions(analysis.costs):
                 output.say(f"\n{line}")
             output.say(f"\nPredicted peak of a training step, tensors alone, as PyTorch makes and frees them: "
-                       f"{bytes_text(analysis.peak.bytes)}, at {analysis.peak.moment}.")
+                       f"{units.bytes_text(analysis.peak.bytes)}, at {analysis.peak.moment}.")
 
     analysis = api.analyze(options.net, options.backend, batch_size=options.batch_size, recipe=options.recipe,
                            measure=options.measure, device=options.device, rounds=options.rounds,
@@ -81,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         output.write_json(options.json, plain(analysis.record()))
     if not analysis.holds:
-        output.notice(f"the prediction of memory does not hold: it is off by more than {percent_text(TOLERANCE)}")
+        output.notice(f"the prediction of memory does not hold: it is off by more than {units.percent_text(TOLERANCE)}")
         return 1
     return 0
 
@@ -114,18 +106,19 @@ def show_costs(costs: Costs, recipe: Recipe) -> None:
 
 def work_cells(work: Work, whole: Work) -> list[str]:
     """Return a layer's cells of half of the second table."""
-    return [rate_text(work.macs, "").rstrip() if work.macs else "", share(work.macs, whole.macs), cell(work.traffic),
-            share(work.traffic, whole.traffic), three_digits(work.intensity) if work.macs else ""]
+    macs, intensity = units.rate_text(work.macs, "").rstrip(), units.three_digits(work.intensity)
+    return [macs if work.macs else "", share(work.macs, whole.macs), cell(work.traffic),
+            share(work.traffic, whole.traffic), intensity if work.macs else ""]
 
 
 def cell(count: int) -> str:
     """Return a number of bytes; nothing for 0."""
-    return bytes_text(count) if count else ""
+    return units.bytes_text(count) if count else ""
 
 
 def share(part: float, whole: float) -> str:
     """Return a share of the whole; nothing for 0."""
-    return percent_text(part / whole) if part else ""
+    return units.percent_text(part / whole) if part else ""
 
 
 def show_measured(costs: Costs, peak: Peak, measured: Measured) -> None:
@@ -140,14 +133,15 @@ def show_measured(costs: Costs, peak: Peak, measured: Measured) -> None:
     output.say()
     output.table(["layer", "forward: FLOP/byte", "GFLOP/s at most", "limit", "predicted", "training: FLOP/byte",
                   "GFLOP/s at most", "limit", "predicted", "share of step"], rows, right=(1, 2, 4, 5, 6, 8, 9),
-                 title=f"roofline: {rate_text(ceilings.flops, 'FLOP/s')}, {rate_text(ceilings.bandwidth, 'B/s')} "
+                 title=f"roofline: {units.rate_text(ceilings.flops, 'FLOP/s')}, "
+                       f"{units.rate_text(ceilings.bandwidth, 'B/s')} "
                        f"({measured.backend} {measured.precision} on {where(measured)})")
     for line in sentences.bandwidth(costs, ceilings):
         output.say(f"\n{line}")
     output.say()
     samples = measured.seconds["step"].n
     output.table(["on a batch", "predicted", "measured", "measured / predicted"], [
-        [phase, seconds_text(expected), estimate_text(measured.seconds[phase], seconds_text),
+        [phase, units.seconds_text(expected), units.estimate_text(measured.seconds[phase], units.seconds_text),
          f"{measured.seconds[phase].median / expected:.2f}"] for phase, expected in predicted.items()], right=(1, 3),
         title=f"times, {samples} sample{'s' * (samples != 1)}, {title_of_medians(measured.seconds.values())}")
     output.say(f"\n{memory_line(peak, measured)}")
@@ -162,24 +156,24 @@ def attained(work: Work, seconds: float, measured: Measured) -> list[str]:
     if not work.traffic:
         return ["", "", "", ""]
     attainable = measured.ceilings.attainable(work.intensity) / 1e9
-    return [three_digits(work.intensity) if work.macs else "", three_digits(attainable) if work.macs else "",
-            measured.ceilings.limit(work), seconds_text(seconds)]
+    return [*(units.three_digits(number) if work.macs else "" for number in (work.intensity, attainable)),
+            measured.ceilings.limit(work), units.seconds_text(seconds)]
 
 
 def memory_line(peak: Peak, measured: Measured) -> str:
     """Return a line on the predicted and the measured peak memory."""
     memory = measured.memory
     off = memory.off(peak.bytes)
-    kernels = "; ".join(f"{layer} by {listed(names)}" for layer, names in measured.kernels.items())
+    kernels = "; ".join(f"{layer} by {units.listed(names)}" for layer, names in measured.kernels.items())
     if memory.allocator is not None and off is not None:
         where = f" with {kernels}" if kernels else ""
-        return (f"Memory: predicted peak{where} {bytes_text(peak.bytes)}, the allocator's, workspaces apart, "
-                f"{bytes_text(memory.allocator)}: {100 * off:+.1f} %")
+        return (f"Memory: predicted peak{where} {units.bytes_text(peak.bytes)}, the allocator's, workspaces apart, "
+                f"{units.bytes_text(memory.allocator)}: {100 * off:+.1f} %")
     if memory.process is None or memory.imported is None:
-        return f"Memory: predicted peak {bytes_text(peak.bytes)}; this system does not report a process's memory"
-    return (f"Memory: predicted peak {bytes_text(peak.bytes)} of tensors; the process held at most "
-            f"{bytes_text(memory.process)}, of it {bytes_text(memory.imported)} with {measured.backend} alone: "
-            f"{bytes_text(memory.process - memory.imported)} more")
+        return f"Memory: predicted peak {units.bytes_text(peak.bytes)}; this system does not report a process's memory"
+    return (f"Memory: predicted peak {units.bytes_text(peak.bytes)} of tensors; the process held at most "
+            f"{units.bytes_text(memory.process)}, of it {units.bytes_text(memory.imported)} with {measured.backend} "
+            f"alone: {units.bytes_text(memory.process - memory.imported)} more")
 
 
 def where(measured: Measured) -> str:
