@@ -12,6 +12,7 @@ import gc
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,31 +29,31 @@ from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backends", default="", help="comma-separated backends that must run (default: all installed)")
-    parser.addoption("--part", choices=["frameworks", "rest"], help="one of two parts of the tests (default: both)")
+    parser.addoption("--part", choices=PARTS, help="one part of the tests (default: all)")
 
 
-FRAMEWORKS = ("analysis", "backends", "bench", "parity", "training")
-"""Folders of the part `frameworks`."""
+PARTS = {"backends": ("analysis", "backends", "bench", "training"), "parity": ("parity",), "rest": ()}
+"""Parts of the tests, and their folders. `rest` has all others."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """`tox` runs the parts one after the other: a process that has run half of the tests holds half of what they leave.
-    """
+    """`tox` runs the parts one after the other: a process that has run some of the tests holds what those leave."""
     part, folder = config.getoption("--part"), Path(__file__).parent
     if part is None or collection_path == folder or not collection_path.is_relative_to(folder):
         return None
-    is_of_frameworks = collection_path.relative_to(folder).parts[0] in FRAMEWORKS
-    return True if is_of_frameworks is (part == "rest") else None
+    own = [name for name, folders in PARTS.items() if collection_path.relative_to(folder).parts[0] in folders]
+    return None if part in (own or ["rest"]) else True
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """The first part may have none of the tests that were chosen, and the second too if the first had some."""
-    config, is_empty = session.config, exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
-    part, key = config.getoption("--part"), "alexnet_mf/first_part_was_empty"
-    if part and is_empty and (part == "frameworks" or not config.cache.get(key, False)):
+    """A part may have none of the tests that were chosen; the last one must, if all before it have none."""
+    config, key = session.config, "alexnet_mf/parts_before_were_empty"
+    part, is_empty = config.getoption("--part"), exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
+    were_empty = is_empty and (part == "backends" or config.cache.get(key, False))
+    if part and is_empty and not (part == "rest" and were_empty):
         session.exitstatus = pytest.ExitCode.OK
-    if part == "frameworks" and not hasattr(config, "workerinput"):
-        config.cache.set(key, is_empty)
+    if part not in (None, "rest") and not hasattr(config, "workerinput"):
+        config.cache.set(key, were_empty)
 
 
 def asked(config: pytest.Config) -> list[str]:
@@ -84,8 +85,10 @@ def take_signals() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def release_memory() -> Iterator[None]:
-    """Collect garbage and return free memory to the kernel after each module."""
+    """After each module, free what Keras keeps of trained models, and return free memory to the kernel."""
     yield
+    if keras := sys.modules.get("keras"):
+        keras.utils.clear_session()
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
