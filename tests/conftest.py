@@ -36,13 +36,23 @@ PARTS = {"backends": ("analysis", "backends", "bench", "training"), "parity": ("
 """Parts of the tests, and their folders. `rest` has all others."""
 
 
+def is_in_part(path: Path, part: str) -> bool:
+    folder = path.relative_to(Path(__file__).parent).parts[0]
+    return part == next((name for name, folders in PARTS.items() if folder in folders), "rest")
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """`tox` runs the parts one after the other: a process that has run some of the tests holds what those leave."""
     part, folder = config.getoption("--part"), Path(__file__).parent
     if part is None or collection_path == folder or not collection_path.is_relative_to(folder):
         return None
-    own = [name for name, folders in PARTS.items() if collection_path.relative_to(folder).parts[0] in folders]
-    return None if part in (own or ["rest"]) else True
+    return None if is_in_part(collection_path, part) else True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A file that is named on the command line is not ignored."""
+    part = config.getoption("--part")
+    items[:] = [item for item in items if part is None or is_in_part(item.path, part)]
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
