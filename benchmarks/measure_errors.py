@@ -31,6 +31,7 @@ COSTS = dict(KINDS.values())
 
 
 def kind(rung: str, measurement: dict[str, Any]) -> str | None:
+    """Return the kind of error that a measurement of the report is, or None if the table has no line for it."""
     where, what = measurement["where"], measurement["what"]
     name = ("largest" if what.endswith("largest") else "near ties" if where.endswith("near ties")
             else "loss" if where.startswith("loss") else "layer")
@@ -38,6 +39,7 @@ def kind(rung: str, measurement: dict[str, Any]) -> str | None:
 
 
 def ladder(flags: list[str]) -> dict[str, Any]:
+    """Run the parity command with these flags, and return its report. Exit if it has none."""
     command = [sys.executable, "-m", "alexnet_mf", "parity", "--json", "-", *flags]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if not done.stdout:
@@ -47,7 +49,7 @@ def ladder(flags: list[str]) -> dict[str, Any]:
 
 
 def largest(report: dict[str, Any]) -> tuple[dict[str, dict[str, float]], dict[str, list[float]]]:
-    """One ladder's largest error of each kind in each backend but the referee's, and all tolerances of the kind."""
+    """Return a ladder's largest error of each kind in each backend but the referee, and all tolerances of the kind."""
     errors: dict[str, dict[str, float]] = {name: {} for name in COSTS}
     tolerances: dict[str, list[float]] = {name: [] for name in COSTS}
     for backend, found in report["backends"].items():
@@ -62,7 +64,7 @@ def largest(report: dict[str, Any]) -> tuple[dict[str, dict[str, float]], dict[s
 
 
 def table(reports: list[dict[str, Any]]) -> str:
-    """Markdown, a line for each kind of error."""
+    """Return the table in Markdown, with a line for each kind of error."""
     found = [largest(report) for report in reports]
     backends = list(dict.fromkeys(name for report in reports for name in report["backends"] if name != "numpy"))
     lines = [f"| error, median / largest | {' | '.join(backends)} | float32 costs the referee | tolerance |",
@@ -82,7 +84,7 @@ def table(reports: list[dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    """Run the ladders and print the table; 1 if one was red."""
+    """Run the ladders and print the table; return 1 if one was red."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0,1,2,3,4", help="comma-separated (default: 0,1,2,3,4)")
     parser.add_argument("--batch-sizes", default="4", help="comma-separated (default: 4)")

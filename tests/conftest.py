@@ -26,14 +26,13 @@ from alexnet_mf.backends.contract import Backend
 from alexnet_mf.spec import Network, toml
 from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
 
+PARTS = {"backends": ("analysis", "backends", "bench", "training"), "parity": ("parity",), "rest": ()}
+"""Parts of the tests, and their folders. `rest` has all others."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backends", default="", help="comma-separated backends that must run (default: all installed)")
     parser.addoption("--part", choices=PARTS, help="one part of the tests (default: all)")
-
-
-PARTS = {"backends": ("analysis", "backends", "bench", "training"), "parity": ("parity",), "rest": ()}
-"""Parts of the tests, and their folders. `rest` has all others."""
 
 
 def is_in_part(path: Path, part: str) -> bool:

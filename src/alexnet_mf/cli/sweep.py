@@ -58,9 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
              "trainings see all (default: none)")
     add("--lr-epochs", type=arguments.at_least_one, default=0, metavar="N",
         help="epochs of the trainings that try an --lr (default: --epochs)")
-    for part, images in (("train", "training"), ("test", "test")):
-        add(f"--limit-{part}", type=arguments.at_least_one, metavar="N",
-            help=f"the first N {images} images only (default: all)")
+    add("--limit-train", type=arguments.at_least_one, metavar="N",
+        help="the first N training images only (default: all)")
+    add("--limit-test", type=arguments.at_least_one, metavar="N", help="the first N test images only (default: all)")
     arguments.add_device(parser)
     arguments.add_execution(parser)
     arguments.add_data(parser)

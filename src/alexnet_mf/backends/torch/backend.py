@@ -147,15 +147,15 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
                                        lambda: torch.cuda.memory_allocated(self.device), clear)
 
     def kernels(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+        kernels: dict[str, list[str]] = {}
         modules = [native.modules(layer, self.net) for layer in self.network.layers]
         for layer, own, following in zip(self.network.layers, modules, modules[1:]):
             names = [name for kind, name in ((FoldedConv2d, "fold"), (IeeeConv2d, "ieee")) if isinstance(own[0], kind)]
             if "pool" in self.speed and can_pool([*own, *following]):
                 names.append("pool")
             if names:
-                found[layer.name] = names
-        return found
+                kernels[layer.name] = names
+        return kernels
 
     def out_of_memory(self, error: Exception) -> bool:
         on_a_cpu_or_mac = any(words in str(error) for words in ("can't allocate memory", "MPS backend out of memory"))
