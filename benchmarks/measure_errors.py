@@ -2,7 +2,7 @@
 
 `python benchmarks/measure_errors.py --seeds 0,1,2 --batch-sizes 4,8` runs the whole ladder for each, and prints a
 Markdown table. Of each kind of error a ladder counts with its largest, over all layers, parameters or steps; the table
-has the median and the largest of these in each backend, beside what float32 costs the referee at most, and the
+has the median and the largest of these in each backend, beside what float32 costs the reference at most, and the
 tolerances that held. It takes some minutes a ladder on two cores. Other flags are those of the parity command: `--net`,
 `--backends torch,mxnet`, `--data synthetic`, `--data-dir`, `--steps`, `--device`, `--tier`.
 """
@@ -49,7 +49,7 @@ def ladder(flags: list[str]) -> dict[str, Any]:
 
 
 def largest(report: dict[str, Any]) -> tuple[dict[str, dict[str, float]], dict[str, list[float]]]:
-    """Return a ladder's largest error of each kind in each backend but the referee, and all tolerances of the kind."""
+    """Return the largest error of each kind in each backend but the reference, and all tolerances of the kind."""
     errors: dict[str, dict[str, float]] = {name: {} for name in COSTS}
     tolerances: dict[str, list[float]] = {name: [] for name in COSTS}
     for backend, found in report["backends"].items():
@@ -67,7 +67,7 @@ def table(reports: list[dict[str, Any]]) -> str:
     """Return the table in Markdown, with a line for each kind of error."""
     found = [largest(report) for report in reports]
     backends = list(dict.fromkeys(name for report in reports for name in report["backends"] if name != "numpy"))
-    lines = [f"| error, median / largest | {' | '.join(backends)} | float32 costs the referee | tolerance |",
+    lines = [f"| error, median / largest | {' | '.join(backends)} | float32 costs the reference | tolerance |",
              f"|---|{'---|' * (len(backends) + 2)}"]
     for name, prefix in COSTS.items():
         cells = []

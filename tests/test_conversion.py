@@ -182,7 +182,7 @@ def alone(script: str, folder: Path, images: np.ndarray) -> np.ndarray:
     return np.load(folder / "logits.npy")
 
 
-def referee_logits(network: Network, given: Parameters, images: np.ndarray) -> np.ndarray:
+def reference_logits(network: Network, given: Parameters, images: np.ndarray) -> np.ndarray:
     model = backends.load("numpy").build(network, given)
     return model.logits(model.place(images, np.zeros(len(images), np.int64)), len(images))
 
@@ -190,7 +190,7 @@ def referee_logits(network: Network, given: Parameters, images: np.ndarray) -> n
 def test_the_plain_framework_loads_it_and_computes_the_same(kind, native, small, given, tmp_path):
     images = np.random.default_rng(0).random((3, 1, 28, 28), dtype=np.float32)
     found = alone(PLAIN[kind], tmp_path, images)
-    expected = referee_logits(small, given, images)
+    expected = reference_logits(small, given, images)
     assert np.ptp(expected) > 0.01
     assert relative_l2(found, expected) < TIERS["float32"].output
 
@@ -203,7 +203,7 @@ def test_torchvision_loads_alexnet_owt_and_computes_the_same(requires, tmp_path)
     convert(tmp_path / "weights.safetensors", tmp_path / "weights.pt", destination_format="torchvision")
     images = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
     found = alone(TORCHVISION, tmp_path, images)
-    assert relative_l2(found, referee_logits(ALEXNET_OWT, given, images)) < TIERS["float32"].output
+    assert relative_l2(found, reference_logits(ALEXNET_OWT, given, images)) < TIERS["float32"].output
     assert_holds(tmp_path / "weights.pt", "alexnet-owt", given)  # and by torchvision's names we read it
 
 
@@ -217,7 +217,7 @@ def test_a_normalisation_in_front_changes_no_file(kind, native, given, net, smal
     assert_holds(native, net, given)
     images = np.random.default_rng(0).random((3, 1, 28, 28), dtype=np.float32)
     found = alone(PLAIN[kind], tmp_path, (images - np.float32(0.286)) / np.float32(0.353))
-    assert relative_l2(found, referee_logits(normalised, given, images)) < TIERS["float32"].output
+    assert relative_l2(found, reference_logits(normalised, given, images)) < TIERS["float32"].output
 
 
 def trained_otherwise(path: Path, network: Network = ALEXNET_OWT) -> Network:

@@ -1,4 +1,4 @@
-"""Evaluations, counted by hand and by the referee."""
+"""Evaluations, counted by hand and by the reference."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_outputs_that_are_no_numbers_are_told(small, bad):
 
 
 def test_the_numbers_are_the_trainings(backend, small):
-    """And the referee's confusions, but for near ties."""
+    """And the reference's confusions, but for near ties."""
     images = data.synthetic.draw(0, train=1, test=600).test
     weights = parameters.initialise(small, 0, random_biases=True)
     model = backend.build(small, weights, "cpu")
@@ -89,6 +89,6 @@ def test_the_numbers_are_the_trainings(backend, small):
     logits = model.logits(model.place(images.images, images.labels), EVALUATION_BATCH)
     loss, accuracy = score(logits, images.labels)
     assert (found.loss, found.accuracy) == (pytest.approx(loss, rel=1e-6), pytest.approx(accuracy))
-    referee = evaluate(backends.load("numpy").build(small, weights, "cpu"), images)
-    assert found.loss == pytest.approx(referee.loss, rel=1e-5)
-    assert np.abs(found.confusion - referee.confusion).sum() <= 4
+    reference = evaluate(backends.load("numpy").build(small, weights, "cpu"), images)
+    assert found.loss == pytest.approx(reference.loss, rel=1e-5)
+    assert np.abs(found.confusion - reference.confusion).sum() <= 4

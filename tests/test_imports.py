@@ -208,7 +208,7 @@ def test_only_a_backend_names_its_framework(backend):
 
 
 def test_shared_code_reaches_backends_by_name_alone():
-    """Outside a backend's own folder, nobody imports its modules; but parity may use its referee's."""
+    """Outside a backend's own folder, nobody imports its modules; but parity may use its reference's."""
     for backend, entry in backends.BACKENDS.items():
         for name in FILES:
             if not within(name, entry.module) and not (backend == "numpy" and within(name, "alexnet_mf.parity")):

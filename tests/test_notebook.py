@@ -39,12 +39,12 @@ def test_the_training_shows_its_progress_and_learns(executed):
     assert "epoch 3/3: loss " in shown
     assert "'finished'" in result(executed, "run = alexnet_mf.train")["text/plain"]
     assert "Epoch(epoch=4" in result(executed, "run = alexnet_mf.load_run")["text/plain"]
-    referees, trained = eval(result(executed, "from alexnet_mf import data")["text/plain"], {"np": __import__("numpy")})
-    assert referees > 0.5
-    assert abs(referees - trained) <= 0.004, "two images of 500, should a logit tie"
+    expected, trained = eval(result(executed, "from alexnet_mf import data")["text/plain"], {"np": __import__("numpy")})
+    assert expected > 0.5
+    assert abs(expected - trained) <= 0.004, "two images of 500, should a logit tie"
 
 
-def test_pictures_are_shown_and_onnx_runtime_agrees_with_the_referee(executed):
+def test_pictures_are_shown_and_onnx_runtime_agrees_with_the_reference(executed):
     for source in ("from IPython.display import Image", "import matplotlib.pyplot"):
         assert result(executed, source)["image/png"]
     assert float(result(executed, "import numpy as np")["text/plain"]) < 1e-5

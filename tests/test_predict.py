@@ -51,8 +51,8 @@ def test_predictions_are_the_softmax_of_the_logits(backend, enlarged, garments):
     assert [index for index, each in enumerate(found) if isinstance(each, Unreadable)] == [2]
     answers = [each for each in found if not isinstance(each, Unreadable)]
     assert [answer.name for answer in answers] == [str(folder / f"{i:03}.png") for i in range(len(images))]
-    referee = backends.load("numpy").build(enlarged, weights, "cpu")
-    shares = softmax(referee.logits(referee.place(images, np.zeros(len(images), np.int64)), 8))
+    reference = backends.load("numpy").build(enlarged, weights, "cpu")
+    shares = softmax(reference.logits(reference.place(images, np.zeros(len(images), np.int64)), 8))
     for answer, expected, image in zip(answers, shares, images, strict=True):
         np.testing.assert_allclose(answer.probabilities, np.sort(expected)[::-1][:4], rtol=1e-4)
         np.testing.assert_allclose(expected[answer.labels], answer.probabilities, rtol=1e-4)

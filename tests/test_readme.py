@@ -103,10 +103,10 @@ def test_command(command: str, folder: Path, unwritten: set[str], present: list[
         differing = [name for name in present if name in ("tensorflow", "mxnet")][:1] if "alexnet-tab" in words else []
         extra += ["--backends", ",".join(differing or present)]
         extra += ["--net", "lenet5,alexnet-28"] if "all" in words else []
-    if kind == "bench":  # two processes for each backend: one will do, not the referee where there is another
+    if kind == "bench":  # two processes for each backend: one will do, not the reference where there is another
         names = [name for name in present if name != "numpy"]
         extra += ["--backends", names[0]] if names else ["--backends", "numpy", "--precision", "float64"]
-    if kind == "sweep":  # a process for each training: the referee's begin at once
+    if kind == "sweep":  # a process for each training: the reference's begin at once
         extra += ["--backend", present[-1], *(["--held-out", "8"] if "--held-out" in words else [])]
     done = call(capsys, *words[2:], *extra)
     differs = "alexnet-tab" in words and {"tensorflow", "mxnet"} & set(present)

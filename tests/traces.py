@@ -1,4 +1,4 @@
-"""Traces for tests of the ladder: the referee's own layers in float32 stand for a framework; and changes to them."""
+"""Traces for tests of the ladder: the reference's own layers in float32 stand for a framework; and changes to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from alexnet_mf import backends, data
 from alexnet_mf.parity.case import Case
 from alexnet_mf.parity.ladder import Rung
-from alexnet_mf.parity.referee import Referee
+from alexnet_mf.parity.reference import Reference
 from alexnet_mf.parity.run import Report, answer, compare
 from alexnet_mf.parity.trace import Trace, trace
 from alexnet_mf.spec import Network
@@ -30,7 +30,7 @@ Change: TypeAlias = Callable[[Trace], None]
 
 
 def ask(network: Network, name: str = "torch", count: int = 24, continue_from: Any = None, **options: Any) -> Trace:
-    """A trace of the referee, or of its layers in float32 under a framework's name, on some images."""
+    """A trace of the reference, or of its layers in float32 under a framework's name, on some images."""
     numpy: Any = backends.load("numpy")
     case = Case(network, **{"seed": 0, "inputs": DRAWN.images[:count], "labels": DRAWN.labels[:count],
                             "origin": "synthetic", **options})
@@ -65,9 +65,9 @@ def rung_of(report: Report, name: str, backend: str = "torch") -> Rung:
     return next(rung for rung in report.rungs[backend] if rung.name == name)
 
 
-def assert_green(backend_name: str, referee: Referee) -> None:
-    """A backend passes every rung on the referee's case."""
-    report = compare([trace(backends.load(backend_name), referee.case)], referee=referee)
+def assert_green(backend_name: str, reference: Reference) -> None:
+    """A backend passes every rung on the reference's case."""
+    report = compare([trace(backends.load(backend_name), reference.case)], reference=reference)
     failures = [(rung.name, rung.note, rung.failures) for rung in report.rungs[backend_name] if not rung.holds]
-    assert not failures, (referee.case.network, report.diagnoses)
+    assert not failures, (reference.case.network, report.diagnoses)
     assert report.diagnoses == {backend_name: []}

@@ -255,24 +255,24 @@ def test_a_factor_of_16_is_refused(backend):
 # Outputs
 
 
-def assert_is_the_referees(model: Model[Any], inputs: np.ndarray, labels: np.ndarray) -> None:
+def assert_is_the_references(model: Model[Any], inputs: np.ndarray, labels: np.ndarray) -> None:
     """Outputs in canonical order of their values, loss and gradients, and what a training step makes of them."""
     start = canonical(model.network)
-    referee = backends.load("numpy").build(model.network, start)
-    data, expected_data = model.place(inputs, labels), referee.place(inputs, labels)
-    outputs, expected = model.outputs(data), referee.outputs(expected_data)
+    reference = backends.load("numpy").build(model.network, start)
+    data, expected_data = model.place(inputs, labels), reference.place(inputs, labels)
+    outputs, expected = model.outputs(data), reference.outputs(expected_data)
     assert list(outputs) == list(expected)
     for name, value in outputs.items():
         assert relative_l2(value, expected[name]) < 2e-6, name
-    (loss, gradients), (expected_loss, expected) = model.gradients(data), referee.gradients(expected_data)
+    (loss, gradients), (expected_loss, expected) = model.gradients(data), reference.gradients(expected_data)
     assert loss == pytest.approx(expected_loss, rel=5e-6)
     assert list(gradients) == list(start)
     for name, value in gradients.items():
         assert relative_l2(value, expected[name]) < 1e-5, name
-    for each, its_data in ((model, data), (referee, expected_data)):
+    for each, its_data in ((model, data), (reference, expected_data)):
         each.trainer(Sgd(0.5), 0).step(its_data, np.arange(len(labels)), 0)
     for name, value in model.export().items():
-        assert relative_l2(value - start[name], referee.parameters[name] - start[name]) < 1e-4, name
+        assert relative_l2(value - start[name], reference.parameters[name] - start[name]) < 1e-4, name
 
 
 @pytest.mark.parametrize("backend_name", backends.FRAMEWORKS, indirect=True)
@@ -281,12 +281,12 @@ def assert_is_the_referees(model: Model[Any], inputs: np.ndarray, labels: np.nda
     Conv2d("conv1", channels=4, kernel=4, padding=2), Conv2d("conv1", channels=4, kernel=3, padding=2),
     Conv2d("conv1", channels=4, kernel=1, stride=2), Conv2d("conv1", channels=4, kernel=3, activation="sigmoid"),
     Conv2d("conv1", channels=4, kernel=3, padding=1, activation=None)], ids=str)
-def test_convolutions_of_every_kind_are_the_referees(backend, layer):
+def test_convolutions_of_every_kind_are_the_references(backend, layer):
     """A backend may write `same` only if it equals the padding; on an odd and oblong image it often does not."""
     network = Network("kinds", (2, 12, 9), (
         layer, MaxPool2d("pool1", kernel=2, stride=1), Flatten("flatten"), Dropout("drop2", rate=0),
         Dense("fc2", units=5, activation="sigmoid"), Dense("fc3", units=4)))
-    assert_is_the_referees(build(backend, network), *some_data(network, 3))
+    assert_is_the_references(build(backend, network), *some_data(network, 3))
 
 
 # Channels enough for the frameworks' fast code: oneDNN goes another way from 16 on, where MXNet's own LRN is wrong.
@@ -322,12 +322,12 @@ KINDS = {
 @pytest.mark.parametrize("backend_name", backends.FRAMEWORKS, indirect=True)
 @pytest.mark.parametrize("layers", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "eager"])
-def test_layers_of_every_kind_are_the_referees(backend, layers, compiled):
+def test_layers_of_every_kind_give_the_reference_s_outputs(backend, layers, compiled):
     network = Network("kinds", (4, 19, 14), (*layers, Flatten("flatten"), Dense("last", units=5)))
     speed = {"compile": False} if not compiled and backend.name != "torch" else {}
     inputs, labels = some_data(network, 3)
     model = backend.build(network, canonical(network), "cpu", Execution(speed=speed))
-    assert_is_the_referees(model, (inputs - 0.5) * 8, labels)
+    assert_is_the_references(model, (inputs - 0.5) * 8, labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -477,10 +477,10 @@ def test_a_training_step_uses_the_masks_of_its_seed_and_number(backend, small):
 
 def test_gradients_are_those_of_the_mean_loss(backend, small):
     """Not of the sum: two copies of the data have the same. And the parameters stay as they were."""
-    model, referee = build(backend, small), build(backends.load("numpy"), small)
+    model, reference = build(backend, small), build(backends.load("numpy"), small)
     inputs, labels = some_data(small, 4)
     loss, gradients = model.gradients(model.place(inputs, labels))
-    expected_loss, expected = referee.gradients(referee.place(inputs, labels))
+    expected_loss, expected = reference.gradients(reference.place(inputs, labels))
     assert loss == pytest.approx(expected_loss, rel=5e-6)
     for name, value in gradients.items():
         assert relative_l2(value, expected[name]) < 1e-5, name

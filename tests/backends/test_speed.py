@@ -23,7 +23,7 @@ from alexnet_mf.backends.contract import Backend, Device, Sgd, TrainerState, fin
 from alexnet_mf.backends.execution import SPEED_SETTINGS, Execution, Setting
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.parity.case import Case, random_case
-from alexnet_mf.parity.referee import make_referee
+from alexnet_mf.parity.reference import make_reference
 from alexnet_mf.parity.run import answer, compare
 from alexnet_mf.spec import Network, zoo
 from alexnet_mf.weights import parameters
@@ -32,7 +32,7 @@ NETWORK_PHASES = {"input", "forward", "forward_backward", "optimizer", "step"}
 
 
 def table(name: str) -> dict[str, dict[str, Setting]]:
-    """A framework's settings by kind of device; the referee has none."""
+    """A framework's settings by kind of device; the reference has none."""
     if name == "numpy":
         return {"cpu": {}}
     found: dict[str, dict[str, Setting]] = importlib.import_module(f"alexnet_mf.backends.{name}.speed").SPEED
@@ -64,7 +64,7 @@ def test_every_setting_has_a_reason(backend_name):
 @pytest.mark.parametrize("backend_name", backends.FRAMEWORKS, indirect=True)
 def test_the_ladder_holds_whatever_is_switched(backend_name, backend, small):
     """With the defaults, with each setting reversed, with all settings and with none."""
-    right = make_referee(case_of(small))
+    right = make_reference(case_of(small))
     settings = dict(table(backend_name)["cpu"])
     if backend_name == "torch" and shutil.which(os.environ.get("CXX", "g++")) is None:
         del settings["compile"]  # takes a compiler, which is not here
@@ -73,7 +73,7 @@ def test_the_ladder_holds_whatever_is_switched(backend_name, backend, small):
         speed = {name: name in wanted for name in on ^ wanted}
         found = answer(backend, right.case, execution=Execution(speed=speed))
         assert found.meta["settings"]["speed"] == speed
-        report = compare([found], referee=right)
+        report = compare([found], reference=right)
         assert report.holds, (wanted, report.diagnoses)
 
 
@@ -221,7 +221,7 @@ def test_the_ceiling_multiplies_random_numbers(backend, monkeypatch):
 def test_bfloat16_is_another_computation_and_holds_in_its_own_tier(backend, small):
     if "bfloat16" not in backend.precisions("cpu"):
         pytest.skip(f"{backend.name} has no bfloat16 on this processor")
-    right = make_referee(case_of(small))
+    right = make_reference(case_of(small))
     found = answer(backend, right.case, execution=Execution("bfloat16"))
     assert found.meta["settings"]["precision"] == "bfloat16"
     report = compare([found], "bfloat16", right)

@@ -13,7 +13,7 @@ from alexnet_mf import backends
 from alexnet_mf.backends.contract import Backend, Sgd, TrainerState
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.parity.case import random_case
-from alexnet_mf.parity.referee import make_referee
+from alexnet_mf.parity.reference import make_reference
 from alexnet_mf.parity.run import answer, compare
 from alexnet_mf.parity.tolerances import relative_l2
 from alexnet_mf.spec import Network
@@ -156,7 +156,7 @@ def test_a_second_batch_size_and_a_second_trainer_cost_little(torch_on_cuda, sma
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_the_ladder_holds_as_it_comes(torch_on_cuda, small, precision):
-    right = make_referee(random_case(small, seed=0, count=16, batch=2, steps=3))
+    right = make_reference(random_case(small, seed=0, count=16, batch=2, steps=3))
     found = answer(torch_on_cuda, right.case, "cuda:0", execution=Execution(precision))
     report = compare([found], precision, right)
     assert report.holds, report.diagnoses

@@ -1,7 +1,7 @@
 """Other people's AlexNet: torchvision's and the MXNet model zoo's, with random weights, against `alexnet-owt`.
 
 Their weights are put into each backend by canonical name, and the logits must be theirs. The witness computes in
-float64, as the ladder's referee does, so that the ladder's tolerance is the right one.
+float64, as the ladder's reference does, so that the ladder's tolerance is the right one.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ def test_what_cannot_be_measured_is_told_after_the_table(command, measured, monk
 
 
 def test_analyze_for_real(command):
-    """The referee, in a process of its own, on a network of moments."""
+    """The reference, in a process of its own, on a network of moments."""
     outcome = command("analyze", "--backend", "numpy", "--net", "lenet5", "--batch-size", "4", "--rounds", "1",
                       "--sample-seconds", "0.01")
     assert outcome.code == 0, outcome.err

@@ -454,7 +454,7 @@ def test_a_result_is_written_whole_or_not_at_all(failing_os, tmp_path, write):
 def test_training_in_another_precision_and_without_a_speed_setting(command, small_alexnet, backend_name):
     """The same numbers without a setting, up to rounding, and other ones in another precision."""
     if backend_name == "numpy":
-        pytest.skip("the referee has neither")
+        pytest.skip("the reference has neither")
     words = ["--backend", backend_name, "--data", "synthetic", "--device", "cpu", *TINY, "--json", "-"]
     plain, slow = (json.loads(command("train", *words, *more).out) for more in ([], ["--no-compile"] if backend_name
                    != "torch" else ["--no-allocator"]))

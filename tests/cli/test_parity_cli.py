@@ -49,12 +49,12 @@ assert_one_line = functools.partial(console.assert_one_line, out="")
 
 
 def ask(network: Network, name: str = "torch", **options: Any) -> Trace:
-    """A small trace of the referee, or of its layers in float32 under a framework's name."""
+    """A small trace of the reference, or of its layers in float32 under a framework's name."""
     return traces.ask(network, name, **{"count": 12, "batch": 2, "steps": 2, "continued": 1, **options})
 
 
 class Files:
-    """A good trace of the referee and one of a framework, and a place for bad ones."""
+    """A good trace of the reference and one of a framework, and a place for bad ones."""
 
     def __init__(self, folder: Path, network: Network) -> None:
         self.folder, self.network, self.right = folder, network, ask(network)
@@ -92,7 +92,7 @@ def test_green_is_0(command, files):
     lines = outcome.out.splitlines()
     assert lines[0].startswith("small, synthetic, seed 0")
     assert [line[4:].split("  ")[0] for line in lines[2:12]] == list(RUNGS)
-    assert lines[-1] == "parity holds: same function, same training steps as the float64 referee in torch"
+    assert lines[-1] == "parity holds: same function, same training steps as the float64 reference in torch"
     assert "RED" not in outcome.out
     assert "\x1b" not in outcome.out
 
@@ -107,10 +107,10 @@ def test_red_is_1_and_names_rung_and_cause(command, files):
     assert lines[-1] == "parity does not hold: torch#2 from rung 'gradients' on"
 
 
-def test_the_referee_alone_holds(command, files):
+def test_the_reference_alone_holds(command, files):
     outcome = command("compare", files.numpy)
     assert outcome.code == 0
-    assert outcome.out.endswith("float64 referee in numpy\n")
+    assert outcome.out.endswith("float64 reference in numpy\n")
 
 
 def test_another_tier_holds_what_float32_does_not(command, files):
@@ -135,7 +135,7 @@ def test_traces_of_other_questions_are_told_in_one_line(command, files):
 
 
 def test_a_network_that_only_calls_itself_alexnet_is_told_in_one_line(command, files, monkeypatch):
-    """The referee computes AlexNet, here another small network."""
+    """The reference computes AlexNet, here another small network."""
     *rest, last = files.network.layers
     real = dataclasses.replace(files.network, name="alexnet", layers=(*rest, dataclasses.replace(last, units=11)))
     monkeypatch.setitem(zoo.NETWORKS, "alexnet", real)
@@ -156,7 +156,7 @@ def test_traces_of_several_tabs_are_compared_with_the_reference_s_tab(command, f
     for paths in ([one, other], [other, one]):
         outcome = command("compare", *paths)
         assert outcome.code == 1
-        assert "conv1.padding is 2, the referee's is 1" in outcome.out
+        assert "conv1.padding is 2, the reference's is 1" in outcome.out
 
 
 # Files that are no traces
@@ -383,7 +383,7 @@ def test_the_two_halves_of_every_backend(command, small_alexnet, tmp_path, backe
     assert answer.backend == backend_name
     outcome = command("compare", *dict.fromkeys(paths))
     assert outcome.code == 0, outcome.out
-    assert outcome.out.endswith(f"float64 referee in {backend_name}\n")
+    assert outcome.out.endswith(f"float64 reference in {backend_name}\n")
 
 
 def test_the_same_trace_twice_is_the_same_file(command, small_alexnet, tmp_path):
@@ -450,7 +450,7 @@ def test_steps_go_on_from_another_backends_weights(command, small_alexnet, tmp_p
     assert re.search(rf"^weights: went on from numpy's weights \(.*{backend_name}.*\)$", outcome.out, re.MULTILINE)
 
 
-def test_the_referee_goes_on_from_them_too(command, files, small_alexnet, tmp_path):
+def test_the_reference_goes_on_from_them_too(command, files, small_alexnet, tmp_path):
     words = ["trace", "--backend", "numpy", "--out", tmp_path / "after", *PLAN, "--continue-from", files.torch]
     assert command(*words).code == 0
     begun = trace.load(files.torch).group("stepped")
@@ -504,7 +504,7 @@ def asked(monkeypatch, small):
     (["--backends", "mxnet,mxnet", "--python", "mxnet=/bin/sh"], ["numpy", "mxnet"])],
     ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "")
 def test_who_is_asked(command, asked, installed, words, names):
-    """What is installed here or named by --python, if not said otherwise; the referee first, and each once."""
+    """What is installed here or named by --python, if not said otherwise; the reference first, and each once."""
     installed("torch", "numpy")
     outcome = command(*words)
     assert outcome.code == 0
@@ -540,7 +540,7 @@ def test_several_networks_are_told_in_brief(command, asked, installed, tmp_path)
                       tmp_path / "all.json")
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
-    assert lines[0] == "lenet5: parity holds: same function, same training steps as the float64 referee in torch"
+    assert lines[0] == "lenet5: parity holds: same function, same training steps as the float64 reference in torch"
     assert lines[-1] == "parity holds in lenet5, lenet5-relu"
     heading, *rows = lines[-7:-2]
     assert heading.split()[-2:] == ["SGD", "steps"]
@@ -606,7 +606,7 @@ def test_of_several_networks_an_unknown_one_is_told_before_the_work(command, mon
 
 @pytest.fixture
 def by(tmp_path) -> Callable[..., list[str]]:
-    """Flags that name an interpreter for each of these backends and the referee; it notes that it was taken."""
+    """Flags that name an interpreter for each of these backends and the reference; it notes that it was taken."""
     def write(*names: str) -> list[str]:
         paths = {name: script(tmp_path / f"python of {name}", f'echo {name} >> {shlex.quote(str(tmp_path / "taken"))}',
                               f'exec {shlex.quote(sys.executable)} "$@"') for name in ("numpy", *names)}
@@ -631,7 +631,7 @@ def test_the_whole_ladder_by_other_interpreters_and_what_it_keeps(command, by, p
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "report.json").read_bytes()
 
 
-def test_a_tab_that_differs_from_the_referees_is_red_and_named(command, monkeypatch, requires, small):
+def test_a_tab_that_differs_from_the_references_is_red_and_named(command, monkeypatch, requires, small):
     requires("tensorflow")
     tabs = {name: zoo.TABS[name].name for name in ("torch", "tensorflow")}
     for name, tab in tabs.items():
@@ -640,7 +640,7 @@ def test_a_tab_that_differs_from_the_referees_is_red_and_named(command, monkeypa
     outcome = command("--net", "alexnet-tab", "--backends", "tensorflow", *PLAN, "--device", "cpu")
     assert (outcome.code, outcome.err) == (1, "")
     assert outcome.out.splitlines()[-3:] == [
-        "tensorflow: conv1.padding is 2, the referee's is 1",
+        "tensorflow: conv1.padding is 2, the reference's is 1",
         "tensorflow: first divergent layer: conv1: padding 2 instead of 1",
         "parity does not hold: tensorflow from rung 'spec and parameters' on"]
 
@@ -713,7 +713,7 @@ def test_parity_of_alexnet(present):
     name = present[0]
     outcome = alexnet("--backends", name, "--python", f"{name}={sys.executable}")
     assert (outcome.code, outcome.err) == (0, ""), outcome.out
-    assert outcome.out.endswith(f"float64 referee in {name}\n")
+    assert outcome.out.endswith(f"float64 reference in {name}\n")
 
 
 @pytest.mark.slow
@@ -725,6 +725,6 @@ def test_parity_of_the_tabs_finds_conv1(requires):
     report = read_json(outcome.out)
     assert report["holds"] is False
     assert report["backends"]["tensorflow"]["diagnosis"] == [
-        "conv1.padding is 0, the referee's is 1", "first divergent layer: conv1: padding 0 instead of 1"]
+        "conv1.padding is 0, the reference's is 1", "first divergent layer: conv1: padding 0 instead of 1"]
     assert all(rung["holds"] for rung in report["backends"]["torch"]["rungs"])
     assert report["backends"]["torch"]["diagnosis"] == []

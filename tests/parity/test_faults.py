@@ -25,7 +25,7 @@ from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.data.preprocessing import PIXEL_SCALE
 from alexnet_mf.parity.case import Case, random_case
 from alexnet_mf.parity.causes.inputs import IMAGENET
-from alexnet_mf.parity.referee import Referee, make_referee
+from alexnet_mf.parity.reference import Reference, make_reference
 from alexnet_mf.parity.run import compare
 from alexnet_mf.parity.trace import trace
 from alexnet_mf.spec import Network
@@ -119,8 +119,8 @@ def question(network: str, seed: int = 0) -> Case:
 
 
 @functools.cache
-def referee(network: str, seed: int = 0) -> Referee:
-    return make_referee(question(network, seed))
+def reference(network: str, seed: int = 0) -> Reference:
+    return make_reference(question(network, seed))
 
 
 @pytest.fixture(scope="module")
@@ -542,7 +542,7 @@ def test_a_fault_is_found(backend_name: str, fault: Fault, change: Callable[[Any
         if fault.what == "module":
             change(patch)
         answer = trace(backend, question(fault.network), build=faulty_build)
-    report = compare([answer], referee=referee(fault.network))
+    report = compare([answer], reference=reference(fault.network))
 
     red = [rung for rung in report.rungs[backend_name] if not rung.holds]
     assert red, "all rungs hold"
@@ -560,7 +560,7 @@ def test_a_fault_is_found(backend_name: str, fault: Fault, change: Callable[[Any
 @pytest.mark.parametrize("network", list(NETWORKS))
 def test_without_a_fault_all_is_green(backend_name: str, network: str, seed: int) -> None:
     """The question that the faults are asked, seed 0, and some others."""
-    assert_green(backend_name, referee(network, seed))
+    assert_green(backend_name, reference(network, seed))
 
 
 def test_there_are_faults_enough() -> None:

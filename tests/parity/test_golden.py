@@ -29,7 +29,7 @@ from alexnet_mf.weights import parameters
 FOLDER = Path(__file__).parent / "golden"
 BATCH = 2
 EPSILON = 1e-10
-"""For the referee itself: float64 sums in another order, on another processor."""
+"""For the reference itself: float64 sums in another order, on another processor."""
 
 
 @functools.cache
@@ -98,7 +98,7 @@ def test_the_batch_order() -> None:
 
 
 @pytest.mark.parametrize("name", by_size(zoo.NETWORKS))
-def test_the_referee(name: str) -> None:
+def test_the_reference(name: str) -> None:
     mine, theirs = measured(name, "numpy"), golden(name)
     assert {key: value for key, value in mine.items() if key != "norms"} == {
         key: value for key, value in theirs.items() if key != "norms"}
@@ -115,7 +115,7 @@ def test_real_images(backend_name: str) -> None:
 def test_each_backend(backend: Backend, name: str) -> None:
     """Bit for bit where that is promised; a norm is no further off than the tensor may be, near ties apart."""
     if backend.name == "numpy":
-        pytest.skip("the referee has a test of its own")
+        pytest.skip("the reference has a test of its own")
     if name.startswith(zoo.TAB) and name != zoo.name_in_backend(zoo.TAB, backend.name):
         pytest.skip("another backend's tab")
     one_tie = 5e-3  # what one near tie, decided otherwise, may move a gradient of so small a batch

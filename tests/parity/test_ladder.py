@@ -1,6 +1,6 @@
 """The ladder's rungs: each holds on what was computed right and fails on the least that is wrong, and on nothing else.
 
-The referee's own layers in float32 stand for a framework. Its answers are spoiled one number at a time.
+The reference's own layers in float32 stand for a framework. Its answers are spoiled one number at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from alexnet_mf import spec
 from alexnet_mf.errors import TraceError
 from alexnet_mf.parity.case import random_case
 from alexnet_mf.parity.ladder import RUNGS, Comparison, Measurement, Rung, dropout_activity, dropout_step
-from alexnet_mf.parity.referee import Referee, branch_gradients, make_referee, sgd_rule, take_steps
+from alexnet_mf.parity.reference import Reference, branch_gradients, make_reference, sgd_rule, take_steps
 from alexnet_mf.parity.run import Report, compare
 from alexnet_mf.parity.tolerances import TIERS, ratio, relative_l2, relative_largest
 from alexnet_mf.parity.trace import Trace
@@ -43,8 +43,8 @@ def right() -> Trace:
 
 
 @functools.cache
-def referee() -> Referee:
-    return make_referee(right().case())
+def reference() -> Reference:
+    return make_reference(right().case())
 
 
 def spoiled(*changes: Change) -> Trace:
@@ -52,7 +52,7 @@ def spoiled(*changes: Change) -> Trace:
 
 
 def climb(answer: Trace, tier: str = "float32") -> Report:
-    return compare([answer], tier, referee())
+    return compare([answer], tier, reference())
 
 
 def red(report: Report, name: str = "torch") -> list[str]:
@@ -87,18 +87,18 @@ def test_no_rung_holds_for_want_of_something_to_measure():
     assert where["weights"] == ["export", "loss of continued step 1", "loss of continued step 2"]
 
 
-def test_the_referee_holds_against_itself_exactly():
-    answer = referee().trace
+def test_the_reference_holds_against_itself_exactly():
+    answer = reference().trace
     report = compare([answer])
     assert report.holds
     for name in ("layer outputs", "logits and loss", "gradients", "SGD steps"):
         assert {m.error for m in rung_of(report, name, "numpy").measurements} == {0}, name
 
 
-def test_a_referee_is_computed_where_none_is_given():
+def test_a_reference_is_computed_where_none_is_given():
     """The order of the traces does not count, and a backend's own trace is never the measure, whatever it claims."""
     claims = spoiled(lambda answer: answer.meta.update(float32_cost={}))
-    for answers in ([right()], [referee().trace, right()], [right(), referee().trace], [claims]):
+    for answers in ([right()], [reference().trace, right()], [right(), reference().trace], [claims]):
         found = compare(answers).rungs["torch"]
         assert [rung.measurements for rung in found] == [rung.measurements for rung in climb(right()).rungs["torch"]]
 
@@ -253,8 +253,8 @@ def test_what_is_no_number_is_red_and_breaks_nothing(group, value):
 
 
 def test_classes_that_are_too_near_to_tell_may_differ():
-    """The margin of one image is made smaller than the tolerance, in the referee too; another image's is not."""
-    exact = referee()
+    """The margin of one image is made smaller than the tolerance, in the reference too; another image's is not."""
+    exact = reference()
     logits = exact.trace.tensors["logits"].copy()
     best, second = np.argsort(-logits[7])[:2]
     logits[7, second] = logits[7, best] * (1 - 1e-9)
@@ -262,7 +262,7 @@ def test_classes_that_are_too_near_to_tell_may_differ():
     answer = spoiled(put("logits", lambda _: swap_classes(logits.astype(np.float32))))
     assert answer.tensors["logits"][7].argmax() in (best, second)
     answer.tensors["logits"][7, second] *= np.float32(1 + 1e-6)  # decided otherwise, and not tied
-    found = rung_of(compare([answer], referee=near), "predictions")
+    found = rung_of(compare([answer], reference=near), "predictions")
     assert answer.tensors["logits"][7].argmax() != logits[7].argmax()
     assert found.holds
     assert found.note == "23 of 24 images have a clear class"
@@ -296,9 +296,9 @@ def along_its_own_decisions(answer: Trace) -> None:
 def test_gradients_follow_the_backends_own_near_ties_up_to_a_gap():
     """The gap that is allowed, and not the gradient, decides."""
     answer = spoiled(put("training/fc3", decided_otherwise), along_its_own_decisions)
-    gap = relu_gap(referee().trace.tensors["training/fc3"])
+    gap = relu_gap(reference().trace.tensors["training/fc3"])
     assert gap > 1e-4, "or it would be a near tie by any measure"
-    allowed = {factor: Comparison(answer, referee(), replace(TIERS["float32"], largest=gap * factor))
+    allowed = {factor: Comparison(answer, reference(), replace(TIERS["float32"], largest=gap * factor))
                for factor in (0.99, 1.01)}
     rungs = {factor: {rung.name: rung for rung in comparison.climb()} for factor, comparison in allowed.items()}
     assert rungs[1.01]["gradients"].holds
@@ -312,7 +312,7 @@ def test_gradients_of_other_decisions_than_the_shown_ones_are_red():
     """However near the tie was."""
     answer = spoiled(put("training/fc3", decided_otherwise), along_its_own_decisions)
     answer.tensors["training/fc3"] = right().tensors["training/fc3"]
-    loose = Comparison(answer, referee(), replace(TIERS["float32"], largest=1.0))
+    loose = Comparison(answer, reference(), replace(TIERS["float32"], largest=1.0))
     found = {rung.name: rung for rung in loose.climb()}["gradients"]
     assert "fc3.bias" in {failure.where for failure in found.failures}
 
@@ -331,7 +331,8 @@ def close_the_widest(values: Any) -> Any:
 
 @pytest.mark.parametrize("layer, tie, change", [("conv1", "conv1", close_the_widest), ("fc3", "fc3", close_the_widest),
                                                 ("conv1", "pool1", other_pool_choice)])
-@pytest.mark.parametrize("gradients", [lambda answer: None, along_its_own_decisions], ids=["the referee's", "its own"])
+@pytest.mark.parametrize("gradients", [lambda answer: None, along_its_own_decisions],
+                         ids=["the reference's", "its own"])
 def test_a_wide_gap_is_red_and_no_tie(layer, tie, change, gradients):
     report = climb(spoiled(put(f"training/{layer}", change), gradients))
     assert red(report) == ["gradients"]
@@ -340,8 +341,8 @@ def test_a_wide_gap_is_red_and_no_tie(layer, tie, change, gradients):
 
 
 def test_equal_values_may_be_chosen_either_way():
-    """A window of pool1 whose two largest values are equal in the referee."""
-    exact = referee()
+    """A window of pool1 whose two largest values are equal in the reference."""
+    exact = reference()
     values = exact.trace.tensors["training/conv1"].copy()
     image, channel, i, j = np.unravel_index(values[:, :, 2:-2, 2:-2].argmax(), values[:, :, 2:-2, 2:-2].shape)
     here, beside = (image, channel, i + 2, j + 2), (image, channel, i + 2, j + 3)
@@ -350,7 +351,7 @@ def test_equal_values_may_be_chosen_either_way():
     mine = values.astype(np.float32)
     mine[beside] = np.nextafter(mine[here], np.float32(np.inf))  # else the first of both is chosen
     answer = spoiled(put("training/conv1", lambda _: mine), along_its_own_decisions)
-    found = rung_of(compare([answer], referee=tied), "gradients")
+    found = rung_of(compare([answer], reference=tied), "gradients")
     assert found.holds
     assert found.note.endswith("near ties decided otherwise")
 
@@ -398,7 +399,7 @@ def test_a_wide_gap_in_the_steps_is_red_and_no_tie(change):
 @pytest.mark.parametrize("floor, cost, tolerance", [(2e-6, 0, 2e-6), (2e-6, 1e-7, 2e-6), (2e-6, 1e-6, 1e-5),
                                                     (0, 0, 0), (1e-3, 1e-4, 1e-3)])
 def test_a_tolerance_is_the_larger_of_the_floor_and_ten_times_the_cost(floor, cost, tolerance):
-    comparison = Comparison(right(), replace(referee(), cost={"outputs/conv1": cost}))
+    comparison = Comparison(right(), replace(reference(), cost={"outputs/conv1": cost}))
     assert comparison.tolerance(floor, "outputs/conv1") == pytest.approx(tolerance)
     assert comparison.tolerance(floor, "outputs/conv2") == floor, "without a cost: the floor"
 
@@ -407,28 +408,28 @@ def test_a_tolerance_is_the_larger_of_the_floor_and_ten_times_the_cost(floor, co
     ("outputs/conv2", ["outputs/conv2", "largest/conv2"], "layer outputs"),
     ("gradients/fc3.weight", ["gradients/fc3.weight"], "gradients"), ("logits", ["outputs/fc5"], "logits and loss")])
 def test_a_measured_cost_widens_its_own_tolerance(tensor, cost, name):
-    dear = replace(referee(), cost=dict.fromkeys(cost, 1e-4))
+    dear = replace(reference(), cost=dict.fromkeys(cost, 1e-4))
     within, beyond, cheap = (
-        rung_of(compare([spoiled(scale(tensor, factor))], referee=by), name)
+        rung_of(compare([spoiled(scale(tensor, factor))], reference=by), name)
         for factor, by in ((1 + 9e-4, dear), (1 + 1.1e-3, dear), (1 + 9e-4, replace(dear, cost={}))))
     assert (within.holds, beyond.holds, cheap.holds) == (True, False, False)
 
 
 @pytest.mark.parametrize("cost, factor, holds", [(1e-4, 9e-4, True), (1e-4, 1.1e-3, False), (0.0, 9e-4, False)])
 def test_an_update_is_held_to_its_own_cost(cost, factor, holds):
-    """The referee's own updates, one of them a little longer."""
-    answer = Trace(referee().trace.meta | {"backend": "torch"}, dict(referee().trace.tensors))
+    """The reference's own updates, one of them a little longer."""
+    answer = Trace(reference().trace.meta | {"backend": "torch"}, dict(reference().trace.tensors))
     start, end = right().case().parameters()["fc3.weight"], answer.tensors["stepped/fc3.weight"]
     answer.tensors["stepped/fc3.weight"] = end + factor * (end - start)
-    by = replace(referee(), cost=referee().cost | {"updates/fc3.weight": cost})
-    failures = [failure.where for failure in rung_of(compare([answer], referee=by), "SGD steps").failures]
+    by = replace(reference(), cost=reference().cost | {"updates/fc3.weight": cost})
+    failures = [failure.where for failure in rung_of(compare([answer], reference=by), "SGD steps").failures]
     assert failures == ([] if holds else ["fc3.weight"])
 
 
-def test_the_referee_measures_what_float32_costs():
+def test_the_reference_measures_what_float32_costs():
     """Of the order of its rounding, for every layer, gradient and update, and of nothing by chance. An update also has
     the rounding of a weight that is larger than it."""
-    cost = referee().cost
+    cost = reference().cost
     named = {*(f"{kind}/{name}" for kind in ("outputs", "largest") for name in LAYERS),
              *(f"{kind}/{name}" for kind in ("gradients", "updates") for name in PARAMETERS), "loss", "step_loss"}
     assert named <= set(cost)
@@ -444,9 +445,9 @@ def test_the_referee_measures_what_float32_costs():
 def test_floors_hold_where_float32_costs_nothing():
     """Without any cost the floors alone are enough for what is right; but not for updates, where weights are rounded
     that are large beside them."""
-    assert red(compare([right()], referee=replace(referee(), cost={}))) == ["SGD steps"]
-    updates = {name: value for name, value in referee().cost.items() if name.startswith("updates/")}
-    assert compare([right()], referee=replace(referee(), cost=updates)).holds
+    assert red(compare([right()], reference=replace(reference(), cost={}))) == ["SGD steps"]
+    updates = {name: value for name, value in reference().cost.items() if name.startswith("updates/")}
+    assert compare([right()], reference=replace(reference(), cost=updates)).holds
 
 
 @pytest.mark.parametrize("error, tiers", [
@@ -503,9 +504,9 @@ def test_the_share_that_dropout_drops_may_be_off_by_five_standard_deviations():
 
 def test_an_inexact_softmax_moves_the_losses_of_the_next_steps():
     """As far as the gradient of each says, and that of the first step not at all: found among random networks."""
-    moved = referee().softmax_updates
+    moved = reference().softmax_updates
     assert moved["loss of step 1"] == 0
-    assert all(0 < moved[f"loss of step {step}"] < 1e-4 for step in range(2, referee().case.steps + 1))
+    assert all(0 < moved[f"loss of step {step}"] < 1e-4 for step in range(2, reference().case.steps + 1))
 
 
 @pytest.mark.parametrize("off, holds", [(3e-6, True), (3e-4, False)])
@@ -515,7 +516,7 @@ def test_a_small_loss_with_dropout_may_be_off_by_the_rounding_of_a_loss(off, hol
     case = SimpleNamespace(labels=np.array([0]), network=SimpleNamespace(layers=[SimpleNamespace(name="fc")]))
     subject = SimpleNamespace(meta={"dropout_step_loss": math.log1p(math.exp(-9)) + off},
                               group=lambda name: {"fc": logits + 1})
-    comparison: Any = SimpleNamespace(referee=SimpleNamespace(case=case), subject=subject, floors=TIERS["float32"])
+    comparison: Any = SimpleNamespace(reference=SimpleNamespace(case=case), subject=subject, floors=TIERS["float32"])
     assert dropout_step(comparison, logits).holds is holds
 
 
@@ -531,7 +532,7 @@ def test_behind_a_dead_relu_dropout_drops_nothing(rate):
 
 def test_traces_are_labelled_by_backend_and_numbered_where_there_are_several():
     others = [spoiled(put("backend", lambda _, name=name: name)) for name in ("mxnet", "torch", "mxnet", "mxnet")]
-    report = compare([*others, referee().trace], referee=referee())
+    report = compare([*others, reference().trace], reference=reference())
     assert list(report.rungs) == ["mxnet#1", "torch", "mxnet#2", "mxnet#3", "numpy"]
     assert report.holds
     pairs = [(pair.first, pair.second) for pair in report.pairs]
@@ -541,7 +542,7 @@ def test_traces_are_labelled_by_backend_and_numbered_where_there_are_several():
 
 
 def test_one_wrong_trace_of_two_is_named():
-    report = compare([right(), spoiled(scale("gradients/fc3.bias", 1.01))], referee=referee())
+    report = compare([right(), spoiled(scale("gradients/fc3.bias", 1.01))], reference=reference())
     assert red(report, "torch#1") == []
     assert red(report, "torch#2") == ["gradients"]
     assert not report.holds
@@ -553,15 +554,15 @@ def test_one_wrong_trace_of_two_is_named():
 
 
 def test_where_the_last_steps_went_on_from():
-    before = referee().trace.group("stepped")
+    before = reference().trace.group("stepped")
     other = ask(name="mxnet", continue_from={name: value * np.float32(0.5) for name, value in before.items()})
     follower = ask(name="mxnet", continue_from=before)
     notes = {name: rungs[-1].note for name, rungs in
-             compare([follower, other], referee=referee()).rungs.items()}
+             compare([follower, other], reference=reference()).rungs.items()}
     assert notes == {"mxnet#1": "went on from numpy's weights",
                      "mxnet#2": "the weights that it went on from are not among these traces"}
     follower.meta["continued_losses"] = other.meta["continued_losses"]  # it did not take them, and says that it did
-    report = compare([follower], referee=referee())
+    report = compare([follower], reference=reference())
     assert red(report, "mxnet") == ["weights"]
     assert "does not start from these weights" in report.diagnoses["mxnet"][0]
 
@@ -590,7 +591,7 @@ def test_answers_to_another_question_are_not_compared(make, said):
         compare([right(), make()])
     assert "\n" not in str(caught.value)
     with pytest.raises(TraceError, match="numpy and torch"):
-        compare([make()], referee=referee())
+        compare([make()], reference=reference())
 
 
 def test_networks_of_the_same_layers_and_parameters_are_compared():
@@ -600,7 +601,7 @@ def test_networks_of_the_same_layers_and_parameters_are_compared():
     assert arithmetic.parameter_counts(answer.case().network) == arithmetic.parameter_counts(PLAIN)
     report = climb(answer)
     assert red(report)[0] == "spec and parameters"
-    assert report.diagnoses["torch"] == ["conv1.padding is 0, the referee's is 1",
+    assert report.diagnoses["torch"] == ["conv1.padding is 0, the reference's is 1",
                                          "first divergent layer: conv1: padding 0 instead of 1"]
 
 

@@ -18,7 +18,7 @@ from alexnet_mf import backends
 from alexnet_mf.backends.numpy import layers, trainer
 from alexnet_mf.errors import SpecError
 from alexnet_mf.parity.case import random_case
-from alexnet_mf.parity.referee import SOFTMAX_ERROR, Referee, make_referee
+from alexnet_mf.parity.reference import SOFTMAX_ERROR, Reference, make_reference
 from alexnet_mf.parity.run import compare
 from alexnet_mf.parity.trace import trace
 from alexnet_mf.spec import Network
@@ -86,14 +86,14 @@ def networks(draw: Any) -> Network:
 
 
 @functools.lru_cache(maxsize=1000)  # the same networks come again for the next backend
-def referee(network: Network) -> Referee:
+def reference(network: Network) -> Reference:
     """The answers for a random case of this network."""
-    return make_referee(random_case(network, seed=0, count=30, batch=3, steps=3))
+    return make_reference(random_case(network, seed=0, count=30, batch=3, steps=3))
 
 
 def check(backend_name: str, network: Network) -> None:
     """All rungs hold."""
-    assert_green(backend_name, referee(network))
+    assert_green(backend_name, reference(network))
     if "keras" in sys.modules:  # it keeps what it has built
         sys.modules["keras"].backend.clear_session()
     gc.collect()
@@ -176,7 +176,7 @@ def test_no_softmax_is_less_exact_than_the_ladder_takes_it_to_be(backend_name: s
 
 def test_what_a_softmax_does_to_a_gradient_has_a_bound() -> None:
     """Whatever the error of each image's probabilities, up to the largest; and the bound is no larger than it must."""
-    right = referee(CANCELLING)
+    right = reference(CANCELLING)
     case, exact = right.case, right.trace.group("gradients")
     model: Any = backends.load("numpy").build(CANCELLING, case.parameters())
     batch = model.place(case.inputs[:case.batch], case.labels[:case.batch])
@@ -197,7 +197,7 @@ def test_what_a_softmax_does_to_a_gradient_has_a_bound() -> None:
 @pytest.mark.parametrize("times, holds", [(0.9, True), (10, False)])
 def test_what_a_softmax_does_to_updates_has_a_bound(monkeypatch: pytest.MonkeyPatch, times: float, holds: bool) -> None:
     """A softmax that is wrong in each image, one way or the other."""
-    right = referee(CANCELLING)
+    right = reference(CANCELLING)
     numpy: Any = backends.load("numpy")
     exact = layers.softmax_cross_entropy
 
@@ -211,7 +211,7 @@ def test_what_a_softmax_does_to_updates_has_a_bound(monkeypatch: pytest.MonkeyPa
     answer = trace(numpy, right.case)
     monkeypatch.undo()
     answer.meta["backend"] = "torch"
-    report = compare([answer], referee=right)
+    report = compare([answer], reference=right)
     steps = rung_of(report, "SGD steps")
     assert steps.holds is holds
     moved, losses = right.softmax_updates, [m for m in steps.measurements if m.where.startswith("loss")]

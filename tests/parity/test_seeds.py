@@ -15,7 +15,7 @@ from traces import assert_green
 
 from alexnet_mf import data
 from alexnet_mf.parity.case import Case, make_case
-from alexnet_mf.parity.referee import Referee, make_referee
+from alexnet_mf.parity.reference import Reference, make_reference
 from alexnet_mf.spec.zoo import ALEXNET
 
 COUNT = 48
@@ -34,14 +34,14 @@ def question(source: data.DatasetName, seed: int) -> Case:
 
 
 @functools.cache  # the next backend is asked the same
-def referee(source: data.DatasetName, seed: int) -> Referee:
-    return make_referee(question(source, seed))
+def reference(source: data.DatasetName, seed: int) -> Reference:
+    return make_reference(question(source, seed))
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in range(1, 4)),
                                   *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 10))])
 @pytest.mark.parametrize("source", ["synthetic", pytest.param("fashion-mnist", marks=pytest.mark.real_data)])
 def test_every_seed_is_green(backend_name: str, source: data.DatasetName, seed: int) -> None:
-    right = referee(source, seed)
+    right = reference(source, seed)
     assert right.case.origin == source
     assert_green(backend_name, right)

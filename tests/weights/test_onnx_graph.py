@@ -68,7 +68,7 @@ def test_the_tabs_that_pad_by_0_are_written_so(net):
     assert list(pads) == [0, 0, 0, 0]
 
 
-def test_every_kind_of_layer_gives_the_referees_outputs():
+def test_every_kind_of_layer_gives_the_references_outputs():
     given = parameters.initialise(EVERYTHING, 1, random_biases=True)
     model = onnx_graph.build(EVERYTHING, given)
     layers = [layer.name for layer in EVERYTHING.layers if not isinstance(layer, spec.Dropout)]
@@ -77,8 +77,8 @@ def test_every_kind_of_layer_gives_the_referees_outputs():
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     batch = images(EVERYTHING)
     found = dict(zip(layers, session.run([*layers[:-1], "logits"], {"pixels": batch})))
-    referee = backends.load("numpy").build(EVERYTHING, given)
-    expected = referee.outputs(referee.place(batch, np.zeros(len(batch), np.int64)))
+    reference = backends.load("numpy").build(EVERYTHING, given)
+    expected = reference.outputs(reference.place(batch, np.zeros(len(batch), np.int64)))
     for name in layers:
         assert found[name].shape == expected[name].shape, name
         assert np.ptp(expected[name]) > 0.001, name

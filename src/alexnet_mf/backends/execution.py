@@ -35,7 +35,7 @@ class Execution:
 
     precision: str | None = None
     """Precision of the factors in convolutions and matrix products: float32 (IEEE's, without TF32), tf32, bfloat16, or
-    float16 where a framework has no bfloat16. None is the backend's own: float32, and the referee's float64."""
+    float16 where a framework has no bfloat16. None is the backend's own: float32, and the reference's float64."""
     speed: Mapping[str, bool] = field(default_factory=dict)
     """Speed settings to switch on or off, by name. The backend's table decides the others. `spin` and `threads`
     are fixed when the framework is imported, and `allocator`, once on, stays on in the process."""

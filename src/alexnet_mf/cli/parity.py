@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     trace.set_defaults(run=run_trace)
     compare = halves.add_parser("compare", help="the ladder over traces from anywhere",
                                 description="The ladder over traces from anywhere.")
-    compare.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help="files of `parity trace`; the referee "
+    compare.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help="files of `parity trace`; the reference "
                          "(numpy) is computed if its trace is not among them")
     compare.add_argument("--tier", choices=list(TIERS), default="float32", help=TIER_HELP)
     arguments.add_json(compare)
@@ -168,7 +168,7 @@ def show(report: Report, options: argparse.Namespace) -> int:
         names = list(report.rungs)
         rows = [[str(rungs[0].number), rungs[0].name, *(cell(rung) for rung in rungs)]
                 for rungs in zip(*report.rungs.values())]
-        case = report.referee.case
+        case = report.reference.case
         output.table(["", "rung", *names], rows, right=[0],
                      title=f"{case.network.name}, {case.origin}, seed {case.seed}: the error nearest to its tolerance")
         output.say()
@@ -232,7 +232,7 @@ def verdict(report: Report) -> str:
     """Return whether parity holds, in one line."""
     if report.holds:
         who = listed([name for name in report.rungs if name != "numpy"] or ["numpy"])
-        return f"parity holds: same function, same training steps as the float64 referee in {who}"
+        return f"parity holds: same function, same training steps as the float64 reference in {who}"
     red = [f"{name} from rung {next(rung.name for rung in rungs if not rung.holds)!r} on"
            for name, rungs in report.rungs.items() if not all(rung.holds for rung in rungs)]
     return f"parity does not hold: {'; '.join(red)}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from alexnet_mf import spec
 from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.errors import TraceError
-from alexnet_mf.parity.referee import Referee, branch_gradients, flips, loss_error, sgd_rule, take_steps
+from alexnet_mf.parity.reference import Reference, branch_gradients, flips, loss_error, sgd_rule, take_steps
 from alexnet_mf.parity.tolerances import COST_FACTOR, TIERS, Floors, ratio, relative_l2, relative_largest
 from alexnet_mf.parity.trace import Trace, digests
 from alexnet_mf.spec import arithmetic
@@ -68,17 +68,17 @@ class Rung:
 
 @dataclass
 class Comparison:
-    """One backend's trace against the referee's."""
+    """One backend's trace against the reference's."""
 
     subject: Trace
-    referee: Referee
+    reference: Reference
     floors: Floors = field(default_factory=lambda: TIERS["float32"])
     origins: Mapping[str, Trace] = field(default_factory=dict)
     """The traces at hand by the digest of their stepped parameters: what others may have gone on from."""
 
     def tolerance(self, floor: float, name: str) -> float:
         """The larger of the floor and a multiple of what float32 costs."""
-        return max(floor, COST_FACTOR * self.referee.cost.get(name, 0.0))
+        return max(floor, COST_FACTOR * self.reference.cost.get(name, 0.0))
 
     def climb(self) -> list[Rung]:
         """All rungs, from the bottom."""
@@ -90,14 +90,14 @@ Finding = tuple[list[Measurement], str]
 
 def spec_and_parameters(c: Comparison) -> Finding:
     """Rung 1: the same network with the same parameters, bit for bit."""
-    mine, theirs = c.subject.meta["network"], spec.as_dict(c.referee.case.network)
+    mine, theirs = c.subject.meta["network"], spec.as_dict(c.reference.case.network)
     found = [Measurement("spec", 1, 0, line) for line in spec_differences(mine, theirs)]
     expected = arithmetic.parameter_counts(c.subject.case().network)
     for row in c.subject.meta["layers"]:
         if row["parameters"] != expected.get(row["name"]):
             found.append(Measurement(row["name"], 1, 0, f"{row['name']}: {row['parameters']:,} parameters, not "
                                                         f"{expected.get(row['name'], 0):,}"))
-    mine, theirs = c.subject.meta["exported_sha256"], digests(c.referee.case.parameters())
+    mine, theirs = c.subject.meta["exported_sha256"], digests(c.reference.case.parameters())
     return [*found, *(judge(name, mine.get(name) != theirs.get(name), 0, f"{name} is not the seed's")
                       for name in {**theirs, **mine})], ""
 
@@ -106,19 +106,19 @@ def spec_differences(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     """A phrase for each field in which two networks differ; names and sources aside, and initial biases, which parity
     draws for itself."""
     if [layer["name"] for layer in mine["layers"]] != [layer["name"] for layer in theirs["layers"]]:
-        return ["its layers are not the referee's"]
+        return ["its layers are not the reference's"]
     lines = []
     if mine["input"] != theirs["input"]:
-        lines = [f"input is {mine['input']}, the referee's is {theirs['input']}"]
+        lines = [f"input is {mine['input']}, the reference's is {theirs['input']}"]
     for a, b in zip(mine["layers"], theirs["layers"]):
-        lines += [f"{a['name']}.{key} is {a.get(key)}, the referee's is {b.get(key)}"
+        lines += [f"{a['name']}.{key} is {a.get(key)}, the reference's is {b.get(key)}"
                   for key in {**a, **b} if a.get(key) != b.get(key)]
     return lines
 
 
 def pixels(c: Comparison) -> Finding:
     """Rung 2: what the network is fed, bit for bit."""
-    mine, theirs = c.subject.tensors["pixels"], c.referee.trace.tensors["pixels"]
+    mine, theirs = c.subject.tensors["pixels"], c.reference.trace.tensors["pixels"]
     if mine.shape != theirs.shape:
         return [Measurement("pixels", math.inf, 0, f"pixels are {mine.shape}, not {theirs.shape}")], ""
     if mine.dtype != theirs.dtype:
@@ -130,7 +130,7 @@ def pixels(c: Comparison) -> Finding:
 def layer_shapes(c: Comparison) -> Finding:
     """Rung 3: the output shape of each layer, measured."""
     rows = {row["name"]: tuple(row["shape"]) for row in c.subject.meta["layers"]}
-    expected = {name: (1, *shape) for name, shape in arithmetic.output_shapes(c.referee.case.network).items()}
+    expected = {name: (1, *shape) for name, shape in arithmetic.output_shapes(c.reference.case.network).items()}
     return [judge(name, rows.get(name) != expected.get(name), 0,
                   f"{name} gives {rows.get(name)}, not {expected.get(name)}") for name in {**expected, **rows}], ""
 
@@ -138,8 +138,8 @@ def layer_shapes(c: Comparison) -> Finding:
 def layer_outputs(c: Comparison) -> Finding:
     """Rung 4: the output of each layer after its activation."""
     found = []
-    values, references = c.subject.group("outputs"), c.referee.trace.group("outputs")
-    for layer in c.referee.case.network.layers:
+    values, references = c.subject.group("outputs"), c.reference.trace.group("outputs")
+    for layer in c.reference.case.network.layers:
         name, value = layer.name, values[layer.name]
         error, largest = relative_l2(value, references[name]), relative_largest(value, references[name])
         found.append(Measurement(name, error, c.tolerance(c.floors.output, f"outputs/{name}")))
@@ -149,58 +149,59 @@ def layer_outputs(c: Comparison) -> Finding:
 
 def logits_and_loss(c: Comparison) -> Finding:
     """Rung 5: the logits of every input, and the loss."""
-    mine, theirs = c.subject, c.referee.trace
-    last = c.referee.case.network.layers[-1].name
+    mine, theirs = c.subject, c.reference.trace
+    last = c.reference.case.network.layers[-1].name
     logits = relative_l2(mine.tensors["logits"], theirs.tensors["logits"])
     loss = loss_error(mine.meta["loss"], theirs.meta["loss"], theirs.tensors[f"outputs/{last}"])
     return [Measurement("logits", logits, c.tolerance(c.floors.output, f"outputs/{last}")),
             Measurement("loss", loss, max(c.tolerance(c.floors.loss, "loss"),
-                                          c.referee.cost.get("softmax/loss", 0.0)))], ""
+                                          c.reference.cost.get("softmax/loss", 0.0)))], ""
 
 
 def gradients(c: Comparison) -> Finding:
     """Rung 6: the gradient of every parameter, near ties decided as the backend decided them."""
-    case, mine = c.referee.case, c.subject.group("gradients")
+    case, mine = c.reference.case, c.subject.group("gradients")
     decided: dict[str, tuple[int, float]] = {}
     if same_shapes(c):
         decided = flips(case.network, c.subject.tensors["pixels"], c.subject.group("training"),
-                        c.referee.trace.group("training"))
+                        c.reference.trace.group("training"))
     # Only what was nearly tied may fall the other way: a wide gap is a fault, not a choice.
     ties = [Measurement(f"{name}, near ties", gap, c.tolerance(c.floors.largest, f"largest/{name}"))
             for name, (count, gap) in decided.items() if count]
     followed = bool(ties) and all(tie.holds for tie in ties)
-    references = branch_gradients(case, c.subject.group("training")) if followed else c.referee.trace.group("gradients")
+    references = (branch_gradients(case, c.subject.group("training")) if followed
+                  else c.reference.trace.group("gradients"))
     # From the loss downwards, as gradients flow: the first that is wrong is nearest to the cause.
     errors = [Measurement(name, relative_l2(mine[name], references[name]) if name in mine else math.inf,
                           max(c.tolerance(c.floors.gradient, f"gradients/{name}"),
-                              c.referee.cost.get(f"softmax/{name}", 0.0)))
+                              c.reference.cost.get(f"softmax/{name}", 0.0)))
               for name in reversed(parameters.shapes(case.network))]
     note = f"{sum(count for count, _ in decided.values())} near ties decided otherwise" if followed else ""
     return [*errors, *ties], note
 
 
 def same_shapes(c: Comparison) -> bool:
-    """Return True if every layer's output has the referee's shape."""
-    references = c.referee.trace.group("training")
+    """Return True if every layer's output has the reference's shape."""
+    references = c.reference.trace.group("training")
     return all(value.shape == references[name].shape for name, value in c.subject.group("training").items())
 
 
 def steps(c: Comparison) -> Finding:
     """Rung 7: what the SGD steps changed in every parameter, and the loss of each step."""
-    case, theirs = c.referee.case, c.referee.trace
+    case, theirs = c.reference.case, c.reference.trace
     found = step_errors(c, theirs.group("stepped"), theirs.meta["step_losses"])
     note = f"{case.steps} steps"
     if all(measurement.holds for measurement in found) or not same_shapes(c):
         return found, note
     # One near tie decided otherwise moves a small batch's gradient by up to 1 %, and the steps that follow take it
-    # further. So the referee takes the steps once more, deciding near ties as the backend did.
+    # further. So the reference takes the steps once more, deciding near ties as the backend did.
     branches = [c.subject.group(f"stepwise/{step}") for step in range(case.steps)]
     run = take_steps(case, case.parameters(), sgd_rule(case.sgd), branches=branches)
     if run.gap > c.floors.largest:  # no near tie
         return found, note
     found, note = step_errors(c, run.parameters, run.losses), f"{note}, {run.flips} near ties decided otherwise"
     if not all(measurement.holds for measurement in found):
-        found = [replace(m, tolerance=max(m.tolerance, c.referee.softmax_updates.get(m.where, 0.0))) for m in found]
+        found = [replace(m, tolerance=max(m.tolerance, c.reference.softmax_updates.get(m.where, 0.0))) for m in found]
     return found, note
 
 
@@ -210,21 +211,21 @@ def step_errors(c: Comparison, parameters: Mapping[str, NDArray[Any]], losses: l
                          c.tolerance(c.floors.step_loss, "step_loss"))
              for i, (a, b) in enumerate(zip(c.subject.meta["step_losses"], losses), 1)]
     mine = c.subject.group("stepped")
-    for name, start in c.referee.case.parameters().items():
+    for name, start in c.reference.case.parameters().items():
         error = relative_l2(mine[name] - start, parameters[name] - start)
         found.append(Measurement(name, error, c.tolerance(c.floors.update, f"updates/{name}")))
     return found
 
 
 def step_logits(c: Comparison, step: int) -> NDArray[Any]:
-    """The referee's logits in one of the steps, counted from 1."""
-    logits: NDArray[Any] = c.referee.trace.tensors[f"stepwise/{step - 1}/{c.referee.case.network.layers[-1].name}"]
+    """The reference's logits in one of the steps, counted from 1."""
+    logits: NDArray[Any] = c.reference.trace.tensors[f"stepwise/{step - 1}/{c.reference.case.network.layers[-1].name}"]
     return logits
 
 
 def modes(c: Comparison) -> Finding:
     """Rung 8: dropout is off in evaluation; in training it drops the stated share, rescales, and follows the step."""
-    case = c.referee.case
+    case = c.reference.case
     found = [judge("evaluation", not c.subject.meta["evaluates_the_same_twice"], 0, "two evaluations differ")]
     outputs = c.subject.group("outputs")
     dropped = c.subject.group("dropped")
@@ -242,9 +243,9 @@ def modes(c: Comparison) -> Finding:
 
 def dropout_step(c: Comparison, logits: NDArray[Any]) -> Measurement:
     """Check that an SGD step has the masks that the layers show at its seed and number."""
-    labels, loss = c.referee.case.labels[:len(logits)], c.subject.meta["dropout_step_loss"]
+    labels, loss = c.reference.case.labels[:len(logits)], c.subject.meta["dropout_step_loss"]
     expected, without = (softmax_cross_entropy(values.astype(np.float64), labels)[0]
-                         for values in (logits, c.subject.group("outputs")[c.referee.case.network.layers[-1].name]))
+                         for values in (logits, c.subject.group("outputs")[c.reference.case.network.layers[-1].name]))
     error = loss_error(loss, expected, logits) if np.isfinite(logits).all() else math.inf
     tolerance = c.floors.step_loss
     off = loss_error(loss, without, logits) <= tolerance
@@ -274,11 +275,11 @@ def dropout_activity(layer: Dropout, dropped: dict[str, NDArray[Any]]) -> Iterat
 
 
 def predictions(c: Comparison) -> Finding:
-    """Rung 9: the same class for every input, wherever the referee's margin exceeds the tolerance."""
-    mine, theirs = c.subject.tensors["logits"], c.referee.trace.tensors["logits"]
+    """Rung 9: the same class for every input, wherever the reference's margin exceeds the tolerance."""
+    mine, theirs = c.subject.tensors["logits"], c.reference.trace.tensors["logits"]
     if mine.shape != theirs.shape:
         return [Measurement("logits", math.inf, 0, f"logits are {mine.shape}, not {theirs.shape}")], ""
-    last = c.referee.case.network.layers[-1].name
+    last = c.reference.case.network.layers[-1].name
     ranked = np.sort(theirs, axis=1)
     margin = ranked[:, -1] - ranked[:, -2] if theirs.shape[1] > 1 else np.inf
     needed = 2 * c.tolerance(c.floors.largest, f"largest/{last}") * np.abs(theirs).max()
@@ -289,8 +290,8 @@ def predictions(c: Comparison) -> Finding:
 
 
 def weights(c: Comparison) -> Finding:
-    """Rung 10: exported parameters are those loaded, and continued training follows the referee's."""
-    case, meta = c.referee.case, c.subject.meta
+    """Rung 10: exported parameters are those loaded, and continued training follows the reference's."""
+    case, meta = c.reference.case, c.subject.meta
     changed = meta["parameters_sha256"] != parameters.digest(case.parameters())
     found = [judge("export", changed, 0, "export(load(w)) is not w")]
     origin = c.origins.get(meta["continued_from_sha256"])

@@ -85,11 +85,11 @@ def json_schema() -> dict[str, Any]:
 
 def make_record(report: Report) -> Record:
     """Return a report as a record."""
-    case = report.referee.case
+    case = report.reference.case
     return Record(
         holds=report.holds, network=spec.as_dict(case.network), spec_sha256=spec.fingerprint(case.network),
         data=case.origin, seed=case.seed, batch=case.batch, steps=case.steps, sgd=case.sgd,
-        float32_cost=report.referee.cost,
+        float32_cost=report.reference.cost,
         backends={name: Backend(
             versions=subject.meta["versions"], settings=subject.meta["settings"], device=subject.meta["device"],
             rungs=[rung_record(rung) for rung in report.rungs[name]], diagnosis=report.diagnoses[name])

@@ -27,7 +27,7 @@ from alexnet_mf.parity import trace as traces
 from alexnet_mf.parity.case import Case, make_case
 from alexnet_mf.parity.diagnose import diagnose
 from alexnet_mf.parity.ladder import Comparison, Rung, check_comparable
-from alexnet_mf.parity.referee import Referee, make_referee
+from alexnet_mf.parity.reference import Reference, make_reference
 from alexnet_mf.parity.tolerances import TIERS, relative_l2
 from alexnet_mf.parity.trace import Trace
 from alexnet_mf.spec import Network, zoo
@@ -54,7 +54,7 @@ class Pair:
 class Report:
     """The ladder of each backend, its diagnosis, and the pairs."""
 
-    referee: Referee
+    reference: Reference
     subjects: list[Trace]
     rungs: dict[str, list[Rung]]
     """By the label of the trace."""
@@ -66,7 +66,7 @@ class Report:
         return all(rung.holds for rungs in self.rungs.values() for rung in rungs)
 
 
-def compare(answers: Sequence[Trace], tier: str = "float32", referee: Referee | None = None) -> Report:
+def compare(answers: Sequence[Trace], tier: str = "float32", reference: Reference | None = None) -> Report:
     """Compare traces with the reference, rung by rung.
 
     The reference's trace is among them, or it is computed from the inputs in the first one.
@@ -75,35 +75,35 @@ def compare(answers: Sequence[Trace], tier: str = "float32", referee: Referee | 
         TraceError: if they do not answer the same case.
     """
     check_comparable(list(answers))
-    if referee is None:
-        referee = next((referee_of(answer) for answer in answers if answer.backend == "numpy"), None)
-    if referee is None:
+    if reference is None:
+        reference = next((reference_of(answer) for answer in answers if answer.backend == "numpy"), None)
+    if reference is None:
         case = answers[0].case()
         names = {answer.case().network.name for answer in answers}
         tabs = len(names) > 1 and all(name.startswith(zoo.TAB) for name in names)
         name = zoo.name_in_backend(zoo.TAB, "numpy") if tabs else case.network.name
         if name in zoo.NETWORKS:
             case = dataclasses.replace(case, network=zoo.get_network(name))
-        referee = make_referee(case)
-    check_comparable([referee.trace, *answers])
+        reference = make_reference(case)
+    check_comparable([reference.trace, *answers])
     labels = label(answers)
-    origins = {parameters.digest(answer.group("stepped")): answer for answer in [*answers, referee.trace]}
+    origins = {parameters.digest(answer.group("stepped")): answer for answer in [*answers, reference.trace]}
     rungs: dict[str, list[Rung]] = {}
     diagnoses: dict[str, list[str]] = {}
     for name, answer in labels.items():
-        comparison = Comparison(answer, referee, TIERS[tier], origins)
+        comparison = Comparison(answer, reference, TIERS[tier], origins)
         rungs[name] = comparison.climb()
         diagnoses[name] = diagnose(comparison, rungs[name])
     others = {name: answer for name, answer in labels.items() if answer.backend != "numpy"}
     pairs = [pair(a, b, others) for a, b in itertools.combinations(others, 2)]
-    return Report(referee, list(answers), rungs, diagnoses, pairs)
+    return Report(reference, list(answers), rungs, diagnoses, pairs)
 
 
-def referee_of(answer: Trace) -> Referee:
-    """Return the referee that a trace came from. It is computed again if the trace does not hold what float32 costs."""
+def reference_of(answer: Trace) -> Reference:
+    """Return the reference that a trace came from; compute it again if the trace lacks the cost of float32."""
     case = answer.case()
     cost = answer.meta.get("float32_cost")
-    return Referee(case, answer, cost) if cost is not None else make_referee(case)
+    return Reference(case, answer, cost) if cost is not None else make_reference(case)
 
 
 def label(answers: Sequence[Trace]) -> dict[str, Trace]:
@@ -286,9 +286,9 @@ def answer(backend: Backend, case: Case, device: str = "cpu", continue_from: par
     float32 costs it.
     """
     if backend.name == "numpy":
-        referee = make_referee(case, continue_from)
-        referee.trace.meta["float32_cost"] = referee.cost
-        return referee.trace
+        reference = make_reference(case, continue_from)
+        reference.trace.meta["float32_cost"] = reference.cost
+        return reference.trace
     result = traces.trace(backend, case, device, continue_from,
                           build=functools.partial(backend.build, execution=execution))
     result.meta["settings"] |= {"precision": find_precision(backend, result.meta["device"], execution.precision),

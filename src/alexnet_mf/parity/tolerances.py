@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 COST_FACTOR = 10
-"""A tolerance is at least this many times what float32 costs the referee itself on the same batch."""
+"""A tolerance is at least this many times what float32 costs the reference itself on the same batch."""
 
 PIECE = 1 << 15
 """Numbers that are compared at a time."""

@@ -161,7 +161,7 @@ def digests(values: Parameters) -> dict[str, str]:
 
 def save(path: Path, answer: Trace) -> None:
     """Write a trace as one safetensors file; values that are no tensors go into its header as JSON. All tensors are
-    float32 except the referee's layer outputs, whose near ties only float64 can tell apart.
+    float32 except the reference's layer outputs, whose near ties only float64 can tell apart.
 
     Raises:
         TraceError: if the file cannot be written.
@@ -248,7 +248,7 @@ def header_faults(meta: dict[str, Any]) -> list[str]:
     if "layers" in meta and "layers" not in wrong:
         wrong += [f"layers.{key}" for key, type_ in ROW.items()
                   if not all(is_a(row.get(key), type_) for row in meta["layers"])]
-    if not is_a(meta.get("float32_cost", {}), dict[str, float]):  # the referee's alone
+    if not is_a(meta.get("float32_cost", {}), dict[str, float]):  # the reference's alone
         wrong.append("float32_cost")
     return [*faults, *(f"{name} in its header is of another type" for name in wrong)]
 

@@ -3,7 +3,7 @@
 Names follow one rule. `gradient` is the derivative of the loss in a layer's output; each `..._backward` function turns
 it into the derivative in that layer's input or parameters, by the chain rule. Activations are (n, channels, height,
 width), convolution weights (out, in, kernel, kernel), dense weights (out, in). The dtype follows the arguments: in
-float64 this is the referee, and the same code in float32 measures what float32 costs.
+float64 this is the reference, and the same code in float32 measures what float32 costs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Canonical parameters to native ones and back. The referee's layout is the canonical one: only the dtype differs."""
+"""Canonical parameters to native ones and back. The reference's layout is the canonical one: only the dtype differs."""
 
 from __future__ import annotations
 

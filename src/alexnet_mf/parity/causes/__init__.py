@@ -1,6 +1,6 @@
 """The usual causes of a difference, each as the result that it would give, and whether it is the one that was given.
 
-A cause is never guessed. Each one is computed with the referee's functions from the backend's own input to the layer,
+A cause is never guessed. Each one is computed with the reference's functions from the backend's own input to the layer,
 and named only if the result is what the backend gave, to well below the difference that it explains. Where several
 causes give the same numbers, all are named. `inputs` has those of parameters and pixels, `forward` those of layers,
 with `weighted` for convolutions and fully connected ones, `training` those of loss, gradients and SGD.

@@ -18,8 +18,8 @@ from alexnet_mf.spec import arithmetic
 
 def diagnose_layers(c: Comparison, rung: Rung) -> str:
     """The first layer that diverges, given what the backend itself fed it."""
-    case = c.referee.case
-    outputs, references = c.subject.group("outputs"), c.referee.trace.group("outputs")
+    case = c.reference.case
+    outputs, references = c.subject.group("outputs"), c.reference.trace.group("outputs")
     # If only the reported shape is wrong, the output does not diverge.
     failing = {failure.where for failure in rung.failures} if rung.name == "layer outputs" else set()
     x: Array = c.subject.tensors["pixels"].astype(np.float64)

@@ -23,7 +23,7 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def diagnose_parameters(c: Comparison, names: list[str]) -> str:
     """Name what was loaded or exported in place of the seed's parameters. A trace holds only their digests."""
-    mine, start = c.subject.meta["exported_sha256"], c.referee.case.parameters()
+    mine, start = c.subject.meta["exported_sha256"], c.reference.case.parameters()
     explained = [[cause for cause, value in parameter_causes(start[name])
                   if mine[name] == digest({name: np.ascontiguousarray(value)})] if name in start else []
                  for name in names]
@@ -55,13 +55,13 @@ def parameter_causes(value: Array) -> Iterator[Cause]:
 
 def diagnose_pixels(c: Comparison, rung: Rung) -> str:
     """Name what the network was fed in place of the pixels, image by image."""
-    mine, theirs = c.subject.tensors["pixels"], c.referee.trace.tensors["pixels"]
+    mine, theirs = c.subject.tensors["pixels"], c.reference.trace.tensors["pixels"]
     if mine.shape == theirs.shape and relative_l2(mine, theirs) < LAST_BITS:
         gray = np.round(theirs.astype(np.float64) * 255 * 256) / 256  # exact, as `data` in the design says
         divided = np.array_equal(mine, gray.astype(np.float32) / np.float32(255))
         return "pixels: " + ("a division by 255 instead of a multiplication by float32(1/255)" if divided else
                              "only the last bits differ: scaled or interpolated in another order")
-    return verdict("pixels", reproduce(mine, theirs, pixel_causes(c.referee.case.inputs[:len(theirs)], theirs)))
+    return verdict("pixels", reproduce(mine, theirs, pixel_causes(c.reference.case.inputs[:len(theirs)], theirs)))
 
 
 def pixel_causes(images: Array, pixels: Array) -> Iterator[Cause]:

@@ -12,7 +12,7 @@ from alexnet_mf.backends.numpy import layers
 from alexnet_mf.evaluation import log_probabilities
 from alexnet_mf.parity.causes import REPRODUCES, ROUNDING, Array, Cause, first_of, reproduce, verdict
 from alexnet_mf.parity.ladder import Comparison, Rung, same_shapes
-from alexnet_mf.parity.referee import Rule, branch_gradients, take_steps
+from alexnet_mf.parity.reference import Rule, branch_gradients, take_steps
 from alexnet_mf.parity.tolerances import relative_l2
 
 SAME_STEPS = 1e-3
@@ -21,11 +21,11 @@ SAME_STEPS = 1e-3
 
 def diagnose_loss(c: Comparison, rung: Rung) -> str:
     """Name the fault that gives this loss from the backend's logits, or the logits that are wrong."""
-    case, mine = c.referee.case, c.subject.meta["loss"]
+    case, mine = c.reference.case, c.subject.meta["loss"]
     last = c.subject.group("outputs")[case.network.layers[-1].name].astype(np.float64)
     if not any(failure.where == "loss" for failure in rung.failures):
-        return f"logits: {_logits(c.subject.tensors['logits'], c.referee.trace.tensors['logits'], last)}"
-    theirs = c.referee.trace.meta["loss"]
+        return f"logits: {_logits(c.subject.tensors['logits'], c.reference.trace.tensors['logits'], last)}"
+    theirs = c.reference.trace.meta["loss"]
     bound = min(1e-5, abs(mine / theirs - 1) / 10)
     found = [cause for cause, value in loss_causes(last, case.labels[:case.batch], theirs)
              if abs(mine - value) <= bound * abs(value)]
@@ -63,7 +63,7 @@ def loss_causes(logits: Array, labels: NDArray[np.int64], right: float) -> Itera
 def diagnose_gradients(c: Comparison, rung: Rung) -> str:
     """One factor for all, or the first wrong tensor in the direction in which gradients flow."""
     first = rung.failures[0].where
-    mine, theirs = c.subject.group("gradients"), branch_gradients(c.referee.case, c.subject.group("training"))
+    mine, theirs = c.subject.group("gradients"), branch_gradients(c.reference.case, c.subject.group("training"))
     where = f"first divergent gradient, from the loss downwards: {first}"
     if first.endswith("near ties"):
         return f"gradients: {first}: a wide gap was decided otherwise, though the layer's outputs in evaluation agree"
@@ -77,7 +77,7 @@ def diagnose_gradients(c: Comparison, rung: Rung) -> str:
     if first in factors and abs(factors[first] - 1) <= REPRODUCES:
         factors = {}  # less than a cause must reproduce: no factor explains it
     if len(factors) == len(theirs) and max(factors.values()) - min(factors.values()) < 1e-3 * abs(factors[first]):
-        batch, factor = c.referee.case.batch, factors[first]
+        batch, factor = c.reference.case.batch, factors[first]
         known = (("the loss is summed over the batch instead of averaged", batch),
                  ("the loss is averaged over the batch twice", 1 / batch), ("the sign is wrong", -1))
         cause = next((text for text, value in known if abs(factor / value - 1) < REPRODUCES), None)
@@ -89,7 +89,7 @@ def diagnose_gradients(c: Comparison, rung: Rung) -> str:
 
 def gradient_causes(c: Comparison, name: str, right: Array) -> Iterator[Cause]:
     """Yield the usual faults of a parameter's gradient, each with the gradient that it gives."""
-    case = c.referee.case
+    case = c.reference.case
     if right.ndim == 2:
         yield "transposed", right.T
     if right.ndim == 4:
@@ -105,7 +105,7 @@ def gradient_causes(c: Comparison, name: str, right: Array) -> Iterator[Cause]:
 
 def diagnose_steps(c: Comparison, rung: Rung) -> str:
     """Which other rule of SGD gives the backend's parameters, by taking the steps with it."""
-    case, mine, theirs = c.referee.case, c.subject.group("stepped"), c.referee.trace.group("stepped")
+    case, mine, theirs = c.reference.case, c.subject.group("stepped"), c.reference.trace.group("stepped")
     start = case.parameters()
     errors = {name: relative_l2(mine[name] - start[name], theirs[name] - start[name]) for name in start}
     wrong = [failure.where for failure in rung.failures]
@@ -124,7 +124,7 @@ def diagnose_steps(c: Comparison, rung: Rung) -> str:
 def _follows(c: Comparison, losses: list[float]) -> bool:
     """Return True if a rule's first losses are the backend's. They rule out most wrong rules without the other steps.
     If the first loss is wrong already, nothing can be ruled out."""
-    mine, theirs = c.subject.meta["step_losses"], c.referee.trace.meta["step_losses"]
+    mine, theirs = c.subject.meta["step_losses"], c.reference.trace.meta["step_losses"]
     if abs(mine[0] - theirs[0]) > c.floors.step_loss * abs(theirs[0]):
         return True
     return all(abs(a - b) <= 10 * c.floors.step_loss * abs(b) for a, b in zip(mine, losses))

@@ -1,4 +1,4 @@
-"""The referee, held to numbers worked out by hand and to finite differences. No framework is needed."""
+"""The reference, held to numbers worked out by hand and to finite differences. No framework is needed."""
 
 from __future__ import annotations
 

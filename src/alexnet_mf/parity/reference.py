@@ -1,4 +1,4 @@
-"""The float64 answers, what float32 costs the referee itself, and how near ties fall."""
+"""The float64 answers, what float32 costs the reference itself, and how near ties fall."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ Rule: TypeAlias = Callable[[Array, Array, dict[str, Array], int], None]
 
 
 @dataclass
-class Referee:
-    """The float64 answers, and what float32 costs the referee itself on the same batch."""
+class Reference:
+    """The float64 answers, and what float32 costs the reference itself on the same batch."""
 
     case: Case
     trace: Trace
     cost: dict[str, float]
-    """Relative errors of the referee in float32, named like tensors (`outputs/conv1`, `gradients/fc6.bias`);
+    """Relative errors of the reference in float32, named like tensors (`outputs/conv1`, `gradients/fc6.bias`);
     `largest/conv1`, `updates/conv1.bias`, `loss` and `step_loss` beside them. `softmax/conv1.bias` is what the least
     exact softmax does to a gradient, `softmax/loss` what it does to the loss."""
 
@@ -66,19 +66,19 @@ class Referee:
                          for name in start}
 
 
-def make_referee(case: Case, continue_from: Parameters | None = None) -> Referee:
-    """Run the referee in float64, and once more in float32 to see what that costs.
+def make_reference(case: Case, continue_from: Parameters | None = None) -> Reference:
+    """Run the reference in float64, and once more in float32 to see what that costs.
 
     Args:
         continue_from: as for a trace of any backend.
     """
     exact = trace(BACKEND, case, continue_from=continue_from)
     single = trace(BACKEND, case, build=functools.partial(BACKEND.build, dtype=np.float32))
-    return Referee(case, exact, float32_cost(case, single, exact))
+    return Reference(case, exact, float32_cost(case, single, exact))
 
 
 def float32_cost(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
-    """The errors of the referee in float32."""
+    """The errors of the reference in float32."""
     cost = {}
     references = exact.group("outputs")
     for name, value in single.group("outputs").items():
@@ -133,7 +133,7 @@ def softmax_moves(model: NumpyModel, batch: Placed, seed: int) -> dict[str, floa
 
 
 def branch_gradients(case: Case, branch: Mapping[str, Array]) -> dict[str, Array]:
-    """The referee's float64 gradients where ReLU and max pooling decide near ties as in another run's layer outputs."""
+    """Return float64 gradients, with near ties of ReLU and max pooling decided as in another run's layer outputs."""
     model = BACKEND.build(case.network, case.parameters())
     batch = model.place(case.inputs[:case.batch], case.labels[:case.batch])
     return model.gradients(batch, branch=branch)[1]
@@ -141,14 +141,14 @@ def branch_gradients(case: Case, branch: Mapping[str, Array]) -> dict[str, Array
 
 def flips(network: spec.Network, pixels: Array, mine: Mapping[str, Array],
           theirs: Mapping[str, Array]) -> dict[str, tuple[int, float]]:
-    """The decisions that a run took otherwise than the referee: ReLU's signs, max pooling's choices.
+    """The decisions that a run took otherwise than the reference: ReLU's signs, max pooling's choices.
 
     Args:
         pixels: what both were fed.
-        mine, theirs: outputs of each layer, the run's and the referee's.
+        mine, theirs: outputs of each layer, the run's and the reference's.
 
     Returns:
-        For each layer that decides, how many, and the widest gap among them: between the referee's values of the two
+        For each layer that decides, how many, and the widest gap among them: between the reference's values of the two
         choices, or from zero, over the largest value there.
     """
     result = {}
@@ -172,13 +172,13 @@ def flips(network: spec.Network, pixels: Array, mine: Mapping[str, Array],
 
 @dataclass(frozen=True)
 class Steps:
-    """Result of the referee's SGD steps."""
+    """Result of the reference's SGD steps."""
 
     parameters: dict[str, Array]
     """Float64."""
     losses: list[float]
     flips: int
-    """Near ties decided as another run decided them, and otherwise than the referee would have."""
+    """Near ties decided as another run decided them, and otherwise than the reference would have."""
     gap: float
     """The widest gap among these, as in `flips`."""
 
@@ -196,7 +196,7 @@ def sgd_rule(sgd: Sgd) -> Rule:
 def take_steps(case: Case, start: Mapping[str, Array], update: Rule, first: int = 0, count: int | None = None,
                branches: Sequence[Mapping[str, Array]] | None = None,
                watch: Callable[[NumpyModel, Placed], None] | None = None) -> Steps:
-    """The referee's SGD steps without dropout, from any parameters, by any rule.
+    """The reference's SGD steps without dropout, from any parameters, by any rule.
 
     Args:
         branches: for each step the layer outputs of another run, whose decisions on near ties are followed.
