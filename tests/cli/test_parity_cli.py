@@ -45,16 +45,16 @@ def command(command):
 
 
 assert_one_line = functools.partial(console.assert_one_line, out="")
-"""They print nothing before."""
+"""Check of a refused command, which prints nothing on standard output."""
 
 
 def ask(network: Network, name: str = "torch", **options: Any) -> Trace:
-    """A small trace of the reference, or of its layers in float32 under a framework's name."""
+    """Return a small trace of the reference, or of its layers in float32 under a framework's name."""
     return traces.ask(network, name, **{"count": 12, "batch": 2, "steps": 2, "continued": 1, **options})
 
 
 class Files:
-    """A good trace of the reference and one of a framework, and a place for bad ones."""
+    """A good trace of the reference, one of a framework, and a folder for bad ones."""
 
     def __init__(self, folder: Path, network: Network) -> None:
         self.folder, self.network, self.right = folder, network, ask(network)
@@ -66,7 +66,7 @@ class Files:
         return path
 
     def spoil(self, *changes: Change) -> Path:
-        """The framework's trace with some changes, written as it is."""
+        """Write the framework's trace with some changes, unchecked."""
         answer, path = traces.spoiled(self.right, *changes), self.folder / "bad.safetensors"
         tensors = {key: np.ascontiguousarray(value) for key, value in answer.tensors.items()}
         save_file(tensors, path, {trace.KEY: json.dumps(answer.meta)})
@@ -79,41 +79,41 @@ def files(small, tmp_path) -> Files:
 
 
 def wider(network: Network) -> Network:
-    """Another padding: conv1 is 14x14 instead of 13x13, and the pooling after it makes the same of both."""
+    """Return another padding: conv1 gives 14x14 instead of 13x13, and pool1 has the same shape after both."""
     return dataclasses.replace(network, layers=(dataclasses.replace(network.layers[0], padding=2), *network.layers[1:]))
 
 
 # The verdict
 
 
-def test_green_is_0(command, files):
+def test_parity_that_holds_exits_with_0(command, files):
     outcome = command("compare", files.numpy, files.torch)
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
     assert lines[0].startswith("small, synthetic, seed 0")
     assert [line[4:].split("  ")[0] for line in lines[2:12]] == list(RUNGS)
     assert lines[-1] == "parity holds: same function, same training steps as the float64 reference in torch"
-    assert "RED" not in outcome.out
+    assert "RED " not in outcome.out.replace("RED marks", "")
     assert "\x1b" not in outcome.out
 
 
-def test_red_is_1_and_names_rung_and_cause(command, files):
+def test_a_failed_rung_exits_with_1_and_names_the_cause(command, files):
     outcome = command("compare", files.numpy, files.torch, files.spoil(scale("gradients/fc3.weight", 1.01)))
     assert (outcome.code, outcome.err) == (1, "")
-    assert re.search(r"^ 6 +gradients .* RED 1\.0e-02 of \S+ fc3\.weight$", outcome.out, re.MULTILINE)
-    assert outcome.out.count("RED") == 1
+    assert re.search(r"^ 6 +gradients .* RED 1\.0e-02 / \S+ fc3\.weight$", outcome.out, re.MULTILINE)
+    assert outcome.out.count("RED 1") == 1
     lines = outcome.out.splitlines()
     assert lines[-2] == "torch#2: first divergent gradient, from the loss downwards: fc3.weight: scaled by 1.01"
-    assert lines[-1] == "parity does not hold: torch#2 from rung 'gradients' on"
+    assert lines[-1] == "parity does not hold: torch#2 fails at rung 'gradients'"
 
 
-def test_the_reference_alone_holds(command, files):
+def test_the_reference_agrees_with_itself(command, files):
     outcome = command("compare", files.numpy)
     assert outcome.code == 0
     assert outcome.out.endswith("float64 reference in numpy\n")
 
 
-def test_another_tier_holds_what_float32_does_not(command, files):
+def test_a_wider_tier_passes_errors_that_float32_does_not(command, files):
     path = files.spoil(scale("outputs/conv1", 1 + 1e-3))
     codes = [command("compare", files.numpy, path, *tier).code for tier in ((), ("--tier", "float32"),
                                                                             ("--tier", "tf32"))]
@@ -124,18 +124,17 @@ def test_another_tier_holds_what_float32_does_not(command, files):
 # Traces that answer another question
 
 
-def test_traces_of_other_questions_are_told_in_one_line(command, files):
-    """What makes a question another one, the ladder's tests know."""
+def test_traces_with_different_inputs_are_refused_in_one_line(command, files):
     assert_one_line(command("compare", files.numpy, files.save(ask(files.network, seed=1))),
-                    "numpy and torch are of another seed (0 and 1): make both with the same flags of: parity trace")
+                    "numpy and torch differ in seed (0 and 1); write both with the same arguments of `parity trace`")
     *rest, last = files.network.layers
     units = dataclasses.replace(files.network, name="other", layers=(*rest, dataclasses.replace(last, units=11)))
     assert_one_line(command("compare", files.save(ask(units)), files.numpy), "torch and numpy", "other and small",
-                    "make both with the same network (--net)")
+                    "write both with the same --net")
 
 
-def test_a_network_that_only_calls_itself_alexnet_is_told_in_one_line(command, files, monkeypatch):
-    """The reference computes AlexNet, here another small network."""
+def test_another_network_named_alexnet_is_refused_in_one_line(command, files, monkeypatch):
+    """The reference computes the built-in `alexnet`, replaced here by another small network."""
     *rest, last = files.network.layers
     real = dataclasses.replace(files.network, name="alexnet", layers=(*rest, dataclasses.replace(last, units=11)))
     monkeypatch.setitem(zoo.NETWORKS, "alexnet", real)
@@ -144,8 +143,8 @@ def test_a_network_that_only_calls_itself_alexnet_is_told_in_one_line(command, f
     assert_one_line(command("compare", path), "numpy and torch", "layers or parameters")
 
 
-def test_traces_of_several_tabs_are_compared_with_the_reference_s_tab(command, files, monkeypatch):
-    """One tab alone is a network like any other."""
+def test_traces_of_several_tabs_are_compared_with_the_tab_of_the_reference(command, files, monkeypatch):
+    """A single tab is compared like any other network."""
     first, *rest = files.network.layers
     padded = dataclasses.replace(files.network, layers=(dataclasses.replace(first, padding=2), *rest))
     tabs = {name: dataclasses.replace(network, name=name) for name, network in (
@@ -163,7 +162,7 @@ def test_traces_of_several_tabs_are_compared_with_the_reference_s_tab(command, f
 
 
 class Trap:
-    """Unpickling this makes a file."""
+    """Object that creates a file when unpickled."""
 
     def __reduce__(self) -> Any:
         return Path.touch, (Path("sprung"),)
@@ -174,7 +173,7 @@ def bytes_of(content: bytes) -> Callable[[Path, Files], Any]:
 
 
 def cut(share: float, letters: int = 0) -> Callable[[Path, Files], Any]:
-    """A good trace that ends early."""
+    """Write the first part of a good trace."""
     def write(path: Path, files: Files) -> None:
         whole = files.torch.read_bytes()
         path.write_bytes(whole[:int(len(whole) * share) - letters])
@@ -182,7 +181,7 @@ def cut(share: float, letters: int = 0) -> Callable[[Path, Files], Any]:
 
 
 def foreign(header: dict[str, str] | None) -> Callable[[Path, Files], Any]:
-    """Safetensors with another header."""
+    """Write a safetensors file with another header."""
     return lambda path, files: save_file({"logits": np.zeros((12, 10), np.float32)}, path, header)
 
 
@@ -206,12 +205,12 @@ NO_TRACES: dict[str, tuple[Callable[[Path, Files], Any], str]] = {
 
 
 @pytest.mark.parametrize("write, said", NO_TRACES.values(), ids=NO_TRACES)
-def test_a_file_that_is_no_trace_is_told_in_one_line(command, files, tmp_path, write, said):
+def test_a_file_other_than_a_trace_is_refused_in_one_line(command, files, tmp_path, write, said):
     write(tmp_path / "file", files)
     assert_one_line(command("compare", files.numpy, tmp_path / "file"), f"{tmp_path / 'file'}: ", said, "parity trace")
 
 
-def test_a_pickle_is_refused_and_not_loaded(command, tmp_path):
+def test_a_pickle_is_refused_without_being_loaded(command, tmp_path):
     path = tmp_path / "trace.pt"
     path.write_bytes(pickle.dumps(Trap()))
     assert_one_line(command("compare", path), str(path), "parity trace")
@@ -220,7 +219,7 @@ def test_a_pickle_is_refused_and_not_loaded(command, tmp_path):
     assert Path("sprung").exists(), "the trap must work, or the test shows nothing"
 
 
-def test_a_trace_of_another_format_is_told_in_one_line(command, files):
+def test_a_trace_in_another_format_version_is_refused_in_one_line(command, files):
     path = files.spoil(lambda answer: answer.meta.update(format=99))
     assert_one_line(command("compare", path), str(path), "format 99", "make it anew")
 
@@ -274,14 +273,14 @@ DAMAGED["infinity in logits"] = no_number("logits", -np.inf), "logits holds NaN 
 
 
 @pytest.mark.parametrize("change, said", DAMAGED.values(), ids=DAMAGED)
-def test_a_trace_that_is_not_whole_is_told_in_one_line(command, files, change, said):
+def test_an_incomplete_trace_is_refused_in_one_line(command, files, change, said):
     path = files.spoil(change)
     named = [] if said == "there are 12" else [str(path)]  # the case itself says how many images there are
     assert_one_line(command("compare", files.numpy, path), *named, said)
 
 
-def test_what_is_written_as_it_is_reads_well(command, files):
-    """Or the tests of damaged traces would show nothing."""
+def test_a_trace_written_without_changes_can_be_read(command, files):
+    """The tests of damaged traces rely on this."""
     assert command("compare", files.numpy, files.spoil()).code == 0
 
 
@@ -289,13 +288,13 @@ def test_what_is_written_as_it_is_reads_well(command, files):
 
 
 def read_json(text: str) -> Any:
-    """Strictly: Python's own reader takes infinities, others do not."""
+    """Read strict JSON: Python's own reader accepts infinities, other readers do not."""
     def refuse(name: str) -> Any:
         raise AssertionError(f"{name} is no JSON")
     return json.loads(text, parse_constant=refuse)
 
 
-def test_json_tells_the_conditions_and_every_measurement(command, files, tmp_path):
+def test_json_has_the_conditions_and_every_measurement(command, files, tmp_path):
     path = tmp_path / "report.json"
     outcome = command("compare", files.numpy, files.torch, files.torch, "--json", path)
     assert (outcome.code, outcome.err) == (0, "")
@@ -336,7 +335,7 @@ def test_the_schema_of_the_record_is_printed(command, files):
                         json.loads(outcome.out), jsonschema.Draft202012Validator)
 
 
-def test_json_on_standard_output_is_alone_there(command, files, tmp_path):
+def test_json_on_standard_output_has_no_other_text_beside_it(command, files, tmp_path):
     for path, code in ((files.torch, 0), (files.spoil(scale("logits", 1.01)), 1)):
         outcome = command("compare", files.numpy, path, "--json", "-")
         assert (outcome.code, outcome.err) == (code, "")
@@ -346,8 +345,8 @@ def test_json_on_standard_output_is_alone_there(command, files, tmp_path):
         assert read_json((tmp_path / "r.json").read_text(encoding="utf-8")) == report
 
 
-def test_json_has_no_infinities(command, files):
-    """Shapes that differ are infinitely far apart, and a loss may be no number."""
+def test_json_has_no_infinite_numbers(command, files):
+    """Different shapes have an infinite error, and a loss may be NaN."""
     nan = files.spoil(put("loss", lambda loss: np.nan))
     outcome = command("compare", files.numpy, nan, files.save(ask(wider(files.network))), "--json", "-")
     assert (outcome.code, outcome.err) == (1, "")
@@ -360,7 +359,7 @@ def test_json_has_no_infinities(command, files):
     assert report["backends"]["torch#2"]["diagnosis"][-1].endswith("padding 2 instead of 1")
 
 
-def test_a_place_that_cannot_be_written_is_told_before_the_comparison(command, files, monkeypatch, tmp_path):
+def test_an_unwritable_json_path_is_refused_before_the_comparison(command, files, monkeypatch, tmp_path):
     monkeypatch.setattr(trace, "load", must_not_start)
     monkeypatch.setattr(run, "trace_in_process", must_not_start)
     for words in (["compare", files.numpy], PLAN):
@@ -371,7 +370,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_comparison(command, f
 # parity trace
 
 
-def test_the_two_halves_of_every_backend(command, small_alexnet, tmp_path, backend_name):
+def test_trace_and_compare_work_in_every_backend(command, small_alexnet, tmp_path, backend_name):
     paths = [tmp_path / f"{name}.safetensors" for name in ("numpy", backend_name)]
     for name, path in zip(("numpy", backend_name), paths):
         outcome = command("trace", "--backend", name, "--out", path, "--device", "cpu", "--seed", "3", *PLAN)
@@ -386,14 +385,14 @@ def test_the_two_halves_of_every_backend(command, small_alexnet, tmp_path, backe
     assert outcome.out.endswith(f"float64 reference in {backend_name}\n")
 
 
-def test_the_same_trace_twice_is_the_same_file(command, small_alexnet, tmp_path):
+def test_a_repeated_trace_is_the_same_file(command, small_alexnet, tmp_path):
     words = ["trace", "--backend", "numpy", *PLAN, "--out"]
     for name in ("1", "2"):
         assert command(*words, tmp_path / name).code == 0
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
 
 
-def test_a_trace_that_cannot_be_written_is_told_before_the_work(command, small_alexnet, monkeypatch, tmp_path):
+def test_an_unwritable_trace_path_is_refused_before_the_computation(command, small_alexnet, monkeypatch, tmp_path):
     monkeypatch.setattr(run, "answer", must_not_start)
     words = ["trace", "--backend", "numpy", *PLAN, "--out"]
     assert_one_line(command(*words, tmp_path / "no" / "t"), str(tmp_path / "no" / "t"), "no folder", "make it")
@@ -404,7 +403,7 @@ def test_a_trace_that_cannot_be_written_is_told_before_the_work(command, small_a
         assert_one_line(command(*words, path), str(path), "name another file")
 
 
-def test_a_disk_that_is_full_is_told_in_one_line(command, small_alexnet, monkeypatch, tmp_path):
+def test_a_full_disk_is_reported_in_one_line(command, small_alexnet, monkeypatch, tmp_path):
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(trace, "save_file", full)
@@ -412,8 +411,8 @@ def test_a_disk_that_is_full_is_told_in_one_line(command, small_alexnet, monkeyp
                     "No space left", "another file")
 
 
-def test_too_few_images_say_what_to_change(command, small_alexnet, tmp_path):
-    """2 for the layers, 2 for each of two steps, and 2 for each of the two after those."""
+def test_too_few_images_name_the_flag_to_change(command, small_alexnet, tmp_path):
+    """The layers take 2 images, and so does each of the two steps and of the two continued ones."""
     words = ["trace", "--backend", "numpy", "--data", "synthetic", "--batch-size", "2", "--steps", "2", "--out",
              tmp_path / "t", "--images"]
     assert_one_line(command(*words, "9"), "batches of 2 for 2 steps take 10 images, and there are 9", "--images",
@@ -440,24 +439,25 @@ def test_a_trace_in_bfloat16_needs_its_tier(command, small_alexnet, tmp_path, re
 # Going on from another backend's weights
 
 
-def test_steps_go_on_from_another_backends_weights(command, small_alexnet, tmp_path, backend_name):
+def test_steps_continue_from_the_weights_of_another_backend(command, small_alexnet, tmp_path, backend_name):
     before, after = tmp_path / "before", tmp_path / "after"
     assert command("trace", "--backend", "numpy", "--out", before, *PLAN).code == 0
     assert command("trace", "--backend", backend_name, "--out", after, "--device", "cpu", *PLAN, "--continue-from",
                    before).code == 0
     outcome = command("compare", before, after)
     assert outcome.code == 0
-    assert re.search(rf"^weights: went on from numpy's weights \(.*{backend_name}.*\)$", outcome.out, re.MULTILINE)
+    assert re.search(rf"^weight exchange: training continued from numpy's weights \(.*{backend_name}.*\)$", outcome.out,
+                     re.MULTILINE)
 
 
-def test_the_reference_goes_on_from_them_too(command, files, small_alexnet, tmp_path):
+def test_the_reference_continues_from_the_weights_of_another_backend(command, files, small_alexnet, tmp_path):
     words = ["trace", "--backend", "numpy", "--out", tmp_path / "after", *PLAN, "--continue-from", files.torch]
     assert command(*words).code == 0
     begun = trace.load(files.torch).group("stepped")
     assert trace.load(tmp_path / "after").meta["continued_from_sha256"] == parameters.digest(begun)
 
 
-def test_a_bad_trace_to_go_on_from_is_told_in_one_line(command, files, small_alexnet, monkeypatch, tmp_path):
+def test_a_bad_trace_to_continue_from_is_refused_in_one_line(command, files, small_alexnet, monkeypatch, tmp_path):
     monkeypatch.setattr(run, "answer", must_not_start)
     nan = files.spoil(no_number("stepped/conv1.weight", np.nan))
     for path, said in ((tmp_path / "nowhere", "No such file"), (nan, "NaN or infinity")):
@@ -466,7 +466,7 @@ def test_a_bad_trace_to_go_on_from_is_told_in_one_line(command, files, small_ale
     assert not (tmp_path / "t").exists()
 
 
-def test_weights_of_another_network_to_go_on_from_are_told_in_one_line(command, files, small_alexnet, tmp_path,
+def test_weights_of_another_network_to_continue_from_are_refused_in_one_line(command, files, small_alexnet, tmp_path,
                                                                        backend_name):
     *rest, last = files.network.layers
     other = files.save(ask(dataclasses.replace(files.network, layers=(*rest, dataclasses.replace(last, units=11)))))
@@ -477,7 +477,7 @@ def test_weights_of_another_network_to_go_on_from_are_told_in_one_line(command, 
 # Backends that are not here
 
 
-def test_a_missing_backend_is_told_before_the_work(command, monkeypatch, tmp_path, installed):
+def test_a_missing_backend_is_reported_before_the_computation(command, monkeypatch, tmp_path, installed):
     installed("torch", "numpy")
     monkeypatch.setattr(run, "trace_in_process", must_not_start)
     assert_one_line(command("--backends", "numpy,mxnet"), "mxnet", "not installed", backends.BACKENDS["mxnet"].install,
@@ -488,7 +488,7 @@ def test_a_missing_backend_is_told_before_the_work(command, monkeypatch, tmp_pat
 
 @pytest.fixture
 def asked(monkeypatch, small):
-    """Who is asked with which interpreter and values; each answers at once."""
+    """Record each backend's interpreter and values, and answer at once."""
     calls: list[tuple[str, str, dict[str, Any]]] = []
 
     def answer(backend: str, python: str, values: dict[str, Any]) -> None:
@@ -503,8 +503,8 @@ def asked(monkeypatch, small):
     (["--backends", "torch,numpy"], ["numpy", "torch"]), (["--backends", "numpy"], ["numpy"]),
     (["--backends", "mxnet,mxnet", "--python", "mxnet=/bin/sh"], ["numpy", "mxnet"])],
     ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "")
-def test_who_is_asked(command, asked, installed, words, names):
-    """What is installed here or named by --python, if not said otherwise; the reference first, and each once."""
+def test_the_backends_that_take_part(command, asked, installed, words, names):
+    """By default those installed here or named by --python: the reference first, each once."""
     installed("torch", "numpy")
     outcome = command(*words)
     assert outcome.code == 0
@@ -513,7 +513,7 @@ def test_who_is_asked(command, asked, installed, words, names):
     assert outcome.err == "", "nothing to be seen but on a terminal"
 
 
-def test_everyone_is_asked_the_same_and_goes_on_from_the_one_before(command, asked, installed, tmp_path):
+def test_all_backends_get_the_same_inputs_and_continue_from_the_one_before(command, asked, installed, tmp_path):
     installed("numpy", *backends.FRAMEWORKS)
     assert command("--keep", tmp_path, "--net", "alexnet-tab", "--device", "cpu", "--seed", "5", "--data", "synthetic",
                    "--batch-size", "3", "--steps", "4", "--images", "50", "--data-dir", tmp_path).code == 0
@@ -534,7 +534,7 @@ def nets_asked(calls) -> list[str]:
     return list(dict.fromkeys(values["net"]["name"] for _, _, values in calls))
 
 
-def test_several_networks_are_told_in_brief(command, asked, installed, tmp_path):
+def test_several_networks_give_a_short_table(command, asked, installed, tmp_path):
     installed("torch", "numpy")
     outcome = command("--net", "lenet5,lenet5-relu,lenet5", "--keep", tmp_path / "kept", "--json",
                       tmp_path / "all.json")
@@ -542,19 +542,19 @@ def test_several_networks_are_told_in_brief(command, asked, installed, tmp_path)
     lines = outcome.out.splitlines()
     assert lines[0] == "lenet5: parity holds: same function, same training steps as the float64 reference in torch"
     assert lines[-1] == "parity holds in lenet5, lenet5-relu"
-    heading, *rows = lines[-7:-2]
+    heading, *rows = lines[-9:-4]
     assert heading.split()[-2:] == ["SGD", "steps"]
     assert [row.split()[:-12] for row in rows] == [["lenet5", "numpy", "10", "of", "10"], ["torch", "10", "of", "10"],
                                                    ["lenet5-relu", "numpy", "10", "of", "10"],
                                                    ["torch", "10", "of", "10"]]
-    found = read_json((tmp_path / "all.json").read_text())
-    assert found["holds"] and list(found["networks"]) == ["lenet5", "lenet5-relu"]
-    assert all(report["holds"] for report in found["networks"].values())
+    record = read_json((tmp_path / "all.json").read_text())
+    assert record["holds"] and list(record["networks"]) == ["lenet5", "lenet5-relu"]
+    assert all(report["holds"] for report in record["networks"].values())
     assert sorted(path.relative_to(tmp_path / "kept").as_posix() for path in (tmp_path / "kept").rglob("*.*")) == [
         f"{folder}/{name}.safetensors" for folder in ("1-lenet5", "2-lenet5-relu") for name in ("numpy", "torch")]
 
 
-def test_of_several_networks_a_red_one_is_named_and_the_others_are_asked(command, asked, monkeypatch, small, installed):
+def test_a_failing_network_is_named_and_the_others_are_still_compared(command, asked, monkeypatch, small, installed):
     installed("torch", "numpy")
     ask_all = run.trace_in_process
 
@@ -568,12 +568,12 @@ def test_of_several_networks_a_red_one_is_named_and_the_others_are_asked(command
     outcome = command("--net", "lenet5,lenet5-relu")
     assert outcome.code == 1
     assert outcome.out.splitlines()[-1] == "parity does not hold in lenet5"
-    assert "lenet5: parity does not hold: torch from rung 'gradients' on\ntorch: " in outcome.out
-    assert "torch    9 of 10" in outcome.out and "RED" in outcome.out
+    assert "lenet5: parity does not hold: torch fails at rung 'gradients'\ntorch: " in outcome.out
+    assert "torch    9 of 10" in outcome.out and "RED 5" in outcome.out
     assert "lenet5-relu: parity holds" in outcome.out
 
 
-def test_of_several_networks_those_before_a_failure_are_told(command, asked, monkeypatch, tmp_path, installed):
+def test_an_error_keeps_the_results_of_the_networks_before_it(command, asked, monkeypatch, tmp_path, installed):
     installed("torch", "numpy")
     ask_all = run.trace_in_process
 
@@ -591,13 +591,13 @@ def test_of_several_networks_those_before_a_failure_are_told(command, asked, mon
     assert list(read_json((tmp_path / "all.json").read_text())["networks"]) == ["lenet5"]
 
 
-def test_all_networks_are_those_that_are_the_same_everywhere(command, asked, installed):
+def test_all_names_every_network_that_is_the_same_in_all_backends(command, asked, installed):
     installed("torch", "numpy")
     assert command("--net", "all", "--json", "-").code == 0
     assert nets_asked(asked) == [name for name in zoo.NETWORKS if not name.startswith(zoo.TAB)]
 
 
-def test_of_several_networks_an_unknown_one_is_told_before_the_work(command, monkeypatch):
+def test_an_unknown_network_among_several_is_refused_before_the_computation(command, monkeypatch):
     monkeypatch.setattr(run, "trace_in_process", must_not_start)
     assert_one_line(command("--net", "lenet5,lenet6"), "unknown network 'lenet6'", "known: alexnet")
 
@@ -606,7 +606,7 @@ def test_of_several_networks_an_unknown_one_is_told_before_the_work(command, mon
 
 @pytest.fixture
 def by(tmp_path) -> Callable[..., list[str]]:
-    """Flags that name an interpreter for each of these backends and the reference; it notes that it was taken."""
+    """Return flags that name an interpreter for each backend and the reference; each interpreter records its use."""
     def write(*names: str) -> list[str]:
         paths = {name: script(tmp_path / f"python of {name}", f'echo {name} >> {shlex.quote(str(tmp_path / "taken"))}',
                               f'exec {shlex.quote(sys.executable)} "$@"') for name in ("numpy", *names)}
@@ -614,8 +614,8 @@ def by(tmp_path) -> Callable[..., list[str]]:
     return write
 
 
-def test_the_whole_ladder_by_other_interpreters_and_what_it_keeps(command, by, present, small_toml, tmp_path):
-    """The kept traces give the same verdict by themselves."""
+def test_the_ladder_with_other_interpreters_and_kept_traces(command, by, present, small_toml, tmp_path):
+    """The kept traces alone give the same verdict."""
     backend_name = present[0]
     kept = tmp_path / "a" / "folder"
     outcome = command("--net", small_toml, "--backends", backend_name, *PLAN, "--device", "cpu", *by(backend_name),
@@ -625,13 +625,13 @@ def test_the_whole_ladder_by_other_interpreters_and_what_it_keeps(command, by, p
     assert (tmp_path / "taken").read_text(encoding="utf-8").split() == names
     assert sorted(path.name for path in kept.iterdir()) == sorted(f"{name}.safetensors" for name in names)
     if backend_name != "numpy":
-        assert "went on from numpy's weights" in outcome.out
+        assert "training continued from numpy's weights" in outcome.out
     again = command("compare", *(kept / f"{name}.safetensors" for name in names), "--json", tmp_path / "again.json")
     assert (again.code, again.out) == (outcome.code, outcome.out)
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "report.json").read_bytes()
 
 
-def test_a_tab_that_differs_from_the_references_is_red_and_named(command, monkeypatch, requires, small):
+def test_a_tab_that_differs_from_the_reference_fails_and_is_named(command, monkeypatch, requires, small):
     requires("tensorflow")
     tabs = {name: zoo.TABS[name].name for name in ("torch", "tensorflow")}
     for name, tab in tabs.items():
@@ -642,16 +642,15 @@ def test_a_tab_that_differs_from_the_references_is_red_and_named(command, monkey
     assert outcome.out.splitlines()[-3:] == [
         "tensorflow: conv1.padding is 2, the reference's is 1",
         "tensorflow: first divergent layer: conv1: padding 2 instead of 1",
-        "parity does not hold: tensorflow from rung 'spec and parameters' on"]
+        "parity does not hold: tensorflow fails at rung 'layers and weights'"]
 
 
-def test_an_interpreter_for_a_backend_that_takes_no_part_is_told(command, by):
+def test_an_interpreter_for_a_backend_that_takes_no_part_is_refused(command, by):
     outcome = command("--backends", "numpy", *PLAN, *by("torch"))
     assert_one_line(outcome, "--python NAME=PATH names an interpreter for torch, which takes no part", "--backends")
 
 
-def test_a_backend_that_cannot_do_it_says_why_once(command, by, small_toml):
-    """The message names the backend once."""
+def test_a_backend_that_fails_gives_its_reason_once(command, by, small_toml):
     outcome = command("--net", small_toml, "--backends", "numpy", "--data", "synthetic", "--images", "9", *by())
     assert_one_line(outcome, "backend numpy: batches of 4 for 6 steps take 36 images, and there are 9", "--images")
     assert outcome.err.count("error") == 1
@@ -666,8 +665,7 @@ def test_a_backend_that_cannot_do_it_says_why_once(command, by, small_toml):
     (["echo 'Segmentation fault' >&2", "exit 139"], ["exit code 139", "Segmentation fault"]),
     (None, ["cannot be run"]), ("no program", ["cannot be run"]), ("folder", ["cannot be run"]),
 ], ids=["no package", "an empty Python", "no answer", "silent", "killed", "crashed", "missing", "no program", "folder"])
-def test_an_interpreter_that_fails_is_told_in_one_line(command, tmp_path, lines, said):
-    """With what to do."""
+def test_a_failing_interpreter_is_reported_in_one_line(command, tmp_path, lines, said):
     python = tmp_path / "python"
     if lines == "folder":
         python.mkdir()
@@ -680,13 +678,13 @@ def test_an_interpreter_that_fails_is_told_in_one_line(command, tmp_path, lines,
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below"])
-def test_a_folder_for_traces_that_cannot_be_made_is_told_before_the_work(command, monkeypatch, tmp_path, folder):
+def test_an_unwritable_folder_for_traces_is_refused_before_the_computation(command, monkeypatch, tmp_path, folder):
     monkeypatch.setattr(run, "trace_in_process", must_not_start)
     (tmp_path / "file").write_bytes(b"")
     assert_one_line(command("--backends", "numpy", "--keep", tmp_path / folder), str(tmp_path / folder), "--keep")
 
 
-def test_traces_that_are_not_kept_are_gone(command, small_toml, monkeypatch, tmp_path):
+def test_traces_are_deleted_unless_kept(command, small_toml, monkeypatch, tmp_path):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     assert command("--net", small_toml, "--backends", "numpy", *PLAN).code == 0
@@ -707,7 +705,7 @@ def alexnet(*words: str) -> Outcome:
 
 @pytest.mark.slow
 def test_parity_of_alexnet(present):
-    """As a user would ask, in one framework; in all of them it is a command of the README's, and run by its test."""
+    """One framework is enough here: test_docs.py runs the command with all of them."""
     if present[0] == "numpy":
         pytest.skip("no framework here")
     name = present[0]
@@ -717,7 +715,7 @@ def test_parity_of_alexnet(present):
 
 
 @pytest.mark.slow
-def test_parity_of_the_tabs_finds_conv1(requires):
+def test_parity_of_the_tabs_names_the_padding_of_conv1(requires):
     requires("torch")
     requires("tensorflow")
     outcome = alexnet("--net", "alexnet-tab", "--backends", "tensorflow,torch", "--json", "-")

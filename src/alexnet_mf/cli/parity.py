@@ -1,4 +1,4 @@
-"""`parity`: whether backends compute the same function; `parity trace` and `parity compare`, its two halves."""
+"""`parity`: compare backends on the same inputs; `parity trace` and `parity compare`, its two halves."""
 
 from __future__ import annotations
 
@@ -23,12 +23,18 @@ if TYPE_CHECKING:
     from alexnet_mf.parity.run import Report
 
 ALL = "all"
-"""Every built-in network that is the same in all backends."""
+"""Word for all built-in networks that are the same in every backend."""
 
 IN_BRIEF = ("layer outputs", "logits and loss", "gradients", "SGD steps")
 """The rungs in the table of several networks."""
 
-TIER_HELP = f"tolerances: {', '.join(TIERS)} (default: float32; the others are for computations in those precisions)"
+LEGEND = """Each cell shows error / tolerance for the value closest to its tolerance. The error is relative to the
+float64 reference (numpy). "equal" means identical bits. RED marks an error above its tolerance, and names the place."""
+
+NEAR_TIES = """Near ties are values so close that rounding decides which of them max pooling or ReLU passes.
+The reference repeats the computation with the backend's decisions."""
+
+TIER_HELP = f"precision that sets the tolerances: {', '.join(TIERS)} (default: float32)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,23 +47,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     trace.add_argument("--out", required=True, type=Path, metavar="FILE",
                        help="the trace, safetensors with a JSON header")
     trace.add_argument("--continue-from", type=Path, metavar="TRACE",
-                       help="another backend's trace: take the last steps from the weights that it had reached "
-                            "(default: from one's own)")
+                       help="continue training from the last weights in another backend's trace "
+                            "(default: from its own)")
     trace.set_defaults(run=run_trace)
-    compare = halves.add_parser("compare", help="the ladder over traces from anywhere",
-                                description="The ladder over traces from anywhere.")
+    compare = halves.add_parser("compare", help="compare traces from any machine",
+                                description="Compare traces from any environment or machine with the reference.")
     compare.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help="files of `parity trace`; the reference "
-                         "(numpy) is computed if its trace is not among them")
+                         "(numpy) is computed if its trace is missing")
     compare.add_argument("--tier", choices=list(TIERS), default="float32", help=TIER_HELP)
     arguments.add_json(compare)
     compare.set_defaults(run=run_compare)
     parser.add_argument("--backends", type=arguments.backend_list, metavar="NAMES",
                         help="comma-separated backends (default: all that are installed here or named by --python)")
-    add_plan(parser, f"; several, comma-separated, or {ALL}: of each the errors in brief")
+    add_plan(parser, f"; several, comma-separated, or {ALL}, give a short table")
     arguments.add_interpreters(parser)
     parser.add_argument("--keep", type=Path, metavar="FOLDER",
-                        help="keep the traces there (default: they are temporary)")
-    parser.add_argument("--tier", choices=list(TIERS), help="tolerances (default: those of --precision)")
+                        help="keep the traces in this folder (default: they are deleted)")
+    parser.add_argument("--tier", choices=list(TIERS),
+                        help="precision that sets the tolerances (default: that of --precision)")
     arguments.add_json(parser)
     add_schema(parser, json_schema)
 
@@ -71,7 +78,7 @@ def add_plan(parser: argparse.ArgumentParser, several: str = "") -> None:
     arguments.add_network(parser, several)
     arguments.add_execution(parser)
     arguments.add_source(parser)
-    for flag, default, what in (("--batch-size", 4, "images through every layer and back, and in each SGD step"),
+    for flag, default, what in (("--batch-size", 4, "images in the forward and backward pass, and in each SGD step"),
                                 ("--steps", 6, "SGD steps to compare"), ("--images", 64, "test images to classify")):
         parser.add_argument(flag, type=arguments.at_least_one, default=default, metavar="N",
                             help=f"{what} (default: {default})")
@@ -82,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     nets = net_names(options.net)
     if len(nets) == 1:
         return show(climb(nets[0], options, options.keep), options)
-    records: dict[str, Record] = {}  # with the rows, all that is kept of a report: its traces take gigabytes
+    records: dict[str, Record] = {}  # a report itself keeps gigabytes of traces
     rows: list[list[str]] = []
     try:
         for number, net in enumerate(nets, 1):
@@ -100,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def brief_rows(net: str, report: Report) -> list[list[str]]:
-    """Return for each backend how many rungs hold, and the error nearest to its tolerance in those of `IN_BRIEF`."""
+    """Return for each backend the number of rungs passed, and the cells of `IN_BRIEF`."""
     rows = [["", name, f"{sum(rung.holds for rung in rungs)} of {len(rungs)}",
              *(cell(rung) for rung in rungs if rung.name in IN_BRIEF)] for name, rungs in report.rungs.items()]
     rows[0][0] = net
@@ -140,7 +147,7 @@ def check_flags_follow(options: argparse.Namespace) -> None:
         AlexnetMfError: if one does.
     """
     if options.words[:2] != ["parity", options.half]:
-        raise AlexnetMfError(f"flags before {options.half} are those of the whole ladder; write them after it: parity "
+        raise AlexnetMfError(f"flags before {options.half} do not apply to it; write them after it: parity "
                              f"{options.half} ...")
 
 
@@ -170,13 +177,15 @@ def show(report: Report, options: argparse.Namespace) -> int:
                 for rungs in zip(*report.rungs.values())]
         case = report.reference.case
         output.table(["", "rung", *names], rows, right=[0],
-                     title=f"{case.network.name}, {case.origin}, seed {case.seed}: the error nearest to its tolerance")
+                     title=f"{case.network.name}, {case.origin}, seed {case.seed}")
+        output.say(LEGEND)
         output.say()
         say_notes(report)
         if report.pairs:
             output.table(["pair", "pixels", "outputs", "gradients"], [
                 [f"{p.first} - {p.second}", "equal" if p.pixels_equal else "differ", f"{p.output:.1e} ({p.layer})",
-                 f"{p.gradient:.1e} ({p.parameter})"] for p in report.pairs])
+                 f"{p.gradient:.1e} ({p.parameter})"] for p in report.pairs],
+                title="Largest relative difference (L2) between two backends, with the layer or parameter")
             output.say()
         say_diagnoses(report)
         output.say(verdict(report))
@@ -190,8 +199,8 @@ def show_several(records: dict[str, Record], rows: list[list[str]], options: arg
     red = [net for net, record in records.items() if not record.holds]
     if options.json != "-":
         output.say()
-        output.table(["network", "backend", "rungs that hold", *IN_BRIEF], rows,
-                     title=f"seed {options.seed}: the error nearest to its tolerance")
+        output.table(["network", "backend", "rungs passed", *IN_BRIEF], rows, title=f"seed {options.seed}")
+        output.say(LEGEND)
         output.say()
         output.say(f"parity does not hold in {', '.join(red)}" if red else f"parity holds in {', '.join(records)}")
     if options.json:
@@ -200,19 +209,19 @@ def show_several(records: dict[str, Record], rows: list[list[str]], options: arg
 
 
 def say_diagnoses(report: Report) -> None:
-    """Print what is wrong with each backend."""
+    """Print the diagnosis of each backend."""
     for name, sentences in report.diagnoses.items():
         for sentence in sentences:
             output.say(f"{name}: {sentence}")
 
 
 def cell(rung: Rung) -> str:
-    """Return the measurement nearest to its tolerance, `4.1e-07 of 2e-06`, or the first that failed, `RED 5.0e-02 of
-    2e-06 conv1`."""
+    """Return the measurement closest to its tolerance, `4.1e-07 / 2e-06`, or the first failed one, `RED 5.0e-02 / 2e-06
+    conv1`."""
     shown = rung.worst if rung.holds else rung.failures[0]
     if shown.tolerance == 0:
         return "equal" if rung.holds else f"RED {shown.where}"
-    figures = f"{shown.error:.1e} of {shown.tolerance:.0e}"
+    figures = f"{shown.error:.1e} / {shown.tolerance:.0e}"
     return figures if rung.holds else f"RED {figures} {shown.where}"
 
 
@@ -225,14 +234,16 @@ def say_notes(report: Report) -> None:
                 backends_by_note.setdefault(f"{rung.name}: {rung.note}", []).append(name)
     for note, names in backends_by_note.items():
         output.say(f"{note} ({', '.join(names)})")
+    if any("near ties" in note for note in backends_by_note):
+        output.say(NEAR_TIES)
     output.say()
 
 
 def verdict(report: Report) -> str:
-    """Return whether parity holds, in one line."""
+    """Return the verdict in one line."""
     if report.holds:
         who = listed([name for name in report.rungs if name != "numpy"] or ["numpy"])
         return f"parity holds: same function, same training steps as the float64 reference in {who}"
-    red = [f"{name} from rung {next(rung.name for rung in rungs if not rung.holds)!r} on"
+    red = [f"{name} fails at rung {next(rung.name for rung in rungs if not rung.holds)!r}"
            for name, rungs in report.rungs.items() if not all(rung.holds for rung in rungs)]
     return f"parity does not hold: {'; '.join(red)}"

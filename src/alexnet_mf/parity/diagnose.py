@@ -12,18 +12,19 @@ def diagnose(comparison: Comparison, rungs: list[Rung]) -> list[str]:
     """Sentences for the lowest red rung; none if all hold."""
     red = {rung.name: rung for rung in rungs if not rung.holds}
     sentences = []
-    if "spec and parameters" in red:
+    if "layers and weights" in red:
         wrong = comparison.subject.meta["exported_sha256"]
-        failures = red["spec and parameters"].failures
+        failures = red["layers and weights"].failures
         sentences = [failure.what for failure in failures if failure.where not in wrong]
         tensors = [failure.where for failure in failures if failure.where in wrong]
         if tensors:
             sentences.append(inputs.diagnose_parameters(comparison, tensors))
-            red = {name: red[name] for name in ("pixels", "layer outputs", "shapes") if name in red}
+            red = {name: red[name] for name in ("pixels", "layer outputs", "output shapes") if name in red}
     finders: dict[str, Callable[[Comparison, Rung], str]] = {
-        "pixels": inputs.diagnose_pixels, "layer outputs": forward.diagnose_layers, "shapes": forward.diagnose_layers,
-        "logits and loss": training.diagnose_loss, "gradients": training.diagnose_gradients,
-        "SGD steps": training.diagnose_steps, "dropout modes": _words, "predictions": _words, "weights": _continued}
+        "pixels": inputs.diagnose_pixels, "layer outputs": forward.diagnose_layers,
+        "output shapes": forward.diagnose_layers, "logits and loss": training.diagnose_loss,
+        "gradients": training.diagnose_gradients, "SGD steps": training.diagnose_steps,
+        "dropout": _words, "predicted classes": _words, "weight exchange": _continued}
     for name, find in finders.items():
         if name in red:
             return [*sentences, find(comparison, red[name])]

@@ -23,14 +23,14 @@ from alexnet_mf.weights import parameters
 
 @dataclass(frozen=True)
 class Measurement:
-    """One error beside its tolerance."""
+    """An error with its tolerance."""
 
     where: str
     """The layer, parameter or step."""
     error: float
     tolerance: float
     what: str = ""
-    """The finding in words, where a number does not say it."""
+    """The failure in words, if the number does not say it."""
 
     @property
     def holds(self) -> bool:
@@ -38,14 +38,13 @@ class Measurement:
 
 
 def judge(where: str, error: float, tolerance: float, wrong: str) -> Measurement:
-    """Return a measurement, with these words if it does not hold. The error of
-    what must be equal is True or False, or a count."""
+    """Return a measurement, with the words `wrong` if it fails. `error` is a bool or a count for equality."""
     return Measurement(where, float(error), tolerance, "" if error <= tolerance else wrong)
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung's measurements for one backend."""
+    """The measurements of one rung in one backend."""
 
     number: int
     name: str
@@ -58,7 +57,7 @@ class Rung:
 
     @property
     def worst(self) -> Measurement:
-        """The measurement nearest to its tolerance, or furthest beyond it; of equals the first."""
+        """The first failed measurement furthest beyond its tolerance, or else the one closest to it."""
         return max(self.measurements, key=lambda m: (not m.holds, ratio(m.error, m.tolerance)))
 
     @property
@@ -68,20 +67,20 @@ class Rung:
 
 @dataclass
 class Comparison:
-    """One backend's trace against the reference's."""
+    """A backend's trace beside the reference's."""
 
     subject: Trace
     reference: Reference
     floors: Floors = field(default_factory=lambda: TIERS["float32"])
     origins: Mapping[str, Trace] = field(default_factory=dict)
-    """The traces at hand by the digest of their stepped parameters: what others may have gone on from."""
+    """Traces by the digest of their stepped parameters, from which other traces may have continued."""
 
     def tolerance(self, floor: float, name: str) -> float:
-        """The larger of the floor and a multiple of what float32 costs."""
+        """Return the larger of the floor and a multiple of the error of float32."""
         return max(floor, COST_FACTOR * self.reference.cost.get(name, 0.0))
 
     def climb(self) -> list[Rung]:
-        """All rungs, from the bottom."""
+        """Return all rungs, from the first to the last."""
         return [Rung(number, name, *rung(self)) for number, (name, rung) in enumerate(RUNGS.items(), 1)]
 
 
@@ -89,24 +88,24 @@ Finding = tuple[list[Measurement], str]
 
 
 def spec_and_parameters(c: Comparison) -> Finding:
-    """Rung 1: the same network with the same parameters, bit for bit."""
+    """Rung 1: the same layers with the same initial weights, bit for bit."""
     mine, theirs = c.subject.meta["network"], spec.as_dict(c.reference.case.network)
-    found = [Measurement("spec", 1, 0, line) for line in spec_differences(mine, theirs)]
+    measurements = [Measurement("spec", 1, 0, line) for line in spec_differences(mine, theirs)]
     expected = arithmetic.parameter_counts(c.subject.case().network)
     for row in c.subject.meta["layers"]:
         if row["parameters"] != expected.get(row["name"]):
-            found.append(Measurement(row["name"], 1, 0, f"{row['name']}: {row['parameters']:,} parameters, not "
+            measurements.append(Measurement(row["name"], 1, 0, f"{row['name']}: {row['parameters']:,} parameters, not "
                                                         f"{expected.get(row['name'], 0):,}"))
     mine, theirs = c.subject.meta["exported_sha256"], digests(c.reference.case.parameters())
-    return [*found, *(judge(name, mine.get(name) != theirs.get(name), 0, f"{name} is not the seed's")
+    return [*measurements, *(judge(name, mine.get(name) != theirs.get(name), 0, f"{name} is not as drawn from the seed")
                       for name in {**theirs, **mine})], ""
 
 
 def spec_differences(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
-    """A phrase for each field in which two networks differ; names and sources aside, and initial biases, which parity
-    draws for itself."""
+    """Return a phrase for each field in which two networks differ, except names, sources and initial biases: parity
+    draws biases of its own."""
     if [layer["name"] for layer in mine["layers"]] != [layer["name"] for layer in theirs["layers"]]:
-        return ["its layers are not the reference's"]
+        return ["its layers differ from the reference's"]
     lines = []
     if mine["input"] != theirs["input"]:
         lines = [f"input is {mine['input']}, the reference's is {theirs['input']}"]
@@ -117,7 +116,7 @@ def spec_differences(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
 
 
 def pixels(c: Comparison) -> Finding:
-    """Rung 2: what the network is fed, bit for bit."""
+    """Rung 2: the pixels that enter the network, bit for bit."""
     mine, theirs = c.subject.tensors["pixels"], c.reference.trace.tensors["pixels"]
     if mine.shape != theirs.shape:
         return [Measurement("pixels", math.inf, 0, f"pixels are {mine.shape}, not {theirs.shape}")], ""
@@ -137,14 +136,14 @@ def layer_shapes(c: Comparison) -> Finding:
 
 def layer_outputs(c: Comparison) -> Finding:
     """Rung 4: the output of each layer after its activation."""
-    found = []
+    measurements = []
     values, references = c.subject.group("outputs"), c.reference.trace.group("outputs")
     for layer in c.reference.case.network.layers:
         name, value = layer.name, values[layer.name]
-        error, largest = relative_l2(value, references[name]), relative_largest(value, references[name])
-        found.append(Measurement(name, error, c.tolerance(c.floors.output, f"outputs/{name}")))
-        found.append(Measurement(name, largest, c.tolerance(c.floors.largest, f"largest/{name}"), f"{name}, largest"))
-    return found, ""
+        error, peak = relative_l2(value, references[name]), relative_largest(value, references[name])
+        measurements += [Measurement(name, error, c.tolerance(c.floors.output, f"outputs/{name}")),
+                         Measurement(name, peak, c.tolerance(c.floors.largest, f"largest/{name}"), f"{name}, largest")]
+    return measurements, ""
 
 
 def logits_and_loss(c: Comparison) -> Finding:
@@ -159,24 +158,24 @@ def logits_and_loss(c: Comparison) -> Finding:
 
 
 def gradients(c: Comparison) -> Finding:
-    """Rung 6: the gradient of every parameter, near ties decided as the backend decided them."""
+    """Rung 6: the gradient of every parameter, with near ties decided as in the backend."""
     case, mine = c.reference.case, c.subject.group("gradients")
     decided: dict[str, tuple[int, float]] = {}
     if same_shapes(c):
         decided = flips(case.network, c.subject.tensors["pixels"], c.subject.group("training"),
                         c.reference.trace.group("training"))
-    # Only what was nearly tied may fall the other way: a wide gap is a fault, not a choice.
+    # Only near ties may be decided differently: a wide gap is a fault.
     ties = [Measurement(f"{name}, near ties", gap, c.tolerance(c.floors.largest, f"largest/{name}"))
             for name, (count, gap) in decided.items() if count]
     followed = bool(ties) and all(tie.holds for tie in ties)
     references = (branch_gradients(case, c.subject.group("training")) if followed
                   else c.reference.trace.group("gradients"))
-    # From the loss downwards, as gradients flow: the first that is wrong is nearest to the cause.
+    # From the loss down, as gradients flow: the first wrong one is closest to the cause.
     errors = [Measurement(name, relative_l2(mine[name], references[name]) if name in mine else math.inf,
                           max(c.tolerance(c.floors.gradient, f"gradients/{name}"),
                               c.reference.cost.get(f"softmax/{name}", 0.0)))
               for name in reversed(parameters.shapes(case.network))]
-    note = f"{sum(count for count, _ in decided.values())} near ties decided otherwise" if followed else ""
+    note = f"{sum(count for count, _ in decided.values())} near ties decided differently" if followed else ""
     return [*errors, *ties], note
 
 
@@ -187,38 +186,40 @@ def same_shapes(c: Comparison) -> bool:
 
 
 def steps(c: Comparison) -> Finding:
-    """Rung 7: what the SGD steps changed in every parameter, and the loss of each step."""
+    """Rung 7: the update of every parameter by the SGD steps, and the loss of each step."""
     case, theirs = c.reference.case, c.reference.trace
-    found = step_errors(c, theirs.group("stepped"), theirs.meta["step_losses"])
+    measurements = step_errors(c, theirs.group("stepped"), theirs.meta["step_losses"])
     note = f"{case.steps} steps"
-    if all(measurement.holds for measurement in found) or not same_shapes(c):
-        return found, note
-    # One near tie decided otherwise moves a small batch's gradient by up to 1 %, and the steps that follow take it
-    # further. So the reference takes the steps once more, deciding near ties as the backend did.
+    if all(measurement.holds for measurement in measurements) or not same_shapes(c):
+        return measurements, note
+    # One near tie decided differently moves a small batch's gradient by up to 1 %, and later steps amplify that. So the
+    # reference repeats the steps and decides near ties as the backend did.
     branches = [c.subject.group(f"stepwise/{step}") for step in range(case.steps)]
     run = take_steps(case, case.parameters(), sgd_rule(case.sgd), branches=branches)
     if run.gap > c.floors.largest:  # no near tie
-        return found, note
-    found, note = step_errors(c, run.parameters, run.losses), f"{note}, {run.flips} near ties decided otherwise"
-    if not all(measurement.holds for measurement in found):
-        found = [replace(m, tolerance=max(m.tolerance, c.reference.softmax_updates.get(m.where, 0.0))) for m in found]
-    return found, note
+        return measurements, note
+    note = f"{note}, {run.flips} near ties decided differently"
+    measurements = step_errors(c, run.parameters, run.losses)
+    if not all(measurement.holds for measurement in measurements):
+        measurements = [replace(m, tolerance=max(m.tolerance, c.reference.softmax_updates.get(m.where, 0.0)))
+                        for m in measurements]
+    return measurements, note
 
 
 def step_errors(c: Comparison, parameters: Mapping[str, NDArray[Any]], losses: list[float]) -> list[Measurement]:
-    """The errors of the losses, and of what changed in every parameter."""
-    found = [Measurement(f"loss of step {i}", loss_error(a, b, step_logits(c, i)),
+    """Return the errors of the losses, and of the update of every parameter."""
+    measurements = [Measurement(f"loss of step {i}", loss_error(a, b, step_logits(c, i)),
                          c.tolerance(c.floors.step_loss, "step_loss"))
              for i, (a, b) in enumerate(zip(c.subject.meta["step_losses"], losses), 1)]
     mine = c.subject.group("stepped")
     for name, start in c.reference.case.parameters().items():
         error = relative_l2(mine[name] - start, parameters[name] - start)
-        found.append(Measurement(name, error, c.tolerance(c.floors.update, f"updates/{name}")))
-    return found
+        measurements.append(Measurement(name, error, c.tolerance(c.floors.update, f"updates/{name}")))
+    return measurements
 
 
 def step_logits(c: Comparison, step: int) -> NDArray[Any]:
-    """The reference's logits in one of the steps, counted from 1."""
+    """Return the reference's logits in a step, counted from 1."""
     logits: NDArray[Any] = c.reference.trace.tensors[f"stepwise/{step - 1}/{c.reference.case.network.layers[-1].name}"]
     return logits
 
@@ -226,23 +227,23 @@ def step_logits(c: Comparison, step: int) -> NDArray[Any]:
 def modes(c: Comparison) -> Finding:
     """Rung 8: dropout is off in evaluation; in training it drops the stated share, rescales, and follows the step."""
     case = c.reference.case
-    found = [judge("evaluation", not c.subject.meta["evaluates_the_same_twice"], 0, "two evaluations differ")]
+    measurements = [judge("evaluation", not c.subject.meta["evaluates_the_same_twice"], 0, "two evaluations differ")]
     outputs = c.subject.group("outputs")
     dropped = c.subject.group("dropped")
     source = c.subject.tensors["pixels"]
     for layer in case.network.layers:
         if isinstance(layer, Dropout):
             changed = not np.array_equal(outputs[layer.name], source)
-            found += [judge(layer.name, changed, 0, f"{layer.name} changes its input in evaluation"),
+            measurements += [judge(layer.name, changed, 0, f"{layer.name} changes its input in evaluation"),
                       *dropout_activity(layer, dropped)]
         source = outputs[layer.name]
     if "logits" in dropped:
-        found.append(dropout_step(c, dropped["logits"]))
-    return found, ""
+        measurements.append(dropout_step(c, dropped["logits"]))
+    return measurements, ""
 
 
 def dropout_step(c: Comparison, logits: NDArray[Any]) -> Measurement:
-    """Check that an SGD step has the masks that the layers show at its seed and number."""
+    """Check that an SGD step uses the dropout masks that the layers draw at its seed and number."""
     labels, loss = c.reference.case.labels[:len(logits)], c.subject.meta["dropout_step_loss"]
     expected, without = (softmax_cross_entropy(values.astype(np.float64), labels)[0]
                          for values in (logits, c.subject.group("outputs")[c.reference.case.network.layers[-1].name]))
@@ -250,7 +251,7 @@ def dropout_step(c: Comparison, logits: NDArray[Any]) -> Measurement:
     tolerance = c.floors.step_loss
     off = loss_error(loss, without, logits) <= tolerance
     return judge("training step", error, tolerance, "the dropout of the training step is off" if off else
-                 "a training step has other masks than the layers show")
+                 "a training step has other masks than the layers")
 
 
 def dropout_activity(layer: Dropout, dropped: dict[str, NDArray[Any]]) -> Iterator[Measurement]:
@@ -259,23 +260,23 @@ def dropout_activity(layer: Dropout, dropped: dict[str, NDArray[Any]]) -> Iterat
     active = source != 0
     kept = active & (first != 0)
     count = int(active.sum())
-    share = 1 - kept.sum() / count if count else layer.rate  # behind a dead ReLU there is nothing to drop
+    share = 1 - kept.sum() / count if count else layer.rate  # after a dead ReLU all inputs are 0
     spread = 5 * math.sqrt(layer.rate * (1 - layer.rate) / max(count, 1))  # five sigma of a fair draw
     yield judge(layer.name, abs(share - layer.rate), spread, f"{layer.name} drops {share:.3f}, not {layer.rate}")
     scaled = relative_l2(first[kept], source[kept] / (1 - layer.rate))
     factor = float(first[kept].sum() / source[kept].sum()) if kept.any() else 0
-    yield judge(layer.name, scaled, 1e-6, f"{layer.name} scales what stays by {factor:.4g}, not by 1/(1 - rate), "
+    yield judge(layer.name, scaled, 1e-6, f"{layer.name} scales kept values by {factor:.4g}, not by 1/(1 - rate) = "
                                           f"{1 / (1 - layer.rate):.4g}")
     again, second = dropped[f"{layer.name}/again/out"], dropped[f"{layer.name}/second/out"]
     other = not np.array_equal(first != 0, again != 0)
-    yield judge(layer.name, other, 0, f"{layer.name}: the same step has other masks")
+    yield judge(layer.name, other, 0, f"{layer.name}: the masks differ when a step is repeated")
     if layer.rate and count > 100:
         stuck = np.array_equal(first != 0, second != 0)
-        yield judge(layer.name, stuck, 0, f"{layer.name}: another step has the same masks")
+        yield judge(layer.name, stuck, 0, f"{layer.name}: two steps have the same masks")
 
 
 def predictions(c: Comparison) -> Finding:
-    """Rung 9: the same class for every input, wherever the reference's margin exceeds the tolerance."""
+    """Rung 9: the same class for every input whose margin in the reference exceeds the tolerance."""
     mine, theirs = c.subject.tensors["logits"], c.reference.trace.tensors["logits"]
     if mine.shape != theirs.shape:
         return [Measurement("logits", math.inf, 0, f"logits are {mine.shape}, not {theirs.shape}")], ""
@@ -290,55 +291,56 @@ def predictions(c: Comparison) -> Finding:
 
 
 def weights(c: Comparison) -> Finding:
-    """Rung 10: exported parameters are those loaded, and continued training follows the reference's."""
+    """Rung 10: exported weights equal the loaded ones, and training continued from another backend's weights follows
+    the reference."""
     case, meta = c.reference.case, c.subject.meta
     changed = meta["parameters_sha256"] != parameters.digest(case.parameters())
-    found = [judge("export", changed, 0, "export(load(w)) is not w")]
+    measurements = [judge("export", changed, 0, "the exported weights differ from the loaded ones")]
     origin = c.origins.get(meta["continued_from_sha256"])
     if origin is None:
-        return found, "the weights that it went on from are not among these traces"
+        return measurements, "continued training not checked: the trace that it starts from is missing"
     run = take_steps(case, origin.group("stepped"), sgd_rule(case.sgd), case.steps, case.continued)
     logits = step_logits(c, case.steps)
     tolerance = c.tolerance(c.floors.step_loss, "step_loss")
-    found += [Measurement(f"loss of continued step {i}", loss_error(a, b, logits), tolerance)
+    measurements += [Measurement(f"loss of continued step {i}", loss_error(a, b, logits), tolerance)
               for i, (a, b) in enumerate(zip(meta["continued_losses"], run.losses), 1)]
-    return found, f"went on from {origin.backend}'s weights"
+    return measurements, f"training continued from {origin.backend}'s weights"
 
 
 RUNGS: dict[str, Callable[[Comparison], Finding]] = {
-    "spec and parameters": spec_and_parameters,
+    "layers and weights": spec_and_parameters,
     "pixels": pixels,
-    "shapes": layer_shapes,
+    "output shapes": layer_shapes,
     "layer outputs": layer_outputs,
     "logits and loss": logits_and_loss,
     "gradients": gradients,
     "SGD steps": steps,
-    "dropout modes": modes,
-    "predictions": predictions,
-    "weights": weights,
+    "dropout": modes,
+    "predicted classes": predictions,
+    "weight exchange": weights,
 }
 
 
 def check_comparable(traces: list[Trace]) -> None:
-    """Make sure that the traces answer the same case.
+    """Check that the traces have the same inputs, seed and plan of steps.
 
     Raises:
         TraceError: says what differs.
     """
     first = traces[0]
     for other in traces[1:]:
-        for key, what in (("seed", "seed"), ("data", "data set"), ("plan", "plan of steps"), ("case_sha256", "inputs")):
+        for key, what in (("seed", "seed"), ("data", "dataset"), ("plan", "plan of steps"), ("case_sha256", "inputs")):
             if other.meta[key] != first.meta[key]:
                 values = "" if key == "case_sha256" else f" ({first.meta[key]} and {other.meta[key]})"
-                raise TraceError(f"the traces of {first.backend} and {other.backend} are of another {what}{values}: "
-                                 f"make both with the same flags of: parity trace")
+                raise TraceError(f"the traces of {first.backend} and {other.backend} differ in {what}{values}; "
+                                 "write both with the same arguments of `parity_trace`")
         mine, theirs = (spec.from_dict(each.meta["network"]) for each in (first, other))
         if parts(mine) != parts(theirs):
-            raise TraceError(f"the traces of {first.backend} and {other.backend} are of networks with other inputs, "
-                             f"layers or parameters ({mine.name} and {theirs.name}): make both with the same "
-                             "network (`net`)")
+            raise TraceError(f"the traces of {first.backend} and {other.backend} are of networks with different "
+                             f"inputs, layers or parameters ({mine.name} and {theirs.name}); write both with the same "
+                             "`net`")
 
 
 def parts(network: spec.Network) -> tuple[Any, ...]:
-    """Return what two networks must share to be compared layer by layer. Padding and dropout may differ."""
+    """Return the parts that must be equal to compare two networks by layer. Padding and dropout may differ."""
     return network.input, [(layer.name, type(layer)) for layer in network.layers], parameters.shapes(network)
