@@ -1,9 +1,9 @@
-"""Time the book's own training loop with its own loader, which `bench` leaves out: PyTorch's and TensorFlow's tab.
+"""Time the training loop of the book's PyTorch or TensorFlow tab with its own loader, which `bench` leaves out.
 
     python benchmarks/book_loop.py --backend torch --device cuda
 
-One epoch of Fashion-MNIST, from $ALEXNET_MF_DATA_DIR, by the wall clock: what resizes the images, waiting for it, and
-starting it are in. `alexnet-mf train --recipe book` is the same training in our style.
+The wall clock times one epoch of Fashion-MNIST from $ALEXNET_MF_DATA_DIR, including the start of the loader, its
+resizing of the images, and the wait for them. `alexnet-mf train --recipe book` is the same training in our style.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from alexnet_mf.instruments.machine import conditions
 
 
 def main() -> None:
-    """Print images/s of the whole loop, and as the book's own clock has them, with the conditions, as JSON."""
+    """Print as JSON the images/s of the whole loop, the images/s by the book's own clock, and the conditions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", default="torch", choices=["torch", "tensorflow"])
-    parser.add_argument("--device", default="cuda:0", help="PyTorch's device; TensorFlow takes its own choice")
+    parser.add_argument("--device", default="cuda:0", help="PyTorch's device; TensorFlow chooses its own")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--images", type=int, default=60_000)
     options = parser.parse_args()
@@ -33,13 +33,13 @@ def main() -> None:
     test = book.loader(few.images, few.labels, False, options.batch_size)
     net, device = book.alexnet(), {"device": options.device} if options.backend == "torch" else {}
     book.train(net, test, test, 1, **device)  # the libraries' first calls
-    began = time.perf_counter()
-    *_, by_its_clock = book.train(net, batches, test, 1, **device)
-    seconds = time.perf_counter() - began
+    start = time.perf_counter()
+    *_, book_rate = book.train(net, batches, test, 1, **device)
+    seconds = time.perf_counter() - start
     print(json.dumps({**conditions(sys.argv), "versions": backends.load(options.backend).versions(),
                       "images": len(train.images), "seconds": seconds,
                       "images_per_second": len(train.images) / seconds,
-                      "images_per_second_by_its_clock": by_its_clock}, indent=1))
+                      "images_per_second_by_its_clock": book_rate}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Measure one backend on a GPU: proofs first, then speed, then the chapter's exercises, within a time budget.
+"""Measure one backend on a GPU: parity first, then speed, then the chapter's exercises, within a time budget.
 
     python benchmarks/gpu.py --out results --budget 480
     python benchmarks/gpu.py --out results --device cpu --quick     # rehearsal without a GPU: a minute
 
-A part that fails or takes too long leaves the others alone. After each one, FOLDER/results.tar.gz is renewed. The same
-command again continues: parts that ended are not repeated. The exit code is 0 when all parts ran and held, else 1.
-Fashion-MNIST is read from $ALEXNET_MF_DATA_DIR, or downloaded.
+A part that fails or takes too long does not affect the others. Each part renews `results.tar.gz` in the folder of
+`--out`. Repeating the command continues with the parts that have not ended. The exit code is 0 if every part succeeded,
+else 1. Fashion-MNIST is read from $ALEXNET_MF_DATA_DIR, or downloaded.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = (sys.executable, "-m", "alexnet_mf")
 NETWORKS = {"alexnet-slim": 45, "alexnet-2012": 115, "alexnet-owt": 115, "alexnet-tab-torch": 110,
             "alexnet-tab-tensorflow": 110, "alexnet-tab-mxnet": 110, "alexnet-28": 30, "lenet5": 30, "lenet5-relu": 30}
-"""The networks beside alexnet, with the seconds that their ladders take together."""
+"""Networks beside alexnet, with the seconds that each ladder takes while others run beside it."""
 GRACE = 5
 """Seconds between the signals that ask a part to stop and that kill it."""
 
@@ -39,15 +39,15 @@ class Part:
     name: str
     command: tuple[str, ...]
     seconds: float
-    """How long it takes, on an H200. The budget is spent by this estimate; a part is stopped at three times as long."""
+    """Estimated seconds on an H200, for planning the budget. `limit` stops the part after about three times as long."""
     alone: bool = True
     """True if it measures time, so that nothing may run beside it."""
     after: tuple[str, ...] = ()
     """Parts that must have ended with exit code 0 or 1."""
     output: Path | None = None
-    """A file that a later part reads: without it the part runs again."""
+    """File that a later part reads. If the file is missing, the part runs again."""
     run: Path | None = None
-    """A run folder that it makes; what an earlier, unfinished call has left of it is removed."""
+    """Run folder that the part makes. Remains of an earlier, unfinished call are removed."""
 
     @property
     def limit(self) -> float:
@@ -56,7 +56,7 @@ class Part:
 
 @dataclass
 class Running:
-    """A part's process, the leader of its group."""
+    """Process of a part, and leader of its process group."""
 
     part: Part
     process: subprocess.Popen[bytes]
@@ -67,7 +67,7 @@ class Running:
         return time.monotonic() - self.began
 
     def stop(self) -> None:
-        """Stop the process and its children; they may save first."""
+        """Stop the process and its children. They may save first."""
         for number, wait in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
             try:
                 os.killpg(self.process.pid, number)
@@ -78,7 +78,7 @@ class Running:
 
 
 class Runner:
-    """Runs parts in order, within a budget of seconds; keeps logs, states and the archive in a folder."""
+    """Runner of parts in order and within a budget of seconds, with logs, states and archive in a folder."""
 
     def __init__(self, folder: Path, budget: float, workers: int) -> None:
         self.records = folder / "r"
@@ -92,7 +92,7 @@ class Runner:
             self.states = json.loads(self.state_file.read_text())
 
     def has_ended(self, part: Part) -> bool:
-        """Return True if the part ran to its end, whether what it checks held (exit code 0) or not (1)."""
+        """Return True if the part ran to its end: its checks passed (exit code 0) or failed (1)."""
         state = self.states.get(part.name, {})
         ended = state.get("exit_code") in (0, 1) and state.get("command") == " ".join(part.command)
         return ended and (part.output is None or part.output.exists())
@@ -158,7 +158,7 @@ class Runner:
         self._record(running.part, text, code if is_over else None, seconds)
 
     def _record(self, part: Part, text: str, code: int | None = None, seconds: float = 0.0) -> None:
-        """Keep a part's state, and renew the archive."""
+        """Save the state of a part, and renew the archive."""
         print(f"{part.name}: {text}", flush=True)
         self.states[part.name] = {"exit_code": code, "seconds": round(seconds, 1), "text": text,
                                   "command": " ".join(part.command)}
@@ -176,7 +176,7 @@ class Runner:
         for part in parts:
             log = self.records / f"{part.name}.txt"
             last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
-            state = self.states.get(part.name, {}).get("text", "not begun")
+            state = self.states.get(part.name, {}).get("text", "not started")
             lines.append(f"{part.name:28} {state:32} {last[0][:120] if last and not last[0].startswith('$') else ''}")
         return "\n".join(line.rstrip() for line in lines)
 
@@ -215,7 +215,7 @@ def ladders(folder: Path, backend: str, device: str, net: str, variants: Mapping
 
 
 def full_parts(folder: Path, backend: str, device: str) -> Iterator[Part]:
-    """Yield the parts for a GPU: proofs, speed, exercises."""
+    """Yield the parts for a GPU: parity, speed, exercises."""
     records = folder / "r"
     fast = "float16" if backend == "mxnet" else "bfloat16"
     precisions = ["float32", "float16"] if backend == "mxnet" else ["float32", "tf32", "bfloat16"]
@@ -276,7 +276,7 @@ def full_parts(folder: Path, backend: str, device: str) -> Iterator[Part]:
 
 
 def quick_parts(folder: Path, backend: str, device: str) -> Iterator[Part]:
-    """Each kind of part on the smallest network, to try the script."""
+    """Yield short parts on the smallest network, to try the script."""
     records, small = folder / "r", ("--net", "lenet5", "--device", device, "--batch-size", "8")
     samples = ("--rounds", "2", "--sample-seconds", "0.01")
     yield Part("backends", (*PACKAGE, "list", "backends"), 10)
@@ -302,14 +302,14 @@ def quick_parts(folder: Path, backend: str, device: str) -> Iterator[Part]:
 
 
 def main() -> int:
-    """Run the parts that are left, and list the state of all."""
+    """Run the parts that have not ended, and print the state of all parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for records, logs and the archive")
     parser.add_argument("--budget", type=float, default=480, help="seconds for all parts (default: 480)")
     parser.add_argument("--backend", default="torch", choices=["torch", "tensorflow", "mxnet"])
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--quick", action="store_true", help="each kind of part on the smallest network")
-    parser.add_argument("--list", action="store_true", help="list the parts with their estimates, and stop")
+    parser.add_argument("--quick", action="store_true", help="run short parts on the smallest network")
+    parser.add_argument("--list", action="store_true", help="list the parts with their estimates and exit")
     options = parser.parse_args()
     folder = options.out.absolute()
     listed = parts(folder, options.backend, options.device, options.quick)

@@ -1,10 +1,10 @@
-"""The errors that correct code shows, over seeds and batch sizes: what the ladder's tolerances rest on.
+"""Measure the errors of correct code over seeds and batch sizes. The ladder's tolerances rest on these errors.
 
-`python benchmarks/measure_errors.py --seeds 0,1,2 --batch-sizes 4,8` runs the whole ladder for each, and prints a
-Markdown table. Of each kind of error a ladder counts with its largest, over all layers, parameters or steps; the table
-has the median and the largest of these in each backend, beside what float32 costs the reference at most, and the
-tolerances that held. It takes some minutes a ladder on two cores. Other flags are those of the parity command: `--net`,
-`--backends torch,mxnet`, `--data synthetic`, `--data-dir`, `--steps`, `--device`, `--tier`.
+`python benchmarks/measure_errors.py --seeds 0,1,2 --batch-sizes 4,8` runs a whole ladder for each seed and batch size,
+and prints a Markdown table. A ladder contributes its largest error of each kind, over all layers, parameters or steps.
+The table shows the median and the largest of these errors in each backend, the largest cost of float32 to the reference
+implementation, and the tolerances. A ladder takes some minutes on two cores. Other flags go to the parity command:
+`--net`, `--backends torch,mxnet`, `--data synthetic`, `--data-dir`, `--steps`, `--device`, `--tier`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 from typing import Any
 
-KINDS = {  # rung, how the measurement is called; the kind of error, and how the report names what it costs float32
+KINDS = {  # rung and name of the measurement; kind of error and prefix of its float32 cost in the report
     ("layer outputs", "layer"): ("a layer's output, relative L2", "outputs/"),
     ("layer outputs", "largest"): ("a layer's output, largest difference over largest value", "largest/"),
     ("logits and loss", "layer"): ("logits, relative L2", None),
@@ -30,8 +30,8 @@ KINDS = {  # rung, how the measurement is called; the kind of error, and how the
 COSTS = dict(KINDS.values())
 
 
-def kind(rung: str, measurement: dict[str, Any]) -> str | None:
-    """Return the kind of error that a measurement of the report is, or None if the table has no line for it."""
+def classify(rung: str, measurement: dict[str, Any]) -> str | None:
+    """Return the kind of error of a measurement in the report, or None if the table has no line for it."""
     where, what = measurement["where"], measurement["what"]
     name = ("largest" if what.endswith("largest") else "near ties" if where.endswith("near ties")
             else "loss" if where.startswith("loss") else "layer")
@@ -39,7 +39,7 @@ def kind(rung: str, measurement: dict[str, Any]) -> str | None:
 
 
 def ladder(flags: list[str]) -> dict[str, Any]:
-    """Run the parity command with these flags, and return its report. Exit if it has none."""
+    """Run the parity command with these flags and return its report. Exit if there is no report."""
     command = [sys.executable, "-m", "alexnet_mf", "parity", "--json", "-", *flags]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if not done.stdout:
@@ -49,13 +49,13 @@ def ladder(flags: list[str]) -> dict[str, Any]:
 
 
 def largest(report: dict[str, Any]) -> tuple[dict[str, dict[str, float]], dict[str, list[float]]]:
-    """Return the largest error of each kind in each backend but the reference, and all tolerances of the kind."""
+    """Return the largest error of each kind in each backend except the reference, and all tolerances of each kind."""
     errors: dict[str, dict[str, float]] = {name: {} for name in COSTS}
     tolerances: dict[str, list[float]] = {name: [] for name in COSTS}
-    for backend, found in report["backends"].items():
-        for rung in found["rungs"]:
+    for backend, result in report["backends"].items():
+        for rung in result["rungs"]:
             for measurement in rung["measurements"]:
-                name = kind(rung["name"], measurement)
+                name = classify(rung["name"], measurement)
                 if name and backend != "numpy":
                     error = float("inf") if measurement["error"] is None else measurement["error"]
                     errors[name][backend] = max(errors[name].get(backend, 0.0), error)
@@ -65,19 +65,19 @@ def largest(report: dict[str, Any]) -> tuple[dict[str, dict[str, float]], dict[s
 
 def table(reports: list[dict[str, Any]]) -> str:
     """Return the table in Markdown, with a line for each kind of error."""
-    found = [largest(report) for report in reports]
+    results = [largest(report) for report in reports]
     backends = list(dict.fromkeys(name for report in reports for name in report["backends"] if name != "numpy"))
     lines = [f"| error, median / largest | {' | '.join(backends)} | float32 costs the reference | tolerance |",
              f"|---|{'---|' * (len(backends) + 2)}"]
     for name, prefix in COSTS.items():
         cells = []
         for backend in backends:
-            over = [errors[name][backend] for errors, _ in found if backend in errors[name]]
-            cells.append(f"{statistics.median(over):.1e} / {max(over):.1e}" if over else "none")
+            values = [errors[name][backend] for errors, _ in results if backend in errors[name]]
+            cells.append(f"{statistics.median(values):.1e} / {max(values):.1e}" if values else "none")
         costs = [cost for report in reports for key, cost in report["float32_cost"].items()
-                 if prefix and key.startswith(prefix)]  # "loss" is no beginning of "step_loss"
-        held = [tolerance for _, tolerances in found for tolerance in tolerances[name]]
-        low, high = (f"{bound(held, default=0.0):.0e}" for bound in (min, max))
+                 if prefix and key.startswith(prefix)]  # "loss" is not a prefix of "step_loss"
+        limits = [tolerance for _, tolerances in results for tolerance in tolerances[name]]
+        low, high = (f"{bound(limits, default=0.0):.0e}" for bound in (min, max))
         lines.append(f"| {name} | {' | '.join(cells)} | {f'{max(costs):.1e}' if costs else ''} | "
                      f"{low if low == high else f'{low} to {high}'} |")
     return "\n".join(lines)
@@ -88,7 +88,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0,1,2,3,4", help="comma-separated (default: 0,1,2,3,4)")
     parser.add_argument("--batch-sizes", default="4", help="comma-separated (default: 4)")
-    options, flags = parser.parse_known_args()  # the others go to the parity command
+    options, flags = parser.parse_known_args()  # other flags go to the parity command
     reports = []
     for seed in options.seeds.split(","):
         for batch in options.batch_sizes.split(","):

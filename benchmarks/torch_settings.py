@@ -42,23 +42,23 @@ def sample(call: Callable[[int], Any], synchronize: Callable[[], None], seconds:
     for number in range(3):
         call(number)
     synchronize()
-    began = time.perf_counter()
+    start = time.perf_counter()
     call(3)
     synchronize()
-    calls = max(2, int(seconds / (time.perf_counter() - began)))
+    calls = max(2, int(seconds / (time.perf_counter() - start)))
     times, before = [], meter.joules()
     for _ in range(rounds):
-        began = time.perf_counter()
+        start = time.perf_counter()
         for number in range(calls):
             call(number)
         synchronize()
-        times.append((time.perf_counter() - began) / calls)
+        times.append((time.perf_counter() - start) / calls)
     after = meter.joules()
     return times, math.nan if before is None or after is None else (after - before) / (rounds * calls)
 
 
 class Comparison:
-    """All sets of settings on one device."""
+    """Comparison of sets of settings on one device."""
 
     def __init__(self, net: str, device: str, seconds: float, rounds: int) -> None:
         self.backend = backends.load("torch")
@@ -66,7 +66,7 @@ class Comparison:
         models = {entry.name: entry.description for entry in self.backend.devices()}
         self.meter = EnergyMeter(device, models.get(device, ""))
         self.network = find_network(net)
-        self.weights = parameters.initialise(self.network, 0)
+        self.weights = parameters.initialize(self.network, 0)
         generator = np.random.default_rng(0)
         self.images = generator.integers(256, size=(IMAGES, 28, 28), dtype=np.uint8)
         self.labels = generator.integers(10, size=IMAGES)
@@ -87,7 +87,7 @@ class Comparison:
         return self.backend.build(self.network, self.weights, self.device, Execution(precision, speed))
 
     def update(self, model: Any, batch_size: int) -> dict[str, np.ndarray]:
-        """Return what the first steps change, by parameter."""
+        """Return the change of each parameter over the first steps."""
         data = model.place(self.images, self.labels)
         trainer = model.trainer(Sgd(0.01, 0.9), 0)
         for number in range(CHECKED_STEPS):
@@ -96,16 +96,16 @@ class Comparison:
 
     def row(self, batch_size: int, precision: str, settings: str, plain: dict[str, np.ndarray]) -> dict[str, Any]:
         """Measure one set of settings."""
-        began = time.perf_counter()
+        start = time.perf_counter()
         if self.device != "cpu":
             torch.cuda.reset_peak_memory_stats()
         model = self.build(precision, settings)
-        changed = self.update(model, batch_size)
+        update = self.update(model, batch_size)
         data = model.place(self.images, self.labels)
         phases = model.phases(data, np.random.default_rng(1).permutation(IMAGES)[:batch_size], Sgd(2.0**-20), 0)
         result: dict[str, Any] = {
             "batch_size": batch_size, "precision": precision, "settings": settings,
-            "update_errors": {name: float(np.linalg.norm(changed[name] - value) / np.linalg.norm(value))
+            "update_errors": {name: float(np.linalg.norm(update[name] - value) / np.linalg.norm(value))
                               for name, value in plain.items()}}
         for phase in ("step", "forward"):
             phases[phase](0)
@@ -114,11 +114,11 @@ class Comparison:
             result[phase] = {"seconds": times, "images_per_second": batch_size / statistics.median(times),
                              "flops": flops / statistics.median(times), "joules_per_image": joules / batch_size}
         peak = self.backend.peak_memory(self.device)
-        return result | {"peak_bytes": peak, "whole_seconds": time.perf_counter() - began}
+        return result | {"peak_bytes": peak, "whole_seconds": time.perf_counter() - start}
 
 
 def main() -> None:
-    """Print a line for each set of settings, and write all of them after each."""
+    """Print a line for each set of settings, and write all results to the JSON file after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--net", default="alexnet")
     parser.add_argument("--device", default="cuda:0")
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=200, help="seconds after which no new set begins")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    began, rows = time.perf_counter(), list[dict[str, Any]]()
+    start, rows = time.perf_counter(), list[dict[str, Any]]()
     comparison = Comparison(options.net, options.device, options.sample_seconds, options.rounds)
     versions, devices = comparison.backend.versions(), comparison.backend.devices()
 
@@ -148,12 +148,12 @@ def main() -> None:
         for batch_size in map(int, options.batch_sizes.split(",")):
             plain = comparison.update(comparison.build(precision, ""), batch_size)
             for settings in options.settings.split(","):
-                if time.perf_counter() - began > options.budget:
-                    print("no time left", flush=True)
+                if time.perf_counter() - start > options.budget:
+                    print("the budget is used up; raise it with --budget", flush=True)
                     return
                 try:
                     row = comparison.row(batch_size, precision, settings, plain)
-                except Exception as error:  # a setting that fails leaves the others
+                except Exception as error:  # a setting that fails does not stop the others
                     row = {"batch_size": batch_size, "precision": precision, "settings": settings,
                            "error": f"{type(error).__name__}: {error}"}
                 keep(row)

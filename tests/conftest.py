@@ -1,7 +1,7 @@
-"""Which backends a test runs on, and networks small enough to run everywhere.
+"""Selection of backends and parts, small networks, and a substitute for `os` that fails.
 
-`--backends torch,mxnet` asks for backends: those run, one of them that is missing is a failure, and the others are
-skipped. Without it, every installed backend runs.
+`--backends torch,mxnet` selects backends: a missing one is a failure, and the others are skipped. Without it, the
+tests run on every installed backend.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from alexnet_mf.spec import Network, toml
 from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
 
 PARTS = {"backends": ("analysis", "backends", "bench", "training"), "parity": ("parity",), "rest": ()}
-"""Parts of the tests, and their folders. `rest` has all others."""
+"""Parts of the tests, and their folders. `rest` has all other folders."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,7 +41,7 @@ def is_in_part(path: Path, part: str) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """`tox` runs the parts one after the other: a process that has run some of the tests holds what those leave."""
+    """Ignore the other parts: `tox` runs each part in fresh processes, because each test leaves some memory in use."""
     part, folder = config.getoption("--part"), Path(__file__).parent
     if part is None or collection_path == folder or not collection_path.is_relative_to(folder):
         return None
@@ -49,13 +49,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A file that is named on the command line is not ignored."""
+    """Drop the tests of other parts: pytest does not ignore a file that the command line names."""
     part = config.getoption("--part")
     items[:] = [item for item in items if part is None or is_in_part(item.path, part)]
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """A part may have none of the tests that were chosen; the last one must, if all before it have none."""
+    """Accept a part without selected tests, unless all parts are without them."""
     config, key = session.config, "alexnet_mf/parts_before_were_empty"
     part, is_empty = config.getoption("--part"), exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
     were_empty = is_empty and (part == "backends" or config.cache.get(key, False))
@@ -65,7 +65,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         config.cache.set(key, were_empty)
 
 
-def asked(config: pytest.Config) -> list[str]:
+def selected_backends(config: pytest.Config) -> list[str]:
     names = [name for name in config.getoption("--backends").split(",") if name]
     unknown = set(names) - set(backends.BACKENDS)
     if unknown:
@@ -73,28 +73,28 @@ def asked(config: pytest.Config) -> list[str]:
     return names
 
 
-with contextlib.suppress(ImportError):  # a GPU's machine may lack it
+with contextlib.suppress(ImportError):  # a machine with a GPU may lack it
     from hypothesis import HealthCheck, settings
 
     settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("busy")
 
-# The setting `allocator` makes glibc keep freed memory for the next training step. It is the process's, cannot be taken
-# back, and would make the tests of three frameworks in one process keep gigabytes. Child processes use it as users do.
+# The setting `allocator` makes glibc keep freed memory for the next training step. It applies to the process and cannot
+# be undone: the tests of three frameworks in one process would keep gigabytes. Child processes use it as users do.
 allocator.keep_large_blocks = lambda: None
 
 
 @pytest.fixture(scope="session", autouse=True)
 def take_signals() -> None:
-    """A shell's background job starts with SIGINT ignored, one of nohup with SIGHUP, and so would all that tests start.
-    """
+    """Restore the default handlers: a shell's background jobs ignore SIGINT, those of `nohup` ignore SIGHUP, and the
+    processes that the tests start would inherit both."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def release_memory() -> Iterator[None]:
-    """After each module, free what Keras keeps of trained models, and return free memory to the kernel."""
+    """Free the models that Keras keeps, and return free memory to the kernel, after each module."""
     yield
     if keras := sys.modules.get("keras"):
         keras.utils.clear_session()
@@ -112,26 +112,26 @@ def backend_name(request: pytest.FixtureRequest) -> str:
 
 
 def require(name: str, config: pytest.Config) -> None:
-    """Skip unless the backend was asked for; fail if it was and is missing."""
-    names = asked(config)
+    """Skip the test if the backend is not selected or not installed; fail if `--backends` names a missing one."""
+    names = selected_backends(config)
     if names and name not in names:
-        pytest.skip(f"{name} was not asked for (--backends {','.join(names)})")
+        pytest.skip(f"{name} is not selected; add it to --backends {','.join(names)}")
     if not backends.is_installed(name):
         if names:
-            pytest.fail(f"{name} was asked for and is not installed: {backends.BACKENDS[name].install}")
+            pytest.fail(f"--backends names {name}, which is not installed: {backends.BACKENDS[name].install}")
         pytest.skip(f"{name} is not installed: {backends.BACKENDS[name].install}")
 
 
 @pytest.fixture
 def requires(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """`require` for a test that needs a second backend's framework."""
+    """Return `require` for a test that needs another backend."""
     return lambda name: require(name, request.config)
 
 
 @pytest.fixture
 def present(request: pytest.FixtureRequest) -> list[str]:
-    """The backends of this run, in the registry's order: those that were asked for, or all, as far as installed."""
-    names = asked(request.config) or backends.BACKENDS
+    """Return the installed backends among the selected ones, in the registry's order."""
+    names = selected_backends(request.config) or backends.BACKENDS
     return [name for name in backends.installed() if name in names]
 
 
@@ -142,7 +142,7 @@ def backend(backend_name: str) -> Backend:
 
 @pytest.fixture
 def small() -> Network:
-    """Every layer type, on 28x28 images, in well under a second a step."""
+    """Return a network of the most frequent layers on 28x28 images. A step takes well under a second."""
     return Network("small", (1, 28, 28), (
         Conv2d("conv1", channels=8, kernel=5, stride=2, padding=1), MaxPool2d("pool1", kernel=3, stride=2),
         Conv2d("conv2", channels=12, kernel=3, padding=1), MaxPool2d("pool2", kernel=2, stride=2),
@@ -159,23 +159,23 @@ def small_toml(small: Network, tmp_path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def own_data_dir(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Tests do not read the user's data set, except those marked `real_data`."""
+    """Hide the user's dataset from all tests, except those marked `real_data`."""
     if "real_data" not in request.keywords:
         monkeypatch.delenv("ALEXNET_MF_DATA_DIR", raising=False)
     elif not os.environ.get("ALEXNET_MF_DATA_DIR"):
-        pytest.skip("ALEXNET_MF_DATA_DIR is not set: no real Fashion-MNIST at hand")
+        pytest.skip("ALEXNET_MF_DATA_DIR is not set; set it to a folder with Fashion-MNIST")
 
 
 # Full disks and power cuts
 
 
 class Crash(BaseException):
-    """The process is gone: nobody's `except` or cleaning up may help."""
+    """Simulated end of the process, which no `except Exception` catches."""
 
 
 class FailingOs:
-    """An `os` that counts the calls by which files change, and lets one of them fail. The package writes files by these
-    alone (`alexnet_mf.files`), whatever computes what is in them: one backend stands for all."""
+    """Substitute for `os` that counts the calls that change files, and makes one of them fail. `alexnet_mf.files` uses
+    these calls alone for every file of the package, so one backend stands for all."""
 
     CALLS = ("open", "write", "fsync", "ftruncate", "replace", "link", "close")
     Crash = Crash
@@ -184,10 +184,10 @@ class FailingOs:
         self.at = at
         self.error = error
         self.gone = False
-        """True after a crash: another thread can do no more either."""
+        """True after a crash: other threads cannot change files either."""
         self.calls: list[str] = []
         self.names: list[str] = []
-        """For each call the file or folder that it is about, without what makes the name a temporary file's."""
+        """File or folder of each call. A temporary file has the name of the file that it replaces."""
         self.threads: list[int] = []
         self._lock = threading.Lock()
         self._open: dict[int, str] = {}
@@ -212,12 +212,12 @@ class FailingOs:
                 if name == "open":
                     self._open[result] = on
                 return result
-            if name == "write":  # in its middle, as on a disk that is getting full
+            if name == "write":  # half of it, as on a disk that fills up
                 os.write(arguments[0], bytes(arguments[1])[:len(arguments[1]) // 2])
             if self.error is None:
                 self.gone = True
                 raise Crash
-            if name == "close":  # even one that fails closes
+            if name == "close":  # a close that fails closes the file too
                 os.close(*arguments)
             raise OSError(self.error, os.strerror(self.error))
 
@@ -226,11 +226,11 @@ class FailingOs:
 
 @pytest.fixture
 def failing_os(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FailingOs]:
-    """Put one in the place of the `os` that all files are written with.
+    """Return a function that replaces the `os` that writes all files by a `FailingOs`.
 
     Args:
-        at: the number of the call that fails, from 0; none fails without it.
-        error: the error number it fails with; without it the process is as good as gone.
+        at: number of the call that fails, from 0. Without it, no call fails.
+        error: error number of the failure. Without it, the call raises `Crash`.
     """
     def install(at: int | None = None, error: int | None = None) -> FailingOs:
         failing = FailingOs(at, error)

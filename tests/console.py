@@ -1,4 +1,4 @@
-"""Commands run in this process, and what they leave; for the tests of several verbs."""
+"""Commands that run in this process, for the tests of several verbs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alexnet_mf import cli
 
 @dataclasses.dataclass
 class Outcome:
-    """What a command left."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -25,7 +25,7 @@ class Outcome:
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: str | Path) -> Outcome:
-    """The command's exit code and what it printed, and nothing that was printed before."""
+    """Run a command, and return its outcome without earlier output."""
     capsys.readouterr()
     try:
         code = cli.main([str(word) for word in words])
@@ -35,8 +35,8 @@ def call(capsys: pytest.CaptureFixture[str], *words: str | Path) -> Outcome:
 
 
 def assert_one_line(outcome: Outcome, *fragments: str, code: int = 2, out: str | None = None) -> None:
-    """An exit code and exactly one line on standard error, with these words; and, if given, what went to standard
-    output."""
+    """Assert the exit code and exactly one line with these fragments on standard error; and the standard output, if
+    `out` is not None."""
     assert outcome.code == code, outcome.err
     assert out in (None, outcome.out)
     assert outcome.err.count("\n") == 1 and outcome.err.endswith("\n"), outcome.err
@@ -46,12 +46,12 @@ def assert_one_line(outcome: Outcome, *fragments: str, code: int = 2, out: str |
 
 
 def must_not_start(*arguments: Any, **options: Any) -> Any:
-    """Take the place of a function that must not be called."""
+    """Fail the test: the substitute for a function that must not be called."""
     raise AssertionError("the work has begun")
 
 
 def script(path: Path, *lines: str) -> Path:
-    """Write a program that takes the place of Python."""
+    """Write a shell script that stands for a Python interpreter, and return its path."""
     path.write_text("\n".join(["#!/bin/sh", *lines, ""]), encoding="utf-8")
     path.chmod(0o755)
     return path

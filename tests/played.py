@@ -1,4 +1,4 @@
-"""Trainings of a sweep that are played, for the tests of several folders."""
+"""Simulated trainings of a sweep, for the tests of several folders."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONDITIONS = machine.conditions(["alexnet-mf", "sweep"])
 
 
 class Trainings:
-    """Plays the workers: the accuracy is by learning rate, seed and epoch; `fails` plays what goes wrong."""
+    """Simulated worker processes. The accuracy depends on learning rate, seed and epoch; `fails` adds failures."""
 
     def __init__(self, images: str = DATA.sha256) -> None:
         self.images = images
@@ -34,7 +34,7 @@ class Trainings:
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
         if command["do"] == "resolve":
-            self.closed -= 1  # counts the trainings' processes
+            self.closed -= 1  # `close` counts the processes of trainings alone
             return {"device": "cpu", "precision": command["precision"] or "float64", "speed": command["speed"]}
         self.commands.append(copy.deepcopy(command))
         failure = self.fails(command)

@@ -1,4 +1,4 @@
-"""Trainings of a small network in NumPy, ended and taken up again, and what their folders hold."""
+"""Interrupted and resumed trainings of a small network in NumPy, and the content of their run folders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHORT = ["--data", "synthetic", "--limit-train", "30", "--limit-test", "16", "--
 
 
 def make_run(network: spec.Network, **changes: Any) -> Run:
-    """A run of this network in torch, as far as its record goes."""
+    """Return the record of a run of this network in torch."""
     session = {**conditions(["alexnet-mf"]), "backend": "torch", "versions": {"torch": "2.15.0"},
                "settings": {"threads": 2}, "device": "cpu", "precision": "float32", "speed": {"layout": True}}
     fields = {**session, "network": spec.as_dict(network), "spec_sha256": "1", "seed": 5, "recipe": QUICK,
@@ -40,11 +40,11 @@ def start(command: Any, folder: Path | str, *more: str, backend: str = "numpy") 
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    """All numbers that a run left: those of the last checkpoint, its epochs, and the bits of its weights."""
-    _, found, _ = checkpoint.latest(folder / "checkpoint")
+    """Return the numbers of a run: its last checkpoint, its epochs, and the digests of its weights."""
+    _, saved, _ = checkpoint.latest(folder / "checkpoint")
     epochs = [line for line in lines(folder) if line["kind"] == "epoch"]
-    state = found.snapshot.state
-    return {"losses": found.snapshot.position.losses, "epochs": epochs,
+    state = saved.snapshot.state
+    return {"losses": saved.snapshot.position.losses, "epochs": epochs,
             "tensors": (parameters.digest(state.parameters), parameters.digest(state.velocity)),
             **{name: tensor_digest(folder / name) for name in (WEIGHTS, BEST)}}
 
@@ -67,7 +67,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def stop_after(step: int, command: Any, folder: Path, *more: str) -> Path:
-    """Make believe that Ctrl-C came in this step. It is asked for before the first, and twice at an epoch's end."""
+    """Train, and simulate Ctrl-C in this step. The training checks for it before step 1, and twice after an epoch."""
     calls = iter(range(step + 2 * ((step - 1) // 4)))
 
     def interrupted(self: Any) -> bool:
@@ -83,8 +83,8 @@ def stop_after(step: int, command: Any, folder: Path, *more: str) -> Path:
     return folder
 
 
-def checkpoints(folder: Path) -> list[int]:
-    """The steps of those that there are."""
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Return the steps of the checkpoints in a run folder."""
     return sorted(checkpoint.step_of(path) for path in (folder / "checkpoint").glob("step-*.safetensors"))
 
 
@@ -103,7 +103,7 @@ def fail_when_over(method: Any, calls: Any) -> Any:
     return call
 
 
-def flip(path: Path, place: int) -> None:
+def flip_bit(path: Path, position: int) -> None:
     damaged = bytearray(path.read_bytes())
-    damaged[place] ^= 4
+    damaged[position] ^= 4
     path.write_bytes(damaged)

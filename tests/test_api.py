@@ -1,4 +1,4 @@
-"""The Python API: the command line's own training, and a fresh process that has imported nothing yet."""
+"""The Python API: the training of the command line, interrupts, refusals and lazy imports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from alexnet_mf.backends.numpy.trainer import NumpyTrainer
 from alexnet_mf.data import synthetic
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice, OutOfMemory, RunError
 from alexnet_mf.spec import zoo
-from alexnet_mf.spec.layers import Dense, Flatten
 from alexnet_mf.training import memory
 from alexnet_mf.training.folder import RunFolder
 from alexnet_mf.training.loop import Epoch, Progress
@@ -45,7 +44,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "draw", lambda seed: draw(seed, train=64, test=32))
 
 
-def test_train_leaves_the_command_lines_numbers(backend_name, small, small_toml, tmp_path):
+def test_train_gives_the_numbers_of_the_command_line(backend_name, small, small_toml, tmp_path):
     run = alexnet_mf.train(small, backend_name, **SHORT, out="mine")
     assert cli.main(["train", "--backend", backend_name, "--net", small_toml, *FLAGS, "--recipe", "book",
                      "--out", "theirs", "--quiet"]) == 0
@@ -61,22 +60,21 @@ def test_train_leaves_the_command_lines_numbers(backend_name, small, small_toml,
 
 
 class Recorder(Watcher):
-    """Keeps what a training tells its watcher, and does something after each epoch."""
+    """Watcher that records its calls, and calls a function after each epoch."""
 
     def __init__(self, at_epoch: Callable[[int], None] = lambda epoch: None):
-        self.told: list[Any] = []
+        self.calls: list[Any] = []
         self.at_epoch = at_epoch
 
     def progress(self, now: Progress) -> None:
-        self.told.append((now.epoch, now.step))
+        self.calls.append((now.epoch, now.step))
 
     def epoch(self, done: Epoch) -> None:
-        self.told.append(done)
+        self.calls.append(done)
         self.at_epoch(done.epoch)
 
 
-def test_what_is_shown(small, capsys):
-    """The data and the recipe, the run folder that was made, and the epochs."""
+def test_progress_shows_recipe_run_folder_and_epochs(small, capsys):
     run = alexnet_mf.train(small, "numpy", **{**SHORT, "progress": True}, recipe="book", weight_decay=0.25)
     out, err = capsys.readouterr()
     assert run.folder.parent == Path("runs")
@@ -88,11 +86,11 @@ def test_what_is_shown(small, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_watcher_receives_the_training(small):
+def test_a_watcher_receives_steps_and_epochs(small):
     watcher = Recorder()
     run = alexnet_mf.train(small, "numpy", **{**SHORT, "progress": watcher})
-    assert [entry for entry in watcher.told if isinstance(entry, Epoch)] == run.epochs
-    assert [entry for entry in watcher.told if entry in ((1, 4), (2, 4), (3, 4))] == [(1, 4), (2, 4), (3, 4)]
+    assert [entry for entry in watcher.calls if isinstance(entry, Epoch)] == run.epochs
+    assert [entry for entry in watcher.calls if entry in ((1, 4), (2, 4), (3, 4))] == [(1, 4), (2, 4), (3, 4)]
 
 
 # Interrupts
@@ -109,7 +107,7 @@ def interrupt_by_signal(epoch: int) -> None:
 
 
 @pytest.mark.parametrize("at_epoch", [interrupt, interrupt_by_signal])
-def test_an_interrupted_training_is_saved_and_resumes_with_the_same_numbers(small, at_epoch):
+def test_an_interrupted_training_is_saved_and_resumes_to_the_same_numbers(small, at_epoch):
     whole = alexnet_mf.train(small, "numpy", **SHORT)
     with pytest.raises(KeyboardInterrupt, match=r"cut: stopped after 8 steps; resume with `alexnet_mf\.resume\('cut'"):
         alexnet_mf.train(small, "numpy", **{**SHORT, "progress": Recorder(at_epoch)}, out="cut")
@@ -122,7 +120,7 @@ def test_an_interrupted_training_is_saved_and_resumes_with_the_same_numbers(smal
 
 
 def test_an_interrupt_within_the_first_epoch_finishes_the_step_and_saves(small, monkeypatch):
-    """The signal comes in the middle of a step."""
+    """The signal arrives during a step."""
     whole = alexnet_mf.train(small, "numpy", **SHORT)
     step = NumpyTrainer.step
 
@@ -167,8 +165,8 @@ def test_a_program_with_its_own_handler_keeps_it(small):
 # Refusals
 
 
-def test_a_training_that_is_refused_leaves_no_run_folder(small, monkeypatch):
-    """The batch does not fit; with a smaller one the same folder serves."""
+def test_a_refused_training_leaves_no_run_folder(small, monkeypatch):
+    """The batch does not fit. A later training can use the same folder."""
     def refused(out: str | None) -> None:
         with monkeypatch.context() as patch:
             patch.setattr(memory, "free_bytes", lambda: 10**5)
@@ -180,7 +178,7 @@ def test_a_training_that_is_refused_leaves_no_run_folder(small, monkeypatch):
     assert not Path("mine").exists() and not Path("runs").exists()
     Path("mine").mkdir()
     refused("mine")
-    assert list(Path("mine").iterdir()) == [], "a folder that was there stays, and is empty as before"
+    assert list(Path("mine").iterdir()) == [], "an existing folder stays, and is empty as before"
     assert alexnet_mf.train(small, "numpy", **SHORT, out="mine").state == "finished"
 
 
@@ -194,22 +192,22 @@ def test_images_that_do_not_fit_on_the_device_are_reported(small, monkeypatch):
     assert not Path("mine").exists()
 
 
-# What the command line has too: events, precision, speed settings, checkpoints by time
+# Options of the command line: precision, speed settings, checkpoints by time
 
 
-def test_a_run_that_goes_on_keeps_its_settings(requires, small):
+def test_a_resumed_run_keeps_its_settings(requires, small):
     requires("tensorflow")
     run = alexnet_mf.train(small, "tensorflow", **SHORT, execution=Execution(speed={"compile": False}))
-    for asked, told in ((Execution(speed={"compile": True}), "settings of a run are fixed; leave out `compile=True`"),
-                        (Execution("bfloat16"), "`precision` is float32 in this run, not bfloat16; leave it out")):
-        with pytest.raises(RunError, match=told):
-            run.resume(4, progress=False, execution=asked)
+    for other, error in ((Execution(speed={"compile": True}), "settings of a run are fixed; leave out `compile=True`"),
+                         (Execution("bfloat16"), "`precision` is float32 in this run, not bfloat16; leave it out")):
+        with pytest.raises(RunError, match=error):
+            run.resume(4, progress=False, execution=other)
     run.resume(4, progress=False, execution=Execution("float32", {"compile": False}))
-    (again,) = record(run.folder)["resumed"]
-    assert (again["speed"], again["precision"]) == ({"compile": False}, "float32")
+    (session,) = record(run.folder)["resumed"]
+    assert (session["speed"], session["precision"]) == ({"compile": False}, "float32")
 
 
-def test_in_another_backend_settings_are_free(requires, small):
+def test_a_run_resumed_in_another_backend_takes_new_settings(requires, small):
     requires("tensorflow")
     run = alexnet_mf.train(small, "numpy", **SHORT)
     with pytest.warns(UserWarning, match="begun in numpy, resumed in tensorflow"):
@@ -218,17 +216,18 @@ def test_in_another_backend_settings_are_free(requires, small):
     assert run.build("tensorflow", execution=Execution(speed={"compile": False})).network == small
 
 
-@pytest.mark.parametrize("speed, told", [({"turbo": True}, "unknown speed setting 'turbo'; known: allocator, autotune"),
-                                         ({"compile": False}, "no setting 'compile' on cpu; there is none")])
-def test_settings_that_there_are_not_are_told(small, speed, told):
+@pytest.mark.parametrize("speed, message", [
+    ({"turbo": True}, "unknown speed setting 'turbo'; known: allocator, autotune"),
+    ({"compile": False}, "no setting 'compile' on cpu; available: none")])
+def test_unknown_and_unsupported_settings_are_refused(small, speed, message):
     for call in (alexnet_mf.build, alexnet_mf.train):
-        with pytest.raises(BackendUnavailable, match=told):
+        with pytest.raises(BackendUnavailable, match=message):
             call(small, "numpy", execution=Execution(speed=speed))
     assert not Path("runs").exists()
 
 
-def test_threads_are_settled_when_mxnet_is_imported(requires, small):
-    """In a process of its own, which has not: left out, they stay left out, and are recorded so."""
+def test_threads_are_fixed_when_mxnet_is_imported(requires, small):
+    """A process of its own imports MXNet without `threads`: the setting stays off, and the record says so."""
     requires("mxnet")
     script = """
 import json, os, alexnet_mf
@@ -249,12 +248,12 @@ except alexnet_mf.errors.BackendUnavailable as error:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "{'threads': False}", "{'threads': False}", "False", "backend mxnet: threads is fixed when it is imported, and "
-        "this process has imported it without: start a new process"]
+        "{'threads': False}", "{'threads': False}", "False", "backend mxnet: `threads` is fixed at import, and this "
+        "process imported mxnet without it; start a new process"]
 
 
-def test_checkpoints_by_time(small, monkeypatch):
-    """Within an epoch too: after each step, here."""
+def test_checkpoint_minutes_saves_within_an_epoch(small, monkeypatch):
+    """The interval is so short that a checkpoint follows each step."""
     steps: list[int] = []
     save = RunFolder.save
     monkeypatch.setattr(RunFolder, "save", lambda self, now: (steps.append(now.position.number), save(self, now)))
@@ -270,18 +269,18 @@ def test_checkpoints_by_time(small, monkeypatch):
 
 @pytest.mark.parametrize("name", ["run.json", "metrics.jsonl"])
 @pytest.mark.parametrize("damage", [lambda path: path.write_text("{"), Path.unlink], ids=["damaged", "removed"])
-def test_what_resume_would_mend_is_read_from_the_checkpoint(small, name, damage):
+def test_load_run_replaces_damaged_files_by_the_checkpoint(small, name, damage):
     run = alexnet_mf.train(small, "numpy", **SHORT)
     damage(run.folder / name)
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
     with pytest.warns(UserWarning, match=rf"{name}: .*; the checkpoint step-00000012-\S+ replaces it"):
-        found = alexnet_mf.load_run(run.folder)
-    assert dataclasses.replace(found, state=run.state) == run
-    assert found.state == ("damaged" if name == "run.json" else "finished")
+        loaded = alexnet_mf.load_run(run.folder)
+    assert dataclasses.replace(loaded, state=run.state) == run
+    assert loaded.state == ("damaged" if name == "run.json" else "finished")
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
     with pytest.warns(UserWarning, match="rewritten from the checkpoint"):
-        mended = found.resume(progress=False)
-    assert mended == run
+        resumed = loaded.resume(progress=False)
+    assert resumed == run
     for path in (run.folder / "checkpoint").iterdir():
         path.unlink()
     damage(run.folder / name)
@@ -300,7 +299,7 @@ def test_a_run_is_built_in_every_backend(backend_name, small):
 
 
 def test_build_takes_names_files_networks_and_weights(small, small_toml, tmp_path):
-    drawn = parameters.initialise(small, 7)
+    drawn = parameters.initialize(small, 7)
     for net in (small, small_toml):
         assert parameters.digest(alexnet_mf.build(net, "numpy", seed=7).export()) == parameters.digest(drawn)
     assert alexnet_mf.build("lenet5", "numpy").network == zoo.LENET5
@@ -326,9 +325,9 @@ def test_train_starts_from_weights_and_takes_a_recipe(small):
 
 
 @pytest.mark.parametrize("source", ["run", "w.npz", "w.safetensors"])
-def test_what_a_run_began_with_is_read_again_as_it_was_read_first(small, monkeypatch, source):
-    """Ended before its first checkpoint, and taken up from another folder."""
-    begun = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 1}, out="run")
+def test_a_run_without_checkpoints_reads_its_initial_weights_again(small, monkeypatch, source):
+    """The run ends before its first checkpoint, and resumes from another working folder."""
+    first = alexnet_mf.train(small, "numpy", **{**SHORT, "epochs": 1}, out="run")
     for file in ("w.npz", "w.safetensors"):
         alexnet_mf.convert("run", file)
     whole = alexnet_mf.train(small, "numpy", **SHORT, weights=source, out="whole")
@@ -341,7 +340,7 @@ def test_what_a_run_began_with_is_read_again_as_it_was_read_first(small, monkeyp
         alexnet_mf.train(small, "numpy", **{**SHORT, "progress": End()}, weights=source, out="cut")
     assert not list(Path("cut/checkpoint").iterdir())
     assert record(Path("cut"))["weights"] == {"file": str(Path(source).resolve()),
-                                              "sha256": parameters.digest(begun.parameters())}
+                                              "sha256": parameters.digest(first.parameters())}
     cut = alexnet_mf.load_run(Path("cut").resolve())
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
@@ -352,10 +351,7 @@ def test_what_a_run_began_with_is_read_again_as_it_was_read_first(small, monkeyp
         alexnet_mf.load_run(Path("..", "whole")).parameters())
 
 
-COLOUR = spec.Network("colour", (3, 28, 28), (Flatten("f"), Dense("d", units=10)))
-
-
-def test_the_package_offers_it_and_imports_nothing_before_it_is_asked():
+def test_the_package_imports_its_api_at_first_use():
     script = """
 import sys, alexnet_mf
 assert {"train", "build", "load_run", "convert"} <= set(dir(alexnet_mf))
@@ -404,7 +400,7 @@ def test_filters_are_drawn_from_weights_of_any_format(small, source):
     (lambda: api.evaluate("run", data_dir=3), "`data_dir` must be a path, not 3"),
     (lambda: api.evaluate("run", backend="jax"), "`backend` must be one of torch, .*, not 'jax'"),
     (lambda: api.evaluate("run", which="first"), "`which` must be one of last, best, not 'first'"),
-    (lambda: api.evaluate("run/weights.safetensors", which="best"), "is no run folder; leave out `which='best'`"),
+    (lambda: api.evaluate("run/weights.safetensors", which="best"), "is not a run folder; leave out `which='best'`"),
     (lambda: api.evaluate("run", net="lenet5"), "holds weights of small, which differs from lenet5; leave out `net`"),
     (lambda: api.evaluate("run", net=3), "`net` must be a network, its name or a .toml file, not 3"),
     (lambda: api.evaluate(""), "`source` must be a path, not ''"),
@@ -426,7 +422,7 @@ def test_filters_are_drawn_from_weights_of_any_format(small, source):
     (lambda: api.build("lenet5", "numpy", device="cuda"), "no device 'cuda'"),
     (lambda: api.build("lenet5", "jax"), "`backend` must be one of torch, .*, not 'jax'"),
     (lambda: api.build("lenet5", "numpy", seed=-1), "`seed` must be at least 0, not -1"),
-    (lambda: api.build("lenet5", "numpy", which="best"), "`weights` is no run folder; leave out `which='best'`"),
+    (lambda: api.build("lenet5", "numpy", which="best"), "`weights` is not a run folder; leave out `which='best'`"),
     (lambda: api.build("lenet5", "numpy", weights=[1]), "`weights` must be a path, or arrays by their canonical names"),
     (lambda: api.build("lenet5", "numpy", weights={"fc5.bias": [1]}), "fc5.bias is list, not float32"),
     (lambda: api.analyze(batch_size=0), "`batch_size` must be at least 1, not 0"),
@@ -448,7 +444,7 @@ def test_filters_are_drawn_from_weights_of_any_format(small, source):
     (lambda: api.resume("run", checkpoint_minutes=0), "`checkpoint_minutes` must be a number greater than 0, not 0"),
     (lambda: api.resume("run", execution=5), "`execution` must be of type Execution, not 5"),
     (lambda: api.evaluate("run", progress=5), "`progress` must be of type bool, not 5"),
-    (lambda: api.list_runs("nowhere"), "nowhere: there is no such folder; name a folder of run folders"),
+    (lambda: api.list_runs("nowhere"), "nowhere: no such folder; name the folder that contains the runs"),
     (lambda: api.plot_curves(["metrics", "metrics"], "a.png"), "the same run is named twice: metrics, metrics"),
     (lambda: api.plot_curves(["run"], "a.jpg"), "`plot` must end in .png, not 'a.jpg'"),
     (lambda: api.plot_filters("run", "a"), "`plot` must end in .png, not 'a'"),
@@ -457,13 +453,13 @@ def test_filters_are_drawn_from_weights_of_any_format(small, source):
     (lambda: api.list_networks(""), "unknown network ''"),
     (lambda: api.list_runs(None), "`folder` must be a path, not None"),
 ])
-def test_wrong_arguments_are_one_line_before_any_work(small, monkeypatch, call, message):
+def test_invalid_arguments_give_one_line_before_any_work(small, monkeypatch, call, message):
     for name in ("logits", "outputs", "describe"):
         monkeypatch.setattr(NumpyModel, name, must_not_start)
     monkeypatch.setattr(measure, "measure", must_not_start)
     monkeypatch.setattr(models, "default_backend", lambda: "numpy")
     Path("run").mkdir()
-    parameters.save(Path("run/weights.safetensors"), parameters.initialise(small, 0), {"network": spec.as_dict(small)})
+    parameters.save(Path("run/weights.safetensors"), parameters.initialize(small, 0), {"network": spec.as_dict(small)})
     Path("metrics").mkdir()
     Path("metrics/metrics.jsonl").touch()
     before = sorted(Path().iterdir())
@@ -473,16 +469,16 @@ def test_wrong_arguments_are_one_line_before_any_work(small, monkeypatch, call, 
     assert sorted(Path().iterdir()) == before
 
 
-def test_a_run_whose_record_is_damaged_is_evaluated_on_its_own_images(small, tmp_path):
-    """Not on those that `auto` finds: the last good checkpoint has the record."""
+def test_a_run_with_a_damaged_record_is_evaluated_on_its_own_images(small, tmp_path):
+    """The last good checkpoint has the record, so the dataset is not chosen by `auto`."""
     run = api.train(small, "numpy", data="synthetic", epochs=1, train_images=32, test_images=32, out=tmp_path / "run",
                     progress=False)
-    right = api.evaluate(run.folder, test_images=32, progress=False)
+    expected = api.evaluate(run.folder, test_images=32, progress=False)
     path = run.folder / "run.json"
     path.write_bytes(path.read_bytes()[:300])
     with pytest.warns(Notice, match="damaged"):
-        found = api.evaluate(run.folder, test_images=32, progress=False)
-    assert (found.evaluation.accuracy, found.used.loaded.backend.name) == (right.evaluation.accuracy, "numpy")
+        result = api.evaluate(run.folder, test_images=32, progress=False)
+    assert (result.evaluation.accuracy, result.used.loaded.backend.name) == (expected.evaluation.accuracy, "numpy")
     for checkpoint in (run.folder / "checkpoint").iterdir():
         checkpoint.unlink()
     with pytest.raises(RunError, match="damaged"):

@@ -1,4 +1,4 @@
-"""Checks of arguments: the values that pass, and the message for each that does not. A message is one line."""
+"""Checks of arguments: valid values, and the message of one line for each invalid value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alexnet_mf.checks import check_choice, check_integer, check_list, check_num
 from alexnet_mf.errors import AlexnetMfError
 
 
-def test_right_values_are_returned():
+def test_valid_values_are_returned():
     assert type(check_integer("top", np.int64(3))) is int
     assert check_integer("seed", 0, least=0) == 0
     assert (check_number("rate", 0), check_number("rate", np.float32(0.5), 0, 1)) == (0.0, 0.5)
@@ -48,27 +48,27 @@ def test_right_values_are_returned():
     (check_choice, ["a"], {"choices": "ab"}, "`x` must be one of a, b, not ['a']"),
     (check_list, "ab", {}, "`x` must be a list, not 'ab'"),
     (check_list, 3, {}, "`x` must be a list, not 3"),
-    (check_list, [], {}, "`x` must have at least one item, and has none"),
+    (check_list, [], {}, "`x` must have at least one item"),
     (check_list, ["a", 3], {}, "`x` must not contain 3"),
     (check_path, 3, {}, "`x` must be a path, not 3"),
     (check_path, b"a", {}, "`x` must be a path, not b'a'"),
     (check_path, "", {}, "`x` must be a path, not ''"),
     (check_path, "a.jpg", {"ending": ".png"}, "`x` must end in .png, not 'a.jpg'"),
 ])
-def test_a_wrong_value_is_named_with_what_is_allowed(check: Any, value: Any, options: Any, message: str):
+def test_an_invalid_value_is_named_with_the_allowed_ones(check: Any, value: Any, options: Any, message: str):
     with pytest.raises(AlexnetMfError) as caught:
         check("x", value, **options)
     assert str(caught.value) == message
 
 
-def test_an_integer_that_python_does_not_write_is_refused():
+def test_an_integer_too_long_to_print_is_refused():
     for check, value in ((check_number, 10**5000), (check_integer, -10**5000), (check_path, 10**5000)):
         with pytest.raises(AlexnetMfError, match="not an integer too long to show"):
             check("x", value)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in vars(errors).values() if isinstance(kind, type)])
-def test_a_message_stays_as_it_is_but_in_one_line(kind):
-    assert str(kind("conv1: größer als 3; take less")) == "conv1: größer als 3; take less"
-    assert str(kind("a\nb\x1b[2J\ud800")) == "a\\nb\\x1b[2J\\ud800"
-    assert str(kind("x" * 10**6)) == "x" * errors.LONGEST + "..."
+@pytest.mark.parametrize("error", [value for value in vars(errors).values() if isinstance(value, type)])
+def test_an_error_message_is_one_printable_line(error):
+    assert str(error("conv1: größer als 3; take less")) == "conv1: größer als 3; take less"
+    assert str(error("a\nb\x1b[2J\ud800")) == "a\\nb\\x1b[2J\\ud800"
+    assert str(error("x" * 10**6)) == "x" * errors.LONGEST + "..."

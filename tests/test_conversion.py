@@ -1,4 +1,4 @@
-"""Weights in other programs' files: the same bits back, loaded by the framework alone, and nothing believed unseen."""
+"""Weights files of other programs: exact conversion, use without this package, and refusal of bad files."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from alexnet_mf.weights import npz, parameters
 from alexnet_mf.weights.parameters import Parameters
 
 NATIVE = {"torch": "torch", "keras": "tensorflow", "gluon": "mxnet", "npz": "numpy"}
-"""Formats, and the backend whose framework writes them."""
-ENDINGS = {kind: FORMATS[kind].suffixes[0] for kind in NATIVE}
+"""Formats, and the backend that writes each."""
+ENDINGS = {format_name: FORMATS[format_name].suffixes[0] for format_name in NATIVE}
 
 
 @pytest.fixture(params=NATIVE)
-def kind(request: pytest.FixtureRequest, requires: Callable[[str], None]) -> str:
+def format_name(request: pytest.FixtureRequest, requires: Callable[[str], None]) -> str:
     requires(NATIVE[request.param])
     return str(request.param)
 
 
 @pytest.fixture
-def given(small: Network) -> Parameters:
-    return parameters.initialise(small, 0, random_biases=True)
+def weights(small: Network) -> Parameters:
+    return parameters.initialize(small, 0, random_biases=True)
 
 
 @pytest.fixture
@@ -52,22 +52,22 @@ def net(small: Network, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def canonical(small: Network, given: Parameters, tmp_path: Path) -> Path:
+def canonical(small: Network, weights: Parameters, tmp_path: Path) -> Path:
     path = tmp_path / "weights.safetensors"
-    parameters.save(path, given, {"network": spec.as_dict(small), "seed": 5})
+    parameters.save(path, weights, {"network": spec.as_dict(small), "seed": 5})
     return path
 
 
 @pytest.fixture
-def native(kind: str, canonical: Path, tmp_path: Path) -> Path:
-    path = tmp_path / f"weights{ENDINGS[kind]}"
+def native(format_name: str, canonical: Path, tmp_path: Path) -> Path:
+    path = tmp_path / f"weights{ENDINGS[format_name]}"
     convert(canonical, path)
     return path
 
 
 @pytest.fixture
 def framework(requires: Callable[[str], None]) -> Callable[..., Any]:
-    """Import a backend's framework, or a module that comes with it."""
+    """Return a function that imports a backend's framework, or a module that comes with it."""
     def load(backend: str, module: str | None = None) -> Any:
         requires(backend)
         backends.load(backend)
@@ -75,32 +75,32 @@ def framework(requires: Callable[[str], None]) -> Callable[..., Any]:
     return load
 
 
-def assert_holds(path: Path, net: Network | str, given: Parameters) -> None:
-    """The file's weights are these, bit by bit."""
-    assert parameters.digest(conversion.read(path, net=net).parameters) == parameters.digest(given)
+def assert_weights(path: Path, net: Network | str, weights: Parameters) -> None:
+    """Assert that the file has these weights, bit for bit."""
+    assert parameters.digest(conversion.read(path, net=net).parameters) == parameters.digest(weights)
 
 
-# There and back
+# Round trips
 
 
 @pytest.mark.parametrize("target", ["safetensors", *NATIVE])
-def test_there_and_back_the_bits_are_the_same(kind, target, native, given, net, tmp_path, requires):
-    """A canonical file names its network."""
+def test_a_round_trip_keeps_every_bit(format_name, target, native, weights, net, tmp_path, requires):
+    """A safetensors file names its network; the other files do not."""
     if target in NATIVE:
         requires(NATIVE[target])
     path = tmp_path / f"other{FORMATS[target].suffixes[0]}"
     done = convert(native, path, net=net)
     back = conversion.read(path, net=net if target in NATIVE else None)
-    assert (done.source, done.destination, back.format) == (kind, target, target)
-    assert parameters.digest(back.parameters) == parameters.digest(given) == done.sha256
+    assert (done.source, done.destination, back.format) == (format_name, target, target)
+    assert parameters.digest(back.parameters) == parameters.digest(weights) == done.sha256
     assert spec.fingerprint(back.network) == spec.fingerprint(toml.find_network(net))
 
 
-def test_a_canonical_file_keeps_what_it_says(canonical, small, given, tmp_path):
+def test_a_canonical_file_keeps_its_metadata(canonical, small, weights, tmp_path):
     convert(canonical, tmp_path / "copy.safetensors")
-    weights, said = parameters.load_with_metadata(tmp_path / "copy.safetensors", small)
-    assert said == {"network": spec.as_dict(small), "seed": 5}
-    assert parameters.digest(weights) == parameters.digest(given)
+    copy, metadata = parameters.load_with_metadata(tmp_path / "copy.safetensors", small)
+    assert metadata == {"network": spec.as_dict(small), "seed": 5}
+    assert parameters.digest(copy) == parameters.digest(weights)
 
 
 # In the plain framework, without this package
@@ -173,8 +173,8 @@ with torch.no_grad():
 """
 
 
-def alone(script: str, folder: Path, images: np.ndarray) -> np.ndarray:
-    """The logits of a script in a process of its own."""
+def run_script(script: str, folder: Path, images: np.ndarray) -> np.ndarray:
+    """Run a script in a process of its own, and return its logits."""
     np.save(folder / "images.npy", images)
     done = subprocess.run([sys.executable, "-c", ALONE.format(script=script)], cwd=folder, capture_output=True,
                           text=True, timeout=300, check=False)
@@ -182,42 +182,42 @@ def alone(script: str, folder: Path, images: np.ndarray) -> np.ndarray:
     return np.load(folder / "logits.npy")
 
 
-def reference_logits(network: Network, given: Parameters, images: np.ndarray) -> np.ndarray:
-    model = backends.load("numpy").build(network, given)
+def reference_logits(network: Network, weights: Parameters, images: np.ndarray) -> np.ndarray:
+    model = backends.load("numpy").build(network, weights)
     return model.logits(model.place(images, np.zeros(len(images), np.int64)), len(images))
 
 
-def test_the_plain_framework_loads_it_and_computes_the_same(kind, native, small, given, tmp_path):
+def test_the_plain_framework_computes_the_same_logits(format_name, native, small, weights, tmp_path):
     images = np.random.default_rng(0).random((3, 1, 28, 28), dtype=np.float32)
-    found = alone(PLAIN[kind], tmp_path, images)
-    expected = reference_logits(small, given, images)
+    logits = run_script(PLAIN[format_name], tmp_path, images)
+    expected = reference_logits(small, weights, images)
     assert np.ptp(expected) > 0.01
-    assert relative_l2(found, expected) < TIERS["float32"].output
+    assert relative_l2(logits, expected) < TIERS["float32"].output
 
 
 @pytest.mark.exhaustive
-def test_torchvision_loads_alexnet_owt_and_computes_the_same(requires, tmp_path):
+def test_torchvision_computes_the_same_logits_of_alexnet_owt(requires, tmp_path):
     requires("torch")
-    given = parameters.initialise(ALEXNET_OWT, 0, random_biases=True)
-    parameters.save(tmp_path / "weights.safetensors", given, {"network": spec.as_dict(ALEXNET_OWT)})
+    weights = parameters.initialize(ALEXNET_OWT, 0, random_biases=True)
+    parameters.save(tmp_path / "weights.safetensors", weights, {"network": spec.as_dict(ALEXNET_OWT)})
     convert(tmp_path / "weights.safetensors", tmp_path / "weights.pt", destination_format="torchvision")
     images = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
-    found = alone(TORCHVISION, tmp_path, images)
-    assert relative_l2(found, reference_logits(ALEXNET_OWT, given, images)) < TIERS["float32"].output
-    assert_holds(tmp_path / "weights.pt", "alexnet-owt", given)  # and by torchvision's names we read it
+    logits = run_script(TORCHVISION, tmp_path, images)
+    assert relative_l2(logits, reference_logits(ALEXNET_OWT, weights, images)) < TIERS["float32"].output
+    assert_weights(tmp_path / "weights.pt", "alexnet-owt", weights)  # torchvision's names are read, too
 
 
-def test_a_normalisation_in_front_changes_no_file(kind, native, given, net, small, tmp_path):
-    """It has no parameters: a file of the network without it is one of this network, and the other way round."""
-    normalised = dataclasses.replace(small, layers=(spec.Normalize("norm0", (0.286,), (0.353,)), *small.layers))
-    read = conversion.read(native, net=normalised).parameters
-    assert list(read) == list(given)
-    assert parameters.digest(read) == parameters.digest(given)
-    native.write_bytes(conversion.encode(kind, normalised, given))
-    assert_holds(native, net, given)
+def test_a_first_normalization_layer_changes_no_file(format_name, native, weights, net, small, tmp_path):
+    """The layer has no parameters, so the networks with and without it share their files."""
+    normalized = dataclasses.replace(small, layers=(spec.Normalize("norm0", (0.286,), (0.353,)), *small.layers))
+    read = conversion.read(native, net=normalized).parameters
+    assert list(read) == list(weights)
+    assert parameters.digest(read) == parameters.digest(weights)
+    native.write_bytes(conversion.encode(format_name, normalized, weights))
+    assert_weights(native, net, weights)
     images = np.random.default_rng(0).random((3, 1, 28, 28), dtype=np.float32)
-    found = alone(PLAIN[kind], tmp_path, (images - np.float32(0.286)) / np.float32(0.353))
-    assert relative_l2(found, reference_logits(normalised, given, images)) < TIERS["float32"].output
+    logits = run_script(PLAIN[format_name], tmp_path, (images - np.float32(0.286)) / np.float32(0.353))
+    assert relative_l2(logits, reference_logits(normalized, weights, images)) < TIERS["float32"].output
 
 
 def trained_otherwise(path: Path, network: Network = ALEXNET_OWT) -> Network:
@@ -228,17 +228,17 @@ def trained_otherwise(path: Path, network: Network = ALEXNET_OWT) -> Network:
     return toml.load(path)
 
 
-def test_torchvisions_weights_fit_a_network_that_normalises(requires, tmp_path, monkeypatch):
-    """With the transform that they expect, and its names without it. A copy that trains otherwise has its names too."""
+def test_torchvisions_weights_fit_a_network_that_normalizes(requires, tmp_path, monkeypatch):
+    """The layer is the transform that the weights expect. A copy with other training settings keeps the names."""
     requires("torch")
-    narrow = narrower(ALEXNET_OWT)  # itself it would take a gigabyte
+    narrow = narrower(ALEXNET_OWT)  # the whole network would take a gigabyte
     monkeypatch.setattr("alexnet_mf.spec.zoo.ALEXNET_OWT", narrow)
-    normalised = dataclasses.replace(narrow, layers=(
+    normalized = dataclasses.replace(narrow, layers=(
         spec.Normalize("normalize", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), *narrow.layers))
-    given = parameters.initialise(normalised, 0)
+    weights = parameters.initialize(normalized, 0)
     copy = trained_otherwise(tmp_path / "mine.toml", narrow)
-    (tmp_path / "weights.pt").write_bytes(backends.load("torch").encode_weights("torchvision", copy, given))
-    assert_holds(tmp_path / "weights.pt", normalised, given)
+    (tmp_path / "weights.pt").write_bytes(backends.load("torch").encode_weights("torchvision", copy, weights))
+    assert_weights(tmp_path / "weights.pt", normalized, weights)
 
 
 def test_torchvisions_names_are_for_alexnet_owt_alone(requires, canonical, tmp_path):
@@ -248,114 +248,113 @@ def test_torchvisions_names_are_for_alexnet_owt_alone(requires, canonical, tmp_p
     assert not (tmp_path / "weights.pt").exists()
 
 
-# Files that others wrote
+# Files of other programs
 
 
-def test_a_state_dict_of_a_numbered_sequential(framework, given, net, tmp_path):
-    """The book's: modules numbered, activations among them, in `net`."""
+def test_a_state_dict_with_numbered_modules_is_read(framework, weights, net, tmp_path):
+    """The book keeps its modules in `net`, and numbers them, activations included."""
     torch = framework("torch")
     numbers = {"conv1": 0, "conv2": 3, "fc3": 7, "fc4": 10}
     for prefix in ("", "net."):
         state = {f"{prefix}{numbers[name.split('.')[0]]}.{name.split('.')[1]}": torch.from_numpy(value)
-                 for name, value in given.items()}
+                 for name, value in weights.items()}
         torch.save(state, tmp_path / "theirs.pth")
-        assert_holds(tmp_path / "theirs.pth", net, given)
+        assert_weights(tmp_path / "theirs.pth", net, weights)
 
 
-def test_a_state_dict_as_pytorch_wrote_it_before_1_6(framework, given, net, tmp_path):
+def test_a_state_dict_of_pytorch_before_1_6_is_read(framework, weights, net, tmp_path):
     torch = framework("torch")
-    torch.save({name: torch.from_numpy(value) for name, value in given.items()}, tmp_path / "old.pth",
+    torch.save({name: torch.from_numpy(value) for name, value in weights.items()}, tmp_path / "old.pth",
                _use_new_zipfile_serialization=False)
-    assert_holds(tmp_path / "old.pth", net, given)
+    assert_weights(tmp_path / "old.pth", net, weights)
 
 
-def test_a_whole_keras_model_with_its_optimizer(framework, given, small, net, tmp_path):
-    """Of the archive only the weights are read: the description of the model could ask for any code."""
+def test_a_whole_keras_model_with_optimizer_is_read(framework, weights, small, net, tmp_path):
+    """Only the weights of the archive are read, because the description of the model could run any code."""
     keras = framework("tensorflow", "keras")
     model = keras.Sequential([
         keras.layers.Input((28, 28, 1)), keras.layers.ZeroPadding2D(1), keras.layers.Conv2D(8, 5, 2, name="any"),
         keras.layers.MaxPool2D(3, 2), keras.layers.Conv2D(12, 3, padding="same"), keras.layers.MaxPool2D(2, 2),
         keras.layers.Flatten(), keras.layers.Dense(32), keras.layers.Dense(10, name="last")])
-    convert_to = tmp_path / "in.weights.h5"
-    convert_to.write_bytes(backends.load("tensorflow").encode_weights("keras", small, given))
-    model.load_weights(convert_to)
+    weights_file = tmp_path / "in.weights.h5"
+    weights_file.write_bytes(backends.load("tensorflow").encode_weights("keras", small, weights))
+    model.load_weights(weights_file)
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(np.zeros((2, 28, 28, 1), np.float32), np.zeros(2), verbose=0)
-    model.load_weights(convert_to)
+    model.load_weights(weights_file)
     model.save(tmp_path / "whole.keras")
-    assert_holds(tmp_path / "whole.keras", net, given)
+    assert_weights(tmp_path / "whole.keras", net, weights)
 
 
 DEEP = Network("deep", (1, 2, 2), (spec.Flatten("flatten"), *(spec.Dense(f"fc{i}", units=4) for i in range(12))))
-"""Where a file numbers layers of a kind, 10 must come after 9 and not after 1."""
+"""Network for files that number the layers of a class: 10 must come after 9, not after 1."""
 ODD = Network("odd", (4, 9, 7), (
     spec.Normalize("norm0", (0.5, 0.4, 0.3, 0.2), (0.1, 0.2, 0.3, 0.4)),
     spec.Conv2d("conv1", channels=6, kernel=3, stride=2, padding=2, groups=2),
     spec.LocalResponseNorm("norm1", 3, 0.1, 0.75, 2.0), spec.AvgPool2d("pool1", kernel=2, stride=1),
     spec.Conv2d("conv2", 4, 1, activation="sigmoid"), spec.AdaptiveAvgPool2d("pool2", size=3), spec.Flatten("flatten"),
     spec.Dropout("drop3", rate=0.5), spec.Dense("fc3", units=5)))
-"""Groups, and layers without parameters."""
+"""Network with groups, and with layers without parameters."""
 
 
 @pytest.mark.parametrize("network", [DEEP, ODD], ids=["deep", "odd"])
-def test_other_networks_and_names_without_an_ending(kind, network, tmp_path):
-    """The content tells the format."""
-    given = parameters.initialise(network, 0, random_biases=True)
-    (tmp_path / "file").write_bytes(conversion.encode(kind, network, given))
-    assert conversion.read(tmp_path / "file", net=network).format == kind
-    assert_holds(tmp_path / "file", network, given)
+def test_the_content_determines_the_format_of_a_file_without_ending(format_name, network, tmp_path):
+    weights = parameters.initialize(network, 0, random_biases=True)
+    (tmp_path / "file").write_bytes(conversion.encode(format_name, network, weights))
+    assert conversion.read(tmp_path / "file", net=network).format == format_name
+    assert_weights(tmp_path / "file", network, weights)
 
 
-def test_a_keras_model_that_keeps_its_layers_in_net(framework, given, small, net, tmp_path):
-    """As the book's classes do."""
+def test_a_keras_model_that_keeps_its_layers_in_net_is_read(framework, weights, small, net, tmp_path):
+    """The classes of the book have an attribute `net`."""
     keras = framework("tensorflow", "keras")
-    from alexnet_mf.backends.tensorflow import network as native
-    from alexnet_mf.backends.tensorflow import weights
+    from alexnet_mf.backends.tensorflow import network as keras_network
+    from alexnet_mf.backends.tensorflow import weights as keras_weights
 
     class Book(keras.Model):
         def __init__(self) -> None:
             super().__init__()
-            self.net = native.build(small)
+            self.net = keras_network.build(small)
 
         def call(self, x: Any) -> Any:
             return self.net(x)
 
     model = Book()
     model(np.zeros((1, 28, 28, 1), np.float32))
-    weights.load(model.net, small, given)
+    keras_weights.load(model.net, small, weights)
     model.save_weights(tmp_path / "book.weights.h5")
-    assert_holds(tmp_path / "book.weights.h5", net, given)
+    assert_weights(tmp_path / "book.weights.h5", net, weights)
 
 
 @pytest.mark.exhaustive
-def test_the_model_zoos_alexnet(framework, tmp_path):
+def test_the_alexnet_of_the_model_zoo_is_read(framework, tmp_path):
     mx = framework("mxnet")
     zoo = mx.gluon.model_zoo.vision.alexnet(pretrained=False)
     zoo.initialize(mx.init.Xavier())
     zoo(mx.nd.zeros((1, 3, 224, 224)))
     zoo.save_parameters(str(tmp_path / "zoo.params"))
-    found = conversion.read(tmp_path / "zoo.params", net="alexnet-owt").parameters
+    tensors = conversion.read(tmp_path / "zoo.params", net="alexnet-owt").parameters
     blocks = [block for block in (*zoo.features, zoo.output)
               if isinstance(block, (mx.gluon.nn.Conv2D, mx.gluon.nn.Dense))]
-    layers = [name.removesuffix(".weight") for name in found if name.endswith(".weight")]
+    layers = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
     for name, block in zip(layers, blocks, strict=True):
-        assert_array_equal(found[f"{name}.weight"], block.weight.data().asnumpy())
-        assert_array_equal(found[f"{name}.bias"], block.bias.data().asnumpy())
+        assert_array_equal(tensors[f"{name}.weight"], block.weight.data().asnumpy())
+        assert_array_equal(tensors[f"{name}.bias"], block.bias.data().asnumpy())
 
 
 @pytest.mark.exhaustive
-def test_the_model_zoo_loads_alexnet_owt_and_computes_the_same(framework, tmp_path):
+def test_the_model_zoo_computes_the_same_logits_of_alexnet_owt(framework, tmp_path):
     mx, backend = framework("mxnet"), backends.load("mxnet")
-    given = parameters.initialise(ALEXNET_OWT, 0)
+    weights = parameters.initialize(ALEXNET_OWT, 0)
     copy = trained_otherwise(tmp_path / "mine.toml")
-    (tmp_path / "zoo.params").write_bytes(backend.encode_weights("gluon-zoo", copy, given))
+    (tmp_path / "zoo.params").write_bytes(backend.encode_weights("gluon-zoo", copy, weights))
     zoo = mx.gluon.model_zoo.vision.alexnet(pretrained=False)
     zoo.load_parameters(str(tmp_path / "zoo.params"))
     pixels = np.random.default_rng(0).standard_normal((2, 3, 224, 224)).astype(np.float32)
-    model = backend.build(ALEXNET_OWT, given)
+    model = backend.build(ALEXNET_OWT, weights)
     logits = model.logits(model.place(pixels, np.zeros(2, np.int64)), 2)
     assert relative_l2(zoo(mx.nd.array(pixels)).asnumpy(), logits) < TIERS["float32"].output
-    assert_holds(tmp_path / "zoo.params", "alexnet-owt", given)
+    assert_weights(tmp_path / "zoo.params", "alexnet-owt", weights)
 
 
 def test_the_model_zoos_names_are_for_alexnet_owt_alone(requires, small):
@@ -364,17 +363,17 @@ def test_the_model_zoos_names_are_for_alexnet_owt_alone(requires, small):
         backends.load("mxnet").encode_weights("gluon-zoo", small, {})
 
 
-def test_other_names_in_gluons_files(framework, given, net, tmp_path):
+def test_gluon_files_with_other_names_are_read(framework, weights, net, tmp_path):
     mx = framework("mxnet")
     numbers = {"conv1": 0, "conv2": 2, "fc3": 4, "fc4": 6}
     for style in ("{layer}_{what}", "arg:{layer}_{what}", "net.{number}.{what}"):  # the last is the book's
-        named = {style.format(layer=layer, what=what, number=numbers[layer]): mx.nd.array(given[f"{layer}.{what}"])
-                 for layer, what in (name.split(".") for name in given)}
+        named = {style.format(layer=layer, what=what, number=numbers[layer]): mx.nd.array(weights[f"{layer}.{what}"])
+                 for layer, what in (name.split(".") for name in weights)}
         mx.nd.save(str(tmp_path / "theirs.params"), named)
-        assert_holds(tmp_path / "theirs.params", net, given)
+        assert_weights(tmp_path / "theirs.params", net, weights)
 
 
-# What does not fit is named, tensor by tensor
+# Tensors that do not fit
 
 
 def write_torch(path: Path, tensors: dict[str, np.ndarray]) -> None:
@@ -384,7 +383,7 @@ def write_torch(path: Path, tensors: dict[str, np.ndarray]) -> None:
 
 
 def write_keras(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    """As Keras does: HWIO, (in, out), numbered by class."""
+    """Write tensors as Keras does: HWIO, (in, out), layers numbered by class."""
     import h5py
 
     places = {"conv1": "conv2d", "conv2": "conv2d_1", "fc3": "dense", "fc4": "dense_1", "extra": "dense_2"}
@@ -408,36 +407,36 @@ def write_npz(path: Path, tensors: dict[str, np.ndarray]) -> None:
 WRITERS = {"torch": write_torch, "keras": write_keras, "gluon": write_gluon, "npz": write_npz}
 
 
-def test_missing_surplus_and_misshapen_tensors_are_all_named(kind, given, net, tmp_path):
-    backends.load(NATIVE[kind])
-    tensors = dict(given)
+def test_missing_surplus_and_misshapen_tensors_are_all_named(format_name, weights, net, tmp_path):
+    backends.load(NATIVE[format_name])
+    tensors = dict(weights)
     del tensors["conv2.bias"], tensors["fc4.weight"]
     tensors["extra.weight"] = np.zeros((3, 2), np.float32)
     tensors["conv1.weight"] = np.zeros((8, 1, 3, 3), np.float32)
-    tensors["fc3.weight"] = np.zeros((32, 100), np.float32)  # not what was flattened
+    tensors["fc3.weight"] = np.zeros((32, 100), np.float32)  # flatten gives 108
     tensors["fc3.bias"] = np.zeros(32, np.float64)
     tensors["conv1.bias"] = np.array([1, 2, 3, np.nan, 5, 6, 7, 8], np.float32)
-    path = tmp_path / f"theirs{ENDINGS[kind]}"
-    WRITERS[kind](path, tensors)
+    path = tmp_path / f"theirs{ENDINGS[format_name]}"
+    WRITERS[format_name](path, tensors)
     with pytest.raises(ParametersError) as error:
         convert(path, tmp_path / "out.safetensors", net=net)
-    surplus = "layers/dense_2/vars/0" if kind == "keras" else "extra.weight"
+    surplus = "layers/dense_2/vars/0" if format_name == "keras" else "extra.weight"
     expected = ["missing conv2.bias", "missing fc4.weight", f"surplus {surplus}",
                 "conv1.weight is (8, 1, 3, 3), not (8, 1, 5, 5)", "fc3.weight is (32, 100), not (32, 108)",
-                "fc3.bias is float64, not float32", "conv1.bias holds NaN or infinity"]
-    if kind == "keras":  # layers have no names there: with fc4's kernel gone, its bias still says that it is the second
+                "fc3.bias is float64, not float32", "conv1.bias contains NaN or infinity"]
+    if format_name == "keras":  # its layers have no names: without its kernel, fc4 is still the second by its bias
         assert "\n" not in str(error.value)
     for fault in expected:
         assert fault in str(error.value)
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_weights_of_another_network_point_to_net(kind, native, tmp_path):
+def test_the_error_for_weights_of_another_network_names_net(format_name, native, tmp_path):
     with pytest.raises(ParametersError, match=r"not the parameters of alexnet: missing .*another network with `net`"):
         convert(native, tmp_path / "out.safetensors")
 
 
-# Files that mean harm
+# Malicious and damaged files
 
 
 class Evil:
@@ -446,15 +445,15 @@ class Evil:
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_nothing_of_pytorchs_is_unpickled(framework, net, tmp_path, monkeypatch, old):
+def test_no_pytorch_file_is_unpickled(framework, net, tmp_path, monkeypatch, old):
     monkeypatch.chdir(tmp_path)
     framework("torch").save({"conv1.weight": Evil()}, tmp_path / "evil.pt", _use_new_zipfile_serialization=not old)
-    with pytest.raises(ParametersError, match="cannot be read as a PyTorch file that holds tensors alone"):
+    with pytest.raises(ParametersError, match="cannot be read as a PyTorch file of tensors alone"):
         conversion.read(tmp_path / "evil.pt", net=net)
     assert not (tmp_path / "harmed").exists()
 
 
-def test_nothing_is_unpickled(net, tmp_path, monkeypatch):
+def test_no_file_is_unpickled(net, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with open(tmp_path / "evil.npz", "wb") as file:
         np.savez(file, **{"conv1.weight": np.array([Evil()], object)})
@@ -466,24 +465,24 @@ def test_nothing_is_unpickled(net, tmp_path, monkeypatch):
         with pytest.raises(ParametersError, match=message):
             conversion.read(tmp_path / name, net=net)
     assert not (tmp_path / "harmed").exists()
-    pickle.loads((tmp_path / "bare.pt").read_bytes())  # it would have
+    pickle.loads((tmp_path / "bare.pt").read_bytes())  # unpickling touches the file
     assert (tmp_path / "harmed").exists()
 
 
 @pytest.mark.parametrize("make, message", [
     (lambda torch: torch.nn.Linear(2, 2), r"save model\.state_dict\(\) and nothing else"),
-    (lambda torch: {"epoch": 3, "model": {}}, "holds other objects than a state_dict's tensors"),
+    (lambda torch: {"epoch": 3, "model": {}}, "contains other objects than a state_dict's tensors"),
     (lambda torch: {"conv1.weight": torch.zeros(2, dtype=torch.bfloat16)}, r"conv1\.weight is a tensor of bfloat16"),
     (lambda torch: {"conv1.weight": torch.zeros(1).expand(10**6, 10**6)},
      r"conv1\.weight is \(1000000, 1000000\), not")], ids=["module", "checkpoint", "bfloat16", "views of one number"])
-def test_what_is_no_state_dict_of_this_network_is_told(framework, net, tmp_path, make, message):
+def test_a_pytorch_file_without_a_fitting_state_dict_is_refused(framework, net, tmp_path, make, message):
     torch = framework("torch")
     torch.save(make(torch), tmp_path / "theirs.pt")
     with pytest.raises(ParametersError, match=message):
         conversion.read(tmp_path / "theirs.pt", net=net)
 
 
-def test_an_archive_that_unpacks_to_more_than_the_network_holds_is_not_unpacked(net, tmp_path):
+def test_an_archive_larger_than_the_network_is_not_unpacked(net, tmp_path):
     for name, member in (("bomb.pt", "archive/data.pkl"), ("bomb.npz", "conv1.weight.npy"),
                          ("bomb.keras", "model.weights.h5")):
         with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -493,7 +492,7 @@ def test_an_archive_that_unpacks_to_more_than_the_network_holds_is_not_unpacked(
             conversion.read(tmp_path / name, net=net)
 
 
-def test_a_keras_file_reads_no_other_file_and_nothing_huge(framework, net, tmp_path):
+def test_a_keras_file_with_links_or_huge_arrays_is_refused(framework, net, tmp_path):
     h5py = framework("tensorflow", "h5py")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["secret"] = np.zeros((10, 32))
@@ -518,19 +517,19 @@ def test_a_keras_file_reads_no_other_file_and_nothing_huge(framework, net, tmp_p
 
 
 @pytest.mark.parametrize("change, fragment", [
-    (lambda content: content + b"x", "longer or shorter than it says"),
-    (lambda content: content[:-1], "longer or shorter than it says"),
+    (lambda content: content + b"x", "its size does not match its header"),
+    (lambda content: content[:-1], "its size does not match its header"),
     (lambda content: content[:16] + (2**60).to_bytes(8, "little") + content[24:], "cannot be read as Gluon's"),
     (lambda content: content[:36] + (2**40).to_bytes(8, "little") + content[44:], "ends too early"),
     (lambda content: content[:32] + (0).to_bytes(4, "little") + content[36:], "empty, sparse or of a version"),
     (lambda content: content[:76] + (99).to_bytes(4, "little") + content[80:], "an array of type 99"),
-    (lambda content: b"x" + content[1:], "does not begin like one"),
+    (lambda content: b"x" + content[1:], "does not begin with the right number"),
     (lambda content: content.replace((8).to_bytes(8, "little") * 2, bytes(8) * 2), "8 arrays have 0 names")])
-def test_a_gluon_file_is_held_against_its_own_sizes(requires, small, given, net, tmp_path, change, fragment):
-    """Number of arrays at byte 16; of the first, rank at 32, size at 36, type at 76. Eight names, the first of eight
-    letters."""
+def test_a_gluon_file_is_checked_against_its_own_sizes(requires, small, weights, net, tmp_path, change, fragment):
+    """Number of arrays: byte 16. Rank, size and type of the first: bytes 32, 36 and 76. There are eight names, and the
+    first has eight letters."""
     requires("mxnet")
-    (tmp_path / "a.params").write_bytes(change(backends.load("mxnet").encode_weights("gluon", small, given)))
+    (tmp_path / "a.params").write_bytes(change(backends.load("mxnet").encode_weights("gluon", small, weights)))
     with pytest.raises(ParametersError, match=fragment):
         conversion.read(tmp_path / "a.params", net=net, source_format="gluon")
 
@@ -538,9 +537,9 @@ def test_a_gluon_file_is_held_against_its_own_sizes(requires, small, given, net,
 @pytest.mark.parametrize("change", [
     lambda inside: b"\x92" + inside[1:], lambda inside: inside.replace(b"(10,)", b"(10,(")],
                          ids=["no array", "a header that is no Python"])
-def test_an_npz_file_with_something_else_in_it_is_refused(given, net, tmp_path, change):
-    """NumPy gives the bytes of what does not begin like an array; of a header it raises whatever its parser does."""
-    np.savez(tmp_path / "good.npz", **given)
+def test_an_npz_file_with_a_bad_member_is_refused(weights, net, tmp_path, change):
+    """NumPy returns the bytes of a member that is no array, and raises any error of its parser for a bad header."""
+    np.savez(tmp_path / "good.npz", **weights)
     with zipfile.ZipFile(tmp_path / "good.npz") as good, zipfile.ZipFile(tmp_path / "bad.npz", "w") as bad:
         for name in good.namelist():
             bad.writestr(name, change(good.read(name)) if name == "fc4.bias.npy" else good.read(name))
@@ -548,41 +547,41 @@ def test_an_npz_file_with_something_else_in_it_is_refused(given, net, tmp_path, 
         conversion.read(tmp_path / "bad.npz", net=net)
 
 
-def test_damaged_files_are_told_or_read_and_never_crash(kind, native, net, tmp_path):
-    """Truncated at every scale and with flipped bits: the package's own errors, or weights that fit."""
+def test_damaged_files_are_refused_or_read(format_name, native, net, tmp_path):
+    """Truncated files and flipped bits give an error of this package, or weights that fit."""
     content, draw = native.read_bytes(), random.Random(0)
-    path = tmp_path / f"damaged{ENDINGS[kind]}"
+    path = tmp_path / f"damaged{ENDINGS[format_name]}"
     refused = 0
     ends = [0, 1, 7, 8, 9, 16, *(draw.randrange(len(content)) for _ in range(30))]
     damaged = [content[:end] for end in ends]
     for _ in range(120):
         changed = bytearray(content)
         for _ in range(draw.choice([1, 1, 8])):
-            place = draw.choice([draw.randrange(len(changed)), draw.randrange(min(len(changed), 600)),
-                                 -1 - draw.randrange(min(len(changed), 600))])
-            changed[place] ^= 1 << draw.randrange(8)
+            position = draw.choice([draw.randrange(len(changed)), draw.randrange(min(len(changed), 600)),
+                                    -1 - draw.randrange(min(len(changed), 600))])
+            changed[position] ^= 1 << draw.randrange(8)
         damaged.append(bytes(changed))
-    for what in damaged:
-        path.write_bytes(what)
+    for variant in damaged:
+        path.write_bytes(variant)
         try:
-            conversion.read(path, net, source_format=kind)
+            conversion.read(path, net, source_format=format_name)
         except ParametersError as error:
             refused += 1
             assert "\n" not in str(error)
     assert refused >= len(ends)
 
 
-# What is asked
+# Arguments
 
 
-def test_an_ending_names_the_first_format_that_has_it():
+def test_an_ending_selects_the_first_format_that_has_it():
     endings = [ending for file_format in FORMATS.values() for ending in file_format.suffixes]
     assert {ending: conversion.format_of_name(Path(f"a{ending}")) for ending in endings} == {
         ".safetensors": "safetensors", ".pt": "torch", ".pth": "torch", ".weights.h5": "keras", ".params": "gluon",
         ".npz": "npz", ".onnx": "onnx"}
 
 
-@pytest.mark.parametrize("name, asked, fragment", [
+@pytest.mark.parametrize("name, destination_format, fragment", [
     ("a.bin", None, r"unrecognized ending; supported: \.safetensors, \.pt, .*, \.onnx; use `destination_format`"),
     ("a.h5", None, "unrecognized ending"), ("a.keras", None, r"\.keras files are read, not written"),
     ("a.h5", "keras", r"only from names that end in \.weights\.h5"),
@@ -591,42 +590,42 @@ def test_an_ending_names_the_first_format_that_has_it():
     ("a.onnx", "safetensors", r"has the ending of onnx, not of safetensors; name it \*\.safetensors"),
     ("a.npz", "numpy", "`destination_format` must be one of safetensors, torch, .*, not 'numpy'"),
     ("gone/a.npz", None, "gone/a.npz: cannot be written: no folder")])
-def test_a_name_that_does_not_fit_is_told(name, asked, fragment, canonical, tmp_path):
+def test_a_destination_that_does_not_fit_is_refused(name, destination_format, fragment, canonical, tmp_path):
     with pytest.raises(AlexnetMfError, match=fragment):
-        convert(canonical, tmp_path / name, destination_format=asked)
+        convert(canonical, tmp_path / name, destination_format=destination_format)
     assert not (tmp_path / name).exists()
 
 
 @pytest.mark.parametrize("options, message", [
     ({"source_format": "onnx"}, "`source_format` must be one of safetensors, .*, npz, not 'onnx'"),
     ({"which": "first"}, "`which` must be one of last, best, not 'first'"),
-    ({"which": "best"}, "weights.safetensors: is no run folder; leave out `which='best'`"),
+    ({"which": "best"}, "weights.safetensors: is not a run folder; leave out `which='best'`"),
     ({"net": 3}, "`net` must be a network, its name or a .toml file, not 3"),
     ({"net": "lenet5"}, "weights.safetensors: holds weights of small, which differs from lenet5; leave out `net`"),
     ({"source": 3}, "`source` must be a path, not 3"), ({"destination": ""}, "`destination` must be a path, not ''")])
-def test_wrong_arguments_are_refused(canonical, tmp_path, options, message):
+def test_invalid_arguments_are_refused(canonical, tmp_path, options, message):
     with pytest.raises(AlexnetMfError, match=message):
         convert(**{"source": canonical, "destination": tmp_path / "a.npz", **options})
     assert not (tmp_path / "a.npz").exists()
 
 
-def test_a_run_folder_has_one_format(canonical, tmp_path):
+def test_a_run_folder_takes_no_source_format(canonical, tmp_path):
     with pytest.raises(AlexnetMfError, match="is a run folder, whose format is safetensors; leave out `source_format`"):
         convert(tmp_path, tmp_path / "a.npz", source_format="npz")
 
 
-def test_weights_of_another_network_are_refused_even_if_they_fit(canonical, small, given):
-    """A pooling layer has no parameters, and so the tensors alone do not tell the networks apart."""
+def test_weights_of_another_network_are_refused_even_if_they_fit(canonical, small, weights):
+    """A pooling layer has no parameters, so the tensors alone do not distinguish the networks."""
     other = dataclasses.replace(small, name="other", layers=tuple(
         spec.AvgPool2d(layer.name, kernel=2, stride=2) if layer.name == "pool2" else layer for layer in small.layers))
-    parameters.check(given, other)
+    parameters.check(weights, other)
     with pytest.raises(ParametersError, match="holds weights of small, which differs from other"):
         conversion.read(canonical, other)
     same = dataclasses.replace(spec.with_dropout(small, 0.1), name="same", learning_rate=0.5)
     assert conversion.read(canonical, same).network == same
 
 
-def test_what_is_there_is_not_replaced_unasked(canonical, tmp_path):
+def test_an_existing_file_is_replaced_only_with_overwrite(canonical, tmp_path):
     path = tmp_path / "there.npz"
     path.write_text("mine")
     with pytest.raises(AlexnetMfError, match="exists; name another file, or replace it with `overwrite`"):
@@ -636,7 +635,7 @@ def test_what_is_there_is_not_replaced_unasked(canonical, tmp_path):
     assert conversion.format_of_content(path) == "npz"
 
 
-def test_a_full_disk_leaves_what_was_there(canonical, tmp_path, failing_os):
+def test_a_full_disk_keeps_the_old_file(canonical, tmp_path, failing_os):
     path = tmp_path / "there.npz"
     path.write_text("mine")
     failing_os(at=1, error=28)
@@ -645,38 +644,38 @@ def test_a_full_disk_leaves_what_was_there(canonical, tmp_path, failing_os):
     assert path.read_text() == "mine"
 
 
-def test_onnx_is_not_read(tmp_path, canonical):
+def test_onnx_files_are_not_read(tmp_path, canonical):
     pytest.importorskip("onnx")
     convert(canonical, tmp_path / "a.onnx")
-    with pytest.raises(ParametersError, match="ONNX is written and not read"):
+    with pytest.raises(ParametersError, match="ONNX files cannot be read"):
         convert(tmp_path / "a.onnx", tmp_path / "b.safetensors")
 
 
-def test_without_onnx_it_is_said_how_to_get_it(canonical, tmp_path, monkeypatch):
+def test_missing_onnx_is_reported_with_the_install_command(canonical, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     monkeypatch.delitem(sys.modules, "alexnet_mf.weights.onnx_graph", raising=False)
     with pytest.raises(AlexnetMfError, match=r"pip install onnx, or install alexnet_mf\[onnx\]"):
         convert(canonical, tmp_path / "a.onnx")
 
 
-def test_a_source_that_is_missing_or_unknown_is_told(tmp_path):
+def test_a_missing_or_unrecognized_source_is_refused(tmp_path):
     with pytest.raises(ParametersError, match=r"gone: cannot be read \(No such file or directory\)"):
         convert(tmp_path / "gone", tmp_path / "a.npz")
     (tmp_path / "text").write_text("hello, this is a text that is no weights")
     with pytest.raises(ParametersError, match="unrecognized weights format; supported: safetensors, torch"):
         convert(tmp_path / "text", tmp_path / "a.npz")
-    os.mkfifo(tmp_path / "pipe")  # which would be waited for
-    with pytest.raises(ParametersError, match=r"pipe: cannot be read \(it is not a file\)"):
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for a writer
+    with pytest.raises(ParametersError, match=r"pipe: cannot be read \(not a file\)"):
         convert(tmp_path / "pipe", tmp_path / "a.npz")
     with pytest.raises(ParametersError, match=r"cannot be read \(embedded null byte\)"):
         convert(Path("a\0b"), tmp_path / "a.npz")
 
 
-def test_a_write_that_lost_something_is_noticed(canonical, tmp_path, monkeypatch):
-    """What a framework wrote is read back before anybody gets it."""
+def test_a_file_that_reads_back_with_other_bits_is_not_written(canonical, tmp_path, monkeypatch):
+    """A file is read back before it takes its name."""
     encode = npz.encode
-    monkeypatch.setattr(npz, "encode", lambda given: encode({name: value + np.float32(1e-3)
-                                                             for name, value in given.items()}))
-    with pytest.raises(ParametersError, match="reads back with other bits; nothing was written"):
+    monkeypatch.setattr(npz, "encode", lambda weights: encode({name: value + np.float32(1e-3)
+                                                             for name, value in weights.items()}))
+    with pytest.raises(ParametersError, match="reads back with different bits; nothing was written"):
         convert(canonical, tmp_path / "a.npz")
     assert not (tmp_path / "a.npz").exists()

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever happens while they are written."""
+"""Files are written whole or not at all, whatever happens during the write."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ OLD, NEW = b"the old content", b"the new content " * 10
 
 
 @pytest.fixture(autouse=True)
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a file takes several writes."""
-    monkeypatch.setattr(files, "PIECE", 100)
+def small_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limit a write to 100 bytes, so that a file takes several writes."""
+    monkeypatch.setattr(files, "MOST_PER_WRITE", 100)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "file"
 
 
-def test_a_file_is_on_the_disk_before_it_takes_its_place_and_then_the_folder_is(path, failing_os):
+def test_a_file_is_synchronized_before_its_rename_and_the_folder_after(path, failing_os):
     recorded = failing_os()
     files.write(path, NEW)
     assert path.read_bytes() == NEW
@@ -36,7 +36,7 @@ def test_a_file_is_on_the_disk_before_it_takes_its_place_and_then_the_folder_is(
     assert os.listdir(path.parent) == ["file"]
 
 
-def test_the_same_holds_for_a_file_that_another_library_writes(path, failing_os):
+def test_a_file_that_another_library_writes_is_synchronized_too(path, failing_os):
     recorded = failing_os()
     with files.replacing(path) as partial:
         partial.write_bytes(NEW)
@@ -54,10 +54,10 @@ def test_a_failure_at_any_call_leaves_the_old_or_the_new_file_whole(path, failin
     failing = failing_os(at, error)
     with pytest.raises(failing.Crash if error is None else OSError):
         files.write(path, NEW)
-    there = path.read_bytes() if path.exists() else None
-    assert there == (old if at < 8 else NEW)
+    content = path.read_bytes() if path.exists() else None
+    assert content == (old if at < 8 else NEW)
     if error is not None:
-        assert os.listdir(path.parent) == (["file"] if there else []), "nothing half-done is left after an error"
+        assert os.listdir(path.parent) == (["file"] if content else []), "an error leaves no partial file"
     failing_os()
     files.write(path, NEW + OLD)
     assert path.read_bytes() == NEW + OLD
@@ -65,7 +65,7 @@ def test_a_failure_at_any_call_leaves_the_old_or_the_new_file_whole(path, failin
     assert os.listdir(path.parent) == ["file"]
 
 
-def test_a_link_s_target_is_written_and_not_the_link(path):
+def test_writing_to_a_link_changes_its_target(path):
     path.write_bytes(OLD)
     link = path.with_name("link")
     link.symlink_to(path)
@@ -75,7 +75,7 @@ def test_a_link_s_target_is_written_and_not_the_link(path):
 
 
 def rename_over(path: Path, content: bytes) -> None:
-    """Write as safetensors does: as root, a trace written to /dev/null took the device away."""
+    """Write by a rename, as safetensors does: as root, a trace written to /dev/null replaced the device."""
     with files.replacing(path) as whole:
         other = path.with_name("other")
         other.write_bytes(content)
@@ -93,7 +93,7 @@ def test_a_pipe_stays_a_pipe(path, write):
     assert received == [NEW] and path.is_fifo()
 
 
-def test_two_names_of_one_file_do_not_share_what_is_written_later(path):
+def test_linked_files_do_not_share_later_writes(path):
     other = path.with_name("other")
     files.write(path, OLD)
     files.link(path, other)
@@ -112,7 +112,7 @@ def test_a_file_system_without_links_gets_a_copy(path, failing_os):
     assert not path.samefile(path.with_name("other"))
 
 
-def test_a_growing_file_is_cut_and_knows_itself(path):
+def test_a_growing_file_is_truncated_and_continued(path):
     grown = files.GrowingFile(path)
     grown.write(b"one\n")
     at_one = (grown.size, grown.checksum())
@@ -126,20 +126,20 @@ def test_a_growing_file_is_cut_and_knows_itself(path):
     assert path.read_bytes() == b"one\nthree\n"
 
 
-# From outside
+# Files of other programs
 
 
-def test_a_file_from_outside_is_read_if_it_is_one_and_not_too_large(tmp_path):
+def test_read_refuses_large_files_folders_and_bad_paths(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"content")
     assert files.read(path, 7) == b"content"
-    for other, most, said in ((path, 6, "larger than 6e-06 MB"), (tmp_path, 9, "it is not a file"),
-                              (tmp_path / "gone", 9, "No such file"), (Path("a\0b"), 9, "no path can be like that")):
-        with pytest.raises(OSError, match=said):
+    for other, most, message in ((path, 6, "larger than 6e-06 MB"), (tmp_path, 9, "not a file"),
+                                 (tmp_path / "gone", 9, "No such file"), (Path("a\0b"), 9, "the path has a null byte")):
+        with pytest.raises(OSError, match=message):
             files.read(other, most)
 
 
-def test_reading_takes_the_memory_of_what_is_there(tmp_path):
+def test_reading_takes_the_memory_of_the_content_alone(tmp_path):
     (tmp_path / "file").write_bytes(b"content")
     tracemalloc.start()
     files.read(tmp_path / "file", 10**9)
@@ -147,7 +147,7 @@ def test_reading_takes_the_memory_of_what_is_there(tmp_path):
     tracemalloc.stop()
 
 
-def test_json_from_outside():
+def test_parse_json_refuses_invalid_json():
     assert files.parse_json(b'{"a": [1, 2.5, null]}') == {"a": [1, 2.5, None]}
     for text in ("", "{", "NaN", "[-Infinity]", "[" * 100_000, b"\xff", "1" * 5000):
         with pytest.raises(ValueError):

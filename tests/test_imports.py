@@ -1,4 +1,4 @@
-"""The source: who imports whom, no framework before it is asked for; no flags in messages; how docstrings begin."""
+"""The source: allowed imports, late imports of frameworks, no flags in messages, first words of docstrings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FRAMEWORK_FAMILY = FRAMEWORKS | {"keras", "torchvision", "jax"}
 
 
 def modules_after(statement: str) -> set[str]:
-    """The top-level modules of a fresh process after a statement."""
+    """Return the top-level modules of a fresh process after a statement."""
     script = f"import json, sys\n{statement}\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
@@ -29,7 +29,7 @@ def modules_after(statement: str) -> set[str]:
 WITHOUT = ["import alexnet_mf", "import alexnet_mf.spec.zoo", "from alexnet_mf import backends\n"
            "for name in backends.BACKENDS: backends.is_installed(name), backends.framework_version(name)",
            "from alexnet_mf.cli import main\ntry: main(['train', '--help'])\nexcept SystemExit: pass"]
-"""Statements that need no framework: also to ask which there are, and to help."""
+"""Statements that need no framework. The last two list the backends and print the help."""
 
 
 @pytest.mark.parametrize("statement", WITHOUT, ids=["package", "spec", "what is installed", "help"])
@@ -38,8 +38,8 @@ def test_importing_the_package_imports_no_framework(statement):
 
 
 @pytest.mark.parametrize("module", ["alexnet_mf", "alexnet_mf.spec.zoo", "alexnet_mf.errors"])
-def test_package_and_spec_do_not_even_import_numpy(module):
-    """A spec can be read where nothing is installed."""
+def test_package_and_spec_do_not_import_numpy(module):
+    """A spec can be read without any installed package."""
     assert "numpy" not in modules_after(f"import {module}")
 
 
@@ -51,7 +51,7 @@ def test_a_backend_imports_its_own_framework_alone(backend_name):
 
 
 def test_an_eager_training_in_pytorch_does_not_import_its_compiler(requires):
-    """Seconds, and 150 MB. `sympy` comes with the compiler alone."""
+    """The compiler takes seconds and 150 MB to import. Nothing else imports `sympy`."""
     requires("torch")
     assert "sympy" not in modules_after("""
 import numpy as np
@@ -59,13 +59,13 @@ from alexnet_mf import backends
 from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.spec import zoo
 from alexnet_mf.weights import parameters
-model = backends.load("torch").build(zoo.LENET5, parameters.initialise(zoo.LENET5, 0))
+model = backends.load("torch").build(zoo.LENET5, parameters.initialize(zoo.LENET5, 0))
 data = model.place(np.zeros((2, 28, 28), np.uint8), np.array([0, 1]))
 model.trainer(Sgd(0.1, 0.9), 0).step(data, np.arange(2), 0)
 model.logits(data, 2)""")
 
 
-# The source, as it stands
+# The source code
 
 
 def module_name(path: Path) -> str:
@@ -74,14 +74,14 @@ def module_name(path: Path) -> str:
 
 
 def imports(tree: ast.Module) -> dict[str, bool]:
-    """Every module that a file imports, anywhere in it, and whether only for the type checker.
+    """Return the modules that a file imports, with True for those that only the type checker imports.
 
-    `from package import name` is an import of package.name where that is a module.
+    `from package import name` counts as package and as package.name, which may be a module.
     """
     typing_only = {id(node) for block in ast.walk(tree)
                    if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
                    for line in block.body for node in ast.walk(line)}
-    found: dict[str, bool] = {}
+    modules: dict[str, bool] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -91,8 +91,8 @@ def imports(tree: ast.Module) -> dict[str, bool]:
         else:
             continue
         for name in names:
-            found[name] = found.get(name, True) and id(node) in typing_only
-    return found
+            modules[name] = modules.get(name, True) and id(node) in typing_only
+    return modules
 
 
 FILES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
@@ -101,7 +101,7 @@ IMPORTS = {name: imports(tree) for name, tree in TREES.items()}
 
 
 def package_imports(name: str) -> set[str]:
-    """The modules of this package that one of them imports when it runs."""
+    """Return the modules of this package that a module imports at run time."""
     return {imported for imported, typing_only in IMPORTS[name].items() if imported in FILES and not typing_only}
 
 
@@ -109,15 +109,15 @@ def within(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
 
 
-def test_the_check_sees_the_source():
+def test_the_checks_read_the_source():
     assert len(FILES) > 100
     assert "alexnet_mf.spec" in package_imports("alexnet_mf.spec.arithmetic")
     assert "alexnet_mf.backends.torch.weights" in package_imports("alexnet_mf.backends.torch.backend")
     assert IMPORTS["alexnet_mf.backends.registry"]["alexnet_mf.backends.contract"] is True
 
 
-# Each module and all that it may import of this package: layers <- spec <- arithmetic <- parameters <- contract <-
-# backends.
+# Modules, and the modules of this package that each may import: layers <- spec <- arithmetic <- parameters <-
+# contract <- backends.
 DIRECTIONS = {
     "alexnet_mf": set(),
     "alexnet_mf.spec": {"spec.layers", "spec.network"},
@@ -147,43 +147,43 @@ DIRECTIONS = {
 
 @pytest.mark.parametrize("name", ["spec", "spec.layers", "spec.network", "spec.zoo"])
 def test_the_spec_imports_the_standard_library_alone(name):
-    """Within functions too."""
+    """Imports within functions count."""
     roots = {module.split(".")[0] for module in IMPORTS[f"alexnet_mf.{name}"]}
     assert roots <= {"alexnet_mf", *sys.stdlib_module_names}
 
 
 @pytest.mark.parametrize("name", DIRECTIONS)
-def test_the_foundations_import_only_what_lies_below(name):
+def test_low_modules_import_only_lower_ones(name):
     allowed = {f"alexnet_mf.{below}" for below in DIRECTIONS[name]} | {"alexnet_mf"}
     assert package_imports(name) <= allowed
 
 
-ROOMS = ["errors", "checks", "files", "spec", "instruments", "plots", "weights", "data", "backends", "conversion",
+ORDER = ["errors", "checks", "files", "spec", "instruments", "plots", "weights", "data", "backends", "conversion",
          "models", "evaluation", "shapes", "predict", "training", "parity", "bench", "sweep", "analysis", "api", "cli",
          "__main__"]
-"""From the ground up: each imports only those before it, so that there is no cycle. Imports for the type checker alone,
-such as those of the records that `plots` draws, do not count."""
+"""Packages and modules, lowest first. Each imports only those before it, so that there is no cycle. Imports for the
+type checker alone, such as those of the records that `plots` draws, do not count."""
 
 
-def room(name: str) -> str:
+def package_of(name: str) -> str:
     """Return the package or module directly in alexnet_mf that a module belongs to."""
     return name.split(".")[1] if "." in name else "alexnet_mf"
 
 
-def test_every_room_has_its_floor():
-    assert {room(name) for name in FILES} - {"alexnet_mf"} == set(ROOMS)
+def test_every_package_has_its_place_in_the_order():
+    assert {package_of(name) for name in FILES} - {"alexnet_mf"} == set(ORDER)
 
 
-@pytest.mark.parametrize("name", ROOMS)
-def test_a_room_imports_only_those_below_it(name):
-    imported = {room(module) for file in FILES if room(file) == name for module in package_imports(file)}
-    below = ROOMS[:ROOMS.index(name)] if name not in ("instruments", "plots") else ["errors", "checks", "files", "spec"]
+@pytest.mark.parametrize("name", ORDER)
+def test_a_package_imports_only_lower_ones(name):
+    imported = {package_of(module) for file in FILES if package_of(file) == name for module in package_imports(file)}
+    below = ORDER[:ORDER.index(name)] if name not in ("instruments", "plots") else ["errors", "checks", "files", "spec"]
     assert imported - {name, "alexnet_mf"} <= set(below)
 
 
 @pytest.mark.parametrize("backend", backends.BACKENDS)
-def test_a_backend_imports_itself_and_what_lies_below_base(backend):
-    """No other backend, and nothing above base: not cli, data, training, parity or bench."""
+def test_a_backend_imports_only_itself_and_lower_modules(backend):
+    """A backend imports no other backend, and no higher module, such as cli, training, parity or bench."""
     package = backends.BACKENDS[backend].module
     own = [name for name in FILES if within(name, package)]
     assert own and package == f"alexnet_mf.backends.{backend}"
@@ -198,8 +198,8 @@ def test_a_backend_imports_itself_and_what_lies_below_base(backend):
 
 
 @pytest.mark.parametrize("backend", [name for name in backends.BACKENDS if name != "numpy"])
-def test_only_a_backend_names_its_framework(backend):
-    """Shared code reaches a framework through the registry alone, even in a function. NumPy is everyone's."""
+def test_only_a_backend_imports_its_framework(backend):
+    """Shared code reaches a framework through the registry alone, even in a function. All modules may import NumPy."""
     entry = backends.BACKENDS[backend]
     users = {name for name, imported in IMPORTS.items()
              if any(module.split(".")[0] == entry.framework for module in imported)}
@@ -207,15 +207,15 @@ def test_only_a_backend_names_its_framework(backend):
     assert {name for name in users if not within(name, entry.module)} == set()
 
 
-def test_shared_code_reaches_backends_by_name_alone():
-    """Outside a backend's own folder, nobody imports its modules; but parity may use its reference's."""
+def test_shared_code_imports_no_backend():
+    """Modules outside a backend's folder do not import its modules. Only parity may import the reference."""
     for backend, entry in backends.BACKENDS.items():
         for name in FILES:
             if not within(name, entry.module) and not (backend == "numpy" and within(name, "alexnet_mf.parity")):
                 assert not [imported for imported in IMPORTS[name] if within(imported, entry.module)], name
 
 
-def test_training_and_data_know_no_backend_but_the_contract():
+def test_training_and_data_import_no_backend_except_the_contract():
     for name in FILES:
         reached = package_imports(name)
         if within(name, "alexnet_mf.training"):
@@ -234,7 +234,7 @@ def test_nothing_imports_tests_or_benchmarks():
 
 def test_only_the_command_line_prints_or_exits():
     for name, tree in TREES.items():
-        for node in ast.walk(tree) if room(name) not in ("cli", "__main__") else ():
+        for node in ast.walk(tree) if package_of(name) not in ("cli", "__main__") else ():
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in ("print", "sys.exit", "exit", "quit", "os._exit"), name
 
@@ -243,12 +243,12 @@ FLAG = re.compile(r"(?<![\w-])--[a-z]")
 
 
 def test_the_library_names_no_flag():
-    """But those of the programs that it starts, and in docstrings."""
+    """Flags of the programs that it starts, and flags in docstrings, are allowed."""
     for name, tree in TREES.items():
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)
                  and isinstance(node.value, str) and id(node) not in docstrings]
-        for text in filter(FLAG.search, texts if room(name) != "cli" else ()):
+        for text in filter(FLAG.search, texts if package_of(name) != "cli" else ()):
             assert text.startswith(("--query-gpu=", "--format=csv", "--porcelain")), (name, text)
 
 
@@ -256,7 +256,7 @@ CLAUSE = re.compile(r"(As|How|Of|That|Those|What|Where|Whether|Who)\b")
 
 
 def test_docstrings_do_not_begin_with_a_clause() -> None:
-    """They begin with an imperative sentence or a noun phrase."""
+    """Docstrings begin with an imperative sentence or a noun phrase."""
     clauses = [f"{name}:{node.lineno}" for name, tree in TREES.items() for node in ast.walk(tree)
                if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
                and CLAUSE.match(str(node.value.value))]

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-NOTEBOOK = Path(__file__).parents[1] / "docs" / "example.ipynb"
+NOTEBOOK = Path(__file__).parents[1] / "docs" / "movers" / "example.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,6 @@ def test_pictures_are_shown_and_onnx_runtime_agrees_with_the_reference(executed)
 
 
 def test_it_is_stored_without_outputs():
-    """They would be another machine's, and change with every run."""
+    """Stored outputs would come from one machine and change with every run."""
     cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
     assert not [cell for cell in cells if cell.outputs or cell.execution_count is not None]

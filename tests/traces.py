@@ -1,4 +1,4 @@
-"""Traces for tests of the ladder: the reference's own layers in float32 stand for a framework; and changes to them."""
+"""Traces for tests of the ladder, and changes to them. The reference's layers in float32 stand for a framework."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ Change: TypeAlias = Callable[[Trace], None]
 
 
 def ask(network: Network, name: str = "torch", count: int = 24, continue_from: Any = None, **options: Any) -> Trace:
-    """A trace of the reference, or of its layers in float32 under a framework's name, on some images."""
+    """Return a trace of the reference, or of its layers in float32 under a framework's name, on some images."""
     numpy: Any = backends.load("numpy")
     case = Case(network, **{"seed": 0, "inputs": DRAWN.images[:count], "labels": DRAWN.labels[:count],
                             "origin": "synthetic", **options})
     if name == "numpy":
         return answer(numpy, case)
-    found = trace(numpy, case, continue_from=continue_from, build=functools.partial(numpy.build, dtype=np.float32))
-    found.meta["backend"] = name
-    return found
+    result = trace(numpy, case, continue_from=continue_from, build=functools.partial(numpy.build, dtype=np.float32))
+    result.meta["backend"] = name
+    return result
 
 
 def spoiled(right: Trace, *changes: Change) -> Trace:
-    """A copy with some changes; these may write into the arrays."""
+    """Return a copy with changes, which may write into the arrays."""
     result = Trace(copy.deepcopy(right.meta), {name: value.copy() for name, value in right.tensors.items()})
     for change in changes:
         change(result)
@@ -50,10 +50,10 @@ def spoiled(right: Trace, *changes: Change) -> Trace:
 
 
 def put(key: str, change: Callable[[Any], Any]) -> Change:
-    """Change a tensor, or what stands in the header."""
-    def apply(found: Trace) -> None:
-        place = found.meta if key in found.meta else found.tensors
-        place[key] = change(place.get(key))
+    """Return a change of a tensor or of an entry of the header."""
+    def apply(target: Trace) -> None:
+        entries = target.meta if key in target.meta else target.tensors
+        entries[key] = change(entries.get(key))
     return apply
 
 
@@ -66,7 +66,7 @@ def rung_of(report: Report, name: str, backend: str = "torch") -> Rung:
 
 
 def assert_green(backend_name: str, reference: Reference) -> None:
-    """A backend passes every rung on the reference's case."""
+    """Assert that a backend passes every rung on the reference's case."""
     report = compare([trace(backends.load(backend_name), reference.case)], reference=reference)
     failures = [(rung.name, rung.note, rung.failures) for rung in report.rungs[backend_name] if not rung.holds]
     assert not failures, (reference.case.network, report.diagnoses)

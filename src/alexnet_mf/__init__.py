@@ -37,7 +37,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the Python API when it is first used: `import alexnet_mf` alone takes no time, and needs nothing."""
+    """Import the Python API on first use, so that `import alexnet_mf` is fast and needs no other package."""
     if name in __all__:
         return getattr(importlib.import_module("alexnet_mf.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,12 +1,11 @@
-"""The Python API: a function for every verb of the command line, which calls only these.
+"""The Python API: one function for each verb of the command line.
 
     run = alexnet_mf.train("lenet5", backend="torch", epochs=2)
     model = run.build(backend="mxnet")
     logits = model.logits(model.place(images, labels), batch_size=128)
 
-All names are in `alexnet_mf.api`; those that are not the name of a module are in `alexnet_mf` too. A framework is
-imported when its backend is first used. Errors are the package's own, of `alexnet_mf.errors`; they name arguments in
-backticks.
+All names are in `alexnet_mf.api`; `alexnet_mf` exports those that do not clash with a module's name. A framework is
+imported when its backend is first used. Errors come from `alexnet_mf.errors` and name arguments in backticks.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from alexnet_mf.bench.report import bench_report
 from alexnet_mf.bench.run import bench
 from alexnet_mf.checks import check_choice, check_integer, check_list, check_path, check_type
 from alexnet_mf.conversion import FORMATS, Conversion, Weights, Which, convert
-from alexnet_mf.data import DATASETS, DatasetName, LabelledImages
+from alexnet_mf.data import DATASETS, DatasetName, LabeledImages
 from alexnet_mf.data.image_files import Unreadable
 from alexnet_mf.data.preprocessing import Preparation, check_takes_gray_images
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice
@@ -62,14 +61,14 @@ class UsedWeights:
     weights: Weights
     loaded: LoadedModel
     run: Run | None = None
-    """The record of the run; None if the weights are those of a file."""
+    """Record of the run; None if the weights come from a file."""
 
     def title(self) -> str:
-        """Return what computes, and with which weights."""
+        """Return network, backend, versions, device and weights file in one line."""
         return f"{self.loaded.title()}, weights {self.weights.path}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as JSON values."""
+        """Return network, backend, device and digests as JSON values."""
         session = self.loaded.session()
         del session["settings"]
         return {**session, "network": self.weights.network.name, "spec_sha256": spec.fingerprint(self.weights.network),
@@ -96,7 +95,7 @@ class EvaluationReport:
     used: UsedWeights
     origin: str
     """Source of the images, as text."""
-    test: LabelledImages
+    test: LabeledImages
     classes: tuple[str, ...]
     """Names of the classes."""
     evaluation: Evaluation
@@ -114,17 +113,17 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
         images: PNG and JPEG files, folders of them, and idx files.
         net: the network; without it `source` names it.
         which: the weights to take from a run folder: `last` or `best`.
-        backend: without it the run's, the file's own, or the first that is installed.
+        backend: without it the run's own, the file format's framework, or the first that is installed.
         device, execution: as for `build`.
         top: number of classes to return for each picture, at most all.
         limit: number of pictures to take from each folder and idx file.
-        invert: the pictures are dark on light; invert them.
+        invert: invert pictures that are dark on light.
         classes: names of the classes; without them Fashion-MNIST's if there are ten, else numbers.
         progress: show a bar on a terminal.
 
     Raises:
-        AlexnetMfError: if an argument is wrong, or weights, network or backend are missing or damaged. A picture that
-            cannot be read is no error: a notice names it.
+        AlexnetMfError: if an argument is wrong, or weights, network or backend are missing or damaged. An unreadable
+            picture raises no error; a notice names it.
     """
     paths = [Path(path) for path in check_list("images", images, (str, Path))]
     check_integer("top", top)
@@ -158,12 +157,12 @@ def evaluate(source: Path | str, *, net: Network | Path | str | None = None, whi
              backend: str | None = None, device: str = "auto", execution: Execution = AS_IT_COMES,
              data: DatasetName | None = None, data_dir: Path | str | None = None, test_images: int | None = None,
              progress: bool = True) -> EvaluationReport:
-    """Test weights: loss, accuracy, confusion matrix and the most confident mistakes.
+    """Evaluate weights on the test images: loss, accuracy, confusion matrix and the most confident mistakes.
 
     Args:
         source, net, which, backend, device, execution, progress: as for `predict`.
         data, data_dir: as for `train`; without `data` the run's dataset, else `auto`.
-        test_images: number of test images, the first of the dataset; without it all.
+        test_images: number of test images to use, from the first; without it all.
 
     Raises:
         AlexnetMfError: as `predict`, and if the network does not take the dataset's images.
@@ -180,7 +179,7 @@ def evaluate(source: Path | str, *, net: Network | Path | str | None = None, whi
     check_takes_gray_images(network)
     images = load_images(data or (used.run.data_name if used.run else "auto"), data_dir, quiet=not progress)
     if used.run and images.digest() != used.run.data_sha256:
-        warnings.warn(f"{Path(source)}: was trained on {used.run.data}, and these images are {images.origin}", Notice,
+        warnings.warn(f"{Path(source)}: was trained on {used.run.data}; these images are {images.origin}", Notice,
                       stacklevel=2)
     images.check_limits(test_images=test_images)
     test = images.test.first(test_images)
@@ -213,7 +212,7 @@ def open_model(source: Path | str, net: Network | Path | str | None = None, whic
 
 
 def plot_curves(runs: Iterable[Path | str], plot: Path | str) -> None:
-    """Draw the curves of runs, one over the other.
+    """Draw the training curves of one or more runs in one picture.
 
     Args:
         runs: run folders.
@@ -226,15 +225,15 @@ def plot_curves(runs: Iterable[Path | str], plot: Path | str) -> None:
     picture = Picture(plot, "alexnet_mf.plots.curves")
     for folder in folders:
         if folder.is_file():
-            raise AlexnetMfError(f"{folder}: is a file, and curves need run folders; `plot_filters` draws the filters "
-                                 "of weights")
+            raise AlexnetMfError(f"{folder}: is a file, not a run folder; to draw the filters of weights, use "
+                                 "`plot_filters`")
         if not record.is_run(folder) and not (folder / metrics.NAME).exists():
             raise record.no_run(folder)
     names = [folder.resolve().name for folder in folders]
     labels = [str(folder) if names.count(name) > 1 else name for name, folder in zip(names, folders)]
     lines = {label: metrics.read(folder) for label, folder in zip(labels, folders)}
     if len(lines) < len(folders):
-        raise AlexnetMfError(f"the same run is named twice: {', '.join(labels)}")
+        raise AlexnetMfError(f"the same run is named twice: {', '.join(labels)}; name it once")
     for label, entries in lines.items():
         if not entries:
             raise AlexnetMfError(f"{label}: has no metrics yet")
@@ -258,7 +257,7 @@ def plot_filters(source: Path | str, plot: Path | str, *, net: Network | Path | 
 
 
 def list_backends() -> list[dict[str, Any]]:
-    """Return for each backend its state, version and devices, the line that installs it, and its problem if broken."""
+    """Return each backend's state, version, devices, install command and, if it is broken, its problem."""
     entries = []
     for name, entry in backends.BACKENDS.items():
         state, devices, problem = "not installed", [], None
@@ -275,7 +274,7 @@ def list_backends() -> list[dict[str, Any]]:
 
 
 def list_networks(only: str | None = None) -> list[dict[str, Any]]:
-    """Return for each network, or for one, its input, parameters, multiply-accumulates per image, and source."""
+    """Return each network's input, parameters, multiply-accumulates per image and source; `only` selects one."""
     entries = []
     for name in zoo.NETWORKS if only is None else [only]:
         network = toml.find_network(name)
@@ -286,14 +285,14 @@ def list_networks(only: str | None = None) -> list[dict[str, Any]]:
 
 
 def list_runs(folder: Path | str = RUNS) -> list[dict[str, Any]]:
-    """Return for each run in a folder its state and closing numbers.
+    """Return the state and closing numbers of each run in a folder.
 
     Raises:
         AlexnetMfError: if the folder cannot be read.
     """
     folder = check_path("folder", folder)
     if not folder.exists() and folder != RUNS:
-        raise AlexnetMfError(f"{folder}: there is no such folder; name a folder of run folders")
+        raise AlexnetMfError(f"{folder}: no such folder; name the folder that contains the runs")
     try:
         paths = sorted(path for path in folder.iterdir() if record.is_run(path)) if folder.exists() else []
     except OSError as error:

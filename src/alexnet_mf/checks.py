@@ -1,4 +1,4 @@
-"""Checks of arguments, for all functions of the API. An error is one line: the argument, its value, what is allowed."""
+"""Check the arguments of the API. An error is one line: the argument, the allowed values and the value."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def check_list(argument: str, values: Any, of: type | tuple[type, ...] = str) ->
         raise AlexnetMfError(f"`{argument}` must be a list, not {values!r}")
     items = list(values)
     if not items:
-        raise AlexnetMfError(f"`{argument}` must have at least one item, and has none")
+        raise AlexnetMfError(f"`{argument}` must have at least one item")
     for item in items:
         if not isinstance(item, of):
             raise AlexnetMfError(f"`{argument}` must not contain {_text(item)}")
@@ -94,10 +94,10 @@ def check_path(argument: str, value: Any, ending: str = "") -> Path:
     """Return a path.
 
     Args:
-        ending: the ending that its name must have, in either case.
+        ending: required ending of the name, in upper or lower case.
 
     Raises:
-        AlexnetMfError: if it is no path, or has another ending.
+        AlexnetMfError: if the value is not a path, or has another ending.
     """
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(path, str) or not path:

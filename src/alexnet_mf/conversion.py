@@ -1,7 +1,7 @@
-"""Weights files and run folders: read for every verb, and converted between formats.
+"""Read weights files and run folders, and convert them between formats.
 
-Every conversion passes through canonical parameters. A file is read only if its size can be the network's, nothing is
-unpickled, and errors name every tensor that does not fit. The content of a new file is read back before it is written.
+Every conversion passes through canonical parameters. A file is read only if its size is plausible for the network,
+nothing is unpickled, and errors name every tensor that does not fit. New content is read back before it is written.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Source: TypeAlias = Mapping[str, NDArray[np.float32]] | str | Path
 
 Which: TypeAlias = Literal["last", "best"]
 RUN_WEIGHTS: dict[Which, str] = {"last": "weights.safetensors", "best": "weights-best.safetensors"}
-"""The weights files in a run folder: after the last step, and after the epoch of the highest test accuracy."""
+"""Names of the weights files in a run folder: after the last step, and after the epoch with the best test accuracy."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,18 @@ class Format:
 CANONICAL, KERAS, NPZ, ONNX = "safetensors", "keras", "npz", "onnx"
 FORMATS = {
     CANONICAL: Format("canonical safetensors, or a run folder", (".safetensors",)),
-    "torch": Format("PyTorch's state_dict, under canonical names", (".pt", ".pth"), "torch"),
-    "torchvision": Format("PyTorch's state_dict of torchvision's alexnet, for alexnet-owt", (".pt", ".pth"), "torch"),
-    KERAS: Format("weights of Keras 3; a .keras file can be read, not written", (".weights.h5",), "tensorflow"),
-    "gluon": Format("MXNet Gluon's parameters", (".params",), "mxnet"),
+    "torch": Format("PyTorch state_dict with canonical names", (".pt", ".pth"), "torch"),
+    "torchvision": Format("PyTorch state_dict of torchvision's alexnet, for alexnet-owt", (".pt", ".pth"), "torch"),
+    KERAS: Format("Keras 3 weights; .keras files can be read, not written", (".weights.h5",), "tensorflow"),
+    "gluon": Format("MXNet Gluon parameters", (".params",), "mxnet"),
     "gluon-zoo": Format("parameters of the MXNet model zoo's alexnet, for alexnet-owt", (".params",), "mxnet"),
-    NPZ: Format("NumPy's arrays, under canonical names", (".npz",)),
-    ONNX: Format("an ONNX graph with its weights, to be written only", (".onnx",)),
+    NPZ: Format("NumPy arrays with canonical names", (".npz",)),
+    ONNX: Format("ONNX graph with weights; can be written, not read", (".onnx",)),
 }
 READABLE = tuple(name for name in FORMATS if name != ONNX)
 
 BYTES_PER_PARAMETER = 16
-"""Largest size of a file: room for weights, momentum and more."""
+"""Largest size of a file per parameter: room for weights, momentum and more."""
 SLACK = 2**24
 """Bytes allowed for everything else in a file."""
 
@@ -104,8 +104,8 @@ def convert(source: Path | str, destination: Path | str, *, source_format: str |
     Args:
         source_format: a name in `FORMATS`; without it the file's content decides.
         destination_format: a name in `FORMATS`; without it the ending of the file's name decides.
-        net: the network, its name, or a .toml file. Without it the source names it; a file that cannot name one holds
-            `alexnet`'s weights.
+        net: the network, its name, or a .toml file. Without it, the source names it; a file that names none is
+            read as `alexnet`.
         which: the weights to take from a run folder: `last`, or `best` (highest test accuracy).
         overwrite: replace the destination if it exists.
 
@@ -160,21 +160,21 @@ def _check_destination(path: Path, file_format: str, overwrite: bool) -> None:
 
 
 def format_of_content(path: Path) -> str:
-    """Return the format that a file's first bytes, or the names in its archive, show.
+    """Return the format of a file, by its first bytes or the names in its archive.
 
     Raises:
-        ParametersError: if they show none, or the file cannot be read.
+        ParametersError: if the format is not recognized, or the file cannot be read.
     """
     try:
         if path.exists() and not path.is_file():
-            raise OSError("it is not a file")
+            raise OSError("not a file")
         start = files.start(path, len(TORCH_BEFORE_1_6))
         size = path.stat().st_size
         if start.startswith(ZIP):
             with zipfile.ZipFile(path) as archive:
                 name = _format_of_archive(archive.namelist())
-        elif found := next((name for first, name in BEGINNINGS.items() if start.startswith(first)), None):
-            name = found
+        elif by_start := next((name for first, name in BEGINNINGS.items() if start.startswith(first)), None):
+            name = by_start
         elif int.from_bytes(start[:8], "little") <= size and start[8:9] == b"{":
             name = CANONICAL
         else:
@@ -216,11 +216,11 @@ def read(path: Path | str, net: Network | Path | str | None = None, which: Which
             raise AlexnetMfError(f"{path}: is a run folder, whose format is {CANONICAL}; leave out `source_format`")
         file, name = _file_of_run(path, which), CANONICAL
     elif which != "last":
-        raise AlexnetMfError(f"{path}: is no run folder; leave out `which={which!r}`")
+        raise AlexnetMfError(f"{path}: is not a run folder; leave out `which={which!r}`")
     else:
         file, name = path, source_format or format_of_content(path)
     if name == ONNX:
-        raise ParametersError(f"{path}: ONNX is written and not read; supported: {', '.join(READABLE)}")
+        raise ParametersError(f"{path}: ONNX files cannot be read; supported: {', '.join(READABLE)}")
     if name == CANONICAL:
         network = _network_of(file, net)
         return Weights(CANONICAL, file, network, *parameters.load_with_metadata(file, network))
@@ -245,10 +245,10 @@ def _file_of_run(folder: Path, which: Which) -> Path:
 
 
 def _network_of(file: Path, net: Network | Path | str | None) -> Network:
-    """Return the network of a canonical weights file: `net`, or without it the one that the file names.
+    """Return the network of a canonical weights file: `net` or, without it, the network that the file names.
 
     Raises:
-        ParametersError: if the file names none, or `net` has another architecture; names the networks that fit.
+        ParametersError: if there is no `net` and the file names none (lists the networks that fit), or the two differ.
     """
     network = None if net is None else find_network(net)
     header = parameters.read_header(file)
@@ -273,10 +273,10 @@ def _network_of(file: Path, net: Network | Path | str | None) -> Network:
 
 
 def _content(path: Path, network: Network) -> bytes:
-    """Return a file's bytes. An archive counts with its unpacked size.
+    """Return a file's bytes, after checking its size (the unpacked size of an archive).
 
     Raises:
-        ParametersError: if it cannot be read, or is far larger than the network's weights.
+        ParametersError: if the file cannot be read, or is far larger than the network's weights.
     """
     own = 4 * sum(arithmetic.parameter_counts(network).values())
     limit = BYTES_PER_PARAMETER * own // 4 + SLACK
@@ -298,7 +298,7 @@ def _decoded(file_format: str, content: bytes, network: Network, where: str, rem
     """Return the parameters in a file, checked against the network.
 
     Args:
-        remedy: what to add to the message if they are another network's.
+        remedy: end of the message if the tensors do not fit the network.
     """
     backend = FORMATS[file_format].backend
     try:
@@ -314,10 +314,10 @@ def _decoded(file_format: str, content: bytes, network: Network, where: str, rem
 
 
 def encode(file_format: str, network: Network, values: Parameters, metadata: Mapping[str, Any] | None = None) -> bytes:
-    """Return the content of a file in that format, after reading it back with the same bits.
+    """Return a file's content in a format, after reading it back and comparing all bits.
 
     Args:
-        metadata: for the header of a canonical file, beside the network.
+        metadata: further header entries of a canonical file.
 
     Raises:
         AlexnetMfError: if a library is missing, or the format cannot hold this network.
@@ -336,5 +336,5 @@ def encode(file_format: str, network: Network, values: Parameters, metadata: Map
         weight_formats(backends.load(backend)).encode_weights(file_format, network, values)
     back = _decoded(file_format, content, network, f"the {file_format} file")
     if parameters.digest(back) != parameters.digest(values):
-        raise ParametersError(f"the {file_format} file reads back with other bits; nothing was written")
+        raise ParametersError(f"the {file_format} file reads back with different bits; nothing was written")
     return content

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf.backends.contract import Model
-from alexnet_mf.data import LabelledImages
+from alexnet_mf.data import LabeledImages
 from alexnet_mf.errors import OutputsNotFinite
 
 EVALUATION_BATCH = 128
 EVALUATION_PART = 4 * EVALUATION_BATCH
-"""Images between two progress reports, and between two moments at which a training can be stopped."""
+"""Images between two progress reports; a training can stop only between these parts."""
 
 MISTAKES = 30
 """Number of mistakes to keep."""
@@ -26,7 +26,7 @@ class Mistake:
     """An image that the network classifies wrongly."""
 
     image: int
-    """Its number in the dataset."""
+    """Number of the image in the dataset."""
     label: int
     predicted: int
     probability: float
@@ -69,7 +69,7 @@ class Evaluation:
 def log_probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Return the logarithm of the softmax, (n, classes), in float64."""
     logits = logits.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # of an infinite logit the loss is not a number, and no warning is needed
+    with np.errstate(invalid="ignore"):  # an infinite logit makes the loss NaN, which needs no warning
         shifted = logits - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
@@ -80,14 +80,14 @@ def score(logits: NDArray[Any], labels: NDArray[np.int64]) -> tuple[float, float
     return float(loss), float((logits.argmax(axis=1) == labels).mean())
 
 
-def evaluate(model: Model[Any], data: LabelledImages, on_progress: Callable[[int], None] = lambda images: None,
+def evaluate(model: Model[Any], data: LabeledImages, on_progress: Callable[[int], None] = lambda images: None,
              mistakes: int = MISTAKES) -> Evaluation:
-    """Compute loss, confusion matrix and the most confident mistakes, dropout off. The numbers are those of `train`'s
-    evaluations.
+    """Compute loss, confusion matrix and the most confident mistakes without dropout, as `train` does after each
+    epoch.
 
     Args:
-        on_progress: receives the number of images that are done.
-        mistakes: how many to keep.
+        on_progress: receives the number of images evaluated so far.
+        mistakes: number of mistakes to keep.
 
     Raises:
         OutputsNotFinite: if logits are NaN or infinite.
@@ -112,10 +112,10 @@ def evaluate(model: Model[Any], data: LabelledImages, on_progress: Callable[[int
 
 
 def check_finite(logits: NDArray[Any]) -> None:
-    """Check that a network's outputs are numbers.
+    """Check that all logits are finite.
 
     Raises:
-        OutputsNotFinite: if they are not.
+        OutputsNotFinite: if a logit is NaN or infinite.
     """
     if not np.isfinite(logits).all():
         raise OutputsNotFinite("the weights produce NaN or infinite logits")

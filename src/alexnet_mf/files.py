@@ -15,46 +15,46 @@ from typing import Any
 
 from alexnet_mf.errors import AlexnetMfError
 
-PIECE = 2**24
+MOST_PER_WRITE = 2**24
 """Largest number of bytes per write call."""
 
 MOST_JSON = 16_000_000
-"""Largest size in bytes; as Python objects JSON takes up to thirty times its size."""
+"""Largest size of JSON, in bytes; as Python objects it takes up to thirty times the memory."""
 PARTIAL = ".partial"
 """Suffix of a file that is not complete yet; its name begins with a dot."""
 
 
-def write(path: Path, *pieces: bytes | memoryview) -> None:
+def write(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file so that a crash leaves either the old file or the new one complete.
 
     Args:
-        pieces: the content, one after the other. Large ones are not copied.
+        parts: the content, in consecutive parts. Large parts are not copied.
 
     Raises:
         OSError: as `replacing`.
     """
-    if sum(map(len, pieces)) <= PIECE:
-        pieces = (b"".join(pieces),)
+    if sum(map(len, parts)) <= MOST_PER_WRITE:
+        parts = (b"".join(parts),)
     if path.exists() and not path.is_file():  # a pipe or a device has no old content to keep
-        path.write_bytes(b"".join(pieces))
+        path.write_bytes(b"".join(parts))
         return
     with replacing(path) as partial:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
         try:
-            for piece in pieces:
-                _write_all(descriptor, piece)
+            for part in parts:
+                _write_all(descriptor, part)
         finally:
             os.close(descriptor)
 
 
-def write_result(path: Path | str, *pieces: bytes | memoryview) -> None:
+def write_result(path: Path | str, *parts: bytes | memoryview) -> None:
     """Write a file that the user named, as `write` does.
 
     Raises:
         AlexnetMfError: if it cannot be written.
     """
     try:
-        write(Path(path), *pieces)
+        write(Path(path), *parts)
     except OSError as error:
         raise AlexnetMfError(f"{path}: cannot be written ({error.strerror}); name another file") from error
 
@@ -66,7 +66,7 @@ def check_writable(path: Path) -> None:
         AlexnetMfError: if the folder is missing, or the file or folder cannot be written to.
     """
     if not path.parent.is_dir():
-        raise AlexnetMfError(f"{path}: cannot be written: no folder {path.parent}; make it or name another file")
+        raise AlexnetMfError(f"{path}: cannot be written: no folder {path.parent}; create it or name another file")
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise AlexnetMfError(f"{path}: cannot be written; name another file")
 
@@ -92,7 +92,7 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(partial, os.O_RDWR)
         os.replace(partial, target)
     except BaseException:
-        with contextlib.suppress(OSError):  # the error before this one is the one to report
+        with contextlib.suppress(OSError):  # the error before this one must reach the caller
             partial.unlink()
         raise
     _sync_folder(target.parent)
@@ -109,14 +109,14 @@ def read(path: Path, most: int) -> bytes:
     """
     try:
         if path.exists() and not path.is_file():
-            raise OSError(errno.EINVAL, "it is not a file", str(path))
+            raise OSError(errno.EINVAL, "not a file", str(path))
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > most:
-                raise OSError(errno.EFBIG, f"it is larger than {most / 1e6:g} MB", str(path))
+                raise OSError(errno.EFBIG, f"larger than {most / 1e6:g} MB", str(path))
             return file.read(size)
     except ValueError as error:  # a null byte in the path
-        raise OSError(errno.EINVAL, "no path can be like that", str(path)) from error
+        raise OSError(errno.EINVAL, "the path has a null byte", str(path)) from error
 
 
 def parse_json(content: bytes | str, most: int = MOST_JSON, nan: bool = False) -> Any:
@@ -138,11 +138,11 @@ def parse_json(content: bytes | str, most: int = MOST_JSON, nan: bool = False) -
 
 
 def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no number in JSON")
+    raise ValueError(f"{text} is not a number in JSON")
 
 
 def link(path: Path, other: Path) -> None:
-    """Make `other` the same file as `path`, in one step; copy it if the file system has no links.
+    """Make `other` a hard link to `path`, in one step; copy the file if the file system has no links.
 
     `write` replaces files and never changes them, so a write to one name leaves the other as it is.
 
@@ -240,7 +240,7 @@ def start(path: Path, size: int) -> bytes:
 def _write_all(descriptor: int, content: bytes | memoryview) -> None:
     rest = memoryview(content)
     while rest:
-        rest = rest[os.write(descriptor, rest[:PIECE]):]
+        rest = rest[os.write(descriptor, rest[:MOST_PER_WRITE]):]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -32,22 +32,22 @@ class LoadedModel:
     execution: Execution
 
     def title(self) -> str:
-        """Return what computes: `alexnet in torch 2.14.0 on cpu`."""
+        """Return network, versions and device: `alexnet in torch 2.14.0 on cpu`."""
         versions = " ".join(f"{library} {version}" for library, version in self.backend.versions().items())
         return f"{self.model.network.name} in {versions} on {self.model.device}"
 
     def session(self) -> dict[str, Any]:
-        """Return what computes, as JSON values."""
+        """Return backend, versions, settings, device, speed settings and precision as JSON values."""
         return {"backend": self.backend.name, "versions": self.backend.versions(), "settings": self.backend.settings(),
                 "device": self.model.device, "speed": dict(sorted(self.execution.speed.items())),
                 "precision": find_precision(self.backend, self.model.device, self.execution.precision)}
 
 
 def default_backend() -> str:
-    """Return the first installed framework, and say so in a notice.
+    """Return the first installed framework, and name it in a notice.
 
     Raises:
-        BackendUnavailable: if none is installed; says how to install one.
+        BackendUnavailable: if none is installed; names the install command.
     """
     name = backends.default()
     warnings.warn(f"using `backend={name!r}`, the first installed of {', '.join(backends.FRAMEWORKS)}", Notice,
@@ -63,10 +63,10 @@ def find_weights(net: Network | Path | str | None = None, weights: Source | None
         source = conversion.read(weights, net, which)
         return source.network, source.parameters
     if check_choice("which", which, conversion.RUN_WEIGHTS) != "last":
-        raise AlexnetMfError(f"`weights` is no run folder; leave out `which={which!r}`")
+        raise AlexnetMfError(f"`weights` is not a run folder; leave out `which={which!r}`")
     network = find_network(zoo.ALEXNET.name if net is None else net)
     if weights is None:
-        return network, parameters.initialise(network, seed)
+        return network, parameters.initialize(network, seed)
     if not isinstance(weights, Mapping):
         raise AlexnetMfError(f"`weights` must be a path, or arrays by their canonical names, not {weights!r}")
     parameters.check(weights, network)
@@ -92,7 +92,7 @@ def build(net: Network | Path | str | None = None, backend: str | None = None, *
     """Build a network natively in a framework.
 
     Args:
-        net: a network's name, a .toml file or a `Network`. Without it `weights` name the network, else it is `alexnet`.
+        net: a network's name, a .toml file or a `Network`; without it, the network of `weights`, else `alexnet`.
         backend: `torch`, `tensorflow`, `mxnet` or `numpy`; without it the first framework that is installed.
         weights: canonical parameters, a run folder, or a file of any format that `convert` reads. Without them the
             weights are drawn from `seed`.
@@ -105,8 +105,8 @@ def build(net: Network | Path | str | None = None, backend: str | None = None, *
         `gradients` the loss and its gradients, `export` the canonical weights. See `backends.contract.Model`.
 
     Raises:
-        BackendUnavailable: if the backend, device, precision or setting is missing; names the line that installs it,
-            or what there is.
+        BackendUnavailable: if the backend, device, precision or setting is missing; names the install command or the
+            available ones.
         ParametersError: if the weights are damaged, or another network's; names every tensor at fault.
         AlexnetMfError: if another argument is wrong.
     """

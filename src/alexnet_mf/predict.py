@@ -33,15 +33,15 @@ class Prediction:
     """The most probable first."""
     probabilities: list[float]
     seen: NDArray[np.uint8]
-    """The network's input, to look at: (height, width), or (height, width, 3)."""
+    """Visible form of the network's input: (height, width), or (height, width, 3)."""
 
 
 def preparation(network: Network, invert: bool = False) -> Preparation:
-    """Return how pictures become the network's input: 28x28 gray, as Fashion-MNIST, if it can be trained on that; else
-    gray of its own size; or color as ImageNet's, normalized here unless the network's first layer does it.
+    """Return the preprocessing for a network: 28x28 gray as in Fashion-MNIST if it can be trained on that; gray of the
+    input's size; or color as in ImageNet, normalized here unless the network's first layer does so.
 
     Raises:
-        DataError: if its input is neither gray nor in color.
+        DataError: if the network's input is neither gray nor in color.
     """
     channels, height, width = network.input
     if channels == 3:
@@ -65,7 +65,7 @@ def class_names(network: Network) -> tuple[str, ...]:
 
 def predict(model: Model[Any], paths: Sequence[Path], prepared: Preparation, top: int = 3,
             limit: int | None = None) -> Iterator[Prediction | Unreadable]:
-    """Yield the most probable classes of each picture, in order; an unreadable picture yields its fault.
+    """Yield the most probable classes of each picture, in order; an unreadable picture yields the reason.
 
     Args:
         paths: files and folders, as for `image_files.read_all`.
@@ -75,8 +75,8 @@ def predict(model: Model[Any], paths: Sequence[Path], prepared: Preparation, top
     Raises:
         OutputsNotFinite: if the logits are NaN or infinite.
     """
-    found = image_files.read_all(paths, prepared, limit)
-    while batch := list(itertools.islice(found, BATCH)):
+    pictures = image_files.read_all(paths, prepared, limit)
+    while batch := list(itertools.islice(pictures, BATCH)):
         readable = [picture for picture in batch if isinstance(picture, Picture)]
         answers = iter(_answers(model, readable, prepared, top) if readable else ())
         for picture in batch:

@@ -44,8 +44,8 @@ def shapes(net: Network | Path | str = "alexnet", backends: Sequence[str] | None
     tables: dict[str, list[NativeLayer]] = {}
     disagreements = []
     for name, network in networks.items():
-        # The model has no name: one at a time is in memory.
-        rows = frameworks[name].build(network, parameters.initialise(network, 0), device).describe()
+        # No variable keeps the model, so only one is in memory at a time.
+        rows = frameworks[name].build(network, parameters.initialize(network, 0), device).describe()
         tables[name] = rows
         expected = [(layer, (1, *shape), arithmetic.parameter_counts(network)[layer])
                     for layer, shape in arithmetic.output_shapes(network).items()]

@@ -1,7 +1,7 @@
-"""The predicted peak: by hand, and against the tensors that PyTorch has alive in a real training step.
+"""The predicted memory peak, checked by hand and against PyTorch's live tensors in a real training step.
 
-The tensors are counted on a CPU, after each operation, as a GPU's allocator would be read. What differs there are
-workspaces, which the prediction leaves out, rounding to 512 bytes, and dropout's masks, of four bytes on a CPU.
+The tensors are counted on a CPU after each operation, as a GPU's allocator would be read. A GPU differs in workspaces
+(the prediction omits them), in rounding to 512 bytes, and in dropout masks (four bytes per value on a CPU).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from alexnet_mf.weights import parameters
 TOLERANCE = 0.002
 
 
-def test_by_hand():
-    """fc1 has 6 inputs and 4 units, fc2 3 units; two images, one byte a number, momentum."""
+def test_the_peak_matches_a_hand_count():
+    """fc1 has 6 inputs and 4 units, fc2 has 3 units; the batch has two images; a number takes one byte."""
     network = Network("hand", (1, 2, 3), (Flatten("flatten"), Dense("fc1", units=4, activation="relu"),
                                           Dense("fc2", units=3)))
     weights = (6 * 4 + 4) + (4 * 3 + 3)
@@ -35,9 +35,9 @@ def test_by_hand():
     assert peak.moment == "the gradients of fc1"
 
 
-def test_by_hand_where_backward_needs_more():
-    """Convolution 1x1 of two channels, pooled: backward has the gradients on both sides of the ReLU beside all that
-    it still keeps."""
+def test_the_backward_peak_matches_a_hand_count():
+    """A 1x1 convolution of two channels is pooled. The backward pass holds the gradients on both sides of the ReLU in
+    addition to the activations."""
     network = Network("hand", (1, 8, 8), (Conv2d("conv1", channels=2, kernel=1), MaxPool2d("pool1", 2, 2),
                                           Flatten("flatten"), Dense("fc2", units=2)))
     n = 5
@@ -50,22 +50,22 @@ def test_by_hand_where_backward_needs_more():
     assert (peak.bytes, peak.moment) == (backward_of_pool, "the gradients of pool1")
 
 
-NORMALISED = Network("normalised", (3, 64, 64), (
+NORMALIZED = Network("normalized", (3, 64, 64), (
     Normalize("normalize", (0.5, 0.4, 0.3), (0.2, 0.2, 0.3)), AvgPool2d("pool0", 8, 8),
     Conv2d("conv1", channels=2, kernel=3), Flatten("flatten"), Dense("fc2", units=2)))
 
 
-def test_by_hand_where_pixels_are_normalised():
-    """Three of them at once: as they come, less their mean, and divided; nobody keeps the last once it is pooled."""
+def test_the_normalization_peak_matches_a_hand_count():
+    """Three copies of the pixels exist at once: as read, minus the mean, and divided. Pooling frees the last copy."""
     weights, pixels = (2 * 27 + 2) + (2 * 72 + 2), 5 * 3 * 64 * 64
-    peak = predicted_peak(costs(NORMALISED, 5, 1))
+    peak = predicted_peak(costs(NORMALIZED, 5, 1))
     assert peak.moment == "the output of normalize"
     assert peak.bytes == weights + 3 * pixels
 
 
-def test_without_momentum_a_velocity_less():
-    found = [predicted_peak(costs(zoo.ALEXNET, 1, momentum=momentum)).bytes for momentum in (False, True)]
-    assert found[1] - found[0] == 4 * 46_764_746
+def test_momentum_adds_one_value_per_parameter():
+    peaks = [predicted_peak(costs(zoo.ALEXNET, 1, momentum=momentum)).bytes for momentum in (False, True)]
+    assert peaks[1] - peaks[0] == 4 * 46_764_746
 
 
 # PyTorch's own tensors
@@ -78,7 +78,7 @@ def torch_backend(requires):
 
 
 def live_tensors() -> Any:
-    """A dispatch mode that knows the bytes of all tensors which operations have made and somebody still holds."""
+    """Return a dispatch mode that counts the bytes of all live tensors that operations have made."""
     from torch.multiprocessing.reductions import StorageWeakRef
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
@@ -86,32 +86,32 @@ def live_tensors() -> Any:
     class Live(TorchDispatchMode):
         def __init__(self) -> None:
             super().__init__()
-            self.known: dict[int, tuple[Any, int]] = {}
+            self.storages: dict[int, tuple[Any, int]] = {}
 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            given = {id(leaf) for leaf in tree_leaves((args, kwargs))}
-            old = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs))
-                   if hasattr(leaf, "untyped_storage")}
+            inputs = {id(leaf) for leaf in tree_leaves((args, kwargs))}
+            input_storages = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs))
+                              if hasattr(leaf, "untyped_storage")}
             result = function(*args, **(kwargs or {}))
             for leaf in tree_leaves(result):
-                if hasattr(leaf, "untyped_storage") and id(leaf) not in given:
+                if hasattr(leaf, "untyped_storage") and id(leaf) not in inputs:
                     storage = leaf.untyped_storage()
-                    if storage._cdata not in old:
-                        self.known[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+                    if storage._cdata not in input_storages:
+                        self.storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
             return result
 
         def bytes(self) -> int:
-            self.known = {key: entry for key, entry in self.known.items() if not entry[0].expired()}
-            return sum(size for _, size in self.known.values())
+            self.storages = {key: entry for key, entry in self.storages.items() if not entry[0].expired()}
+            return sum(size for _, size in self.storages.values())
 
     return Live()
 
 
-def counted(backend: Any, network: Network, batch_size: int, momentum: float, model: Any = None) -> int:
-    """What a GPU's allocator would be asked, asked of the tensors."""
+def count_peak(backend: Any, network: Network, batch_size: int, momentum: float, model: Any = None) -> int:
+    """Return the peak bytes of a training step, read from live tensors instead of a GPU's allocator."""
     from alexnet_mf.backends.torch import allocations
 
-    model = model or backend.build(network, parameters.initialise(network, 0), "cpu")
+    model = model or backend.build(network, parameters.initialize(network, 0), "cpu")
     drawn = np.random.default_rng(0).random((batch_size, *network.input), np.float32)
     placed = model.place(drawn, np.arange(batch_size) % network.classes)
     trainer, rows = model.trainer(Sgd(2.0**-20, momentum), 0), np.arange(batch_size)
@@ -127,15 +127,15 @@ LARGE = [("alexnet", 2, 0.0), ("alexnet", 16, 0.9), ("alexnet-2012", 8, 0.0), ("
 @pytest.mark.parametrize("name, batch_size, momentum, narrow", [
     *((*case, True) for case in LARGE), *(pytest.param(*case, False, marks=pytest.mark.exhaustive) for case in LARGE),
     ("lenet5", 64, 0.9, False), ("alexnet-28", 16, 0.0, False)])
-def test_pytorchs_tensors_take_what_was_predicted(torch_backend, name, batch_size, momentum, narrow):
-    """Where the peak is at the end of the forward pass, and where it is in the backward pass."""
+def test_the_prediction_matches_pytorchs_tensors(torch_backend, name, batch_size, momentum, narrow):
+    """Some cases have their peak at the end of the forward pass, others in the backward pass."""
     network = narrower(zoo.get_network(name)) if narrow else zoo.get_network(name)
     predicted = predicted_peak(costs(network, batch_size, momentum=momentum > 0)).bytes
-    assert counted(torch_backend, network, batch_size, momentum) == pytest.approx(predicted, rel=TOLERANCE)
+    assert count_peak(torch_backend, network, batch_size, momentum) == pytest.approx(predicted, rel=TOLERANCE)
 
 
 class NoKernel:
-    """In the place of one of Triton's: memory does not depend on what it computes."""
+    """Replacement for a Triton kernel. Memory does not depend on the computed values."""
 
     def __getitem__(self, grid: Any) -> Any:
         return lambda *arguments: None
@@ -144,8 +144,8 @@ class NoKernel:
 @pytest.mark.parametrize("speed, ieee, moment", [
     ({"fold"}, False, "the gradients of conv2"), ({"pool"}, False, "the gradients of pool1"),
     ({"fold", "pool"}, False, "the folded input of conv1"), ({"pool"}, True, "the gradients of conv2")])
-def test_so_do_those_of_the_kernels_for_a_gpu(torch_backend, monkeypatch, speed, ieee, moment):
-    pytest.importorskip("triton", reason="PyTorch brings Triton on Linux alone")
+def test_the_prediction_matches_the_tensors_of_gpu_kernels(torch_backend, monkeypatch, speed, ieee, moment):
+    pytest.importorskip("triton", reason="PyTorch includes Triton on Linux only")
     from alexnet_mf.backends.torch import pooling
     from alexnet_mf.backends.torch.backend import TorchModel
     from alexnet_mf.backends.torch.layers import keep_to_ieee
@@ -153,60 +153,60 @@ def test_so_do_those_of_the_kernels_for_a_gpu(torch_backend, monkeypatch, speed,
     for name in ("_forward", "_backward", "_bias_gradient"):
         monkeypatch.setattr(pooling, name, NoKernel())
     network = narrower(zoo.ALEXNET)
-    model = TorchModel(network, parameters.initialise(network, 0), "cpu", frozenset({*speed, "layout"}))
+    model = TorchModel(network, parameters.initialize(network, 0), "cpu", frozenset({*speed, "layout"}))
     if ieee:  # as on a GPU in float32
         keep_to_ieee(model.net)
-    assert model.kernels() == {name: kinds for name, kinds in (
+    assert model.kernels() == {name: kernels for name, kernels in (
         ("conv1", sorted(speed)), ("conv2", ["ieee"] * ieee + ["pool"] * ("pool" in speed)),
-        ("conv5", ["pool"] * ("pool" in speed))) if kinds}
+        ("conv5", ["pool"] * ("pool" in speed))) if kernels}
     peak = predicted_peak(costs(network, 8), model.kernels())
     assert peak.moment == moment
-    assert counted(torch_backend, network, 8, 0.0, model) == pytest.approx(peak.bytes, rel=TOLERANCE)
+    assert count_peak(torch_backend, network, 8, 0.0, model) == pytest.approx(peak.bytes, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("pool, channels", [(8, 2), (2, 16), (None, 2)])
-def test_normalised_pixels_are_kept_only_for_a_convolution(torch_backend, pool, channels):
-    """At once, and not where they are pooled first; seen where the peak comes later."""
-    before = (NORMALISED.layers[0], *([AvgPool2d("pool0", pool, pool)] if pool else []))
-    network = Network("normalised", NORMALISED.input, (
+def test_normalized_pixels_are_kept_only_for_a_convolution(torch_backend, pool, channels):
+    """Pixels that are pooled first are not kept. The peak comes after the normalization."""
+    before = (NORMALIZED.layers[0], *([AvgPool2d("pool0", pool, pool)] if pool else []))
+    network = Network("normalized", NORMALIZED.input, (
         *before, Conv2d("conv1", channels, kernel=3), Flatten("flatten"), Dense("fc2", units=2)))
     predicted = predicted_peak(costs(network, 8)).bytes
-    assert counted(torch_backend, network, 8, 0.0) == pytest.approx(predicted, rel=TOLERANCE)
+    assert count_peak(torch_backend, network, 8, 0.0) == pytest.approx(predicted, rel=TOLERANCE)
 
 
-def test_dropout_after_a_layer_that_keeps_nothing(torch_backend):
-    """No one needs fc1's output once its dropout is done. On a CPU a mask takes four bytes and not one; at the
-    gradients of fc2 drop1's is the only one left."""
+def test_the_input_of_dropout_is_freed(torch_backend):
+    """The output of fc1 is freed after its dropout. A mask takes four bytes per value on a CPU instead of one. Only the
+    mask of drop1 is left at the gradients of fc2."""
     network = Network("drop", (1, 16, 16), (
         Flatten("flatten"), Dense("fc1", units=2048), Dropout("drop1", rate=0.5), Dense("fc2", units=2048),
         Dropout("drop2", rate=0.5), Dense("fc3", units=10)))
     peak = predicted_peak(costs(network, 512))
     assert peak.moment == "the gradients of fc2"
     predicted = peak.bytes + (4 - MASK_BYTES) * 512 * 2048
-    assert counted(torch_backend, network, 512, 0.0) == pytest.approx(predicted, rel=TOLERANCE)
+    assert count_peak(torch_backend, network, 512, 0.0) == pytest.approx(predicted, rel=TOLERANCE)
 
 
-def test_what_cublas_keeps_is_not_counted(torch_backend, monkeypatch):
-    """The way that a GPU's allocator is read, with these tensors in its place, and a workspace that stays once it has
-    been taken, as cuBLAS's does."""
+def test_the_workspace_of_cublas_is_not_counted(torch_backend, monkeypatch):
+    """Live tensors replace a GPU's allocator. A workspace is added that stays allocated after its first use, like the
+    workspace of cuBLAS."""
     import torch
 
     network, rows = zoo.LENET5, np.arange(32)
-    model = torch_backend.build(network, parameters.initialise(network, 0), "cpu")
+    model = torch_backend.build(network, parameters.initialize(network, 0), "cpu")
     placed = model.place(np.zeros((32, 1, 28, 28), np.float32), rows % 10)
-    workspace, asked = {"bytes": 0}, []
+    workspace, devices = {"bytes": 0}, []
     monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: workspace.update(bytes=0), raising=False)
     gc.collect()
     with live_tensors() as live:
         def allocated(device: str) -> int:
-            asked.append(device)
-            if len(asked) == 6:
+            devices.append(device)
+            if len(devices) == 6:
                 workspace["bytes"] = 2**23
             return live.bytes() + workspace["bytes"]
         monkeypatch.setattr(torch.cuda, "memory_allocated", allocated)
-        assert model.step_memory(placed, rows, Sgd(2.0**-20), 0) is None, "a CPU's allocator does not tell"
-        assert not asked
+        assert model.step_memory(placed, rows, Sgd(2.0**-20), 0) is None, "a CPU's allocator reports no peak"
+        assert not devices
         model.device = "cuda:1"
-        held = model.step_memory(placed, rows, Sgd(2.0**-20), 0)
-    assert len(asked) > 50 and set(asked) == {"cuda:1"}
-    assert held == pytest.approx(predicted_peak(costs(network, 32)).bytes, rel=TOLERANCE)
+        peak = model.step_memory(placed, rows, Sgd(2.0**-20), 0)
+    assert len(devices) > 50 and set(devices) == {"cuda:1"}
+    assert peak == pytest.approx(predicted_peak(costs(network, 32)).bytes, rel=TOLERANCE)

@@ -1,4 +1,4 @@
-"""The roofline's picture: what is drawn, that greys are enough, and that names lie apart."""
+"""The roofline plot: its points, its shades of gray, and labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def picture(network: Network, device: Ceilings = DEVICE, batch_size: int = 16):
     return figure
 
 
-def test_each_layer_lies_on_the_roof_and_the_whole_where_it_was_measured():
-    found = costs(zoo.ALEXNET, 16)
-    for panel, whole, seconds in zip(picture(zoo.ALEXNET).axes, (found.forward, found.training), (0.2, 0.6)):
+def test_layers_lie_on_the_roof_and_the_network_at_its_measured_rate():
+    result = costs(zoo.ALEXNET, 16)
+    for panel, whole, seconds in zip(picture(zoo.ALEXNET).axes, (result.forward, result.training), (0.2, 0.6)):
         roof, convolutions, dense, measured = panel.lines
         assert roof.get_xdata()[1] == 15.0 and roof.get_ydata()[1] == 300.0
         assert len(convolutions.get_xdata()) == 5 and len(dense.get_xdata()) == 3
@@ -51,7 +51,7 @@ def test_axes_have_units():
 
 @pytest.mark.parametrize("network", [zoo.ALEXNET, zoo.LENET5, DEEP, DENSE], ids=lambda net: net.name)
 @pytest.mark.parametrize("device", [DEVICE, Ceilings(60e12, 3e12), Ceilings(1e9, 1e12)], ids=["cpu", "gpu", "odd"])
-def test_no_name_lies_over_another_or_over_a_point(network, device):
+def test_labels_overlap_neither_each_other_nor_points(network, device):
     figure = picture(network, device)
     renderer = figure.canvas.get_renderer()
     for panel in figure.axes:
@@ -70,7 +70,7 @@ def test_no_name_lies_over_another_or_over_a_point(network, device):
                 assert not any(box.contains(*point) for box in taken)
 
 
-def test_no_colour_is_needed():
+def test_no_color_is_needed():
     for panel in picture(zoo.ALEXNET).axes:
         markers = [line.get_marker() for line in panel.lines]
         assert len(set(markers)) == len(markers)
@@ -81,7 +81,7 @@ def test_no_colour_is_needed():
                 assert red == green == blue
 
 
-def test_it_is_a_png():
+def test_the_plot_is_a_png():
     assert plot.png(costs(zoo.LENET5, 8), DEVICE, SECONDS).startswith(b"\x89PNG")
 
 
@@ -91,7 +91,7 @@ def test_it_is_a_png():
     ([0.4, 0.45, 0.5], 0.1, [0.35, 0.45, 0.55]),
     ([0.0, 0.0], 0.1, [0.03, 0.13]),
     ([0.97, 0.99], 0.1, [0.87, 0.97]),
-    ([0.3, 0.42, 0.42], 0.1, [0.28, 0.38, 0.48]),  # two push the third, and all three share it
+    ([0.3, 0.42, 0.42], 0.1, [0.28, 0.38, 0.48]),  # two labels push the third, so all three move
 ])
-def test_names_are_spread_no_further_than_they_must(wanted, gap, places):
+def test_labels_are_spread_no_further_than_necessary(wanted, gap, places):
     assert plot.spread(wanted, gap) == pytest.approx(places)

@@ -1,4 +1,4 @@
-"""The sentences are computed: another network, batch or device, another sentence."""
+"""Sentences of the analysis, computed from the network, the batch and the device."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from alexnet_mf.spec import Network, zoo
 from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
 
 
-def test_alexnets_answers():
+def test_conclusions_for_alexnet():
     memory, computation, traffic = sentences.conclusions(costs(zoo.ALEXNET, 16, momentum=True))
     assert "fully connected layers dominate" in memory
-    assert "Of the parameters, fully connected layers have 92 %." in memory
-    assert "938,146,176 multiply-accumulates an image forward, 2,780,566,272 in training" in computation
+    assert "Fully connected layers have 92 % of the parameters." in memory
+    assert "938,146,176 multiply-accumulates per image forward, 2,780,566,272 in training" in computation
     assert computation.count("convolutions dominate (convolutions 95 %, fully connected layers 4.6 %)") == 2
     assert "is 89 % of inference's traffic" in traffic
 
 
-def test_a_net_with_large_convolutions_and_a_small_dense_layer_is_told_the_other_way_round():
+def test_conclusions_reverse_for_large_convolutions_and_a_small_dense_layer():
     network = Network("other", (3, 32, 32), (Conv2d("conv1", channels=64, kernel=3, padding=1), Flatten("flatten"),
                                              Dense("fc2", units=1)))
     memory, *_ = sentences.conclusions(costs(network, 16))
@@ -31,38 +31,37 @@ def test_a_net_with_large_convolutions_and_a_small_dense_layer_is_told_the_other
     dense = Network("dense", (1, 4, 4), (Flatten("flatten"), Dense("fc1", units=9), Dense("fc2", units=2)))
     memory, computation, _ = sentences.conclusions(costs(dense, 1))
     assert "fully connected layers dominate (fully connected layers 100 %)" in computation
-    assert "From a batch" not in memory, "there is nobody to overtake"
+    assert "From batch size" not in memory, "there are no convolutions"
 
 
 @pytest.mark.parametrize("momentum", [False, True])
-def test_the_batch_from_which_convolutions_hold_more(momentum):
-    """Just there, and not one image earlier."""
-    found = costs(zoo.ALEXNET, 1, momentum=momentum)
-    said = re.search(r"From a batch of (\d+) on, convolutions hold more", sentences.memory(found))
-    n = int(said[1])
+def test_the_batch_size_from_which_convolutions_need_more_memory_is_exact(momentum):
+    result = costs(zoo.ALEXNET, 1, momentum=momentum)
+    match = re.search(r"From batch size (\d+) on, convolutions hold more", sentences.memory(result))
+    n = int(match[1])
 
-    def held(batch_size: int) -> dict[str, float]:
-        return sentences.by_part(costs(zoo.ALEXNET, batch_size, momentum=momentum), lambda layer: layer.held.total)
-    assert held(n)[CONVOLUTIONS] > held(n)[DENSE]
-    assert held(n - 1)[CONVOLUTIONS] <= held(n - 1)[DENSE]
+    def memory_by_part(batch_size: int) -> dict[str, float]:
+        return sentences.by_part(costs(zoo.ALEXNET, batch_size, momentum=momentum), lambda layer: layer.stored.total)
+    assert memory_by_part(n)[CONVOLUTIONS] > memory_by_part(n)[DENSE]
+    assert memory_by_part(n - 1)[CONVOLUTIONS] <= memory_by_part(n - 1)[DENSE]
 
 
-def test_who_has_no_more_than_half_does_not_dominate():
+def test_a_part_with_at_most_half_does_not_dominate():
     assert sentences.verdict({"a": 45.0, "b": 35.0, "c": 20.0}) == \
-        "no part has more than half, a most (a 45 %, b 35 %, c 20 %)"
+        "no part has more than half, a have the most (a 45 %, b 35 %, c 20 %)"
     assert sentences.verdict({"a": 60.0, "b": 40.0, "c": 0}) == "a dominate (a 60 %, b 40 %)"
 
 
-def test_what_a_device_makes_of_it():
-    found = costs(zoo.ALEXNET, 16)
-    (balanced,) = sentences.bandwidth(found, Ceilings(300e9, 20e9))
+def test_the_bandwidth_sentence_follows_the_device():
+    result = costs(zoo.ALEXNET, 16)
+    (balanced,) = sentences.bandwidth(result, Ceilings(300e9, 20e9))
     assert balanced.startswith("Roofline: 300 GFLOP/s and 20.0 GB/s meet at 15.0 FLOP/byte.")
-    assert "of pool1, pool2, pool5, fc6, fc7 and fc8" in balanced
-    (slow_memory,) = sentences.bandwidth(found, Ceilings(300e12, 1e9))
-    assert "of conv1, pool1, conv2" in slow_memory and "for 100 % of the predicted time" in slow_memory
+    assert "for pool1, pool2, pool5, fc6, fc7 and fc8" in balanced
+    (slow_memory,) = sentences.bandwidth(result, Ceilings(300e12, 1e9))
+    assert "for conv1, pool1, conv2" in slow_memory and "for 100 % of the predicted time" in slow_memory
     plain = Network("plain", (1, 4, 4), (Flatten("flatten"), Dense("fc1", units=2)))
     (slow_arithmetic,) = sentences.bandwidth(costs(plain, 16), Ceilings(1.0, 1e15))
-    assert "16 images of no layer" in slow_arithmetic
+    assert "for no layer in inference on 16 images" in slow_arithmetic
 
 
 @pytest.mark.parametrize("value, text", [

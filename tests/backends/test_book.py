@@ -23,21 +23,21 @@ pytestmark = [pytest.mark.exhaustive,  # the book's own size of network
 
 @pytest.fixture(scope="module")
 def canonical() -> parameters.Parameters:
-    """For any of the networks: they differ in padding alone. Biases that are not zero show their loss."""
-    return parameters.initialise(ALEXNET, 0, random_biases=True)
+    """Return parameters for all the networks, which differ in padding alone; no bias is zero, so a lost one shows."""
+    return parameters.initialize(ALEXNET, 0, random_biases=True)
 
 
 @pytest.fixture
 def book(backend) -> Iterator[Any]:
-    """The tab, in the semantics that MXNet's reader sets; `ours` unsets them."""
+    """Return the tab's module; for MXNet, with the NumPy semantics that its reader sets."""
     module = importlib.import_module(f"alexnet_mf.backends.{backend.name}.book")
     if backend.name == "mxnet":
         module.npx.set_np()
     yield module
-    ours(backend)
+    reset_semantics(backend)
 
 
-def ours(backend: Any) -> None:
+def reset_semantics(backend: Any) -> None:
     if backend.name == "mxnet":
         importlib.import_module("mxnet").npx.reset_np()
 
@@ -45,12 +45,12 @@ def ours(backend: Any) -> None:
 IMAGES = np.random.default_rng(0).random((2, 1, 224, 224), np.float32)
 
 
-# How to load and run what the tab builds, written here once more and apart from the backends' own weights.py
+# Loading and running a tab's network, independently of the backends' own weights.py
 
 
-def fill(name: str, net: Any, given: parameters.Parameters) -> None:
+def fill(name: str, net: Any, values: parameters.Parameters) -> None:
     """Put canonical parameters into a tab's network."""
-    pairs = [(given[f"{layer}.weight"], given[f"{layer}.bias"]) for layer in WEIGHTED]
+    pairs = [(values[f"{layer}.weight"], values[f"{layer}.bias"]) for layer in WEIGHTED]
     if name == "torch":
         import torch
         layers = [module for module in net if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))]
@@ -70,7 +70,7 @@ def fill(name: str, net: Any, given: parameters.Parameters) -> None:
     else:
         import mxnet as mx
         net.initialize()
-        net(mx.np.zeros((1, 1, 224, 224)))  # only now do its parameters have shapes
+        net(mx.np.zeros((1, 1, 224, 224)))  # gives the parameters their shapes
         blocks = [block for block in net if isinstance(block, (mx.gluon.nn.Conv2D, mx.gluon.nn.Dense))]
         for block, (weight, bias) in zip(blocks, pairs, strict=True):
             block.weight.set_data(mx.np.array(weight))
@@ -78,7 +78,7 @@ def fill(name: str, net: Any, given: parameters.Parameters) -> None:
 
 
 def logits(name: str, net: Any, images: np.ndarray) -> np.ndarray:
-    """A tab's network as its users would run it, dropout off."""
+    """Return the logits of a tab's network, run as its users would, with dropout off."""
     if name == "torch":
         import torch
         net.eval()
@@ -91,7 +91,7 @@ def logits(name: str, net: Any, images: np.ndarray) -> np.ndarray:
 
 
 def spec_logits(backend: Any, network: Network, canonical: parameters.Parameters) -> np.ndarray:
-    ours(backend)
+    reset_semantics(backend)
     model = backend.build(network, canonical, "cpu")
     return model.logits(model.place(IMAGES, np.zeros(2, np.int64)), 2)
 
@@ -100,27 +100,27 @@ def relative_l2(value: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(value - expected) / np.linalg.norm(expected))
 
 
-def test_the_tab_is_the_spec_s_tab_network_and_no_other(backend, book, canonical):
-    """Same weights, same logits; and with the other padding of conv1, others: this test can see the difference."""
+def test_the_tab_equals_its_network_in_the_spec(backend, book, canonical):
+    """The same weights give the same logits, and different ones with the other padding of conv1."""
     net = book.alexnet()
     fill(backend.name, net, canonical)
     expected = logits(backend.name, net, IMAGES)
     assert expected.shape == (2, 10)
-    assert relative_l2(expected[0], expected[1]) > 0.01, "two images that look alike show little"
+    assert relative_l2(expected[0], expected[1]) > 0.01, "the images must differ in their logits"
     assert relative_l2(spec_logits(backend, TABS[backend.name], canonical), expected) < 1e-5
     other = TABS["mxnet"] if backend.name == "torch" else ALEXNET
     assert other.layers[0].padding != TABS[backend.name].layers[0].padding
     assert relative_l2(spec_logits(backend, other, canonical), expected) > 0.01
 
 
-def initialised(name: str, book: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Weight and bias of each layer as the tab starts them; dense weights as (out, in)."""
+def initial_parameters(name: str, book: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return each layer's initial weight and bias in the tab; dense weights as (out, in)."""
     net = book.alexnet()
     if name == "torch":
         import torch
         torch.manual_seed(0)
         net = book.alexnet()
-        book.initialise(net)
+        book.initialize(net)
         layers = [module for module in net if hasattr(module, "weight")]
         pairs = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in layers]
     elif name == "tensorflow":
@@ -130,18 +130,18 @@ def initialised(name: str, book: Any) -> dict[str, tuple[np.ndarray, np.ndarray]
     else:
         import mxnet as mx
         mx.random.seed(0)
-        book.initialise(net, mx.cpu())
+        book.initialize(net, mx.cpu())
         net(mx.np.zeros((1, 1, 224, 224)))
         blocks = [block for block in net if hasattr(block, "weight")]
         pairs = [(block.weight.data().asnumpy(), block.bias.data().asnumpy()) for block in blocks]
     return dict(zip(WEIGHTED, pairs, strict=True))
 
 
-def test_the_tab_starts_as_the_spec_says(backend, book):
-    """Xavier-uniform weights in all three; biases of zero, or uniform on +-1/sqrt(fan_in) in the PyTorch tab."""
+def test_the_tab_initializes_as_the_spec_says(backend, book):
+    """All tabs have Xavier-uniform weights; biases are zero, or uniform on +-1/sqrt(fan_in) in the PyTorch tab."""
     shapes = parameters.shapes(ALEXNET)
     uniform = TABS[backend.name].bias_initialisation == "uniform_fan_in"
-    for layer, (weight, bias) in initialised(backend.name, book).items():
+    for layer, (weight, bias) in initial_parameters(backend.name, book).items():
         shape = shapes[f"{layer}.weight"]
         receptive = math.prod(shape[2:])
         assert weight.size == math.prod(shape)
@@ -153,7 +153,7 @@ def test_the_tab_starts_as_the_spec_says(backend, book):
 
 
 def assert_uniform(values: np.ndarray, bound: float, layer: str) -> None:
-    """Within the bound, near to it, and of its variance, all to five standard errors."""
+    """Check the bound, and the variance and mean to five standard errors."""
     values = values.ravel().astype(np.float64)
     assert np.abs(values).max() <= bound * (1 + 1e-6), layer
     assert np.abs(values).max() > bound * (1 - 10 / len(values)), layer
@@ -163,13 +163,13 @@ def assert_uniform(values: np.ndarray, bound: float, layer: str) -> None:
 
 
 def batch(name: str, batches: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The first batch of a tab's loader, as NCHW."""
+    """Return the first batch of a tab's loader, as NCHW."""
     x, y = (np.asarray(value.asnumpy() if name == "mxnet" else value) for value in next(iter(batches)))
     return (x.transpose(0, 3, 1, 2) if name == "tensorflow" else x), y
 
 
 def test_the_tab_trains(backend, book):
-    """32 images, one epoch: figures that a first epoch can have."""
+    """One epoch of 32 images gives plausible figures."""
     images = data.synthetic.draw(0, train=32, test=16)
     arguments = {} if backend.name == "tensorflow" else {"workers": 0}
     train_batches = book.loader(images.train.images, images.train.labels, shuffle=True, batch_size=16, **arguments)
@@ -179,8 +179,8 @@ def test_the_tab_trains(backend, book):
     assert x.min() == 0
     assert 0.5 < x.max() <= 1
     assert y.tolist() == images.test.labels.tolist()
-    grey = images.test.images[:, np.newaxis].repeat(8, axis=2).repeat(8, axis=3) / 255
-    assert np.abs(x - grey).mean() < 0.05, "enlarged, and neither turned nor mirrored"
+    gray = images.test.images[:, np.newaxis].repeat(8, axis=2).repeat(8, axis=3) / 255
+    assert np.abs(x - gray).mean() < 0.05, "the images must be enlarged, neither rotated nor mirrored"
     assert len(batch(backend.name, train_batches)[1]) == 16
     loss, train_accuracy, test_accuracy, rate = book.train(book.alexnet(), train_batches, test_batches, epochs=1)
     assert loss == pytest.approx(math.log(10), abs=0.7)

@@ -12,10 +12,10 @@ from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.weights import parameters
 
 
-def test_every_backend_declares_them(backend, small):
-    model = backend.build(small, parameters.initialise(small, 0))
+def test_every_backend_declares_its_capabilities(backend, small):
+    model = backend.build(small, parameters.initialize(small, 0))
     assert measurable(backend) is backend
-    if backend.name != "numpy":  # which has no format of its own
+    if backend.name != "numpy":  # the reference has no format of its own
         assert weight_formats(backend) is backend
     assert measurable_model(model) is model
 
@@ -23,7 +23,7 @@ def test_every_backend_declares_them(backend, small):
 @pytest.mark.parametrize("ask, words", [
     (measurable, "backend jax: cannot be measured"), (weight_formats, "backend jax: has no weights files of its own"),
     (measurable_model, "SimpleNamespace: cannot be measured")])
-def test_a_backend_without_one_is_refused(ask, words):
+def test_a_missing_capability_is_refused(ask, words):
     bare: Any = SimpleNamespace(name="jax")
     with pytest.raises(BackendUnavailable, match=words):
         ask(bare)

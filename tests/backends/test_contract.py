@@ -1,4 +1,4 @@
-"""Every backend keeps the contract of `backends/contract.py`."""
+"""Every backend fulfills the contract of `backends/contract.py`."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from alexnet_mf.weights import parameters
 
 @functools.lru_cache(maxsize=1)
 def canonical(network: Network) -> parameters.Parameters:
-    """One network's parameters, biases included, kept for the next test."""
-    return parameters.initialise(network, 0, random_biases=True)
+    """Return a network's parameters with random biases, cached for the next test."""
+    return parameters.initialize(network, 0, random_biases=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forget_parameters():
+def clear_cache():
     yield
     canonical.cache_clear()
 
@@ -55,7 +55,7 @@ def some_data(network: Network, images: int, seed: int = 1) -> tuple[np.ndarray,
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The mean over a batch, in float64, written out."""
+    """Return the mean cross-entropy over a batch, in float64, written out."""
     logits = logits.astype(np.float64)
     return float(np.mean([math.log(sum(np.exp(row - row.max()))) - (row[label] - row.max())
                           for row, label in zip(logits, labels)]))
@@ -71,14 +71,14 @@ def test_export_gives_the_canonical_parameters_bit_for_bit(backend, small):
     assert parameters.digest(exported) == parameters.digest(canonical(small))
 
 
-def test_the_model_keeps_copies_and_export_gives_one(backend, small):
-    given = parameters.initialise(small, 0, random_biases=True)
-    model = backend.build(small, given, "cpu")
+def test_the_model_and_its_export_are_copies(backend, small):
+    start = parameters.initialize(small, 0, random_biases=True)
+    model = backend.build(small, start, "cpu")
     inputs, labels = some_data(small, 3)
     data = model.place(inputs, labels)
     before = model.logits(data, 3)
     exported = model.export()
-    for value in (*given.values(), *exported.values(), inputs):
+    for value in (*start.values(), *exported.values(), inputs):
         value[:] = 0
     assert_array_equal(model.logits(data, 3), before)
     exported = model.export()
@@ -111,7 +111,7 @@ def assert_rows_agree_with_the_arithmetic(rows, network: Network, channels_last:
 
 
 def test_describe_agrees_with_the_arithmetic(backend, small):
-    """And tells height from width."""
+    """An oblong network shows if height and width are swapped."""
     oblong = Network("oblong", (2, 12, 20), (
         Conv2d("conv1", channels=3, kernel=3, padding=1), MaxPool2d("pool1", kernel=3, stride=2), Flatten("flatten"),
         Dense("fc2", units=4)))
@@ -121,8 +121,8 @@ def test_describe_agrees_with_the_arithmetic(backend, small):
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["alexnet", "alexnet-tab"])
-def test_alexnet_itself(backend, name):
-    """The chapter's table, measured; and its parameters in and out, through this backend's own layout."""
+def test_alexnet_has_the_shapes_and_parameters_of_the_spec(backend, name):
+    """The layers have the chapter's shapes, and the export returns the parameters from the backend's own layout."""
     network = find_network(name, backend.name)
     model = build(backend, network)
     rows = model.describe()
@@ -136,7 +136,7 @@ def test_alexnet_itself(backend, name):
     assert parameters.digest(model.export()) == parameters.digest(canonical(network))
 
 
-def test_the_layer_table_knows_the_native_classes(backend, small):
+def test_the_layer_table_names_the_native_classes(backend, small):
     rows = {row.name: row.native for row in build(backend, small).describe()}
     assert (rows["conv1"], rows["pool1"], rows["flatten"], rows["fc4"]) == {
         "torch": ("Conv2d + ReLU", "MaxPool2d", "Flatten", "Linear"),
@@ -150,10 +150,10 @@ def test_the_layer_table_knows_the_native_classes(backend, small):
 
 
 def exact_pixels(images: np.ndarray, factor: int) -> np.ndarray:
-    """Half-pixel bilinear upsampling in whole numbers, then one float32 multiplication by float32(1/255).
+    """Upsample bilinearly (half-pixel centers) in integers, then multiply by float32(1/255) in float32.
 
-    The centre of output pixel i lies (2 i + 1 - factor) / (2 factor) input pixels from the centre of input pixel 0. In
-    units of 1 / (2 factor) all weights are whole, and so are the sums in units of their square; float32 holds them.
+    The center of output pixel i lies (2 i + 1 - factor) / (2 factor) input pixels from the center of input pixel 0. All
+    weights are integers in units of 1 / (2 factor), and all sums in units of its square; float32 is exact for them.
     """
     def weights(size: int) -> np.ndarray:
         matrix = np.zeros((size * factor, size), np.int64)
@@ -165,20 +165,20 @@ def exact_pixels(images: np.ndarray, factor: int) -> np.ndarray:
 
     total = np.stack([weights(image.shape[0]) @ image.astype(np.int64) @ weights(image.shape[1]).T for image in images])
     assert total.max() < 2**24
-    grey = total.astype(np.float32) / np.float32(4 * factor**2)  # a power of two: exact
-    return grey[:, np.newaxis] * np.float32(1 / 255)
+    gray = total.astype(np.float32) / np.float32(4 * factor**2)  # a power of two: exact
+    return gray[:, np.newaxis] * np.float32(1 / 255)
 
 
 def test_the_exact_pixels_by_hand():
-    """Twice as large: the outer pixels repeat the edge, the others share 3 to 1."""
+    """At twice the size, the outer pixels repeat the edge, and the others mix two pixels 3 to 1."""
     image = np.array([[[0, 64], [128, 192]]], np.uint8)
     rows = np.array([0, (3 * 0 + 64) / 4, (0 + 3 * 64) / 4, 64])
     expected = np.stack([rows + 128 * share for share in (0, 1 / 4, 3 / 4, 1)]).astype(np.float32)
     assert_array_equal(exact_pixels(image, 2)[0, 0], expected * np.float32(1 / 255))
 
 
-def grey_images(seed: int, size: int = 28) -> np.ndarray:
-    """Noise, the extremes, a chessboard of them, and a ramp over all grey levels."""
+def gray_images(seed: int, size: int = 28) -> np.ndarray:
+    """Return images: noise, a chessboard, a ramp over all gray levels, and plain ones of 0, 1, 254 and 255."""
     noise = np.random.default_rng(seed).integers(0, 256, (4, size, size), np.uint8)
     chessboard = (np.indices((size, size)).sum(0) % 2 * 255).astype(np.uint8)
     ramp = (np.arange(size * size) % 256).astype(np.uint8).reshape(size, size)
@@ -189,7 +189,7 @@ def grey_images(seed: int, size: int = 28) -> np.ndarray:
 @pytest.mark.parametrize("factor, height, width", [(1, 28, 28), (2, 28, 28), (4, 28, 28), (8, 28, 28), (4, 7, 5)])
 def test_pixels_are_bit_identical_to_the_exact_fraction(backend, factor, height, width):
     network = Network("enlarged", (1, height * factor, width * factor), (Flatten("flatten"), Dense("fc1", units=10)))
-    images = grey_images(factor)[:, :height, :width]
+    images = gray_images(factor)[:, :height, :width]
     model = build(backend, network)
     pixels = model.pixels(model.place(images, np.zeros(len(images), np.int64)))
     assert pixels.shape == (len(images), *network.input)
@@ -199,9 +199,9 @@ def test_pixels_are_bit_identical_to_the_exact_fraction(backend, factor, height,
     assert pixels.max() == np.float32(255) * np.float32(1 / 255)
 
 
-def test_the_network_is_fed_these_pixels(backend, small):
+def test_the_network_receives_the_exact_pixels(backend, small):
     """Images and their exact pixels give the same logits, and the same loss in training."""
-    images, labels = grey_images(3), np.arange(10)
+    images, labels = gray_images(3), np.arange(10)
     model, other = build(backend, small), build(backend, small)
     as_images, as_pixels = model.place(images, labels), other.place(exact_pixels(images, 1), labels)
     assert_array_equal(model.logits(as_images, 4), other.logits(as_pixels, 4))
@@ -213,7 +213,7 @@ def test_the_network_is_fed_these_pixels(backend, small):
     assert losses[0] == losses[1]
 
 
-def test_float32_inputs_are_taken_as_they_are(backend, small):
+def test_float32_inputs_are_used_unchanged(backend, small):
     inputs, labels = some_data(small, 3)
     inputs = inputs * 1000 - 300  # neither scaled nor clipped
     model = build(backend, small)
@@ -246,7 +246,7 @@ def test_wrong_inputs_are_refused(backend, small, spoil):
 
 
 def test_a_factor_of_16_is_refused(backend):
-    """Its weights are no multiples of 1/16: the pixels would depend on the order of the sums."""
+    """The weights would be finer than 1/16, and the pixels would depend on the order of the sums."""
     network = Network("x16", (1, 16, 16), (Flatten("flatten"), Dense("fc1", units=10)))
     with pytest.raises(DataError):
         build(backend, network).place(np.zeros((2, 1, 1), np.uint8), np.zeros(2, np.int64))
@@ -255,8 +255,8 @@ def test_a_factor_of_16_is_refused(backend):
 # Outputs
 
 
-def assert_is_the_references(model: Model[Any], inputs: np.ndarray, labels: np.ndarray) -> None:
-    """Outputs in canonical order of their values, loss and gradients, and what a training step makes of them."""
+def assert_matches_reference(model: Model[Any], inputs: np.ndarray, labels: np.ndarray) -> None:
+    """Check a model's outputs, loss, gradients and one training step against the reference."""
     start = canonical(model.network)
     reference = backends.load("numpy").build(model.network, start)
     data, expected_data = model.place(inputs, labels), reference.place(inputs, labels)
@@ -269,8 +269,8 @@ def assert_is_the_references(model: Model[Any], inputs: np.ndarray, labels: np.n
     assert list(gradients) == list(start)
     for name, value in gradients.items():
         assert relative_l2(value, expected[name]) < 1e-5, name
-    for each, its_data in ((model, data), (reference, expected_data)):
-        each.trainer(Sgd(0.5), 0).step(its_data, np.arange(len(labels)), 0)
+    for each, batch in ((model, data), (reference, expected_data)):
+        each.trainer(Sgd(0.5), 0).step(batch, np.arange(len(labels)), 0)
     for name, value in model.export().items():
         assert relative_l2(value - start[name], reference.parameters[name] - start[name]) < 1e-4, name
 
@@ -281,16 +281,16 @@ def assert_is_the_references(model: Model[Any], inputs: np.ndarray, labels: np.n
     Conv2d("conv1", channels=4, kernel=4, padding=2), Conv2d("conv1", channels=4, kernel=3, padding=2),
     Conv2d("conv1", channels=4, kernel=1, stride=2), Conv2d("conv1", channels=4, kernel=3, activation="sigmoid"),
     Conv2d("conv1", channels=4, kernel=3, padding=1, activation=None)], ids=str)
-def test_convolutions_of_every_kind_are_the_references(backend, layer):
-    """A backend may write `same` only if it equals the padding; on an odd and oblong image it often does not."""
-    network = Network("kinds", (2, 12, 9), (
+def test_every_convolution_matches_the_reference(backend, layer):
+    """On an odd or oblong image, `same` often differs from the padding, and a backend must not use it then."""
+    network = Network("convolution", (2, 12, 9), (
         layer, MaxPool2d("pool1", kernel=2, stride=1), Flatten("flatten"), Dropout("drop2", rate=0),
         Dense("fc2", units=5, activation="sigmoid"), Dense("fc3", units=4)))
-    assert_is_the_references(build(backend, network), *some_data(network, 3))
+    assert_matches_reference(build(backend, network), *some_data(network, 3))
 
 
-# Channels enough for the frameworks' fast code: oneDNN goes another way from 16 on, where MXNet's own LRN is wrong.
-KINDS = {
+# Enough channels for the frameworks' fast code: from 16 on oneDNN uses other kernels, and MXNet's own LRN is wrong.
+COMBINATIONS = {
     "groups and LRN": (
         Conv2d("conv1", channels=32, kernel=5, stride=2, padding=2, groups=2),
         LocalResponseNorm("norm1", size=5, alpha=0.1, beta=0.75, k=2.0), MaxPool2d("pool1", kernel=3, stride=2),
@@ -302,7 +302,7 @@ KINDS = {
     "each channel alone": (
         LocalResponseNorm("norm1", size=1, alpha=0.3, beta=1.0, k=0.5),
         Conv2d("conv1", channels=16, kernel=3, stride=3, padding=1, groups=4, activation="sigmoid")),
-    "more neighbours than channels": (
+    "more neighbors than channels": (
         Conv2d("conv1", channels=3, kernel=2), LocalResponseNorm("norm1", size=9, alpha=0.3, beta=0.75, k=1.0)),
     "average pooling": (
         AvgPool2d("pool1", kernel=2, stride=2), Conv2d("conv2", channels=16, kernel=3),
@@ -310,47 +310,47 @@ KINDS = {
     "areas that divide": (Conv2d("conv1", channels=16, kernel=2, padding=1), AdaptiveAvgPool2d("areas", size=5)),
     "areas that overlap": (Conv2d("conv1", channels=16, kernel=2), AdaptiveAvgPool2d("areas", size=4)),
     "more areas than pixels": (Conv2d("conv1", channels=4, kernel=7), AdaptiveAvgPool2d("areas", size=15)),
-    "normalised": (
+    "normalized": (
         Normalize("norm0", mean=(0.5, -0.1, 0.0, 0.25), std=(0.25, 1.0, 3.0, 0.5)),
         Conv2d("conv1", channels=16, kernel=3)),
-    "normalised, then pooled": (
+    "normalized, then pooled": (
         Normalize("norm0", mean=(0.5,) * 4, std=(0.25,) * 4), AvgPool2d("pool0", kernel=2, stride=2),
         Conv2d("conv1", channels=16, kernel=1, groups=2)),
 }
 
 
 @pytest.mark.parametrize("backend_name", backends.FRAMEWORKS, indirect=True)
-@pytest.mark.parametrize("layers", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("layers", COMBINATIONS.values(), ids=COMBINATIONS)
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "eager"])
-def test_layers_of_every_kind_give_the_reference_s_outputs(backend, layers, compiled):
-    network = Network("kinds", (4, 19, 14), (*layers, Flatten("flatten"), Dense("last", units=5)))
+def test_every_layer_type_matches_the_reference(backend, layers, compiled):
+    network = Network("layers", (4, 19, 14), (*layers, Flatten("flatten"), Dense("last", units=5)))
     speed = {"compile": False} if not compiled and backend.name != "torch" else {}
     inputs, labels = some_data(network, 3)
     model = backend.build(network, canonical(network), "cpu", Execution(speed=speed))
-    assert_is_the_references(model, (inputs - 0.5) * 8, labels)
+    assert_matches_reference(model, (inputs - 0.5) * 8, labels)
 
 
 @dataclasses.dataclass(frozen=True)
-class Unheard:
-    """A kind of layer that no backend has heard of."""
+class UnknownLayer:
+    """Layer type unknown to every backend."""
 
     name: str
 
 
-def test_a_layer_of_an_unknown_kind_is_not_passed_over(backend, monkeypatch):
-    monkeypatch.setitem(layers.KINDS, "Unheard", Unheard)
-    known = layers.output_shape
+def test_an_unknown_layer_type_is_an_error(backend, monkeypatch):
+    monkeypatch.setitem(layers.KINDS, "UnknownLayer", UnknownLayer)
+    output_shape = layers.output_shape
     for module in (spec.network, arithmetic):
-        monkeypatch.setattr(module, "output_shape",
-                            lambda layer, shape: shape if isinstance(layer, Unheard) else known(layer, shape))
-    network = Network("unheard", (1, 4, 4), (Unheard("odd"), Flatten("flatten"), Dense("last", units=2)))
-    with pytest.raises(TypeError, match=r"Unheard.*odd"):
+        monkeypatch.setattr(module, "output_shape", lambda layer, shape: (
+            shape if isinstance(layer, UnknownLayer) else output_shape(layer, shape)))
+    network = Network("unknown", (1, 4, 4), (UnknownLayer("odd"), Flatten("flatten"), Dense("last", units=2)))
+    with pytest.raises(TypeError, match=r"UnknownLayer.*odd"):
         model = backend.build(network, canonical(network))
         model.outputs(model.place(*some_data(network, 1)))
 
 
 def test_logits_do_not_depend_on_the_batch_size(backend, small):
-    """And are the last layer's output."""
+    """The logits equal the last layer's output at every batch size."""
     model = build(backend, small)
     data = model.place(*some_data(small, 7))
     expected = model.outputs(data)["fc4"]
@@ -361,7 +361,7 @@ def test_logits_do_not_depend_on_the_batch_size(backend, small):
 
 
 def test_dropout_is_off_in_outputs_logits_and_gradients(backend, small):
-    """They repeat themselves, and a network without dropout has the same."""
+    """The results equal those of the same network without dropout."""
     bare = with_dropout(small, 0)
     model, without = build(backend, small), backend.build(bare, canonical(small), "cpu")
     data, data_without = (m.place(*some_data(small, 5)) for m in (model, without))
@@ -376,7 +376,7 @@ def test_dropout_is_off_in_outputs_logits_and_gradients(backend, small):
 
 
 def test_dropout_stays_off_after_training_steps(backend, small):
-    """A step turns dropout on for itself alone."""
+    """A training step turns dropout on for itself alone."""
     model = build(backend, small)
     data = model.place(*some_data(small, 5))
     model.trainer(Sgd(0.01), 0).step(data, np.arange(5), 0)
@@ -394,7 +394,7 @@ DROPS = Network("drops", (1, 28, 28), (
 
 @pytest.fixture
 def drops(backend) -> tuple[Model[Any], Any]:
-    """Dropout of 50 images' pixels, none of which is zero: the masks show in the outputs."""
+    """Return a model with dropout on its input, and 50 images without zero pixels, whose outputs show the masks."""
     model = build(backend, DROPS)
     inputs, labels = some_data(DROPS, 50)
     return model, model.place(inputs + np.float32(0.5), labels)
@@ -419,7 +419,7 @@ def test_dropout_zeroes_its_share_and_scales_the_rest(drops):
 
 
 def test_masks_are_a_function_of_seed_and_step(backend, drops):
-    """Other steps, other seeds and training in between change nothing; nor does a new model."""
+    """Other steps, other seeds, training in between or a new model change no mask."""
     model, data = drops
     first = masks(drops, 7, 3)
     masks(drops, 7, 4)
@@ -427,24 +427,24 @@ def test_masks_are_a_function_of_seed_and_step(backend, drops):
     model.trainer(Sgd(0.0), 5).step(data, np.arange(50), 11)
     again = masks(drops, 7, 3)
     fresh = build(backend, DROPS)
-    anew = {name: value != 0 for name, value in
-            fresh.outputs(fresh.place(*some_data(DROPS, 50)), dropout=(7, 3)).items()}
+    rebuilt = {name: value != 0 for name, value in
+               fresh.outputs(fresh.place(*some_data(DROPS, 50)), dropout=(7, 3)).items()}
     for name, mask in first.items():
         assert_array_equal(again[name], mask)
-        assert_array_equal(anew[name], mask)
+        assert_array_equal(rebuilt[name], mask)
 
 
 @pytest.mark.parametrize("seed, step", [(7, 4), (8, 3), (3, 7), (7, 2**31)])
-def test_masks_of_another_step_or_seed_have_nothing_in_common(drops, seed, step):
-    """They agree where chance has it, no more, and not after a shift either (MXNet's streams of close seeds do)."""
+def test_masks_of_other_steps_and_seeds_are_independent(drops, seed, step):
+    """Masks agree only by chance, even when shifted; MXNet's streams of close seeds agree after a shift."""
     one, other = masks(drops, 7, 3)["drop1"], masks(drops, seed, step)["drop1"]
     for shift in range(200):
         shifted = np.roll(other.ravel(), shift * other.size // 200)
         assert abs((one.ravel() == shifted).mean() - 0.5) < 6 * math.sqrt(0.25 / one.size), shift
 
 
-def test_two_dropout_layers_have_masks_of_their_own(backend):
-    """Two masks of one shape and rate in one step: the second keeps half of the values that the first keeps."""
+def test_two_dropout_layers_have_different_masks(backend):
+    """At equal shape and rate, the second mask keeps half of the values that the first keeps."""
     twins = Network("twins", (1, 28, 28), (
         Flatten("flatten"), Dropout("drop1", rate=0.5), Dropout("drop2", rate=0.5), Dense("fc3", units=10)))
     model = build(backend, twins)
@@ -454,13 +454,13 @@ def test_two_dropout_layers_have_masks_of_their_own(backend):
     assert abs(both.sum() / first.sum() - 0.5) < 5 * math.sqrt(0.25 / first.sum())
 
 
-def test_images_of_one_batch_have_masks_of_their_own(drops):
+def test_images_of_one_batch_have_different_masks(drops):
     mask = masks(drops, 0, 0)["drop1"]
     assert len({row.tobytes() for row in mask}) == len(mask)
 
 
 def test_a_training_step_uses_the_masks_of_its_seed_and_number(backend, small):
-    """Its loss is that of the outputs with these masks, and of no others."""
+    """The step's loss equals the loss of the outputs with these masks; other masks give another loss."""
     model = build(backend, small)
     inputs, labels = some_data(small, 16)
     data = model.place(inputs, labels)
@@ -476,7 +476,7 @@ def test_a_training_step_uses_the_masks_of_its_seed_and_number(backend, small):
 
 
 def test_gradients_are_those_of_the_mean_loss(backend, small):
-    """Not of the sum: two copies of the data have the same. And the parameters stay as they were."""
+    """Repeated data give the same gradients, unlike a summed loss. The parameters stay as they were."""
     model, reference = build(backend, small), build(backends.load("numpy"), small)
     inputs, labels = some_data(small, 4)
     loss, gradients = model.gradients(model.place(inputs, labels))
@@ -515,14 +515,14 @@ def test_momentum_and_weight_decay_follow_their_definition(backend, small, sgd):
         for name, value in model.export().items():
             update = -sgd.learning_rate * velocity[name]
             assert np.abs(update).max() > 1e-4, f"{name} hardly moves: the test would show nothing"
-            # float32 holds a weight of 0.3 to 2e-8.
+            # float32 rounds a weight of 0.3 by up to 2e-8.
             assert_allclose(value.astype(np.float64) - before[name], update, rtol=1e-4, atol=1e-7, err_msg=name)
     metrics = trainer.read()
     assert metrics.losses == pytest.approx(losses, rel=5e-6)
     assert metrics.correct.tolist() == correct
 
 
-def test_read_gives_one_entry_a_step_and_then_empties(backend, small):
+def test_read_returns_one_entry_per_step_and_clears_them(backend, small):
     model = build(backend, small)
     data = model.place(*some_data(small, 12))
     trainer = model.trainer(Sgd(0.01), 0)
@@ -538,7 +538,7 @@ def test_read_gives_one_entry_a_step_and_then_empties(backend, small):
     assert len(trainer.read().losses) == 1
 
 
-# A trainer's state, and what it repeats
+# A trainer's state and reproducibility
 
 
 def some_steps(trainer: Trainer[Any], data: Any, numbers: range) -> list[float]:
@@ -551,7 +551,7 @@ def test_the_same_seed_gives_the_same_losses_bit_for_bit(backend, small):
     first, again, other = [], [], []
     for losses, seed in ((first, 4), (again, 4), (other, 5)):
         model = build(backend, small)
-        losses += some_steps(model.trainer(Sgd(0.05, momentum=0.9), seed), model.place(grey_images(0), np.arange(10)),
+        losses += some_steps(model.trainer(Sgd(0.05, momentum=0.9), seed), model.place(gray_images(0), np.arange(10)),
                              range(5))
     assert again == first
     assert other[0] != first[0], "dropout is on, and another seed has other masks"
@@ -561,28 +561,28 @@ def test_the_same_seed_gives_the_same_losses_bit_for_bit(backend, small):
 @pytest.mark.parametrize("sgd", [Sgd(0.05), Sgd(0.05, momentum=0.9), Sgd(0.05, momentum=0.8, weight_decay=0.01)],
                          ids=str)
 def test_another_trainer_resumes_with_the_same_bits(backend, small, sgd, evaluated):
-    """In a model that was built on other parameters, dropout on; and after inference, which may rearrange weights."""
+    """The other model was built on other parameters; inference before the export may rearrange weights."""
     model = build(backend, small)
-    data = model.place(grey_images(0), np.arange(10))
+    data = model.place(gray_images(0), np.arange(10))
     trainer = model.trainer(sgd, 4)
     some_steps(trainer, data, range(3))
     if evaluated:
         model.logits(data, 10)
     state = trainer.export_state()
     losses = some_steps(trainer, data, range(3, 6))
-    other = backend.build(small, parameters.initialise(small, 1), "cpu")
+    other = backend.build(small, parameters.initialize(small, 1), "cpu")
     resumed = other.trainer(sgd, 4)
     resumed.load_state(state)
-    assert some_steps(resumed, other.place(grey_images(0), np.arange(10)), range(3, 6)) == losses
-    expected, found = trainer.export_state(), resumed.export_state()
-    assert parameters.digest(found.parameters) == parameters.digest(expected.parameters)
-    assert parameters.digest(found.velocity) == parameters.digest(expected.velocity)
+    assert some_steps(resumed, other.place(gray_images(0), np.arange(10)), range(3, 6)) == losses
+    expected, actual = trainer.export_state(), resumed.export_state()
+    assert parameters.digest(actual.parameters) == parameters.digest(expected.parameters)
+    assert parameters.digest(actual.velocity) == parameters.digest(expected.velocity)
     assert set(state.velocity) == (set(state.parameters) if sgd.momentum else set())
 
 
-def test_a_trainer_s_state_is_a_copy(backend, small):
+def test_the_state_of_a_trainer_is_a_copy(backend, small):
     model = build(backend, small)
-    data = model.place(grey_images(0), np.arange(10))
+    data = model.place(gray_images(0), np.arange(10))
     trainer = model.trainer(Sgd(0.05, momentum=0.9), 4)
     some_steps(trainer, data, range(2))
     state = trainer.export_state()
@@ -593,8 +593,8 @@ def test_a_trainer_s_state_is_a_copy(backend, small):
         trainer.load_state(state)
 
 
-def test_velocity_is_what_the_rule_says_in_canonical_layout(backend, small):
-    """After two steps on the same images: v = m g1 + g2, with the learning rate inside where the rule has it there."""
+def test_velocity_follows_the_rule_in_canonical_layout(backend, small):
+    """After two steps on the same images, v = m g1 + g2, times the negative learning rate if the rule includes it."""
     model = build(backend, with_dropout(small, 0))
     data = model.place(*some_data(small, 6))
     trainer = model.trainer(Sgd(0.25, momentum=0.5), 0)
@@ -613,8 +613,8 @@ def test_velocity_is_what_the_rule_says_in_canonical_layout(backend, small):
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("backend_name", backends.FRAMEWORKS, indirect=True)
-def test_alexnet_itself_repeats_bit_for_bit(backend):
-    """At its size the processor's cores share every sum."""
+def test_alexnet_repeats_bit_for_bit(backend):
+    """At AlexNet's size, the processor's cores share every sum."""
     network = get_network("alexnet")
     images, labels = np.random.default_rng(0).integers(0, 256, (24, 28, 28), np.uint8), np.arange(24) % 10
 
@@ -639,16 +639,16 @@ def test_every_backend_has_a_cpu_and_auto_takes_the_best(backend, small):
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "CPU", ""])
-def test_an_unknown_device_lists_those_that_there_are(backend, small, device):
+def test_an_unknown_device_error_lists_the_devices(backend, small, device):
     with pytest.raises(BackendUnavailable, match=f"{backend.name}: no device '{device}'.*cpu"):
         backend.build(small, canonical(small), device)
 
 
-def test_the_registry_knows_the_default_precision(backend):
+def test_the_registry_names_the_default_precision(backend):
     assert backend.precisions("cpu")[0] == backends.BACKENDS[backend.name].precision
 
 
-def test_versions_and_settings_say_what_ran(backend):
+def test_versions_and_settings_describe_the_backend(backend):
     framework = backends.BACKENDS[backend.name].framework
     assert backend.versions()[framework].split("+")[0] == backends.framework_version(backend.name).split("+")[0]
     assert all(isinstance(version, str) for version in backend.versions().values())

@@ -1,4 +1,4 @@
-"""The reference, held to numbers worked out by hand and to finite differences. No framework is needed."""
+"""The NumPy reference against numbers computed by hand and finite differences, without any framework."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ def small_data(images: int = 3, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
 
 
 def small_model(dtype=np.float64, seed: int = 0):
-    return load("numpy").build(SMALL, canonical.initialise(SMALL, seed, random_biases=True), dtype=dtype)
+    return load("numpy").build(SMALL, canonical.initialize(SMALL, seed, random_biases=True), dtype=dtype)
 
 
 def slopes(loss: Callable[[], float], values: np.ndarray, step: float = 1e-6) -> np.ndarray:
-    """The gradient of `loss()` in `values` by central differences, changing one value in place at a time."""
+    """Return the gradient of `loss()` in `values` by central differences, one value at a time, in place."""
     result = np.zeros_like(values)
     for index in np.ndindex(values.shape):
-        kept = values[index]
-        values[index] = kept + step
+        original = values[index]
+        values[index] = original + step
         above = loss()
-        values[index] = kept - step
+        values[index] = original - step
         below = loss()
-        values[index] = kept
+        values[index] = original
         result[index] = (above - below) / (2 * step)
     return result
 
@@ -84,7 +84,7 @@ def test_convolution_by_hand():
     x = np.arange(1.0, 10.0).reshape(1, 1, 3, 3)  # 1 2 3 / 4 5 6 / 7 8 9
     weight = np.array([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 1, 2, 2)
     output = layers.conv2d_forward(x, weight, np.array([0.5]), stride=1, padding=0)
-    # 1*1 + 2*2 + 4*3 + 5*4 = 37, and so on; the filter is not turned round
+    # 1*1 + 2*2 + 4*3 + 5*4 = 37, and so on; the kernel is not flipped
     assert_array_equal(output, [[[[37.5, 47.5], [67.5, 77.5]]]])
 
 
@@ -97,7 +97,7 @@ def test_convolution_gradients_by_hand():
     assert_array_equal(weight_gradient, [[[[1 + 50, 2 + 60], [4 + 80, 5 + 90]]]])
     assert_array_equal(bias_gradient, [11])
     input_gradient = layers.conv2d_backward_input(gradient, weight, x.shape, stride=1, padding=0)
-    # Both windows cover the centre: as their last pixel (weight 4) and as their first (weight 1, ten times).
+    # Both windows cover the center: as their last pixel (weight 4) and as their first (weight 1, ten times).
     assert_array_equal(input_gradient, [[[[1, 2, 0], [3, 4 + 10, 20], [0, 30, 40]]]])
 
 
@@ -110,8 +110,8 @@ CONVOLUTIONS = [  # input channels, output channels, groups, height, width, kern
 
 
 @pytest.mark.parametrize("inputs, outputs, groups, height, width, kernel, stride, padding", CONVOLUTIONS)
-def test_convolution_is_the_sum_that_defines_it(inputs, outputs, groups, height, width, kernel, stride, padding):
-    """And its gradients are finite differences of it."""
+def test_convolution_equals_its_defining_sum(inputs, outputs, groups, height, width, kernel, stride, padding):
+    """Outputs equal the defining sum, and gradients equal finite differences."""
     x, bias = random(2, inputs, height, width), random(outputs, seed=2)
     weight = random(outputs, inputs // groups, kernel, kernel, seed=1)
 
@@ -122,7 +122,7 @@ def test_convolution_is_the_sum_that_defines_it(inputs, outputs, groups, height,
     assert output.shape == (2, outputs, *((size + 2 * padding - kernel) // stride + 1 for size in (height, width)))
     padded = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
     for image, channel, row, column in np.ndindex(output.shape):
-        first = channel * groups // outputs * inputs // groups  # of the channels that its group sees
+        first = channel * groups // outputs * inputs // groups  # input channel of its group
         window = padded[image, first:first + inputs // groups, row * stride:, column * stride:][:, :kernel, :kernel]
         expected = math.fsum((window * weight[channel]).ravel()) + bias[channel]
         assert output[image, channel, row, column] == pytest.approx(expected, rel=1e-13, abs=1e-13)
@@ -143,19 +143,19 @@ def test_convolution_is_the_sum_that_defines_it(inputs, outputs, groups, height,
 
 @pytest.mark.parametrize("k, n, alpha, beta", [
     (2.0, 5, 1e-4, 0.75), (1.0, 1, 0.3, 0.5), (0.5, 3, 0.2, 1.0), (2.0, 9, 0.1, 0.75)], ids=["the paper's", "", "", ""])
-def test_local_response_norm_is_the_papers(k, n, alpha, beta):
+def test_local_response_norm_follows_the_paper(k, n, alpha, beta):
     """Section 3.3: b_i = a_i / (k + alpha sum_j a_j^2)^beta over j from max(0, i - n/2) to min(N - 1, i + n/2)."""
     a = random(2, 7, 2, 3) * 50
     output = layers.local_response_norm_forward(a, n, alpha, beta, k)
     for image, i, row, column in np.ndindex(a.shape):
-        neighbours = range(max(0, i - n // 2), min(7 - 1, i + n // 2) + 1)
-        total = math.fsum(a[image, j, row, column] ** 2 for j in neighbours)
+        neighbors = range(max(0, i - n // 2), min(7 - 1, i + n // 2) + 1)
+        total = math.fsum(a[image, j, row, column] ** 2 for j in neighbors)
         expected = a[image, i, row, column] / (k + alpha * total) ** beta
         assert output[image, i, row, column] == pytest.approx(expected, rel=1e-14)
 
 
-def test_normalisation_by_hand():
-    """Each channel has its own mean and deviation."""
+def test_normalization_by_hand():
+    """Each channel has its own mean and standard deviation."""
     x = np.array([[0.5, 1.0], [0.25, 0.75]]).reshape(1, 2, 1, 2)
     output = layers.normalize_forward(x, mean=(0.5, 0.25), std=(0.25, 2.0))
     assert_array_equal(output[0, :, 0], [[0, 2], [0, 0.25]])
@@ -169,7 +169,7 @@ POOLS = [((2, 3, 5, 5), 3, 2), ((2, 3, 7, 6), 3, 2), ((2, 3, 6, 5), 2, 2), ((2, 
 
 @pytest.mark.parametrize("shape, kernel, stride", POOLS)
 def test_pooling_takes_the_mean_or_the_first_of_the_largest_in_each_window(shape, kernel, stride):
-    """Windows that do not fit are left out."""
+    """Windows that do not fit are omitted."""
     x = np.random.default_rng(0).integers(0, 3, shape).astype(np.float64)  # ties everywhere
     means, largest = layers.avg_pool_forward(x, kernel, stride), layers.max_pool_forward(x, kernel, stride)
     choice = layers.max_pool_choice(x, kernel, stride)
@@ -211,7 +211,7 @@ WITHOUT_PARAMETERS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., np.
     "max_pool": (layers.max_pool_forward, lambda gradient, x, kernel, stride: layers.max_pool_backward(
         gradient, layers.max_pool_choice(x, kernel, stride), x.shape, kernel, stride), POOLS),
 }
-"""Function and gradient of each layer; the shapes of inputs, each with the layer's numbers."""
+"""Function and gradient of each layer, and cases: an input's shape and the layer's numbers."""
 
 
 @pytest.mark.parametrize("name, shape, numbers", [
@@ -271,8 +271,8 @@ def test_softmax_cross_entropy_does_not_overflow():
 
 
 def native_small() -> NumpyNetwork:
-    """Parameters three times as large as usual: gradients well above the rounding of a difference."""
-    drawn = canonical.initialise(SMALL, 0, random_biases=True)
+    """Return a network with tripled parameters, which lift its gradients well above the rounding of a difference."""
+    drawn = canonical.initialize(SMALL, 0, random_biases=True)
     return build(SMALL, weights.load({name: value * np.float32(3) for name, value in drawn.items()}, np.float64))
 
 
@@ -325,10 +325,10 @@ def test_float32_agrees_to_its_precision_and_stays_float32():
         assert np.linalg.norm(gradients[name] - expected) < 1e-5 * np.linalg.norm(expected)
 
 
-# Another run's branch
+# Branches of another run
 
 
-def test_its_own_branch_changes_nothing():
+def test_a_models_own_branch_changes_nothing():
     model = small_model()
     data = model.place(*small_data())
     loss, gradients = model.gradients(data)
@@ -339,11 +339,11 @@ def test_its_own_branch_changes_nothing():
 
 
 def model_of_ones(image: list[Any], *convolutions: spec.Conv2d | spec.MaxPool2d) -> tuple[Any, Any]:
-    """A model whose convolutions multiply by 1 and whose two logits are their outputs, and an image of class 0."""
+    """Return a model whose convolutions multiply by 1 and whose logits are their outputs, and an image of class 0."""
     network = Network("tie", np.shape(image), (*convolutions, spec.Flatten("flatten"), spec.Dense("last", units=2)))
-    given = {name: np.full(shape, name.endswith("weight"), np.float32)
-             for name, shape in canonical.shapes(network).items()}
-    model = load("numpy").build(network, {**given, "last.weight": np.eye(2, dtype=np.float32)})
+    ones = {name: np.full(shape, name.endswith("weight"), np.float32)
+            for name, shape in canonical.shapes(network).items()}
+    model = load("numpy").build(network, {**ones, "last.weight": np.eye(2, dtype=np.float32)})
     return model, model.place(np.array([image], np.float32), np.array([0]))
 
 
@@ -355,19 +355,19 @@ def test_a_branch_decides_where_relu_passes_the_gradient():
     assert own["conv1.weight"].item() == pytest.approx(-2 * p + 3 * p)
     branch = model.outputs(data) | {"conv1": np.array([[[[0, 3]]]], np.float32)}  # its first pixel is off
     same_loss, imposed = model.gradients(data, branch)
-    assert same_loss == loss, "forward values are the run's own"
+    assert same_loss == loss, "a branch changes no forward value"
     assert imposed["conv1.weight"].item() == pytest.approx(3 * p)
     assert imposed["conv2.weight"].item() == own["conv2.weight"].item(), "above the switch nothing changes"
 
 
-def test_a_branch_decides_which_pixel_won_in_pooling():
+def test_a_branch_decides_which_pixel_pooling_chooses():
     model, data = model_of_ones([[[1, 2, 8, 7], [3, 4, 6, 5]]],
                                 spec.Conv2d("conv1", channels=1, kernel=1, activation=None),
                                 spec.MaxPool2d("pool1", kernel=2, stride=2))
     p = 1 / (1 + math.exp(4 - 8))  # of class 1: logits 4 and 8; the gradient in them is (-p, p)
     loss, own = model.gradients(data)
     assert own["conv1.weight"].item() == pytest.approx(-4 * p + 8 * p)
-    other = np.array([[[[1, 2, 6, 7], [3, 2, 8, 5]]]], np.float32)  # its left winner holds 3 here, its right one 6
+    other = np.array([[[[1, 2, 6, 7], [3, 2, 8, 5]]]], np.float32)  # largest where the image has 3 and 6
     same_loss, imposed = model.gradients(data, model.outputs(data) | {"conv1": other})
     assert imposed["conv1.weight"].item() == pytest.approx(-3 * p + 6 * p)
     assert same_loss == loss
@@ -376,8 +376,8 @@ def test_a_branch_decides_which_pixel_won_in_pooling():
 # Training
 
 
-def test_one_weight_and_three_steps_in_plain_numbers():
-    """Both classes see the same input, so that the gradient is known at every step without a computer."""
+def test_two_steps_of_one_weight_by_hand():
+    """Both classes have the same input, so that each gradient can be computed by hand."""
     network = Network("one", (1, 1, 1), (spec.Flatten("flatten"), spec.Dense("fc1", units=2)))
     zeros = {name: np.zeros(shape, np.float32) for name, shape in canonical.shapes(network).items()}
     model = load("numpy").build(network, zeros)
@@ -398,13 +398,13 @@ def test_one_weight_and_three_steps_in_plain_numbers():
 
 
 def test_the_model_keeps_copies():
-    given = canonical.initialise(SMALL, 0)
-    model = load("numpy").build(SMALL, given, dtype=np.float32)
+    values = canonical.initialize(SMALL, 0)
+    model = load("numpy").build(SMALL, values, dtype=np.float32)
     inputs, labels = small_data()
     data = model.place(inputs, labels)
     before = model.logits(data, 8)
     inputs[:] = 0
-    for value in (*given.values(), *model.export().values()):
+    for value in (*values.values(), *model.export().values()):
         value[:] = 0
     assert_array_equal(model.logits(data, 8), before)
 
@@ -421,9 +421,9 @@ def test_describe_names_the_functions_of_each_layer():
 
 
 @pytest.mark.exhaustive
-def test_a_step_along_alexnets_gradient_lowers_the_loss_as_much_as_it_promises():
+def test_a_step_along_alexnets_gradient_lowers_the_loss_as_predicted():
     network = with_dropout(ALEXNET, 0)
-    model = load("numpy").build(network, canonical.initialise(network, 0, random_biases=True))
+    model = load("numpy").build(network, canonical.initialize(network, 0, random_biases=True))
     data = model.place(np.random.default_rng(0).integers(0, 256, (1, 28, 28), dtype=np.uint8), np.array([3]))
     assert {name: output.shape[1:] for name, output in model.outputs(data).items()} == arithmetic.output_shapes(network)
     before, gradients = model.gradients(data)
@@ -431,5 +431,5 @@ def test_a_step_along_alexnets_gradient_lowers_the_loss_as_much_as_it_promises()
     trainer = model.trainer(Sgd(learning_rate=1e-7), seed=0)
     trainer.step(data, np.array([0]), 0)
     after, _ = softmax_cross_entropy(model.logits(data, 1), np.array([3]))
-    promised = 1e-7 * sum(float((gradient**2).sum()) for gradient in gradients.values())
-    assert before - after == pytest.approx(promised, rel=1e-3)
+    predicted = 1e-7 * sum(float((gradient**2).sum()) for gradient in gradients.values())
+    assert before - after == pytest.approx(predicted, rel=1e-3)

@@ -1,4 +1,4 @@
-"""Bias, ReLU and max-pooling as one kernel: on a GPU, and in float32 by Triton's interpreter on a CPU."""
+"""Bias, ReLU and max-pooling as one kernel, on a GPU and, in float32, by Triton's interpreter on a CPU."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import sys
 import pytest
 
 CASES = [((2, 6, 13, 11), 3, 2), ((3, 70, 8, 8), 2, 2), ((5, 7, 13, 13), 3, 1), ((2, 4, 10, 10), 2, 3)]
-"""Shape, kernel and stride."""
+"""Input shape, kernel and stride."""
 
 
 def compare(shape: tuple[int, ...], kernel: int, stride: int, dtype: str, device: str) -> None:
-    """The outputs are the same bits, ties and NaN included; gradients differ in the order of their sums alone."""
+    """Check that outputs are the same bits, ties and NaN included, and that gradients differ by rounding alone."""
     import torch
     from torch.nn import functional
 
@@ -24,42 +24,42 @@ def compare(shape: tuple[int, ...], kernel: int, stride: int, dtype: str, device
     x[0, 0, :3, :3] = float("nan")
     x = x.to(device, getattr(torch, dtype), memory_format=torch.channels_last)
     bias = torch.randn(shape[1], generator=random).to(device)
-    found, right = [], []
-    for results, call in ((found, lambda x, b: BiasReluMaxPool.apply(x, b, kernel, stride)),
-                          (right, lambda x, b: functional.max_pool2d(functional.relu(x + b.to(x.dtype).view(-1, 1, 1)),
-                                                                     kernel, stride))):
+    fused, separate = [], []
+    for results, call in ((fused, lambda x, b: BiasReluMaxPool.apply(x, b, kernel, stride)),
+                          (separate, lambda x, b: functional.max_pool2d(
+                              functional.relu(x + b.to(x.dtype).view(-1, 1, 1)), kernel, stride))):
         inputs = [tensor.clone().requires_grad_() for tensor in (x, bias)]
         y = call(*inputs)
         y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(device, y.dtype))
         results += [y.detach(), *(tensor.grad for tensor in inputs)]
-    torch.testing.assert_close(found[0], right[0], rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(fused[0], separate[0], rtol=0, atol=0, equal_nan=True)
     exact = dtype == "float32"
-    torch.testing.assert_close(found[1], right[1], rtol=1e-5 if exact else 1e-2, atol=1e-6)
-    flowing = right[1].double().sum((0, 2, 3))
-    assert float((found[2] - flowing).norm() / flowing.norm()) < (1e-5 if exact else 1e-2)
+    torch.testing.assert_close(fused[1], separate[1], rtol=1e-5 if exact else 1e-2, atol=1e-6)
+    flowing = separate[1].double().sum((0, 2, 3))
+    assert float((fused[2] - flowing).norm() / flowing.norm()) < (1e-5 if exact else 1e-2)
 
 
-def test_the_kernel_is_the_separate_layers(requires):
-    """In a process of its own: Triton asks for its interpreter when it is imported."""
+def test_the_kernel_equals_the_separate_layers(requires):
+    """The test needs a new process, because Triton chooses its interpreter when it is imported."""
     requires("torch")
-    pytest.importorskip("triton", reason="PyTorch brings Triton on Linux alone")
-    found = subprocess.run([sys.executable, __file__], env={**os.environ, "TRITON_INTERPRET": "1"}, text=True,
-                           capture_output=True, timeout=300)
-    assert found.returncode == 0, found.stderr
+    pytest.importorskip("triton", reason="PyTorch installs Triton on Linux only")
+    process = subprocess.run([sys.executable, __file__], env={**os.environ, "TRITON_INTERPRET": "1"}, text=True,
+                             capture_output=True, timeout=300)
+    assert process.returncode == 0, process.stderr
 
 
 @pytest.mark.parametrize("shape, kernel, stride", CASES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_kernel_is_the_separate_layers_on_a_gpu(requires, shape, kernel, stride, dtype):
+def test_the_kernel_equals_the_separate_layers_on_a_gpu(requires, shape, kernel, stride, dtype):
     requires("torch")
     import torch
 
     if not torch.cuda.is_available():
-        pytest.skip("no CUDA device is here")
+        pytest.skip("no CUDA device")
     compare(shape, kernel, stride, dtype, "cuda")
 
 
-def test_what_triton_lacks_is_named(requires, monkeypatch):
+def test_missing_requirements_of_triton_are_named(requires, monkeypatch):
     requires("torch")
     from alexnet_mf.backends.torch import backend
 
@@ -73,9 +73,9 @@ def test_what_triton_lacks_is_named(requires, monkeypatch):
     assert "Triton" in str(backend.missing_for_triton("cuda:0"))
 
 
-def test_only_small_poolings_behind_a_convolution_and_its_relu_are_taken(requires):
+def test_only_small_poolings_after_convolution_and_relu_are_fused(requires):
     requires("torch")
-    pytest.importorskip("triton", reason="PyTorch brings Triton on Linux alone")
+    pytest.importorskip("triton", reason="PyTorch installs Triton on Linux only")
     from torch import nn
 
     from alexnet_mf.backends.torch.pooling import steps

@@ -1,4 +1,4 @@
-"""Every backend has the same files, and in them the same functions in the same order."""
+"""Every backend has the same files, with the same functions in the same order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = Path(alexnet_mf.__file__).parent / "backends"
 PUBLIC = {
     "network": ["build", "native", "names", "modules"],
     "layers": [],
-    "book": ["alexnet", "initialise", "loader", "train", "train_batch", "evaluate", "calls"],
+    "book": ["alexnet", "initialize", "loader", "train", "train_batch", "evaluate", "calls"],
     "formats": ["encode", "decode"],
     "trainer": ["Placed", "place", "pixels", "upsample"],
     "augment": ["augment", "move", "color", "gray"],
@@ -23,7 +23,7 @@ PUBLIC = {
     "speed": [],
     "backend": [],
 }
-"""The names that a file begins with or has in this order; others may stand between and after them."""
+"""Public names of each file in their order; a file may define others between and after them."""
 ALSO = {"mxnet": {"compat"}, "tensorflow": {"quiet"}, "torch": {"allocations", "graph", "openmp", "pooling"}}
 MISSING = {
     ("numpy", "book"): None,  # the chapter has no NumPy tab
@@ -51,7 +51,7 @@ def public(body: list[ast.stmt]) -> list[str]:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_same_files(backend):
+def test_backends_have_the_same_files(backend):
     files = {path.stem for path in (FOLDER / backend).glob("*.py")} - {"__init__"}
     missing = {file for (name, file), names in MISSING.items() if name == backend and names is None}
     expected = set(PUBLIC) - missing
@@ -60,25 +60,25 @@ def test_the_same_files(backend):
 
 @pytest.mark.parametrize("file", PUBLIC)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_same_functions_in_the_same_order(backend, file):
+def test_files_have_the_same_functions_in_the_same_order(backend, file):
     expected = MISSING.get((backend, file), PUBLIC[file])
     if expected is not None:
         assert [name for name in public(tree(backend, file).body) if name in PUBLIC[file]] == expected
 
 
-@pytest.mark.parametrize("file, kind", [("backend", "Model"), ("backend", "Backend"), ("trainer", "Trainer")])
+@pytest.mark.parametrize("file, suffix", [("backend", "Model"), ("backend", "Backend"), ("trainer", "Trainer")])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_same_methods_in_the_same_order(backend, file, kind):
+def test_classes_have_the_same_methods_in_the_same_order(backend, file, suffix):
     (body,) = [node.body for node in tree(backend, file).body
-               if isinstance(node, ast.ClassDef) and node.name.endswith(kind)]
-    expected = [name for name in METHODS[kind] if backend != "numpy" or not name.endswith("code_weights")]
-    found = [name for name in public(body) if name in expected]
-    assert found == [name for name in expected if name in found]
-    assert len(found) >= len(expected) - 2, "what a capability has a default for may be missing"
+               if isinstance(node, ast.ClassDef) and node.name.endswith(suffix)]
+    expected = [name for name in METHODS[suffix] if backend != "numpy" or not name.endswith("code_weights")]
+    methods = [name for name in public(body) if name in expected]
+    assert methods == [name for name in expected if name in methods]
+    assert len(methods) >= len(expected) - 2, "only methods with a default may be missing"
 
 
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"])
-def test_the_same_layers_in_the_same_order(backend):
+def test_networks_handle_the_same_layers_in_the_same_order(backend):
     (native,) = [node for node in tree(backend, "network").body
                  if isinstance(node, ast.FunctionDef) and node.name == "native"]
     (match,) = [node for node in native.body if isinstance(node, ast.Match)]

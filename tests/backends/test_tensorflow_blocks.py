@@ -1,4 +1,4 @@
-"""TensorFlow takes steps in blocks: the same numbers as one at a time, and none is left out."""
+"""TensorFlow runs steps in blocks, which give the numbers of single steps and leave none out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alexnet_mf.weights import parameters
 @pytest.fixture
 def model(small, requires):
     requires("tensorflow")
-    return backends.load("tensorflow").build(small, parameters.initialise(small, 0))
+    return backends.load("tensorflow").build(small, parameters.initialize(small, 0))
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def train(model, images, block: int, augment=()):
     return trainer
 
 
-def begin_again(model, small) -> None:
-    model.trainer(Sgd(0.1), 0).load_state(TrainerState(parameters.initialise(small, 0), {}, RATE_INSIDE))
+def reset(model, small) -> None:
+    model.trainer(Sgd(0.1), 0).load_state(TrainerState(parameters.initialize(small, 0), {}, RATE_INSIDE))
 
 
 @pytest.mark.parametrize("augment", [(), pytest.param(("flip", "crop"), marks=pytest.mark.exhaustive)])
@@ -44,7 +44,7 @@ def test_the_numbers_do_not_depend_on_the_blocks(model, images, small, augment):
         assert len(metrics.losses) == len(metrics.correct) == 8
         results.append((metrics.losses.tolist(), metrics.correct.tolist(), parameters.digest(state.parameters),
                         parameters.digest(state.velocity)))
-        begin_again(model, small)
+        reset(model, small)
     assert results[0] == results[1] == results[2]
 
 
@@ -54,23 +54,23 @@ def test_the_numbers_do_not_depend_on_the_blocks(model, images, small, augment):
     pytest.param(lambda model, images: model.outputs(images)["fc4"].tobytes(), marks=pytest.mark.exhaustive),
     lambda model, images: parameters.digest(model.trainer(Sgd(0.1), 0).export_state().parameters),
 ], ids=["export", "logits", "gradients", "outputs", "another trainer"])
-def test_whatever_depends_on_the_weights_has_all_steps_behind_it(model, images, small, ask):
+def test_pending_steps_run_before_the_weights_are_used(model, images, small, ask):
     train(model, images, 64)
-    waited = ask(model, images)
-    begin_again(model, small)
+    after_block = ask(model, images)
+    reset(model, small)
     train(model, images, 1)
-    assert ask(model, images) == waited
+    assert ask(model, images) == after_block
 
 
-def test_the_steps_of_another_trainer_come_first(model, images):
+def test_the_pending_steps_of_another_trainer_run_first(model, images):
     first = train(model, images, 64)
     second = model.trainer(Sgd(0.05), 3)
     second.step(images, np.arange(8), 8)
-    assert not first._block, "taken"
+    assert not first._block, "all its steps have run"
     assert len(first.read().losses) == 8 and len(second.read().losses) == 1
 
 
-def test_a_block_is_as_long_as_it_may_be(model, images):
+def test_short_steps_make_longer_blocks(model, images):
     trainer = model.trainer(Sgd(0.05), 3)
     for number in range(30):
         trainer.step(images, np.arange(8), number)

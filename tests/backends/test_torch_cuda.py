@@ -24,7 +24,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8)
 LABELS = np.arange(40) % 10
 BATCHES = [np.arange(start, start + size) for start, size in (
     (0, 16), (16, 16), (32, 8), (8, 16), (20, 8), (3, 16), (12, 8), (24, 16))]
-"""With the short ones that end an epoch. A size is recorded at its second step and replayed from the third on."""
+"""Image indices, with the short batches that end an epoch. A size is recorded at its second step, then replayed."""
 ROUNDING = 1e-4
 
 
@@ -34,13 +34,13 @@ def torch_on_cuda(request: pytest.FixtureRequest) -> Iterator[Backend]:
     import torch
 
     if not torch.cuda.is_available():
-        pytest.skip("no CUDA device is here")
+        pytest.skip("no CUDA device")
     yield backends.load("torch")
     torch.cuda.empty_cache()
 
 
 def build(backend: Backend, network: Network, **speed: bool) -> Any:
-    return backend.build(network, parameters.initialise(network, 0), "cuda:0", Execution(speed=speed))
+    return backend.build(network, parameters.initialize(network, 0), "cuda:0", Execution(speed=speed))
 
 
 def train(model: Any, steps: range, state: TrainerState | None = None, augment: tuple[str, ...] = (),
@@ -54,24 +54,24 @@ def train(model: Any, steps: range, state: TrainerState | None = None, augment: 
     return trainer.export_state(), trainer.read().losses
 
 
-def assert_same(found: TrainerState, right: TrainerState, tolerance: float = ROUNDING) -> None:
-    for kind in ("parameters", "velocity"):
-        for name, value in getattr(right, kind).items():
-            error = relative_l2(getattr(found, kind)[name], value)
-            assert error <= tolerance, f"{kind} {name}: {error:.1e}"
+def assert_same(actual: TrainerState, right: TrainerState, tolerance: float = ROUNDING) -> None:
+    for part in ("parameters", "velocity"):
+        for name, value in getattr(right, part).items():
+            error = relative_l2(getattr(actual, part)[name], value)
+            assert error <= tolerance, f"{part} {name}: {error:.1e}"
 
 
 @pytest.mark.parametrize("augment", [(), ("flip", "crop")])
-def test_a_replayed_step_is_the_step(torch_on_cuda, small, augment):
-    """Its dropout masks and its augmentation are those of the step's own number."""
+def test_a_replayed_step_equals_the_step(torch_on_cuda, small, augment):
+    """A replay uses the dropout masks and the augmentation of its own step number."""
     right, losses = train(build(torch_on_cuda, small, graph=False), range(8), augment=augment)
-    found, replayed = train(build(torch_on_cuda, small), range(8), augment=augment)
-    assert_same(found, right)
+    state, replayed = train(build(torch_on_cuda, small), range(8), augment=augment)
+    assert_same(state, right)
     np.testing.assert_allclose(replayed, losses, rtol=ROUNDING)
 
 
 def test_dropout_follows_the_steps_number_in_a_replay(torch_on_cuda, small):
-    """Replaying another step's masks is another training."""
+    """The masks of another step lead to other weights."""
     model = build(torch_on_cuda, small)
     right, _ = train(model, range(8))
     trainer, data = build(torch_on_cuda, small).trainer(SGD, 7), model.place(IMAGES, LABELS)
@@ -81,17 +81,17 @@ def test_dropout_follows_the_steps_number_in_a_replay(torch_on_cuda, small):
     assert relative_l2(other.parameters["fc4.weight"], right.parameters["fc4.weight"]) > 10 * ROUNDING
 
 
-@pytest.mark.parametrize("used", [False, True])
-def test_a_stopped_run_resumes(torch_on_cuda, small, used):
-    """In a new trainer, and in one whose graphs are there already: they read weights and velocity where they lie."""
+@pytest.mark.parametrize("has_graphs", [False, True])
+def test_a_stopped_run_resumes(torch_on_cuda, small, has_graphs):
+    """A trainer with recorded graphs reads weights and velocity at fixed addresses, and must resume like a new one."""
     right, _ = train(build(torch_on_cuda, small), range(8))
     state, _ = train(build(torch_on_cuda, small), range(4))
     model = build(torch_on_cuda, small)
     trainer = model.trainer(SGD, 7)
-    if used:
+    if has_graphs:
         train(model, range(8), trainer=trainer)
-    found, _ = train(model, range(4, 8), state, trainer=trainer)
-    assert_same(found, right)
+    resumed, _ = train(model, range(4, 8), state, trainer=trainer)
+    assert_same(resumed, right)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -108,8 +108,8 @@ def test_a_recorded_step_takes_a_new_learning_rate(torch_on_cuda, small, fused):
     assert relative_l2(unchanged.parameters["fc4.weight"], ends[1].parameters["fc4.weight"]) > 10 * ROUNDING
 
 
-def test_inference_and_training_share_memory_and_no_results(torch_on_cuda, small):
-    """Evaluations in batches of two sizes, between steps of two sizes."""
+def test_inference_and_training_share_memory_without_interference(torch_on_cuda, small):
+    """Evaluations in batches of two sizes run between steps of two sizes."""
     ends = []
     for graph in (False, True):
         model = build(torch_on_cuda, small, graph=graph)
@@ -124,7 +124,7 @@ def test_inference_and_training_share_memory_and_no_results(torch_on_cuda, small
 
 
 def test_a_second_batch_size_and_a_second_trainer_cost_little(torch_on_cuda, small):
-    """All graphs of a model share their memory; what a finished training held is given back."""
+    """All graphs of a model share their memory, and a finished training releases its own."""
     import torch
 
     from alexnet_mf.spec.toml import find_network
@@ -134,11 +134,11 @@ def test_a_second_batch_size_and_a_second_trainer_cost_little(torch_on_cuda, sma
         torch.cuda.empty_cache()
         return torch.cuda.memory_reserved()
 
-    train(build(torch_on_cuda, small), range(3))  # brings what cuBLAS keeps
+    train(build(torch_on_cuda, small), range(3))  # allocates what cuBLAS keeps
     before = reserved()
     network = find_network("alexnet-28")
     images = np.random.default_rng(0).integers(0, 256, (1024, 28, 28), np.uint8)
-    model = torch_on_cuda.build(network, parameters.initialise(network, 0), "cuda:0")
+    model = torch_on_cuda.build(network, parameters.initialize(network, 0), "cuda:0")
     data, trainer = model.place(images, np.arange(1024) % 10), model.trainer(SGD, 7)
     for number in range(2):  # the second one is recorded
         trainer.step(data, np.arange(1024), number)
@@ -155,14 +155,14 @@ def test_a_second_batch_size_and_a_second_trainer_cost_little(torch_on_cuda, sma
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
-def test_the_ladder_holds_as_it_comes(torch_on_cuda, small, precision):
+def test_the_ladder_is_green_with_default_settings(torch_on_cuda, small, precision):
     right = make_reference(random_case(small, seed=0, count=16, batch=2, steps=3))
-    found = answer(torch_on_cuda, right.case, "cuda:0", execution=Execution(precision))
-    report = compare([found], precision, right)
+    trace = answer(torch_on_cuda, right.case, "cuda:0", execution=Execution(precision))
+    report = compare([trace], precision, right)
     assert report.holds, report.diagnoses
 
 
-def test_the_choice_of_algorithms_is_by_time_only_when_asked(torch_on_cuda, small):
+def test_cudnn_times_algorithms_only_with_autotune(torch_on_cuda, small):
     import torch
 
     for on in (True, False):
@@ -170,7 +170,7 @@ def test_the_choice_of_algorithms_is_by_time_only_when_asked(torch_on_cuda, smal
         assert torch.backends.cudnn.benchmark is on
 
 
-def test_a_batch_that_does_not_fit_is_known_as_such(torch_on_cuda, small):
+def test_a_batch_that_does_not_fit_is_recognized(torch_on_cuda, small):
     import torch
 
     total = torch.cuda.get_device_properties(0).total_memory
@@ -191,8 +191,8 @@ def test_a_batch_that_does_not_fit_is_known_as_such(torch_on_cuda, small):
 
 @pytest.mark.parametrize("n, channels, side, out, groups", [
     (8, 64, 27, 192, 1), (128, 64, 26, 192, 1), (128, 96, 26, 256, 1), (8, 96, 27, 256, 2)])
-def test_the_weight_gradient_of_5x5_kernels_is_float32s(torch_on_cuda, n, channels, side, out, groups):
-    """cuDNN's own has an error of 1e-3 in most of these."""
+def test_the_weight_gradient_of_5x5_kernels_is_exact_to_float32(torch_on_cuda, n, channels, side, out, groups):
+    """cuDNN's own gradient has an error of 1e-3 in most of these cases."""
     import torch
 
     from alexnet_mf.backends.torch.layers import keep_to_ieee

@@ -1,4 +1,4 @@
-"""A device that runs behind the program, a clock that both live by, a backend on that device, and good records."""
+"""A simulated device with its clock, a backend on that device, and records of its measurements."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from alexnet_mf.training import loop
 
 @dataclass
 class FakeDevice:
-    """Seconds pass only when somebody works or waits; times are binary fractions, and so exact."""
+    """Asynchronous device; time passes only while the host works or waits. Times are exact: binary fractions."""
 
     now: float = 1024.0
     free: float = 1024.0
-    """When the device will have done all that it was given."""
+    """Time at which the device finishes all queued work."""
     launch: float = 0.0
-    """What it costs the program to give the device something to do."""
+    """Seconds that the host needs to queue work on the device."""
 
     def clock(self) -> float:
         return self.now
 
-    def give(self, seconds: float) -> None:
+    def queue(self, seconds: float) -> None:
         self.now += self.launch
         self.free = max(self.now, self.free) + seconds
 
@@ -48,7 +48,7 @@ class FakeDevice:
 
 @dataclass
 class FakeBackend(Backend, Measurable):
-    """Each phase takes the device as long as `seconds` says."""
+    """Backend with a fixed device time for each phase, in `seconds`."""
 
     name: str = "numpy"
     clock: FakeDevice = field(default_factory=FakeDevice)
@@ -58,16 +58,16 @@ class FakeBackend(Backend, Measurable):
     book_seconds: dict[str, float] = field(default_factory=lambda: {"forward": 2.0, "step": 8.0})
     model: type = Model
     allocated: int | None = None
-    """What the allocator would say of a training step."""
+    """Peak bytes that the allocator reports for a training step."""
     sgd: Any = None
-    """That the last phases were for."""
+    """SGD settings of the last phases."""
     waits: bool = True
 
     def versions(self) -> dict[str, str]:
         return {"fake": "1.0"}
 
     def devices(self) -> list[Device]:
-        return [Device("cpu", "a device that a test plays")]
+        return [Device("cpu", "a simulated device")]
 
     def settings(self) -> dict[str, Any]:
         return {"threads": 1}
@@ -84,7 +84,7 @@ class FakeBackend(Backend, Measurable):
                 "copy": Ceiling(self.work("copy"), 2.0**30)}
 
     def book(self, device: str, batch_size: int) -> dict[str, Callable[[], None]]:
-        return {name: lambda name=name: self.clock.give(self.book_seconds[name]) for name in self.book_seconds}
+        return {name: lambda name=name: self.clock.queue(self.book_seconds[name]) for name in self.book_seconds}
 
     def synchronize(self, device: str) -> None:
         if self.waits:
@@ -94,11 +94,11 @@ class FakeBackend(Backend, Measurable):
         return None
 
     def work(self, name: str) -> Callable[..., None]:
-        return lambda *number: self.clock.give(self.seconds[name])
+        return lambda *number: self.clock.queue(self.seconds[name])
 
 
 class FakeModel(MeasurableModel[Any]):
-    """What a worker asks of a model."""
+    """Model with the methods that a worker calls."""
 
     def __init__(self, network: spec.Network, backend: FakeBackend) -> None:
         self.network, self.backend, self.device = network, backend, "cpu"
@@ -114,7 +114,7 @@ class FakeModel(MeasurableModel[Any]):
         return self.backend.allocated
 
     def logits(self, data, batch_size) -> np.ndarray:
-        self.backend.clock.give(self.backend.seconds["forward"])
+        self.backend.clock.queue(self.backend.seconds["forward"])
         self.backend.clock.wait()
         return np.zeros((len(data), 10))
 
@@ -123,14 +123,14 @@ class FakeModel(MeasurableModel[Any]):
 
 
 class Local:
-    """A worker in this process, in the place of `WorkerProcess`; everything crosses as JSON, as it would."""
+    """Worker in this process instead of a `WorkerProcess`; commands and answers pass through JSON too."""
 
-    def __init__(self, clock: Callable[[], float], asked: list[tuple[Any, dict[str, Any]]]) -> None:
-        self.worker, self.asked, self.closed = Worker(clock), asked, False
+    def __init__(self, clock: Callable[[], float], commands: list[tuple[Any, dict[str, Any]]]) -> None:
+        self.worker, self.commands, self.closed = Worker(clock), commands, False
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
         assert not self.closed
-        self.asked.append((self.worker, command))
+        self.commands.append((self.worker, command))
         try:
             answer: dict[str, Any] = json.loads(json.dumps(self.worker.handle(json.loads(json.dumps(command)))))
         except Exception as error:
@@ -142,13 +142,13 @@ class Local:
 
 
 class Failing:
-    """A worker that goes wrong at certain commands."""
+    """Worker that fails at certain commands."""
 
     def __init__(self, inner: Local, fails: Callable[[dict[str, Any]], bool], error: BaseException) -> None:
         self.inner, self.fails, self.error, self.failures = inner, fails, error, 0
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        assert not (self.failures and isinstance(self.error, WorkerGone)), "a worker that is gone is asked no more"
+        assert not (self.failures and isinstance(self.error, WorkerGone)), "a worker that is gone gets no more commands"
         if self.fails(command):
             self.failures += 1
             raise self.error
@@ -165,66 +165,66 @@ def device() -> FakeDevice:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, device: FakeDevice, small: spec.Network) -> dict[str, FakeBackend]:
-    """Backends on one device, under the names of the registry; the training loop takes as long as their steps."""
-    known = {name: FakeBackend(name, device) for name in backends.BACKENDS}
-    monkeypatch.setattr(backends, "load", lambda name: known[name])
+    """Fake backends on one device, by name. The training loop takes as long as their steps."""
+    fakes = {name: FakeBackend(name, device) for name in backends.BACKENDS}
+    monkeypatch.setattr(backends, "load", lambda name: fakes[name])
     monkeypatch.setattr(zoo, "NETWORKS", dict.fromkeys(zoo.NETWORKS, small))
 
     def train(model, train, test, recipe, seed) -> Any:
         steps = len(train) // recipe.batch_size
         for _ in range(steps):
-            model.backend.clock.give(model.backend.seconds["step"])
+            model.backend.clock.queue(model.backend.seconds["step"])
         model.synchronize()
         return SimpleNamespace(seconds=(steps - 1) * model.backend.seconds["step"],
                                images=(steps - 1) * recipe.batch_size)
 
     monkeypatch.setattr(loop, "train", train)
     monkeypatch.setattr(data.synthetic, "draw", functools.cache(data.synthetic.draw))
-    return known
+    return fakes
 
 
 @pytest.fixture
 def local(device: FakeDevice):
-    """Starts a worker in this process."""
+    """Return a function that starts a worker in this process."""
     return lambda python, speed: Local(device.clock, [])
 
 
 @pytest.fixture
 def failing(fake, local):
-    """Return what starts workers of which the first goes wrong, and a list of those that it has started."""
+    """Return a function that makes `connect`, with a failing first worker, and the list of its workers."""
     def make(fails: Callable[[dict[str, Any]], bool], error: BaseException) -> tuple[Callable[..., Failing],
                                                                                      list[Failing]]:
-        made: list[Failing] = []
+        workers: list[Failing] = []
 
         def connect(python: str, speed: Mapping[str, bool]) -> Failing:
-            made.append(Failing(local(python, speed), (lambda command: False) if made else fails, error))
-            return made[-1]
-        return connect, made
+            workers.append(Failing(local(python, speed), (lambda command: False) if workers else fails, error))
+            return workers[-1]
+        return connect, workers
     return make
 
 
 @pytest.fixture
 def measured(fake: dict[str, FakeBackend], device: FakeDevice):
-    """Run a plan on the fake backends and return its record as JSON values; `asked` keeps the commands of workers."""
-    asked: list[tuple[Any, dict[str, Any]]] = []
+    """Run a plan on the fake backends and return its record as JSON values; `commands` lists the workers' commands."""
+    commands: list[tuple[Any, dict[str, Any]]] = []
 
     def run(backend_names: tuple[str, ...] = ("torch", "mxnet"), **options: Any) -> dict[str, Any]:
         bench = Bench(Plan(backend_names, **{"batch_sizes": (4,), **options}), command=["alexnet-mf", "bench"],
-                      connect=lambda python, speed: Local(device.clock, asked))
+                      connect=lambda python, speed: Local(device.clock, commands))
         return plain(bench.run())
 
-    run.asked = asked  # type: ignore[attr-defined]
+    run.commands = commands  # type: ignore[attr-defined]
     return run
 
 
 @pytest.fixture
 def find():
-    """The result of a phase of a contestant in a record."""
+    """Return a function that looks up the result of a contestant's phase in a record."""
     def result(record: dict[str, Any], backend: str, phase: str, style: str = "alexnet_mf",
                batch_size: int = 4) -> dict[str, Any]:
         ids = [worker["id"] for worker in record["workers"]
                if (worker["backend"], worker["style"], worker["batch_size"]) == (backend, style, batch_size)]
-        found: dict[str, Any] = next(entry for entry in record["results"]
+        match: dict[str, Any] = next(entry for entry in record["results"]
                                      if entry["worker"] in ids and entry["phase"] == phase)
-        return found
+        return match
     return result

@@ -1,4 +1,4 @@
-"""What is to be measured, and how much work it is."""
+"""Plans: their contestants, and the work of a call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_each_backend_has_two_styles():
     assert labels(Plan(("numpy", "torch"), book=False)) == ["numpy float64", "torch float32"]
 
 
-def test_the_book_has_no_such_phase():
+def test_the_book_has_no_phases_input_and_epoch():
     assert labels(Plan(("torch",), phases=("input", "epoch"))) == ["torch float32"]
 
 
@@ -41,7 +41,7 @@ def test_the_books_style_leaves_everything_out():
     assert Plan(("torch",)).contestants(8)[0].style == OURS
 
 
-@pytest.mark.parametrize("options, said", [
+@pytest.mark.parametrize("options, message", [
     ({"backends": ("jax",)}, "`backends` must be one of torch, tensorflow, mxnet, numpy, not 'jax'"),
     ({"backends": "torch"}, "`backends` must be a list, not 'torch'"),
     ({"backends": ("torch", "torch")}, "`backends` names a value twice: torch, torch"),
@@ -61,26 +61,26 @@ def test_the_books_style_leaves_everything_out():
     ({"seed": -1}, "`seed` must be at least 0, not -1"),
     ({"sample_seconds": 0.0}, "`sample_seconds` must be a number greater than 0, not 0.0"),
 ], ids=lambda value: "" if isinstance(value, str) else str(value))
-def test_a_plan_that_makes_no_sense(options, said):
-    with pytest.raises(AlexnetMfError, match=said):
+def test_an_invalid_plan_is_refused(options, message):
+    with pytest.raises(AlexnetMfError, match=message):
         Plan(**{"backends": ("torch",), **options}).check_settings()
 
 
 # Work
 
 
-def test_flops_of_a_call():
-    """A training step takes three times the forward pass, less the gradient in the image, which nobody needs."""
+def test_flops_of_a_call_are_those_of_its_layers():
+    """A training step costs three forward passes, minus the gradient with respect to the image."""
     macs = sum(arithmetic.macs(ALEXNET).values())
-    found = work("forward", ALEXNET, "float32", 784, 32)
-    assert (found.images, found.flops, found.bytes) == (32, 2 * 32 * macs, 0)
+    forward = work("forward", ALEXNET, "float32", 784, 32)
+    assert (forward.images, forward.flops, forward.bytes) == (32, 2 * 32 * macs, 0)
     for phase in ("forward_backward", "step", "epoch"):
         assert work(phase, ALEXNET, "float32", 784, 32).flops == 2 * 32 * (3 * macs - 33_872_256)
         assert work(phase, ALEXNET, "float32", 784, 32).bytes == 0
 
 
-def test_bytes_of_a_call():
-    """Pixels are written once, grey levels read; weights and gradients read, weights written."""
+def test_bytes_of_a_call_are_reads_and_writes():
+    """Input reads gray levels and writes pixels. The optimizer reads weights and gradients and writes weights."""
     assert work("input", ALEXNET, "float32", 784, 32).bytes == 32 * (28 * 28 + 4 * 224 * 224)
     assert work("input", ALEXNET, "bfloat16", 784, 32).bytes == 32 * (28 * 28 + 2 * 224 * 224)
     assert work("optimizer", ALEXNET, "float32", 784, 32).bytes == 3 * 4 * 46_764_746

@@ -1,4 +1,4 @@
-"""The record: its schema, what the program makes of it, and files that are none."""
+"""Records: their schema, writing and reading, and files that are not records."""
 
 from __future__ import annotations
 
@@ -36,30 +36,29 @@ def saved(tmp_path):
     return save
 
 
-def test_what_the_program_writes_is_what_the_schema_says(good, saved):
+def test_a_written_record_matches_the_schema(good, saved):
     jsonschema.Draft202012Validator.check_schema(record.json_schema())
     jsonschema.validate(good, record.json_schema(), jsonschema.Draft202012Validator)
     assert plain(record.load(saved(good))) == good
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
-def test_the_records_that_are_kept_are_read_as_they_are(path):
-    """And written again as they are: every number stands in a field of the type."""
-    found = record.load(path)
-    assert json.loads(to_json(found)) == json.loads(path.read_text(encoding="utf-8"))
-    jsonschema.validate(plain(found), record.json_schema(), jsonschema.Draft202012Validator)
+def test_published_records_are_read_and_written_unchanged(path):
+    published = record.load(path)
+    assert json.loads(to_json(published)) == json.loads(path.read_text(encoding="utf-8"))
+    jsonschema.validate(plain(published), record.json_schema(), jsonschema.Draft202012Validator)
 
 
 @pytest.mark.parametrize("path", sorted([*FOLDER.glob("*/parity-*.json"), *FOLDER.glob("*/analysis.json")]),
                          ids=lambda path: path.stem)
-def test_records_of_parity_and_analyses_that_are_kept_have_their_types_too(path):
+def test_published_parity_and_analysis_records_are_read_unchanged(path):
     value = json.loads(path.read_text(encoding="utf-8"))
-    of = analysis_record.Record if path.stem == "analysis" else parity_record.Record
-    assert plain(parse(value, of)) == value
+    record_type = analysis_record.Record if path.stem == "analysis" else parity_record.Record
+    assert plain(parse(value, record_type)) == value
 
 
 def change(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    """A copy with something else in one place; `...` removes it."""
+    """Return a copy with a new value at `path`, or without that value if `new` is `...`."""
     damaged = copy.deepcopy(value)
     holder = functools.reduce(operator.getitem, path[:-1], damaged)
     if new is ...:
@@ -92,13 +91,13 @@ DAMAGE = [
 ]
 
 
-@pytest.mark.parametrize("path, new, place, said", DAMAGE, ids=[f"{place} {said}" for _, _, place, said in DAMAGE])
-def test_a_damaged_record_is_told_by_place(good, saved, path, new, place, said):
+@pytest.mark.parametrize("path, new, place, fault", DAMAGE, ids=[f"{place} {fault}" for _, _, place, fault in DAMAGE])
+def test_the_error_names_the_damaged_place_of_a_record(good, saved, path, new, place, fault):
     damaged = change(good, path, new)
     with pytest.raises(BenchError) as caught:
         record.load(saved(damaged))
     assert str(caught.value).startswith(f"{saved(damaged)}: damaged: {place}: ")
-    assert said in str(caught.value)
+    assert fault in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -109,14 +108,14 @@ def test_results_belong_to_workers_and_workers_to_networks(good, saved):
         record.load(saved(change(good, ("workers", 0, "spec_sha256"), "0")))
 
 
-@pytest.mark.parametrize("content, said", [
+@pytest.mark.parametrize("content, message", [
     ("", "not JSON"), ("{", "not JSON"), ('{"format": NaN}', "not JSON"),
     ("[]", "not a record of bench"), ("7", "not a record"), ('{"format": 1, "holds": true}', "not a record"),
     ('{"format": 99, "results": [], "workers": []}', "its format is 99, this version reads 3"),
 ], ids=lambda value: value[:20])
-def test_a_file_that_is_no_record_is_told_in_one_line(saved, content, said):
+def test_a_file_that_is_not_a_record_is_refused_in_one_line(saved, content, message):
     path = saved(content)
     with pytest.raises(BenchError) as caught:
         record.load(path)
-    assert str(path) in str(caught.value) and said in str(caught.value)
+    assert str(path) in str(caught.value) and message in str(caught.value)
     assert "\n" not in str(caught.value)

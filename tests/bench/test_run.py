@@ -1,4 +1,4 @@
-"""A run: who is asked what and when, and that one who fails does not stop the others."""
+"""Benchmark runs: the order of the samples, and failures that do not stop the other workers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rounds_of(result: dict[str, Any]) -> list[int]:
     return [sample["round"] for sample in result["samples"]]
 
 
-def test_everyone_gives_a_sample_of_each_phase_in_each_round(measured):
+def test_every_worker_gives_a_sample_of_each_phase_in_each_round(measured):
     record = measured(rounds=4)
     assert record["complete"] and not record["failures"]
     assert [(w["backend"], w["style"]) for w in record["workers"]] == [
@@ -36,42 +36,42 @@ def test_everyone_gives_a_sample_of_each_phase_in_each_round(measured):
 
 
 def samples(measured: Any) -> list[tuple[int, str]]:
-    """(number of the worker, phase) in the order in which they were taken."""
+    """Return (worker number, phase) of all samples in order."""
     numbers: dict[int, int] = {}
     return [(numbers.setdefault(id(worker), len(numbers)), command["phase"])
-            for worker, command in measured.asked if command["do"] == "sample"]
+            for worker, command in measured.commands if command["do"] == "sample"]
 
 
 def test_samples_are_interleaved(measured):
-    """Each round asks everybody before the next begins; those of one phase follow each other."""
+    """A round takes one sample per worker and phase. The samples of a phase follow each other."""
     measured(rounds=4)
-    taken = samples(measured)
-    size = len(taken) // 4
-    lots = [taken[start:start + size] for start in range(0, len(taken), size)]
-    for lot in lots:
-        assert len(set(lot)) == size
-        phases = [phase for _, phase in lot]
+    sampled = samples(measured)
+    size = len(sampled) // 4
+    rounds = [sampled[start:start + size] for start in range(0, len(sampled), size)]
+    for tasks in rounds:
+        assert len(set(tasks)) == size
+        phases = [phase for _, phase in tasks]
         assert [phase for i, phase in enumerate(phases) if i == 0 or phase != phases[i - 1]] == list(
-            dict.fromkeys(phases)), "a phase is done in one go"
-    assert lots[1] == lots[0][::-1] and lots[3] == lots[2][::-1]
-    assert lots[2] not in (lots[0], lots[1])
+            dict.fromkeys(phases)), "a phase is sampled without interruption"
+    assert rounds[1] == rounds[0][::-1] and rounds[3] == rounds[2][::-1]
+    assert rounds[2] not in (rounds[0], rounds[1])
 
 
-def test_the_order_comes_from_the_seed():
+def test_the_seed_decides_the_order():
     tasks: Any = [(phase, worker) for phase in PHASES for worker in "abc"]
     assert runs.order(tasks, 0, random.Random("1")) == runs.order(tasks, 0, random.Random("1"))
     assert runs.order(tasks, 0, random.Random("1")) != runs.order(tasks, 0, random.Random("2"))
 
 
 def test_every_batch_size_has_processes_of_its_own(measured, find):
-    """So that its peak memory is its own."""
+    """Separate processes keep the peak memory of each batch size separate."""
     record = measured(("torch",), batch_sizes=(4, 8), rounds=1)
     assert [worker["batch_size"] for worker in record["workers"]] == [4, 4, 8, 8]
     assert [worker["id"] for worker in record["workers"]] == [0, 1, 2, 3]
     assert find(record, "torch", "step", batch_size=8)["work"]["images"] == 8
 
 
-def test_a_backend_without_a_book_is_no_failure(measured, fake):
+def test_a_backend_without_a_book_is_not_a_failure(measured, fake):
     fake["torch"].book_seconds = {}
     record = measured(("torch",), rounds=1)
     assert [worker["style"] for worker in record["workers"]] == ["alexnet_mf"]
@@ -86,7 +86,7 @@ def failures(record: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 @pytest.mark.parametrize("part, phases, style", [("build", ["start"], "book"), ("ceilings", CEILINGS, "alexnet_mf")])
-def test_what_fails_is_told_and_the_others_go_on(measured, fake, find, part, phases, style):
+def test_a_failure_is_recorded_and_the_others_continue(measured, fake, find, part, phases, style):
     def fail(*arguments: Any) -> Any:
         raise RuntimeError("no such luck")
     setattr(fake["torch"], part, fail)
@@ -99,8 +99,8 @@ def test_what_fails_is_told_and_the_others_go_on(measured, fake, find, part, pha
 @pytest.fixture
 def bench_with(failing):
     def make(fails: Any, error: BaseException) -> tuple[Bench, list[Any]]:
-        connect, made = failing(fails, error)
-        return Bench(Plan(("torch", "mxnet"), batch_sizes=(4,), book=False, rounds=3), connect=connect), made
+        connect, workers = failing(fails, error)
+        return Bench(Plan(("torch", "mxnet"), batch_sizes=(4,), book=False, rounds=3), connect=connect), workers
     return make
 
 
@@ -108,19 +108,19 @@ def bench_with(failing):
     ("sample", "step", 3, WorkerGone("python ended with exit code -9"), {"step": [0, 1]}),
     ("prepare", "input", 1, WorkerGone("python ended with exit code -6"), {"forward": []}),
     ("sample", "input", 1, WorkerFailed("it went wrong"), {"input": [], "step": [0, 1, 2]})])
-def test_a_worker_that_fails_keeps_its_samples_and_the_others_go_on(bench_with, find, do, phase, at, error, kept):
-    """One that is gone is asked no more, and nobody is asked again for a phase that has failed."""
+def test_a_failing_worker_keeps_its_samples_and_the_others_continue(bench_with, find, do, phase, at, error, kept):
+    """A worker that is gone gets no more commands. A failed phase is not tried again."""
     number = itertools.count(1)
-    bench, made = bench_with(lambda command: (command["do"], command.get("phase")) == (do, phase)
+    bench, workers = bench_with(lambda command: (command["do"], command.get("phase")) == (do, phase)
                              and next(number) == at, error)
     record = plain(bench.run())
     assert failures(record) == [("torch", "alexnet_mf", phase, str(error))]
     assert {name: rounds_of(find(record, "torch", name)) for name in kept} == kept
     assert rounds_of(find(record, "mxnet", phase)) == [0, 1, 2]
-    assert all(worker.inner.closed for worker in made)
+    assert all(worker.inner.closed for worker in workers)
 
 
-def test_where_nothing_can_be_measured_that_is_an_error(measured, fake):
+def test_a_run_without_measurements_is_an_error(measured, fake):
     for backend in fake.values():
         backend.precisions = lambda device: ["float64"]
         backend.book_seconds = {}
@@ -129,38 +129,38 @@ def test_where_nothing_can_be_measured_that_is_an_error(measured, fake):
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-def test_what_was_measured_until_it_was_stopped_is_kept(bench_with, stop):
+def test_a_stopped_run_keeps_its_samples(bench_with, stop):
     number = itertools.count(1)
-    bench, made = bench_with(lambda command: command["do"] == "sample" and next(number) == 12, stop())
+    bench, workers = bench_with(lambda command: command["do"] == "sample" and next(number) == 12, stop())
     with pytest.raises(stop):
         bench.run()
-    assert all(worker.inner.closed for worker in made)
+    assert all(worker.inner.closed for worker in workers)
     assert not bench.record.complete
     assert sum(len(result.samples) for result in bench.record.results) > 12
     assert bench.record.conditions.seconds > 0
 
 
 @pytest.mark.parametrize("program", ["exit", "sleep 0.3; exit"], ids=["at once", "early"])
-def test_without_the_busy_processes_there_is_no_sample(monkeypatch, tmp_path, program):
-    """They ended at once, or before the sample did."""
+def test_a_sample_fails_if_its_busy_processes_end(monkeypatch, tmp_path, program):
+    """The busy processes end at once, or before the sample."""
     monkeypatch.setattr(sys, "executable", str(script(tmp_path / "python", "echo busy" if "sleep" in program else ":",
                                                       program)))
-    with pytest.raises(BenchError, match="2 busy processes cannot be kept beside the step"), busy_processes(2):
+    with pytest.raises(BenchError, match="cannot keep 2 processes busy beside the step"), busy_processes(2):
         time.sleep(1.0)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="takes the times of ended processes")
+@pytest.mark.skipif(os.name != "posix", reason="needs the CPU times of ended processes")
 def test_busy_processes_are_busy_and_end():
     before = os.times().children_user
     with busy_processes(2):
         time.sleep(1)
-    assert os.times().children_user - before > 0.5, "of those that have ended, beside others too"
+    assert os.times().children_user - before > 0.5, "low, because other processes may use the cores"
 
 
 # From Python
 
 
-def test_the_function_of_the_verb_records_how_it_was_called(fake, local, monkeypatch):
+def test_bench_records_its_call(fake, local, monkeypatch):
     monkeypatch.setattr(Bench.__init__, "__defaults__", (None, (), lambda line: None, local, lambda record: None))
     saved = []
     plan = Plan(("torch",), batch_sizes=(4,), phases=("step",), rounds=2)
@@ -172,18 +172,18 @@ def test_the_function_of_the_verb_records_how_it_was_called(fake, local, monkeyp
     assert runs.bench(record.plan, command=["a", "b"]).conditions.command == ["a", "b"]
 
 
-@pytest.mark.parametrize("plan, said", [
+@pytest.mark.parametrize("plan, message", [
     ("torch", "`plan` must be of type Plan, not 'torch'"),
     (Plan(("numpy",), net="lenet6"), "unknown network 'lenet6'"),
     (Plan(("numpy",), ablate=("turbo",)), "`ablate` must be one of allocator, .* not 'turbo'")], ids=str)
-def test_a_wrong_plan_is_refused_before_any_work(monkeypatch, plan, said):
+def test_a_wrong_plan_is_refused_before_any_work(monkeypatch, plan, message):
     monkeypatch.setattr(runs, "Bench", None)
-    with pytest.raises(AlexnetMfError, match=said):
+    with pytest.raises(AlexnetMfError, match=message):
         runs.bench(plan)
 
 
 def test_without_a_plan_all_frameworks_are_measured(monkeypatch):
-    """The reference only if it is named: nobody asks how fast it is."""
+    """The reference implementation is measured only if named: its speed does not matter."""
     monkeypatch.setattr(backends.registry, "is_installed", lambda name: name in ("numpy", "mxnet"))
     plans: list[Plan] = []
     with monkeypatch.context() as patched:

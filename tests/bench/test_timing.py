@@ -1,4 +1,4 @@
-"""The timer, on a device that the test plays."""
+"""The timer, on a simulated device."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from alexnet_mf.bench.timing import Timer, calls_for, check_synchronized, warm_u
 from alexnet_mf.errors import MeasurementRefused
 
 
-def timer(device, seconds=0.125, wait=True) -> Timer:
-    """Calls that return at once, and are paid for when somebody waits."""
-    return Timer(lambda number: device.give(seconds), device.wait if wait else lambda: None, device.clock)
+def make_timer(device, seconds=0.125, wait=True) -> Timer:
+    """Return a timer of calls that return at once; their time passes while the host waits."""
+    return Timer(lambda number: device.queue(seconds), device.wait if wait else lambda: None, device.clock)
 
 
 def test_work_that_was_queued_before_is_not_counted(device):
-    device.give(64.0)
-    assert timer(device)(4) == 4 * 0.125
+    device.queue(64.0)
+    assert make_timer(device)(4) == 4 * 0.125
 
 
 def test_work_that_is_still_queued_at_the_end_is_counted(device):
-    assert timer(device, 0.25)(3) == 0.75
+    assert make_timer(device, 0.25)(3) == 0.75
 
 
-def test_calls_are_numbered_on(device):
-    """The number decides the dropout masks: no step is taken twice."""
+def test_call_numbers_continue_in_the_next_sample(device):
+    """The number selects the dropout masks, so no step repeats another."""
     numbers: list[int] = []
     timed = Timer(numbers.append, lambda: None, device.clock)
     timed()
@@ -37,42 +37,42 @@ def test_calls_are_numbered_on(device):
 
 @pytest.mark.parametrize("seconds, expected", [(0.5, 1), (0.25, 1), (0.125, 2), (2.0**-7, 29)])
 def test_a_sample_is_long_enough(device, seconds, expected):
-    calls = calls_for(timer(device, seconds), 0.2)
+    calls = calls_for(make_timer(device, seconds), 0.2)
     assert calls == expected
     assert calls * seconds >= 0.2
 
 
-def test_calls_that_take_no_time_come_to_an_end(device):
-    assert calls_for(timer(device, 0.0), 0.2) == timing.MOST_CALLS
+def test_the_number_of_calls_is_bounded_if_they_take_no_time(device):
+    assert calls_for(make_timer(device, 0.0), 0.2) == timing.MOST_CALLS
 
 
 # Warming up
 
 
 def slower_at_first(device, times: list[float]) -> Timer:
-    """Each call takes its own time; the last one's is that of all further ones."""
-    return Timer(lambda number: device.give(times[min(number, len(times) - 1)]), device.wait, device.clock)
+    """Return a timer of calls that take `times`; further calls take the last of these."""
+    return Timer(lambda number: device.queue(times[min(number, len(times) - 1)]), device.wait, device.clock)
 
 
-def test_the_first_call_is_told_apart(device):
+def test_the_first_call_is_timed_separately(device):
     warmed = warm_up(slower_at_first(device, [64.0, 1.0]))
     assert warmed.first_call_seconds == 64.0
     assert (warmed.seconds, warmed.calls, warmed.steady) == ([1.0] * 3, 1, True)
 
 
-def test_it_goes_on_while_it_gets_faster(device):
+def test_warm_up_continues_while_calls_get_faster(device):
     warmed = warm_up(slower_at_first(device, [64.0, 8.0, 4.0, 3.0, 2.0, 1.0, 1.0, 1.0]))
-    assert warmed.seconds == [4.0, 3.0, 2.0, 1.0, 1.0, 1.0]  # 8.0 went to see how many calls make a sample
+    assert warmed.seconds == [4.0, 3.0, 2.0, 1.0, 1.0, 1.0]  # 8.0 was used to choose the calls per sample
     assert warmed.steady
 
 
-def test_it_is_steady_within_two_percent(device):
-    """Each of these is a sixty-fourth below the one before."""
+def test_warm_up_is_steady_within_two_percent(device):
+    """The call times fall by 1/64 s, less than two percent."""
     warmed = warm_up(slower_at_first(device, [1.0, 1.0, 1.0, 63 / 64, 62 / 64, 0.5]))
     assert (warmed.seconds, warmed.steady) == ([1.0, 63 / 64, 62 / 64], True)
 
 
-def test_it_is_bounded_in_samples_and_in_time(device):
+def test_warm_up_is_bounded_in_samples_and_in_time(device):
     always_faster = [2.0 * 0.9**i for i in range(100)]
     warmed = warm_up(slower_at_first(device, always_faster), 0.01, limit=1e9)
     assert (len(warmed.seconds), warmed.steady) == (timing.WARM_UP_SAMPLES, False)
@@ -81,43 +81,43 @@ def test_it_is_bounded_in_samples_and_in_time(device):
     assert not warmed.steady
 
 
-# A synchronisation that does not wait
+# A synchronization that does not wait
 
 
-def test_a_timer_that_waits_is_let_pass(device):
-    check_synchronized(timer(device), 2)
-    check_synchronized(timer(device), 2, read_back=lambda: (device.give(1.0), device.wait()))
+def test_a_timer_that_waits_is_accepted(device):
+    check_synchronized(make_timer(device), 2)
+    check_synchronized(make_timer(device), 2, read_back=lambda: (device.queue(1.0), device.wait()))
 
 
-def test_a_missing_synchronisation_is_caught(device):
-    """Calls return at once, and nobody waits: however many there are, they take no time."""
-    with pytest.raises(MeasurementRefused, match=r"not waited for: 4 calls took 0 s, and 8 calls 0 s"):
-        check_synchronized(timer(device, wait=False), 4)
+def test_a_missing_synchronization_is_detected(device):
+    """Calls return at once and nothing waits, so any number of calls takes no time."""
+    with pytest.raises(MeasurementRefused, match=r"not wait for the device: 4 calls took 0 s, but 8 calls only 0 s"):
+        check_synchronized(make_timer(device, wait=False), 4)
 
 
-def test_a_missing_synchronisation_is_caught_though_queueing_takes_time(device):
-    """Twice the calls take twice the time, but of the program alone. Reading a result back then has to wait."""
+def test_a_missing_synchronization_is_detected_even_if_queueing_takes_time(device):
+    """Twice the calls take twice the time, but only on the host. Reading a result back still has to wait."""
     device.launch = 2.0**-10
-    running_behind = timer(device, 0.125, wait=False)
-    calls = calls_for(running_behind, 0.2)
-    assert running_behind(2 * calls) == 2 * running_behind(calls)
-    check_synchronized(running_behind, calls)  # without something to read back, it looks right
+    without_waiting = make_timer(device, 0.125, wait=False)
+    calls = calls_for(without_waiting, 0.2)
+    assert without_waiting(2 * calls) == 2 * without_waiting(calls)
+    check_synchronized(without_waiting, calls)  # looks right without a result to read back
     with pytest.raises(MeasurementRefused, match="reading a result back took"):
-        check_synchronized(running_behind, calls, read_back=lambda: (device.give(0.125), device.wait()))
+        check_synchronized(without_waiting, calls, read_back=lambda: (device.queue(0.125), device.wait()))
 
 
-def test_a_device_that_does_what_it_is_asked_only_once_is_caught(device):
-    """A result that is kept and handed out again is no work."""
+def test_a_device_that_returns_a_cached_result_is_detected(device):
+    """Returning a cached result takes no time on the device."""
     done = []
-    cached = Timer(lambda number: done or (done.append(1), device.give(1.0)), device.wait, device.clock)
+    cached = Timer(lambda number: done or (done.append(1), device.queue(1.0)), device.wait, device.clock)
     cached()
     with pytest.raises(MeasurementRefused):
         check_synchronized(cached, 3)
 
 
-def test_one_interruption_from_outside_is_no_missing_synchronisation(device):
-    """It comes once; what is wrong is wrong every time."""
+def test_a_single_interruption_is_not_a_missing_synchronization(device):
+    """An interruption happens once; a missing synchronization shows every time."""
     interruptions = [0.0, 0.0, 16.0]  # within the first sample: it looks as if twice the calls took no longer
-    disturbed = Timer(lambda number: device.give(0.125 + (interruptions.pop() if interruptions else 0.0)), device.wait,
+    disturbed = Timer(lambda number: device.queue(0.125 + (interruptions.pop() if interruptions else 0.0)), device.wait,
                       device.clock)
     check_synchronized(disturbed, 1)

@@ -1,4 +1,4 @@
-"""A worker: what it times, on a device that the test plays, and its protocol in a process of its own."""
+"""Benchmark workers: their timings on a simulated device, and their protocol in a process of their own."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ def start(worker: Worker, small: spec.Network, **changes: Any) -> dict[str, Any]
     return worker.handle({**START, "network": spec.as_dict(small), **changes})
 
 
-def seconds_a_call(worker: Worker, phases: list[str]) -> dict[str, float]:
-    found = {}
+def measure_calls(worker: Worker, phases: list[str]) -> dict[str, float]:
+    seconds = {}
     for phase in phases:
         worker.handle({"do": "prepare", "phase": phase})
         sample = worker.handle({"do": "sample", "phase": phase})
-        found[phase] = sample["seconds"] / sample["calls"]
-    return found
+        seconds[phase] = sample["seconds"] / sample["calls"]
+    return seconds
 
 
-def test_every_phase_is_timed_as_long_as_it_takes(worker, small):
+def test_every_phase_is_timed(worker, small):
     answer = start(worker, small)
     assert sorted(answer["phases"]) == sorted([*PHASES, BESIDE, *CEILINGS])
-    assert seconds_a_call(worker, answer["phases"]) == PER_CALL
+    assert measure_calls(worker, answer["phases"]) == PER_CALL
 
 
 @pytest.mark.parametrize("slow", ["input", "forward", "forward_backward", "optimizer", "step"])
 def test_an_injected_sleep_is_seen_in_the_right_phase(worker, small, fake, slow):
-    """And in no other; an epoch is made of steps."""
+    """The sleep shows in no other phase, except that an epoch consists of steps."""
     phases = start(worker, small)["phases"]
     fake["torch"].seconds[slow] += 16.0
     changed = {slow: PER_CALL[slow] + 16.0} | ({"epoch": 2 * 20.0, "beside": 20.0} if slow == "step" else {})
-    assert seconds_a_call(worker, phases) == PER_CALL | changed
+    assert measure_calls(worker, phases) == PER_CALL | changed
 
 
 @pytest.mark.parametrize("seconds, joules", [(0.25, None), (4.0, 30.0)])
-def test_the_energy_of_a_sample_that_is_long_enough(worker, small, fake, seconds, joules):
+def test_only_long_samples_have_an_energy(worker, small, fake, seconds, joules):
     fake["torch"].seconds["forward"] = seconds
     start(worker, small, sample_seconds=seconds)
     worker.handle({"do": "prepare", "phase": "forward"})
@@ -68,24 +68,24 @@ def test_the_energy_of_a_sample_that_is_long_enough(worker, small, fake, seconds
 def test_a_backend_that_does_not_wait_is_refused(worker, small, fake, phase):
     start(worker, small)
     fake["torch"].waits = False
-    with pytest.raises(Exception, match="the device is not waited for"):
+    with pytest.raises(Exception, match="the timer does not wait for the device"):
         worker.handle({"do": "prepare", "phase": phase})
 
 
-def test_the_work_of_phases_and_ceilings(worker, small):
+def test_the_work_of_phases_and_ceilings_is_counted(worker, small):
     start(worker, small)
-    did = {phase: worker.handle({"do": "prepare", "phase": phase})["work"] for phase in (*PHASES, *CEILINGS)}
-    assert {phase: did[phase]["images"] for phase in did} == {
+    work_of = {phase: worker.handle({"do": "prepare", "phase": phase})["work"] for phase in (*PHASES, *CEILINGS)}
+    assert {phase: work_of[phase]["images"] for phase in work_of} == {
         **dict.fromkeys(PHASES, 4), "epoch": 2 * 4, "matrix product": 0, "copy": 0}
-    assert did["epoch"]["flops"] == 2 * did["step"]["flops"] == 2 * did["forward_backward"]["flops"]
-    assert did["matrix product"] == {"images": 0, "flops": 2.0**40, "bytes": 0}
-    assert did["copy"] == {"images": 0, "flops": 0, "bytes": 2.0**30}
+    assert work_of["epoch"]["flops"] == 2 * work_of["step"]["flops"] == 2 * work_of["forward_backward"]["flops"]
+    assert work_of["matrix product"] == {"images": 0, "flops": 2.0**40, "bytes": 0}
+    assert work_of["copy"] == {"images": 0, "flops": 0, "bytes": 2.0**30}
 
 
 def test_the_books_style_has_its_two_phases_and_no_ceilings(worker, small):
     answer = start(worker, small, style="book", precision="as shipped", speed={"all": False})
     assert answer["phases"] == ["forward", "step", "beside"]
-    assert seconds_a_call(worker, answer["phases"]) == {"forward": 2.0, "step": 8.0, "beside": 8.0}
+    assert measure_calls(worker, answer["phases"]) == {"forward": 2.0, "step": 8.0, "beside": 8.0}
 
 
 # In a process of its own
@@ -106,20 +106,20 @@ runpy.run_module("alexnet_mf.bench.worker", run_name="__main__")
 """
 
 
-def test_what_frameworks_print_is_no_answer(small):
+def test_output_of_frameworks_does_not_mix_with_answers(small):
     commands = [{**START, "backend": "numpy", "precision": "float64", "network": spec.as_dict(small)},
                 {"do": "prepare", "phase": "optimizer"}]
     done = subprocess.run([sys.executable, "-c", NOISY], capture_output=True, text=True, timeout=300,
                           input="".join(json.dumps(command) + "\n" for command in commands))
     first, *answers = done.stdout.splitlines()
-    assert first == "what a Python prints when it starts"  # before we could help it; the parent passes over it
+    assert first == "what a Python prints when it starts"  # printed before the worker starts; the parent skips it
     assert len(answers) == len(commands) and all(line.startswith(PREFIX) for line in answers)
     assert "error" not in json.loads(answers[1][len(PREFIX):])
     assert {"from Python", "from a program", "from C"} <= set(done.stderr.splitlines())
     assert done.returncode == 0
 
 
-def test_a_process_knows_what_it_leaves_out(monkeypatch):
+def test_a_process_reads_its_left_out_settings_from_the_environment(monkeypatch):
     monkeypatch.delenv(execution.LEFT_OUT, raising=False)
     assert execution.left_out() == frozenset()
     monkeypatch.setenv(execution.LEFT_OUT, "compile,threads")

@@ -1,4 +1,4 @@
-"""`bench`: flags, exit codes, files, Ctrl-C, and workers in processes that measure a small network."""
+"""`bench`: flags, exit codes, files, Ctrl-C, and worker processes that measure a small network."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ def command(command):
 
 
 assert_one_line = functools.partial(console.assert_one_line, out="")
-"""They print nothing before."""
+"""Refused commands print nothing on standard output."""
 
 
 # A run
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for the record of one real run, which several tests read."""
+def record_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder for the record of one real run, which several tests read."""
     return tmp_path_factory.mktemp("bench")
 
 
 @pytest.fixture
-def measured(kept, command, small_alexnet) -> tuple[Path, Outcome]:
-    """One real run of the NumPy backend, in six rounds; done once."""
-    path, said = kept / "run.json", kept / "said.json"
-    if not said.exists():
-        outcome = command(*QUICK, "--rounds", "6", "--json", path, "--plot", kept / "plot.png", "--markdown",
-                          kept / "report.md")
-        said.write_text(json.dumps(dataclasses.asdict(outcome)), encoding="utf-8")
-    return path, Outcome(**json.loads(said.read_text(encoding="utf-8")))
+def measured(record_folder, command, small_alexnet) -> tuple[Path, Outcome]:
+    """Measure the NumPy backend in six rounds, once for all tests; return the record's path and the outcome."""
+    path, saved = record_folder / "run.json", record_folder / "outcome.json"
+    if not saved.exists():
+        outcome = command(*QUICK, "--rounds", "6", "--json", path, "--plot", record_folder / "plot.png", "--markdown",
+                          record_folder / "report.md")
+        saved.write_text(json.dumps(dataclasses.asdict(outcome)), encoding="utf-8")
+    return path, Outcome(**json.loads(saved.read_text(encoding="utf-8")))
 
 
-def test_a_run_prints_tables_and_conditions(measured):
+def test_bench_prints_tables_and_conditions(measured):
     _, outcome = measured
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
@@ -70,7 +70,7 @@ def test_a_run_prints_tables_and_conditions(measured):
     assert "alexnet-mf" in lines[-1]
 
 
-def test_a_run_keeps_every_sample(measured, command, small_alexnet):
+def test_the_record_has_every_sample(measured, command, small_alexnet):
     path, _ = measured
     written = json.loads(path.read_text(encoding="utf-8"))
     jsonschema.validate(written, json.loads(command("--schema").out), jsonschema.Draft202012Validator)
@@ -83,7 +83,7 @@ def test_a_run_keeps_every_sample(measured, command, small_alexnet):
     assert written["complete"] and not written["failures"]
 
 
-def test_a_report_says_the_same_as_the_run(measured, command, tmp_path):
+def test_a_report_prints_what_the_run_printed(measured, command, tmp_path):
     path, outcome = measured
     again = command("--report", path, "--plot", tmp_path / "again.png")
     assert (again.code, again.err, again.out) == (0, "", outcome.out)
@@ -91,15 +91,15 @@ def test_a_report_says_the_same_as_the_run(measured, command, tmp_path):
     assert (path.parent / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_markdown_to_a_file_or_to_standard_output(measured, command):
+def test_markdown_is_the_same_in_a_file_and_on_standard_output(measured, command):
     path, _ = measured
-    shown = command("--report", path, "--markdown", "-")
-    assert (shown.code, shown.err) == (0, "")
-    assert shown.out == (path.parent / "report.md").read_text(encoding="utf-8")
-    assert shown.out.count("| --- |") and "medians, in" not in shown.out
+    outcome = command("--report", path, "--markdown", "-")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == (path.parent / "report.md").read_text(encoding="utf-8")
+    assert outcome.out.count("| --- |") and "medians, in" not in outcome.out
 
 
-def test_a_report_on_several_files(measured, command):
+def test_a_report_compares_several_records(measured, command):
     path, _ = measured
     outcome = command("--report", path, path)
     assert outcome.code == 0
@@ -107,13 +107,13 @@ def test_a_report_on_several_files(measured, command):
     assert "no difference seen" in outcome.out
 
 
-def test_json_alone_on_standard_output_and_a_network_for_color_images(command, small, tmp_path):
+def test_bench_of_a_color_network_writes_json_to_standard_output(command, small, tmp_path):
     (tmp_path / "color.toml").write_text(toml.dump(dataclasses.replace(small, input=(3, *small.input[1:]))),
                                          encoding="utf-8")
     outcome = command(*QUICK, "--net", tmp_path / "color.toml", "--rounds", "1", "--phases", "input,epoch", "--json",
                       "-")
     assert outcome.code == 0, outcome.err
-    assert outcome.err == f"without the book's own code, which is AlexNet's and not {tmp_path / 'color.toml'}'s\n"
+    assert outcome.err == f"not measuring the book's own code: it has AlexNet, but not {tmp_path / 'color.toml'}\n"
     assert [result["phase"] for result in json.loads(outcome.out)["results"]] == [
         "input", "epoch", "matrix product", "copy"]
 
@@ -128,9 +128,9 @@ from alexnet_mf import backends
 from alexnet_mf.backends.numpy import backend as module
 phases = module.NumpyModel.phases
 def changed(self, *arguments):
-    found = phases(self, *arguments)
+    functions = phases(self, *arguments)
     {change}
-    return found
+    return functions
 module.NumpyModel.phases = changed
 runpy.run_module(sys.argv.pop(2), run_name="__main__")
 """
@@ -138,7 +138,7 @@ runpy.run_module(sys.argv.pop(2), run_name="__main__")
 
 @pytest.fixture
 def interpreter(tmp_path):
-    """A Python whose NumPy backend has other phases."""
+    """Return a function that writes a Python with changed phases in its NumPy backend."""
     def write(change: str) -> str:
         driver = tmp_path / "driver.py"
         driver.write_text(DRIVER.format(change=change), encoding="utf-8")
@@ -146,8 +146,8 @@ def interpreter(tmp_path):
     return write
 
 
-def test_a_phase_that_fails_is_told_and_the_others_go_on(command, small_alexnet, interpreter, tmp_path):
-    python = interpreter("found['optimizer'] = lambda number: 1 / 0")
+def test_a_failed_phase_is_reported_and_the_others_continue(command, small_alexnet, interpreter, tmp_path):
+    python = interpreter("functions['optimizer'] = lambda number: 1 / 0")
     outcome = command(*QUICK, "--rounds", "2", "--phases", "input,optimizer", "--python", f"numpy={python}", "--json",
                       tmp_path / "run.json")
     assert (outcome.code, outcome.err) == (1, "")
@@ -155,23 +155,24 @@ def test_a_phase_that_fails_is_told_and_the_others_go_on(command, small_alexnet,
     written = record.load(tmp_path / "run.json")
     assert {result.phase: len(result.samples) for result in written.results} == {
         "input": 2, "matrix product": 2, "copy": 2}
-    quiet = command("--report", tmp_path / "run.json", "--markdown", "-")
-    assert quiet.code == 1
-    assert quiet.err == "numpy alexnet_mf float64, batch 2, optimizer failed: ZeroDivisionError: division by zero\n"
+    report = command("--report", tmp_path / "run.json", "--markdown", "-")
+    assert report.code == 1
+    assert report.err == "numpy alexnet_mf float64, batch 2, optimizer failed: ZeroDivisionError: division by zero\n"
 
 
-def test_a_backend_that_dies_is_told_in_one_line(command, small_alexnet, interpreter, tmp_path):
-    """While it was warming up: nothing had been measured, and nothing is written."""
-    python = interpreter("found['step'] = lambda number: __import__('os').abort()")
+def test_a_crashed_backend_is_reported_in_one_line(command, small_alexnet, interpreter, tmp_path):
+    """The process ends while it warms up: nothing was measured, so no record is written."""
+    python = interpreter("functions['step'] = lambda number: __import__('os').abort()")
     outcome = command(*QUICK, "--rounds", "2", "--phases", "forward,step", "--python", f"numpy={python}", "--json",
                       tmp_path / "run.json")
     assert_one_line(outcome, "nothing was measured: numpy: ", "ended with exit code -6")
     assert not (tmp_path / "run.json").exists()
 
 
-def test_a_sleep_is_seen_in_its_phase(command, small_alexnet, interpreter, tmp_path):
-    """However fast or slow the machine is: at least as long as it was."""
-    python = interpreter("real = found['input']; found['input'] = lambda number: (real(number), time.sleep(0.25))")
+def test_a_sleep_is_measured_in_its_phase(command, small_alexnet, interpreter, tmp_path):
+    """The sample is at least as long as the sleep, on any machine."""
+    python = interpreter("real = functions['input']; "
+                         "functions['input'] = lambda number: (real(number), time.sleep(0.25))")
     assert command(*QUICK, "--rounds", "1", "--phases", "input,optimizer", "--python", f"numpy={python}", "--json",
                    tmp_path / "run.json").code == 0
     by = {result.phase: result for result in record.load(tmp_path / "run.json").results}
@@ -179,14 +180,14 @@ def test_a_sleep_is_seen_in_its_phase(command, small_alexnet, interpreter, tmp_p
     assert by["input"].first_call_seconds >= 0.25
 
 
-def test_a_backend_that_cannot_is_told_in_one_line(command, small_alexnet):
+def test_unsupported_options_are_reported_in_one_line(command, small_alexnet):
     assert_one_line(command("--backends", "numpy", "--precision", "float32"),
-                    "nothing was measured: numpy: no precision float32 on cpu", "there is float64 (--precision)")
+                    "nothing was measured: numpy: no precision float32 on cpu", "available: float64 (--precision)")
     assert_one_line(command(*QUICK, "--no-compile"), "numpy", "no setting 'compile'", "none")
     assert_one_line(command(*QUICK, "--device", "cuda:7"), "numpy", "no device 'cuda:7'", "cpu")
 
 
-def test_a_python_without_the_package_is_told_in_one_line(command, small_alexnet, tmp_path):
+def test_a_python_without_the_package_is_reported_in_one_line(command, small_alexnet, tmp_path):
     python = script(tmp_path / "python", f'exec {shlex.quote(sys.executable)} -I -S "$@"')
     assert_one_line(command(*QUICK, "--python", f"numpy={python}"), "numpy", "exit code 1", "alexnet_mf and numpy",
                     "--python NAME=PATH")
@@ -195,20 +196,20 @@ def test_a_python_without_the_package_is_told_in_one_line(command, small_alexnet
 # Ctrl-C
 
 
-@pytest.mark.parametrize("sent, code, said", [(signal.SIGINT, 130, "stopped by Ctrl-C"),
+@pytest.mark.parametrize("number, code, message", [(signal.SIGINT, 130, "stopped by Ctrl-C"),
                                               (signal.SIGTERM, 143, "stopped by SIGTERM")])
-def test_a_signal_ends_the_workers_and_keeps_what_was_measured(small, tmp_path, sent, code, said):
-    """In a process of its own, which is sent the signal once a first sample has been taken."""
+def test_a_signal_ends_the_workers_and_keeps_the_samples(small, tmp_path, number, code, message):
+    """A process of its own receives the signal after its first sample."""
     program = f"""
 import json, signal, sys
 from alexnet_mf.bench.run import Bench
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
 sample = Bench._sample
-def noted(self, *arguments):
+def sample_and_note(self, *arguments):
     sample(self, *arguments)
     pids = [runner.channel.process.pid for runner in self._runners]
     open({str(tmp_path / "pids")!r}, "w").write(json.dumps(pids))
-Bench._sample = noted
+Bench._sample = sample_and_note
 from alexnet_mf.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -220,12 +221,12 @@ sys.exit(main(sys.argv[1:]))
     while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
         assert time.monotonic() < end and process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.05)
-    process.send_signal(sent)
+    process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (code, "")
     assert [line for line in err.splitlines() if line] == [
-        f"{tmp_path / 'run.json'} holds what was measured until here; bench --report {tmp_path / 'run.json'} shows it",
-        f"alexnet-mf: {said}"]
+        f"{tmp_path / 'run.json'} has the samples so far; to show them: bench --report {tmp_path / 'run.json'}",
+        f"alexnet-mf: {message}"]
     written = record.load(tmp_path / "run.json")
     assert not written.complete
     assert any(result.samples for result in written.results)
@@ -234,10 +235,10 @@ sys.exit(main(sys.argv[1:]))
             os.kill(pid, 0)
 
 
-# Wrong words
+# Flags and imports
 
 
-def test_a_missing_backend_is_told_before_the_work(command, monkeypatch, installed):
+def test_a_missing_backend_is_reported_before_the_measurement(command, monkeypatch, installed):
     installed("numpy")
     monkeypatch.setattr(run, "Bench", None)
     assert_one_line(command("--backends", "numpy,mxnet"), "mxnet", "not installed", backends.BACKENDS["mxnet"].install,
@@ -260,8 +261,8 @@ def test_flags_reach_the_plan():
         {"fused": False, "layout": True}, ("compile", "allocator"), ("compile", "compile+fused"))
 
 
-def test_nothing_is_imported_that_is_not_used():
-    """Neither matplotlib nor a framework, by the command line, by help, or by a report without a plot."""
+def test_bench_imports_neither_a_framework_nor_matplotlib():
+    """Neither the help text nor the modules of a report without a plot need them."""
     program = ("import sys\nfrom alexnet_mf.cli import main\ntry: main(['bench', '--help'])\nexcept SystemExit: pass\n"
                "import alexnet_mf.bench.run, alexnet_mf.bench.report, alexnet_mf.bench.record\n"
                "print(sorted({'matplotlib', 'jsonschema', 'torch', 'tensorflow', 'mxnet'} & set(sys.modules)))")

@@ -1,8 +1,8 @@
-"""The command line: exit codes, one line for each error, and what goes to a terminal, a pipe and a file.
+"""The command line: exit codes, one line for each error, and the output to a terminal, a pipe and a file.
 
-Most tests call `main` in this process, with a network of 28x28 images in AlexNet's place and the NumPy backend: they
-are about the commands, not about the arithmetic. Signals, pipes and terminals get a process of their own; and one
-AlexNet is trained for real.
+Most tests call `main` in this process, with the NumPy backend and a network of 28x28 images in place of AlexNet: they
+test the commands, not the arithmetic. Tests of signals, pipes and terminals start a process of their own. One test
+trains AlexNet itself.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CLOSING = re.compile(r"loss (\d+\.\d{3}), train acc ([01]\.\d{3}), test acc ([01
                      r"(\d+\.\d) examples/sec on (cpu|cuda:\d+)\n\Z")
 TRAIN = ["train", "--backend", "numpy", "--data", "synthetic"]
 MXNET = "pip install 'mxnet==1.9.1'" if sys.version_info < (3, 13) else "use Python 3.10, 3.11 or 3.12"
-"""How to get MXNet: its last release has no build for Python 3.13."""
+"""Remedy for a missing MXNet: its last release has no build for Python 3.13."""
 TINY = ["--limit-train", "8", "--limit-test", "8", "--batch-size", "4", "--epochs", "1"]
 
 
@@ -53,14 +53,14 @@ TINY = ["--limit-train", "8", "--limit-test", "8", "--batch-size", "4", "--epoch
 
 
 def parsers() -> list[tuple[str, argparse.ArgumentParser]]:
-    """The parser of every verb, and of the verbs below it."""
-    found, queue = [], [((), cli.parser())]
+    """Return the name and the parser of every verb and of the verbs below it."""
+    pairs, queue = [], [((), cli.parser())]
     for path, parser in queue:
-        found.append((" ".join(path), parser))
+        pairs.append((" ".join(path), parser))
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):
                 queue += [((*path, name), below) for name, below in action.choices.items()]
-    return found
+    return pairs
 
 
 PARSERS = dict(parsers())
@@ -76,15 +76,15 @@ def test_help_explains_every_flag(command, verb):
             assert flag in outcome.out
 
 
-IN_WORDS = {("bench", "phases"): "all", ("bench", "precision"): "float32", ("bench", "beside"): "none",
+IN_WORDS = {("bench", "phases"): "all", ("bench", "precision"): "float32 without TF32", ("bench", "beside"): "none",
             ("bench", "backends"): "those of torch", ("sweep", "held_out"): "none", ("sweep", "lr_epochs"): "--epochs"}
 """Defaults that a help text states in words, by verb and destination."""
 
 
 @pytest.mark.parametrize("verb", PARSERS)
-def test_the_stated_defaults_are_the_parsers(verb):
-    """Every flag that takes a value states one, but those that must be given, and files written only on demand. None
-    stands for words: a number or a name that the code chooses later would be stated nowhere."""
+def test_help_states_the_defaults_of_the_parser(verb):
+    """Every flag with a value states its default, except required flags and files that are written on demand. The text
+    describes a default of None in words, not by a number."""
     for action in PARSERS[verb]._actions:
         if action.nargs == 0 or isinstance(action.default, bool):
             continue
@@ -102,24 +102,24 @@ def test_the_stated_defaults_are_the_parsers(verb):
 
 
 def test_the_device_chooses_the_recipe_unless_one_is_named():
-    for asked, device, recipe in ((None, "cpu", QUICK), (None, "cuda:0", BOOK), ("book", "cpu", BOOK),
-                                  ("quick", "cuda:0", QUICK)):
-        assert choose_recipe(asked, zoo.ALEXNET, device) == recipe
+    for name, device, recipe in ((None, "cpu", QUICK), (None, "cuda:0", BOOK), ("book", "cpu", BOOK),
+                                 ("quick", "cuda:0", QUICK)):
+        assert choose_recipe(name, zoo.ALEXNET, device) == recipe
 
 
-def test_both_ways_in_lead_to_main():
+def test_the_script_and_the_module_run_main():
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="alexnet-mf")
     assert script.load() is cli.main
     done = subprocess.run([sys.executable, "-m", "alexnet_mf", "--version"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, f"alexnet-mf {alexnet_mf.__version__}\n")
 
 
-# What cannot be run as asked
+# Initial weights
 
 
 @pytest.mark.parametrize("source", ["first", "first/weights.safetensors", "saved.safetensors", "w.npz"])
 def test_a_training_starts_from_weights_of_any_format(command, monkeypatch, tmp_path, source):
-    """The advice of a run that cannot be prolonged, for a network that is not the default."""
+    """The message of a run that cannot be prolonged advises this. LeNet-5 is not the default network."""
     draw = data.synthetic.draw
     monkeypatch.setattr(data.synthetic, "draw", lambda seed: draw(seed, train=16, test=8))
     words = [*TRAIN, "--quiet", "--epochs", "1", "--batch-size", "8"]
@@ -132,10 +132,10 @@ def test_a_training_starts_from_weights_of_any_format(command, monkeypatch, tmp_
     first, second = (conversion.read(folder) for folder in ("first", "second"))
     assert second.network == first.network and second.network.name == "lenet5"
     assert parameters.digest(second.parameters) == parameters.digest(first.parameters)
-    assert parameters.digest(first.parameters) != parameters.digest(parameters.initialise(first.network, 0))
+    assert parameters.digest(first.parameters) != parameters.digest(parameters.initialize(first.network, 0))
 
 
-# Backends that are not there
+# Missing and broken backends
 
 
 def test_a_missing_backend_says_how_to_install_it(command, installed):
@@ -143,21 +143,21 @@ def test_a_missing_backend_says_how_to_install_it(command, installed):
     assert_one_line(command("train", "--backend", "mxnet"), "mxnet is not installed", MXNET)
 
 
-def test_no_framework_at_all_says_how_to_get_one(command, installed):
+def test_without_a_framework_the_error_names_an_install_command(command, installed):
     installed("numpy")
     assert_one_line(command("train"), "none of torch, tensorflow and mxnet", "pip install torch", "--backend numpy")
 
 
-@pytest.mark.parametrize("names, taken", [(["torch", "tensorflow", "mxnet"], "torch"),
-                                          (["tensorflow", "mxnet"], "tensorflow"), (["mxnet"], "mxnet")])
-def test_without_a_backend_the_first_installed_is_taken(command, small_alexnet, installed, monkeypatch, names, taken):
-    numpy_backend, asked = backends.load("numpy"), []
+@pytest.mark.parametrize("names, expected", [(["torch", "tensorflow", "mxnet"], "torch"),
+                                             (["tensorflow", "mxnet"], "tensorflow"), (["mxnet"], "mxnet")])
+def test_the_first_installed_backend_is_the_default(command, small_alexnet, installed, monkeypatch, names, expected):
+    numpy_backend, loaded = backends.load("numpy"), []
     installed(*names)
-    monkeypatch.setattr(backends, "load", lambda name: asked.append(name) or numpy_backend)
+    monkeypatch.setattr(backends, "load", lambda name: loaded.append(name) or numpy_backend)
     outcome = command("--data", "synthetic", *TINY)
     assert outcome.code == 0
-    assert asked == [taken]
-    assert outcome.err == f"using --backend {taken}, the first installed of torch, tensorflow, mxnet\n"
+    assert loaded == [expected]
+    assert outcome.err == f"using --backend {expected}, the first installed of torch, tensorflow, mxnet\n"
 
 
 BREAKAGES = {
@@ -172,7 +172,7 @@ BREAKAGES = {
 
 
 def broken_torch(folder: Path, content: str) -> dict[str, str]:
-    """An environment whose torch cannot be imported."""
+    """Return an environment in which `import torch` fails."""
     (folder / "torch").mkdir()
     (folder / "torch" / "__init__.py").write_text(content + "\n", encoding="utf-8")
     before = os.environ.get("PYTHONPATH")
@@ -180,7 +180,7 @@ def broken_torch(folder: Path, content: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("content", BREAKAGES.values(), ids=BREAKAGES)
-def test_a_broken_framework_is_told_in_one_line(tmp_path, content):
+def test_a_broken_framework_is_reported_in_one_line(tmp_path, content):
     done = subprocess.run([sys.executable, "-m", "alexnet_mf", "train", "--backend", "torch"], capture_output=True,
                           text=True, timeout=60, env=broken_torch(tmp_path, content))
     outcome = Outcome(done.returncode, done.stdout, done.stderr)
@@ -189,8 +189,7 @@ def test_a_broken_framework_is_told_in_one_line(tmp_path, content):
         assert "libc10.so: cannot open shared object file" in outcome.err
 
 
-def test_list_backends_goes_on_after_a_broken_and_a_missing_one(tmp_path):
-    """As a table and in a file."""
+def test_list_backends_continues_after_broken_and_missing_frameworks(tmp_path):
     script = "import sys; sys.modules['mxnet'] = sys.modules['tensorflow'] = None\n" \
              "from alexnet_mf.cli import main\nsys.exit(main())"
     done = subprocess.run([sys.executable, "-c", script, "list", "backends", "--json", "b.json"], capture_output=True,
@@ -198,7 +197,7 @@ def test_list_backends_goes_on_after_a_broken_and_a_missing_one(tmp_path):
     assert done.returncode == 0
     rows = {line.split()[0]: line for line in done.stdout.splitlines()[1:]}
     assert rows["torch"].split()[1] == "broken" and rows["torch"].index("pip") == rows["numpy"].index("pip")
-    assert done.stderr.count("\n") == 1 and "libc10.so" in done.stderr, "below the table, whose columns stay"
+    assert done.stderr.count("\n") == 1 and "libc10.so" in done.stderr, "below the table, not between its rows"
     assert "not installed" in rows["tensorflow"]
     assert MXNET in rows["mxnet"]
     assert re.search(r"installed +[\d.]+ +cpu", rows["numpy"])
@@ -213,7 +212,7 @@ def test_list_backends_goes_on_after_a_broken_and_a_missing_one(tmp_path):
 # list
 
 
-def test_list_networks(command):
+def test_list_networks_prints_inputs_costs_and_sources(command):
     outcome = command("list", "networks")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.lines[0].split() == ["network", "input", "parameters", "multiply", "accumulates", "source"]
@@ -232,8 +231,8 @@ def test_list_networks(command):
         (46_764_746, 938_146_176)}
 
 
-def test_a_network_is_written_out_changed_and_used(command, tmp_path):
-    """From one of the package's own to one's own: listed, measured and trained."""
+def test_a_changed_copy_of_a_network_is_listed_built_and_trained(command, tmp_path):
+    """`list networks NAME --toml` prints the copy, which the user then changes."""
     outcome = command("list", "networks", "lenet5", "--toml")
     assert (outcome.code, outcome.err) == (0, "")
     path = tmp_path / "mine.toml"
@@ -247,16 +246,16 @@ def test_a_network_is_written_out_changed_and_used(command, tmp_path):
     report = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     assert report["network"]["name"] == "my-lenet5"
     assert report["network"]["layers"][0]["channels"] == 3
-    assert report["recipe"]["sgd"]["learning_rate"] == 0.9, "the network's own"
+    assert report["recipe"]["sgd"]["learning_rate"] == 0.9, "the learning rate of the network"
 
 
-def test_a_learning_rate_that_is_asked_for_is_taken_before_the_networks_own(command, tmp_path):
+def test_lr_overrides_the_learning_rate_of_the_network(command, tmp_path):
     words = [*TRAIN, *TINY, "--net", "lenet5", "--lr", "0.25", "--json", str(tmp_path / "run.json")]
     assert command(*words, "--recipe", "book").code == 0
     assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["recipe"]["sgd"]["learning_rate"] == 0.25
 
 
-def test_a_wrong_file_is_told_in_one_line(command, tmp_path):
+def test_an_impossible_network_file_is_reported_in_one_line(command, tmp_path):
     path = tmp_path / "net.toml"
     path.write_text('name = "mine"\ninput = [1, 28, 28]\n\n[[layers]]\nkind = "Conv2d"\nname = "conv1"\nchannels = 4\n'
                     'kernel = 1_000_000_000\n', encoding="utf-8")
@@ -264,15 +263,15 @@ def test_a_wrong_file_is_told_in_one_line(command, tmp_path):
         assert_one_line(command(*words, "--net", str(path)), str(path), "line 4: layer conv1", "kernel 1000000000")
 
 
-def test_too_little_memory_is_told_in_one_line(command, monkeypatch):
+def test_exhausted_memory_is_reported_in_one_line(command, monkeypatch):
     def exhausted(*arguments: Any, **options: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(parameters, "initialise", exhausted)
+    monkeypatch.setattr(parameters, "initialize", exhausted)
     assert_one_line(command("shapes", "--backend", "numpy"), "not enough memory")
 
 
-def test_list_backends_knows_what_is_installed(command, backend):
+def test_list_backends_marks_installed_backends(command, backend):
     outcome = command("list", "backends", "--json", "b.json")
     entries = {entry["backend"]: entry for entry in json.loads(Path("b.json").read_text(encoding="utf-8"))}
     assert [line.split()[0] for line in outcome.lines[1:]] == list(entries)
@@ -287,7 +286,7 @@ ROWS = ["conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", 
         "drop7", "fc8"]
 
 
-def test_shapes_of_one_backend(command):
+def test_shapes_prints_the_table_of_one_backend(command):
     outcome = command("shapes", "--backend", "numpy", "--net", "lenet5")
     assert (outcome.code, outcome.err) == (0, "")
     table = {line.split()[0]: line for line in outcome.lines if line}
@@ -295,12 +294,12 @@ def test_shapes_of_one_backend(command):
     assert re.fullmatch(r"conv1 +conv2d \+ sigmoid +1x6x28x28 +156", table["conv1"])
     assert re.fullmatch(r"pool2 +avg_pool +1x16x5x5", table["pool2"])
     assert re.fullmatch(r"total +61,706", table["total"])
-    assert outcome.lines[-1] == "the arithmetic and numpy agree: shapes and parameter counts"
+    assert outcome.lines[-1] == "the arithmetic and numpy agree on shapes and parameter counts"
 
 
 @pytest.mark.exhaustive  # four frameworks, each with its AlexNet: 1.4 GB
-def test_shapes_of_alexnet_in_all_backends(command, installed, present):
-    """The JSON of the issue: backend name to rows of name, native, shape (NCHW), native_shape, parameters."""
+def test_shapes_of_alexnet_are_the_same_in_all_backends(command, installed, present):
+    """The JSON maps each backend to rows of name, native, shape (NCHW), native_shape and parameters."""
     installed(*present)
     outcome = command("shapes", "--backend", "all", "--json", "-")
     assert outcome.code == 0
@@ -316,24 +315,24 @@ def test_shapes_of_alexnet_in_all_backends(command, installed, present):
         assert sum(row["parameters"] for row in rows) == 46_764_746
 
 
-def test_shapes_side_by_side(command, small_alexnet, present):
+def test_shapes_prints_all_backends_side_by_side(command, small_alexnet, present):
     if len(present) < 4:
-        pytest.skip("not all the frameworks are here")
+        pytest.skip("needs all four backends")
     outcome = command("shapes", "--backend", "all")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.lines[1].split() == ["layer", "output", "shape", "parameters", *backends.BACKENDS]
     conv1 = re.split(r"  +", outcome.lines[2])
     assert conv1 == ["conv1", "1x8x13x13", "208", "Conv2d + ReLU", "ZeroPadding2D + Conv2D", "Conv2D", "conv2d + relu"]
     assert outcome.lines[-1] == \
-        "the arithmetic, torch, tensorflow, mxnet and numpy agree: shapes and parameter counts"
+        "the arithmetic, torch, tensorflow, mxnet and numpy agree on shapes and parameter counts"
 
 
-def test_shapes_all_names_the_missing_in_order(command, small_alexnet, installed):
+def test_shapes_of_all_backends_names_the_missing_ones_in_order(command, small_alexnet, installed):
     installed("numpy")
     outcome = command("shapes", "--backend", "all")
     assert outcome.code == 0
     assert [line.split()[0] for line in outcome.err.splitlines()] == list(backends.FRAMEWORKS)
-    assert outcome.lines[-1] == "the arithmetic and numpy agree: shapes and parameter counts"
+    assert outcome.lines[-1] == "the arithmetic and numpy agree on shapes and parameter counts"
 
 
 @pytest.mark.parametrize("change, fragments", [
@@ -347,9 +346,9 @@ def test_shapes_all_names_the_missing_in_order(command, small_alexnet, installed
 def test_shapes_exits_with_1_where_a_backend_disagrees(command, small_alexnet, installed, monkeypatch, change,
                                                        fragments, everywhere):
     numpy = backends.load("numpy")
-    rows = numpy.build(small_alexnet, parameters.initialise(small_alexnet, 0), "cpu").describe()
+    rows = numpy.build(small_alexnet, parameters.initialize(small_alexnet, 0), "cpu").describe()
     monkeypatch.setattr(NumpyModel, "describe", lambda model: change(rows))
-    if everywhere:  # a second NumPy under another name: this one is right, and comes first
+    if everywhere:  # NumPy without the change, named torch, comes first
         other = SimpleNamespace(build=lambda *arguments: SimpleNamespace(describe=lambda: rows))
         installed("torch", "numpy")
         monkeypatch.setattr(registry, "load", lambda name: other if name == "torch" else numpy)
@@ -357,12 +356,12 @@ def test_shapes_exits_with_1_where_a_backend_disagrees(command, small_alexnet, i
     assert outcome.code == 1
     for fragment in fragments:
         assert fragment in outcome.out
-    assert outcome.lines[-1].endswith("do not agree: shapes and parameter counts")
+    assert outcome.lines[-1].endswith("do not agree on shapes and parameter counts")
     assert "Traceback" not in outcome.err
 
 
-def test_shapes_compares_the_backends_with_each_other_too(command, small_alexnet, installed, monkeypatch):
-    """Each may be right by the arithmetic of its own network."""
+def test_shapes_compares_the_backends_with_each_other(command, small_alexnet, installed, monkeypatch):
+    """Each backend agrees with the arithmetic of its own network."""
     numpy, own = backends.load("numpy"), {"torch": zoo.get_network("lenet5"), "numpy": zoo.get_network("alexnet-28")}
     installed("torch", "numpy")
     monkeypatch.setattr(registry, "load", lambda name: numpy)
@@ -375,8 +374,8 @@ def test_shapes_compares_the_backends_with_each_other_too(command, small_alexnet
 # train
 
 
-def test_the_last_two_lines_are_the_book_s(command, small_alexnet):
-    """Without a verb, too. Each epoch has its line."""
+def test_train_ends_with_the_two_lines_of_the_book(command, small_alexnet):
+    """`train` is the default verb. Each epoch prints one line."""
     outcome = command("--backend", "numpy", "--data", "synthetic", *TINY, "--epochs", "3")
     assert (outcome.code, outcome.err) == (0, "")
     assert CLOSING.search(outcome.out)
@@ -388,23 +387,23 @@ def test_the_last_two_lines_are_the_book_s(command, small_alexnet):
     assert epochs[-1] == f"epoch 3/3: {outcome.lines[-2]}"
 
 
-def test_quiet_prints_only_these_two(command, small_alexnet):
+def test_quiet_prints_only_the_last_two_lines(command, small_alexnet):
     outcome = command(*TRAIN, *TINY, "--quiet")
     assert (outcome.code, outcome.err, len(outcome.lines)) == (0, "", 2)
     assert CLOSING.match(outcome.out)
 
 
-def test_the_quick_recipe_is_announced_with_the_time_of_the_book_s(command, small_alexnet):
+def test_the_quick_recipe_is_announced_with_the_time_of_the_book_recipe(command, small_alexnet):
     outcome = command(*TRAIN, "--batch-size", "8")
-    assert any(line.startswith("on a CPU, so the recipe is quick") for line in outcome.lines)
-    said = r"at \d+\.\d images/s, as in these steps, --recipe book would take about .* here, evaluation left out"
-    assert any(re.fullmatch(said, line) for line in outcome.lines)
-    asked = command(*TRAIN, "--batch-size", "8", "--recipe", "quick")
-    assert "so the recipe is" not in asked.out
-    assert "would take" not in asked.out
+    assert any(line.startswith("recipe quick, since this is a CPU") for line in outcome.lines)
+    estimate = r"at \d+\.\d images/s, --recipe book would take about .* here, without evaluation"
+    assert any(re.fullmatch(estimate, line) for line in outcome.lines)
+    named = command(*TRAIN, "--batch-size", "8", "--recipe", "quick")
+    assert "since this is a CPU" not in named.out
+    assert "would take" not in named.out
 
 
-def test_json_tells_the_conditions_and_the_figures(command, small_alexnet, tmp_path):
+def test_json_has_the_conditions_and_the_results(command, small_alexnet, tmp_path):
     path = tmp_path / "run.json"
     outcome = command(*TRAIN, "--json", str(path), "--epochs", "2", "--batch-size", "5", "--lr", "0.02", "--momentum",
                       "0.5", "--weight-decay", "0.001", "--dropout", "0.25", "--seed", "9", "--limit-train", "12",
@@ -438,7 +437,7 @@ def test_json_tells_the_conditions_and_the_figures(command, small_alexnet, tmp_p
                                    lambda path: Picture(path, "alexnet_mf.plots.style").save(b"1")],
                          ids=["json", "picture"])
 def test_a_result_is_written_whole_or_not_at_all(failing_os, tmp_path, write):
-    """The disk is full in the middle of the file; what was there stays."""
+    """A disk that fills up during the write leaves the old file in place."""
     path = tmp_path / "result.png"
     path.write_bytes(b"before")
     recorded = failing_os()
@@ -451,10 +450,10 @@ def test_a_result_is_written_whole_or_not_at_all(failing_os, tmp_path, write):
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("result.png", b"before")]
 
 
-def test_training_in_another_precision_and_without_a_speed_setting(command, small_alexnet, backend_name):
-    """The same numbers without a setting, up to rounding, and other ones in another precision."""
+def test_losses_depend_on_precision_and_not_on_speed_settings(command, small_alexnet, backend_name):
+    """A speed setting changes the losses by rounding alone."""
     if backend_name == "numpy":
-        pytest.skip("the reference has neither")
+        pytest.skip("the reference has one precision and no speed settings")
     words = ["--backend", backend_name, "--data", "synthetic", "--device", "cpu", *TINY, "--json", "-"]
     plain, slow = (json.loads(command("train", *words, *more).out) for more in ([], ["--no-compile"] if backend_name
                    != "torch" else ["--no-allocator"]))
@@ -471,13 +470,13 @@ def test_training_in_another_precision_and_without_a_speed_setting(command, smal
 
 
 def losses(command, *words: str) -> list[float]:
-    """JSON on standard output, and nothing else there."""
+    """Train, and return the losses from the JSON on standard output."""
     outcome = command(*TRAIN, *TINY, "--json", "-", *words)
     assert (outcome.code, outcome.err) == (0, "")
     return json.loads(outcome.out)["losses"]
 
 
-def test_the_seed_and_only_the_seed_decides(command, small_alexnet):
+def test_losses_depend_on_seed_and_dropout(command, small_alexnet):
     assert losses(command) == losses(command, "--seed", "0")
     assert losses(command, "--seed", "1") != losses(command)
     assert losses(command, "--dropout", "0") != losses(command)
@@ -485,7 +484,7 @@ def test_the_seed_and_only_the_seed_decides(command, small_alexnet):
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 def test_a_loss_that_is_not_finite_exits_with_1(backend_name, command, small_alexnet):
-    """The weights grow 1e76-fold in each step: too fast for float64 as well."""
+    """The weights grow 1e76-fold in each step, too fast even for float64."""
     outcome = command("train", "--backend", backend_name, "--data", "synthetic", *TINY, "--epochs", "9", "--lr", "1e38",
                       "--weight-decay", "1e38")
     assert_one_line(outcome, "step ", "learning rate is 1e+38", "--lr", code=1)
@@ -493,7 +492,7 @@ def test_a_loss_that_is_not_finite_exits_with_1(backend_name, command, small_ale
     assert "examples/sec" not in outcome.out
 
 
-def test_auto_falls_back_to_the_synthetic_set_and_says_why(command, small_alexnet, monkeypatch):
+def test_auto_falls_back_to_the_synthetic_dataset_with_the_reason(command, small_alexnet, monkeypatch):
     def no_mirror(*arguments: Any, **more: Any) -> None:
         raise DataError("no mirror could deliver it")
 
@@ -509,16 +508,16 @@ def test_auto_falls_back_to_the_synthetic_set_and_says_why(command, small_alexne
 
 @pytest.mark.parametrize("seconds, text", [(0.4, "0 s"), (8, "8 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"),
                                            (13_320, "3 h 42 min"), (float("nan"), "?")])
-def test_durations_read_well(seconds, text):
+def test_durations_have_at_most_two_units(seconds, text):
     assert duration(seconds) == text
 
 
-# Signals, pipes and terminals: in a process of its own, with the small network
+# Signals, pipes and terminals: the small network in a process of its own
 
 
 @pytest.fixture
 def words(small, tmp_path):
-    """The words that start a training of the small network in a process."""
+    """Return a function that builds the command line of a training of the small network."""
     (tmp_path / "small.toml").write_text(toml.dump(small), encoding="utf-8")
     return lambda *more, backend="numpy": [
         sys.executable, "-m", "alexnet_mf", "--net", "small.toml", "--backend", backend, "--data", "synthetic",
@@ -526,12 +525,12 @@ def words(small, tmp_path):
 
 
 def stop_by(number: int, words: list[str]) -> Outcome:
-    """Send a signal as soon as the first epoch is over."""
+    """Start a process, send a signal after its first epoch, and return the outcome."""
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            seen = ""
+            lines = ""
             for line in process.stdout:
-                seen += line
+                lines += line
                 if line.startswith("epoch 1/"):
                     break
             else:
@@ -540,10 +539,10 @@ def stop_by(number: int, words: list[str]) -> Outcome:
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    return Outcome(process.returncode, seen + out, err)
+    return Outcome(process.returncode, lines + out, err)
 
 
-STOPPED = (r"{0}: ending this step and saving; once more leaves at once\n"
+STOPPED = (r"{0}: finishing this step and saving; a second signal stops at once\n"
            r"alexnet-mf: stopped by {0} after \d+ steps; resume with: alexnet-mf train --resume runs/\S+\n")
 
 
@@ -560,14 +559,14 @@ def test_sigterm_ends_with_143_and_says_how_to_resume(words):
     assert re.fullmatch(STOPPED.format("SIGTERM"), outcome.err)
 
 
-def test_main_leaves_the_signal_handlers_as_they_were(command):
+def test_main_restores_the_signal_handlers(command):
     before = signal.getsignal(signal.SIGTERM)
     command("list", "networks")
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_training_whose_reader_leaves_says_that_it_has_ended(words):
-    """As `head -1` does."""
+def test_a_training_reports_a_closed_pipe(words):
+    """`head -1` closes the pipe after one line."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(words("--epochs", "300"), **pipes) as process:
         assert process.stdout.readline()
@@ -578,7 +577,7 @@ def test_a_training_whose_reader_leaves_says_that_it_has_ended(words):
     assert "train ended early" in err and "train --resume RUN" in err
 
 
-def test_a_list_whose_reader_leaves_is_no_error():
+def test_a_list_ends_quietly_if_the_pipe_is_closed():
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     words = [sys.executable, "-m", "alexnet_mf", "list", "networks"]
     with subprocess.Popen(words, **pipes) as process:
@@ -597,7 +596,7 @@ def test_a_pipe_gets_plain_lines(words):
 
 
 def on_a_terminal(words: list[str], columns: int, interrupt_at: bytes = b"", **environment: str) -> Outcome:
-    """Run with standard output on a terminal of so many columns; send Ctrl-C once something is to be seen there."""
+    """Run a command on a terminal of this many columns; send Ctrl-C when `interrupt_at` appears there."""
     main, secondary = pty.openpty()
     fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "FORCE_COLOR")}
@@ -607,12 +606,12 @@ def on_a_terminal(words: list[str], columns: int, interrupt_at: bytes = b"", **e
         shown = b""
         while True:
             try:
-                piece = os.read(main, 65536)
+                chunk = os.read(main, 65536)
             except OSError:  # the other side is closed
                 break
-            if not piece:
+            if not chunk:
                 break
-            shown += piece
+            shown += chunk
             if interrupt_at and interrupt_at in shown:
                 process.send_signal(signal.SIGINT)
                 interrupt_at = b""
@@ -622,26 +621,26 @@ def on_a_terminal(words: list[str], columns: int, interrupt_at: bytes = b"", **e
     return Outcome(code, shown.decode().replace("\r\n", "\n"), err)
 
 
-COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-9]|4[0-9]|9[0-7])(;[0-9;]*)?m")
+COLOR = re.compile(r"\x1b\[[0-9;]*\b(3[0-9]|4[0-9]|9[0-7])(;[0-9;]*)?m")
 
 
 def test_a_terminal_gets_a_bar_and_the_same_last_lines(words):
     outcome = on_a_terminal(words("--epochs", "2"), columns=120)
     assert (outcome.code, outcome.err) == (0, "")
-    assert COLOUR.search(outcome.out)
+    assert COLOR.search(outcome.out)
     assert "━━━━━" in outcome.out
     assert "epoch 2/2" in outcome.out
     assert "images/s" in outcome.out
     assert CLOSING.search(outcome.out)
 
 
-@pytest.mark.parametrize("columns, environment", [(40, {"NO_COLOR": "1"}), (1, {})], ids=["no colour", "one column"])
-def test_other_terminals(words, columns, environment):
+@pytest.mark.parametrize("columns, environment", [(40, {"NO_COLOR": "1"}), (1, {})], ids=["no color", "one column"])
+def test_terminals_without_color_or_width_get_the_last_lines(words, columns, environment):
     outcome = on_a_terminal(words("--epochs", "1"), columns, **environment)
     assert (outcome.code, outcome.err) == (0, "")
     assert CLOSING.search(outcome.out)
     if environment:
-        assert not COLOUR.search(outcome.out)
+        assert not COLOR.search(outcome.out)
 
 
 def test_quiet_on_a_terminal_is_two_lines(words):
@@ -650,28 +649,28 @@ def test_quiet_on_a_terminal_is_two_lines(words):
     assert CLOSING.match(outcome.out)
 
 
-def test_ctrl_c_gives_the_terminal_back(words):
-    """The cursor that a bar hides is shown again."""
+def test_ctrl_c_restores_the_cursor(words):
+    """The progress bar hides the cursor while it is shown."""
     outcome = on_a_terminal(words("--epochs", "100000"), columns=80, interrupt_at=b"epoch 2/")
     assert outcome.code == 130
     assert outcome.err.startswith("alexnet-mf: stopped by Ctrl-C after ")
-    assert "Ctrl-C: ending this step and saving" in outcome.out, "above the bar"
+    assert "Ctrl-C: finishing this step and saving" in outcome.out, "the notice is above the bar"
     assert outcome.out.rindex("\x1b[?25h") > outcome.out.rindex("\x1b[?25l")
 
 
-# AlexNet itself, once, in the first framework that is asked for
+# AlexNet itself, once, in the first selected framework
 
 
 @pytest.fixture
 def framework(present) -> str:
     if present == ["numpy"]:
-        pytest.skip("no framework here")
+        pytest.skip("no framework is installed")
     return present[0]
 
 
 @pytest.mark.exhaustive
-def test_the_main_job(framework, tmp_path):
-    """As a user would run it, on eight images."""
+def test_the_first_command_of_the_readme_trains_alexnet(framework, tmp_path):
+    """The dataset is limited to eight images."""
     report_file, weights_file = tmp_path / "run.json", tmp_path / "weights.safetensors"
     done = subprocess.run([sys.executable, "-m", "alexnet_mf", "--backend", framework, "--data", "synthetic", *TINY,
                            "--json", str(report_file), "--save-weights", str(weights_file)],
@@ -685,4 +684,4 @@ def test_the_main_job(framework, tmp_path):
     assert report["versions"][framework]
     assert len(report["losses"]) == 2
     trained = parameters.load(weights_file, zoo.ALEXNET)
-    assert parameters.digest(trained) != parameters.digest(parameters.initialise(zoo.ALEXNET, 0))
+    assert parameters.digest(trained) != parameters.digest(parameters.initialize(zoo.ALEXNET, 0))

@@ -16,7 +16,7 @@ from alexnet_mf.weights import parameters
 
 @pytest.fixture
 def run(command, small_alexnet) -> str:
-    """A finished run, whose best weights are not its last."""
+    """Return the folder of a finished run with best weights that differ from its last."""
     done = command("train", "--backend", "numpy", "--data", "synthetic", "--limit-train", "32", "--limit-test", "16",
                    "--batch-size", "8", "--epochs", "2", "--recipe", "book", "--out", "run", "--quiet")
     assert done.code == 0
@@ -36,14 +36,14 @@ def test_a_run_is_converted(command, run):
         assert parameters.digest(dict(arrays)) == digest
 
 
-def test_of_a_run_the_best_weights_are_taken_where_they_are_asked_for(command, run):
+def test_weights_best_converts_the_best_weights(command, run):
     assert command("convert", run, "last.npz").code == 0
     assert command("convert", run, "best.npz", "--weights", "best").code == 0
     with np.load("last.npz") as last, np.load("best.npz") as best:
         assert np.allclose(best["fc4.bias"] - last["fc4.bias"], 1)
 
 
-def test_there_and_back_and_as_json(command, run, small_alexnet):
+def test_json_reports_the_conversion_back_to_safetensors(command, run, small_alexnet):
     assert command("convert", run, "a.npz").code == 0
     done = command("convert", "a.npz", "b.safetensors", "--json", "-")
     assert (done.code, done.err) == (0, "")
@@ -53,7 +53,7 @@ def test_there_and_back_and_as_json(command, run, small_alexnet):
     assert report["sha256"] == parameters.digest(parameters.load(Path("b.safetensors"), small_alexnet))
 
 
-def test_from_and_to_overrule_content_and_ending(command, run):
+def test_from_and_to_override_content_and_ending(command, run):
     assert command("convert", run, "a.dat", "--to", "npz").code == 0
     assert command("convert", "a.dat", "b.npz", "--from", "npz").code == 0
     done = command("convert", "a.dat", "c.npz", "--from", "safetensors")
@@ -67,10 +67,10 @@ def test_from_and_to_overrule_content_and_ending(command, run):
     (["run", "taken.npz"], ["taken.npz: exists", "--force"]),
     (["run", "a.npz", "--net", "lenet.toml"], ["weights of alexnet, which differs from my-lenet5; leave out --net"]),
     (["run", "a.npz", "--from", "npz"], ["run: is a run folder, whose format is safetensors; leave out --from"]),
-    (["run/weights.safetensors", "a.npz", "--weights", "best"], ["is no run folder; leave out --weights best"]),
+    (["run/weights.safetensors", "a.npz", "--weights", "best"], ["is not a run folder; leave out --weights best"]),
     (["what", "a.npz"], ["what: unrecognized weights format; supported: ", "; use `convert` with --from to name one"]),
 ])
-def test_each_error_is_one_line_and_leaves_nothing(command, run, tmp_path, words, fragments):
+def test_each_error_is_one_line_and_writes_no_file(command, run, tmp_path, words, fragments):
     (tmp_path / "taken.npz").write_text("mine")
     (tmp_path / "a.onnx").write_text("mine")
     (tmp_path / "what").write_text("mine")
@@ -81,7 +81,7 @@ def test_each_error_is_one_line_and_leaves_nothing(command, run, tmp_path, words
     assert (tmp_path / "taken.npz").read_text() == "mine"
 
 
-def test_force_replaces(command, run, tmp_path):
+def test_force_replaces_an_existing_file(command, run, tmp_path):
     (tmp_path / "taken.npz").write_text("mine")
     assert command("convert", run, "taken.npz", "--force").code == 0
     assert conversion.format_of_content(tmp_path / "taken.npz") == "npz"

@@ -1,4 +1,4 @@
-"""Power cuts, full disks, damage: each is told, nothing good is lost, and the run goes on to the same bits."""
+"""Power cuts, full disks and damaged files: no good file is lost, and the run resumes to the same bits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from run_folders import (
     content,
     fail_when_over,
     figures,
-    flip,
+    flip_bit,
     record,
     resume,
     start,
@@ -33,11 +33,11 @@ from alexnet_mf.training.folder import RunFolder
 from alexnet_mf.training.record import read as read_record
 from alexnet_mf.training.weight_files import BEST, WEIGHTS
 
-# Power cuts and full disks: at every single call
+# Power cuts and full disks, at every call to the operating system
 
 
-class AtOnce(ThreadPoolExecutor):
-    """Writes a checkpoint in the thread of the training, so that the calls have the same order each time."""
+class SameThread(ThreadPoolExecutor):
+    """Executor that writes checkpoints in the training's thread, so that the calls always have the same order."""
 
     def submit(self, function: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
         done = super().submit(function, *arguments, **options)
@@ -45,16 +45,16 @@ class AtOnce(ThreadPoolExecutor):
         return done
 
 
-def test_a_power_cut_at_any_call_costs_nothing(quick, command, failing_os, written, tmp_path):
-    """Every open, write, fsync, rename and close of a run, its checkpoints and all else, one after the other.
+def test_a_power_cut_at_any_call_loses_nothing(quick, command, failing_os, written, tmp_path):
+    """Crash a run at each open, write, fsync, rename and close, one after the other.
 
-    In NumPy: the function that writes knows no backend. Each backend is killed for real in test_killed_cli.py.
+    NumPy stands for all backends: the code that writes files is the same. test_killed_cli.py kills each backend.
     """
-    words = ["--limit-train", "16", "--epochs", "2"]  # 2 steps each, the last of them slower
+    words = ["--limit-train", "16", "--epochs", "2"]  # 2 steps an epoch; the last step is annealed
     recorded = failing_os()
     start(command, tmp_path / "whole", *words)
     whole = figures(tmp_path / "whole")
-    assert recorded.calls.count("replace") >= 4 + 2 + 2 + 1, "checkpoints, weights, run.json, the best"
+    assert recorded.calls.count("replace") >= 4 + 2 + 2 + 1, "checkpoints, weights, run.json, best weights"
     for at in range(len(recorded.calls)):
         folder = tmp_path / f"run-{at}"
         failing = failing_os(at)
@@ -73,27 +73,27 @@ def test_a_power_cut_at_any_call_costs_nothing(quick, command, failing_os, writt
         shutil.rmtree(folder)
 
 
-@pytest.fixture(params=["at once", pytest.param("by a thread", marks=pytest.mark.exhaustive)])
+@pytest.fixture(params=["same thread", pytest.param("own thread", marks=pytest.mark.exhaustive)])
 def written(request, monkeypatch) -> None:
-    """How checkpoints are written: at once, or as they are, with the calls of two threads in any order."""
-    if request.param == "at once":
-        monkeypatch.setattr(folder_module, "ThreadPoolExecutor", AtOnce)
+    """Write checkpoints in the training's thread, or in their own thread, with the calls in any order."""
+    if request.param == "same thread":
+        monkeypatch.setattr(folder_module, "ThreadPoolExecutor", SameThread)
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, pytest.param(errno.EIO, marks=pytest.mark.exhaustive),
                                    pytest.param(errno.EACCES, marks=pytest.mark.exhaustive)], ids=errno.errorcode.get)
-def test_an_error_at_any_call_is_told_and_costs_nothing(quick, command, failing_os, written, tmp_path, error):
-    """Every call for every file of a run: one line that names file, error, last checkpoint and the way on."""
-    words = ["--limit-train", "8", "--limit-test", "8", "--epochs", "2"]  # a step each
+def test_an_error_at_any_call_is_reported_and_loses_nothing(quick, command, failing_os, written, tmp_path, error):
+    """Each failing call gives one line with the file, the error, the last checkpoint and the command to resume."""
+    words = ["--limit-train", "8", "--limit-test", "8", "--epochs", "2"]  # one step an epoch
     recorded = failing_os()
     start(command, tmp_path / "whole", *words)
     whole = figures(tmp_path / "whole")
     names = {name for call, name in zip(recorded.calls, recorded.names) if call in ("write", "replace")}
     assert {name.partition("-0")[0] for name in names} == {
         "run.json", "metrics.jsonl", "curves.png", WEIGHTS, BEST, "step"}
-    assert (recorded.calls[-1], recorded.names[-1]) == ("close", "metrics.jsonl"), "on the disk by then: no harm"
+    assert (recorded.calls[-1], recorded.names[-1]) == ("close", "metrics.jsonl"), "the content is on the disk by then"
     for at, (call, name) in enumerate(zip(recorded.calls[:-1], recorded.names)):
-        if call == "link":  # without links there are copies
+        if call == "link":  # a copy replaces a link that fails
             continue
         folder = tmp_path / f"run-{at}"
         failing = failing_os(at, error)
@@ -105,9 +105,9 @@ def test_an_error_at_any_call_is_told_and_costs_nothing(quick, command, failing_
         # A file's own folder is synchronized after the file: the error names the file.
         file = [file for file, thread in zip(failing.names[:at + 1], failing.threads)
                 if thread == failing.threads[at] and (file != folder.name or at == 0)][-1]
-        told = "checkpoint" if file.startswith("step-") else WEIGHTS if file == BEST else file
+        label = "checkpoint" if file.startswith("step-") else WEIGHTS if file == BEST else file
         assert outcome.err.startswith(f"alexnet-mf: error: {folder}"), outcome.err
-        assert f"{told}: cannot be written ({os.strerror(error)})" in outcome.err, outcome.err
+        assert f"{label}: cannot be written ({os.strerror(error)})" in outcome.err, outcome.err
         assert_nothing_good_is_lost(folder, outcome)
         done = resume(command, folder) if (folder / "run.json").exists() else start(command, folder, *words)
         assert done.code == 0, done.err
@@ -117,15 +117,15 @@ def test_an_error_at_any_call_is_told_and_costs_nothing(quick, command, failing_
 
 
 def assert_nothing_good_is_lost(folder: Path, outcome: Outcome) -> None:
-    """What is there is whole, and the checkpoint that is named is there: the last, but for one of which it is not sure
-    that it is on the disk."""
-    named = re.search(r"the last good checkpoint is (\S+); fix that, then resume with alexnet-mf train --resume \S+\n",
+    """Assert that every file is whole and that the error names an existing checkpoint: the last one, or the one before
+    if the last may not be on the disk yet."""
+    match = re.search(r"the last good checkpoint is (\S+); fix this, then resume with alexnet-mf train --resume \S+\n",
                       outcome.err)
-    assert (named is None) == ("there is no checkpoint yet" in outcome.err)
-    assert named is None or (folder / "checkpoint" / named[1]).exists()
+    assert (match is None) == ("there is no checkpoint yet" in outcome.err)
+    assert match is None or (folder / "checkpoint" / match[1]).exists()
     good = checkpoint.latest(folder / "checkpoint")
     assert good is None or good[2] == {}
-    assert (checkpoint.step_of(good[0]) if good else 0) - (checkpoint.step_of(Path(named[1])) if named else 0) in (0, 1)
+    assert (checkpoint.step_of(good[0]) if good else 0) - (checkpoint.step_of(Path(match[1])) if match else 0) in (0, 1)
     if (folder / "run.json").exists():
         assert read_record(folder).state in ("running", "failed")
     for which, file in RUN_WEIGHTS.items():
@@ -141,41 +141,41 @@ def assert_nothing_good_is_lost(folder: Path, outcome: Outcome) -> None:
 DAMAGES = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-7]),
     "emptied": lambda path: path.write_bytes(b""),
-    "a bit flipped": lambda path: flip(path, len(path.read_bytes()) // 2),
-    "a bit flipped early": lambda path: flip(path, 5),
+    "a bit flipped": lambda path: flip_bit(path, len(path.read_bytes()) // 2),
+    "a bit flipped early": lambda path: flip_bit(path, 5),
     "removed": lambda path: path.unlink(),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-@pytest.mark.parametrize("name, says", [
+@pytest.mark.parametrize("name, fragments", [
     ("run.json", ["run.json: is", "rewritten from the checkpoint"]),
     ("metrics.jsonl", ["metrics.jsonl: is", "its epochs are rewritten"]),
     ("weights.safetensors", ["weights.safetensors: ", "rewritten from the checkpoint"]),
     ("weights-best.safetensors", ["weights-best.safetensors: ", "the best of the next epochs"]),
 ])
-def test_a_damaged_file_is_told_and_mended(whole, stopped, command, name, says, damage):
-    assert not (stopped / WEIGHTS).samefile(stopped / BEST), "else both are damaged"
+def test_a_damaged_file_is_reported_and_rewritten(whole, stopped, command, name, fragments, damage):
+    assert not (stopped / WEIGHTS).samefile(stopped / BEST), "one file with two names would be damaged under both"
     damage(stopped / name)
     damaged = content(stopped).get(name)
     outcome = resume(command, stopped)
     assert outcome.code == 0
     assert outcome.err.count("\n") == 1, outcome.err
-    if name in ("run.json", "metrics.jsonl"):  # a person may still make something of it
+    if name in ("run.json", "metrics.jsonl"):  # kept for a repair by hand
         assert content(stopped).get(f"{name}.damaged") == damaged
     is_missing = ": is missing" in outcome.err or "No such file" in outcome.err
     assert is_missing == (damage is DAMAGES["removed"])
-    for fragment in says:
+    for fragment in fragments:
         assert fragment in outcome.err
-    found = figures(stopped)
+    resumed = figures(stopped)
     if name == BEST:  # epoch 1 may have been the best, and is lost
-        found[BEST] = whole[BEST]
-    assert found == whole
+        resumed[BEST] = whole[BEST]
+    assert resumed == whole
     assert record(stopped)["state"] == "finished"
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_picture_is_drawn_anew(whole, stopped, command, damage):
+def test_a_damaged_picture_is_redrawn(whole, stopped, command, damage):
     damage(stopped / "curves.png")
     outcome = resume(command, stopped)
     assert (outcome.code, outcome.err) == (0, "")
@@ -184,8 +184,8 @@ def test_a_damaged_picture_is_drawn_anew(whole, stopped, command, damage):
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_events_are_left_alone_and_others_are_written(whole, command, tmp_path, damage):
-    """Nothing of a run depends on them."""
+def test_damaged_events_stay_and_new_ones_are_written(whole, command, tmp_path, damage):
+    """A run does not depend on its events."""
     pytest.importorskip("tensorboardX")
     folder = stop_after(7, command, tmp_path / "run", "--tensorboard")
     (events,) = (folder / "tensorboard").iterdir()
@@ -200,7 +200,7 @@ def test_damaged_events_are_left_alone_and_others_are_written(whole, command, tm
     assert figures(folder) == whole
 
 
-def test_events_whose_folder_is_gone_are_written_when_asked(whole, command, tmp_path):
+def test_tensorboard_recreates_the_folder_of_events(whole, command, tmp_path):
     pytest.importorskip("tensorboardX")
     folder = stop_after(7, command, tmp_path / "run", "--tensorboard")
     shutil.rmtree(folder / "tensorboard")
@@ -215,30 +215,30 @@ def test_events_whose_folder_is_gone_are_written_when_asked(whole, command, tmp_
 
 
 @pytest.mark.parametrize("damage", list(DAMAGES.values())[:-1], ids=list(DAMAGES)[:-1])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(whole, stopped, command, monkeypatch, damage):
+def test_resume_names_a_damaged_checkpoint_and_uses_the_one_before(whole, stopped, command, monkeypatch, damage):
     latest, before = checkpoint.paths(stopped / "checkpoint")
     damage(latest)
     damaged = latest.read_bytes()
     good = before.read_bytes()
-    found: list[dict[str, bytes]] = []
+    contents: list[dict[str, bytes]] = []
     save = RunFolder._save
     monkeypatch.setattr(RunFolder, "_save", lambda self, written: (
-        found.append(content(stopped / "checkpoint")), save(self, written)))
+        contents.append(content(stopped / "checkpoint")), save(self, written)))
     outcome = resume(command, stopped)
     assert outcome.code == 0
     assert outcome.err.count("\n") == 1
-    assert f"{latest.name} is damaged: its checksum does not fit" in outcome.err
-    assert f"resuming from the one before, {before.name}; renamed to {latest.name}.damaged until" in outcome.err
+    assert f"{latest.name} is damaged: its checksum does not match" in outcome.err
+    assert f"resuming from the earlier {before.name}; the damaged file is now {latest.name}.damaged" in outcome.err
     assert figures(stopped) == whole
     assert record(stopped)["resumed"][0]["step"] == 6
-    assert found[0] == {f"{latest.name}.damaged": damaged, before.name: good}, "put aside, and the good one untouched"
-    assert not [name for name in found[1] if name.endswith(".damaged")], "step 7 has a good one again"
+    assert contents[0] == {f"{latest.name}.damaged": damaged, before.name: good}, "renamed, and the good one kept"
+    assert not [name for name in contents[1] if name.endswith(".damaged")], "step 7 has a good one again"
 
 
-def test_a_damaged_checkpoint_is_passed_over_once(whole, stopped, command):
-    """Ended again before there is another: the next resume finds the good one alone."""
+def test_a_damaged_checkpoint_is_reported_once(whole, stopped, command):
+    """The first resume fails before it saves a checkpoint, and leaves the good one alone for the second."""
     latest, before = checkpoint.paths(stopped / "checkpoint")
-    flip(latest, 1000)
+    flip_bit(latest, 1000)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "save", fail_when_over(RunFolder.save, iter([])))
         with pytest.raises(ZeroDivisionError):
@@ -250,34 +250,35 @@ def test_a_damaged_checkpoint_is_passed_over_once(whole, stopped, command):
     assert set(content(stopped / "checkpoint")) == {checkpoint.paths(stopped / "checkpoint")[0].name}
 
 
-def test_another_versions_checkpoint_is_no_damage(stopped, command):
-    """It is not passed over: what was computed since would be lost."""
-    _, found, _ = checkpoint.latest(stopped / "checkpoint")
+def test_resume_refuses_a_checkpoint_of_another_version(stopped, command):
+    """Resuming from an older checkpoint would lose the steps since then."""
+    _, saved, _ = checkpoint.latest(stopped / "checkpoint")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "FORMAT", 2)
-        newer = checkpoint.save(stopped / "checkpoint", found)
+        newer = checkpoint.save(stopped / "checkpoint", saved)
     before = content(stopped)
     assert_refused(resume(command, stopped), f"{newer.name} is in format 2, and this version reads 1: resume with "
                    "the version that wrote it")
     assert content(stopped) == before
 
 
-def test_a_checkpoint_that_is_gone_is_not_missed(whole, stopped, command):
+def test_resume_uses_the_older_checkpoint_if_the_latest_is_removed(whole, stopped, command):
     checkpoint.paths(stopped / "checkpoint")[0].unlink()
     assert resume(command, stopped).code == 0
     assert figures(stopped) == whole
 
 
-def test_if_no_checkpoint_is_good_nothing_is_overwritten(stopped, command):
+def test_resume_without_a_good_checkpoint_overwrites_nothing(stopped, command):
     for path in checkpoint.paths(stopped / "checkpoint"):
-        flip(path, 1000)
+        flip_bit(path, 1000)
     before = content(stopped)
     outcome = resume(command, stopped)
-    assert_refused(outcome, "no checkpoint is good", *(path.name for path in checkpoint.paths(stopped / "checkpoint")))
+    assert_refused(outcome, "all checkpoints are damaged",
+                   *(path.name for path in checkpoint.paths(stopped / "checkpoint")))
     assert content(stopped) == before
 
 
-def test_without_record_and_checkpoint_there_is_nothing_to_go_on_from(stopped, command):
+def test_resume_is_refused_without_record_and_checkpoint(stopped, command):
     shutil.rmtree(stopped / "checkpoint")
     (stopped / "run.json").unlink()
     assert_refused(resume(command, stopped), str(stopped), "no run here; `list runs` lists the runs")

@@ -1,4 +1,4 @@
-"""Messages: the library names arguments, the command line its flags."""
+"""Messages: the library names arguments, and the command line names flags."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from alexnet_mf import cli
 from alexnet_mf.cli.flags import with_flags
 
 
-@pytest.mark.parametrize("verb, message, shown", [
+@pytest.mark.parametrize("verb, message, expected", [
     ("parity", "a smaller `batch_size` or `steps`", "a smaller --batch-size or --steps"),
     ("bench", "another interpreter (`pythons`)", "another interpreter (--python NAME=PATH)"),
     ("analyze", "needs none (`measure=False`)", "needs none (--no-measure)"),
@@ -21,7 +21,7 @@ from alexnet_mf.cli.flags import with_flags
     ("train", "see `alexnet_mf.list_runs()`", "see `list runs`"),
     ("train", "resume with `alexnet_mf.resume('a b')`", "resume with alexnet-mf train --resume 'a b'"),
     ("train", "`plot_filters` draws", "`plot filters` draws")])
-def test_arguments_and_calls_become_words_of_the_command_line(verb, message, shown):
-    """Flags only where the verb has them."""
+def test_messages_name_flags_and_commands_of_the_command_line(verb, message, expected):
+    """An argument becomes a flag only if the verb has that flag."""
     options = cli.parser().parse_args([verb, "--backend", "numpy"] if verb == "shapes" else [verb])
-    assert with_flags(message, options) == shown
+    assert with_flags(message, options) == expected

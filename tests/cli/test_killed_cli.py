@@ -1,4 +1,4 @@
-"""Runs in processes of their own: SIGKILL, two at once, a second Ctrl-C."""
+"""Runs in processes of their own: SIGKILL, two processes on one run, a second Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 import pytest
-from run_folders import checkpoints, figures, record
+from run_folders import checkpoint_steps, figures, record
 
 from alexnet_mf import spec
 from alexnet_mf.training import checkpoint
@@ -37,7 +37,7 @@ sys.exit(main())
 
 @pytest.fixture
 def process_words(small):
-    """The words that start a training of the small network in a process."""
+    """Return a function that builds the command line of a training of the small network."""
     network = json.dumps(spec.as_dict(dataclasses.replace(small, name="alexnet")))
     return lambda *words, more="": [sys.executable, "-c", DRIVER.format(network=network, more=more), *words]
 
@@ -50,7 +50,7 @@ def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
     until = time.monotonic() + 60
     while not condition():
         assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < until, "nothing came"
+        assert time.monotonic() < until, "timed out"
         time.sleep(0.002)
 
 
@@ -58,27 +58,27 @@ def run_to_end(words: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_a_killed_process_goes_on_with_the_same_numbers(backend_name, process_words, tmp_path):
-    """SIGKILL in the middle of it, whatever it was doing then."""
+def test_a_killed_run_resumes_to_the_same_numbers(backend_name, process_words, tmp_path):
+    """SIGKILL arrives at any moment after step 20."""
     words = process_words("train", "--backend", backend_name, "--epochs", "2", *LONGER)
     assert run_to_end([*words[:-3], "--out", "whole", "--quiet"]).returncode == 0
     folder = tmp_path / "run"
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: any(step >= 20 for step in checkpoints(folder)), process)
+        wait_for(lambda: any(step >= 20 for step in checkpoint_steps(folder)), process)
         process.kill()
         assert process.wait(60) == -signal.SIGKILL
     done = run_to_end(process_words("train", "--resume", "run", "--quiet", "--checkpoint-minutes", "1e-9"))
     assert (done.returncode, done.stderr) == (0, "")
     assert figures(folder) == figures(tmp_path / "whole")
-    (again,) = record(folder)["resumed"]
-    assert 20 <= again["step"] < 76
+    (session,) = record(folder)["resumed"]
+    assert 20 <= session["step"] < 76
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments(backend_name, process_words, tmp_path):
-    """From the first import to the last rename; each resume is killed too, until one comes through, and so on.
+def test_twenty_kills_at_random_moments_lose_nothing(backend_name, process_words, tmp_path):
+    """Kill a run and its resumes between the first import and the last rename until one finishes, and start again.
 
-    `-rP` shows a row of the README's table.
+    `-rP` prints a row of the table in docs/reference/run-folder.md.
     """
     moments = random.Random(6)
     begin = ["train", "--backend", backend_name, "--epochs", "2", *LONGER]
@@ -89,15 +89,15 @@ def test_twenty_kills_at_random_moments(backend_name, process_words, tmp_path):
     folder, resumed, steps = tmp_path / "run", 0, []
     finished = 0
     while len(steps) < 20 or folder.exists():
-        going_on = (folder / "run.json").exists()
-        resumed += going_on
-        with subprocess.Popen(process_words(*(resuming if going_on else begin)), stdout=subprocess.DEVNULL,
+        has_run = (folder / "run.json").exists()
+        resumed += has_run
+        with subprocess.Popen(process_words(*(resuming if has_run else begin)), stdout=subprocess.DEVNULL,
                               stderr=subprocess.PIPE, text=True) as process:
             try:
                 process.wait(moments.uniform(0.5, 1.0) * whole_seconds if len(steps) < 20 else 300)
             except subprocess.TimeoutExpired:
                 process.kill()
-                steps.append(max(checkpoints(folder), default=0))
+                steps.append(max(checkpoint_steps(folder), default=0))
                 continue
             assert process.returncode == 0, process.stderr.read()
         assert figures(folder) == figures(tmp_path / "whole")
@@ -115,42 +115,42 @@ def test_a_second_process_on_the_same_run_is_refused(process_words, tmp_path):
     words = process_words("train", "--backend", "numpy", "--epochs", "100000", *LONGER)
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:
-            wait_for(lambda: checkpoints(folder), process)
+            wait_for(lambda: checkpoint_steps(folder), process)
             second = run_to_end(process_words("train", "--resume", "run"))
             assert second.returncode == 2
             assert second.stderr == f"alexnet-mf: error: run: is in use by process {process.pid}; wait for it, or " \
-                                    "take another folder\n"
+                                    "use another folder\n"
             listed = run_to_end(process_words("list", "runs", "--runs", ".", "--json", "-"))
             assert [entry["state"] for entry in json.loads(listed.stdout)] == ["running"]
         finally:
             process.kill()
-    assert (folder / ".lock").exists(), "left by a dead process"
+    assert (folder / ".lock").exists(), "a killed process leaves its lock file"
     third = run_to_end(process_words("train", "--resume", "run", "--epochs", "1", "--quiet"))
     assert "in use" not in third.stderr
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
                          ids=["Ctrl-C", "SIGTERM", "SIGHUP"])
-def test_a_second_signal_does_not_wait_and_harms_nothing(process_words, tmp_path, number, code):
-    """Here each checkpoint takes an hour once a signal has come."""
+def test_a_second_signal_ends_at_once_and_damages_nothing(process_words, tmp_path, number, code):
+    """After the first signal, each checkpoint takes an hour."""
     more = ("import os, time\nfrom alexnet_mf import files\nfrom alexnet_mf.cli import signals\n"
             "write = files._write_all\n"
             "def slow(descriptor, content):\n"
-            "    if asked and len(content) > 10000: time.sleep(3600)\n"
+            "    if received and len(content) > 10000: time.sleep(3600)\n"
             "    write(descriptor, content)\n"
-            "files._write_all = slow\nasked = []\n"
+            "files._write_all = slow\nreceived = []\n"
             "first = signals.Stop.__init__\n"
-            "def init(self, tell):\n    first(self, lambda name: (asked.append(1), tell(name)))\n"
+            "def init(self, tell):\n    first(self, lambda name: (received.append(1), tell(name)))\n"
             "signals.Stop.__init__ = init\n")
     folder = tmp_path / "run"
     words = process_words("train", "--backend", "numpy", "--epochs", "100000", *LONGER, more=more)
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:
-            wait_for(lambda: any(step > 5 for step in checkpoints(folder)), process)
+            wait_for(lambda: any(step > 5 for step in checkpoint_steps(folder)), process)
             process.send_signal(number)
-            told = process.stderr.readline()
-            assert told == ("Ctrl-C" if code == 130 else signal.Signals(number).name) + \
-                ": ending this step and saving; once more leaves at once\n"
+            notice = process.stderr.readline()
+            assert notice == ("Ctrl-C" if code == 130 else signal.Signals(number).name) + \
+                ": finishing this step and saving; a second signal stops at once\n"
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(1.0)
             process.send_signal(number)

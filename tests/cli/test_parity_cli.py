@@ -197,17 +197,18 @@ NO_TRACES: dict[str, tuple[Callable[[Path, Files], Any], str]] = {
     "a dtype that numpy lacks": (bytes_of(struct.pack("<Q", len(BFLOAT16)) + BFLOAT16 + bytes(4)), "a trace"),
     "cut by 1": (cut(1, 1), UNREADABLE), "cut by 1000": (cut(1, 1000), UNREADABLE), "half": (cut(0.5), UNREADABLE),
     "a hundredth": (cut(0.01), UNREADABLE),
-    "weights": (lambda path, files: parameters.save(path, parameters.initialise(files.network, 0)),
+    "weights": (lambda path, files: parameters.save(path, parameters.initialize(files.network, 0)),
                 "is a weights file, not a trace"),
-    "other tensors": (foreign(None), "is a safetensors file of something else, not a trace"),
+    "other tensors": (foreign(None), "is a safetensors file of other content, not a trace"),
     **{f"header {text}": (foreign({trace.KEY: text}), "not a trace") for text in (
         "", "text", "[]", "{}", "null", '{"format": 1}', '{"format": 1, "network": []}')}}
 
 
-@pytest.mark.parametrize("write, said", NO_TRACES.values(), ids=NO_TRACES)
-def test_a_file_other_than_a_trace_is_refused_in_one_line(command, files, tmp_path, write, said):
+@pytest.mark.parametrize("write, message", NO_TRACES.values(), ids=NO_TRACES)
+def test_a_file_other_than_a_trace_is_refused_in_one_line(command, files, tmp_path, write, message):
     write(tmp_path / "file", files)
-    assert_one_line(command("compare", files.numpy, tmp_path / "file"), f"{tmp_path / 'file'}: ", said, "parity trace")
+    assert_one_line(command("compare", files.numpy, tmp_path / "file"), f"{tmp_path / 'file'}: ", message,
+                    "parity trace")
 
 
 def test_a_pickle_is_refused_without_being_loaded(command, tmp_path):
@@ -221,7 +222,7 @@ def test_a_pickle_is_refused_without_being_loaded(command, tmp_path):
 
 def test_a_trace_in_another_format_version_is_refused_in_one_line(command, files):
     path = files.spoil(lambda answer: answer.meta.update(format=99))
-    assert_one_line(command("compare", path), str(path), "format 99", "make it anew")
+    assert_one_line(command("compare", path), str(path), "format 99", "write it again")
 
 
 def without(key: str) -> Change:
@@ -241,8 +242,8 @@ def header(key: str, value: Any) -> Change:
 
 
 DAMAGED: dict[str, tuple[Change, str]] = {
-    "other images": (put("inputs", lambda x: x ^ 1), "its inputs are not those that its header names"),
-    "another plan": (put("plan", lambda plan: plan | {"batch": 3}), "its inputs are not those"),
+    "other images": (put("inputs", lambda x: x ^ 1), "its inputs do not match its header"),
+    "another plan": (put("plan", lambda plan: plan | {"batch": 3}), "its inputs do not match"),
     "too few images": (put("plan", lambda plan: plan | {"steps": 99}), "there are 12"),
     "surplus gradient": (put("gradients/fc9.bias", lambda _: np.zeros(3, np.float32)), "surplus gradients/fc9.bias"),
     "surplus stepped": (put("stepped/fc9.bias", lambda _: np.zeros(3, np.float32)), "surplus stepped/fc9.bias"),
@@ -263,20 +264,20 @@ for _key in ("stepped/conv2.bias", "gradients/fc4.weight", "outputs/pool1", "tra
     DAMAGED[f"no {_key}"] = without(_key), _key
 for _key in ("stepped/conv1.weight", "gradients/fc3.weight", "outputs/conv1", "training/fc3", "stepwise/0/fc4",
              "pixels", "logits", "dropped/drop3/second/out"):
-    DAMAGED[f"NaN in {_key}"] = no_number(_key, np.nan), f"{_key} holds NaN or infinity"
+    DAMAGED[f"NaN in {_key}"] = no_number(_key, np.nan), f"{_key} contains NaN or infinity"
 for _key, _value in (("backend", 3), ("layers", "none"), ("layers", [1]), ("exported_sha256", []), ("loss", "3"),
                      ("step_losses", ["3", "2"]), ("evaluates_the_same_twice", 1), ("float32_cost", [1e-6]),
                      ("float32_cost", {"loss": "small"})):
-    DAMAGED[f"{_key} is {_value}"] = header(_key, _value), f"{_key} in its header is of another type"
+    DAMAGED[f"{_key} is {_value}"] = header(_key, _value), f"{_key} in its header has the wrong type"
 DAMAGED["layers without shapes"] = header("layers", [{"name": "conv1", "parameters": 9}]), "layers.shape in its header"
-DAMAGED["infinity in logits"] = no_number("logits", -np.inf), "logits holds NaN or infinity"
+DAMAGED["infinity in logits"] = no_number("logits", -np.inf), "logits contains NaN or infinity"
 
 
-@pytest.mark.parametrize("change, said", DAMAGED.values(), ids=DAMAGED)
-def test_an_incomplete_trace_is_refused_in_one_line(command, files, change, said):
+@pytest.mark.parametrize("change, message", DAMAGED.values(), ids=DAMAGED)
+def test_an_incomplete_trace_is_refused_in_one_line(command, files, change, message):
     path = files.spoil(change)
-    named = [] if said == "there are 12" else [str(path)]  # the case itself says how many images there are
-    assert_one_line(command("compare", files.numpy, path), *named, said)
+    named = [] if message == "there are 12" else [str(path)]  # the case itself says how many images there are
+    assert_one_line(command("compare", files.numpy, path), *named, message)
 
 
 def test_a_trace_written_without_changes_can_be_read(command, files):
@@ -363,7 +364,7 @@ def test_an_unwritable_json_path_is_refused_before_the_comparison(command, files
     monkeypatch.setattr(trace, "load", must_not_start)
     monkeypatch.setattr(run, "trace_in_process", must_not_start)
     for words in (["compare", files.numpy], PLAN):
-        assert_one_line(command(*words, "--json", tmp_path / "no" / "r.json"), str(tmp_path / "no"), "make it")
+        assert_one_line(command(*words, "--json", tmp_path / "no" / "r.json"), str(tmp_path / "no"), "create it")
         assert_one_line(command(*words, "--json", tmp_path), str(tmp_path), "cannot be written")
 
 
@@ -395,7 +396,7 @@ def test_a_repeated_trace_is_the_same_file(command, small_alexnet, tmp_path):
 def test_an_unwritable_trace_path_is_refused_before_the_computation(command, small_alexnet, monkeypatch, tmp_path):
     monkeypatch.setattr(run, "answer", must_not_start)
     words = ["trace", "--backend", "numpy", *PLAN, "--out"]
-    assert_one_line(command(*words, tmp_path / "no" / "t"), str(tmp_path / "no" / "t"), "no folder", "make it")
+    assert_one_line(command(*words, tmp_path / "no" / "t"), str(tmp_path / "no" / "t"), "no folder", "create it")
     assert_one_line(command(*words, tmp_path), str(tmp_path), "name another file")
     (tmp_path / "old").write_bytes(b"")
     for path in (tmp_path / "old", tmp_path / "new"):
@@ -415,7 +416,7 @@ def test_too_few_images_name_the_flag_to_change(command, small_alexnet, tmp_path
     """The layers take 2 images, and so does each of the two steps and of the two continued ones."""
     words = ["trace", "--backend", "numpy", "--data", "synthetic", "--batch-size", "2", "--steps", "2", "--out",
              tmp_path / "t", "--images"]
-    assert_one_line(command(*words, "9"), "batches of 2 for 2 steps take 10 images, and there are 9", "--images",
+    assert_one_line(command(*words, "9"), "2 steps on batches of 2 need 10 images, but there are 9", "--images",
                     "--batch-size", "--steps")
     assert command(*words, "10").code == 0
 
@@ -436,7 +437,7 @@ def test_a_trace_in_bfloat16_needs_its_tier(command, small_alexnet, tmp_path, re
     assert command("compare", path, "--tier", "bfloat16").code == 0
 
 
-# Going on from another backend's weights
+# Continuing from another backend's weights
 
 
 def test_steps_continue_from_the_weights_of_another_backend(command, small_alexnet, tmp_path, backend_name):
@@ -460,14 +461,14 @@ def test_the_reference_continues_from_the_weights_of_another_backend(command, fi
 def test_a_bad_trace_to_continue_from_is_refused_in_one_line(command, files, small_alexnet, monkeypatch, tmp_path):
     monkeypatch.setattr(run, "answer", must_not_start)
     nan = files.spoil(no_number("stepped/conv1.weight", np.nan))
-    for path, said in ((tmp_path / "nowhere", "No such file"), (nan, "NaN or infinity")):
+    for path, message in ((tmp_path / "nowhere", "No such file"), (nan, "NaN or infinity")):
         assert_one_line(command("trace", "--backend", "numpy", *PLAN, "--out", tmp_path / "t", "--continue-from", path),
-                        str(path), said)
+                        str(path), message)
     assert not (tmp_path / "t").exists()
 
 
 def test_weights_of_another_network_to_continue_from_are_refused_in_one_line(command, files, small_alexnet, tmp_path,
-                                                                       backend_name):
+                                                                             backend_name):
     *rest, last = files.network.layers
     other = files.save(ask(dataclasses.replace(files.network, layers=(*rest, dataclasses.replace(last, units=11)))))
     assert_one_line(command("trace", "--backend", backend_name, *PLAN, "--device", "cpu", "--out", tmp_path / "t",
@@ -647,16 +648,16 @@ def test_a_tab_that_differs_from_the_reference_fails_and_is_named(command, monke
 
 def test_an_interpreter_for_a_backend_that_takes_no_part_is_refused(command, by):
     outcome = command("--backends", "numpy", *PLAN, *by("torch"))
-    assert_one_line(outcome, "--python NAME=PATH names an interpreter for torch, which takes no part", "--backends")
+    assert_one_line(outcome, "--python NAME=PATH names an interpreter for torch, which is not selected", "--backends")
 
 
 def test_a_backend_that_fails_gives_its_reason_once(command, by, small_toml):
     outcome = command("--net", small_toml, "--backends", "numpy", "--data", "synthetic", "--images", "9", *by())
-    assert_one_line(outcome, "backend numpy: batches of 4 for 6 steps take 36 images, and there are 9", "--images")
+    assert_one_line(outcome, "backend numpy: 6 steps on batches of 4 need 36 images, but there are 9", "--images")
     assert outcome.err.count("error") == 1
 
 
-@pytest.mark.parametrize("lines, said", [
+@pytest.mark.parametrize("lines, messages", [
     (["echo a warning >&2", "echo 'No module named alexnet_mf' >&2", "exit 1"], ["No module named alexnet_mf"]),
     ([f'exec {shlex.quote(sys.executable)} -I -S "$@"'], ["exit code 1"]),
     (["exit 0"], ["ended with exit code 0"]),
@@ -665,7 +666,7 @@ def test_a_backend_that_fails_gives_its_reason_once(command, by, small_toml):
     (["echo 'Segmentation fault' >&2", "exit 139"], ["exit code 139", "Segmentation fault"]),
     (None, ["cannot be run"]), ("no program", ["cannot be run"]), ("folder", ["cannot be run"]),
 ], ids=["no package", "an empty Python", "no answer", "silent", "killed", "crashed", "missing", "no program", "folder"])
-def test_a_failing_interpreter_is_reported_in_one_line(command, tmp_path, lines, said):
+def test_a_failing_interpreter_is_reported_in_one_line(command, tmp_path, lines, messages):
     python = tmp_path / "python"
     if lines == "folder":
         python.mkdir()
@@ -674,7 +675,7 @@ def test_a_failing_interpreter_is_reported_in_one_line(command, tmp_path, lines,
     elif lines:
         script(python, *lines)
     assert_one_line(command("--backends", "numpy", *PLAN, "--python", f"numpy={python}"), "backend numpy", str(python),
-                    "--python NAME=PATH", *said, *(["alexnet_mf and numpy"] if isinstance(lines, list) else []))
+                    "--python NAME=PATH", *messages, *(["alexnet_mf and numpy"] if isinstance(lines, list) else []))
 
 
 @pytest.mark.parametrize("folder", ["file", "file/below"])

@@ -1,4 +1,4 @@
-"""Runs that end before their time, and go on: the same numbers, bit for bit."""
+"""Interrupted runs resume to the same numbers, bit for bit."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from numpy.testing import assert_array_equal
 from run_folders import (
     SHORT,
     assert_refused,
-    checkpoints,
+    checkpoint_steps,
     content,
     fail_when_over,
     figures,
-    flip,
+    flip_bit,
     lines,
     record,
     resume,
@@ -40,14 +40,14 @@ from alexnet_mf.weights import parameters
 
 
 def accuracies(*figures: float) -> Callable[..., tuple[float, float]]:
-    """In place of `loop.score`: these, one evaluation after the other."""
-    left = iter(figures)
-    return lambda logits, labels: (1.0, next(left))
+    """Return a substitute for `loop.score` that gives these accuracies, one for each evaluation."""
+    remaining = iter(figures)
+    return lambda logits, labels: (1.0, next(remaining))
 
 
 @contextmanager
 def other_images() -> Iterator[None]:
-    """As if the dataset had changed: its test images are the training images."""
+    """Change the dataset: replace its test images by the training images."""
     draw = run.load_dataset
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "load_dataset", lambda *words, **more: (
@@ -55,10 +55,10 @@ def other_images() -> Iterator[None]:
         yield
 
 
-# What a run leaves
+# The files of a run
 
 
-def test_a_run_folder(command, small_alexnet, tmp_path):
+def test_a_run_folder_has_record_metrics_weights_and_checkpoint(command, small_alexnet, tmp_path):
     outcome = command("train", "--backend", "numpy", *SHORT, "--seed", "5")
     (folder,) = Path("runs").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}-numpy-alexnet", folder.name)
@@ -66,28 +66,28 @@ def test_a_run_folder(command, small_alexnet, tmp_path):
     assert outcome.err == ""
     assert sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) == [
         "checkpoint", "curves.png", "metrics.jsonl", "run.json", "weights-best.safetensors", "weights.safetensors"]
-    told = record(folder)
-    assert spec.from_dict(told["network"]) == small_alexnet
-    assert told["spec_sha256"] == spec.fingerprint(small_alexnet)
-    assert (told["backend"], told["device"], told["seed"], told["data_name"]) == ("numpy", "cpu", 5, "synthetic")
-    assert told["recipe"]["batch_size"] == 8
-    assert told["versions"]["numpy"] == np.__version__
-    assert told["command"][:3] == ["alexnet-mf", "train", "--backend"]
-    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", told["git_revision"] or "0" * 40)
-    assert told["state"] == "finished"
+    saved = record(folder)
+    assert spec.from_dict(saved["network"]) == small_alexnet
+    assert saved["spec_sha256"] == spec.fingerprint(small_alexnet)
+    assert (saved["backend"], saved["device"], saved["seed"], saved["data_name"]) == ("numpy", "cpu", 5, "synthetic")
+    assert saved["recipe"]["batch_size"] == 8
+    assert saved["versions"]["numpy"] == np.__version__
+    assert saved["command"][:3] == ["alexnet-mf", "train", "--backend"]
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", saved["git_revision"] or "0" * 40)
+    assert saved["state"] == "finished"
     epochs = [line for line in lines(folder) if line["kind"] == "epoch"]
     assert [line["epoch"] for line in epochs] == [1, 2, 3]
-    assert told["closing"]["last_epoch"]["test_accuracy"] == epochs[-1]["test_accuracy"]
+    assert saved["closing"]["last_epoch"]["test_accuracy"] == epochs[-1]["test_accuracy"]
     assert [line["step"] for line in lines(folder) if line["kind"] == "step"] == list(range(1, 13))
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     best = max(epochs, key=lambda line: line["test_accuracy"])
     _, header = parameters.load_with_metadata(folder / "weights-best.safetensors", small_alexnet)
     assert (header["epoch"], header["test_accuracy"]) == (best["epoch"], best["test_accuracy"])
     assert header["step"] == 4 * best["epoch"]
-    assert checkpoints(folder) == [12]
+    assert checkpoint_steps(folder) == [12]
 
 
-def test_the_best_weights_are_those_of_the_best_epoch(quick, command, small_alexnet, monkeypatch, tmp_path):
+def test_the_best_weights_come_from_the_best_epoch(quick, command, small_alexnet, monkeypatch, tmp_path):
     monkeypatch.setattr(loop, "score", accuracies(0.5, 0.75, 0.25))
     saved: list[str] = []
     save = WeightFiles.save
@@ -99,12 +99,12 @@ def test_the_best_weights_are_those_of_the_best_epoch(quick, command, small_alex
     assert tensor_digest(tmp_path / "run" / "weights-best.safetensors") == saved[1]
 
 
-def test_saved_weights_are_those_of_the_run(quick, command, tmp_path):
+def test_save_weights_writes_the_weights_of_the_run(quick, command, tmp_path):
     start(command, tmp_path / "run", "--save-weights", str(tmp_path / "w"))
     assert tensor_digest(tmp_path / "w") == tensor_digest(tmp_path / "run" / "weights.safetensors")
 
 
-def test_without_matplotlib_there_is_one_notice_and_no_picture(command, small_alexnet, monkeypatch, tmp_path):
+def test_missing_matplotlib_gives_one_notice_and_no_curves(command, small_alexnet, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for name in [name for name in sys.modules if name.startswith(("matplotlib.", "alexnet_mf.plots.curves"))]:
         monkeypatch.delitem(sys.modules, name)
@@ -116,40 +116,40 @@ def test_without_matplotlib_there_is_one_notice_and_no_picture(command, small_al
     assert not (tmp_path / "run" / "curves.png").exists()
 
 
-@pytest.mark.parametrize("there, fragment", [
+@pytest.mark.parametrize("file, fragment", [
     ("thesis.tex", "run: is not empty"), ("run.json", "run: holds a run; resume it with alexnet-mf train --resume "),
     ("checkpoint/step-00000012-0123456789abcdef.safetensors", "run: holds a run"),
     ("checkpoint/step-00000012.damaged", "run: holds a run")])
-def test_a_folder_that_holds_something_is_refused(quick, command, tmp_path, there, fragment):
-    """Checkpoints without a run.json too, else `--resume` of the new run would take them for its own."""
-    (tmp_path / "run" / there).parent.mkdir(parents=True)
-    (tmp_path / "run" / there).write_text("mine", encoding="utf-8")
+def test_train_refuses_a_folder_that_is_not_empty(quick, command, tmp_path, file, fragment):
+    """Checkpoints without a run.json count as a run: `--resume` of the new run would use them."""
+    (tmp_path / "run" / file).parent.mkdir(parents=True)
+    (tmp_path / "run" / file).write_text("mine", encoding="utf-8")
     assert_refused(start(command, tmp_path / "run"), f"{tmp_path}/{fragment}", "--out")
-    assert content(tmp_path / "run") == {there: b"mine"}
+    assert content(tmp_path / "run") == {file: b"mine"}
 
 
-# Going on
+# Resuming
 
 
 @pytest.mark.parametrize("step", [1, 4, 7, 8, 9, 11])
-def test_a_stopped_run_goes_on_with_the_same_numbers(whole, command, tmp_path, step):
-    """Within an epoch, at its end, and on both sides of the smaller rate's beginning."""
+def test_a_stopped_run_resumes_to_the_same_numbers(whole, command, tmp_path, step):
+    """The steps lie within an epoch, at its end, and on both sides of the first annealed step."""
     folder = stop_after(step, command, tmp_path / "run")
     assert record(folder)["state"] == "stopped"
-    assert max(checkpoints(folder)) == step
+    assert max(checkpoint_steps(folder)) == step
     assert tensor_digest(folder / "weights.safetensors") != whole["weights.safetensors"]
     outcome = resume(command, folder)
     assert (outcome.code, outcome.err) == (0, "")
     assert figures(folder) == whole
-    assert checkpoints(folder) == [12], "the older ones have gone"
+    assert checkpoint_steps(folder) == [12], "older checkpoints are removed"
     assert [line["step"] for line in lines(folder) if line["kind"] == "step"] == list(range(1, 13))
-    (again,) = record(folder)["resumed"]
-    assert (again["step"], again["backend"], again["command"][1]) == (step, "numpy", "train")
+    (session,) = record(folder)["resumed"]
+    assert (session["step"], session["backend"], session["command"][1]) == (step, "numpy", "train")
 
 
-def test_every_backend_goes_on_with_the_same_numbers(backend_name, quick, command, tmp_path):
-    """In this process; the test with SIGKILL does it across processes. What a step does to its images is a function of
-    seed and step: a checkpoint holds nothing of it."""
+def test_every_backend_resumes_to_the_same_numbers(backend_name, quick, command, tmp_path):
+    """test_killed_cli.py tests this across processes. Augmentation depends on seed and step alone: no checkpoint stores
+    its state."""
     words = ["--augment", "color,flip,crop"]
     start(command, tmp_path / "whole", *words, backend=backend_name)
     assert record(tmp_path / "whole")["recipe"]["augment"] == ["flip", "crop", "color"]
@@ -164,25 +164,25 @@ def test_every_backend_goes_on_with_the_same_numbers(backend_name, quick, comman
     assert figures(tmp_path / "run") == figures(tmp_path / "whole")
 
 
-def test_a_finished_run_says_its_figures_again_and_draws_its_picture(quick, command, tmp_path):
+def test_resuming_a_finished_run_repeats_its_results_and_redraws_its_curves(quick, command, tmp_path):
     folder = tmp_path / "run"
     first = start(command, folder)
     before = content(folder)
     (folder / "curves.png").unlink()
-    again = resume(command, folder)
-    assert (again.code, again.out, again.err) == (0, first.out, "")
-    told = command("train", "--resume", str(folder))
-    assert (told.code, told.err) == (0, "")
-    assert told.out == f"{folder}: finished after epoch 3, nothing is left to train; start a new run from its " \
+    quiet = resume(command, folder)
+    assert (quiet.code, quiet.out, quiet.err) == (0, first.out, "")
+    full = command("train", "--resume", str(folder))
+    assert (full.code, full.err) == (0, "")
+    assert full.out == f"{folder}: finished after epoch 3, nothing left to train; start a new run from its " \
         f"weights (--weights {folder})\n" + first.out
     assert json.loads(resume(command, folder, "--json", "-").out)["command"] == record(folder)["command"]
     assert content(folder) == before
 
 
-@pytest.mark.parametrize("damage", [lambda path: flip(path, 1000), Path.unlink], ids=["a bit flipped", "removed"])
+@pytest.mark.parametrize("damage", [lambda path: flip_bit(path, 1000), Path.unlink], ids=["a bit flipped", "removed"])
 @pytest.mark.parametrize("last", [0.5, 0.875], ids=["not the best", "the best"])
-def test_a_finished_runs_weights_are_mended_to_the_same_bytes(quick, command, monkeypatch, tmp_path, last, damage):
-    """Header and all. Where the last are the best both names are one file, and a flipped bit is in both."""
+def test_weights_of_a_finished_run_are_rewritten_to_the_same_bytes(quick, command, monkeypatch, tmp_path, last, damage):
+    """Both names are one file if the last weights are the best: a flipped bit then damages both."""
     monkeypatch.setattr(loop, "score", accuracies(0.25, 0.75, last))
     start(command, tmp_path / "run")
     before = content(tmp_path / "run")
@@ -197,10 +197,10 @@ def test_a_finished_runs_weights_are_mended_to_the_same_bytes(quick, command, mo
     ((RunFolder, "save", 7), (0.5, 0.875), (0.75, 0.625), (2, 0.75)),
     ((RunFolder, "save", 7), (0.75, 0.875), (0.5, 0.625), (1, 0.75)),
     ((WeightFiles, "keep_best", 8), (0.5, 0.875), (0.75,), (2, 0.875)),
-], ids=["before the checkpoint", "before the checkpoint, not the best then", "after the checkpoint"])
-def test_the_best_weights_are_those_of_an_epoch_of_the_run(quick, command, small_alexnet, monkeypatch, tmp_path, where,
-                                                           first, second, best):
-    """Ended after epoch 2. Without its checkpoint epoch 2 is another after the resumption, as it may be on a GPU."""
+], ids=["before the checkpoint", "before the checkpoint, then not the best", "after the checkpoint"])
+def test_the_best_weights_come_from_an_epoch_of_the_run(quick, command, small_alexnet, monkeypatch, tmp_path, where,
+                                                        first, second, best):
+    """The run ends after epoch 2. Without that checkpoint, the resumed epoch 2 differs, as it may on a GPU."""
     owner, method, calls = where
     monkeypatch.setattr(loop, "score", accuracies(*first))
     with pytest.MonkeyPatch.context() as patch:
@@ -214,25 +214,25 @@ def test_the_best_weights_are_those_of_an_epoch_of_the_run(quick, command, small
     assert (header["epoch"], header["test_accuracy"]) == best
 
 
-def test_more_epochs_prolong_a_run_as_if_it_had_been_longer_from_the_start(quick, command, tmp_path):
+def test_a_prolonged_run_has_the_numbers_of_a_longer_run(quick, command, tmp_path):
     words = ["--recipe", "book"]
     start(command, tmp_path / "long", *words, "--epochs", "4")
     start(command, tmp_path / "run", *words, "--epochs", "2")
     finished = command("train", "--resume", str(tmp_path / "run"))
-    assert "nothing is left to train; prolong it with more --epochs\n" in finished.out
+    assert "nothing left to train; prolong it with more --epochs\n" in finished.out
     assert resume(command, tmp_path / "run", "--epochs", "4").code == 0
     assert figures(tmp_path / "run") == figures(tmp_path / "long")
     assert record(tmp_path / "run")["recipe"]["epochs"] == 4
     assert_refused(resume(command, tmp_path / "run", "--epochs", "3"), "has begun epoch 4")
 
 
-def test_a_run_that_has_slowed_down_cannot_be_prolonged(quick, command, tmp_path):
+def test_a_run_with_annealed_steps_cannot_be_prolonged(quick, command, tmp_path):
     start(command, tmp_path / "run")
     assert_refused(resume(command, tmp_path / "run", "--epochs", "9"), "smaller learning rate", "--weights")
 
 
-def before_first_checkpoint(folder: Path, keep_metrics: bool = False) -> None:
-    """Make a run what it was before its first checkpoint."""
+def remove_checkpoints(folder: Path, keep_metrics: bool = False) -> None:
+    """Give a run the state that it had before its first checkpoint."""
     shutil.rmtree(folder / "checkpoint")
     if not keep_metrics:
         (folder / "metrics.jsonl").write_bytes(b"")
@@ -243,45 +243,45 @@ def before_first_checkpoint(folder: Path, keep_metrics: bool = False) -> None:
     records.write(folder, run_record)
 
 
-def test_a_run_that_began_with_weights_begins_with_them_again(quick, command, small_alexnet, monkeypatch, tmp_path):
-    """Where it was ended before its first checkpoint, from whatever folder; and not if they have changed since."""
-    parameters.save(tmp_path / "w", parameters.initialise(small_alexnet, 3))
+def test_a_run_without_checkpoints_restarts_from_its_weights(quick, command, small_alexnet, monkeypatch, tmp_path):
+    """The weights are read again from any working folder, and refused if they have changed."""
+    parameters.save(tmp_path / "w", parameters.initialize(small_alexnet, 3))
     start(command, tmp_path / "whole", "--net", "alexnet", "--weights", "w")
     start(command, tmp_path / "run", "--net", "alexnet", "--weights", "w")
-    before_first_checkpoint(tmp_path / "run")
+    remove_checkpoints(tmp_path / "run")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     outcome = resume(command, tmp_path / "run")
     assert outcome.code == 0
     assert "ended before its first checkpoint; starting from the first step" in outcome.err
     assert figures(tmp_path / "run") == figures(tmp_path / "whole")
-    before_first_checkpoint(tmp_path / "run")
-    parameters.save(tmp_path / "w", parameters.initialise(small_alexnet, 4))
+    remove_checkpoints(tmp_path / "run")
+    parameters.save(tmp_path / "w", parameters.initialize(small_alexnet, 4))
     assert_refused(resume(command, tmp_path / "run"), str(tmp_path / "w"), "has changed")
 
 
-# Another spec, backend or version
-
-
-def test_two_epochs_whose_checkpoints_are_gone_are_not_begun_anew(quick, command, tmp_path):
-    """As after a kill: run.json tells nothing of steps, but the weights are the second epoch's."""
+def test_two_epochs_without_checkpoints_are_not_overwritten(quick, command, tmp_path):
+    """After a kill, run.json has no steps, but the weights come from the second epoch."""
     start(command, tmp_path / "run", "--epochs", "2")
-    before_first_checkpoint(tmp_path / "run", keep_metrics=True)
+    remove_checkpoints(tmp_path / "run", keep_metrics=True)
     weights = (tmp_path / "run" / WEIGHTS).read_bytes()
-    assert_refused(resume(command, tmp_path / "run"), "there is no checkpoint", "--weights")
+    assert_refused(resume(command, tmp_path / "run"), "no checkpoint", "--weights")
     assert (tmp_path / "run" / WEIGHTS).read_bytes() == weights
 
 
-def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(stopped, command, tmp_path):
-    """Its weights and metrics would be lost."""
+def test_a_stopped_run_without_checkpoints_is_not_overwritten(stopped, command, tmp_path):
+    """A new start would overwrite weights and metrics."""
     folder = tmp_path / "gone"
     shutil.copytree(stopped, folder)
     shutil.rmtree(folder / "checkpoint")
     weights = (folder / "weights.safetensors").read_bytes()
     outcome = command("train", "--resume", str(folder))
     assert outcome.code == 2
-    assert "there is no checkpoint (a sweep keeps none" in outcome.err and "--weights " in outcome.err
+    assert "no checkpoint (a sweep removes those" in outcome.err and "--weights " in outcome.err
     assert (folder / "weights.safetensors").read_bytes() == weights
+
+
+# Another spec, backend or version
 
 
 @pytest.mark.parametrize("words, fragments", [
@@ -306,21 +306,21 @@ def test_a_flag_that_contradicts_the_run_is_refused(stopped, command, words, fra
     assert content(stopped) == before
 
 
-def test_flags_that_agree_with_the_run_are_taken(whole, stopped, command):
+def test_flags_that_agree_with_the_run_are_accepted(whole, stopped, command):
     outcome = command("train", "--resume", str(stopped), "--backend", "numpy", *SHORT, "--quiet", "--seed", "0",
                       "--net", "alexnet", "--dropout", "0.5")
     assert (outcome.code, outcome.err) == (0, "")
     assert figures(stopped) == whole
 
 
-def test_another_spec_under_the_same_name_changes_nothing(whole, stopped, command, monkeypatch):
-    """A later version of this program may have another `alexnet`: the run keeps its own."""
+def test_a_run_keeps_its_network_if_the_name_changes_its_meaning(whole, stopped, command, monkeypatch):
+    """A later version may define `alexnet` differently: the run keeps its own network."""
     monkeypatch.setattr(zoo, "NETWORKS", {})
     assert resume(command, stopped).code == 0
     assert figures(stopped) == whole
 
 
-def test_another_version_is_told(stopped, command, monkeypatch):
+def test_resume_reports_another_version(stopped, command, monkeypatch):
     monkeypatch.setattr(run.alexnet_mf, "__version__", "9.9")
     outcome = resume(command, stopped)
     assert outcome.code == 0
@@ -328,17 +328,17 @@ def test_another_version_is_told(stopped, command, monkeypatch):
                      outcome.err)
 
 
-def test_other_images_are_refused(stopped, command):
+def test_resume_refuses_other_images(stopped, command):
     before = content(stopped)
     with other_images():
-        assert_refused(resume(command, stopped), "not the images", "synthetic")
+        assert_refused(resume(command, stopped), "the images differ", "synthetic")
     assert content(stopped) == before
 
 
 @pytest.mark.parametrize("field, words", [("seed", ["--seed", "1"]), ("spec_sha256", ["--dropout", "0.25"]),
                                           ("data_sha256", [])])
-def test_another_runs_checkpoint_is_refused(stopped, command, tmp_path, field, words):
-    """Copied beside the run's own, and later than those."""
+def test_resume_refuses_the_checkpoint_of_another_run(stopped, command, tmp_path, field, words):
+    """The other checkpoint lies beside the run's own, and is later."""
     with nullcontext() if words else other_images():
         start(command, tmp_path / "other", *words)
     (foreign,) = (tmp_path / "other" / "checkpoint").iterdir()
@@ -350,8 +350,8 @@ def test_another_runs_checkpoint_is_refused(stopped, command, tmp_path, field, w
 
 
 @pytest.mark.parametrize("recipe", ["quick", "book"])
-def test_another_backend_goes_on_from_the_weights(backend_name, quick, command, tmp_path, recipe):
-    """Begun in NumPy; the notice names what is not carried."""
+def test_another_backend_resumes_from_the_weights(backend_name, quick, command, tmp_path, recipe):
+    """The run begins in NumPy. A notice names the state that is not carried over."""
     if backend_name == "numpy":
         pytest.skip("the same backend")
     folder = stop_after(7, command, tmp_path / "run", "--recipe", recipe)
@@ -380,11 +380,11 @@ def test_another_backend_goes_on_from_the_weights(backend_name, quick, command, 
 # TensorBoard
 
 
-def test_tensorboard_events_of_a_run_that_goes_on(quick, command, tmp_path):
+def test_a_resumed_run_continues_its_tensorboard_events(quick, command, tmp_path):
     pytest.importorskip("tensorboardX")
     folder = stop_after(7, command, tmp_path / "run", "--tensorboard")
     assert len(list((folder / "tensorboard").iterdir())) == 1
-    assert resume(command, folder).code == 0  # what has events goes on with them
+    assert resume(command, folder).code == 0  # a run with events continues them
     files = list((folder / "tensorboard").iterdir())
     assert sorted(path.name.rpartition(".")[2] for path in files) == ["0", "7"]
     assert all(b"accuracy/test" in path.read_bytes() for path in files)
@@ -395,7 +395,7 @@ def test_tensorboard_events_of_a_run_that_goes_on(quick, command, tmp_path):
     assert [path.name.rpartition(".")[2] for path in (plain / "tensorboard").iterdir()] == ["7"]
 
 
-def test_tensorboard_that_is_missing_is_told_before_the_training(quick, command, monkeypatch, tmp_path):
+def test_missing_tensorboard_is_reported_before_the_training(quick, command, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     assert_refused(start(command, tmp_path / "run", "--tensorboard"), "pip install tensorboardX")
     assert not (tmp_path / "run").exists()

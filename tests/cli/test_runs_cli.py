@@ -10,12 +10,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 from console import assert_one_line
-from run_folders import assert_refused, flip, lines, start, stop_after
+from run_folders import assert_refused, flip_bit, lines, start, stop_after
 
 # The record
 
 
-def test_a_run_has_the_schema_that_train_prints(quick, command):
+def test_run_records_match_the_schema_that_train_prints(quick, command):
     outcome = command("train", "--schema")
     assert (outcome.code, outcome.err) == (0, "")
     schema = json.loads(outcome.out)
@@ -31,7 +31,7 @@ def test_a_run_has_the_schema_that_train_prints(quick, command):
 # list runs
 
 
-def test_list_runs(quick, command, tmp_path, failing_os):
+def test_list_runs_prints_state_epoch_and_results(quick, command, tmp_path, failing_os):
     runs = tmp_path / "runs"
     assert command("list", "runs").out == "no runs in runs\n"
     start(command, runs / "finished", "--seed", "1")
@@ -42,7 +42,7 @@ def test_list_runs(quick, command, tmp_path, failing_os):
         start(command, runs / "interrupted")
     failing_os()
     shutil.copytree(runs / "finished", runs / "damaged")
-    flip(runs / "damaged" / "run.json", 100)
+    flip_bit(runs / "damaged" / "run.json", 100)
     (runs / "no run").mkdir()
     shutil.copytree(runs / "finished", runs / "cut")
     (runs / "cut" / "metrics.jsonl").write_bytes(b"")
@@ -63,7 +63,7 @@ def test_list_runs(quick, command, tmp_path, failing_os):
                            f"{finished['images_per_second']:.3f}"]
 
 
-def test_a_run_is_no_sweep_and_a_folder_of_runs_no_run(quick, command, tmp_path):
+def test_runs_sweeps_and_folders_of_runs_are_distinguished(quick, command, tmp_path):
     run = tmp_path / "runs" / "one"
     start(command, run)
     assert_one_line(command("sweep", "--resume", str(run)), f"{run}: is a run, not a sweep", f"train --resume {run}")
@@ -74,7 +74,7 @@ def test_a_run_is_no_sweep_and_a_folder_of_runs_no_run(quick, command, tmp_path)
 # plot curves
 
 
-def test_plot_curves_of_several_runs(command, small_alexnet, tmp_path):
+def test_plot_curves_draws_several_runs(command, small_alexnet, tmp_path):
     for seed in "12":
         start(command, tmp_path / seed, "--seed", seed)
     outcome = command("plot", "curves", str(tmp_path / "1"), str(tmp_path / "2"), "--plot", "curves.png")
@@ -91,7 +91,7 @@ def test_plot_curves_of_several_runs(command, small_alexnet, tmp_path):
     (["curves", "damaged", "--plot", "c.png"], ["damaged/metrics.jsonl: line 2 is damaged"]),
     (["curves", "empty", "--plot", "c.png"], ["empty: has no metrics yet"]),
 ])
-def test_plot_tells_what_is_wrong_in_one_line(quick, command, tmp_path, words, fragments):
+def test_plot_reports_errors_in_one_line(quick, command, tmp_path, words, fragments):
     start(command, tmp_path / "run")
     for name, change in (("damaged", lambda text: text.replace("\n{", "\n", 1)), ("empty", lambda text: "")):
         (tmp_path / name).mkdir()
@@ -100,7 +100,7 @@ def test_plot_tells_what_is_wrong_in_one_line(quick, command, tmp_path, words, f
     assert_refused(command("plot", *words), *fragments)
 
 
-def test_plot_without_matplotlib_says_how_to_get_it(quick, command, tmp_path, monkeypatch):
+def test_plot_without_matplotlib_names_the_install_command(quick, command, tmp_path, monkeypatch):
     start(command, tmp_path / "run")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for name in [name for name in sys.modules if name.startswith(("matplotlib.", "alexnet_mf.plots.curves"))]:

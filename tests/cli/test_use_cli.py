@@ -1,4 +1,4 @@
-"""`predict` and `evaluate`: what they print, write and refuse."""
+"""`predict` and `evaluate`: output, files and refusals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from alexnet_mf.weights import parameters
 
 @pytest.fixture
 def trained(quick, command):
-    """A run of two epochs in `first`, and what was left in its metrics."""
+    """Train for two epochs in `first`, and return the last line of the metrics."""
     done = command("train", "--backend", "numpy", "--data", "synthetic", "--batch-size", "8", "--epochs", "2", "--lr",
                    "0.05", "--out", "first", "--quiet")
     assert done.code == 0, done.err
@@ -28,7 +28,7 @@ def trained(quick, command):
 
 @pytest.fixture
 def pictures(trained):
-    """Three test images as files, in `pictures`."""
+    """Write three test images to `pictures`, and return their pixels."""
     Path("pictures").mkdir()
     images = data.synthetic.draw(0).test.images[:3]
     for number, image in enumerate(images):
@@ -39,7 +39,7 @@ def pictures(trained):
 # evaluate
 
 
-def test_a_run_is_evaluated_with_its_own_data_backend_and_figures(command, trained):
+def test_evaluate_reproduces_the_results_of_a_run(command, trained):
     done = command("evaluate", "first")
     assert done.code == 0, done.err
     assert "using --backend" not in done.err and done.lines[0].startswith("alexnet in numpy ")
@@ -53,69 +53,68 @@ def test_a_run_is_evaluated_with_its_own_data_backend_and_figures(command, train
 
 def test_the_table_the_matrix_and_the_json_agree(command, trained):
     done = command("evaluate", "first", "--json", "e.json")
-    found = json.loads(Path("e.json").read_text())
-    assert found["loss"] == pytest.approx(trained["test_loss"], rel=1e-7)
-    assert found["accuracy"] == trained["test_accuracy"] == np.trace(found["confusion"]) / 32
-    assert [entry["class"] for entry in found["classes"]] == list(data.FASHION_CLASSES)
-    assert found["data"].startswith("synthetic") and found["backend"] == "numpy" and found["images_per_second"] > 0
-    matrix = done.lines.index("class (row) and what it was taken for (column)") + 2
+    report = json.loads(Path("e.json").read_text())
+    assert report["loss"] == pytest.approx(trained["test_loss"], rel=1e-7)
+    assert report["accuracy"] == trained["test_accuracy"] == np.trace(report["confusion"]) / 32
+    assert [entry["class"] for entry in report["classes"]] == list(data.FASHION_CLASSES)
+    assert report["data"].startswith("synthetic") and report["backend"] == "numpy" and report["images_per_second"] > 0
+    matrix = done.lines.index("true class (row) and predicted class (column)") + 2
     for label, name in enumerate(data.FASHION_CLASSES):
-        entry, row = found["classes"][label], found["confusion"][label]
+        entry, row = report["classes"][label], report["confusion"][label]
         images = sum(row)
-        first = next(line for line in done.lines if re.match(rf"{name}  ", line)).removeprefix(name).split()
-        assert first[:2] == [str(images), str(row[label])] and entry["images"] == images
+        cells = next(line for line in done.lines if re.match(rf"{name}  ", line)).removeprefix(name).split()
+        assert cells[:2] == [str(images), str(row[label])] and entry["images"] == images
         assert entry["accuracy"] == (row[label] / images if images else None)
         assert done.lines[matrix + label].startswith(f"{label} {name}")
         assert [int(cell.replace(".", "0")) for cell in done.lines[matrix + label].split()[-10:]] == row
-    mistakes = found["mistakes"]
-    assert len(mistakes) == min(30, 32 - round(32 * found["accuracy"]))
+    mistakes = report["mistakes"]
+    assert len(mistakes) == min(30, 32 - round(32 * report["accuracy"]))
     assert [wrong["probability"] for wrong in mistakes] == sorted(wrong["probability"] for wrong in mistakes)[::-1]
     labels = data.synthetic.draw(0).test.labels
     assert all(wrong["label"] == labels[wrong["image"]] != wrong["predicted"] for wrong in mistakes)
 
 
-def test_json_on_standard_output_is_nothing_else_and_quiet_is_the_closing_line(command, trained):
+def test_json_is_the_only_standard_output_and_quiet_prints_the_last_line(command, trained):
     done = command("evaluate", "first", "--json", "-", "--limit-test", "5")
     assert json.loads(done.out)["images"] == 5 and done.err == ""
     assert re.fullmatch(r"test loss .*\n", command("evaluate", "first", "--quiet").out)
 
 
-def test_the_best_weights_when_asked(command, trained, small_alexnet):
-    best = parameters.initialise(small_alexnet, 5)
+def test_weights_best_evaluates_the_best_weights(command, trained, small_alexnet):
+    best = parameters.initialize(small_alexnet, 5)
     parameters.save(Path("first/weights-best.safetensors"), best, {"network": spec.as_dict(small_alexnet)})
     for words, digest in ([], parameters.digest(parameters.load(Path("first/weights.safetensors"), small_alexnet))), \
             (["--weights", "best"], parameters.digest(best)):
-        found = json.loads(command("evaluate", "first", *words, "--json", "-", "--limit-test", "1").out)
-        assert found["weights_sha256"] == digest
+        report = json.loads(command("evaluate", "first", *words, "--json", "-", "--limit-test", "1").out)
+        assert report["weights_sha256"] == digest
 
 
-def test_other_images_than_the_runs_are_told(command, trained, monkeypatch):
+def test_evaluate_reports_other_images_than_the_run_had(command, trained, monkeypatch):
     draw = data.synthetic.draw
     monkeypatch.setattr(data.synthetic, "draw", lambda seed: draw(seed + 1))
     done = command("evaluate", "first", "--quiet")
-    assert done.code == 0 and done.err.startswith("first: was trained on synthetic garments drawn with seed 0, and the")
+    assert done.code == 0 and done.err.startswith("first: was trained on synthetic garments drawn with seed 0; these")
 
 
 @pytest.mark.parametrize("file, backend", [
     ("w.pt", "torch"), ("w.weights.h5", "tensorflow"), ("w.params", "mxnet"), ("w.npz", "numpy")])
-def test_a_frameworks_own_file_is_evaluated_in_that_framework_and_in_any(command, trained, pictures, requires, file,
-                                                                         backend):
-    """As `convert` reads it; NumPy's files are nobody's own."""
+def test_a_native_file_is_evaluated_in_its_framework(command, trained, pictures, requires, file, backend):
+    """An .npz file belongs to no framework and needs `--backend`."""
     requires(backend)
     assert command("convert", "first", file).code == 0
     words = ["--backend", "numpy"] if backend == "numpy" else []
-    own = json.loads(command("evaluate", file, *words, "--data", "synthetic", "--json", "-").out)
-    assert (own["backend"], own["weights"]) == (backend, file)
-    assert own["loss"] == pytest.approx(trained["test_loss"], rel=1e-5)
+    report = json.loads(command("evaluate", file, *words, "--data", "synthetic", "--json", "-").out)
+    assert (report["backend"], report["weights"]) == (backend, file)
+    assert report["loss"] == pytest.approx(trained["test_loss"], rel=1e-5)
     run = json.loads(command("predict", "first", "pictures", "--json", "-").out)
     same = json.loads(command("predict", file, "pictures", "--backend", "numpy", "--json", "-").out)
-    assert same["weights_sha256"] == run["weights_sha256"] == own["weights_sha256"]
+    assert same["weights_sha256"] == run["weights_sha256"] == report["weights_sha256"]
     assert same["images"] == run["images"]
 
 
-def test_a_frameworks_own_file_that_does_not_fit_is_named_by_its_tensors(command, requires):
-    """It cannot say whose it is: without --net it is taken for AlexNet's."""
-    parameters.save(Path("w"), parameters.initialise(zoo.LENET5, 0), {"network": spec.as_dict(zoo.LENET5)})
+def test_a_native_file_of_another_network_is_refused(command, requires):
+    """An .npz file does not name its network, and the default of `--net` is alexnet."""
+    parameters.save(Path("w"), parameters.initialize(zoo.LENET5, 0), {"network": spec.as_dict(zoo.LENET5)})
     assert command("convert", "w", "w.npz").code == 0
     done = command("evaluate", "w.npz", "--backend", "numpy", "--data", "synthetic")
     assert done.code == 2 and done.out == "" and len(done.err.splitlines()) == 1
@@ -124,13 +123,13 @@ def test_a_frameworks_own_file_that_does_not_fit_is_named_by_its_tensors(command
                    "--limit-test", "4").code == 0
 
 
-def test_an_evaluation_in_another_backend_finds_the_same(command, trained, backend_name):
+def test_an_evaluation_in_another_backend_gives_the_same_loss(command, trained, backend_name):
     report = json.loads(command("evaluate", "first", "--backend", backend_name, "--json", "-").out)
     assert report["backend"] == backend_name
     assert report["loss"] == pytest.approx(trained["test_loss"], rel=1e-5)
 
 
-def test_a_run_of_a_backend_that_is_missing_is_evaluated_in_another(command, trained, requires, installed):
+def test_a_run_of_a_missing_backend_is_evaluated_in_another_backend(command, trained, requires, installed):
     requires("torch")
     installed("torch")
     done = command("evaluate", "first", "--limit-test", "4")
@@ -138,46 +137,46 @@ def test_a_run_of_a_backend_that_is_missing_is_evaluated_in_another(command, tra
     assert "using --backend torch, the first installed of" in done.err and " in torch " in done.lines[0]
 
 
-def test_the_picture_of_an_evaluation(command, trained):
+def test_evaluate_draws_a_picture(command, trained):
     assert command("evaluate", "first", "--plot", "e.png", "--quiet").code == 0
     with Image.open("e.png") as picture:
         assert picture.format == "PNG" and picture.width > 1000
 
 
 @pytest.mark.parametrize("verb", [("evaluate",), ("predict", "x.png")], ids=["evaluate", "predict"])
-@pytest.mark.parametrize("source, told", [
+@pytest.mark.parametrize("source, message", [
     ("gone", "gone: cannot be read (No such file or directory)"), (".", ".: has no weights.safetensors; "),
     ("text", "text: unrecognized weights format; supported: safetensors, torch, "),
     ("w.safetensors", "w.safetensors: cannot be read as safetensors")])
-def test_what_holds_no_weights_is_refused(command, small_alexnet, verb, source, told):
+def test_a_source_without_weights_is_refused(command, small_alexnet, verb, source, message):
     Path("text").write_text("text")
     Path("w.safetensors").write_text("text")
     done = command(verb[0], source, *verb[1:], "--backend", "numpy")
-    assert done.code == 2 and done.err.startswith(f"alexnet-mf: error: {told}") and len(done.err.splitlines()) == 1
+    assert done.code == 2 and done.err.startswith(f"alexnet-mf: error: {message}") and len(done.err.splitlines()) == 1
 
 
-def test_a_network_in_colour_cannot_be_evaluated(command, requires):
-    network = spec.Network("colour", (3, 8, 8), (layers.Flatten("f"), layers.Dense("d", units=10)))
-    parameters.save(Path("w"), parameters.initialise(network, 0), {"network": spec.as_dict(network)})
+def test_a_color_network_cannot_be_evaluated(command, requires):
+    network = spec.Network("color", (3, 8, 8), (layers.Flatten("f"), layers.Dense("d", units=10)))
+    parameters.save(Path("w"), parameters.initialize(network, 0), {"network": spec.as_dict(network)})
     done = command("evaluate", "w", "--backend", "numpy", "--data", "synthetic")
     assert done.code == 2
-    assert "only shapes, parity, bench, analyze, predict, convert and plot filters take this network" in done.err
+    assert "only in shapes, parity, bench, analyze, predict, convert and plot filters" in done.err
 
 
 # predict
 
 
-def test_pictures_get_classes_and_probabilities(command, trained, pictures):
+def test_predict_prints_classes_and_probabilities(command, trained, pictures):
     done = command("predict", "first", "pictures", "--json", "p.json", "--top", "2")
     assert done.code == 0 and done.err == "", done.err
     assert done.lines[1].startswith("preprocessing: gray; resized to fit 28x28")
     assert done.lines[2].split() == ["picture", "class", "probability", "then"]
-    found = json.loads(Path("p.json").read_text())
-    assert found["unreadable"] == [] and found["preprocessing"] in done.lines[1]
+    report = json.loads(Path("p.json").read_text())
+    assert report["unreadable"] == [] and report["preprocessing"] in done.lines[1]
     model = backends.load("numpy").build(zoo.get_network("alexnet"), parameters.load(
         Path("first/weights.safetensors"), zoo.get_network("alexnet")), "cpu")
     logits = model.logits(model.place(pictures, np.zeros(3, np.int64)), 8)
-    for number, (line, entry, row) in enumerate(zip(done.lines[3:], found["images"], logits, strict=True)):
+    for number, (line, entry, row) in enumerate(zip(done.lines[3:], report["images"], logits, strict=True)):
         best = np.argsort(-row)[:2]
         shares = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
         names = [data.FASHION_CLASSES[label] for label in best]
@@ -188,66 +187,66 @@ def test_pictures_get_classes_and_probabilities(command, trained, pictures):
         assert [each["probability"] for each in entry["top"]] == pytest.approx(shares[best].tolist())
 
 
-def test_what_cannot_be_read_is_told_and_the_others_go_on(command, trained, pictures):
+def test_unreadable_pictures_are_reported_and_the_others_classified(command, trained, pictures):
     Path("pictures/1.png").write_text("text")
     Path("bad\nname\x1b[2J.png").write_text("text")
     Path("empty").mkdir()
     done = command("predict", "first", "pictures", "empty", "bad\nname\x1b[2J.png", "gone.png", "--json", "p.json")
     assert done.code == 1
     assert [line.split()[0] for line in done.lines[3:]] == ["pictures/0.png", "pictures/2.png"]
-    told = done.err.splitlines()
-    assert len(told) == 4
-    assert told[0].startswith("pictures/1.png: is neither a PNG nor a JPEG image")
-    assert told[1].startswith("empty: has no .png, .jpg or .jpeg file")
-    assert told[2].startswith("bad\\nname\\x1b[2J.png: is neither")
-    assert told[3] == "gone.png: cannot be read (No such file or directory)"
+    errors = done.err.splitlines()
+    assert len(errors) == 4
+    assert errors[0].startswith("pictures/1.png: is neither a PNG nor a JPEG image")
+    assert errors[1].startswith("empty: has no .png, .jpg or .jpeg file")
+    assert errors[2].startswith("bad\\nname\\x1b[2J.png: is neither")
+    assert errors[3] == "gone.png: cannot be read (No such file or directory)"
     assert len(json.loads(Path("p.json").read_text())["unreadable"]) == 4
 
 
-def test_nothing_to_predict_is_no_table_and_no_picture(command, trained):
+def test_predict_without_a_readable_picture_prints_no_table(command, trained):
     done = command("predict", "first", "gone.png", "--plot", "sheet.png", "--quiet")
     assert done.code == 1 and done.out == "" and not Path("sheet.png").exists()
-    assert done.err.splitlines()[-1] == "sheet.png: not written, there is nothing to draw"
+    assert done.err.splitlines()[-1] == "sheet.png: not written: no picture could be read"
 
 
-def test_a_contact_sheet_and_an_idx_file(command, trained, pictures):
+def test_predict_draws_a_contact_sheet_of_an_idx_file(command, trained, pictures):
     many = np.concatenate([pictures] * 30)
     Path("x").write_bytes(struct.pack(">4I", 0x803, 90, 28, 28) + many.tobytes())
     done = command("predict", "first", "x", "--plot", "sheet.png", "--quiet", "--top", "1")
-    assert done.code == 0 and done.err == "sheet.png: the first 60 of 90 pictures\n"
+    assert done.code == 0 and done.err == "sheet.png: first 60 of 90 pictures\n"
     assert len(done.lines) == 91 and done.lines[-1].startswith("x[89]  ")
     assert done.lines[0].split() == ["picture", "class", "probability"]
     with Image.open("sheet.png") as picture:
         assert picture.format == "PNG"
 
 
-def test_inverting_undoes_the_inverse(command, trained, pictures):
+def test_invert_restores_inverted_pictures(command, trained, pictures):
     for number, image in enumerate(pictures):
         Image.fromarray(255 - image).save(f"pictures/{number}.png")
     dark, inverted = (command("predict", "first", "pictures", *words) for words in ([], ["--invert"]))
     Path("x").write_bytes(struct.pack(">4I", 0x803, 3, 28, 28) + pictures.tobytes())
     light = command("predict", "first", "x")
 
-    def answers(done):
+    def rows(done):
         return [line.split(maxsplit=1)[1].split() for line in done.lines[3:]]
 
-    assert answers(inverted) == answers(light) != answers(dark)
+    assert rows(inverted) == rows(light) != rows(dark)
     assert "gray, inverted;" in inverted.lines[1] and "inverted" not in dark.lines[1]
 
 
-def test_names_of_classes_from_a_file(command, trained, pictures):
+def test_class_names_are_read_from_a_file(command, trained, pictures):
     Path("names").write_text("".join(f"kind {i}\r\n" for i in range(10)) + "\n")
     assert re.search(r"kind \d +0\.\d{3}  kind \d 0\.\d{3}, kind \d ", command("predict", "first", "pictures",
                                                                              "--classes", "names").out)
-    for content, told in ((b"one\ntwo\n", "--classes has 2 names, but alexnet has 10 classes"),
-                          (b"\xff\xfe", "names: is not text in UTF-8")):
+    for content, message in ((b"one\ntwo\n", "--classes has 2 names, but alexnet has 10 classes"),
+                             (b"\xff\xfe", "names: is not UTF-8 text")):
         Path("names").write_bytes(content)
         done = command("predict", "first", "pictures", "--classes", "names")
-        assert done.code == 2 and told in done.err
+        assert done.code == 2 and message in done.err
     assert "gone: cannot be read" in command("predict", "first", "pictures", "--classes", "gone").err
 
 
-def test_without_matplotlib_it_is_told_before_the_work(command, trained, pictures, monkeypatch):
+def test_missing_matplotlib_is_reported_before_the_work(command, trained, pictures, monkeypatch):
     monkeypatch.setitem(sys.modules, "alexnet_mf.plots.drawing", None)
     for words in (["predict", "first", "pictures"], ["evaluate", "first"]):
         done = command(*words, "--plot", "x.png")

@@ -1,4 +1,4 @@
-"""Wrong words on the command line: one line that names them and the remedy, exit code 2, and no work before it."""
+"""Invalid arguments on the command line: one line with the remedy, exit code 2, and no work before."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RIGHT = {"train": "train --backend numpy --data synthetic", "shapes": "shapes --
          "analyze": "analyze --no-measure", "bench": "bench --backends numpy", "parity": "parity",
          "trace": "parity trace --backend numpy --out t", "predict": "predict run x.png",
          "report": "bench --report", "measure": "analyze --backend numpy"}
-"""Commands that the words of the table are added to; of a flag that comes twice the later counts."""
+"""Valid commands, which the words of the table are appended to. The last of two equal flags counts."""
 
 TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("analyze bench parity shapes trace train", "--net lenet", "unknown network 'lenet'; known: alexnet, alexnet-tab"),
@@ -44,24 +44,24 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("bench", "--phases=", "--phases; ''"),
     ("bench", "--ablate turbo", "--ablate must be one of allocator, autotune; 'turbo'"),
     ("bench", "--try compile+turbo", "--try must be one of allocator, autotune; 'turbo'"),
-    ("bench", "--python torch=/bin/sh", "--python NAME=PATH; torch, which takes no part; --backends"),
+    ("bench", "--python torch=/bin/sh", "--python NAME=PATH; torch, which is not selected; --backends"),
     ("bench", "--beside 0", "--beside; at least 1"),
-    ("bench", "--beside 100000", "--beside is 100,000, but this machine takes; 16 a core"),
+    ("bench", "--beside 100000", "--beside is 100,000; use at most; on this machine, 16 per core"),
     ("bench", "--rounds 0", "--rounds; at least 1"),
     ("bench", "--epoch-batches 1", "at least 2, not 1"),
     ("bench measure", "--sample-seconds 0", "--sample-seconds; above 0; '0'"),
     ("bench measure", "--sample-seconds inf", "--sample-seconds; 'inf'"),
-    ("analyze bench parity", "--json /nowhere/r.json", "/nowhere/r.json; make it"),
-    ("bench", "--plot /nowhere/r.png", "/nowhere/r.png; make it"),
-    ("bench", "--markdown /nowhere/r.md", "/nowhere/r.md; make it"),
+    ("analyze bench parity", "--json /nowhere/r.json", "/nowhere/r.json; create it"),
+    ("bench", "--plot /nowhere/r.png", "/nowhere/r.png; create it"),
+    ("bench", "--markdown /nowhere/r.md", "/nowhere/r.md; create it"),
     ("bench", "--json - --markdown -", "cannot share standard output"),
     ("report", "", "--report"),
     ("report", "/nowhere/r.json", "/nowhere/r.json; No such file"),
     ("report", "/dev/null", "/dev/null; cannot be read"),
-    *(("report", f"/dev/null {words}", f"--report measures nothing: leave out {words.split()[0]}") for words in (
+    *(("report", f"/dev/null {words}", f"--report measures nothing; leave out {words.split()[0]}") for words in (
         "--json -", "--backends torch", "--batch-size 32", "--device cpu", "--net alexnet", "--no-book", "--rounds 7",
         "--seed 0", "--layout", "--try fused", "--sample-seconds 1")),
-    ("analyze", "--plot r.png", "--plot draws the roofline; leave out --no-measure"),
+    ("analyze", "--plot r.png", "--plot draws measured ceilings; leave out --no-measure"),
     ("analyze", "--device nonsense", "--no-measure measures nothing: leave out --device"),
     ("analyze", "--device auto", "--no-measure measures nothing: leave out --device"),
     ("analyze", "--rounds 3", "--no-measure measures nothing: leave out --rounds"),
@@ -95,7 +95,7 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("train", "--save-weights w.pt", "writes safetensors; w.pt has the ending of torch; alexnet-mf convert RUN w.pt"),
     ("train", "--save-weights /etc/hosts", "/etc/hosts: exists; another file"),
     ("train", "--save-weights w.onnx", "w.onnx has the ending of onnx"),
-    ("train", "--out /proc/run", "/proc/run: cannot be made; --out"),
+    ("train", "--out /proc/run", "/proc/run: cannot be created; --out"),
     ("train", "--resume nowhere", "nowhere: there is no run here; `list runs`"),
     ("train", "--data-dir /nowhere", "the synthetic set; /nowhere; --data-dir"),
     ("train", "--data auto --data-dir .", ".: lacks; --data-dir or ALEXNET_MF_DATA_DIR; train-images-idx3-ubyte.gz"),
@@ -103,7 +103,7 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("train", "--data auto --data-dir /etc/hosts", "/etc/hosts: not a folder"),
     ("train", "--device tpu", "no device 'tpu' here; cpu"),
     ("train", "--device cuda:7", "no device 'cuda:7' here; cpu"),
-    ("train", "--net alexnet-2012", "takes 3x227x227; gray images have one; only shapes, parity, bench, analyze"),
+    ("train", "--net alexnet-2012", "takes 3x227x227; gray images have one; only in shapes, parity, bench, analyze"),
     ("train", "--net alexnet-owt", "alexnet-owt takes 3x224x224; gray images have one channel"),
     ("train", "--precision float8", "float8; bfloat16"),
     ("train", "--precision bfloat16", "no precision bfloat16 on cpu; float64"),
@@ -130,8 +130,9 @@ CASES += [("parity trace --out t", "--backend"), ("parity trace --backend numpy"
 
 
 @pytest.mark.parametrize(("line", "fragments"), CASES, ids=[line for line, _ in CASES])
-def test_wrong_words_are_one_line_with_the_remedy(command: Callable[..., Outcome], small_alexnet: Network,
-                                                  monkeypatch: pytest.MonkeyPatch, line: str, fragments: str) -> None:
+def test_invalid_arguments_give_one_line_with_the_remedy(command: Callable[..., Outcome], small_alexnet: Network,
+                                                         monkeypatch: pytest.MonkeyPatch, line: str,
+                                                         fragments: str) -> None:
     monkeypatch.setattr(bench, "Bench", must_not_start)
     monkeypatch.setattr(parity, "trace_in_process", must_not_start)
     prints_first = line.startswith("analyze --backend")  # the predictions

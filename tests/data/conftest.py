@@ -1,4 +1,4 @@
-"""A small Fashion-MNIST on disk and behind a real HTTP server, and isolation from the user's own."""
+"""Small Fashion-MNIST files on disk and on a local HTTP server, isolated from the user's own files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def idx_bytes(values: np.ndarray) -> bytes:
 
 @pytest.fixture
 def files() -> dict[str, bytes]:
-    """The four files, a few images each, by name."""
+    """Return the contents of the four files by name, with a few images each."""
     files = {}
     for part, count in (("train", 30), ("t10k", 20)):
         images = np.random.default_rng(count).integers(0, 256, (count, 28, 28))
@@ -37,7 +37,7 @@ def files() -> dict[str, bytes]:
 
 @pytest.fixture
 def folder(tmp_path: Path, files: dict[str, bytes]) -> Path:
-    """A folder with the four packed files."""
+    """Return a folder with the four compressed files."""
     path = tmp_path / "fashion"
     path.mkdir()
     for name, content in files.items():
@@ -47,12 +47,12 @@ def folder(tmp_path: Path, files: dict[str, bytes]) -> Path:
 
 @dataclass
 class Mirror:
-    """A folder on a server of our own; how it behaves can be set file by file."""
+    """Folder on a local server; each file can be missing or cut."""
 
     url: str
     files: dict[str, bytes]
     cut: set[str] = field(default_factory=set)
-    """Files whose connection breaks half way."""
+    """Names of files that break off half way."""
     requests: list[str] = field(default_factory=list)
 
 
@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def mirrors(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """Two mirrors in working order, in place of the real ones, whose files' hashes are taken for the published."""
+    """Replace the real mirrors by two local ones, and the published hashes by hashes of the local files."""
     table: dict[str, Mirror] = {}
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, table)) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -97,7 +97,7 @@ def mirrors(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
-    """An empty cache of the test's own, no folder named by the environment, and no server but ours."""
+    """Provide an empty cache. Unset the folder of the environment, and block all servers but the local one."""
     path = tmp_path / "cache" / "fashion-mnist"
     monkeypatch.setattr(store, "cache_folder", lambda name: path)
     if "mirrors" not in request.fixturenames:

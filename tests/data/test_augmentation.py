@@ -14,7 +14,7 @@ from alexnet_mf.training.recipe import BOOK, Recipe
 GRAY = (1, 28, 28)
 
 
-def test_names_come_once_and_in_the_order_in_which_they_are_applied():
+def test_names_are_unique_and_in_order_of_application():
     assert augmentation.check(["color", "flip", "color"]) == ("flip", "color")
     assert augmentation.check([]) == ()
 
@@ -25,7 +25,7 @@ def test_an_unknown_name_lists_the_known_ones(name):
         augmentation.check(["flip", name])
 
 
-def test_a_recipe_holds_what_was_checked():
+def test_a_recipe_checks_its_augmentations():
     recipe = Recipe("mine", 1, 1, BOOK.sgd, augment=["crop", "flip"])  # a list, as it comes from JSON
     assert recipe.augment == ("flip", "crop")
     assert BOOK.augment == ()
@@ -46,7 +46,7 @@ def test_draws_are_a_function_of_seed_and_step():
     assert len({bits(seed, step) for seed in range(4) for step in range(4)}) == 16
 
 
-def test_draws_stay_what_they_are():
+def test_draws_are_pinned():
     """A run of another version of this program resumes with the same images."""
     drawn = draw(KINDS, seed=1, step=2, count=4, image=GRAY)
     assert drawn.flip.tolist() == [True, False, False, False]
@@ -58,7 +58,7 @@ def test_draws_stay_what_they_are():
         [0.7446144819259644, 0.9237275719642639, 1.069726586341858]], np.float32))
 
 
-def test_one_kind_does_not_change_what_another_draws():
+def test_draws_of_one_augmentation_do_not_change_with_the_others():
     every = draw(KINDS, 0, 0, 64, GRAY)
     for kind in KINDS:
         alone = draw((kind,), 0, 0, 64, GRAY)
@@ -67,8 +67,8 @@ def test_one_kind_does_not_change_what_another_draws():
         assert alone.padding == ((2, 2) if kind == "crop" else (0, 0))
 
 
-def test_draws_are_even():
-    """Over 20,000 images; three standard deviations would be 1 % of the images for the flip."""
+def test_draws_are_uniform_and_uncorrelated():
+    """Three standard deviations of the flip's share are 1 % at 20,000 images."""
     drawn = draw(KINDS, 0, 0, 20_000, (3, 28, 14))
     assert drawn.flip.mean() == pytest.approx(0.5, abs=0.011)
     for corners, choices in zip(drawn.corner.T, (5, 3)):  # 2 zeros above and below, 1 left and right

@@ -40,11 +40,11 @@ def test_the_last_short_batch_is_kept() -> None:
 
 
 @pytest.mark.parametrize(("n", "batch_size", "sizes"), [(4, 2, [2, 2]), (3, 5, [3]), (2, 1, [1, 1])])
-def test_batch_sizes(n: int, batch_size: int, sizes: list[int]) -> None:
+def test_only_the_last_batch_may_be_short(n: int, batch_size: int, sizes: list[int]) -> None:
     assert [len(batch) for batch in batches(epoch_order(n, 0, 0), batch_size)] == sizes
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
-def test_batch_size_below_one(batch_size: int) -> None:
+def test_a_batch_size_below_one_is_refused(batch_size: int) -> None:
     with pytest.raises(DataError, match="at least 1"):
         batches(np.arange(3), batch_size)

@@ -37,7 +37,7 @@ def test_an_image_of_the_dataset_keeps_its_pixels(tmp_path):
     assert (read(path, Preparation(28, 28, invert=True)) == 255 - GARMENT).all()
 
 
-def test_it_keeps_them_in_every_mode_with_enough_levels(tmp_path):
+def test_pixels_are_kept_in_every_mode_with_enough_levels(tmp_path):
     gray = Image.fromarray(GARMENT)
     sixteen = GARMENT.astype(np.uint16) * 257
     for number, image in enumerate([gray.convert("RGB"), gray.convert("RGBA"), gray.convert("LA"), gray.convert("P"),
@@ -69,7 +69,7 @@ def test_dark_on_light_stays_unless_inverted(tmp_path):
     path = saved(tmp_path / "dark.png", dark)
     assert (read(path, GRAY)[:, 7:21] == dark).all()
     inverted = read(path, Preparation(28, 28, invert=True))
-    assert (inverted[10:18, 7:21] == 255).all() and inverted.sum() == 255 * 8 * 14  # the margin is black still
+    assert (inverted[10:18, 7:21] == 255).all() and inverted.sum() == 255 * 8 * 14  # the margin is still black
 
 
 def test_transparent_pixels_are_background(tmp_path):
@@ -85,7 +85,7 @@ def test_the_orientation_of_a_camera_is_applied(tmp_path):
     upright = np.zeros((28, 28), np.uint8)
     upright[:5] = 255
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
     path = saved(tmp_path / "a.png", np.ascontiguousarray(np.rot90(upright)), exif=exif)
     assert (read(path, GRAY) == upright).all()
 
@@ -98,7 +98,7 @@ def test_a_network_of_another_size_takes_scaled_gray(tmp_path):
 
 def test_a_color_network_takes_imagenets_convention(tmp_path):
     picture = np.full((100, 300, 3), (255, 0, 51), np.uint8)
-    picture[:, :105] = picture[:, 195:] = picture[:5] = picture[95:] = 0  # only the middle is seen: 7/8 of 100 pixels
+    picture[:, :105] = picture[:, 195:] = picture[:5] = picture[95:] = 0  # only the middle is used: 7/8 of 100 pixels
     pixels = read(saved(tmp_path / "a.png", picture), Preparation(32, 32, color=True, levels=False))
     assert pixels.dtype == np.float32 and pixels.shape == (3, 32, 32)
     expected = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
@@ -124,8 +124,8 @@ def test_the_description_lists_the_steps():
 # Files that are not images
 
 
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+def chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
 def png(width: int, height: int, content: bytes, bits: int = 8) -> bytes:
@@ -133,13 +133,13 @@ def png(width: int, height: int, content: bytes, bits: int = 8) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
 
 
-def encoded(image: Image.Image, kind: str) -> bytes:
+def encode(image: Image.Image, format: str) -> bytes:
     content = io.BytesIO()
-    image.save(content, kind)
+    image.save(content, format)
     return content.getvalue()
 
 
-JPEG = encoded(Image.fromarray(GARMENT).resize((300, 300)), "JPEG")
+JPEG = encode(Image.fromarray(GARMENT).resize((300, 300)), "JPEG")
 
 
 def jpeg_bomb() -> bytes:
@@ -151,18 +151,18 @@ def jpeg_bomb() -> bytes:
 
 
 FAULTS = {
-    "text": (b"this is not a picture", "neither a PNG nor a JPEG image, whatever its name"),
+    "text": (b"this is not a picture", "neither a PNG nor a JPEG image, or its beginning"),
     "empty": (b"", "is empty"),
-    "gif": (encoded(Image.fromarray(GARMENT), "GIF"), "neither a PNG nor a JPEG image"),
+    "gif": (encode(Image.fromarray(GARMENT), "GIF"), "neither a PNG nor a JPEG image"),
     "cut png": (png(28, 28, zlib.compress(bytes(28) + GARMENT.tobytes()))[:400], "is damaged"),
     "cut jpeg": (JPEG[:600], "is damaged"),
     "pixels are missing": (png(28, 28, zlib.compress(bytes(100))), "is damaged"),
     "no zlib": (png(28, 28, b"abcdefgh"), "is damaged"),
     "large": (png(8000, 8000, zlib.compress(bytes(8001 * 8000))), "is too large: 8000x8000 pixels"),
     "a size that cannot be": (png(2**31 - 1, 2**31 - 1, b""), "is too large: 2147483647x2147483647 pixels"),
-    "long": (png(70_000, 1, zlib.compress(bytes(70_001))), "is too large: 70000x1 pixels; at most .* 65,535 on a side"),
-    "jpeg bomb": (jpeg_bomb(), "is too large: 65535x65535 pixels; at most 50,000,000 pixels"),
-    "bomb": (png(30_000, 30_000, zlib.compress(bytes(10**6)), bits=1), "is too large: 30000x30000 pixels; at most 50,"),
+    "long": (png(70_000, 1, zlib.compress(bytes(70_001))), "is too large: 70000x1 pixels; shrink it .* 65,535 on"),
+    "jpeg bomb": (jpeg_bomb(), "is too large: 65535x65535 pixels; shrink it to at most 50,"),
+    "bomb": (png(30_000, 30_000, zlib.compress(bytes(10**6)), bits=1), "is too large: 30000x30000 pixels; shrink it"),
 }
 
 
@@ -180,7 +180,7 @@ def test_a_file_that_is_not_an_image_is_refused_and_costs_little(tmp_path, conte
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
-def test_the_other_files_are_read(tmp_path):
+def test_bad_files_do_not_stop_the_others(tmp_path):
     good = [saved(tmp_path / "1.png", GARMENT), saved(tmp_path / "3.png", GARMENT)]
     (tmp_path / "2.png").write_text("text")
     (tmp_path / "empty").mkdir()
@@ -219,22 +219,22 @@ def test_an_idx_file_yields_its_images(tmp_path, pack):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_reading_does_not_wait_for_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     start = time.monotonic()
     for source in (tmp_path, tmp_path / "a.png"):
         (result,) = read_all([source], GRAY)
-        assert isinstance(result, Unreadable) and result.reason == "cannot be read (it is not a file)"
+        assert isinstance(result, Unreadable) and result.reason == "cannot be read (not a file)"
     assert time.monotonic() - start < 5
 
 
 def test_a_file_that_never_ends_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(image_files, "MOST_BYTES", 1000)
     (tmp_path / "a.png").write_bytes(bytes(1001))
-    with pytest.raises(DataError, match=r"cannot be read \(it is larger than 0.001 MB\)"):
+    with pytest.raises(DataError, match=r"cannot be read \(larger than 0.001 MB\)"):
         read(tmp_path / "a.png", GRAY)
     if Path("/dev/zero").exists():
-        with pytest.raises(DataError, match="it is not a file"):
+        with pytest.raises(DataError, match="not a file"):
             read(Path("/dev/zero"), GRAY)
-    with pytest.raises(DataError, match="no path can be like that"):
+    with pytest.raises(DataError, match="the path has a null byte"):
         read(Path("a\0b"), GRAY)

@@ -1,4 +1,4 @@
-"""Good files made bad: byte by byte, and by their structure, so that what is behind a checksum is reached too."""
+"""Strategies that damage good files: byte by byte, and by structure, to reach the code behind a checksum too."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 NUMBERS = [0, -1, 1, 2**31 - 1, 2**31, 2**32, 2**63, 2**64, 10**30, -(2**63), 0.5, 1e308, -0.0, math.nan, math.inf]
 TEXTS = ["", "x", "\0", "a\nb", "\x1b[2J", "ü" * 10, "x" * 10_000, "../../etc/passwd", "conv1", "NaN", "\ud800"]
 DEEP = "[" * 100_000
-"""What a recursive reader does not survive; as text, since no writer does either."""
+"""JSON too deep for any recursive reader or writer, as text."""
 
 BOMB = gzip.compress(bytes(2**28), 9, mtime=0)
-"""A quarter of a gigabyte; packed by gzip, one file behind another is a file too."""
+"""A quarter of a gigabyte, compressed. Appended to a gzip file, it becomes part of its content."""
 
 values = st.recursive(
     st.none() | st.booleans() | st.sampled_from(NUMBERS) | st.integers() | st.sampled_from(TEXTS) | st.text(max_size=8),
@@ -30,7 +30,7 @@ values = st.recursive(
 
 @st.composite
 def of_bytes(draw: st.DrawFn, content: bytes) -> bytes:
-    """A few cuts, flips, insertions and repetitions, anywhere but likelier near the beginning."""
+    """Flip, cut, insert or repeat a few bytes anywhere, most often near the beginning."""
     result = bytearray(content)
     for _ in range(draw(st.integers(1, 4))):
         size = len(result)
@@ -56,17 +56,17 @@ def of_bytes(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The paths to everything in a JSON value."""
-    found = [path]
+    """Return the paths to all values in a JSON value."""
+    paths = [path]
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, each in inner:
-        found += places(each, (*path, key))
-    return found
+        paths += places(each, (*path, key))
+    return paths
 
 
 @st.composite
 def of_json(draw: st.DrawFn, value: Any) -> Any:
-    """One or two entries replaced, removed, added or repeated."""
+    """Replace, remove, add or repeat one or two entries."""
     result = copy.deepcopy(value)
     for _ in range(draw(st.integers(1, 2))):
         path = draw(st.sampled_from(places(result)))
@@ -81,7 +81,7 @@ def of_json(draw: st.DrawFn, value: Any) -> Any:
         how = draw(st.sampled_from(["replace", "replace", "near", "remove", "add"]))
         if how == "replace":
             parent[key] = draw(values)
-        elif how == "near":  # of the same kind
+        elif how == "near":  # of the same type
             old = parent[key]
             same = [number for number in NUMBERS if type(number) is type(old)] or \
                 [text for text in TEXTS if type(text) is type(old)] or [[], {}, None, not old]
@@ -101,7 +101,7 @@ def text_of(value: Any) -> bytes:
 
 @st.composite
 def of_json_text(draw: st.DrawFn, content: bytes) -> bytes:
-    """JSON, by its entries or by its bytes."""
+    """Damage the entries or the bytes of JSON text."""
     how = draw(st.sampled_from(["entries", "entries", "entries", "bytes", "deep"]))
     if how == "entries":
         return text_of(draw(of_json(json.loads(content))))
@@ -113,7 +113,7 @@ def of_json_text(draw: st.DrawFn, content: bytes) -> bytes:
 
 @st.composite
 def of_lines(draw: st.DrawFn, content: bytes) -> bytes:
-    """Lines of JSON: one of them, or all of the bytes."""
+    """Damage one of the lines of JSON, or any of the bytes."""
     if draw(st.integers(0, 3)) == 0:
         return draw(of_bytes(content))
     lines = content.splitlines()
@@ -129,7 +129,7 @@ LITERALS = ["0", "-1", "1.5", "1e308", "nan", "-inf", "9" * 60, "9" * 5000, '""'
 
 @st.composite
 def of_toml(draw: st.DrawFn, content: bytes) -> bytes:
-    """Values replaced, lines removed, repeated or moved; or by the bytes."""
+    """Replace values; remove, repeat or move lines; or damage the bytes."""
     if draw(st.integers(0, 2)) == 0:
         return draw(of_bytes(content))
     lines = content.decode().splitlines()
@@ -151,14 +151,14 @@ def of_toml(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 def header_of(content: bytes) -> tuple[dict[str, Any], bytes]:
-    """A safetensors file's header, and the rest."""
+    """Return a safetensors file's header, and the rest."""
     (size,) = struct.unpack("<Q", content[:8])
     return json.loads(content[8:8 + size]), content[8 + size:]
 
 
 @st.composite
 def of_safetensors(draw: st.DrawFn, content: bytes) -> bytes:
-    """By its header, by the JSON that is a text in it, by its tensors, or by its bytes."""
+    """Damage the header, the JSON text inside the header, the tensors, or any of the bytes."""
     header, rest = header_of(content)
     how = draw(st.sampled_from(["header", "metadata", "metadata", "text", "tensors", "bytes"]))
     if how == "bytes":
@@ -168,18 +168,18 @@ def of_safetensors(draw: st.DrawFn, content: bytes) -> bytes:
     elif how == "header":
         header = draw(of_json(header))
     else:
-        said = header["__metadata__"]
-        key = next(key for key, value in said.items() if value.startswith("{"))
-        inner = json.loads(said[key])
-        said[key] = json.dumps(draw(of_json(inner))) if how == "metadata" else \
-            draw(of_json_text(said[key].encode())).decode(errors="replace")
+        metadata = header["__metadata__"]
+        key = next(key for key, value in metadata.items() if value.startswith("{"))
+        inner = json.loads(metadata[key])
+        metadata[key] = json.dumps(draw(of_json(inner))) if how == "metadata" else \
+            draw(of_json_text(metadata[key].encode())).decode(errors="replace")
     packed = text_of(header)
     return struct.pack("<Q", len(packed)) + packed + rest
 
 
 @st.composite
 def of_gzip(draw: st.DrawFn, content: bytes) -> bytes:
-    """Bad content well packed, good content badly packed, or a lot of it."""
+    """Compress damaged content, damage compressed content, or append a bomb."""
     how = draw(st.sampled_from(["inside", "outside", "bomb"]))
     if how == "outside":
         return draw(of_bytes(gzip.compress(content, 1, mtime=0)))
@@ -189,7 +189,7 @@ def of_gzip(draw: st.DrawFn, content: bytes) -> bytes:
 
 @st.composite
 def of_zip(draw: st.DrawFn, content: bytes) -> bytes:
-    """By what is in the archive, with checksums that fit; by its bytes; or with a lot in it that is packed well."""
+    """Damage an entry and correct its checksum, damage any of the bytes, or insert a bomb."""
     how = draw(st.sampled_from(["inside", "inside", "inside", "bytes", "name", "remove", "repeat", "pack", "bomb"]))
     if how == "bytes":
         return draw(of_bytes(content))
@@ -210,42 +210,42 @@ def of_zip(draw: st.DrawFn, content: bytes) -> bytes:
     result = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(result, "w", zipfile.ZIP_DEFLATED if how in ("pack", "bomb") else
                                                     zipfile.ZIP_STORED, compresslevel=1) as archive:
-        warnings.simplefilter("ignore")  # of a name that is there twice
+        warnings.simplefilter("ignore")  # about a duplicate name
         for each, bytes_ in entries:
             archive.writestr(each, bytes_)
     return result.getvalue()
 
 
 def chunks(content: bytes) -> list[tuple[bytes, bytes]]:
-    """Kind and content of a PNG's chunks."""
-    found, at = [], 8
+    """Return type and content of a PNG's chunks."""
+    result, at = [], 8
     while at < len(content):
         (size,) = struct.unpack(">I", content[at:at + 4])
-        found.append((content[at + 4:at + 8], content[at + 8:at + 8 + size]))
+        result.append((content[at + 4:at + 8], content[at + 8:at + 8 + size]))
         at += 12 + size
-    return found
+    return result
 
 
 @st.composite
 def of_png(draw: st.DrawFn, content: bytes) -> bytes:
-    """By its chunks, with checksums that fit, or by its bytes."""
+    """Damage a chunk and correct its checksum, or damage any of the bytes."""
     if draw(st.integers(0, 2)) == 0:
         return draw(of_bytes(content))
-    found = chunks(content)
-    number = draw(st.integers(0, len(found) - 1))
-    kind, inside = found[number]
-    how = draw(st.sampled_from(["content", "content", "pixels", "kind", "remove", "repeat"]))
+    entries = chunks(content)
+    number = draw(st.integers(0, len(entries) - 1))
+    chunk_type, inside = entries[number]
+    how = draw(st.sampled_from(["content", "content", "pixels", "type", "remove", "repeat"]))
     if how == "content":
-        found[number] = (kind, draw(of_bytes(inside)) if inside else draw(st.binary(max_size=20)))
+        entries[number] = (chunk_type, draw(of_bytes(inside)) if inside else draw(st.binary(max_size=20)))
     elif how == "pixels":
-        found = [(name, zlib.compress(draw(of_bytes(zlib.decompress(each))), 1) if name == b"IDAT" else each)
-                 for name, each in found]
-    elif how == "kind":
-        found[number] = (draw(st.sampled_from([b"tRNS", b"PLTE", b"iCCP", b"zTXt", b"eXIf", b"acTL", b"IEND"])),
-                         draw(st.binary(max_size=40)))
+        entries = [(name, zlib.compress(draw(of_bytes(zlib.decompress(each))), 1) if name == b"IDAT" else each)
+                   for name, each in entries]
+    elif how == "type":
+        entries[number] = (draw(st.sampled_from([b"tRNS", b"PLTE", b"iCCP", b"zTXt", b"eXIf", b"acTL", b"IEND"])),
+                           draw(st.binary(max_size=40)))
     elif how == "remove":
-        del found[number]
+        del entries[number]
     else:
-        found.insert(number, found[number])
-    return content[:8] + b"".join(struct.pack(">I", len(inside)) + kind + inside +
-                                  struct.pack(">I", zlib.crc32(kind + inside)) for kind, inside in found)
+        entries.insert(number, entries[number])
+    return content[:8] + b"".join(struct.pack(">I", len(inside)) + chunk_type + inside +
+                                  struct.pack(">I", zlib.crc32(chunk_type + inside)) for chunk_type, inside in entries)

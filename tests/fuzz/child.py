@@ -1,8 +1,8 @@
-"""The process that reads what the fuzz test makes: a crash, a hang or a hunger for memory is its own.
+"""Process that reads the fuzz test's files, so that a crash, a hang or excessive memory does not end the test.
 
-It takes lines of JSON, [reader, folder], and answers each with a line: "read"; "refused", by an error of the package's
-own; or what went wrong. Its address space is limited to what it has at the start and `BOUND`. Words on its command line
-name backends to be loaded before that.
+The process reads lines of JSON, [reader, folder], and answers each with one line: "read"; "refused", after an error of
+the package's own; or what went wrong. It limits its address space to the size at the start plus `BOUND`. Arguments name
+backends to load before that.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from alexnet_mf.training.folder import RunFolder
 from alexnet_mf.weights import parameters
 
 BOUND = 700_000_000
-"""Bytes that reading a file may take: the largest picture takes 400 million, an idx file no more than it has."""
+"""Memory for reading a file, in bytes. The largest picture takes 400 million, an idx file no more than its size."""
 
 
 def read_toml(folder: Path) -> None:
@@ -52,17 +52,17 @@ def read_run(folder: Path) -> None:
 
 
 def command(*words: str, codes: tuple[int, ...] = (0, 2)) -> None:
-    """A command, which tells an error of the package's own by exit code 2."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as told:
+    """Run a command; raise the package's own error for exit code 2."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as errors:
         code = cli.main(list(words))
     if code not in codes:
-        raise AssertionError(f"exit code {code}: {told.getvalue()}")
+        raise AssertionError(f"exit code {code}: {errors.getvalue()}")
     if code == 2:
-        raise AlexnetMfError(told.getvalue().splitlines()[-1])
+        raise AlexnetMfError(errors.getvalue().splitlines()[-1])
 
 
 class Ready(BaseException):
-    """A run is ready for its next step."""
+    """The run is ready for its next step."""
 
 
 def end_here(training: run.Training, *rest: object) -> None:
@@ -71,13 +71,13 @@ def end_here(training: run.Training, *rest: object) -> None:
 
 
 def resume(folder: Path) -> None:
-    """All that comes before the first step."""
+    """Resume a run up to its first step."""
     with contextlib.suppress(Ready):
         command("train", "--resume", str(folder), "--quiet")
 
 
 def compare(folder: Path) -> None:
-    """The ladder climbs over a trace that is no good: a rung may be red."""
+    """Compare a damaged trace; a rung may be red."""
     command("parity", "compare", str(folder / "trace.safetensors"), codes=(0, 1, 2))
 
 
@@ -88,7 +88,7 @@ def read_metrics(folder: Path) -> None:
 
 
 def read_sweep(folder: Path) -> None:
-    """The record, and what resumes it, but for the trainings that are left."""
+    """Read the record and resume it, up to the first missing training."""
     sweep_report(sweep_record.load(folder / "sweep.json"))
     command("sweep", "--resume", str(folder / "sweep.json"), codes=(0, 1, 2))
 
@@ -99,15 +99,15 @@ def draw_sweep(folder: Path) -> None:
         sweep_plot.png(outcomes)
 
 
-def no_training(tell: object) -> None:
-    raise AlexnetMfError("as far as this a record can be gone on with")
+def no_training(report: object) -> None:
+    raise AlexnetMfError("the record can be resumed up to here")
 
 
-def read_native(kind: str) -> Callable[[Path], None]:
+def read_native(weights_format: str) -> Callable[[Path], None]:
     def read(folder: Path) -> None:
         with contextlib.suppress(AlexnetMfError):
             conversion.format_of_content(folder / "w")
-        conversion.read(folder / "w", str(folder / "net.toml"), source_format=kind)
+        conversion.read(folder / "w", str(folder / "net.toml"), source_format=weights_format)
     return read
 
 
@@ -126,7 +126,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "curves": lambda folder: curves.png({"run": metrics.read(folder)}), "toml": read_toml,
     "bench": lambda folder: bench_report([folder / "bench.json"]).markdown(), "picture": read_picture,
     "sweep": read_sweep, "sweep plot": draw_sweep,
-    **{kind: read_native(kind) for kind in ("torch", "keras", "gluon", "npz")},
+    **{name: read_native(name) for name in ("torch", "keras", "gluon", "npz")},
     "names": lambda folder: predict.read_names(folder / "names")}
 
 
@@ -136,7 +136,7 @@ def answer(reader: str, folder: str) -> str:
         return "read"
     except AlexnetMfError as error:
         if "\n" in str(error) or len(str(error)) > 20_000:
-            return f"an error of {len(str(error))} letters, or in more than one line: {str(error)[:500]}"
+            return f"an error of {len(str(error))} characters, or of several lines: {str(error)[:500]}"
         return "refused"
     except BaseException:
         return traceback.format_exc()

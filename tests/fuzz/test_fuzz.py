@@ -1,7 +1,7 @@
-"""Whatever a file holds, its reader reads it or refuses it by an error of the package's own, in one line.
+"""Every reader reads a file or refuses it with an error of the package's own, in one line, whatever the content.
 
-Hypothesis makes good files bad (`bad_files.py`), and a process of its own reads them (`child.py`): no crash, no hang,
-no hunger for memory. `-m slow` tries far more of them; without a fixed seed, so that each night tries others.
+Hypothesis damages good files (`bad_files.py`), and another process reads them (`child.py`) without a crash, a hang or
+excessive memory. `-m slow` tries far more of them, without a fixed seed, so that each run tries others.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ from alexnet_mf.sweep.run import Sweep, begin
 from alexnet_mf.training.record import MOST_BYTES
 from alexnet_mf.weights import parameters
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the memory limit needs Linux")
 
 SECONDS = 60
-"""That a reader may take before it counts as hung: the largest take one, and more on a machine that is busy."""
+"""Time limit of a reader, in seconds. The largest files take one, and more on a busy machine."""
 RECORD = Path(__file__).parents[2] / "benchmarks" / "results" / "epyc-2-cores.json"
 
 
 class Child:
-    """The process that reads; a new one where it is gone."""
+    """Process that reads files, and is started again if it ended."""
 
     def __init__(self, *loaded: str) -> None:
         self.loaded = loaded
-        """Backends."""
+        """Backends to load."""
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> subprocess.Popen[str]:
@@ -76,7 +76,7 @@ class Child:
         return self.process
 
     def line(self, seconds: float) -> str:
-        """The next answer; says so where none comes."""
+        """Return the next answer, or a message if none comes."""
         assert self.process is not None and self.process.stdout is not None
         if not select.select([self.process.stdout], [], [], seconds)[0]:
             self.close()
@@ -85,7 +85,7 @@ class Child:
         if not answer:
             code = self.process.wait()
             self.process = None
-            return f"the process is gone: exit code {code}"
+            return f"the process ended with exit code {code}"
         return str(json.loads(answer))
 
     def read(self, reader: str, folder: Path) -> str:
@@ -104,14 +104,14 @@ class Child:
 
 @pytest.fixture(scope="module")
 def child() -> Iterator[Child]:
-    found = Child()
-    yield found
-    found.close()
+    process = Child()
+    yield process
+    process.close()
 
 
-def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+def encode(image: Image.Image, image_format: str, **options: Any) -> bytes:
     content = io.BytesIO()
-    image.save(content, kind, **options)
+    image.save(content, image_format, **options)
     return content.getvalue()
 
 
@@ -120,19 +120,19 @@ def idx(values: np.ndarray) -> bytes:
 
 
 def swept(network: spec.Network, folder: Path) -> dict[str, Any]:
-    """The record of a sweep that chose a learning rate, complete."""
+    """Return the complete record of a sweep that chose a learning rate."""
     images = data.synthetic.draw(0, train=40, test=10)
     plan = Plan("numpy", ("tiny",), seeds=(0, 1), learning_rates=(0.1, 0.5), held_out=10, epochs=2)
     record = begin(plan, {"tiny": network}, Data(name="synthetic", origin=images.origin, sha256=images.digest()),
                    folder)
     played = Trainings(images.digest())
     done = plain(Sweep(record, folder, ["alexnet-mf", "sweep"], connect=played.connect).run())
-    return {**done, "folder": "gone"}  # a copy of the record: its run folders are nowhere, and nothing is trained again
+    return {**done, "folder": "gone"}  # without its run folders; no training is repeated
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A good file of each kind, as it is written: bytes, and the run's folder."""
+    """Return a good file of each format, as bytes, and the run's folder."""
     folder = tmp_path_factory.mktemp("good")
     network = spec.Network("tiny", (1, 28, 28), (
         layers.Conv2d("conv1", channels=2, kernel=7, stride=4), layers.MaxPool2d("pool1", kernel=2, stride=2),
@@ -154,29 +154,29 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     metadata = {"network": spec.as_dict(network), "seed": 0, "step": 3}
     picture = Image.fromarray(pixels)
     return {"run": folder / "run", "trace": (folder / "trace.safetensors").read_bytes(), "network": network,
-            "weights": parameters.to_bytes(parameters.initialise(network, 0), metadata),
+            "weights": parameters.to_bytes(parameters.initialize(network, 0), metadata),
             "sweep": text_of(swept(network, folder)),
             "toml": (folder / "tiny.toml").read_bytes(), "bench": text_of(record), "record": record,
             "idx images": idx(images), "idx labels": idx(np.arange(10, dtype=np.uint8)),
             "names": "\n".join(data.FASHION_CLASSES).encode(),
-            "pictures": [saved(picture, "PNG"), saved(picture.convert("P"), "PNG"),
-                         saved(picture.convert("RGBA"), "PNG"),
-                         saved(Image.fromarray(pixels[..., 0].astype(np.uint16) * 200), "PNG")],
-            "jpegs": [saved(picture, "JPEG"), saved(picture.convert("L"), "JPEG", progressive=True),
-                      saved(picture.convert("CMYK"), "JPEG")]}
+            "pictures": [encode(picture, "PNG"), encode(picture.convert("P"), "PNG"),
+                         encode(picture.convert("RGBA"), "PNG"),
+                         encode(Image.fromarray(pixels[..., 0].astype(np.uint16) * 200), "PNG")],
+            "jpegs": [encode(picture, "JPEG"), encode(picture.convert("L"), "JPEG", progressive=True),
+                      encode(picture.convert("CMYK"), "JPEG")]}
 
 
-# How a bad file of each kind is put into an empty folder
+# Functions that put one bad file into an empty folder
 
 
-def one_file(name: str, strategy: Callable[[bytes], st.SearchStrategy[bytes]], kind: str) -> Any:
+def one_file(name: str, strategy: Callable[[bytes], st.SearchStrategy[bytes]], key: str) -> Any:
     def put(draw: Callable[..., Any], good: dict[str, Any], folder: Path) -> None:
-        (folder / name).write_bytes(draw(strategy(good[kind])))
+        (folder / name).write_bytes(draw(strategy(good[key])))
     return put
 
 
 def put_weights(draw: Callable[..., Any], good: dict[str, Any], folder: Path) -> None:
-    """Half of the time with a checksum that fits, if tensors and metadata can be read at all."""
+    """Put damaged weights, half of the time with a correct checksum, if they can be read at all."""
     content = draw(of_safetensors(good["weights"]))
     if draw(st.booleans()):
         with contextlib.suppress(Exception):
@@ -185,9 +185,9 @@ def put_weights(draw: Callable[..., Any], good: dict[str, Any], folder: Path) ->
     (folder / "w.safetensors").write_bytes(content)
 
 
-def put_idx(kind: str) -> Any:
+def put_idx(key: str) -> Any:
     def put(draw: Callable[..., Any], good: dict[str, Any], folder: Path) -> None:
-        (folder / "idx").write_bytes(draw(of_bytes(good[kind]) | of_gzip(good[kind])))
+        (folder / "idx").write_bytes(draw(of_bytes(good[key]) | of_gzip(good[key])))
     return put
 
 
@@ -198,7 +198,7 @@ def put_picture(draw: Callable[..., Any], good: dict[str, Any], folder: Path) ->
 
 
 def put_run(draw: Callable[..., Any], good: dict[str, Any], folder: Path) -> None:
-    """With a checksum that fits, most of the time."""
+    """Put a run with a damaged record, most of the time with a correct checksum."""
     shutil.copytree(good["run"], folder, dirs_exist_ok=True)
     content = (folder / "run.json").read_bytes()
     if draw(st.integers(0, 4)) == 0:
@@ -212,7 +212,7 @@ def put_run(draw: Callable[..., Any], good: dict[str, Any], folder: Path) -> Non
 
 
 def put_checkpoint(draw: Callable[..., Any], good: dict[str, Any], folder: Path) -> None:
-    """Likewise; the checksum is in the name."""
+    """Put a run with damaged checkpoints, whose names have correct checksums."""
     shutil.copytree(good["run"], folder, dirs_exist_ok=True)
     for path in (folder / "checkpoint").iterdir():
         content = draw(of_safetensors(path.read_bytes()))
@@ -230,7 +230,7 @@ def put_metrics(draw: Callable[..., Any], good: dict[str, Any], folder: Path) ->
     (folder / "metrics.jsonl").write_bytes(draw(of_lines((folder / "metrics.jsonl").read_bytes())))
 
 
-KINDS = {  # by reader: what makes a bad file, and how many in the tests of every day
+CASES = {  # by reader: the function that puts a bad file, and the number of files in the daily tests
     "idx images": (put_idx("idx images"), 120), "idx labels": (put_idx("idx labels"), 120),
     "weights": (put_weights, 250),
     "trace": (one_file("trace.safetensors", of_safetensors, "trace"), 200),
@@ -243,12 +243,12 @@ KINDS = {  # by reader: what makes a bad file, and how many in the tests of ever
     "sweep": (one_file("sweep.json", of_json_text, "sweep"), 120),
     "sweep plot": (one_file("sweep.json", of_json_text, "sweep"), 10)}
 
-NATIVE = {  # a framework's own files of weights: by kind, whose they are, what makes bad ones, and how many
+NATIVE = {  # by weights format: its backend, the strategy that damages a file, and the number of files
     "torch": ("torch", of_zip, 60), "keras": ("tensorflow", of_bytes, 60), "gluon": ("mxnet", of_bytes, 100),
     "npz": ("numpy", of_zip, 60)}
 
 
-def fuzz(kind: str, child: Child, put: Any, good: dict[str, Any], folder: Path, examples: int,
+def fuzz(reader: str, child: Child, put: Any, good: dict[str, Any], folder: Path, examples: int,
          derandomize: bool) -> None:
     answers: list[str] = []
 
@@ -259,28 +259,29 @@ def fuzz(kind: str, child: Child, put: Any, good: dict[str, Any], folder: Path, 
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         put(drawn.draw, good, folder)
-        answers.append(child.read(kind, folder))
+        answers.append(child.read(reader, folder))
         assert answers[-1] in ("read", "refused"), answers[-1]
 
     read()
-    assert "refused" in answers, "nothing was bad: the test shows nothing"
-    print(f"{kind}: {len(answers)} tried, {answers.count('refused')} refused")
+    assert "refused" in answers, "no file was refused, so the test shows nothing"
+    print(f"{reader}: {len(answers)} tried, {answers.count('refused')} refused")
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(30, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", KINDS)
-def test_bad_files(kind: str, times: int, child: Child, good: dict[str, Any], tmp_path: Path) -> None:
-    put, examples = KINDS[kind]
-    fuzz(kind, child, put, good, tmp_path / "bad", times * examples, derandomize=times == 1)
+@pytest.mark.parametrize("reader", CASES)
+def test_bad_files_are_read_or_refused(reader: str, times: int, child: Child, good: dict[str, Any],
+                                       tmp_path: Path) -> None:
+    put, examples = CASES[reader]
+    fuzz(reader, child, put, good, tmp_path / "bad", times * examples, derandomize=times == 1)
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(30, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", NATIVE)
-def test_bad_files_of_a_framework(kind: str, times: int, good: dict[str, Any], tmp_path: Path, requires: Any) -> None:
-    """In a process that has the framework."""
-    backend, strategy, examples = NATIVE[kind]
+@pytest.mark.parametrize("weights_format", NATIVE)
+def test_bad_weights_files_of_a_framework_are_read_or_refused(weights_format: str, times: int, good: dict[str, Any],
+                                                              tmp_path: Path, requires: Any) -> None:
+    backend, strategy, examples = NATIVE[weights_format]
     requires(backend)
-    content = conversion.encode(kind, good["network"], parameters.initialise(good["network"], 0))
+    content = conversion.encode(weights_format, good["network"], parameters.initialize(good["network"], 0))
 
     def put(draw: Callable[..., Any], good: dict[str, Any], folder: Path) -> None:
         (folder / "net.toml").write_bytes(good["toml"])
@@ -288,57 +289,57 @@ def test_bad_files_of_a_framework(kind: str, times: int, good: dict[str, Any], t
 
     child = Child(backend)
     try:
-        put(lambda as_it_is: content, good, tmp_path)
-        assert child.read(kind, tmp_path) == "read"
-        fuzz(kind, child, put, good, tmp_path / "bad", times * examples, derandomize=times == 1)
+        put(lambda strategy: content, good, tmp_path)
+        assert child.read(weights_format, tmp_path) == "read"
+        fuzz(weights_format, child, put, good, tmp_path / "bad", times * examples, derandomize=times == 1)
     finally:
         child.close()
 
 
-@pytest.mark.parametrize("mode, kind, options", [
-    ("RGBA", "PNG", {"compress_level": 1}),  # the mode that takes most
+@pytest.mark.parametrize("mode, image_format, options", [
+    ("RGBA", "PNG", {"compress_level": 1}),  # takes the most memory
     *(pytest.param(*case, marks=pytest.mark.slow) for case in [
         ("RGB", "JPEG", {"progressive": True, "subsampling": 0}), ("CMYK", "JPEG", {}), ("I;16", "PNG", {}),
         ("P", "PNG", {"transparency": b"\0"}), ("LA", "PNG", {})])], ids=str)
-def test_every_picture_that_is_decoded_fits_into_the_bound(child: Child, tmp_path: Path, mode: str, kind: str,
-                                                           options: dict[str, Any]) -> None:
-    making = f"from PIL import Image; Image.new({mode!r}, (7071, 7071)).save('picture', {kind!r}, **{options!r})"
-    subprocess.run([sys.executable, "-c", making], cwd=tmp_path, check=True)  # its 200 MB are not this process's
+def test_the_largest_pictures_fit_into_the_memory_limit(child: Child, tmp_path: Path, mode: str, image_format: str,
+                                                        options: dict[str, Any]) -> None:
+    code = f"from PIL import Image; Image.new({mode!r}, (7071, 7071)).save('picture', {image_format!r}, **{options!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)  # takes 200 MB
     assert child.read("picture", tmp_path) == "read"
 
 
-@pytest.mark.parametrize("kind", ["weights", "trace", "run", "metrics", "bench", "toml"])
-def test_what_is_small_to_read_and_large_to_hold_fits_too(kind: str, child: Child, good: dict[str, Any],
-                                                          tmp_path: Path) -> None:
-    """Empty lists by the million, as many as are read, where nobody asks for them: objects take twenty times more."""
-    size = {"run": MOST_BYTES, "toml": toml.MOST_BYTES}.get(kind, files.MOST_JSON)
+@pytest.mark.parametrize("reader", ["weights", "trace", "run", "metrics", "bench", "toml"])
+def test_millions_of_empty_lists_fit_into_the_memory_limit(reader: str, child: Child, good: dict[str, Any],
+                                                           tmp_path: Path) -> None:
+    """Empty lists in an unused field, up to the size limit, take twenty times the file's size as objects."""
+    size = {"run": MOST_BYTES, "toml": toml.MOST_BYTES}.get(reader, files.MOST_JSON)
     wide = f"[{'[],' * (size // 3 - 20)}[]]"
-    if kind == "toml":
+    if reader == "toml":
         (tmp_path / "net.toml").write_text(f"x = {wide}")
-    elif kind in ("weights", "trace"):
+    elif reader in ("weights", "trace"):
         network = f'{{"network": {wide}}}'
-        entry = {trace.KEY: network} if kind == "trace" else \
+        entry = {trace.KEY: network} if reader == "trace" else \
             {parameters.KEY: f'{{"metadata": {network}, "sha256": ""}}'}
         content = safetensors.numpy.save({"x": np.zeros(1, np.float32)}, entry)
-        (tmp_path / {"weights": "w", "trace": "trace"}[kind]).with_suffix(".safetensors").write_bytes(content)
+        (tmp_path / {"weights": "w", "trace": "trace"}[reader]).with_suffix(".safetensors").write_bytes(content)
     else:
-        (tmp_path / {"run": "run.json", "metrics": "metrics.jsonl", "bench": "bench.json"}[kind]).write_text(
+        (tmp_path / {"run": "run.json", "metrics": "metrics.jsonl", "bench": "bench.json"}[reader]).write_text(
             f'{{"kind": {wide}}}\n')
-    assert child.read(kind, tmp_path) == "refused"
+    assert child.read(reader, tmp_path) == "refused"
 
 
 def test_good_files_are_read(child: Child, good: dict[str, Any], tmp_path: Path) -> None:
-    """Or the test would show nothing."""
-    for kind, name in (("weights", "w.safetensors"), ("trace", "trace.safetensors"), ("compare", "trace.safetensors"),
-                       ("toml", "net.toml"), ("bench", "bench.json"), ("names", "names"), ("idx images", "idx"),
-                       ("idx labels", "idx"), ("sweep", "sweep.json"), ("sweep plot", "sweep.json")):
-        found = good[{"compare": "trace", "sweep plot": "sweep"}.get(kind, kind)]
-        for content in found if isinstance(found, list) else [found]:
+    """The other tests would show nothing if the good files were refused."""
+    for reader, name in (("weights", "w.safetensors"), ("trace", "trace.safetensors"), ("compare", "trace.safetensors"),
+                         ("toml", "net.toml"), ("bench", "bench.json"), ("names", "names"), ("idx images", "idx"),
+                         ("idx labels", "idx"), ("sweep", "sweep.json"), ("sweep plot", "sweep.json")):
+        contents = good[{"compare": "trace", "sweep plot": "sweep"}.get(reader, reader)]
+        for content in contents if isinstance(contents, list) else [contents]:
             (tmp_path / name).write_bytes(content)
-            assert child.read(kind, tmp_path) == "read", kind
+            assert child.read(reader, tmp_path) == "read", reader
     for content in [*good["pictures"], *good["jpegs"]]:
         (tmp_path / "picture").write_bytes(content)
         assert child.read("picture", tmp_path) == "read"
     shutil.copytree(good["run"], tmp_path / "run")
-    for kind in ("run", "checkpoint", "metrics", "curves", "resume"):
-        assert child.read(kind, tmp_path / "run") == "read", kind
+    for reader in ("run", "checkpoint", "metrics", "curves", "resume"):
+        assert child.read(reader, tmp_path / "run") == "read", reader

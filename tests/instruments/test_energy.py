@@ -1,4 +1,4 @@
-"""The energy counter of a GPU, with NVML played: no GPU is needed, and a real one was read on an H200."""
+"""The energy counter of a GPU, with a simulated NVML. A real counter was read once, on an H200."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ H200 = "NVIDIA H200"
 
 
 class NVMLError(Exception):
-    """An error of NVML."""
+    """Error of NVML."""
 
 
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """NVML with two GPUs, of which the second has used more energy."""
+    """Simulate NVML with two GPUs; the second has used more energy."""
     used = {"0": 1500, "1": 2500, "GPU-b": 2500}
 
     def handle(name: int | str) -> str:
@@ -39,19 +39,19 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Any:
     ("cuda", "", H200, 1.5), ("cuda:0", "", H200, 1.5), ("cuda:1", "", H200, 2.5), ("cuda:0", "1", H200, 2.5),
     ("cuda:1", "1, 0", H200, 1.5), ("cuda:0", "GPU-b", H200, 2.5), ("cuda:2", "", H200, None),
     ("cuda:1", "0", H200, None), ("cpu", "", H200, None), ("mps", "", H200, None), ("cuda:0", "", "NVIDIA H100", None)])
-def test_it_is_the_energy_of_the_device_that_cuda_shows(nvml, monkeypatch, device, visible, model, joules):
-    """CUDA puts the fastest first, NVML goes by the slot: another model is another GPU."""
+def test_the_energy_is_that_of_the_visible_cuda_device(nvml, monkeypatch, device, visible, model, joules):
+    """CUDA numbers the fastest GPU first, NVML numbers by slot; a different model means a different GPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert EnergyMeter(device, model).joules() == joules
 
 
-def test_a_gpu_without_a_counter(nvml):
+def test_a_gpu_without_a_counter_has_no_energy(nvml):
     meter = EnergyMeter("cuda:0", H200)
 
-    def unknown(handle: str) -> int:
+    def fail(handle: str) -> int:
         raise NVMLError("not supported")
 
-    nvml.nvmlDeviceGetTotalEnergyConsumption = unknown
+    nvml.nvmlDeviceGetTotalEnergyConsumption = fail
     assert meter.joules() is None
 
 

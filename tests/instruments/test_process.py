@@ -1,4 +1,4 @@
-"""Workers in processes: those that answer, those that die, and those that are no workers at all."""
+"""Worker processes: their answers, their failures, and programs that are not workers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BENCH = "alexnet_mf.bench.worker"
 
 @pytest.fixture
 def connect(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
-    """Start a worker, or a program in its place, that ends with the test."""
+    """Return a function that starts a worker, or a script in its place. The process ends with the test."""
     with contextlib.ExitStack() as opened:
         def start(*lines: str, **options: Any) -> WorkerProcess:
             python = str(script(tmp_path / "python", *lines)) if lines else sys.executable
@@ -38,19 +38,19 @@ def connect(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
 
 
 def state(pid: int) -> str:
-    """A letter: T is stopped, Z dead."""
+    """Return the state of a process as a letter: T is stopped, Z is dead."""
     return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
 
 
-def until(condition) -> None:
-    """Wait for what is bound to come; a minute is for the slowest machine."""
+def wait_until(condition) -> None:
+    """Wait for a condition, at most a minute (for the slowest machine)."""
     end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
 
 
-def test_a_real_worker(connect, small):
+def test_a_worker_answers_commands(connect, small):
     worker = connect()
     answer = worker.ask({"do": "start", "backend": "numpy", "style": "alexnet_mf", "device": "cpu",
                        "precision": "float64", "speed": {}, "batch_size": 2, "epoch_batches": 2,
@@ -64,25 +64,25 @@ def test_a_real_worker(connect, small):
     assert processes.ANSWER_SECONDS >= 600, "compiling for a GPU takes minutes"
 
 
-def test_progress_is_told_and_is_no_answer(connect):
-    told = []
+def test_progress_is_reported_and_is_not_an_answer(connect):
+    reports = []
     steps = [f"""echo '{PREFIX}{{"progress": {n}}}'""" for n in (1, 2)]
-    worker = connect(*steps, ANSWER, report_progress=told.append)
+    worker = connect(*steps, ANSWER, report_progress=reports.append)
     assert worker.ask({}) == {"fine": 1}
-    assert told == [1, 2]
+    assert reports == [1, 2]
 
 
-@pytest.mark.skipif(not processes.CAN_PAUSE, reason="takes Linux")
-def test_a_worker_that_is_not_asked_is_stopped(connect):
+@pytest.mark.skipif(not processes.CAN_PAUSE, reason="needs Linux")
+def test_an_idle_worker_is_paused(connect):
     worker = connect(ANSWER, ANSWER, "sleep 600")
     assert worker.ask({}) == {"fine": 1}
-    until(lambda: state(worker.process.pid) == "T")
+    wait_until(lambda: state(worker.process.pid) == "T")
     assert worker.ask({}) == {"fine": 1}
 
 
-@pytest.mark.skipif(not processes.CAN_PAUSE, reason="takes Linux")
-def test_a_worker_ends_with_its_parent_however_that_ends(tmp_path):
-    """Even if it is stopped, and the parent had no time to say good-bye."""
+@pytest.mark.skipif(not processes.CAN_PAUSE, reason="needs Linux")
+def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
+    """The worker is paused, and the killed parent cannot send a last command."""
     program = ("import os, sys, signal\nfrom alexnet_mf.instruments.process import WorkerFailed, WorkerProcess\n"
                "worker = WorkerProcess(sys.executable, 'alexnet_mf.bench.worker')\n"
                "try: worker.ask({'do': 'sample', 'phase': ''})\nexcept WorkerFailed: pass\n"
@@ -90,19 +90,19 @@ def test_a_worker_ends_with_its_parent_however_that_ends(tmp_path):
                "os.kill(os.getpid(), signal.SIGKILL)")
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
     pid = int((tmp_path / "pid").read_text())
-    until(lambda: not Path(f"/proc/{pid}").exists() or state(pid) == "Z")
+    wait_until(lambda: not Path(f"/proc/{pid}").exists() or state(pid) == "Z")
 
 
-def test_a_worker_takes_its_children_with_it(connect, tmp_path):
+def test_closing_a_worker_ends_its_children(connect, tmp_path):
     worker = connect(f"sleep 600 & echo $! > {shlex.quote(str(tmp_path / 'child'))}", ANSWER, "wait")
     worker.ask({})
     child = int((tmp_path / "child").read_text())
     worker.close()
-    until(lambda: not Path(f"/proc/{child}").exists() or state(child) == "Z")
-    worker.close()  # once more does no harm
+    wait_until(lambda: not Path(f"/proc/{child}").exists() or state(child) == "Z")
+    worker.close()  # a second call is harmless
 
 
-def test_a_worker_has_the_variables_that_it_is_started_with(connect):
+def test_a_worker_gets_its_environment_variables(connect):
     worker = connect(f"""read line; echo '{PREFIX}{{"protocol": {PROTOCOL}, "set": "'"$SOME_NAME"'"}}'""",
                      environment={"SOME_NAME": "all"})
     assert worker.ask({}) == {"set": "all"}
@@ -110,41 +110,41 @@ def test_a_worker_has_the_variables_that_it_is_started_with(connect):
 
 @pytest.mark.parametrize("protocol", ["", '"protocol": 1, '])
 def test_a_worker_of_another_version_is_refused(connect, protocol):
-    with pytest.raises(WorkerFailed, match="another version of alexnet_mf; install this one there"):
+    with pytest.raises(WorkerFailed, match="another version of alexnet_mf; install this version there"):
         connect(f"""read line; echo '{PREFIX}{{{protocol}"fine": 1}}'""").ask({})
 
 
-def test_what_comes_before_an_answer_is_passed_over(connect):
+def test_output_before_an_answer_is_skipped(connect):
     assert connect("echo hello", "printf '\\377\\n'", "echo '{\"fine\": 2}'", ANSWER).ask({}) == {"fine": 1}
 
 
-@pytest.mark.parametrize("lines, said", [
+@pytest.mark.parametrize("lines, message", [
     (["echo one >&2", "echo two >&2", "exit 3"], "ended with exit code 3 (two)"),
     (["read line", "exit 4"], "ended with exit code 4 (no message)"),
     (["read line", f"""printf '{PREFIX}{{"prot'""", "exit 5"], "ended with exit code 5 (no message)"),
-    (["kill -9 $$"], "ended with exit code -9 (no message; probably killed for its memory: take a smaller"),
+    (["kill -9 $$"], "ended with exit code -9 (no message; probably killed for lack of memory: use a smaller"),
     (["read line", "kill -11 $$"], "ended with exit code -11"),
 ], ids=["at once", "when asked", "within its answer", "killed", "crashed"])
-def test_a_worker_that_dies_says_what_it_said_last(connect, lines, said):
+def test_the_last_line_of_a_dead_worker_is_reported(connect, lines, message):
     worker = connect(*lines)
     with pytest.raises(WorkerGone) as caught:
         worker.ask({})
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_worker_that_does_not_answer_is_given_up(connect):
+def test_a_worker_that_does_not_answer_is_killed(connect):
     worker = connect("sleep 600", answer_seconds=0.2)
-    with pytest.raises(WorkerGone, match=r"no answer within 0.2 s"):
+    with pytest.raises(WorkerGone, match=r"did not answer within 0.2 s"):
         worker.ask({})
     assert worker.process.returncode == -signal.SIGKILL
 
 
-def test_an_interpreter_that_cannot_be_run(tmp_path):
+def test_an_interpreter_that_cannot_be_run_is_reported(tmp_path):
     with pytest.raises(WorkerGone, match="nowhere cannot be run"):
         WorkerProcess(str(tmp_path / "nowhere"), BENCH)
 
 
-# The worker's end
+# The worker's side
 
 
 def test_an_error_is_an_answer_and_the_next_command_may_succeed():
@@ -160,7 +160,7 @@ def test_an_error_is_an_answer_and_the_next_command_may_succeed():
         {"protocol": PROTOCOL, "quotient": 3.0}]
 
 
-def test_the_notices_of_a_worker_become_the_parents(connect):
+def test_notices_of_a_worker_are_raised_in_its_parent(connect):
     def warn(command):
         warnings.warn("slow here", Notice, stacklevel=1)
         warnings.warn("of a framework", UserWarning, stacklevel=1)

@@ -1,4 +1,4 @@
-"""Statistics against samples whose answers are known, and by drawing many."""
+"""Statistics, checked on samples with known answers and by drawing many samples."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from alexnet_mf.instruments import statistics
 from alexnet_mf.instruments.statistics import Estimate, estimate, is_larger, median, median_interval, quantile, ratio
 
 
-def test_quantiles_lie_between_neighbours_by_distance():
-    """As NumPy's and R's default have it: position share * (n - 1)."""
+def test_quantiles_are_interpolated_between_neighbors():
+    """The position is share * (n - 1), the default of NumPy and R."""
     assert [quantile([10, 20, 40, 80], share) for share in (0, 0.25, 0.5, 0.75, 1)] == [10, 17.5, 30, 50, 80]
     assert quantile([math.inf, math.inf], 0.5) == math.inf
     assert (median([3]), median([9, 1, 4]), median([9, 1])) == (3, 4, 5)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan]], ids=["none", "not a number"])
-def test_no_quantile_of_nothing(values):
+def test_a_quantile_of_no_values_or_nan_is_refused(values):
     with pytest.raises(ValueError, match="no quantile"):
         median(values)
 
@@ -35,8 +35,8 @@ def test_the_interval_takes_the_order_statistics_of_the_tables(n, k):
     assert median_interval(values) == (k, n + 1 - k)
 
 
-def test_there_is_no_interval_below_six():
-    """1 - 2 / 2^5 is 93.75 %: six are enough for 95 %, and not for 99."""
+def test_fewer_than_six_values_have_no_interval():
+    """Five values cover 1 - 2 / 2^5 = 93.75 %. Six are enough for 95 %, but not for 99 %."""
     assert statistics.FEWEST == 6
     assert not any(median_interval(list(range(n))) for n in range(6))
     assert median_interval([1, 2, 3, 4, 5, 6], confidence=0.99) is None
@@ -48,7 +48,7 @@ def test_there_is_no_interval_below_six():
     (lambda r: 1 + (r.expovariate(0.1) if r.random() < 0.3 else 0.1 * r.random()), 1 + 0.1 * 0.5 / 0.7),
 ], ids=["normal", "exponential", "bursts"])
 def test_the_interval_covers_the_median_as_often_as_it_says(n, draw, true_median):
-    """Whatever the distribution. Of 4,000 intervals at 95 %, 3,740 or more cover it but once in 10^4 tests; seeded."""
+    """Chance leaves fewer than 3,740 of 4,000 intervals at 95 % around the median once in 10^4 tests; seeded."""
     stream = random.Random(0)
     trials = 4000
     covered = 0
@@ -59,23 +59,23 @@ def test_the_interval_covers_the_median_as_often_as_it_says(n, draw, true_median
 
 
 @given(st.lists(st.floats(0.001, 1000), min_size=6, max_size=40))
-def test_an_estimate_is_in_order(values):
-    found = estimate(values)
-    assert min(values) <= found.low <= found.median <= found.high <= max(values)
-    assert found.lower_quartile <= found.median <= found.upper_quartile
-    assert found.n == len(values)
+def test_an_estimates_quantiles_are_ordered(values):
+    result = estimate(values)
+    assert min(values) <= result.low <= result.median <= result.high <= max(values)
+    assert result.lower_quartile <= result.median <= result.upper_quartile
+    assert result.n == len(values)
 
 
 def test_a_ratio_is_taken_round_by_round():
-    """The machine was ten times slower in half of the rounds; the second was always 1.25 times faster."""
+    """The machine is ten times slower in half of the rounds; the ratio is 1.25 in every round."""
     slow = {number: 10.0 if number % 2 else 1.0 for number in range(8)}
-    found = ratio({number: 1.25 * value for number, value in slow.items()}, slow)
-    assert (found.median, found.low, found.high, found.n) == (1.25, 1.25, 1.25, 8)
+    result = ratio({number: 1.25 * value for number, value in slow.items()}, slow)
+    assert (result.median, result.low, result.high, result.n) == (1.25, 1.25, 1.25, 8)
 
 
-def test_rounds_that_only_one_has_do_not_count():
-    found = ratio({0: 2.0, 1: 4.0, 5: 100.0}, {0: 1.0, 1: 1.0, 2: 7.0})
-    assert (found.median, found.low, found.n) == (3.0, None, 2)
+def test_rounds_of_only_one_side_do_not_count():
+    result = ratio({0: 2.0, 1: 4.0, 5: 100.0}, {0: 1.0, 1: 1.0, 2: 7.0})
+    assert (result.median, result.low, result.n) == (3.0, None, 2)
     assert ratio({0: 1.0}, {1: 1.0}) is None
 
 
@@ -90,5 +90,5 @@ def interval(low: float | None, high: float | None) -> Estimate:
     ((12.5, 13), (10, 12), True), ((10, 12), (12.5, 13), False), ((11, 12.75), (10, 12), False),
     ((2, 3), (1, 2), False), ((100, 101), (None, None), False), ((None, None), (1, 2), False)])
 def test_only_intervals_that_do_not_overlap_rank(a, b, larger):
-    """Neither those that touch, nor without an interval."""
+    """Intervals that touch and missing intervals do not rank."""
     assert is_larger(interval(*a), interval(*b)) is larger

@@ -1,7 +1,7 @@
-"""Faults on purpose: each is built into a real network or its training, and the ladder must turn red at the right rung
-and the right layer, and name the cause, or say that it knows none.
+"""Deliberate faults: each is built into a real network or its training, and the ladder must turn red at the right rung
+and the right layer, and name the cause, or admit that it knows none.
 
-`ALEXNET_MF_FAULT_TABLE=FILE pytest tests/parity/test_faults.py` writes what was caught where as a Markdown table.
+`ALEXNET_MF_FAULT_TABLE=FILE pytest tests/parity/test_faults.py` writes the diagnoses as a Markdown table.
 """
 
 from __future__ import annotations
@@ -30,33 +30,32 @@ from alexnet_mf.parity.run import compare
 from alexnet_mf.parity.trace import trace
 from alexnet_mf.spec import Network
 
-# Colour, not square, and a last pooling that swallows what the strides before it make different.
-COLOUR = Network("colour", (3, 23, 26), (
+# Color, not square; the last pooling hides differences that the strides before it make.
+COLOR = Network("color", (3, 23, 26), (
     spec.Conv2d("conv1", channels=4, kernel=3, stride=2, padding=1, activation="sigmoid"),
     spec.MaxPool2d("pool1", kernel=3, stride=2), spec.MaxPool2d("pool2", kernel=3, stride=4), spec.Flatten("flatten"),
     spec.Dense("fc1", units=5)))
-# What the networks of 2012 and of the LeNet chapter have beyond these.
-STREAMS = Network("streams", (4, 18, 19), (  # 7x7 reach `areas`, where plain pooling gives 3x3 too
+# Layers of the 2012 paper and of the LeNet chapter that the networks above lack.
+STREAMS = Network("streams", (4, 18, 19), (  # `areas` receives 7x7, which plain pooling makes 3x3 too
     spec.Conv2d("conv1", channels=16, kernel=3, padding=1, groups=2),
     spec.LocalResponseNorm("norm1", size=5, alpha=0.1, beta=0.75, k=2.0), spec.AvgPool2d("pool1", kernel=2, stride=2),
     spec.Conv2d("conv2", channels=16, kernel=3, groups=4), spec.AdaptiveAvgPool2d("areas", size=3),
     spec.Flatten("flatten"), spec.Dense("fc1", units=5)))
-# What torchvision's weights take.
-NORMALISED = Network("normalised", (3, 18, 17), (
+# Normalized inputs, as torchvision's weights need them.
+NORMALIZED = Network("normalized", (3, 18, 17), (
     spec.Normalize("normalize", *IMAGENET), spec.Conv2d("conv1", channels=6, kernel=3, stride=2),
     spec.Flatten("flatten"), spec.Dense("fc1", units=5)))
-NETWORKS = {network.name: network for network in (PLAIN, COLOUR, STREAMS, NORMALISED)}
+NETWORKS = {network.name: network for network in (PLAIN, COLOR, STREAMS, NORMALIZED)}
 
 NONE = "none of the usual causes reproduces it"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing done wrong, and what the ladder must say of it."""
+    """One fault, and the diagnosis that the ladder must give."""
 
-    what: str
-    """What is broken: a `layer` or the whole `model` after it was built right, or the backend's code before, the
-    `module`."""
+    part: str
+    """Broken part: a `layer` or the whole `model`, after a correct build, or a `module`, before the build."""
     name: str
     backend: str
     rung: str
@@ -64,18 +63,18 @@ class Fault:
     where: str
     """The layer, parameter tensor or step that the diagnosis names."""
     cause: str
-    """Words of the diagnosis; NONE where it must not claim to know."""
+    """Words of the diagnosis; NONE if it must not name a cause."""
     network: str = "plain"
 
     def __call__(self, change: Callable[[Any], Any]) -> None:
-        """Register the function that breaks it: it takes the layer that `where` names, the model, or a MonkeyPatch."""
+        """Register the function that breaks the part; it takes the layer `where` names, the model, or a MonkeyPatch."""
         FAULTS.append((self, change))
 
 
 IMPERATIVE = Execution(speed={"compile": False})
-"""Gluon's blocks can be broken only where they are called one by one; TensorFlow would trace a graph for each fault."""
+"""No compilation: Gluon's blocks can only be broken if called one by one; TensorFlow would trace a graph per fault."""
 FAULTS: list[tuple[Fault, Callable[[Any], Any]]] = []
-broken_layer, broken_model, broken_module = (functools.partial(Fault, what) for what in ("layer", "model", "module"))
+broken_layer, broken_model, broken_module = (functools.partial(Fault, part) for part in ("layer", "model", "module"))
 torch, tf, mx = (functools.partial(importlib.import_module, name) for name in ("torch", "tensorflow", "mxnet"))
 """The frameworks, imported when a fault first uses them."""
 
@@ -96,7 +95,7 @@ def attributes(**values: Any) -> Callable[[Any], None]:
 
 
 def computing(compute: Callable[..., Any]) -> Callable[[Any], None]:
-    """A layer that computes something else from itself, its right function and its input."""
+    """Replace a layer's function by `compute`, which takes the layer, its correct function and its inputs."""
     def apply(layer: Any) -> None:
         name = "call" if hasattr(layer, "call") else "forward"
         setattr(layer, name, functools.partial(compute, layer, getattr(layer, name)))
@@ -104,14 +103,14 @@ def computing(compute: Callable[..., Any]) -> Callable[[Any], None]:
 
 
 def instead(name: str, make: Callable[[Any], Any]) -> Callable[[pytest.MonkeyPatch], None]:
-    """A function of a backend replaced by what is made of the right one."""
+    """Replace a backend's function by `make` of the correct one."""
     def apply(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(f"alexnet_mf.backends.{name}", make(pkgutil.resolve_name(f"alexnet_mf.backends.{name}")))
     return apply
 
 
 @functools.cache
-def question(network: str, seed: int = 0) -> Case:
+def fault_case(network: str, seed: int = 0) -> Case:
     if network != "plain":
         return random_case(NETWORKS[network], seed, 40)
     images = data.synthetic.draw(seed, train=1, test=48).test
@@ -120,12 +119,12 @@ def question(network: str, seed: int = 0) -> Case:
 
 @functools.cache
 def reference(network: str, seed: int = 0) -> Reference:
-    return make_reference(question(network, seed))
+    return make_reference(fault_case(network, seed))
 
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[list[tuple[str, ...]]]:
-    """What was caught where, for the README."""
+    """Rows of the Markdown table: fault, backend, lowest red rung, diagnosis."""
     rows: list[tuple[str, ...]] = []
     yield rows
     path = os.environ.get("ALEXNET_MF_FAULT_TABLE")
@@ -139,7 +138,7 @@ def table() -> Iterator[list[tuple[str, ...]]]:
 
 
 def bilinear(images: Any, size: Any) -> Any:
-    """PyTorch's own enlargement."""
+    """Enlarge images by PyTorch's own interpolation."""
     return torch().nn.functional.interpolate(images, size, mode="bilinear", align_corners=False)
 
 
@@ -155,10 +154,10 @@ broken_module("pixels divided by 255", "torch", "pixels", "pixels", "a division 
 broken_module("scaled before enlarging", "torch", "pixels", "pixels", "last bits")(
     instead("torch.trainer.upsample", lambda right: lambda images, size:
             bilinear(images.unsqueeze(1).float() * float(PIXEL_SCALE), size)))
-broken_module("enlarged as uint8", "torch", "pixels", "pixels", "rounded to whole grey levels in each direction")(
+broken_module("enlarged as uint8", "torch", "pixels", "pixels", "rounded to whole gray levels in each direction")(
     instead("torch.trainer.upsample", lambda right: lambda images, size:
             bilinear(images.unsqueeze(1), size).float() * float(PIXEL_SCALE)))
-broken_module("pixels normalised", "mxnet", "pixels", "pixels", "normalised by mean 0.5 and deviation 0.5")(
+broken_module("pixels normalized", "mxnet", "pixels", "pixels", "normalized by mean 0.5 and deviation 0.5")(
     instead("mxnet.trainer.upsample", lambda right: lambda images, size: (right(images, size) - 0.5) / 0.5))
 
 
@@ -171,13 +170,13 @@ def flip_a_bit(value: Any) -> Any:
     return flipped
 
 
-broken_module("one bit of a weight flipped on loading", "tensorflow", "spec and parameters", "fc3.weight", NONE)(
+broken_module("one bit of a weight flipped on loading", "tensorflow", "layers and weights", "fc3.weight", NONE)(
     instead("tensorflow.weights.load", lambda right: lambda net, network, parameters: right(
         net, network, {**parameters, "fc3.weight": flip_a_bit(parameters["fc3.weight"])})))
-broken_module("a dense weight exported transposed", "torch", "spec and parameters", "fc4.weight", "transposed")(
+broken_module("a dense weight exported transposed", "torch", "layers and weights", "fc4.weight", "transposed")(
     instead("torch.weights.export", lambda right: lambda net: {
         name: value.T.copy() if name == "fc4.weight" else value for name, value in right(net).items()}))
-broken_module("biases never loaded", "mxnet", "spec and parameters", "conv1.bias", ": zero")(
+broken_module("biases never loaded", "mxnet", "layers and weights", "conv1.bias", ": zero")(
     instead("mxnet.weights.load", lambda right: lambda net, parameters: right(net, {
         name: np.zeros_like(value) if name.endswith("bias") else value for name, value in parameters.items()})))
 
@@ -193,7 +192,7 @@ broken_model("conv1 padded at the top and left only", "tensorflow", "layer outpu
 
 
 @broken_model("Keras's `same` for padding 1 with stride 2", "tensorflow", "layer outputs", "conv1",
-              "padding as TensorFlow's `same` has it (1 top, 1 bottom, 0 left, 1 right)", "colour")
+              "padding as TensorFlow's `same` has it (1 top, 1 bottom, 0 left, 1 right)", "color")
 def _(model: Any) -> None:
     layer_of(model, "conv1_padding").padding = ((0, 0), (0, 0))
     layer_of(model, "conv1").padding = "same"
@@ -217,8 +216,8 @@ def _(patch: pytest.MonkeyPatch) -> None:
             value.reshape([value.shape[i] for i in order]) if value.ndim == 4 else right(value, image)))(patch)
 
 
-broken_layer("blue, green, red for red, green, blue", "mxnet", "layer outputs", "conv1",
-             "the input channels are in reverse order", "colour")(
+broken_layer("blue, green, red instead of red, green, blue", "mxnet", "layer outputs", "conv1",
+             "the input channels are in reverse order", "color")(
     computing(lambda conv, right, x: right(x.flip(axis=1))))
 broken_layer("conv2 without its ReLU", "tensorflow", "layer outputs", "conv2", "the activation is missing")(
     attributes(activation=lambda x: x))
@@ -239,13 +238,14 @@ broken_layer("bias added after the activation", "mxnet", "layer outputs", "conv2
              "the bias is added after the activation")(
     computing(lambda conv, right, x: conv.bias.data().reshape((1, -1, 1, 1)) + mx().nd.relu(mx().nd.Convolution(
         x, conv.weight.data(), no_bias=True, kernel=(3, 3), pad=(1, 1), num_filter=8))))
-broken_layer("pooling rounds up", "torch", "shapes", "pool1", "rounded up instead of down")(attributes(ceil_mode=True))
-broken_layer("pooling with Keras's `same`", "tensorflow", "shapes", "pool1", "rounded up instead of down")(
+broken_layer("pooling rounds up", "torch", "output shapes", "pool1", "rounded up instead of down")(
+    attributes(ceil_mode=True))
+broken_layer("pooling with Keras's `same`", "tensorflow", "output shapes", "pool1", "rounded up instead of down")(
     attributes(padding="same"))
-broken_layer("pool stride 3 instead of 2", "mxnet", "shapes", "pool1", "kernel 3 and stride 3 instead of 3 and 2",
-             "colour")(lambda pool: pool._kwargs.update(stride=(3, 3)))
-broken_layer("pool kernel 2 instead of 3", "mxnet", "shapes", "pool1", "kernel 2 and stride 2 instead of 3 and 2")(
-    lambda pool: pool._kwargs.update(kernel=(2, 2)))
+broken_layer("pool stride 3 instead of 2", "mxnet", "output shapes", "pool1",
+             "kernel 3 and stride 3 instead of 3 and 2", "color")(lambda pool: pool._kwargs.update(stride=(3, 3)))
+broken_layer("pool kernel 2 instead of 3", "mxnet", "output shapes", "pool1",
+             "kernel 2 and stride 2 instead of 3 and 2")(lambda pool: pool._kwargs.update(kernel=(2, 2)))
 broken_layer("average pooling", "tensorflow", "layer outputs", "pool2", "average instead of maximum")(
     computing(lambda pool, right, x: tf().nn.avg_pool2d(x, 2, 2, "VALID")))
 broken_layer("alpha divided by n, as PyTorch takes it", "torch", "layer outputs", "norm1",
@@ -258,10 +258,10 @@ broken_layer("the size taken for the radius", "tensorflow", "layer outputs", "no
     lambda norm: norm._numbers.update({"depth_radius": 5}))
 broken_layer("k left at its default of 1", "mxnet", "layer outputs", "norm1", "k is 1 instead of 2", "streams")(
     attributes(_k=1.0))
-broken_layer("normalised along the rows", "tensorflow", "layer outputs", "norm1", "along the rows", "streams")(
+broken_layer("normalized along the rows", "tensorflow", "layer outputs", "norm1", "along the rows", "streams")(
     computing(lambda norm, right, x: tf().transpose(tf().nn.local_response_normalization(
         tf().transpose(x, (0, 1, 3, 2)), **norm._numbers), (0, 1, 3, 2))))
-broken_layer("channels dealt out to the groups in turn", "torch", "layer outputs", "conv2", "go to the groups in turn",
+broken_layer("channels assigned to the groups in turn", "torch", "layer outputs", "conv2", "go to the groups in turn",
              "streams")(
     computing(lambda conv, right, x: right(x.unflatten(1, (4, 4)).transpose(1, 2).flatten(1, 2))))
 broken_layer("the two streams crossed", "mxnet", "layer outputs", "conv1", "inputs in reverse order", "streams")(
@@ -285,31 +285,31 @@ broken_layer("a square dense weight transposed", "mxnet", "layer outputs", "fc4"
         x, dense.weight.data().T, dense.bias.data(), num_hidden=96).sigmoid()))
 broken_layer("softmax in the last layer", "tensorflow", "layer outputs", "fc5", "a softmax is applied to the logits")(
     attributes(activation=lambda x: tf().nn.softmax(x)))
-broken_layer("local response normalisation, as in the paper", "torch", "layer outputs", "pool1", NONE)(
+broken_layer("local response normalization, as in the paper", "torch", "layer outputs", "pool1", NONE)(
     computing(lambda pool, right, x: torch().nn.functional.local_response_norm(right(x), 5, k=2)))
 broken_layer("half precision inside conv2", "torch", "layer outputs", "conv2", NONE)(
     computing(lambda conv, right, x: conv._conv_forward(x.half().float(), conv.weight.half().float(), conv.bias)))
 
 
-# Normalisation
+# Normalization
 
 
 broken_layer("ImageNet's deviations forgotten", "torch", "layer outputs", "normalize", "it is not divided by std",
-             "normalised")(lambda norm: norm.std.fill_(1))
+             "normalized")(lambda norm: norm.std.fill_(1))
 broken_layer("ImageNet's means forgotten", "mxnet", "layer outputs", "normalize", "the mean is not subtracted",
-             "normalised")(attributes(_mean=(0.0, 0.0, 0.0)))
+             "normalized")(attributes(_mean=(0.0, 0.0, 0.0)))
 broken_layer("a deviation given to Keras as a variance", "tensorflow", "layer outputs", "normalize",
-             "std is taken for a variance", "normalised")(
+             "std is taken for a variance", "normalized")(
     lambda norm: attributes(variance=norm.variance ** 0.5)(norm))
 broken_layer("means and deviations of blue, green, red", "mxnet", "layer outputs", "normalize",
-             "mean and std are of the channels in reverse order", "normalised")(
+             "mean and std are of the channels in reverse order", "normalized")(
     lambda norm: attributes(_mean=norm._mean[::-1], _std=norm._std[::-1])(norm))
-broken_layer("no normalisation at all", "tensorflow", "layer outputs", "normalize", "the normalisation is missing",
-             "normalised")(computing(lambda norm, right, x: x))
+broken_layer("no normalization at all", "tensorflow", "layer outputs", "normalize", "the normalization is missing",
+             "normalized")(computing(lambda norm, right, x: x))
 
 
-@broken_module("normalised by the loader as well", "torch", "pixels", "pixels",
-               "normalised by ImageNet's means and deviations", "normalised")
+@broken_module("normalized by the loader as well", "torch", "pixels", "pixels",
+               "normalized by ImageNet's means and deviations", "normalized")
 def _(patch: pytest.MonkeyPatch) -> None:
     mean, std = (torch().tensor(values)[:, None, None] for values in IMAGENET)
     instead("torch.trainer.pixels", lambda right: lambda *arguments: (right(*arguments) - mean) / std)(patch)
@@ -325,28 +325,29 @@ broken_layer("dropout left on in evaluation", "mxnet", "layer outputs", "drop4",
 broken_layer("old dropout: activations scaled in evaluation", "tensorflow", "layer outputs", "drop3",
              "scaled by 1 - rate in evaluation")(
     computing(lambda drop, right, x, training=False: right(x, training=True) if training else x * (1 - drop.rate)))
-broken_layer("dropout of 0.3 instead of 0.5", "tensorflow", "dropout modes", "drop3", "not 0.5")(
+broken_layer("dropout of 0.3 instead of 0.5", "tensorflow", "dropout", "drop3", "not 0.5")(
     lambda drop: attributes(rate=0.6 * drop.rate)(drop))
-broken_layer("dropout that does not rescale", "mxnet", "dropout modes", "drop4",
-             "scales what stays by 1, not by 1/(1 - rate), 1.25")(
+broken_layer("dropout that does not rescale", "mxnet", "dropout", "drop4",
+             "scales kept values by 1, not by 1/(1 - rate) = 1.25")(
     computing(lambda drop, right, x: right(x) * (1 - drop._rate if mx().autograd.is_training() else 1)))
 
 
 def everywhere(backend: str, name: str, function: Callable[..., Any]) -> Callable[[pytest.MonkeyPatch], None]:
-    """A function replaced in both modules of a backend that use it."""
+    """Replace a function in both modules of a backend that use it."""
     def apply(patch: pytest.MonkeyPatch) -> None:
         for module in ("backend", "trainer"):
             instead(f"{backend}.{module}.{name}", lambda right: function)(patch)
     return apply
 
 
-broken_module("dropout masks that never change", "torch", "dropout modes", "drop3", "another step has the same masks")(
+broken_module("dropout masks that never change", "torch", "dropout", "drop3", "two steps have the same masks")(
     everywhere("torch", "dropout_seed", lambda seed, step: 7))
-broken_module("dropout masks drawn anew at every call", "mxnet", "dropout modes", "drop3",
-              "the same step has other masks")(everywhere("mxnet", "seed_dropout", lambda seed, context: None))
+broken_module("dropout masks drawn again at every call", "mxnet", "dropout", "drop3",
+              "the masks differ when a step is repeated")(
+    everywhere("mxnet", "seed_dropout", lambda seed, context: None))
 
 
-@broken_module("training steps in evaluation mode", "torch", "dropout modes", "training step",
+@broken_module("training steps in evaluation mode", "torch", "dropout", "training step",
                "the dropout of the training step is off")
 def _(patch: pytest.MonkeyPatch) -> None:
     from alexnet_mf.backends.torch.trainer import TorchTrainer
@@ -359,7 +360,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TorchTrainer, "step", step)
 
 
-broken_model("noise of a millionth of a per cent", "torch", "dropout modes", "evaluation", "two evaluations differ")(
+broken_model("relative noise of 1e-7", "torch", "dropout", "evaluation", "two evaluations differ")(
     lambda model: computing(lambda dense, right, x: right(x) * (1 + 1e-7 * torch().randn(10)))(model.net.fc5))
 
 
@@ -367,7 +368,7 @@ broken_model("noise of a millionth of a per cent", "torch", "dropout modes", "ev
 
 
 def summed(logits: Any, labels: Any) -> Any:
-    """PyTorch's loss, not averaged."""
+    """Return PyTorch's loss, summed instead of averaged."""
     return torch().nn.functional.cross_entropy(logits, labels, reduction="sum")
 
 
@@ -388,11 +389,11 @@ broken_module("labels counted from 1", "mxnet", "logits and loss", "loss", "the 
 broken_module("a focal loss", "torch", "logits and loss", "loss", NONE)(
     instead("torch.backend.mean_loss", lambda right: focal))
 broken_model("logits that depend on the size of the batch", "torch", "logits and loss", "logits",
-             "another batch size or order changes them")(
+             "depend on the batch size or order")(
     lambda model: computing(lambda dense, right, x: right(x) + 0.01 * max(len(x) - 4, 0))(model.net.fc5))
 
 
-@broken_model("gradients scaled, as by a loss scale never taken back", "torch", "gradients", "all gradients",
+@broken_model("gradients scaled, as by a loss scale never undone", "torch", "gradients", "all gradients",
               "scaled by 128")
 def _(model: Any) -> None:
     for parameter in model.net.parameters():
@@ -417,8 +418,8 @@ broken_layer("conv2's gradient clipped", "torch", "gradients", "conv2.weight", N
 # SGD steps
 
 
-def made(trainer: str, change: Callable[[Any], None]) -> Callable[[pytest.MonkeyPatch], None]:
-    """A trainer changed after it was made."""
+def alter(trainer: str, change: Callable[[Any], None]) -> Callable[[pytest.MonkeyPatch], None]:
+    """Change a trainer after its construction."""
     def wrap(right: Callable[..., None]) -> Callable[..., None]:
         def start(self: Any, *arguments: Any) -> None:
             right(self, *arguments)
@@ -428,8 +429,8 @@ def made(trainer: str, change: Callable[[Any], None]) -> Callable[[pytest.Monkey
 
 
 def torch_optimizer(**options: Any) -> Callable[[pytest.MonkeyPatch], None]:
-    """A trainer whose SGD has other options than asked for."""
-    return made("torch.trainer.TorchTrainer", lambda trainer: trainer.update.options.update(options))
+    """Change the options of PyTorch's SGD."""
+    return alter("torch.trainer.TorchTrainer", lambda trainer: trainer.update.options.update(options))
 
 
 for _name, _cause, _options in (
@@ -443,15 +444,15 @@ for _name, _cause, _options in (
 
 broken_module("gradients not cleared between steps", "torch", "SGD steps", "SGD steps",
               "the gradients are not cleared between steps")(
-    made("torch.trainer.TorchTrainer", lambda trainer: attributes(drop_gradients=lambda: None)(trainer.update)))
+    alter("torch.trainer.TorchTrainer", lambda trainer: attributes(drop_gradients=lambda: None)(trainer.update)))
 broken_module("loss summed in the training step", "torch", "SGD steps", "SGD steps",
               "the gradients are summed over the batch instead of averaged")(
     instead("torch.trainer.mean_loss", lambda right: summed))
 
 
 def gluon_trainer(change: Callable[[Any], None]) -> Callable[[pytest.MonkeyPatch], None]:
-    """A Gluon trainer changed after it was made."""
-    return made("mxnet.trainer.MXNetTrainer", lambda trainer: change(trainer.trainer))
+    """Change a Gluon trainer after its construction."""
+    return alter("mxnet.trainer.MXNetTrainer", lambda trainer: change(trainer.trainer))
 
 
 def forget_the_batch(trainer: Any) -> None:
@@ -460,7 +461,7 @@ def forget_the_batch(trainer: Any) -> None:
 
 
 def multiplied(name: str, **factors: float) -> Callable[[Any], None]:
-    """Parameters whose name has this in it, with other factors of the rate or the decay."""
+    """Change the factors of rate or decay of the parameters that have `name` in their names."""
     def change(trainer: Any) -> None:
         for parameter in trainer._params:
             if name in parameter.name:
@@ -508,8 +509,8 @@ broken_module("every step takes the first batch", "tensorflow", "SGD steps", "SG
 # Weights from elsewhere
 
 
-@broken_module("a schedule that halves the rate after six steps", "torch", "weights", "continued steps",
-               "starts from these weights")
+@broken_module("a schedule that halves the rate after six steps", "torch", "weight exchange", "continued steps",
+               "start from the right weights")
 def _(patch: pytest.MonkeyPatch) -> None:
     from alexnet_mf.backends.torch.trainer import TorchTrainer
     right = TorchTrainer.step
@@ -520,52 +521,52 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TorchTrainer, "step", step)
 
 
-broken_module("weights loaded once, and ignored the second time", "mxnet", "weights", "continued steps",
-              "does not start from these weights")(
-    instead("mxnet.weights.load", lambda right: lambda net, parameters: right(net, question("plain").parameters())))
+broken_module("weights loaded once, and ignored the second time", "mxnet", "weight exchange", "continued steps",
+              "start from other weights")(
+    instead("mxnet.weights.load", lambda right: lambda net, parameters: right(net, fault_case("plain").parameters())))
 
 
 @pytest.mark.parametrize(("backend_name", "fault", "change"), [
     pytest.param(fault.backend, fault, change, id=f"{fault.name}, {fault.backend}") for fault, change in FAULTS],
     indirect=["backend_name"])
-def test_a_fault_is_found(backend_name: str, fault: Fault, change: Callable[[Any], Any],
-                          monkeypatch: pytest.MonkeyPatch, table: list[tuple[str, ...]]) -> None:
+def test_a_fault_is_diagnosed(backend_name: str, fault: Fault, change: Callable[[Any], Any],
+                              monkeypatch: pytest.MonkeyPatch, table: list[tuple[str, ...]]) -> None:
     backend = backends.load(backend_name)
 
     def faulty_build(*arguments: Any) -> Any:
         model = backend.build(*arguments, execution=AS_IT_COMES if backend_name == "torch" else IMPERATIVE)
-        if fault.what != "module":
-            change(model if fault.what == "model" else layer_of(model, fault.where.partition(".")[0]))
+        if fault.part != "module":
+            change(model if fault.part == "model" else layer_of(model, fault.where.partition(".")[0]))
         return model
 
     with monkeypatch.context() as patch:
-        if fault.what == "module":
+        if fault.part == "module":
             change(patch)
-        answer = trace(backend, question(fault.network), build=faulty_build)
+        answer = trace(backend, fault_case(fault.network), build=faulty_build)
     report = compare([answer], reference=reference(fault.network))
 
     red = [rung for rung in report.rungs[backend_name] if not rung.holds]
     assert red, "all rungs hold"
-    said = "; ".join(report.diagnoses[backend_name])
-    table.append((fault.name, backend_name, f"{red[0].number} {red[0].name}", said))
-    print(f"\n{fault.name} | {backend_name} | {red[0].number} {red[0].name} | {said}")
-    assert red[0].name == fault.rung, (said, red[0].failures[:3])
-    assert fault.where in said
-    assert fault.cause in said
+    diagnosis = "; ".join(report.diagnoses[backend_name])
+    table.append((fault.name, backend_name, f"{red[0].number} {red[0].name}", diagnosis))
+    print(f"\n{fault.name} | {backend_name} | {red[0].number} {red[0].name} | {diagnosis}")
+    assert red[0].name == fault.rung, (diagnosis, red[0].failures[:3])
+    assert fault.where in diagnosis
+    assert fault.cause in diagnosis
     assert not report.holds
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in (1, 2)),
                                   *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 10))])
 @pytest.mark.parametrize("network", list(NETWORKS))
-def test_without_a_fault_all_is_green(backend_name: str, network: str, seed: int) -> None:
-    """The question that the faults are asked, seed 0, and some others."""
+def test_networks_without_a_fault_are_green(backend_name: str, network: str, seed: int) -> None:
+    """Seed 0 is the case of the faults."""
     assert_green(backend_name, reference(network, seed))
 
 
-def test_there_are_faults_enough() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    told = re.search(r"builds (\d+) faults", " ".join(readme.split()))
-    assert told and int(told.group(1)) == len(FAULTS)
+def test_the_documentation_states_the_number_of_faults() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "comparers" / "parity.md").read_text(encoding="utf-8")
+    count = re.search(r"builds (\d+) faults", " ".join(page.split()))
+    assert count and int(count.group(1)) == len(FAULTS)
     assert {fault.backend for fault, _ in FAULTS} == {"torch", "tensorflow", "mxnet"}
     assert len({fault.rung for fault, _ in FAULTS}) >= 8

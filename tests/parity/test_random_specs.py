@@ -41,8 +41,8 @@ RATES = st.sampled_from([0, 0.1, 0.25, 0.5, 0.8])
 
 @st.composite
 def networks(draw: Any) -> Network:
-    """Up to four convolutions, some in groups, poolings and normalisations in any order, then up to two hidden dense
-    layers, and dropout after any of them; odd and oblong inputs, a third of them normalised first."""
+    """Draw a network: up to four convolutions (some grouped), poolings and normalizations in any order, then up to two
+    hidden dense layers, and dropout after any of them. Inputs are odd and oblong; a third is normalized first."""
     image = (draw(st.integers(1, 3)), draw(st.integers(5, 24)), draw(st.integers(5, 24)))
     shape: Any = image
     layers: list[Any] = []
@@ -51,22 +51,22 @@ def networks(draw: Any) -> Network:
                                                for low in (-0.5, 0.05))))
     for number in range(1, draw(st.integers(1, 4)) + 1):
         kernel, stride = draw(st.integers(1, 5)), draw(st.integers(1, 4))
-        kind = draw(st.sampled_from([Conv2d, Conv2d, Conv2d, Conv2d, MaxPool2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d,
-                                     LocalResponseNorm]))
+        layer_type = draw(st.sampled_from([Conv2d, Conv2d, Conv2d, Conv2d, MaxPool2d, MaxPool2d, AvgPool2d,
+                                           AdaptiveAvgPool2d, LocalResponseNorm]))
         layer: Any
-        if kind is Conv2d:
+        if layer_type is Conv2d:
             groups = draw(st.sampled_from([share for share in range(1, shape[0] + 1) if shape[0] % share == 0]))
             each = draw(st.integers(1, 5) if groups == 1 else st.sampled_from([1, 2, 3, 8]))
             layer = Conv2d(f"conv{number}", channels=groups * each, kernel=kernel, stride=stride,
                            padding=draw(st.integers(0, 3)), activation=draw(ACTIVATIONS), groups=groups)
-        elif kind is AdaptiveAvgPool2d:
+        elif layer_type is AdaptiveAvgPool2d:
             layer = AdaptiveAvgPool2d(f"areas{number}", size=draw(st.integers(1, 5)))
-        elif kind is LocalResponseNorm:
+        elif layer_type is LocalResponseNorm:
             layer = LocalResponseNorm(f"norm{number}", size=draw(st.sampled_from([1, 3, 5])),
                                       alpha=draw(st.sampled_from([1e-4, 0.1])), beta=draw(st.sampled_from([0.5, 0.75])),
                                       k=draw(st.sampled_from([1, 2])))
         else:
-            layer = kind(f"pool{number}", kernel=kernel, stride=stride)
+            layer = layer_type(f"pool{number}", kernel=kernel, stride=stride)
         try:
             shape = output_shape(layer, shape)
         except SpecError:  # its kernel is larger than what is left
@@ -85,22 +85,22 @@ def networks(draw: Any) -> Network:
     return Network("random", image, tuple(layers))
 
 
-@functools.lru_cache(maxsize=1000)  # the same networks come again for the next backend
+@functools.lru_cache(maxsize=1000)  # the next backend draws the same networks
 def reference(network: Network) -> Reference:
-    """The answers for a random case of this network."""
+    """Return the reference's results for a random case of this network."""
     return make_reference(random_case(network, seed=0, count=30, batch=3, steps=3))
 
 
 def check(backend_name: str, network: Network) -> None:
-    """All rungs hold."""
+    """Check that all rungs are green."""
     assert_green(backend_name, reference(network))
-    if "keras" in sys.modules:  # it keeps what it has built
+    if "keras" in sys.modules:  # Keras keeps its models
         sys.modules["keras"].backend.clear_session()
     gc.collect()
 
 
 QUIET = {"derandomize": True, "deadline": None, "database": None, "suppress_health_check": list(HealthCheck),
-         "phases": [Phase.generate]}  # each example costs a second: a red one is shown as it is, not made smaller
+         "phases": [Phase.generate]}  # each example costs a second, so a red one is not shrunk
 
 
 @settings(max_examples=5, **QUIET)
@@ -123,8 +123,8 @@ def test_many_random_specs(backend_name: str, network: Network) -> None:
     check(backend_name, network)
 
 
-def test_the_networks_are_of_all_kinds() -> None:
-    """What the strategy draws has what the fixed networks lack."""
+def test_the_random_networks_cover_all_layer_types() -> None:
+    """The strategy draws what the fixed networks lack."""
     drawn: list[Network] = []
 
     @settings(max_examples=100, **QUIET)
@@ -142,16 +142,16 @@ def test_the_networks_are_of_all_kinds() -> None:
     assert any(layer.padding > layer.kernel // 2 for layer in convolutions)
     assert any(layer.stride > layer.kernel for layer in convolutions)
     assert any(layer.stride < layer.kernel for layer in poolings)
-    kinds = {type(layer) for layer in layers}
-    assert kinds >= {AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm, Normalize}
+    types = {type(layer) for layer in layers}
+    assert types >= {AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm, Normalize}
     assert {len(layer.mean) for layer in layers if isinstance(layer, Normalize)} == {1, 2, 3}
     assert any(layer.groups > 1 for layer in convolutions)
-    behind = {type(before) for network in drawn for before, layer in zip(network.layers, network.layers[1:])
-              if isinstance(layer, Dropout)}
-    assert behind >= {Conv2d, MaxPool2d, Flatten, Dense}
+    before_dropout = {type(before) for network in drawn for before, layer in zip(network.layers, network.layers[1:])
+                      if isinstance(layer, Dropout)}
+    assert before_dropout >= {Conv2d, MaxPool2d, Flatten, Dense}
 
 
-# What the random specs brought to light: a gradient whose images nearly cancel shows how exact the softmax is.
+# The random specs revealed this: a gradient whose images nearly cancel shows how exact the softmax is.
 
 CANCELLING = Network("cancelling", (1, 22, 11), (
     Conv2d("conv1", channels=2, kernel=3, stride=3, padding=3), Conv2d("conv2", channels=5, kernel=5, stride=3,
@@ -160,8 +160,8 @@ CANCELLING = Network("cancelling", (1, 22, 11), (
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 4.0])
-def test_no_softmax_is_less_exact_than_the_ladder_takes_it_to_be(backend_name: str, scale: float) -> None:
-    """Of one image, the gradient in the last bias is the probabilities, less one at the label."""
+def test_no_softmax_is_less_exact_than_the_ladder_assumes(backend_name: str, scale: float) -> None:
+    """For one image, the gradient in the last bias is the probabilities, minus one at the label."""
     network = Network("softmax", (1, 4, 4), (Flatten("flatten"), Dense("last", units=16)))
     case = random_case(network, seed=0, count=48, batch=1, steps=0, continued=0)
     values = {name: value * np.float32(scale) for name, value in case.parameters().items()}
@@ -174,8 +174,8 @@ def test_no_softmax_is_less_exact_than_the_ladder_takes_it_to_be(backend_name: s
         assert mine[others] == pytest.approx(theirs[others], rel=SOFTMAX_ERROR, abs=0)
 
 
-def test_what_a_softmax_does_to_a_gradient_has_a_bound() -> None:
-    """Whatever the error of each image's probabilities, up to the largest; and the bound is no larger than it must."""
+def test_the_softmax_error_of_a_gradient_has_a_tight_bound() -> None:
+    """The bound covers all signs of the images' errors, and is less than three times the largest error."""
     right = reference(CANCELLING)
     case, exact = right.case, right.trace.group("gradients")
     model: Any = backends.load("numpy").build(CANCELLING, case.parameters())
@@ -195,8 +195,8 @@ def test_what_a_softmax_does_to_a_gradient_has_a_bound() -> None:
 
 
 @pytest.mark.parametrize("times, holds", [(0.9, True), (10, False)])
-def test_what_a_softmax_does_to_updates_has_a_bound(monkeypatch: pytest.MonkeyPatch, times: float, holds: bool) -> None:
-    """A softmax that is wrong in each image, one way or the other."""
+def test_the_softmax_error_of_updates_has_a_bound(monkeypatch: pytest.MonkeyPatch, times: float, holds: bool) -> None:
+    """The probabilities of each image have an error, of either sign."""
     right = reference(CANCELLING)
     numpy: Any = backends.load("numpy")
     exact = layers.softmax_cross_entropy

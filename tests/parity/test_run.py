@@ -1,4 +1,4 @@
-"""`parity`, called from Python."""
+"""Parity called from Python."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alexnet_mf.parity.record import Record, json_schema, make_record
 from alexnet_mf.parity.run import parity
 
 
-def test_each_backend_is_traced_in_a_process_of_its_own_and_compared(small, tmp_path, backend_name):
+def test_each_backend_is_traced_in_its_own_process_and_compared(small, tmp_path, backend_name):
     progress: list[str] = []
     report = parity(small, [backend_name], seed=3, data="synthetic", images=12, batch_size=2, steps=2, device="cpu",
                     keep=tmp_path / "traces", report_progress=progress.append)
@@ -29,11 +29,11 @@ def test_each_backend_is_traced_in_a_process_of_its_own_and_compared(small, tmp_
     jsonschema.validate(values, json_schema(), jsonschema.Draft202012Validator)
     assert parse(values, Record) == make_record(report)
     assert sorted(path.name for path in (tmp_path / "traces").iterdir()) == sorted(
-        f"{name}.safetensors" for name in names), "no temporary file stays"
+        f"{name}.safetensors" for name in names), "no temporary file remains"
 
 
-def test_what_cannot_be_done_names_the_argument(small):
-    with pytest.raises(BackendUnavailable, match="take more `images`, or a smaller `batch_size` or `steps`"):
+def test_errors_name_the_argument(small):
+    with pytest.raises(BackendUnavailable, match="use more `images`, or a smaller `batch_size` or `steps`"):
         parity(small, ["numpy"], data="synthetic", images=1)
     with pytest.raises(BackendUnavailable, match=r"nowhere cannot be run .*; name another interpreter \(`pythons`\)"):
         parity(small, ["numpy"], pythons={"numpy": "/nowhere"})
@@ -41,7 +41,7 @@ def test_what_cannot_be_done_names_the_argument(small):
         parity("lenet6", ["numpy"])
 
 
-@pytest.mark.parametrize("options, said", [
+@pytest.mark.parametrize("options, message", [
     ({"backends": []}, "`backends` must have at least one item"), ({"backends": "torch"}, "`backends` must be a list"),
     ({"backends": ["jax"]}, "unknown backend 'jax'; known: torch"), ({"tier": "half"}, "`tier` must be one of float32"),
     ({"steps": 0}, "`steps` must be at least 1, not 0"), ({"images": -1}, "`images` must be at least 1, not -1"),
@@ -54,26 +54,26 @@ def test_what_cannot_be_done_names_the_argument(small):
     ({"pythons": ["x"]}, "`pythons` must be of type dict"),
     ({"pythons": {"jax": "python"}}, "`pythons` must be one of torch, .* not 'jax'"),
 ], ids=str)
-def test_wrong_arguments_are_refused_before_any_work(small, monkeypatch, options, said):
+def test_wrong_arguments_are_refused_before_any_work(small, monkeypatch, options, message):
     monkeypatch.setattr(run, "trace_in_process", must_not_start)
-    with pytest.raises(AlexnetMfError, match=said):
+    with pytest.raises(AlexnetMfError, match=message):
         parity(small, **{"backends": ["numpy"], **options})
 
 
-def test_paths_of_traces_may_be_text(small, tmp_path):
+def test_paths_of_traces_may_be_strings(small, tmp_path):
     path = str(tmp_path / "trace")
     api.parity_trace(path, "numpy", small, data="synthetic", images=12, batch_size=2, steps=2)
     assert api.parity_compare([path]).holds
 
 
-def test_a_trace_that_makes_no_sense_is_refused_before_any_work(small, monkeypatch, tmp_path):
+def test_wrong_arguments_for_traces_are_refused_before_any_work(small, monkeypatch, tmp_path):
     monkeypatch.setattr(run.loading, "load", must_not_start)
-    for options, said in (({"steps": 0}, "`steps`"), ({"path": tmp_path / "no" / "t"}, "no folder .*no; make it"),
-                          ({"path": 3}, "`path` must be a path"), ({"net": "lenet6"}, "unknown network 'lenet6'")):
-        with pytest.raises(AlexnetMfError, match=said):
+    for options, message in (({"steps": 0}, "`steps`"), ({"path": tmp_path / "no" / "t"}, "no folder .*no; create it"),
+                             ({"path": 3}, "`path` must be a path"), ({"net": "lenet6"}, "unknown network 'lenet6'")):
+        with pytest.raises(AlexnetMfError, match=message):
             api.parity_trace(**{"path": tmp_path / "t", "backend": "torch", "net": small, **options})
-    for paths, said in ((str(tmp_path), "`paths` must be a list"), ([], "`paths` must have at least one item")):
-        with pytest.raises(AlexnetMfError, match=said):
+    for paths, message in ((str(tmp_path), "`paths` must be a list"), ([], "`paths` must have at least one item")):
+        with pytest.raises(AlexnetMfError, match=message):
             api.parity_compare(paths)
     with pytest.raises(AlexnetMfError, match="`tier` must be one of float32"):
         api.parity_compare([tmp_path / "t"], "half")

@@ -25,17 +25,17 @@ COUNT = 48
 NARROW = replace(narrower(ALEXNET), input=(1, 112, 112))
 
 
-def question(source: data.DatasetName, seed: int) -> Case:
-    """Test images, others for each seed."""
+def narrow_case(source: data.DatasetName, seed: int) -> Case:
+    """Return a case of test images, different ones for each seed."""
     if source == "synthetic":  # drawn here, because `make_case` would draw the whole set
         drawn = data.synthetic.draw(seed, train=1, test=COUNT).test
         return Case(NARROW, seed, drawn.images, drawn.labels, source)
     return make_case(NARROW, seed, source, count=COUNT)[0]
 
 
-@functools.cache  # the next backend is asked the same
+@functools.cache  # shared by all backends
 def reference(source: data.DatasetName, seed: int) -> Reference:
-    return make_reference(question(source, seed))
+    return make_reference(narrow_case(source, seed))
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in range(1, 4)),

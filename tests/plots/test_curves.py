@@ -1,4 +1,4 @@
-"""The picture of a training: what is drawn, and that greys are enough to read it."""
+"""The plot of a training: its lines, in shades of gray."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from alexnet_mf.plots import curves
 
 
 def lines(epochs: int, shift: float = 0.0) -> list[dict]:
-    """Two readings and an end in each epoch."""
-    found: list[dict] = []
+    """Return the metrics of `epochs` epochs, each with two readings and an end."""
+    entries: list[dict] = []
     for epoch in range(1, epochs + 1):
         for part in (0.5, 1.0):
             at = epoch - 1 + part
-            found.append({"kind": "step", "step": 10 * at, "epoch": epoch, "epochs": at, "loss": 2 / at + shift,
+            entries.append({"kind": "step", "step": 10 * at, "epoch": epoch, "epochs": at, "loss": 2 / at + shift,
                           "train_accuracy": 1 - 1 / (1 + at), "images_per_second": None})
-        found.append({"kind": "epoch", "epoch": epoch, "loss": 2 / epoch, "train_accuracy": 0.5, "test_loss": 1.0,
+        entries.append({"kind": "epoch", "epoch": epoch, "loss": 2 / epoch, "train_accuracy": 0.5, "test_loss": 1.0,
                       "test_accuracy": epoch / 10})
-    return found
+    return entries
 
 
-def test_one_run_is_the_chapter_s_picture():
+def test_one_run_is_drawn_as_in_the_chapter():
     figure = curves.draw({"run": lines(3)})
     (panel,) = figure.axes
     drawn = {line.get_label(): (line.get_xdata(), line.get_ydata()) for line in panel.lines}
@@ -34,7 +34,7 @@ def test_one_run_is_the_chapter_s_picture():
     assert panel.get_ylabel() == "loss (nats), accuracy (share of images)"
 
 
-def test_several_runs_are_laid_over_each_other():
+def test_several_runs_share_their_panels():
     figure = curves.draw({name: lines(2, shift) for name, shift in (("torch", 0), ("tensorflow", 1), ("mxnet", 2))})
     losses, accuracies = figure.axes
     assert [line.get_label() for line in losses.lines] == [f"{name}: train loss" for name in
@@ -45,8 +45,8 @@ def test_several_runs_are_laid_over_each_other():
 
 
 @pytest.mark.parametrize("runs", [1, 3, 8])
-def test_no_colour_is_needed(runs):
-    """All is grey, and no two lines of a panel share both dashes and marker. The first run is black."""
+def test_no_color_is_needed(runs):
+    """All lines are gray. No two lines of a panel share both dashes and marker. The first run is black."""
     figure = curves.draw({str(number): lines(2) for number in range(runs)})
     for panel in figure.axes:
         looks = [(line.get_linestyle(), line.get_marker()) for line in panel.lines]

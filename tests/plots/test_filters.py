@@ -1,4 +1,4 @@
-"""The picture of a convolution's filters: laid out, and shown at one scale."""
+"""The plot of a convolution's filters: their layout and their common scale."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_filters_lie_side_by_side_row_by_row():
     assert filters.lay_out(weights[:5]).shape == (2, 5 * 3 + 4, 1)
 
 
-def test_the_three_channels_are_red_green_and_blue_about_grey():
+def test_three_channels_are_red_green_and_blue_around_gray():
     weights = np.zeros((2, 3, 1, 1), np.float32)
     weights[0, 0], weights[1, 2] = 0.5, -0.25
     panel = filters.draw(weights, "net, conv1").axes[0]
@@ -30,7 +30,7 @@ def test_the_three_channels_are_red_green_and_blue_about_grey():
     assert "from -0.5 to 0.5" in panel.get_xlabel()
 
 
-def test_one_channel_is_grey_with_a_scale_about_zero():
+def test_one_channel_is_gray_with_a_scale_around_zero():
     weights = np.array([0.5, -2.0, 0.0], np.float32).reshape(3, 1, 1, 1)
     panel, scale = filters.draw(weights, "net, conv1").axes
     image = panel.images[0]
@@ -43,7 +43,7 @@ def test_one_channel_is_grey_with_a_scale_about_zero():
 
 
 @pytest.mark.parametrize("shape", [(96, 1, 11, 11), (96, 3, 11, 11), (1, 1, 1, 1), (300, 3, 7, 7)])
-def test_it_is_a_png_whatever_the_sizes(shape):
+def test_filters_of_every_size_give_a_png(shape):
     weights = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     assert filters.png(weights, "net, conv1").startswith(b"\x89PNG")
     assert filters.png(0 * weights, "net, conv1").startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""The numbers of the chapter and of the papers, with the arithmetic visible."""
+"""Numbers of the chapter and of the papers, with the arithmetic visible."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ CHAPTER = [ALEXNET, *zoo.TABS.values()]
 
 
 @pytest.mark.parametrize("network", CHAPTER, ids=lambda network: network.source)
-def test_the_shapes_that_the_chapter_prints(network):
-    """The same in every tab, though conv1 is padded in one of them: (224 + 2 - 11) // 4 and (224 - 11) // 4 are 53."""
+def test_shapes_are_those_of_the_chapter(network):
+    """All tabs agree, though only one pads conv1: (224 + 2 - 11) // 4 and (224 - 11) // 4 are 53."""
     assert list(arithmetic.output_shapes(network).items()) == [
         ("conv1", (96, 54, 54)), ("pool1", (96, 26, 26)), ("conv2", (256, 26, 26)), ("pool2", (256, 12, 12)),
         ("conv3", (384, 12, 12)), ("conv4", (384, 12, 12)), ("conv5", (256, 12, 12)), ("pool5", (256, 5, 5)),
@@ -31,7 +31,7 @@ LENET_COSTS = (61_706, 416_520, {
     "conv1": (6, 1 * 5 * 5, 28 * 28), "conv2": (16, 6 * 5 * 5, 10 * 10), "fc3": (120, 16 * 5 * 5, 1),
     "fc4": (84, 120, 1), "fc5": (10, 84, 1)})
 COSTS = {**{network.name: ALEXNET_COSTS for network in CHAPTER}, "lenet5": LENET_COSTS, "lenet5-relu": LENET_COSTS,
-    # Section 3.5's kernels: conv2, conv4 and conv5 see half of what lies before them.
+    # Section 3.5's kernels: conv2, conv4 and conv5 see half of the channels before them.
     "alexnet-2012": (60_965_224, 724_406_816, {
         "conv1": (96, 3 * 11 * 11, 55 * 55), "conv2": (256, 48 * 5 * 5, 27 * 27), "conv3": (384, 256 * 3 * 3, 13 * 13),
         "conv4": (384, 192 * 3 * 3, 13 * 13), "conv5": (256, 192 * 3 * 3, 13 * 13), "fc6": (4096, 256 * 6 * 6, 1),
@@ -48,7 +48,7 @@ COSTS = {**{network.name: ALEXNET_COSTS for network in CHAPTER}, "lenet5": LENET
         "conv1": (32, 1 * 3 * 3, 28 * 28), "conv2": (32, 32 * 3 * 3, 28 * 28), "conv3": (64, 32 * 3 * 3, 14 * 14),
         "conv4": (64, 64 * 3 * 3, 14 * 14), "conv5": (128, 64 * 3 * 3, 7 * 7), "fc6": (512, 128 * 3 * 3, 1),
         "fc7": (256, 512, 1), "fc8": (10, 256, 1)})}
-"""Parameters and multiply-accumulates of each network; of its layers the outputs, the weights of each of these, and the
+"""Parameters and multiply-accumulates of each network; for each layer, its outputs, the weights of each output, and the
 number of pixels at which each weight is used."""
 
 
@@ -58,7 +58,7 @@ def test_every_network_has_its_costs_here():
 
 @pytest.mark.parametrize("name", COSTS)
 def test_parameters_and_multiply_accumulates_layer_by_layer(name):
-    """A bias for each output; all other layers have none."""
+    """Each output has one bias, and the other layers have no parameters."""
     network, (parameters, macs, layers) = zoo.get_network(name), COSTS[name]
     counted, used = arithmetic.parameter_counts(network), arithmetic.macs(network)
     assert list(counted) == list(used) == [layer.name for layer in network.layers]
@@ -77,16 +77,16 @@ def test_height_and_width_are_not_confused():
     assert arithmetic.macs(network)["conv"] == 3 * 2 * 5 * 5 * height * width
 
 
-def test_alexnet_2012_has_the_neurons_of_figure_2_but_for_the_first_layer():
-    """Its caption: 253,440 - 186,624 - 64,896 - 64,896 - 43,264 - 4096 - 4096 - 1000."""
+def test_alexnet_2012_has_the_neurons_of_figure_2_except_in_the_first_layer():
+    """The caption: 253,440 - 186,624 - 64,896 - 64,896 - 43,264 - 4096 - 4096 - 1000."""
     shapes = arithmetic.output_shapes(ALEXNET_2012)
     neurons = [math.prod(shapes[name]) for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")]
     assert neurons == [96 * 55 * 55, 186_624, 64_896, 64_896, 43_264, 4096, 4096, 1000]
-    assert 96 * 55 * 48 == 253_440, "what the caption counts in place of it"
+    assert 96 * 55 * 48 == 253_440, "the caption's number for conv1"
 
 
 def test_alexnet_2012_is_in_the_papers_order():
-    """Section 3.5: normalisation after conv1 and conv2, pooling after both of them and after conv5."""
+    """Section 3.5: normalization after conv1 and conv2, pooling after both of them and after conv5."""
     assert ALEXNET_2012.input == (3, 227, 227), "(224 - 11) / 4 is no whole number of windows, (227 - 11) / 4 is"
     names = [layer.name for layer in ALEXNET_2012.layers]
     assert names == ["conv1", "norm1", "pool1", "conv2", "norm2", "pool2", "conv3", "conv4", "conv5", "pool5",
@@ -98,7 +98,7 @@ def test_alexnet_2012_is_in_the_papers_order():
     assert {(layer.kernel, layer.stride) for layer in ALEXNET_2012.layers if isinstance(layer, MaxPool2d)} == {(3, 2)}
 
 
-def test_alexnet_owts_adaptive_pooling_has_nothing_to_do():
+def test_the_adaptive_pooling_of_alexnet_owt_keeps_the_shape():
     shapes = arithmetic.output_shapes(ALEXNET_OWT)
     assert shapes["pool5"] == shapes["avgpool"] == (256, 6, 6)
 
@@ -108,14 +108,14 @@ def test_lenet5_has_the_chapters_shapes():
         (6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), (400,), (120,), (84,), (10,)]
 
 
-def test_lenet5_relu_has_what_alexnet_brought():
+def test_lenet5_relu_has_relu_max_pooling_and_dropout():
     assert {getattr(layer, "activation", None) for layer in LENET5_RELU.layers} == {"relu", None}
     assert {type(layer).__name__ for layer in LENET5_RELU.layers} == {"Conv2d", "MaxPool2d", "Flatten", "Dense",
                                                                       "Dropout"}
 
 
-def test_training_costs_of_the_exercises():
-    """Forward, backward to weights and to inputs; conv1 needs no gradient in its input."""
+def test_training_costs_are_those_of_the_exercises():
+    """Each layer computes outputs and gradients in weights and inputs; conv1 needs no gradient in its input."""
     alexnet, slim, small = (sum(arithmetic.training_macs(network).values())
                             for network in (ALEXNET, ALEXNET_SLIM, ALEXNET_28))
     assert slim == 3 * sum(arithmetic.macs(ALEXNET_SLIM).values()) - arithmetic.macs(ALEXNET_SLIM)["conv1"]

@@ -1,4 +1,4 @@
-"""The spec: bad values, networks as data, and the differences of the book's tabs."""
+"""The spec: bad values, networks as data, and differences between the book's tabs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ DENSE = Dense("last", units=10)
     (lambda: Dropout("drop9", rate=False), ["drop9", "False"]),
     (lambda: Dropout("drop9", rate="0.5"), ["drop9", "'0.5'"]),
 ])
-def test_a_bad_layer_is_named_with_its_numbers(make, named):
+def test_an_error_names_the_bad_layer_and_its_numbers(make, named):
     with pytest.raises(SpecError) as caught:
         make()
     assert all(word in str(caught.value) for word in named), str(caught.value)
@@ -95,7 +95,7 @@ def test_a_bad_layer_is_named_with_its_numbers(make, named):
     ((1, 28, 28), (Flatten("flatten"), LocalResponseNorm("norm1", 5, 1e-4, 0.75, 2), DENSE), ["norm1", "(784,)"]),
     ((1, 28, 28), (Flatten("flatten"), AdaptiveAvgPool2d("areas", size=2), DENSE), ["areas", "(784,)"]),
     ((3, 28, 28), (Normalize("norm1", (0.5,), (0.5,)), Flatten("flatten"), DENSE),
-     ["norm1", "of 1 channels", "3 come in"]),
+     ["norm1", "for 1 channels", "the input has 3"]),
     ((1, 28, 28), (Conv2d("conv1", 1, 3), Normalize("norm1", (0.5,), (0.5,)), Flatten("flatten"), DENSE),
      ["norm1", "the first layer, not layer 2"]),
     ((1, 28, 4), (MaxPool2d("pool1", kernel=5, stride=1), Flatten("flatten"), DENSE), ["pool1", "kernel 5", "28x4"]),
@@ -118,7 +118,7 @@ def test_a_network_that_does_not_fit_together_is_refused(size, layers, named):
 
 @pytest.mark.parametrize("change, named", [
     ({"name": "a b"}, "'a b' cannot name a network"), ({"name": "a/b"}, "a/b"), ({"name": 7}, "7 cannot name"),
-    ({"name": ""}, "'' cannot name"), ({"source": 7}, "source must be a text, not 7"),
+    ({"name": ""}, "'' cannot name"), ({"source": 7}, "source must be text, not 7"),
     ({"learning_rate": 0}, "learning_rate must be a number above 0, not 0"), ({"learning_rate": -1.0}, "-1.0"),
     ({"learning_rate": float("inf")}, "inf"),
     ({"learning_rate": 10**400}, "must be a number above 0"),
@@ -131,7 +131,7 @@ def test_a_network_with_a_bad_field_is_refused(change, named):
         dataclasses.replace(LENET5, **change)
 
 
-def test_an_unknown_kind_of_layer_is_refused():
+def test_an_unknown_layer_type_is_refused():
     @dataclasses.dataclass(frozen=True)
     class Other:
         name: str
@@ -178,13 +178,13 @@ def test_with_dropout_replaces_every_rate_and_nothing_else():
 
 
 @pytest.mark.parametrize("network", zoo.NETWORKS.values(), ids=lambda network: network.source)
-def test_as_dict_and_back_through_json(network):
+def test_as_dict_and_from_dict_keep_the_network_through_json(network):
     text = json.dumps(spec.as_dict(network))
     assert spec.from_dict(json.loads(text)) == network
 
 
-def test_a_description_leaves_out_later_fields_with_their_default():
-    """So that descriptions, digests and traces of before stay what they were."""
+def test_as_dict_omits_later_fields_with_their_default():
+    """Earlier descriptions, digests and traces stay valid."""
     plain = spec.as_dict(ALEXNET)
     assert "learning_rate" not in plain
     assert list(plain["layers"][0]) == ["kind", "name", "channels", "kernel", "stride", "padding", "activation"]
@@ -196,7 +196,7 @@ def test_a_description_leaves_out_later_fields_with_their_default():
     (lambda fields: fields.pop("layers"), "layers"),
     (lambda fields: fields.pop("name"), "name"),
     (lambda fields: fields.pop("input"), "input"),
-    (lambda fields: fields.update(colour="red"), "colour"),
+    (lambda fields: fields.update(color="red"), "color"),
     (lambda fields: fields.update(layers=7), "int"),
     (lambda fields: fields.update(layers=["conv1"]), "not a network description"),
     (lambda fields: fields.update(input="big"), "input must be"),
@@ -205,7 +205,7 @@ def test_a_description_leaves_out_later_fields_with_their_default():
     (lambda fields: fields["layers"][0].pop("kernel"), "layer conv1: kernel missing; Conv2d needs name, channels, k"),
     (lambda fields: fields["layers"][0].update(kernel="11"), "conv1.*kernel.*'11'"),
 ])
-def test_from_dict_refuses_what_is_not_a_network(change, named):
+def test_from_dict_refuses_bad_fields(change, named):
     fields = spec.as_dict(ALEXNET)
     change(fields)
     with pytest.raises(SpecError, match=named):
@@ -213,20 +213,20 @@ def test_from_dict_refuses_what_is_not_a_network(change, named):
 
 
 @pytest.mark.parametrize("value", [None, 7, "alexnet", []])
-def test_from_dict_refuses_what_is_not_even_an_object(value):
+def test_from_dict_refuses_other_json_values(value):
     with pytest.raises(SpecError, match="not a network description"):
         spec.from_dict(value)
 
 
-def test_fingerprint_is_known_and_ignores_names_and_sources():
+def test_fingerprint_is_pinned_and_ignores_names_and_sources():
     assert spec.fingerprint(ALEXNET) == \
         "5b1321488df12a0efe758d28a73e8c25790b9d23d798ba9abd278cb3711f4952"
     renamed = dataclasses.replace(ALEXNET, name="other", source="elsewhere")
     assert spec.fingerprint(renamed) == spec.fingerprint(ALEXNET)
 
 
-def test_digest_is_the_architecture_s():
-    """Its name and its training do not count; every other number does."""
+def test_digest_covers_the_architecture_alone():
+    """Names and training do not matter; every other number does."""
     same = dataclasses.replace(spec.with_dropout(ALEXNET, 0.1), name="other", source="elsewhere", learning_rate=0.5,
                                bias_initialisation="uniform_fan_in")
     assert spec.digest(same) == spec.digest(ALEXNET) != spec.digest(zoo.TABS["mxnet"])
@@ -235,8 +235,8 @@ def test_digest_is_the_architecture_s():
     assert spec.digest(without) != spec.digest(same), "torchvision numbers its dropout layers too"
 
 
-def test_fingerprint_catches_every_changed_number():
-    """Each field of each layer, and of the network, changed alone."""
+def test_fingerprint_covers_every_number():
+    """Each field of the network and of each layer is changed alone."""
     changed = [dataclasses.replace(ALEXNET, input=(1, 225, 224)),
                dataclasses.replace(ALEXNET, bias_initialisation="uniform_fan_in"),
                dataclasses.replace(ALEXNET, learning_rate=0.5),
@@ -261,25 +261,25 @@ def test_fingerprint_catches_every_changed_number():
 IMAGENET = Normalize("normalize", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
-def normalised(layer: Normalize) -> Network:
-    return dataclasses.replace(zoo.ALEXNET_OWT, name="normalised", layers=(layer, *zoo.ALEXNET_OWT.layers))
+def normalized(layer: Normalize) -> Network:
+    return dataclasses.replace(zoo.ALEXNET_OWT, name="normalized", layers=(layer, *zoo.ALEXNET_OWT.layers))
 
 
-def test_a_normalisation_travels_as_data():
-    """Its numbers are lists in JSON; 1 and 1.0 are one number."""
-    network = normalised(IMAGENET)
+def test_a_normalization_is_kept_through_json():
+    """Mean and std are lists in JSON; 1 and 1.0 are the same number."""
+    network = normalized(IMAGENET)
     described = json.loads(json.dumps(spec.as_dict(network)))
     assert described == spec.as_dict(network)
     assert described["layers"][0] == {"kind": "Normalize", "name": "normalize", "mean": [0.485, 0.456, 0.406],
                                       "std": [0.229, 0.224, 0.225]}
     again = spec.from_dict(described)
     assert again == network and hash(again) == hash(network)
-    whole, real = (normalised(Normalize("n", mean, std)) for mean, std in (((0, 1, 0), [1, 2, 1]),
+    whole, real = (normalized(Normalize("n", mean, std)) for mean, std in (((0, 1, 0), [1, 2, 1]),
                                                                            ([0.0, 1.0, 0.0], (1.0, 2.0, 1.0))))
     assert whole == real and spec.fingerprint(whole) == spec.fingerprint(real)
 
 
-def test_fingerprint_catches_every_number_of_the_other_layers():
+def test_fingerprint_covers_every_number_of_the_other_layers():
     others = [
         IMAGENET, dataclasses.replace(IMAGENET, mean=IMAGENET.mean[::-1]),
         dataclasses.replace(IMAGENET, std=IMAGENET.std[::-1]), dataclasses.replace(IMAGENET, name="other"),
@@ -297,7 +297,7 @@ def test_equal_networks_have_equal_fingerprints():
     assert spec.fingerprint(zero) == spec.fingerprint(nought)
 
 
-def test_known_networks():
+def test_the_zoo_contains_its_networks_by_name():
     assert list(zoo.NETWORKS) == ["alexnet", "alexnet-tab-torch", "alexnet-tab-tensorflow", "alexnet-tab-mxnet",
                                   "alexnet-2012", "alexnet-owt", "lenet5", "lenet5-relu", "alexnet-slim", "alexnet-28"]
     for name in zoo.NETWORKS:
@@ -305,8 +305,8 @@ def test_known_networks():
         assert zoo.get_network(name).source
 
 
-def test_the_word_for_the_tabs_is_no_network():
-    with pytest.raises(SpecError, match=r"alexnet-tab is another one in each backend; name one of alexnet-tab-torch, "):
+def test_alexnet_tab_alone_is_no_network():
+    with pytest.raises(SpecError, match=r"alexnet-tab differs between backends; name one of alexnet-tab-torch, "):
         zoo.get_network("alexnet-tab")
     with pytest.raises(SpecError, match=r"jax has no tab; torch, tensorflow, mxnet have one"):
         zoo.name_in_backend("alexnet-tab", "jax")
@@ -330,9 +330,9 @@ def test_the_tabs_differ_in_conv1_padding_and_biases_alone(backend, padding, bia
     assert dataclasses.replace(tab.layers[0], padding=1) == ALEXNET.layers[0]
 
 
-def test_layers_without_end_are_refused_at_once():
+def test_too_many_layers_are_refused_at_once():
     layers = (*(Dropout(f"drop{number}", rate=0.1) for number in range(20_000)), Dense("fc", units=2))
     start = time.monotonic()
-    with pytest.raises(SpecError, match="network x: 20,001 layers, and 1,000 are the most"):
+    with pytest.raises(SpecError, match="network x: 20,001 layers; at most 1,000 are allowed"):
         Network("x", (1, 2, 2), layers)
     assert time.monotonic() - start < 1

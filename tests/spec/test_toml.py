@@ -41,7 +41,7 @@ units = 10
 """
 
 
-def normalised(before: str, mean: str, std: str) -> dict[str, str]:
+def normalized(before: str, mean: str, std: str) -> dict[str, str]:
     """Return the replacement that puts a normalization before the layer of that kind."""
     layer = f'[[layers]]\nkind = "{before}"'
     return {layer: f'[[layers]]\nkind = "Normalize"\nname = "norm"\nmean = {mean}\nstd = {std}\n\n{layer}'}
@@ -49,7 +49,7 @@ def normalised(before: str, mean: str, std: str) -> dict[str, str]:
 
 @pytest.fixture
 def write(tmp_path: Path):
-    """A file with this text, with some words replaced."""
+    """Return a function that writes a file with this text, with some words replaced."""
     def written(text: str | bytes = TINY, **replaced: str) -> Path:
         path = tmp_path / "net.toml"
         if isinstance(text, bytes):
@@ -63,41 +63,41 @@ def write(tmp_path: Path):
     return written
 
 
-def test_a_file_is_the_network_that_it_says(write):
+def test_a_file_describes_a_network(write):
     assert toml.load(write()) == Network("tiny", (1, 28, 28), (
         Conv2d("conv1", channels=4, kernel=5, activation=None), AvgPool2d("pool1", kernel=2, stride=2),
         Flatten("flatten"), Dense("fc2", units=10)), learning_rate=1.0)
 
 
 @pytest.mark.parametrize("network", zoo.NETWORKS.values(), ids=lambda network: network.source)
-def test_what_is_written_can_be_read(write, network):
+def test_a_written_network_can_be_read(write, network):
     again = toml.load(write(toml.dump(network)))
     assert again == dataclasses.replace(network, name=f"my-{network.name}")
     assert spec.fingerprint(again) == spec.fingerprint(network)
-    assert toml.load(write(toml.dump(again))) == again, "a name that is not the package's stays"
+    assert toml.load(write(toml.dump(again))) == again, "a user's own name stays"
 
 
-def test_a_normalisation_is_written_and_read(write):
-    network = Network("colour", (3, 4, 4), (Normalize("normalize", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-                                            Flatten("flatten"), Dense("fc", units=2)))
+def test_a_normalization_is_written_and_read(write):
+    network = Network("color", (3, 4, 4), (Normalize("normalize", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+                                           Flatten("flatten"), Dense("fc", units=2)))
     assert "mean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n" in toml.dump(network)
     assert toml.load(write(toml.dump(network))) == network
 
 
-def test_odd_texts_are_written_as_toml(write):
+def test_special_characters_are_written_as_toml(write):
     odd = Network("odd", (1, 4, 4), (Flatten("flatten"), Dense("fc", units=2)),
                   source='a "quoted" \\ back\tslash\nand Füße \U0001f600 # none')
     assert toml.load(write(toml.dump(odd))) == odd
 
 
-def test_every_field_is_written_to_start_from():
+def test_dump_writes_every_field():
     text = toml.dump(zoo.LENET5)
     for line in ('name = "my-lenet5"', "input = [1, 28, 28]", "learning_rate = 0.9", 'kind = "AvgPool2d"', "groups = 1",
                  'activation = "sigmoid"', 'activation = "none"', 'bias_initialisation = "zeros"'):
         assert line in text
 
 
-def test_a_name_or_a_file_finds_a_network(write):
+def test_find_network_takes_a_name_or_a_file(write):
     assert toml.find_network("lenet5") is zoo.LENET5
     assert toml.find_network("alexnet-tab", "mxnet") is toml.find_network("alexnet-tab-mxnet") is zoo.TABS["mxnet"]
     assert toml.find_network(str(write())).name == "tiny"
@@ -124,7 +124,7 @@ def test_a_name_or_a_file_finds_a_network(write):
      ["line 23: ", "the last layer must be a Dense layer"]),
     ({'kind = "Flatten"\nname = "flatten"': 'kind = "Dropout"\nname = "drop1"\nrate = 0.5'},
      ["line 24: layer fc2", "put a Flatten before it"]),
-    ({'name = "fc2"': 'name = "pool1"'}, ["line 23: layer 4 is named 'pool1', as another is"]),
+    ({'name = "fc2"': 'name = "pool1"'}, ["line 23: layer 4 is named 'pool1', like another"]),
     ({'name = "pool1"': 'name = "conv1"', "kernel = 2": 'kernel = "2"'}, ["line 13: layer conv1", "'2'"]),
     ({'kind = "Conv2d"': 'kind = ["Conv2d"]'}, ["line 6: layer conv1", "unknown kind ['Conv2d']"]),
     ({'name = "tiny"': ""}, ["name missing"]),
@@ -136,25 +136,25 @@ def test_a_name_or_a_file_finds_a_network(write):
     ({"[1, 28, 28]": "28"}, ["line 3: input must be [channels, height, width], not 28"]),
     ({"[1, 28, 28]": "[1, 4, 4]"}, ["line 6: layer conv1", "kernel 5 is larger than its padded input 4x4"]),
     ({"[1, 28, 28]": "[1, 5, 5]"}, ["line 13: layer pool1", "kernel 2 is larger than its padded input 1x1"]),
-    (normalised("Conv2d", "[0.5]", "[0.25, 0.25]"), ["line 6: layer norm", "1 and 2"]),
-    (normalised("Flatten", "[0.5]", "[1]"), ["line 19: layer norm", "the first layer, not layer 3"]),
+    (normalized("Conv2d", "[0.5]", "[0.25, 0.25]"), ["line 6: layer norm", "1 and 2"]),
+    (normalized("Flatten", "[0.5]", "[1]"), ["line 19: layer norm", "the first layer, not layer 3"]),
 ])
 def test_a_wrong_file_is_refused_with_line_and_layer(write, replaced, named):
     path = write(**replaced)
     with pytest.raises(SpecError) as caught:
         toml.load(path)
-    said = str(caught.value)
-    assert said.startswith(f"{path}: ")
-    assert "\n" not in said
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
     for word in named:
-        assert word in said
+        assert word in message
 
 
 @pytest.mark.parametrize("text, named", [
     (b"", "no layers"), (b"layers = 7", "no layers"), (b"layers = [1]", "no layers"), (b"\xff\xfe", "not TOML"),
     (b"x = " + b"[" * 100_000, "not"), (b"[layers]\nkind = 'Conv2d'", "no layers"), (b"name = 'tiny'\n", "no layers"),
 ])
-def test_what_is_no_network_at_all_is_refused(write, text, named):
+def test_a_file_without_a_network_is_refused(write, text, named):
     with pytest.raises(SpecError, match=named):
         toml.load(write(text))
 
@@ -167,8 +167,8 @@ def test_a_missing_file_is_refused(tmp_path):
         toml.find_network(str(tmp_path / "folder.toml"))
 
 
-def test_no_line_is_named_where_it_could_be_another(write):
-    """A header that a text holds is no header."""
+def test_an_ambiguous_line_is_not_named(write):
+    """A table header inside a string is no header."""
     path = write(**{'name = "tiny"': 'name = "tiny"\nsource = """\n[[layers]]\n"""', "kernel = 5": "kernel = 0"})
     with pytest.raises(SpecError, match=f"^{path}: layer conv1: kernel"):
         toml.load(path)

@@ -1,4 +1,4 @@
-"""A sweep whose trainings are played."""
+"""Sweeps with simulated trainings."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from alexnet_mf.weights import parameters
 
 
 class TrainingsWithWeights(Trainings):
-    """Leaves weights that can be read."""
+    """Simulated trainings that write readable weights files."""
 
     def ask(self, command: dict[str, Any]) -> dict[str, Any]:
         answer = super().ask(command)
         if "peak_memory_bytes" in answer:
-            content = content_of(json.dumps(command["network"]), command["seed"])
+            content = weights_bytes(json.dumps(command["network"]), command["seed"])
             for name in RUN_WEIGHTS.values():
                 (Path(command["folder"]) / name).write_bytes(content)
         return answer
 
 
 @functools.cache
-def content_of(network: str, seed: int) -> bytes:
-    return parameters.to_bytes(parameters.initialise(spec.from_dict(json.loads(network)), seed), {})
+def weights_bytes(network: str, seed: int) -> bytes:
+    return parameters.to_bytes(parameters.initialize(spec.from_dict(json.loads(network)), seed), {})
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Trainings:
 
 @pytest.fixture
 def small_sweeps(monkeypatch: pytest.MonkeyPatch, played: Trainings, tmp_path: Path) -> None:
-    """The verb and its function train in an empty folder, their trainings played, on small images."""
+    """Run the verb `sweep` and its function in an empty folder, with simulated trainings and few images."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "Sweep", functools.partial(Sweep, connect=played.connect))
     monkeypatch.setattr(data.synthetic, "draw", lambda seed, draw=data.synthetic.draw: draw(seed, train=20, test=10))
@@ -58,14 +58,14 @@ def small_sweeps(monkeypatch: pytest.MonkeyPatch, played: Trainings, tmp_path: P
 
 @pytest.fixture
 def sweep(played: Trainings, tmp_path: Path) -> Callable[..., Sweep]:
-    """A sweep of a plan in a folder of its own, or one that resumes a record."""
+    """Return a function that makes a sweep: of a plan in a new folder, or resuming a record."""
     numbers = itertools.count()
 
     def make(record: Record | None = None, **plan: Any) -> Sweep:
         if record is None:
-            made = Plan("numpy", **{"nets": ("lenet5", "lenet5-relu"), "epochs": 2, **plan})
+            new_plan = Plan("numpy", **{"nets": ("lenet5", "lenet5-relu"), "epochs": 2, **plan})
             folder = tmp_path / f"sweep{next(numbers)}"
             folder.mkdir()
-            record = begin(made, {net: zoo.get_network(net) for net in made.nets}, DATA, folder)
+            record = begin(new_plan, {net: zoo.get_network(net) for net in new_plan.nets}, DATA, folder)
         return Sweep(record, Path(record.folder), ["alexnet-mf", "sweep"], connect=played.connect)
     return make

@@ -1,4 +1,4 @@
-"""The verb: what it writes, shows and refuses, and what Ctrl-C leaves."""
+"""The verb `sweep`: its output, its refusals, and resuming after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from alexnet_mf.training.run import load_run
 
 @pytest.fixture
 def command(capsys, small_sweeps):
-    """Run `sweep` in this process. A new sweep's folder is s."""
+    """Return a function that runs `sweep` in this process. A new sweep's folder is s."""
     def run(*words: str) -> tuple[int, str, str]:
         words = words if {"--resume", "--out", "--schema"} & {*words} else (*words, "--out", "s")
         outcome = call(capsys, "sweep", *words)
@@ -34,61 +34,61 @@ def command(capsys, small_sweeps):
 SHORT = ("--backend", "numpy", "--data", "synthetic", "--net", "lenet5,lenet5-relu", "--epochs", "2")
 
 
-def test_tables_record_and_picture(command, played):
+def test_a_sweep_writes_tables_record_and_picture(command, played):
     code, out, err = command(*SHORT, "--seeds", "0,1", "--augment", "none", "--augment", "crop,flip",
                              "--json", "s.json", "--plot", "s.png")
     assert code == 0
-    assert out.startswith("after 2 epochs: means over the seeds, (lowest to highest)\n")
+    assert out.startswith("after 2 epochs: means over the seeds (lowest to highest)\n")
     assert [line.split()[:2] for line in out.splitlines()[2:6]] == [
         ["lenet5", "none"], ["lenet5", "flip+crop"], ["lenet5-relu", "none"], ["lenet5-relu", "flip+crop"]]
-    assert [asked["recipe"]["augment"] for asked in played.commands] == [[], ["flip", "crop"]] * 4
+    assert [training["recipe"]["augment"] for training in played.commands] == [[], ["flip", "crop"]] * 4
     assert err.splitlines()[0] == "training 1/8: lenet5, none, batch 128, lr 0.9, seed 0: accuracy 0.450 in 0 s"
     assert len(err.splitlines()) == 8
-    found = records.load(Path("s.json"))
-    assert found.complete
-    assert found.sessions[0].command[:2] == ["alexnet-mf", "sweep"]
+    record = records.load(Path("s.json"))
+    assert record.complete
+    assert record.sessions[0].command[:2] == ["alexnet-mf", "sweep"]
     assert Path("s.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_each_network_at_the_books_rate_or_one_that_is_chosen(command, played):
+def test_each_network_uses_the_books_rate_or_a_chosen_one(command, played):
     code, out, err = command(*SHORT, "--lr", "0.03,0.1", "--lr", "lenet5=own", "--held-out", "5")
     assert code == 0
     assert [line.partition(": ")[2].partition(", seed")[0] for line in err.splitlines()] == [
         "lenet5-relu, none, batch 128, lr 0.03", "lenet5-relu, none, batch 128, lr 0.1",
         "lenet5, none, batch 128, lr 0.9", "lenet5-relu, none, batch 128, lr 0.1"]
-    assert out.startswith("accuracy on 5 training images held out, by learning rate (* the one used)")
+    assert out.startswith("accuracy on 5 held-out training images by learning rate (*: chosen)")
     Path("mine.toml").write_text(toml.dump(zoo.get_network("lenet5")), encoding="utf-8")
     played.commands.clear()
     assert command(*SHORT[:4], "--net", "mine.toml,lenet5", "--lr", "mine.toml=0.2", "--out", "t")[0] == 0
-    assert [asked["recipe"]["sgd"]["learning_rate"] for asked in played.commands] == [0.2, 0.9]
+    assert [training["recipe"]["sgd"]["learning_rate"] for training in played.commands] == [0.2, 0.9]
 
 
-def test_json_alone_on_standard_output_is_what_the_schema_says(command):
+def test_json_on_standard_output_matches_the_schema(command):
     code, out, err = command(*SHORT, "--json", "-")
     assert (code, err) == (0, "")
     jsonschema.validate(json.loads(out), json.loads(command("--schema")[1]), jsonschema.Draft202012Validator)
 
 
 @pytest.mark.parametrize("source", ["s", "s.json"])
-def test_ctrl_c_keeps_what_is_finished_and_says_how_to_resume(command, played, source):
-    played.fails = lambda asked: KeyboardInterrupt() if len(played.commands) == 3 else None
+def test_ctrl_c_keeps_finished_trainings_and_names_the_resume_command(command, played, source):
+    played.fails = lambda training: KeyboardInterrupt() if len(played.commands) == 3 else None
     code, out, err = command(*SHORT, "--seeds", "0,1", "--json", "s.json")
     assert code == 130
-    assert "not complete: some trainings are missing" in out
-    assert "ending this step and saving; once more leaves at once" in err
+    assert "incomplete: some trainings are missing" in out
+    assert "finishing this step and saving; a second Ctrl-C stops at once" in err
     assert "resume with: alexnet-mf sweep --resume s\n" in err
     assert len(records.load(Path("s.json")).trainings) == len(records.load(Path("s")).trainings) == 2
-    played.fails = lambda asked: None
+    played.fails = lambda training: None
     code, out, err = command("--resume", source)
     assert code == 0
     assert [line.split(":")[0] for line in err.splitlines()] == ["training 3/4", "training 4/4"]
     assert "not complete" not in out
-    found = records.load(Path(source))
-    assert found.complete
-    assert len(found.sessions) == 2
+    record = records.load(Path(source))
+    assert record.complete
+    assert len(record.sessions) == 2
     before = Path("s/sweep.json").read_bytes()
     code, again, err = command("--resume", source, "--plot", "s.png")
-    assert (code, again, err) == (0, out, f"{source}: complete, nothing is left to train\n")
+    assert (code, again, err) == (0, out, f"{source}: complete, nothing left to train\n")
     assert Path("s/sweep.json").read_bytes() == before
     assert Path("s.png").exists()
 
@@ -104,20 +104,20 @@ def test_a_closed_terminal_ends_the_step_and_saves(tmp_path):
     lines = folder / "metrics.jsonl"
     while process.poll() is None and not (lines.exists() and lines.stat().st_size):
         time.sleep(0.05)
-    for _ in range(2):  # the shell's and the system's
+    for _ in range(2):  # one from the shell, one from the system
         process.send_signal(signal.SIGHUP)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 129, err
-    assert err.splitlines()[-3:] == ["ending this step and saving; once more leaves at once",
+    assert err.splitlines()[-3:] == ["finishing this step and saving; a second Ctrl-C stops at once",
                                      "resume with: alexnet-mf sweep --resume s", "alexnet-mf: stopped by SIGHUP"]
     assert load_run(folder).state == "stopped"
 
 
-def test_ctrl_c_on_a_full_disk_still_says_how_to_resume(command, played, monkeypatch):
+def test_ctrl_c_on_a_full_disk_still_names_the_resume_command(command, played, monkeypatch):
     def full_disk(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def interrupt(asked):
+    def interrupt(training):
         if len(played.commands) == 2:
             monkeypatch.setattr(files, "write", full_disk)
             return KeyboardInterrupt()
@@ -150,7 +150,7 @@ def test_a_damaged_record_is_refused_with_the_remedy(command, played, change):
     assert err.startswith("training 1/2: lenet5, none, batch 128, lr 0.9, seed 0: accuracy 0.450\n"), "without a time"
 
 
-def test_a_refused_sweep_leaves_the_runs_as_it_found_them(command, played):
+def test_a_refused_sweep_leaves_the_runs_unchanged(command, played):
     assert command(*SHORT)[0] == 0
     Path("s/sweep.json").unlink()
     before = sorted(Path("s").rglob("*"))
@@ -171,72 +171,72 @@ def test_a_resumed_sweep_removes_the_weights_of_its_finished_runs(command, playe
     assert command("--resume", "s", "--no-weights")[0] == 0
     assert weights() == 0 and played.commands == []
     before = Path("s/sweep.json").read_bytes()
-    assert command("--resume", "s", "--no-weights")[0] == command("--resume", "s")[0] == 0, "the record knows"
+    assert command("--resume", "s", "--no-weights")[0] == command("--resume", "s")[0] == 0, "the option is recorded"
     assert Path("s/sweep.json").read_bytes() == before
 
 
-def test_a_training_that_fails_is_told_and_the_exit_code_is_1(command, played):
-    played.fails = lambda asked: ({"failed": "does not fit", "reason": "--batch-size 8 would"}
-                                  if asked["recipe"]["batch_size"] == 16 else None)
+def test_a_failed_training_is_reported_with_exit_code_1(command, played):
+    played.fails = lambda task: ({"failed": "does not fit", "reason": "--batch-size 8 would"}
+                                 if task["recipe"]["batch_size"] == 16 else None)
     code, out, _ = command(*SHORT[:-4], "--net", "lenet5", "--batch-size", "8,16,32")
     assert code == 1
     assert "batch 16, seed 0: does not fit: --batch-size 8 would" in out.splitlines()
     assert [line.split()[2] for line in out.splitlines()[2:4]] == ["8", "32"]
 
 
-def test_where_nothing_went_well_there_is_no_picture_and_it_says_so(command, played):
-    played.fails = lambda asked: {"failed": "diverged", "reason": "NaN; take a smaller `learning_rate`"}
+def test_no_picture_is_drawn_if_every_training_failed(command, played):
+    played.fails = lambda training: {"failed": "diverged", "reason": "NaN; take a smaller `learning_rate`"}
     code, out, err = command(*SHORT, "--plot", "s.png")
     assert code == 1
     assert "lenet5, seed 0: diverged: NaN; take a smaller --lr" in out.splitlines()
-    assert err.splitlines()[-1] == "s.png: not drawn: no training that counts succeeded"
+    assert err.splitlines()[-1] == "s.png: not drawn: no final training succeeded"
     assert not Path("s.png").exists()
 
 
-@pytest.mark.parametrize("kind, again", [("does not fit", 1), ("ended", 1), ("diverged", 0)])
-def test_what_may_go_well_another_time_is_tried_again(command, played, kind, again):
-    played.fails = lambda asked: {"failed": kind, "reason": "why"} if asked["seed"] == 1 else None
+@pytest.mark.parametrize("failure, retries", [("does not fit", 1), ("ended", 1), ("diverged", 0)])
+def test_only_failures_that_may_be_temporary_are_retried(command, played, failure, retries):
+    played.fails = lambda training: {"failed": failure, "reason": "why"} if training["seed"] == 1 else None
     assert command(*SHORT[:-4], "--net", "lenet5", "--seeds", "0,1", "--json", "s.json")[0] == 1
     tried = len(played.commands)
-    played.fails = lambda asked: None
-    assert command("--resume", "s.json")[0] == 1 - again
-    assert len(played.commands) - tried == again
+    played.fails = lambda training: None
+    assert command("--resume", "s.json")[0] == 1 - retries
+    assert len(played.commands) - tried == retries
     assert records.load(Path("s.json")).complete
 
 
-def test_a_rate_that_failed_before_another_was_taken_is_not_tried_again(command, played):
-    """Else trainings at two learning rates would stand in one row."""
+def test_a_failed_rate_is_not_retried_after_another_was_chosen(command, played):
+    """A retry could mix trainings at two learning rates in one row."""
     words = [*SHORT[:-4], "--net", "lenet5", "--seeds", "0,1", "--lr", "0.03,0.1", "--held-out", "5", "--json",
              "s.json"]
-    played.fails = lambda asked: ({"failed": "ended", "reason": "why"}
-                                  if asked["recipe"]["sgd"]["learning_rate"] == 0.1 or asked["seed"] == 1 else None)
+    played.fails = lambda task: ({"failed": "ended", "reason": "why"}
+                                 if task["recipe"]["sgd"]["learning_rate"] == 0.1 or task["seed"] == 1 else None)
     assert command(*words)[0] == 1
-    played.fails = lambda asked: None
+    played.fails = lambda task: None
     played.commands.clear()
     assert command("--resume", "s.json")[0] == 0
-    assert [(asked["recipe"]["sgd"]["learning_rate"], asked["seed"]) for asked in played.commands] == [(0.03, 1)]
+    assert [(task["recipe"]["sgd"]["learning_rate"], task["seed"]) for task in played.commands] == [(0.03, 1)]
 
 
 @pytest.mark.parametrize("words, fragment", [
     (["--net", "lenet6"], "unknown network 'lenet6'; known: alexnet,"),
     (["--augment", "flip,blur"], "unknown augmentation 'blur'; known: flip, crop, color, or none"),
-    (["--augment", "flip,none"], "none stands alone, not in 'flip,none'"),
+    (["--augment", "flip,none"], "none cannot be combined with others, as in 'flip,none'"),
     (["--seeds", "0,x"], "must be a whole number of at least 0, not 'x'"),
     (["--batch-size", "0"], "at least 1"),
     (["--lr", "fast"], "must be numbers, comma-separated, or own, not 'fast'"),
     (["--lr", "alexnet="], "must be numbers, comma-separated, or own, not ''"),
     (["--lr", "lenet5=0.1"], "lenet5 has learning rates, but is not trained; the networks are alexnet (--net)"),
-    (["--lr", "0.1", "--lr", "0.2"], "--lr is there twice for all networks: name its learning rates once"),
-    (["--lr", "alexnet=0.1", "--lr", "alexnet=own"], "--lr is there twice for alexnet"),
+    (["--lr", "0.1", "--lr", "0.2"], "--lr is repeated for all networks; name the learning rates once"),
+    (["--lr", "alexnet=0.1", "--lr", "alexnet=own"], "--lr is repeated for alexnet"),
     (["--held-out", "10"], "--lr"),
     (["--json", "missing/s.json"], "no folder missing"),
     (["--net", "lenet5,lenet5-relu", "--backend", "numpy", "--augment", "flip", "--momentum", "1"], "--momentum must"),
-    (["--out", "/dev/null/s"], "/dev/null/s: cannot be made (Not a directory); name another folder with --out"),
+    (["--out", "/dev/null/s"], "/dev/null/s: cannot be created (Not a directory); name another folder with --out"),
     (["--resume", "s.json"], "cannot be read"),
     (["--resume", "s.json", "--out", "t"], "leave out --out"),
     (["--resume", "s.json", "--epochs", "10"], "leave out --epochs"),
 ])
-def test_what_cannot_be_is_told_in_one_line_before_any_training(command, played, words, fragment):
+def test_impossible_options_are_refused_in_one_line_before_any_training(command, played, words, fragment):
     code, out, err = command(*([] if "--resume" in words else ["--backend", "numpy", "--data", "synthetic"]), *words)
     assert (code, out) == (2, "")
     assert fragment in err
@@ -244,8 +244,8 @@ def test_what_cannot_be_is_told_in_one_line_before_any_training(command, played,
     assert played.commands == []
 
 
-def test_for_real(tmp_path, monkeypatch, capsys):
-    """Two processes of NumPy, and what other verbs make of the run folders."""
+def test_run_folders_of_a_sweep_work_with_other_verbs(tmp_path, monkeypatch, capsys):
+    """Two NumPy processes train; other verbs then read their run folders."""
     words = [sys.executable, "-m", "alexnet_mf", "sweep"]
     done = subprocess.run([*words, "--backend", "numpy", "--net", "lenet5-relu", "--data", "synthetic", "--limit-train",
                            "32", "--limit-test", "8", "--batch-size", "8,16", "--epochs", "1", "--augment",

@@ -1,4 +1,4 @@
-"""Which trainings a sweep takes, in what order, and what is left when something goes wrong."""
+"""Sweeps: the order of their trainings, and the state after a failure."""
 
 from __future__ import annotations
 
@@ -25,47 +25,47 @@ from alexnet_mf.training.recipe import BOOK
 from alexnet_mf.training.record import ResumedSession, StartingWeights, read, write
 
 
-def trained(played) -> list[tuple]:
+def list_trained(played) -> list[tuple]:
     return [(command["network"]["name"], command["recipe"]["batch_size"], command["recipe"]["sgd"]["learning_rate"],
              command["seed"], command["recipe"]["held_out"]) for command in played.commands]
 
 
-def test_each_network_with_its_own_rate_all_with_one_seed_before_the_next(sweep, played):
+def test_all_networks_train_with_one_seed_before_the_next(sweep, played):
     record = sweep(seeds=(0, 1)).run()
-    assert trained(played) == [("lenet5", 128, 0.9, 0, 0), ("lenet5-relu", 128, 0.3, 0, 0),
-                               ("lenet5", 128, 0.9, 1, 0), ("lenet5-relu", 128, 0.3, 1, 0)]
+    assert list_trained(played) == [("lenet5", 128, 0.9, 0, 0), ("lenet5-relu", 128, 0.3, 0, 0),
+                                    ("lenet5", 128, 0.9, 1, 0), ("lenet5-relu", 128, 0.3, 1, 0)]
     assert record.complete
-    assert played.closed == 4, "a process for each"
+    assert played.closed == 4, "each training has its own process"
     assert parse(plain(record), Record) == record
 
 
-def test_a_rate_is_chosen_on_images_held_out_and_the_trainings_that_count_see_all(sweep, played):
+def test_a_rate_is_chosen_on_held_out_images_and_final_trainings_use_all(sweep, played):
     record = sweep(nets=("lenet5",), learning_rates=(0.03, 0.1, 0.3), held_out=5000, choosing_epochs=1, seeds=(4, 5),
                    test_images=100).run()
-    assert trained(played) == [*(("lenet5", 128, rate, 4, 5000) for rate in (0.03, 0.1, 0.3)),
-                               ("lenet5", 128, 0.1, 4, 0), ("lenet5", 128, 0.1, 5, 0)]
+    assert list_trained(played) == [*(("lenet5", 128, rate, 4, 5000) for rate in (0.03, 0.1, 0.3)),
+                                    ("lenet5", 128, 0.1, 4, 0), ("lenet5", 128, 0.1, 5, 0)]
     assert [command["recipe"]["epochs"] for command in played.commands] == [1, 1, 1, 2, 2]
     assert [command["recipe"]["test_images"] for command in played.commands] == [None] * 3 + [100] * 2
     assert chosen(record) == {Setup("lenet5", (), 128): 0.1}
 
 
-def test_in_one_sweep_a_network_keeps_its_own_rate_and_another_chooses(sweep, played):
-    """Own of lenet5: the book's 0.9."""
+def test_one_network_keeps_its_own_rate_while_another_chooses(sweep, played):
+    """The own rate of lenet5 is the book's, 0.9."""
     record = sweep(learning_rates=(0.03, 0.1), learning_rates_of={"lenet5": ()}, held_out=5000, seeds=(0, 1)).run()
-    assert trained(played) == [("lenet5-relu", 128, 0.03, 0, 5000), ("lenet5-relu", 128, 0.1, 0, 5000),
-                               ("lenet5", 128, 0.9, 0, 0), ("lenet5-relu", 128, 0.1, 0, 0),
-                               ("lenet5", 128, 0.9, 1, 0), ("lenet5-relu", 128, 0.1, 1, 0)]
+    assert list_trained(played) == [("lenet5-relu", 128, 0.03, 0, 5000), ("lenet5-relu", 128, 0.1, 0, 5000),
+                                    ("lenet5", 128, 0.9, 0, 0), ("lenet5-relu", 128, 0.1, 0, 0),
+                                    ("lenet5", 128, 0.9, 1, 0), ("lenet5-relu", 128, 0.1, 1, 0)]
     assert record.complete
     assert parse(plain(record), Record) == record
 
 
-def test_single_networks_have_rates_beside_the_one_for_all(sweep, played):
+def test_rates_of_a_network_override_the_common_rate(sweep, played):
     sweep(learning_rates=(0.5,), learning_rates_of={"lenet5-relu": (0.075, 0.125)}, held_out=10).run()
-    assert trained(played) == [("lenet5-relu", 128, 0.075, 0, 10), ("lenet5-relu", 128, 0.125, 0, 10),
-                               ("lenet5", 128, 0.5, 0, 0), ("lenet5-relu", 128, 0.075, 0, 0)]
+    assert list_trained(played) == [("lenet5-relu", 128, 0.075, 0, 10), ("lenet5-relu", 128, 0.125, 0, 10),
+                                    ("lenet5", 128, 0.5, 0, 0), ("lenet5-relu", 128, 0.075, 0, 0)]
 
 
-def test_momentum_is_that_of_every_training(sweep, played):
+def test_every_training_uses_the_plans_momentum(sweep, played):
     record = sweep(nets=("lenet5",), momentum=0.9, learning_rates=(0.03, 0.1), held_out=10).run()
     assert [command["recipe"]["sgd"]["momentum"] for command in played.commands] == [0.9] * 3
     assert record.plan.momentum == 0.9
@@ -73,40 +73,40 @@ def test_momentum_is_that_of_every_training(sweep, played):
     assert parse(plain(record), Record) == record
 
 
-def test_where_every_rate_diverges_nothing_is_trained_with_it(sweep, played):
+def test_no_training_follows_if_every_rate_diverges(sweep, played):
     played.fails = lambda command: {"failed": "diverged", "reason": "NaN"}
     record = sweep(nets=("lenet5",), learning_rates=(0.03, 0.1), held_out=10).run()
     assert len(played.commands) == 2
     assert record.complete
     assert report(record).failed
-    assert "lenet5: training failed at each of these learning rates" in report(record).remarks
+    assert "lenet5: training failed at every learning rate" in report(record).remarks
 
 
-def test_of_two_equally_good_rates_the_smaller_is_taken(sweep, played):
+def test_the_smaller_of_two_equally_good_rates_is_chosen(sweep, played):
     record = sweep(nets=("lenet5",), learning_rates=(0.125, 0.075), held_out=10).run()  # both 0.025 off the best
     assert chosen(record)[Setup("lenet5", (), 128)] == 0.075
 
 
-@pytest.mark.parametrize("failure, kind", [
+@pytest.mark.parametrize("failure, state", [
     ({"failed": "does not fit", "reason": "a batch of 32 does not fit"}, "does not fit"),
     (WorkerGone("python ended with exit code -9"), "ended")])
-def test_a_size_that_does_not_fit_ends_nothing_but_itself(sweep, played, failure, kind):
+def test_a_failed_training_does_not_end_the_sweep(sweep, played, failure, state):
     played.fails = lambda command: failure if command["recipe"]["batch_size"] == 32 else None
     record = sweep(nets=("lenet5",), batch_sizes=(16, 32, 64)).run()
-    assert [entry.failed for entry in record.trainings] == [None, kind, None]
+    assert [entry.failed for entry in record.trainings] == [None, state, None]
     assert record.complete
     assert played.closed == 3
     assert parse(plain(record), Record) == record
 
 
-def test_other_images_end_the_sweep(sweep, played):
+def test_another_dataset_ends_the_sweep(sweep, played):
     played.images = "1" * 64
     with pytest.raises(SweepError, match=r"seed0: holds a run with another dataset; move it away"):
         sweep().run()
 
 
 @pytest.mark.parametrize("at", range(6))
-def test_a_sweep_that_is_interrupted_goes_on_with_what_is_missing(sweep, played, at):
+def test_an_interrupted_sweep_trains_only_what_is_missing(sweep, played, at):
     plan = {"learning_rates": (0.1, 0.2), "held_out": 10, "nets": ("lenet5",), "seeds": (0, 1, 2, 3)}
     whole = sweep(**plan).run().trainings
     played.commands.clear()
@@ -116,10 +116,10 @@ def test_a_sweep_that_is_interrupted_goes_on_with_what_is_missing(sweep, played,
     first.save = lambda record: saved.append(copy.deepcopy(record))
     with pytest.raises(KeyboardInterrupt), pytest.warns(Notice):
         first.run()
-    assert played.closed == 6 + at + 1, "no process stays"
+    assert played.closed == 6 + at + 1, "no process remains"
     assert (len(saved), saved[-1].complete) == (at + 2, False)
     assert len(saved[-1].trainings) == at
-    assert played.interrupted == 1, "it saves its work"
+    assert played.interrupted == 1, "the interrupted training saves its work"
     assert load(Path(saved[-1].folder)) == saved[-1]
     played.fails = lambda command: None
     played.commands.clear()
@@ -134,7 +134,7 @@ def without_times(trainings: list[Entry]) -> list[Any]:
     return [(entry.training, entry.result, entry.failed) for entry in trainings]
 
 
-def test_a_sweep_that_is_over_does_nothing_more(sweep, played):
+def test_resuming_a_complete_sweep_does_nothing(sweep, played):
     record = sweep().run()
     before = copy.deepcopy(record)
     played.commands.clear()
@@ -143,12 +143,12 @@ def test_a_sweep_that_is_over_does_nothing_more(sweep, played):
 
 
 def test_progress_names_the_training(sweep, played):
-    told = []
-    made = sweep(nets=("lenet5",), seeds=(3, 4))
-    made.report_progress = lambda training, number, count, now: told.append((training.seed, number, count, now))
-    first, second = made.run().trainings
+    reports = []
+    new_sweep = sweep(nets=("lenet5",), seeds=(3, 4))
+    new_sweep.report_progress = lambda training, number, count, now: reports.append((training.seed, number, count, now))
+    first, second = new_sweep.run().trainings
     progress = {"epoch": 1, "epochs": 2, "loss": 1.5, "images_per_second": 1000.0, "seconds_left": 3.0, "done": 0.4}
-    assert told == [(3, 1, 2, None), (3, 1, 2, progress), (3, 1, 2, first),
+    assert reports == [(3, 1, 2, None), (3, 1, 2, progress), (3, 1, 2, first),
                     (4, 2, 2, None), (4, 2, 2, progress), (4, 2, 2, second)]
 
 
@@ -171,18 +171,18 @@ def test_progress_names_the_training(sweep, played):
     ({"held_out": -1, "learning_rates": (0.1, 0.2)}, "`held_out` cannot be -1"),
     ({"learning_rates": (0.1, float("nan")), "held_out": 5}, "`learning_rate` must be a number from 0"),
 ])
-def test_a_plan_that_makes_no_sense_is_told(plan, fragment):
+def test_an_invalid_plan_is_refused(plan, fragment):
     with pytest.raises(AlexnetMfError, match=fragment):
         Plan(**{"backend": "numpy", **plan})
 
 
-def test_a_plan_comes_back_from_json():
+def test_a_plan_survives_json():
     plan = Plan("numpy", ["a", "b"], (0, 1), (8,), ((), ("flip", "crop")), 3, (0.1, 0.2), {"a": (), "b": (0.3, 0.4)}, 5,
                 2, 100, 10, "cpu", "float32", {"threads": False, "compile": True})
     assert parse(plain(plan), Plan) == plan
 
 
-def test_a_run_folder_is_named_by_what_differs():
+def test_a_run_folder_is_named_by_the_settings_that_differ():
     def names(**plan: Any) -> list[str]:
         plan = Plan("torch", **plan)
         rates = dict.fromkeys(plan.setups(), 0.5)
@@ -202,7 +202,7 @@ def test_a_run_folder_is_named_by_what_differs():
 OTHER_WEIGHTS = StartingWeights("other.npz", "1" * 64)
 
 
-@pytest.mark.parametrize("plan, what, first, resumed", [
+@pytest.mark.parametrize("plan, difference, first, resumed", [
     ({}, "another recipe", {"recipe": replace(BOOK, epochs=3)}, None), ({}, "another seed", {"seed": 5}, None),
     ({}, "another network", {"spec_sha256": "1" * 64}, None), ({}, "another dataset", {"data_sha256": "1" * 64}, None),
     ({}, r"starting weights \(other.npz\)", {"weights": OTHER_WEIGHTS}, None),
@@ -217,13 +217,13 @@ OTHER_WEIGHTS = StartingWeights("other.npz", "1" * 64)
     ({"precision": "float32"}, "precision float64, expected float32", {}, None),
     ({}, "device cuda, expected cpu", {"device": "cuda:1"}, None)])
 @pytest.mark.parametrize("state", ["finished", "stopped"])
-def test_a_run_that_is_not_the_plans_is_refused(sweep, played, plan, what, first, resumed, state):
-    """Each session counts: another one resumed the run, and then one like the first."""
-    made = sweep(nets=("lenet5",), **plan)
-    made.run()
+def test_a_run_that_differs_from_the_plan_is_refused(sweep, played, plan, difference, first, resumed, state):
+    """The check covers every session: one with other settings, then one like the first."""
+    new_sweep = sweep(nets=("lenet5",), **plan)
+    new_sweep.run()
     played.commands.clear()
-    made.record.trainings.clear()
-    folder = made.folder / "lenet5-numpy-lr0.9-seed0"
+    new_sweep.record.trainings.clear()
+    folder = new_sweep.folder / "lenet5-numpy-lr0.9-seed0"
     values = read(folder)
     session = {name: value for name, value in plain(values).items() if name in ResumedSession.__struct_fields__}
     values.resumed = [parse({**session, "step": 1, **other}, ResumedSession) for other in (resumed, {})] if resumed \
@@ -231,85 +231,85 @@ def test_a_run_that_is_not_the_plans_is_refused(sweep, played, plan, what, first
     for name, value in {"state": state, **first}.items():
         setattr(values, name, value)
     write(folder, values)
-    with pytest.raises(SweepError, match=f"seed0: holds a run with {what}; move it away, or name another"):
-        made.run()
-    assert played.commands == [] and made.record.trainings == []
+    with pytest.raises(SweepError, match=f"seed0: holds a run with {difference}; move it away, or name another"):
+        new_sweep.run()
+    assert played.commands == [] and new_sweep.record.trainings == []
 
 
-def test_the_result_is_the_last_session_s(sweep, played):
-    made = sweep(nets=("lenet5",))
-    made.run()
-    made.record.trainings.clear()
-    folder = made.folder / "lenet5-numpy-lr0.9-seed0"
+def test_the_result_has_the_versions_of_the_last_session(sweep, played):
+    new_sweep = sweep(nets=("lenet5",))
+    new_sweep.run()
+    new_sweep.record.trainings.clear()
+    folder = new_sweep.folder / "lenet5-numpy-lr0.9-seed0"
     values = read(folder)
     session = {name: value for name, value in plain(values).items() if name in ResumedSession.__struct_fields__}
     values.resumed = [parse({**session, "step": 1, "versions": {"numpy": "2"}}, ResumedSession)]
     write(folder, values)
-    assert [entry.result.versions for entry in made.run().trainings] == [{"numpy": "2"}]
+    assert [entry.result.versions for entry in new_sweep.run().trainings] == [{"numpy": "2"}]
 
 
 def test_a_run_whose_worker_cannot_resolve_the_device_is_refused(sweep, played, monkeypatch):
-    made = sweep(nets=("lenet5",))
-    made.run()
-    made.record.trainings.clear()
+    new_sweep = sweep(nets=("lenet5",))
+    new_sweep.run()
+    new_sweep.record.trainings.clear()
 
     def ask(command):
         raise WorkerGone("python ended with exit code -9")
     monkeypatch.setattr(played, "ask", ask)
     with pytest.raises(SweepError, match="exit code -9"):
-        made.run()
-    assert made.record.trainings == []
+        new_sweep.run()
+    assert new_sweep.record.trainings == []
 
 
-def test_the_whole_time_is_that_of_a_run_that_one_process_trained(sweep, played):
-    made = sweep(nets=("lenet5",), seeds=(0, 1, 2))
-    assert all(entry.whole_seconds >= 0 for entry in made.run().trainings)
-    stopped = made.folder / "lenet5-numpy-lr0.9-seed1"
+def test_only_runs_trained_by_one_process_have_a_total_time(sweep, played):
+    new_sweep = sweep(nets=("lenet5",), seeds=(0, 1, 2))
+    assert all(entry.whole_seconds >= 0 for entry in new_sweep.run().trainings)
+    stopped = new_sweep.folder / "lenet5-numpy-lr0.9-seed1"
     values = read(stopped)
     values.state = "stopped"
     write(stopped, values)
-    shutil.rmtree(made.folder / "lenet5-numpy-lr0.9-seed2")
-    made.record.trainings.clear()
-    record = made.run()
+    shutil.rmtree(new_sweep.folder / "lenet5-numpy-lr0.9-seed2")
+    new_sweep.record.trainings.clear()
+    record = new_sweep.run()
     assert [entry.whole_seconds is None for entry in record.trainings] == [True, True, False]
     assert parse(plain(record), Record) == record
 
 
 def test_a_full_disk_is_reported_once(sweep, played, monkeypatch, recwarn):
-    made = sweep(nets=("lenet5",))
+    new_sweep = sweep(nets=("lenet5",))
 
     def save(record):
         if record.trainings:
             raise AlexnetMfError("s.json: cannot be written")
-    made.save = save
+    new_sweep.save = save
     with pytest.raises(AlexnetMfError, match="cannot be written"):
-        made.run()
+        new_sweep.run()
     assert not recwarn.list
 
 
 def test_a_run_without_its_record_is_refused(sweep, played):
-    made = sweep(nets=("lenet5",))
-    made.run()
-    made.record.trainings.clear()
-    folder = made.folder / "lenet5-numpy-lr0.9-seed0"
+    new_sweep = sweep(nets=("lenet5",))
+    new_sweep.run()
+    new_sweep.record.trainings.clear()
+    folder = new_sweep.folder / "lenet5-numpy-lr0.9-seed0"
     for path in (folder / "checkpoint").iterdir():
         path.unlink()
     (folder / "run.json").write_text("{}")
     with pytest.raises(SweepError, match=f"run.json: is damaged; move {folder} away to train it again"):
-        made.run()
+        new_sweep.run()
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_finished_run_keeps_its_weights_if_asked_and_no_checkpoint(sweep, keep):
-    made = sweep(nets=("lenet5",))
-    made.keep_weights = keep
-    [entry] = made.run().trainings
-    names = {path.name for path in (made.folder / entry.run).rglob("*") if path.is_file()}
+def test_a_finished_run_keeps_no_checkpoint_and_its_weights_only_if_asked(sweep, keep):
+    new_sweep = sweep(nets=("lenet5",))
+    new_sweep.keep_weights = keep
+    [entry] = new_sweep.run().trainings
+    names = {path.name for path in (new_sweep.folder / entry.run).rglob("*") if path.is_file()}
     assert names == {"run.json", "metrics.jsonl"} | ({"weights.safetensors", "weights-best.safetensors"} if keep else
                                                     set())
 
 
-# The function of the verb
+# The function `sweep`
 
 
 @pytest.fixture
@@ -320,7 +320,7 @@ def called(small_sweeps):
 PLAN = Plan("numpy", ("lenet5",), (0, 1))
 
 
-def test_it_trains_in_a_folder_and_records_how_it_was_called(called):
+def test_sweep_trains_in_its_folder_and_records_its_call(called):
     saved = []
     record = called(PLAN, data="synthetic", out="s", save=saved.append)
     assert record.complete and saved[-1] is record
@@ -331,17 +331,17 @@ def test_it_trains_in_a_folder_and_records_how_it_was_called(called):
     assert called(PLAN, data="synthetic", command=["a"]).sessions[0].command == ["a"]
 
 
-def test_without_a_name_it_makes_a_folder_and_says_which(called):
+def test_sweep_without_a_folder_makes_one_and_names_it(called):
     with pytest.warns(Notice, match="sweep folder: sweeps/.*-numpy-2-networks"):
         record = called(Plan("numpy", ("lenet5", "lenet5-relu")), data="synthetic", quiet=False)
     assert Path(record.folder).parent == Path("sweeps").resolve()
 
 
 @pytest.mark.parametrize("source", ["s", "s/sweep.json", "copy.json"])
-def test_it_resumes_a_folder_or_a_record(called, played, source):
+def test_sweep_resumes_a_folder_or_a_record(called, played, source):
     played.fails = lambda command: KeyboardInterrupt() if len(played.commands) == 2 else None
     with pytest.raises(KeyboardInterrupt, match=r"s: stopped; resume with `alexnet_mf.sweep\(resume='s'\)`"), \
-            pytest.warns(Notice, match="ending this step"):
+            pytest.warns(Notice, match="finishing this step"):
         called(PLAN, data="synthetic", out="s")
     Path("copy.json").write_bytes(Path("s/sweep.json").read_bytes())
     record = called(resume=source)
@@ -350,7 +350,7 @@ def test_it_resumes_a_folder_or_a_record(called, played, source):
     assert load(Path("s")) == record == called(resume=source)
 
 
-def test_a_record_that_is_lost_is_rebuilt_from_the_runs(called, played):
+def test_a_lost_record_is_rebuilt_from_the_runs(called, played):
     before = called(PLAN, data="synthetic", out="s")
     Path("s/sweep.json").unlink()
     played.commands.clear()
@@ -361,11 +361,11 @@ def test_a_record_that_is_lost_is_rebuilt_from_the_runs(called, played):
         assert (entry.training, entry.run, entry.result) == (trained.training, trained.run, trained.result)
 
 
-def test_a_run_whose_folder_is_gone_is_trained_again(called, played):
+def test_a_run_without_its_folder_is_trained_again(called, played):
     before = called(PLAN, data="synthetic", out="s")
     played.commands.clear()
     shutil.rmtree("s/lenet5-numpy-lr0.9-seed1")
-    with pytest.warns(Notice, match="s/lenet5-numpy-lr0.9-seed1: missing; trained again"):
+    with pytest.warns(Notice, match="s/lenet5-numpy-lr0.9-seed1: missing; training again"):
         record = called(resume="s")
     assert [command["seed"] for command in played.commands] == [1]
     assert record.complete and without_times(record.trainings) == without_times(before.trainings)
@@ -401,12 +401,12 @@ def test_a_damaged_run_is_refused_with_the_remedy(called, played, keep, name, ch
     ({"plan": PLAN, "out": "full/s"}, "full/s: holds a sweep; resume it with `resume='full/s'`, or name another"),
     ({"plan": PLAN, "out": "full/notes.txt"}, "full/notes.txt: cannot be read as a folder"),
     ({"plan": PLAN, "out": "full/notes.txt/s"}, "full/notes.txt/s: cannot be"),
-    ({"plan": Plan("numpy", ("lenet5",), learning_rates=(0.1, 0.2), held_out=20)}, "`held_out` must be less than that"),
+    ({"plan": Plan("numpy", ("lenet5",), learning_rates=(0.1, 0.2), held_out=20)}, "`held_out` must be smaller"),
     ({"plan": Plan("numpy", ("lenet5",), train_images=21)}, "`train_images` is 21, but there are 20 images"),
     ({"plan": Plan("numpy", ("lenet5",), learning_rates=(0.1, 0.2), held_out=5, train_images=16)}, "there are 15 "),
     ({"plan": Plan("numpy", ("lenet5",), test_images=11)}, "`test_images` is 11, but there are 10 images"),
 ])
-def test_what_cannot_be_is_refused_and_leaves_nothing(called, played, options, fragment):
+def test_impossible_arguments_are_refused_and_leave_nothing(called, played, options, fragment):
     Path("full/s").mkdir(parents=True)
     for name in ("notes.txt", "s/sweep.json"):
         Path("full", name).touch()
@@ -425,12 +425,12 @@ def test_a_sweep_that_could_not_start_leaves_no_folder(called, played):
     played.fails = lambda command: WorkerFailed("no device 'cuda' here")
     with pytest.raises(SweepError, match="no device"):
         called(PLAN, data="synthetic", out="a/b")
-    assert len(played.commands) == 1, "the next would fail alike"
+    assert len(played.commands) == 1, "the next training would fail too"
     assert not Path("a").exists()
 
 
-def test_a_folder_that_another_sweep_used_meanwhile_is_refused(called, played, monkeypatch):
-    """It began after the first check, and all its trainings failed."""
+def test_a_folder_that_another_sweep_started_using_is_refused(called, played, monkeypatch):
+    """The other sweep starts after the first check of the folder; all its trainings fail."""
     def load_images(*arguments, load=run.load_images):
         Path("s").mkdir()
         Path("s/sweep.json").write_text("its record")
@@ -444,21 +444,21 @@ def test_a_folder_that_another_sweep_used_meanwhile_is_refused(called, played, m
 
 def test_a_folder_in_use_is_refused(called):
     Path("s").mkdir()
-    held = lock(Path("s"))
+    folder_lock = lock(Path("s"))
     with pytest.raises(RunError, match="s: is in use by process"):
         called(PLAN, data="synthetic", out="s")
-    held.release()
+    folder_lock.release()
 
 
-def test_it_refuses_other_images_and_a_folder_without_the_sweep(called, monkeypatch):
+def test_sweep_refuses_another_dataset_and_a_folder_without_its_sweep(called, monkeypatch):
     record = called(PLAN, data="synthetic", out="s")
     record.complete = False
     Path("s/sweep.json").write_bytes(to_json(record))
     Path("s").rename("moved")
     Path("moved/sweep.json").rename("copy.json")
-    with pytest.raises(SweepError, match=r"copy.json: there is no sweep in its folder .*s; name the folder"):
+    with pytest.raises(SweepError, match=r"copy.json: its folder .*s has no sweep; name the folder"):
         called(resume="copy.json")
     Path("copy.json").rename("moved/sweep.json")
     monkeypatch.setattr(data.Dataset, "digest", lambda self: "1" * 64)
-    with pytest.raises(SweepError, match="not the images"):
+    with pytest.raises(SweepError, match="the images differ"):
         called(resume="moved")

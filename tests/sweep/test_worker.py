@@ -1,4 +1,4 @@
-"""One training: what the worker leaves and answers, here and in a process of its own."""
+"""Sweep workers: their run folders and answers, in this process and in a process of their own."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def worker() -> Worker:
     return Worker(lambda progress: None)
 
 
-def test_it_trains_as_train_does(worker, small, tmp_path):
+def test_a_worker_trains_as_train_does(worker, small, tmp_path):
     worker.handle(command(small, tmp_path / "run"))
     images = data.synthetic.draw(0)
-    model = backends.load("numpy").build(small, parameters.initialise(small, 3))
+    model = backends.load("numpy").build(small, parameters.initialize(small, 3))
     expected = loop.train(model, images.train, images.test, RECIPE, 3)
     run = load_run(tmp_path / "run")
     assert (run.state, run.epochs, run.recipe) == ("finished", expected.epochs, RECIPE)
@@ -48,25 +48,25 @@ def test_it_trains_as_train_does(worker, small, tmp_path):
     assert run.record.command == ["a", "b"]
 
 
-def test_images_held_out_are_tested_on_and_not_trained_on(worker, small, tmp_path):
+def test_held_out_images_are_tested_on_and_not_trained_on(worker, small, tmp_path):
     images = data.synthetic.draw(0)
     count = len(images.train)
-    held = images.hold_out(30)
-    assert (len(held.train), len(held.test)) == (count - 30, 30)
-    assert np.concatenate([held.train.images, held.test.images]).tobytes() == images.train.images.tobytes()
-    assert np.concatenate([held.train.labels, held.test.labels]).tolist() == images.train.labels.tolist()
+    split = images.hold_out(30)
+    assert (len(split.train), len(split.test)) == (count - 30, 30)
+    assert np.concatenate([split.train.images, split.test.images]).tobytes() == images.train.images.tobytes()
+    assert np.concatenate([split.train.labels, split.test.labels]).tolist() == images.train.labels.tolist()
     assert images.hold_out(0).test.images.tobytes() == images.test.images.tobytes()
-    with pytest.raises(DataError, match="`held_out` must be less than that"):
+    with pytest.raises(DataError, match="`held_out` must be smaller"):
         images.hold_out(count)
     recipe = dataclasses.replace(RECIPE, train_images=None, test_images=None, batch_size=64, epochs=1,
                                  held_out=count - 64)
     worker.handle(command(small, tmp_path / "run", recipe=dataclasses.asdict(recipe)))
-    model = backends.load("numpy").build(small, parameters.initialise(small, 3))
-    held = images.hold_out(count - 64)
-    assert load_run(tmp_path / "run").epochs == loop.train(model, held.train, held.test, recipe, 3).epochs
+    model = backends.load("numpy").build(small, parameters.initialize(small, 3))
+    split = images.hold_out(count - 64)
+    assert load_run(tmp_path / "run").epochs == loop.train(model, split.train, split.test, recipe, 3).epochs
 
 
-def test_a_batch_that_does_not_fit_is_an_answer(worker, small, monkeypatch, tmp_path):
+def test_a_batch_that_does_not_fit_is_answered_as_a_failure(worker, small, monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
     answer = worker.handle(command(small, tmp_path / "run"))
     assert answer["failed"] == "does not fit"
@@ -74,7 +74,7 @@ def test_a_batch_that_does_not_fit_is_an_answer(worker, small, monkeypatch, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_a_training_that_diverges_is_an_answer(worker, small, tmp_path):
+def test_a_training_that_diverges_is_answered_as_a_failure(worker, small, tmp_path):
     recipe = dataclasses.asdict(dataclasses.replace(RECIPE, sgd=Sgd(1e38, weight_decay=1e38)))
     with np.errstate(all="ignore"):
         answer = worker.handle(command(small, tmp_path / "run", recipe=recipe))
@@ -82,14 +82,15 @@ def test_a_training_that_diverges_is_an_answer(worker, small, tmp_path):
     assert "learning rate" in answer["reason"]
 
 
-@pytest.mark.parametrize("named", [False, True])
-def test_it_trains_in_every_backend_as_it_resolves(worker, small, backend_name, named, tmp_path):
+@pytest.mark.parametrize("is_named", [False, True])
+def test_a_training_uses_the_resolved_settings_in_every_backend(worker, small, backend_name, is_named, tmp_path):
     framework = backends.load(backend_name)
-    own = framework.precisions(framework.devices()[0].name)[0]
-    speed = {"compile": False} if named and backend_name in ("torch", "tensorflow") else {}
-    asked = {"backend": backend_name, "device": "auto", "precision": own if named else None, "speed": speed}
-    resolved = worker.handle({"do": "resolve", **asked})
-    answer = worker.handle(command(small, tmp_path / "run", **asked))
+    default = framework.precisions(framework.devices()[0].name)[0]
+    speed = {"compile": False} if is_named and backend_name in ("torch", "tensorflow") else {}
+    precision = default if is_named else None
+    settings = {"backend": backend_name, "device": "auto", "precision": precision, "speed": speed}
+    resolved = worker.handle({"do": "resolve", **settings})
+    answer = worker.handle(command(small, tmp_path / "run", **settings))
     run = load_run(tmp_path / "run")
     assert resolved == {name: getattr(run.record, name) for name in ("device", "precision", "speed")}
     assert resolved["speed"] == speed
@@ -97,7 +98,7 @@ def test_it_trains_in_every_backend_as_it_resolves(worker, small, backend_name, 
     assert (run.record.device == "cpu") is (answer["peak_device_memory_bytes"] is None)
 
 
-def test_in_a_process_of_its_own_it_is_interrupted_and_resumed(worker, small, tmp_path):
+def test_a_worker_process_is_interrupted_and_resumed(worker, small, tmp_path):
     recipe = dataclasses.asdict(dataclasses.replace(RECIPE, train_images=8000, augment=()))
     process = WorkerProcess(sys.executable, "alexnet_mf.sweep.worker")
     with ThreadPoolExecutor(1) as threads:

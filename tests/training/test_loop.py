@@ -1,4 +1,4 @@
-"""The training loop: on a device that the test plays, and then for real in every backend."""
+"""The training loop: on a simulated device, and in every backend."""
 
 from __future__ import annotations
 
@@ -14,54 +14,54 @@ from numpy.testing import assert_array_equal
 
 from alexnet_mf import data
 from alexnet_mf.backends.contract import RATE_OUTSIDE, Model, Sgd, StepMetrics, Trainer, TrainerState
-from alexnet_mf.data import LabelledImages, epoch_order
+from alexnet_mf.data import LabeledImages, epoch_order
 from alexnet_mf.errors import TrainingDiverged
 from alexnet_mf.training import loop
 from alexnet_mf.training.recipe import Recipe
 from alexnet_mf.weights import parameters
 
-# A device that runs behind the program, as GPUs do, and a clock that both live by. Times are binary fractions: exact.
+# A simulated device that works asynchronously, as GPUs do, and its clock. Times are binary fractions: sums are exact.
 
 
 class Clock:
-    """Seconds that pass only when somebody works or waits."""
+    """Clock that advances only while the host works or waits."""
 
     def __init__(self) -> None:
         self.now = 100.0
         self.device_free = 100.0
-        """When the device will have done all that it was given."""
+        """Time at which the device finishes all queued work."""
 
     def perf_counter(self) -> float:
         return self.now
 
-    def give_device(self, seconds: float) -> None:
+    def queue_on_device(self, seconds: float) -> None:
         self.device_free = max(self.now, self.device_free) + seconds
 
     def wait_for_device(self) -> None:
         self.now = max(self.now, self.device_free)
 
 
-class FakeTrainer(Trainer[LabelledImages]):
-    """Records its steps; each takes the host and then the device some time."""
+class FakeTrainer(Trainer[LabeledImages]):
+    """Trainer that records its steps. Each step takes time on the host, then on the device."""
 
     def __init__(self, model: FakeModel):
         self.model = model
-        self.steps: list[tuple[LabelledImages, list[int], int]] = []
+        self.steps: list[tuple[LabeledImages, list[int], int]] = []
         self.readings: list[int] = []
-        """The steps that each reading told of."""
+        """Number of steps in each reading."""
         self.unread = 0
         self.loaded: TrainerState | None = None
 
-    def step(self, data: LabelledImages, indices: np.ndarray, number: int) -> None:
-        first = not self.steps
+    def step(self, data: LabeledImages, indices: np.ndarray, number: int) -> None:
+        is_first = not self.steps
         self.steps.append((data, indices.tolist(), number))
         self.unread += 1
         self.model.clock.now += self.model.host_seconds
-        self.model.clock.give_device(self.model.first_seconds if first else self.model.device_seconds)
+        self.model.clock.queue_on_device(self.model.first_seconds if is_first else self.model.device_seconds)
 
-    def prepare(self, data: LabelledImages, size: int) -> None:
+    def prepare(self, data: LabeledImages, size: int) -> None:
         self.model.prepared.append((len(self.steps), len(data), size))
-        self.model.clock.give_device(self.model.compilation_seconds)
+        self.model.clock.queue_on_device(self.model.compilation_seconds)
 
     def read(self) -> StepMetrics:
         self.model.clock.wait_for_device()
@@ -72,7 +72,7 @@ class FakeTrainer(Trainer[LabelledImages]):
         return StepMetrics(np.array(losses), np.array([min(number, len(rows)) for _, rows, number in read], np.int64))
 
     def export_state(self) -> TrainerState:
-        assert self.unread == 0, "what was not read is lost in a snapshot"
+        assert self.unread == 0, "a snapshot loses unread metrics"
         self.model.clock.now += self.model.export_seconds
         return TrainerState({"steps": np.array([number for _, _, number in self.steps])}, {}, RATE_OUTSIDE)
 
@@ -80,11 +80,11 @@ class FakeTrainer(Trainer[LabelledImages]):
         self.loaded = state
 
 
-class FakeModel(Model[LabelledImages]):
-    """Logits that are right for all test images but every fourth."""
+class FakeModel(Model[LabeledImages]):
+    """Model with wrong logits for every fourth test image."""
 
     device = "fake:0"
-    describe = export = pixels = outputs = gradients = phases = None  # type: ignore  # the loop has no use for them
+    describe = export = pixels = outputs = gradients = phases = None  # type: ignore  # the loop does not use them
 
     def __init__(self, clock: Clock):
         self.clock = clock
@@ -95,17 +95,17 @@ class FakeModel(Model[LabelledImages]):
         self.evaluation_seconds = 1000.0
         self.export_seconds = 500.0
         self.losses: dict[int, float] = {}
-        self.evaluations: list[tuple[LabelledImages, int]] = []
+        self.evaluations: list[tuple[LabeledImages, int]] = []
         self.trainers: list[tuple[FakeTrainer, Sgd, int]] = []
         self.prepared: list[tuple[int, int, int]] = []
-        """Steps before, images and size, of each size that was prepared."""
+        """Steps taken before, images and batch size of each preparation."""
         self.augments: list[tuple[str, ...]] = []
-        """What each trainer does to its images."""
+        """Augmentations of each trainer."""
 
-    def place(self, inputs: np.ndarray, labels: np.ndarray) -> LabelledImages:
-        return LabelledImages(inputs, labels)
+    def place(self, inputs: np.ndarray, labels: np.ndarray) -> LabeledImages:
+        return LabeledImages(inputs, labels)
 
-    def logits(self, data: LabelledImages, batch_size: int) -> np.ndarray:
+    def logits(self, data: LabeledImages, batch_size: int) -> np.ndarray:
         self.evaluations.append((data, batch_size))
         self.clock.now += self.evaluation_seconds
         labels = np.where(np.arange(len(data)) % 4 == 3, (data.labels + 1) % 10, data.labels)
@@ -119,7 +119,7 @@ class FakeModel(Model[LabelledImages]):
     def synchronize(self) -> None:
         self.clock.wait_for_device()
 
-    def steps_taken(self) -> int:
+    def count_steps(self) -> int:
         return sum(len(trainer.steps) for trainer, _, _ in self.trainers)
 
 
@@ -135,32 +135,32 @@ def model(clock: Clock) -> FakeModel:
     return FakeModel(clock)
 
 
-def images(count: int) -> LabelledImages:
-    return LabelledImages(np.arange(count, dtype=np.uint8)[:, np.newaxis, np.newaxis], np.arange(count) % 10)
+def images(count: int) -> LabeledImages:
+    return LabeledImages(np.arange(count, dtype=np.uint8)[:, np.newaxis, np.newaxis], np.arange(count) % 10)
 
 
 SGD = Sgd(learning_rate=0.125, momentum=0.5)
 RECIPE = Recipe("test", epochs=3, batch_size=4, sgd=SGD)
 
 
-def play(model: FakeModel, recipe: Recipe = RECIPE, train: int = 10, test: int = 8, seed: int = 7,
-         start: loop.Snapshot | None = None, **hooks: Any) -> loop.Result:
+def train_fake(model: FakeModel, recipe: Recipe = RECIPE, train: int = 10, test: int = 8, seed: int = 7,
+               start: loop.Snapshot | None = None, **hooks: Any) -> loop.Result:
     return loop.train(model, images(train), images(test), recipe, seed, loop.Hooks(**hooks), start=start)
 
 
 def run(model: FakeModel, recipe: Recipe = RECIPE, train: int = 10, test: int = 8, seed: int = 7,
         **how: Any) -> tuple[loop.Result, FakeTrainer]:
-    """A training at one rate, and its trainer."""
+    """Train at one learning rate. Return the result and the trainer."""
     model.trainers.clear()
-    result = play(model, recipe, train, test, seed, **how)
+    result = train_fake(model, recipe, train, test, seed, **how)
     ((trainer, sgd, trainer_seed),) = model.trainers
     assert (sgd, trainer_seed) == (recipe.sgd, seed)
     return result, trainer
 
 
-def test_the_last_part_of_an_annealed_training_takes_a_smaller_rate(model: FakeModel) -> None:
+def test_the_last_steps_of_an_annealed_training_use_a_smaller_rate(model: FakeModel) -> None:
     recipe = dataclasses.replace(RECIPE, epochs=2, batch_size=2, annealed=0.3, augment=("flip", "crop"))  # 2 x 5 steps
-    result = play(model, recipe)
+    result = train_fake(model, recipe)
     (first, sgd, seed), (last, slower, same_seed) = model.trainers
     assert slower == dataclasses.replace(sgd, learning_rate=sgd.learning_rate / 5)
     assert (seed, model.augments) == (same_seed, [("flip", "crop")] * 2)
@@ -191,14 +191,14 @@ def test_limits_take_the_first_images(model):
     assert result.epochs[0].test_accuracy == 1.0
 
 
-def test_limits_beyond_the_set_take_all_of_it(model):
+def test_limits_beyond_the_dataset_use_all_images(model):
     result, trainer = run(model, dataclasses.replace(RECIPE, train_images=1000, test_images=1000))
     assert len(trainer.steps) == 9
     assert result.epochs[0].test_accuracy == 6 / 8
 
 
 def test_epochs_report_means_over_their_images(model):
-    """Step n has loss 1 + n and min(n, batch) correct; the batches hold 4, 4 and 2 images."""
+    """Step n has loss 1 + n and min(n, batch) correct; the batches have 4, 4 and 2 images."""
     seen: list[loop.Epoch] = []
     result, _ = run(model, on_epoch=seen.append)
     assert seen == result.epochs
@@ -211,7 +211,7 @@ def test_epochs_report_means_over_their_images(model):
 
 
 def test_evaluation_is_accuracy_and_mean_cross_entropy(model):
-    """A logit of log 9 against nine of 0: probability 1/2 for the one, 1/18 for each other. 6 of 8 are right."""
+    """One logit is log 9 and nine are 0: probability 1/2 for the one, 1/18 for each other. 6 of 8 images are right."""
     result, _ = run(model)
     assert result.epochs[0].test_accuracy == 6 / 8
     assert result.epochs[0].test_loss == pytest.approx((6 * math.log(2) + 2 * math.log(18)) / 8, rel=1e-6)
@@ -224,53 +224,53 @@ def test_evaluation_does_not_overflow():
 # The clock
 
 
-def test_the_time_is_the_device_s_without_first_step_and_evaluations(model, clock):
-    """8 of 9 steps of 1/4 s; the first takes 32 s, each evaluation 1000 s. Its images do not count either."""
+def test_the_time_excludes_the_first_step_and_evaluations(model, clock):
+    """Eight steps of 1/4 s count. The first step (32 s, 4 images) and the evaluations (1000 s each) do not."""
     result, _ = run(model)
     assert result.seconds == 8 * 0.25
     assert result.images == 30 - 4
     assert result.images_per_second == 26 / 2
-    assert clock.now == 100 + 32 + 8 * 0.25 + 3 * 1000, "the fake clock ran as told"
+    assert clock.now == 100 + 32 + 8 * 0.25 + 3 * 1000, "the fake clock ran all the time"
 
 
-def test_the_time_includes_the_host_s(model):
-    """A host slower than its device: input and launches are counted."""
+def test_the_time_includes_the_host(model):
+    """The host is slower than its device, so input and launches determine the time."""
     model.host_seconds, model.device_seconds = 0.25, 0.125
     result, _ = run(model)
-    # After the last of an epoch's steps the device has 1/8 s to go.
+    # After the last step of an epoch the device needs another 1/8 s.
     assert result.seconds == (2 * 0.25 + 0.125) + 2 * (3 * 0.25 + 0.125)
 
 
-def test_the_device_is_waited_for_before_the_clock_stops(model, monkeypatch):
-    """A reading that tells of losses while the last update is still under way."""
-    trainer_of = model.trainer
+def test_the_clock_stops_after_the_device_has_finished(model, monkeypatch):
+    """A reading returns losses while the last update still runs on the device."""
+    make_trainer = model.trainer
 
     def trainer(sgd: Sgd, seed: int, augment: tuple[str, ...]) -> FakeTrainer:
-        made = trainer_of(sgd, seed, augment)
-        read = made.read
+        fake = make_trainer(sgd, seed, augment)
+        read = fake.read
 
-        def read_and_go_on() -> StepMetrics:
+        def read_early() -> StepMetrics:
             metrics = read()
-            model.clock.give_device(0.125)
+            model.clock.queue_on_device(0.125)
             return metrics
 
-        monkeypatch.setattr(made, "read", read_and_go_on)
-        return made
+        monkeypatch.setattr(fake, "read", read_early)
+        return fake
 
     monkeypatch.setattr(model, "trainer", trainer)
     result, trainer = run(model)
     assert result.seconds == 8 * 0.25 + 0.125 * len(trainer.readings)
 
 
-def test_what_was_asked_of_the_device_before_is_not_counted(model):
-    """Evaluation that leaves the device busy: the next epoch's clock waits for it first."""
+def test_work_queued_before_an_epoch_is_not_counted(model):
+    """An evaluation leaves the device busy. The clock of the next epoch starts after that work."""
     logits = model.logits
 
-    def lazy(placed: LabelledImages, batch_size: int) -> np.ndarray:
-        model.clock.give_device(500)
+    def logits_without_waiting(placed: LabeledImages, batch_size: int) -> np.ndarray:
+        model.clock.queue_on_device(500)
         return logits(placed, batch_size)
 
-    model.logits = lazy
+    model.logits = logits_without_waiting
     model.evaluation_seconds = 0.0
     result, _ = run(model)
     assert result.seconds == 8 * 0.25
@@ -278,7 +278,7 @@ def test_what_was_asked_of_the_device_before_is_not_counted(model):
 
 @pytest.mark.parametrize("count, prepared", [(10, [(1, 10, 2)]), (8, []), (3, [])])
 def test_the_short_last_batch_is_prepared_before_the_clock_starts(model, count, prepared):
-    """Batches of 4, 4 and 2 images, of 4 and 4, or of 3 alone."""
+    """An epoch has batches of 4, 4 and 2 images, of 4 and 4, or of 3 alone."""
     model.compilation_seconds = 64.0
     result, trainer = run(model, train=count)
     assert model.prepared == prepared
@@ -291,15 +291,15 @@ def test_the_first_step_is_counted_only_if_there_is_no_other(model, epochs, coun
     assert (result.images, result.seconds) == counted
 
 
-def test_no_reading_in_each_step(model):
-    """Only at an epoch's end while less than a second passes: a reading waits for the device."""
+def test_steps_do_not_wait_for_readings(model):
+    """A reading waits for the device. An epoch of less than a second has one reading, at its end."""
     model.first_seconds = 0.25
     _, trainer = run(model, train=100)
     assert trainer.readings == [25, 25, 25]
 
 
 def test_readings_come_about_once_a_second(model):
-    """With 3/8 s a step on the host, after every third."""
+    """A step takes 3/8 s on the host, so a reading follows every third step."""
     model.host_seconds, model.first_seconds = 0.375, 0.0
     seen: list[loop.Progress] = []
     _, trainer = run(model, dataclasses.replace(RECIPE, epochs=1), train=32, on_progress=seen.append)
@@ -307,21 +307,21 @@ def test_readings_come_about_once_a_second(model):
     assert [now.step for now in seen] == [3, 6, 8]
 
 
-def test_progress_tells_means_rate_and_time_left(model):
-    """Two epochs of 8 steps, each of 2 images and 1 s."""
+def test_progress_reports_means_rate_and_time_left(model):
+    """Two epochs have 8 steps each. A step has 2 images and takes 1 s."""
     model.host_seconds, model.device_seconds, model.first_seconds = 1.0, 0.0, 0.0
     seen: list[loop.Progress] = []
     run(model, Recipe("slow", epochs=2, batch_size=2, sgd=SGD), train=16, on_progress=seen.append)
     assert [(now.epoch, now.step) for now in seen] == [(epoch, step) for epoch in (1, 2) for step in range(1, 9)]
     assert {(now.epochs, now.steps) for now in seen} == {(2, 8)}
     assert seen[2].loss == pytest.approx((1 + 2 + 3) / 3)
-    assert seen[8 + 2].loss == pytest.approx((9 + 10 + 11) / 3), "each epoch begins its means anew"
+    assert seen[8 + 2].loss == pytest.approx((9 + 10 + 11) / 3), "each epoch starts new means"
     assert seen[8 + 2].train_accuracy == pytest.approx(1.0)
     middle = seen[8 + 3]
     assert middle.images_per_second == 2.0
     assert middle.seconds_left == 4.0
     assert seen[-1].seconds_left == 0
-    assert math.isnan(seen[0].images_per_second), "nothing has been measured after the first step"
+    assert math.isnan(seen[0].images_per_second), "the first step is not timed"
 
 
 # Divergence
@@ -338,8 +338,8 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_rate(model, number, 
     assert len(model.evaluations) == number // 3, "no evaluation after a broken epoch"
 
 
-def test_a_bad_loss_is_seen_within_an_epoch(model):
-    """At the next reading, not at the end: step 5 of 25 is told when step 6 is read."""
+def test_a_bad_loss_is_detected_within_an_epoch(model):
+    """The reading after step 6 of 25 reports the loss of step 5; the training stops there."""
     model.host_seconds, model.first_seconds = 0.5, 0.0
     model.losses[4] = math.nan
     with pytest.raises(TrainingDiverged, match="nan in step 5;"):
@@ -349,119 +349,119 @@ def test_a_bad_loss_is_seen_within_an_epoch(model):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_last_update_that_breaks_the_weights_is_seen_in_evaluation(model, bad):
-    """No loss of a step shows it, for there is no further step."""
+def test_evaluation_detects_a_last_update_that_breaks_the_weights(model, bad):
+    """No later step exists to show the broken weights in its loss."""
     model.logits = lambda placed, batch_size: np.full((8, 10), bad, np.float32)
     message = r"the loss on the test images is nan after step 3; the learning rate is 0\.125"
     with pytest.raises(TrainingDiverged, match=message):
         run(model, dataclasses.replace(RECIPE, epochs=1))
 
 
-# Snapshots, stops, and going on
+# Snapshots, stops and resuming
 
 
 def stop_after(calls: int) -> Any:
-    """Asked so many times, it says no; then yes."""
-    asked = itertools.count()
-    return lambda: next(asked) >= calls
+    """Return a `stop` hook that is False for its first `calls` calls, then True."""
+    number = itertools.count()
+    return lambda: next(number) >= calls
 
 
-def test_a_snapshot_after_every_epoch(model):
-    taken: list[loop.Snapshot] = []
-    result, _ = run(model, save=taken.append)
-    assert [now.position.number for now in taken] == [3, 6, 9]
-    assert [len(now.position.epochs) for now in taken] == [1, 2, 3]
-    assert {(now.position.loss_sum, now.position.correct, now.position.images) for now in taken} == {(0, 0, 0)}
-    assert taken[1].position.losses == result.losses[:6]
-    assert taken[1].position.epochs == result.epochs[:2]
-    assert taken[2].state.parameters["steps"].tolist() == list(range(9))
+def test_a_snapshot_follows_every_epoch(model):
+    snapshots: list[loop.Snapshot] = []
+    result, _ = run(model, save=snapshots.append)
+    assert [now.position.number for now in snapshots] == [3, 6, 9]
+    assert [len(now.position.epochs) for now in snapshots] == [1, 2, 3]
+    assert {(now.position.loss_sum, now.position.correct, now.position.images) for now in snapshots} == {(0, 0, 0)}
+    assert snapshots[1].position.losses == result.losses[:6]
+    assert snapshots[1].position.epochs == result.epochs[:2]
+    assert snapshots[2].state.parameters["steps"].tolist() == list(range(9))
 
 
 def test_snapshots_within_an_epoch_come_by_the_clock_and_are_not_timed(model):
-    """Steps of 3/8 s on the host, a snapshot after every third; each takes 500 s."""
+    """A step takes 3/8 s, so a snapshot follows every third step. A snapshot takes 500 s."""
     model.host_seconds, model.first_seconds, model.device_seconds = 0.375, 0.0, 0.0
-    taken: list[loop.Snapshot] = []
+    snapshots: list[loop.Snapshot] = []
     recipe = dataclasses.replace(RECIPE, epochs=1)
-    result, _ = run(model, recipe, train=32, save=taken.append, save_seconds=1.0)
-    assert [now.position.number for now in taken] == [3, 6, 8]
-    assert taken[0].position == loop.Position(3, [], [1.0, 2.0, 3.0], 4 * (1.0 + 2 + 3), 0 + 1 + 2, 12, 8, 0.75)
+    result, _ = run(model, recipe, train=32, save=snapshots.append, save_seconds=1.0)
+    assert [now.position.number for now in snapshots] == [3, 6, 8]
+    assert snapshots[0].position == loop.Position(3, [], [1.0, 2.0, 3.0], 4 * (1.0 + 2 + 3), 0 + 1 + 2, 12, 8, 0.75)
     assert result.seconds == 7 * 0.375
     assert result.images == 28
 
 
 @pytest.mark.parametrize("calls", range(1, 14))
-def test_a_stopped_training_goes_on_where_it_was(model, calls):
-    """Wherever it is stopped: before the first step, after a step, before or after an evaluation."""
+def test_a_stopped_training_resumes_at_the_same_step(model, calls):
+    """The stops come before the first step, after a step, and before or after an evaluation."""
     whole, _ = run(model)
-    taken: list[loop.Snapshot] = []
-    stopped, trainer = run(model, save=taken.append, stop=stop_after(calls))
+    snapshots: list[loop.Snapshot] = []
+    stopped, trainer = run(model, save=snapshots.append, stop=stop_after(calls))
     assert not stopped.finished
-    assert taken[-1].position.number == len(trainer.steps)
-    went_on, trainer = run(model, start=taken[-1])
-    assert went_on.finished
-    assert (went_on.epochs, went_on.losses) == (whole.epochs, whole.losses)
-    assert trainer.loaded is taken[-1].state
-    first = taken[-1].position.number
+    assert snapshots[-1].position.number == len(trainer.steps)
+    resumed, trainer = run(model, start=snapshots[-1])
+    assert resumed.finished
+    assert (resumed.epochs, resumed.losses) == (whole.epochs, whole.losses)
+    assert trainer.loaded is snapshots[-1].state
+    first = snapshots[-1].position.number
     assert [number for _, _, number in trainer.steps] == list(range(first, 9))
     for _, rows, number in trainer.steps:
         assert rows == epoch_order(10, 7, number // 3)[4 * (number % 3):][:4].tolist()
 
 
-def test_a_stop_before_the_first_step_takes_none(model):
-    taken: list[loop.Snapshot] = []
-    result, trainer = run(model, save=taken.append, stop=lambda: True)
-    assert (result.finished, trainer.steps, taken) == (False, [], [])
+def test_a_stop_before_the_first_step_takes_no_step(model):
+    snapshots: list[loop.Snapshot] = []
+    result, trainer = run(model, save=snapshots.append, stop=lambda: True)
+    assert (result.finished, trainer.steps, snapshots) == (False, [], [])
 
 
 def test_a_stop_ends_a_long_evaluation(model, monkeypatch):
     monkeypatch.setattr(loop, "EVALUATION_PART", 2)
     recipe = dataclasses.replace(RECIPE, epochs=1)
-    taken: list[loop.Snapshot] = []
-    result, _ = run(model, recipe, save=taken.append, stop=stop_after(1 + 3 + 2))  # start, steps, two of four parts
+    snapshots: list[loop.Snapshot] = []
+    result, _ = run(model, recipe, save=snapshots.append, stop=stop_after(1 + 3 + 2))  # start, steps, two of four parts
     assert (result.finished, len(model.evaluations)) == (False, 2)
-    assert (taken[-1].position.number, taken[-1].position.epochs) == (3, [])
+    assert (snapshots[-1].position.number, snapshots[-1].position.epochs) == (3, [])
 
 
-def test_parts_of_the_test_set_make_the_whole_and_are_announced(model, monkeypatch):
+def test_evaluating_in_parts_changes_no_result_and_reports_each_part(model, monkeypatch):
     whole, _ = run(model)
     monkeypatch.setattr(loop, "EVALUATION_PART", 4)  # the fake has one mistake in four
-    told: list[tuple[int, int]] = []
-    parts, _ = run(model, on_evaluation=lambda *now: told.append(now))
+    reports: list[tuple[int, int]] = []
+    parts, _ = run(model, on_evaluation=lambda *now: reports.append(now))
     assert parts.epochs == whole.epochs
-    assert told == [(0, 8), (4, 8)] * 3
+    assert reports == [(0, 8), (4, 8)] * 3
 
 
-def test_every_process_leaves_its_first_step_out_of_the_time(model):
-    """The clock goes on where it was: 8 steps of 9 in one process, 7 in two."""
-    taken: list[loop.Snapshot] = []
-    run(model, save=taken.append)
-    result, _ = run(model, start=taken[0])
+def test_every_process_excludes_its_first_step_from_the_time(model):
+    """The clock continues after a resume. One process counts 8 of 9 steps; two processes count 7."""
+    snapshots: list[loop.Snapshot] = []
+    run(model, save=snapshots.append)
+    result, _ = run(model, start=snapshots[0])
     assert (result.images, result.seconds) == (30 - 4 - 4, 7 * 0.25)
 
 
-def test_the_last_step_alone_is_timed_where_nothing_else_was(model):
-    taken: list[loop.Snapshot] = []
+def test_a_single_remaining_step_is_timed(model):
+    snapshots: list[loop.Snapshot] = []
     recipe = dataclasses.replace(RECIPE, epochs=1, batch_size=5)
-    run(model, recipe, save=taken.append, stop=stop_after(1))
-    result, _ = run(model, recipe, start=taken[0])
+    run(model, recipe, save=snapshots.append, stop=stop_after(1))
+    result, _ = run(model, recipe, start=snapshots[0])
     assert (result.images, result.seconds) == (5, 32.0)
 
 
 @pytest.mark.parametrize("stop, rates", [(6, [0.125, 0.025]), (7, [0.025]), (8, [0.025])])
-def test_a_training_goes_on_at_the_rate_of_its_part(model, stop, rates):
-    """Of ten steps the last three are annealed; a snapshot after the seventh is already of the slower trainer."""
+def test_a_resumed_annealed_training_uses_the_rate_of_its_step(model, stop, rates):
+    """The last three of ten steps are annealed. A snapshot after step 7 comes from the slower trainer."""
     recipe = dataclasses.replace(RECIPE, epochs=2, batch_size=2, annealed=0.3)
-    taken: list[loop.Snapshot] = []
-    play(model, recipe, save=taken.append, stop=lambda: model.steps_taken() == stop)
-    assert taken[-1].position.number == stop
-    assert taken[-1].state.parameters["steps"].tolist() == ([] if stop == 7 else list(range(7 * (stop > 7), stop)))
+    snapshots: list[loop.Snapshot] = []
+    train_fake(model, recipe, save=snapshots.append, stop=lambda: model.count_steps() == stop)
+    assert snapshots[-1].position.number == stop
+    assert snapshots[-1].state.parameters["steps"].tolist() == ([] if stop == 7 else list(range(7 * (stop > 7), stop)))
     model.trainers.clear()
-    play(model, recipe, start=taken[-1])
+    train_fake(model, recipe, start=snapshots[-1])
     assert [sgd.learning_rate for _, sgd, _ in model.trainers] == pytest.approx(rates)
 
 
 def test_means_do_not_depend_on_when_they_are_read(model):
-    """Sums of float64 do depend on their grouping: thirds show it."""
+    """Float64 sums depend on their grouping; losses such as 1/3 make the difference visible."""
     model.losses = {number: 1 / (3 + number) for number in range(75)}
     often, _ = run(model, train=100)
     model.host_seconds = 2.0
@@ -470,27 +470,27 @@ def test_means_do_not_depend_on_when_they_are_read(model):
 
 
 @pytest.mark.parametrize("stop", [2, 7, 9])
-def test_going_on_for_real_gives_the_same_bits(backend, small, garments, stop):
-    """Momentum, annealing, dropout and a short last batch: 2 epochs of 7 steps, the last four of them slower."""
+def test_a_resumed_training_gives_the_same_bits(backend, small, garments, stop):
+    """The run has momentum, dropout and a short last batch. The last 4 of its 2 x 7 steps are annealed."""
     recipe = Recipe("test", 2, batch_size=32, sgd=Sgd(0.03, momentum=0.9), train_images=200, annealed=0.3)
 
     def build(seed: int) -> Model[Any]:
-        return backend.build(small, parameters.initialise(small, seed), "cpu")
+        return backend.build(small, parameters.initialize(small, seed), "cpu")
 
     def train(model: Model[Any], start: loop.Snapshot | None = None, **hooks: Any) -> loop.Result:
         return loop.train(model, garments.train, garments.test, recipe, 3, loop.Hooks(**hooks), start=start)
 
     whole = build(3)
     expected = train(whole)
-    taken: list[loop.Snapshot] = []
-    train(build(3), save=taken.append, stop=stop_after(stop))
+    snapshots: list[loop.Snapshot] = []
+    train(build(3), save=snapshots.append, stop=stop_after(stop))
     resumed = build(8)
-    found = train(resumed, taken[-1])
-    assert (found.losses, found.epochs) == (expected.losses, expected.epochs)
+    actual = train(resumed, snapshots[-1])
+    assert (actual.losses, actual.epochs) == (expected.losses, expected.epochs)
     assert parameters.digest(resumed.export()) == parameters.digest(whole.export())
 
 
-# For real
+# Every backend
 
 
 @pytest.fixture(scope="module")
@@ -499,9 +499,9 @@ def garments() -> data.Dataset:
 
 
 def test_training_learns(backend, small, garments):
-    """Four epochs on 3,000 images: 70 to 79 % over sixteen runs; chance is 10 %."""
+    """Four epochs on 3,000 images gave 70 to 79 % test accuracy in sixteen runs; chance is 10 %."""
     recipe = Recipe("test", epochs=4, batch_size=32, sgd=Sgd(0.03, momentum=0.9))
-    model = backend.build(small, parameters.initialise(small, 0), "cpu")
+    model = backend.build(small, parameters.initialize(small, 0), "cpu")
     result = loop.train(model, garments.train, garments.test, recipe)
     assert result.epochs[-1].test_accuracy > 0.6
     assert result.epochs[-1].train_accuracy > 0.4

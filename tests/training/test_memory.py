@@ -1,4 +1,4 @@
-"""Batches that do not fit: told before the training by arithmetic, or after the step by the framework."""
+"""Batches that do not fit in memory: refused before training by arithmetic, or in a step by the framework."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def recipe(batch_size: int) -> Recipe:
 
 @pytest.fixture
 def model(backend: Backend, small: spec.Network) -> Any:
-    return backend.build(small, parameters.initialise(small, 0))
+    return backend.build(small, parameters.initialize(small, 0))
 
 
 @pytest.fixture
@@ -35,30 +35,30 @@ def data() -> Any:
     return synthetic.draw(0, train=64, test=4)
 
 
-def lend(monkeypatch: pytest.MonkeyPatch, count: int | None) -> None:
+def set_free_bytes(monkeypatch: pytest.MonkeyPatch, count: int | None) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: count)
 
 
-def test_a_batch_that_cannot_fit_is_told_before_the_first_step(model, data, monkeypatch, backend_name):
-    """To the byte; with a size that would fit, or the word that none does."""
+def test_a_batch_that_cannot_fit_is_refused_before_the_first_step(model, data, monkeypatch, backend_name):
+    """The limit is exact to the byte. The error names a batch size that fits, or states that none does."""
     assert model.item_bytes == (8 if backend_name == "numpy" else 4)
-    taken = model.item_bytes * arithmetic.training_values(model.network, 64)
-    lend(monkeypatch, taken)
+    needed = model.item_bytes * arithmetic.training_values(model.network, 64)
+    set_free_bytes(monkeypatch, needed)
     assert loop.train(model, data.train, data.test, recipe(64)).epochs
-    lend(monkeypatch, taken - 1)
+    set_free_bytes(monkeypatch, needed - 1)
     monkeypatch.setattr(model, "trainer", None)  # no step is taken
-    with pytest.raises(OutOfMemory, match=r"a batch of 64 does not fit: .* GB .* free; `batch_size=(16|32)` would"):
+    with pytest.raises(OutOfMemory, match=r"a batch of 64 does not fit: .* GB .* free; use `batch_size=(16|32)`"):
         loop.train(model, data.train, data.test, recipe(64))
     with pytest.raises(OutOfMemory, match="a batch of 64 does not fit"):  # all 64 images are one batch
         loop.train(model, data.train, data.test, recipe(1000))
-    lend(monkeypatch, 1000)
-    with pytest.raises(OutOfMemory, match="not even a single image would"):
+    set_free_bytes(monkeypatch, 1000)
+    with pytest.raises(OutOfMemory, match="not even a single image fits"):
         loop.train(model, data.train, data.test, recipe(64))
 
 
-def test_the_size_that_it_names_would_fit(model, monkeypatch):
+def test_the_named_batch_size_fits(model, monkeypatch):
     for free in range(10**6, 10**9, 10**7 + 1):
-        lend(monkeypatch, free)
+        set_free_bytes(monkeypatch, free)
         try:
             memory.check_fits(model.network, 10**6, model.item_bytes)
         except OutOfMemory as error:
@@ -69,19 +69,19 @@ def test_the_size_that_it_names_would_fit(model, monkeypatch):
                 assert size & size - 1 == 0
 
 
-@pytest.mark.parametrize("count, device", [(None, "cpu"), (1, "cuda:0")], ids=["not told", "a GPU has its own"])
-def test_where_the_free_memory_is_not_known_nothing_is_refused(model, data, monkeypatch, count, device):
-    lend(monkeypatch, count)
+@pytest.mark.parametrize("count, device", [(None, "cpu"), (1, "cuda:0")], ids=["unknown", "GPU"])
+def test_no_batch_is_refused_if_free_memory_is_unknown(model, data, monkeypatch, count, device):
+    set_free_bytes(monkeypatch, count)
     monkeypatch.setattr(model, "device", device)
     monkeypatch.setattr(model, "place", lambda *images: 1 / 0)
-    with pytest.raises(ZeroDivisionError):  # the images are placed, after the check
+    with pytest.raises(ZeroDivisionError):  # raised by `place`, after the check
         loop.train(model, data.train, data.test, recipe(64))
 
 
-def test_the_machine_tells_what_is_free():
+def test_free_memory_is_plausible():
     free = memory.free_bytes()
     if free is None:
-        pytest.skip("this system does not tell")
+        pytest.skip("this system does not report free memory")
     assert 10**7 < free < 10**14
 
 
@@ -96,33 +96,33 @@ def test_a_container_may_have_less_than_the_machine(monkeypatch):
     assert memory.free_bytes() is None
 
 
-def test_a_step_that_runs_out_of_memory_finds_a_size_that_does_not(model, data, monkeypatch, backend_name):
-    """The framework's own error, thrown where a batch is larger than ten images."""
+def test_a_step_that_runs_out_of_memory_names_a_size_that_fits(model, data, monkeypatch, backend_name):
+    """Steps with more than ten images raise the framework's own error."""
     tried = []
-    make = model.trainer
+    make_trainer = model.trainer
 
     def trainer(sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> Any:
-        made = make(sgd, seed)
-        step = made.step
+        limited_trainer = make_trainer(sgd, seed)
+        step = limited_trainer.step
 
         def limited(data: Any, indices: np.ndarray, number: int) -> None:
             tried.append(len(indices))
             if len(indices) > 10:
-                raise own_error(backend_name)
+                raise make_framework_error(backend_name)
             step(data, indices, number)
-        made.step = limited
-        return made
+        limited_trainer.step = limited
+        return limited_trainer
 
     monkeypatch.setattr(model, "trainer", trainer)
-    with pytest.raises(OutOfMemory, match="64 does not fit in the memory of cpu; `batch_size=8` would") as told:
+    with pytest.raises(OutOfMemory, match="64 does not fit in the memory of cpu; use `batch_size=8`") as caught:
         loop.train(model, data.train, data.test, recipe(64))
     assert tried == [64, 32, 16, 8]
-    assert told.value.__context__ is None, "the framework's error would keep its tensors alive"
-    assert told.value.exit_code == 2
+    assert caught.value.__context__ is None, "the framework's error would keep its tensors alive"
+    assert caught.value.exit_code == 2
 
 
-def own_error(backend_name: str) -> Exception:
-    """What the framework throws on a CPU, as seen when the process's address space was limited."""
+def make_framework_error(backend_name: str) -> Exception:
+    """Return the framework's out-of-memory error on a CPU, as raised with a limited address space."""
     if backend_name == "torch":
         return RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
                             "you tried to allocate 1146617856 bytes. Error code 12 (Cannot allocate memory)")
@@ -137,8 +137,8 @@ def own_error(backend_name: str) -> Exception:
     return MemoryError()
 
 
-def test_any_other_error_stays_what_it_is(model, data, monkeypatch):
-    """RuntimeError is the class of the frameworks' own."""
+def test_other_errors_are_not_changed(model, data, monkeypatch):
+    """PyTorch's and MXNet's out-of-memory errors are RuntimeErrors too."""
     def trainer(*arguments: Any) -> None:
         raise RuntimeError("something else")
     monkeypatch.setattr(model, "trainer", trainer)
@@ -146,8 +146,8 @@ def test_any_other_error_stays_what_it_is(model, data, monkeypatch):
         loop.train(model, data.train, data.test, recipe(64))
 
 
-def test_what_a_training_step_holds_by_hand():
-    """AlexNet: 46,764,746 parameters thrice, and twice what an image's pixels and layers are."""
+def test_values_of_a_training_step_match_a_hand_count():
+    """A step of AlexNet needs three values per parameter and two per pixel and layer output."""
     outputs = (96 * 54 * 54 + 96 * 26 * 26 + 256 * 26 * 26 + 256 * 12 * 12 + 2 * 384 * 12 * 12 + 256 * 12 * 12
                + 2 * 256 * 5 * 5 + 4 * 4096 + 10)
     assert arithmetic.training_values(zoo.ALEXNET, 128) == 3 * 46_764_746 + 2 * 128 * (224 * 224 + outputs)
@@ -173,9 +173,9 @@ print(json.dumps(sizes))
 
 
 def test_a_finished_training_leaves_nothing_in_memory(backend_name: str, tmp_path: Path) -> None:
-    """A process is as large after six trainings as after two; the caller need not call `gc.collect`.
+    """A process is as large after six trainings as after two, without a call of `gc.collect`.
 
-    Each training holds 38 MB (parameters, momentum and gradients); the heap alone varies by one training's.
+    Each training needs 38 MB (parameters, momentum and gradients); the heap alone varies by as much.
     """
     done = subprocess.run([sys.executable, "-c", SIX_TRAININGS, backend_name, str(tmp_path)], capture_output=True,
                           text=True, timeout=300, check=False)

@@ -1,4 +1,4 @@
-"""metrics.jsonl: what is written is read, a last line that is not whole is waited for, a damaged one is named."""
+"""metrics.jsonl: lines are read as written, an incomplete last line is skipped, a damaged line is named."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write(folder: Path, *lines: bytes) -> None:
     (folder / metrics.NAME).write_bytes(b"".join(lines))
 
 
-def test_readings_and_epochs_are_read_as_they_were(tmp_path):
+def test_readings_and_epochs_are_read_as_written(tmp_path):
     write(tmp_path, metrics.step_line(NOW), metrics.epoch_line(DONE))
     step, epoch = metrics.read(tmp_path)
     assert step == {"kind": "step", "step": 25, "epoch": 2, "epochs": 1.25, "loss": 1 / 3, "train_accuracy": 0.25,
@@ -28,14 +28,14 @@ def test_readings_and_epochs_are_read_as_they_were(tmp_path):
     assert metrics.epochs([step, epoch]) == [DONE]
 
 
-def test_a_rate_that_is_not_known_is_null():
-    """NaN is no JSON."""
+def test_an_unknown_rate_is_null():
+    """JSON has no NaN."""
     line = metrics.step_line(Progress(1, 1, 1, 2, 1.0, 0.0, math.nan, math.nan))
     assert json.loads(line)["images_per_second"] is None
     assert b"NaN" not in line
 
 
-def test_a_line_that_is_being_written_is_left_out(tmp_path):
+def test_an_incomplete_last_line_is_skipped(tmp_path):
     write(tmp_path, metrics.step_line(NOW), metrics.epoch_line(DONE)[:-1])
     assert [entry["kind"] for entry in metrics.read(tmp_path)] == ["step"]
 
@@ -52,6 +52,6 @@ def test_a_damaged_line_is_named(tmp_path, line):
         metrics.read(tmp_path)
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(RunError, match=r"metrics\.jsonl: cannot be read"):
         metrics.read(tmp_path)

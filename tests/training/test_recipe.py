@@ -1,4 +1,4 @@
-"""What a network makes of a recipe."""
+"""Recipes: the book's values, their adaptation to a network, and refused values."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from alexnet_mf.spec.zoo import ALEXNET, ALEXNET_28, ALEXNET_SLIM, LENET5, LENET
 from alexnet_mf.training.recipe import ALL_IMAGES, BOOK, QUICK, Recipe, for_network
 
 
-def test_the_book_s_recipe_is_the_book_s():
+def test_the_book_recipe_has_the_books_values():
     assert BOOK == Recipe("book", epochs=10, batch_size=128, sgd=Sgd(0.01))
     assert BOOK.sgd == Sgd(0.01, momentum=0.0, weight_decay=0.0)
 
 
 @pytest.mark.parametrize("network", [ALEXNET, *zoo.TABS.values()], ids=lambda network: network.source)
-def test_alexnets_recipes_are_the_recipes(network):
+def test_alexnet_uses_the_recipes_unchanged(network):
     assert for_network(BOOK, network) == BOOK
     assert for_network(QUICK, network) == QUICK
 
 
 @pytest.mark.parametrize("network, rate", [(LENET5, 0.9), (LENET5_RELU, LENET5_RELU.learning_rate),
                                            (ALEXNET_28, ALEXNET_28.learning_rate), (ALEXNET_SLIM, 0.01)])
-def test_the_books_recipe_takes_the_networks_own_rate(network, rate):
+def test_the_book_recipe_uses_the_networks_learning_rate(network, rate):
     recipe = for_network(BOOK, network)
     assert recipe.sgd.learning_rate == rate
-    assert replace(recipe, sgd=BOOK.sgd) == BOOK, "and nothing else"
+    assert replace(recipe, sgd=BOOK.sgd) == BOOK, "nothing else changes"
 
 
 def test_a_quick_training_costs_no_more_than_alexnets():
@@ -42,11 +42,11 @@ def test_a_quick_training_costs_no_more_than_alexnets():
         assert images * sum(arithmetic.training_macs(network).values()) <= budget, network.name
 
 
-def test_where_the_book_is_as_quick_it_is_the_book():
+def test_quick_equals_book_for_a_cheap_network():
     assert for_network(QUICK, LENET5) == for_network(BOOK, LENET5)
 
 
-def test_where_whole_epochs_of_the_book_are_as_quick_it_is_these():
+def test_quick_takes_whole_epochs_of_book_if_they_fit():
     cost = sum(arithmetic.training_macs(ALEXNET_28).values())
     epochs = 3840 * 2_780_566_272 // (60_000 * cost)
     assert 1 <= epochs < BOOK.epochs
@@ -54,7 +54,7 @@ def test_where_whole_epochs_of_the_book_are_as_quick_it_is_these():
     assert for_network(QUICK, ALEXNET_28) == replace(book, name="quick", epochs=epochs)
 
 
-def test_where_not_even_one_is_the_rate_rises_with_the_networks_own():
+def test_quick_scales_its_rate_with_the_networks_if_no_epoch_fits():
     faster = replace(ALEXNET_SLIM, learning_rate=0.03)
     recipe = for_network(QUICK, faster)
     assert recipe.sgd.learning_rate == pytest.approx(0.06)
@@ -63,7 +63,7 @@ def test_where_not_even_one_is_the_rate_rises_with_the_networks_own():
     assert replace(recipe, sgd=QUICK.sgd) == QUICK
 
 
-def test_a_limit_that_the_dataset_does_not_reach_is_none():
+def test_a_limit_beyond_the_dataset_becomes_none():
     data = synthetic.draw(0, train=20, test=10)
     assert replace(QUICK, train_images=21, test_images=10).fitted(data) == replace(QUICK, train_images=None,
                                                                                    test_images=10)
@@ -85,6 +85,6 @@ def test_a_limit_that_the_dataset_does_not_reach_is_none():
     ({"sgd": Sgd(0.1, momentum=math.nan)}, "momentum.*nan"), ({"sgd": Sgd(0.1, weight_decay=-1e-9)}, "decay.*-1e-09"),
     ({"sgd": Sgd(0.1, weight_decay=math.inf)}, "weight_decay.*inf")])
 def test_wrong_values_are_refused(change, message):
-    """A damaged run.json may contain them too."""
+    """A damaged run.json can contain such values."""
     with pytest.raises(AlexnetMfError, match=message):
         replace(BOOK, **change)

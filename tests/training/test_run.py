@@ -1,4 +1,4 @@
-"""`train` from Python: wrong values are one line that names the argument, before anything is computed or written."""
+"""`train` from Python: a wrong value gives a one-line error that names the argument, before any work."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SHORT: dict[str, Any] = {"data": "synthetic", "epochs": 1, "batch_size": 8, "tra
 COLOR = spec.Network("color", (3, 28, 28), (layers.Flatten("f"), layers.Dense("d", units=10)))
 
 
-def failing(error: BaseException | type[BaseException]) -> Callable[..., Any]:
+def fail_with(error: BaseException | type[BaseException]) -> Callable[..., Any]:
     def fail(*arguments: Any) -> None:
         raise error
     return fail
 
 
 class Failing(Watcher):
-    """Fails after the second step."""
+    """Watcher that fails after the second step."""
 
     def progress(self, now: Progress) -> None:
         if now.step == 2:
@@ -46,7 +46,7 @@ class Failing(Watcher):
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"net": "nothing"}, "unknown network 'nothing'"),
-    ({"net": COLOR}, "network color takes 3x28x28, and gray images have one channel; all data here are 28x28 gray"),
+    ({"net": COLOR}, "network color takes 3x28x28, and gray images have one channel; the datasets have 28x28"),
     ({"seed": -1}, "`seed` must be at least 0, not -1"),
     ({"seed": 1.5}, "`seed` must be an integer, not 1.5"),
     ({"execution": "bfloat16"}, "`execution` must be of type Execution, not 'bfloat16'"),
@@ -86,22 +86,22 @@ def test_nothing_is_shown_before_every_argument_is_checked(small: Any, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run.backends, "default", lambda: "numpy")
     Path("file").touch()
-    with warnings.catch_warnings(), pytest.raises(AlexnetMfError, match=r"file/run: cannot be made|nowhere"):
+    with warnings.catch_warnings(), pytest.raises(AlexnetMfError, match=r"file/run: cannot be created|nowhere"):
         warnings.simplefilter("error")
         alexnet_mf.train(small, **{"data": "synthetic", **change})
     assert capfd.readouterr() == ("", "")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_folder_that_is_checked_stays_as_it_was(tmp_path: Path) -> None:
+def test_checking_a_folder_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "a" / "b"):
         run.check_new(folder)
     assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
 
 
-def test_a_training_that_diverges_warns_of_no_overflow(small: Any, monkeypatch: pytest.MonkeyPatch,
-                                                       tmp_path: Path) -> None:
+def test_a_diverging_training_gives_no_overflow_warning(small: Any, monkeypatch: pytest.MonkeyPatch,
+                                                        tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings(), pytest.raises(TrainingDiverged, match="try a smaller `learning_rate`"):
         warnings.simplefilter("error", RuntimeWarning)
@@ -114,7 +114,7 @@ def test_a_training_that_diverges_warns_of_no_overflow(small: Any, monkeypatch: 
 def test_an_error_before_the_first_step_leaves_no_folder(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
                                                          event: str, error: type[BaseException]) -> None:
     monkeypatch.chdir(tmp_path)
-    watcher = type("Failing", (Watcher,), {event: failing(error)})()
+    watcher = type("Failing", (Watcher,), {event: fail_with(error)})()
     with pytest.raises(error):
         alexnet_mf.train(small, "numpy", data="synthetic", progress=watcher)
     assert not list(tmp_path.iterdir())
@@ -122,7 +122,7 @@ def test_an_error_before_the_first_step_leaves_no_folder(small: Any, monkeypatch
 
 def test_an_interrupt_after_the_first_reading_leaves_the_folder(small: Any, monkeypatch: pytest.MonkeyPatch,
                                                                 tmp_path: Path) -> None:
-    monkeypatch.setattr(run.RunFolder, "epoch", failing(KeyboardInterrupt))
+    monkeypatch.setattr(run.RunFolder, "epoch", fail_with(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         alexnet_mf.train(small, "numpy", **SHORT, progress=False, out=tmp_path / "run")
     assert alexnet_mf.load_run(tmp_path / "run").state == "interrupted"
@@ -133,20 +133,20 @@ def test_an_interrupt_after_the_first_reading_leaves_the_folder(small: Any, monk
     (run_folder.importlib, "import_module", KeyboardInterrupt()),
     (run_folder.record, "write", RunError("no")), (run_folder.record, "write", KeyboardInterrupt()),
 ])
-def test_a_folder_that_cannot_be_begun_is_removed(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-                                                  place: Any, name: str, error: BaseException) -> None:
+def test_a_folder_is_removed_if_its_run_cannot_start(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                     place: Any, name: str, error: BaseException) -> None:
     (tmp_path / "runs").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(place, name, failing(error))
+        patch.setattr(place, name, fail_with(error))
         with pytest.raises(type(error)):
             run_folder.RunFolder.create(tmp_path / "runs" / "a" / "b", make_run(small))
     assert [path.name for path in tmp_path.rglob("*")] == ["runs"]
     run_folder.RunFolder.create(tmp_path / "runs" / "a" / "b", make_run(small)).close()
 
 
-def test_a_run_that_another_process_began_meanwhile_is_left_alone(small: Any, monkeypatch: pytest.MonkeyPatch,
-                                                                  tmp_path: Path) -> None:
-    """It began and ended after the folder was checked, and before it was locked."""
+def test_a_run_that_another_process_started_meanwhile_is_kept(small: Any, monkeypatch: pytest.MonkeyPatch,
+                                                              tmp_path: Path) -> None:
+    """The other run starts and ends between the check and the lock of the folder."""
     lock = run_folder.lock
 
     def lock_late(path: Path) -> Any:
@@ -162,19 +162,19 @@ def test_a_run_that_another_process_began_meanwhile_is_left_alone(small: Any, mo
 
 def test_the_training_continues_while_a_checkpoint_is_written(small: Any, monkeypatch: pytest.MonkeyPatch,
                                                               tmp_path: Path) -> None:
-    """The first checkpoint waits for the second step, and holds the numbers of the first."""
-    taken, save = threading.Event(), checkpoint.save
+    """The first checkpoint waits for the second step, and contains the weights of the first."""
+    second_step, save = threading.Event(), checkpoint.save
     saved: list[str] = []
 
     def save_late(folder: Path, late: checkpoint.Checkpoint) -> Path:
-        assert taken.wait(20)
+        assert second_step.wait(20)
         saved.append(parameters.digest(late.snapshot.state.parameters))
         return save(folder, late)
 
     class Waited(Watcher):
         def progress(self, now: Progress) -> None:
             if now.step == 2:
-                taken.set()
+                second_step.set()
 
     def train(name: str) -> list[str]:
         saved.clear()
@@ -183,7 +183,7 @@ def test_the_training_continues_while_a_checkpoint_is_written(small: Any, monkey
 
     monkeypatch.setattr(checkpoint, "save", save_late)
     late = train("late")
-    assert train("at once") == late  # `taken` is set
+    assert train("at once") == late  # `second_step` is set already
     assert len(set(late)) == 3
 
 
@@ -203,16 +203,16 @@ def test_a_run_is_in_use_until_its_checkpoint_is_written(small: Any, monkeypatch
     assert [checkpoint.step_of(path) for path in checkpoint.paths(tmp_path / "run" / "checkpoint")] == [1]
 
 
-def test_the_error_of_a_checkpoint_is_not_lost_with_another(small: Any, monkeypatch: pytest.MonkeyPatch,
-                                                            tmp_path: Path) -> None:
-    monkeypatch.setattr(checkpoint, "save", failing(OSError(errno.EIO, "Input/output error")))
+def test_a_checkpoint_error_is_reported_beside_another_error(small: Any, monkeypatch: pytest.MonkeyPatch,
+                                                             tmp_path: Path) -> None:
+    monkeypatch.setattr(checkpoint, "save", fail_with(OSError(errno.EIO, "Input/output error")))
     with pytest.raises(ZeroDivisionError), pytest.warns(Notice, match="checkpoint: cannot be written .Input"):
         alexnet_mf.train(small, "numpy", **SHORT, progress=Failing(), out=tmp_path / "run")
 
 
 def test_a_run_is_released_even_if_the_wait_for_its_checkpoint_is_interrupted(small: Any, tmp_path: Path) -> None:
     folder = run_folder.RunFolder.create(tmp_path / "run", make_run(small))
-    folder._thread.shutdown = failing(KeyboardInterrupt)  # type: ignore[method-assign]
+    folder._thread.shutdown = fail_with(KeyboardInterrupt)  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         folder.close()
     assert not is_in_use(tmp_path / "run")
@@ -220,24 +220,24 @@ def test_a_run_is_released_even_if_the_wait_for_its_checkpoint_is_interrupted(sm
 
 def test_a_network_for_color_images_is_refused_before_its_weights_are_drawn(monkeypatch: pytest.MonkeyPatch,
                                                                             tmp_path: Path) -> None:
-    parameters.save(tmp_path / "w", parameters.initialise(COLOR, 0), {"network": spec.as_dict(COLOR)})
+    parameters.save(tmp_path / "w", parameters.initialize(COLOR, 0), {"network": spec.as_dict(COLOR)})
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(parameters, "initialise", None)
+    monkeypatch.setattr(parameters, "initialize", None)
     monkeypatch.setattr(loading, "load", None)
-    for words in ({"net": "alexnet-2012"}, {"weights": "w"}):
-        with pytest.raises(DataError, match="all data here are 28x28 gray images"):
-            alexnet_mf.train(backend="numpy", data="synthetic", **words)
+    for arguments in ({"net": "alexnet-2012"}, {"weights": "w"}):
+        with pytest.raises(DataError, match="the datasets have 28x28 gray images"):
+            alexnet_mf.train(backend="numpy", data="synthetic", **arguments)
 
 
 @pytest.mark.parametrize("options", [
     {"train_images": 8, "checkpoint_minutes": 10}, {"train_images": 16}], ids=["an epoch's end", "within an epoch"])
-def test_weights_beyond_float32_are_a_diverged_training(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-                                                        options: dict[str, Any]) -> None:
+def test_weights_beyond_float32_count_as_divergence(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                    options: dict[str, Any]) -> None:
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings(), pytest.raises(TrainingDiverged, match=r"infinite weights in float32 after step 1;"):
         warnings.simplefilter("error", RuntimeWarning)
         alexnet_mf.train(small, "numpy", **{**SHORT, **options}, progress=False, learning_rate=3e38, weight_decay=1e3,
                          out="run")
-    told = record(Path("run"))
-    assert told["state"] == "failed" and "learning rate" in told["reason"]
+    values = record(Path("run"))
+    assert values["state"] == "failed" and "learning rate" in values["reason"]
     assert not list(Path("run").rglob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""The spec as an ONNX graph: the checker takes it, and ONNX Runtime, which no backend has written, gives the logits."""
+"""The spec as an ONNX graph: the checker accepts it, and ONNX Runtime, an independent program, gives the logits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVERYTHING = Network("everything", (2, 23, 19), (
     spec.AdaptiveAvgPool2d("pool3", size=3), spec.Conv2d("conv3", 5, 2, activation=None),
     spec.Flatten("flatten"), spec.Dropout("drop4", rate=0.5), spec.Dense("fc4", units=7, activation="sigmoid"),
     spec.Dense("fc5", units=6, activation="relu"), spec.Dense("fc6", units=3)))
-"""Every kind of layer with numbers that hide nothing: sizes that do not divide, areas that overlap."""
+"""Every layer type, with numbers that reveal faults: sizes that do not divide, areas that overlap."""
 
 
 def images(network: Network, count: int = 3) -> np.ndarray:
@@ -37,89 +37,89 @@ def runtime_logits(content: bytes, *batches: np.ndarray) -> list[np.ndarray]:
     return [session.run(["logits"], {"pixels": batch})[0] for batch in batches]
 
 
-def logits(backend: str, network: Network, given: parameters.Parameters, batch: np.ndarray) -> np.ndarray:
-    model = backends.load(backend).build(network, given)
+def logits(backend: str, network: Network, weights: parameters.Parameters, batch: np.ndarray) -> np.ndarray:
+    model = backends.load(backend).build(network, weights)
     return model.logits(model.place(batch, np.zeros(len(batch), np.int64)), len(batch))
 
 
 ARCHITECTURES = {spec.digest(network): network.name for network in map(zoo.get_network, zoo.NETWORKS)}
-"""Each once: the tabs have two among them, one of them `alexnet`."""
+"""Names of networks by architecture: the three tabs have two, one of them that of `alexnet`."""
 
 
 @pytest.mark.parametrize("net", by_size(ARCHITECTURES.values()))
 def test_onnx_runtime_gives_the_logits_of_every_backend(net, present):
-    """One test for a network, all backends in it: its weights are drawn once."""
+    """One test compares all backends, so that a network's weights are drawn once."""
     network = zoo.get_network(net)
-    given = parameters.initialise(network, 0, random_biases=True)
-    content = onnx_graph.encode(network, given)
+    weights = parameters.initialize(network, 0, random_biases=True)
+    content = onnx_graph.encode(network, weights)
     batch = images(network, 2)
-    found = runtime_logits(content, batch)[0]
-    assert np.ptp(found) > 0.01
-    errors = {name: relative_l2(found, logits(name, network, given, batch)) for name in {*present, "numpy"}}
+    actual = runtime_logits(content, batch)[0]
+    assert np.ptp(actual) > 0.01
+    errors = {name: relative_l2(actual, logits(name, network, weights, batch)) for name in {*present, "numpy"}}
     assert max(errors.values()) < 2 * TOLERANCE, errors  # two float32 computations, each within one of the truth
     assert errors["numpy"] < TOLERANCE, errors
 
 
 @pytest.mark.parametrize("net", ["tensorflow", "mxnet"])
-def test_the_tabs_that_pad_by_0_are_written_so(net):
+def test_tabs_without_padding_are_written_without_padding(net):
     network = zoo.TABS[net]
     model = onnx_graph.build(network, {})
     pads = next(attribute.ints for attribute in model.graph.node[0].attribute if attribute.name == "pads")
     assert list(pads) == [0, 0, 0, 0]
 
 
-def test_every_kind_of_layer_gives_the_references_outputs():
-    given = parameters.initialise(EVERYTHING, 1, random_biases=True)
-    model = onnx_graph.build(EVERYTHING, given)
+def test_every_layer_type_matches_the_reference():
+    weights = parameters.initialize(EVERYTHING, 1, random_biases=True)
+    model = onnx_graph.build(EVERYTHING, weights)
     layers = [layer.name for layer in EVERYTHING.layers if not isinstance(layer, spec.Dropout)]
     for name in layers[:-1]:  # the last one's is the graph's own
         model.graph.output.append(onnx.helper.make_empty_tensor_value_info(name))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     batch = images(EVERYTHING)
-    found = dict(zip(layers, session.run([*layers[:-1], "logits"], {"pixels": batch})))
-    reference = backends.load("numpy").build(EVERYTHING, given)
+    actual = dict(zip(layers, session.run([*layers[:-1], "logits"], {"pixels": batch})))
+    reference = backends.load("numpy").build(EVERYTHING, weights)
     expected = reference.outputs(reference.place(batch, np.zeros(len(batch), np.int64)))
     for name in layers:
-        assert found[name].shape == expected[name].shape, name
+        assert actual[name].shape == expected[name].shape, name
         assert np.ptp(expected[name]) > 0.001, name
-        assert relative_l2(found[name], expected[name]) < TOLERANCE, name
+        assert relative_l2(actual[name], expected[name]) < TOLERANCE, name
 
 
 @pytest.mark.parametrize("layer, change", [
     ("normalize", {"mean": (0.4, 0.1)}), ("normalize", {"std": (0.7, 0.2)}), ("normalize", {"std": (1.0, 1.0)}),
     ("norm1", {"alpha": 0.1}), ("norm1", {"size": 3}), ("norm1", {"k": 1.0}), ("pool2", {"kernel": 1}),
     ("conv2", {"activation": "relu"}), ("fc4", {"activation": "relu"})])
-def test_the_witness_would_see_another_network(layer, change):
-    """With the same parameters."""
+def test_another_network_changes_the_logits(layer, change):
+    """Both networks have the same parameters."""
     other = replace(EVERYTHING, layers=tuple(replace(old, **change) if old.name == layer else old
                                              for old in EVERYTHING.layers))
-    given, batch = parameters.initialise(EVERYTHING, 1, random_biases=True), images(EVERYTHING)
-    found = runtime_logits(onnx_graph.encode(other, given), batch)[0]
-    assert relative_l2(found, logits("numpy", other, given, batch)) < TOLERANCE
-    assert relative_l2(found, logits("numpy", EVERYTHING, given, batch)) > 10 * TOLERANCE
+    weights, batch = parameters.initialize(EVERYTHING, 1, random_biases=True), images(EVERYTHING)
+    actual = runtime_logits(onnx_graph.encode(other, weights), batch)[0]
+    assert relative_l2(actual, logits("numpy", other, weights, batch)) < TOLERANCE
+    assert relative_l2(actual, logits("numpy", EVERYTHING, weights, batch)) > 10 * TOLERANCE
 
 
 def test_the_file_passes_the_checker_and_takes_any_batch():
-    given = parameters.initialise(EVERYTHING, 1, random_biases=True)
-    content = onnx_graph.encode(EVERYTHING, given)
+    weights = parameters.initialize(EVERYTHING, 1, random_biases=True)
+    content = onnx_graph.encode(EVERYTHING, weights)
     model = onnx.load_from_string(content)
     onnx.checker.check_model(model, full_check=True)
-    [given_input], [output] = model.graph.input, model.graph.output
-    assert [size.dim_param or size.dim_value for size in given_input.type.tensor_type.shape.dim] == ["N", 2, 23, 19]
+    [graph_input], [output] = model.graph.input, model.graph.output
+    assert [size.dim_param or size.dim_value for size in graph_input.type.tensor_type.shape.dim] == ["N", 2, 23, 19]
     assert [size.dim_param or size.dim_value for size in output.type.tensor_type.shape.dim] == ["N", 3]
     batch = images(EVERYTHING, 7)
     whole, first = runtime_logits(content, batch, batch[:1])
     assert whole.shape == (7, 3)
     assert relative_l2(first, whole[:1]) < TOLERANCE
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    assert parameters.digest({name: stored[name] for name in given}) == parameters.digest(given)
+    assert parameters.digest({name: stored[name] for name in weights}) == parameters.digest(weights)
     assert {prop.key: prop.value for prop in model.metadata_props} == {
         "network": "everything", "spec_sha256": spec.fingerprint(EVERYTHING)}
 
 
-def test_weights_beyond_two_gigabytes_are_told():
+def test_weights_over_two_gigabytes_are_refused():
     large = Network("large", (1, 1, 1), (spec.Flatten("flatten"), spec.Dense("fc1", units=30_000),
                                          spec.Dense("fc2", units=30_000)))
-    given = {name: np.broadcast_to(np.float32(0), shape) for name, shape in parameters.shapes(large).items()}
-    with pytest.raises(ParametersError, match=r"large: its weights take 3\.6 GB, and an ONNX file at most 2"):
-        onnx_graph.encode(large, given)
+    weights = {name: np.broadcast_to(np.float32(0), shape) for name, shape in parameters.shapes(large).items()}
+    with pytest.raises(ParametersError, match=r"large: its weights take 3\.6 GB, more than the 2 GB of"):
+        onnx_graph.encode(large, weights)

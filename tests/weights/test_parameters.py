@@ -1,4 +1,4 @@
-"""Canonical parameters: their names, their distribution, their seed, and files that are not theirs."""
+"""Canonical parameters: names, distributions, seeds, digests and files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from alexnet_mf.weights import parameters, tensor_file
 
 @pytest.fixture(scope="module")
 def alexnet() -> parameters.Parameters:
-    return parameters.initialise(ALEXNET, 0)
+    return parameters.initialize(ALEXNET, 0)
 
 
 def test_the_order_is_the_networks_and_weights_come_before_biases():
@@ -39,13 +39,13 @@ def test_the_order_is_the_networks_and_weights_come_before_biases():
     ("conv4", 384 * 9, 384 * 9), ("conv5", 384 * 9, 256 * 9), ("fc6", 6400, 4096), ("fc7", 4096, 4096),
     ("fc8", 4096, 10)])
 def test_weights_are_xavier_uniform(alexnet, layer, fan_in, fan_out):
-    """Uniform on +-sqrt(6 / (fan_in + fan_out)): within it, out to its ends, and of variance bound^2 / 3."""
+    """Weights are uniform on +-sqrt(6 / (fan_in + fan_out)), and biases are zero."""
     assert_uniform(alexnet[f"{layer}.weight"], math.sqrt(6 / (fan_in + fan_out)))
     assert not alexnet[f"{layer}.bias"].any()
 
 
 def assert_uniform(values: np.ndarray, bound: float) -> None:
-    """Moments within five standard errors; no value beyond the bound, and the largest near it."""
+    """Check the largest value against the bound, and mean and variance to five standard errors."""
     assert bound * (1 - 10 / values.size) < max(values.max(), -values.min()) <= bound * (1 + 1e-6)
     assert abs(values.mean(dtype=np.float64)) < 5 * bound / math.sqrt(3 * values.size)
     variance_error = bound**2 * math.sqrt((1 / 5 - 1 / 9) / values.size)  # of x^2 for x uniform on +-bound
@@ -54,8 +54,8 @@ def assert_uniform(values: np.ndarray, bound: float) -> None:
 
 
 def test_biases_are_uniform_by_fan_in_in_the_pytorch_tab():
-    """In a sixteenth of its channels and units."""
-    tab, book = (parameters.initialise(narrower(network), 0) for network in (TABS["torch"], ALEXNET))
+    """The networks here have a sixteenth of the channels and units."""
+    tab, book = (parameters.initialize(narrower(network), 0) for network in (TABS["torch"], ALEXNET))
     assert_uniform(tab["fc6.bias"], 1 / math.sqrt(400))
     assert_uniform(tab["fc7.bias"], 1 / math.sqrt(256))
     assert_uniform(tab["conv2.bias"], 1 / math.sqrt(6 * 5 * 5))
@@ -64,10 +64,10 @@ def test_biases_are_uniform_by_fan_in_in_the_pytorch_tab():
 
 
 @pytest.mark.parametrize("initialisation", ["zeros", "uniform_fan_in"])
-def test_random_biases_are_a_tenth_whatever_the_network_says(small, initialisation):
+def test_random_biases_ignore_the_setting_of_the_network(small, initialisation):
     wide = Network("wide", (1, 4, 4), (Flatten("flatten"), Dense("fc", units=4096)), bias_initialisation=initialisation)
-    assert_uniform(parameters.initialise(wide, 0, random_biases=True)["fc.bias"], 0.1)
-    plain, random = parameters.initialise(small, 0), parameters.initialise(small, 0, random_biases=True)
+    assert_uniform(parameters.initialize(wide, 0, random_biases=True)["fc.bias"], 0.1)
+    plain, random = parameters.initialize(small, 0), parameters.initialize(small, 0, random_biases=True)
     for name in plain:
         assert np.array_equal(plain[name], random[name]) == name.endswith(".weight"), name
 
@@ -76,13 +76,13 @@ def test_random_biases_are_a_tenth_whatever_the_network_says(small, initialisati
 
 
 def test_another_seed_changes_every_weight(small):
-    one, other = (parameters.initialise(small, seed, random_biases=True) for seed in (5, 6))
+    one, other = (parameters.initialize(small, seed, random_biases=True) for seed in (5, 6))
     for name in one:
         assert not (one[name] == other[name]).any(), name
 
 
-def test_any_non_negative_seed_will_do(small):
-    large = [parameters.digest(parameters.initialise(small, seed)) for seed in (0, 2**32, 2**64, 10**30)]
+def test_any_nonnegative_seed_is_accepted(small):
+    large = [parameters.digest(parameters.initialize(small, seed)) for seed in (0, 2**32, 2**64, 10**30)]
     assert len(set(large)) == 4
 
 
@@ -91,12 +91,12 @@ def test_a_tensor_does_not_depend_on_other_layers(small):
     conv2 = next(layer for layer in small.layers if layer.name == "conv2")
     other = Network("other", (8, 10, 10), (conv2, Conv2d("conv9", channels=3, kernel=3), Flatten("flatten"),
                                            Dense("fc4", units=3)))
-    small_drawn, other_drawn = parameters.initialise(small, 0), parameters.initialise(other, 0)
+    small_drawn, other_drawn = parameters.initialize(small, 0), parameters.initialize(other, 0)
     assert_array_equal(small_drawn["conv2.weight"], other_drawn["conv2.weight"])
 
 
 def test_the_bits_of_seed_0_are_pinned(alexnet):
-    """What every result of this package starts from; a change here changes them all."""
+    """Every result of this package starts from these bits."""
     assert parameters.digest(alexnet) == \
         "3ac4e86d69bcb9776b78086caeeb617e093deb1f30f7eb577c75a12f924c1fbb"
 
@@ -104,67 +104,67 @@ def test_the_bits_of_seed_0_are_pinned(alexnet):
 # Digests
 
 
-def test_digest_sees_names_shapes_dtypes_and_every_bit(small):
-    given = parameters.initialise(small, 0)
-    digest = parameters.digest(given)
-    assert digest == parameters.digest(dict(reversed(given.items()))), "the order of the mapping does not count"
-    nudged = given["fc4.bias"].copy()
+def test_digest_covers_names_shapes_dtypes_and_every_bit(small):
+    weights = parameters.initialize(small, 0)
+    digest = parameters.digest(weights)
+    assert digest == parameters.digest(dict(reversed(weights.items()))), "the order of the mapping does not matter"
+    nudged = weights["fc4.bias"].copy()
     nudged[9] = np.nextafter(nudged[9], np.float32(1))
-    negative = -given["fc4.bias"]
-    for changed in ({"fc4.bias": nudged}, {"fc4.bias": negative}, {"fc4.bias": given["fc4.bias"].reshape(1, 10)},
-                    {"fc4.bias": given["fc4.bias"].astype(np.float64)}, {"fc5.bias": given["fc4.bias"]}):
-        assert parameters.digest(given | changed) != digest
-    assert parameters.digest({name: np.asfortranarray(value) for name, value in given.items()}) == digest
+    negative = -weights["fc4.bias"]
+    for changed in ({"fc4.bias": nudged}, {"fc4.bias": negative}, {"fc4.bias": weights["fc4.bias"].reshape(1, 10)},
+                    {"fc4.bias": weights["fc4.bias"].astype(np.float64)}, {"fc5.bias": weights["fc4.bias"]}):
+        assert parameters.digest(weights | changed) != digest
+    assert parameters.digest({name: np.asfortranarray(value) for name, value in weights.items()}) == digest
 
 
 # Files
 
 
 def test_save_and_load_bit_for_bit(small, tmp_path):
-    given = parameters.initialise(small, 3, random_biases=True)
-    parameters.save(tmp_path / "w.safetensors", given, {"seed": 3, "note": "ä"})
+    weights = parameters.initialize(small, 3, random_biases=True)
+    parameters.save(tmp_path / "w.safetensors", weights, {"seed": 3, "note": "ä"})
     loaded = parameters.load(tmp_path / "w.safetensors", small)
-    assert parameters.digest(loaded) == parameters.digest(given)
+    assert parameters.digest(loaded) == parameters.digest(weights)
     with safe_open(tmp_path / "w.safetensors", "numpy") as file:
         assert json.loads(file.metadata()["alexnet_mf.weights"])["metadata"] == {"seed": 3, "note": "ä"}
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, np.uint8, ">f4"])
 def test_our_files_have_the_bytes_of_the_library(small, dtype):
-    """Of tensors whose memory is in any order, and with names and metadata of any letters."""
-    given = {name: np.asarray(value.T, dtype) for name, value in parameters.initialise(small, 3).items()}
-    given |= {"é\"": np.array(3, dtype), "whole": np.arange(6).reshape(2, 3).astype(np.float64)[:, ::2]}
-    said = {"key": '{"ä": "\\n"}'}
-    assert b"".join(tensor_file.pieces(given, said)) == safetensors.numpy.save(
-        {name: np.ascontiguousarray(value).reshape(value.shape) for name, value in given.items()}, said)
+    """Tensors may have any memory layout, and names and metadata any characters."""
+    weights = {name: np.asarray(value.T, dtype) for name, value in parameters.initialize(small, 3).items()}
+    weights |= {"é\"": np.array(3, dtype), "whole": np.arange(6).reshape(2, 3).astype(np.float64)[:, ::2]}
+    metadata = {"key": '{"ä": "\\n"}'}
+    assert b"".join(tensor_file.buffers(weights, metadata)) == safetensors.numpy.save(
+        {name: np.ascontiguousarray(value).reshape(value.shape) for name, value in weights.items()}, metadata)
 
 
 def test_the_same_parameters_are_the_same_bytes(small):
-    """The safetensors library writes several entries of metadata in an order that it draws anew each time."""
-    given = parameters.initialise(small, 3)
-    backwards = dict(reversed(given.items()))
-    assert len({parameters.to_bytes(each, {"seed": 3, "step": 1}) for each in [given, backwards] * 10}) == 1
+    """The safetensors library writes several entries of metadata in a random order."""
+    weights = parameters.initialize(small, 3)
+    backwards = dict(reversed(weights.items()))
+    assert len({parameters.to_bytes(each, {"seed": 3, "step": 1}) for each in [weights, backwards] * 10}) == 1
 
 
-@pytest.mark.parametrize("said", ["[]", "{}", '{"metadata": {}}', '{"metadata": {}, "sha256": null}',
-                                  '{"metadata": [], "sha256": ""}', '{"metadata": {}, "sha256": ""}', "[" * 100_000])
-def test_metadata_that_this_program_does_not_write_is_damage(small, tmp_path, said):
-    safetensors.numpy.save_file(parameters.initialise(small, 0), tmp_path / "w", {"alexnet_mf.weights": said})
+@pytest.mark.parametrize("value", ["[]", "{}", '{"metadata": {}}', '{"metadata": {}, "sha256": null}',
+                                   '{"metadata": [], "sha256": ""}', '{"metadata": {}, "sha256": ""}', "[" * 100_000])
+def test_malformed_metadata_is_damage(small, tmp_path, value):
+    safetensors.numpy.save_file(parameters.initialize(small, 0), tmp_path / "w", {"alexnet_mf.weights": value})
     with pytest.raises(ParametersError, match="w: is damaged: "):
         parameters.load(tmp_path / "w", small)
 
 
 def test_save_writes_canonical_order_whatever_the_memory_layout(small, tmp_path):
-    given = parameters.initialise(small, 0)
-    parameters.save(tmp_path / "w", {name: np.asfortranarray(value) for name, value in given.items()})
-    assert parameters.digest(parameters.load(tmp_path / "w", small)) == parameters.digest(given)
+    weights = parameters.initialize(small, 0)
+    parameters.save(tmp_path / "w", {name: np.asfortranarray(value) for name, value in weights.items()})
+    assert parameters.digest(parameters.load(tmp_path / "w", small)) == parameters.digest(weights)
 
 
 def test_a_file_of_another_program_is_read(small, tmp_path):
-    """No metadata of ours is needed."""
-    given = parameters.initialise(small, 0)
-    safetensors.numpy.save_file(given, tmp_path / "w")
-    assert parameters.digest(parameters.load(tmp_path / "w", small)) == parameters.digest(given)
+    """The package's own metadata is optional."""
+    weights = parameters.initialize(small, 0)
+    safetensors.numpy.save_file(weights, tmp_path / "w")
+    assert parameters.digest(parameters.load(tmp_path / "w", small)) == parameters.digest(weights)
 
 
 @pytest.mark.parametrize("content", [
@@ -185,45 +185,45 @@ def test_a_folder_is_refused(small, tmp_path):
 
 
 def test_a_flipped_bit_is_seen(small, tmp_path):
-    """Anywhere: in a weight, or in what the header says of them."""
+    """The bit may be in a weight or in the header."""
     path = tmp_path / "w"
-    given = parameters.initialise(small, 3, random_biases=True)
-    parameters.save(path, given, {"test_accuracy": 0.75})
+    weights = parameters.initialize(small, 3, random_biases=True)
+    parameters.save(path, weights, {"test_accuracy": 0.75})
     whole = path.read_bytes()
     for place in [*range(0, 1500, 3), *range(1500, len(whole), 97)]:
         damaged = bytearray(whole)
         damaged[place] ^= 2
         path.write_bytes(damaged)
         try:
-            found, metadata = parameters.load_with_metadata(path, small)
-        except ParametersError as fault:
-            assert str(path) in str(fault)
-        else:  # what still can be read is the same
-            assert parameters.digest(found) == parameters.digest(given)
+            loaded, metadata = parameters.load_with_metadata(path, small)
+        except ParametersError as error:
+            assert str(path) in str(error)
+        else:  # a readable file has the same content
+            assert parameters.digest(loaded) == parameters.digest(weights)
             assert metadata in ({}, {"test_accuracy": 0.75}), place
     damaged = whole.replace(b"0.75", b"0.85")
     assert len(damaged) == len(whole) and damaged != whole
     path.write_bytes(damaged)
-    with pytest.raises(ParametersError, match="its checksum does not fit"):
+    with pytest.raises(ParametersError, match="its checksum does not match"):
         parameters.load(path, small)
 
 
 def test_a_failed_save_leaves_the_old_file(small, tmp_path, failing_os):
     path = tmp_path / "w"
-    parameters.save(path, parameters.initialise(small, 0))
+    parameters.save(path, parameters.initialize(small, 0))
     before = path.read_bytes()
     failing_os(1, errno.ENOSPC)
     with pytest.raises(AlexnetMfError, match="No space left on device"):
-        parameters.save(path, parameters.initialise(small, 1))
+        parameters.save(path, parameters.initialize(small, 1))
     assert path.read_bytes() == before
 
 
 def with_value(name: str, value: np.ndarray):
-    return lambda given: given | {name: value}
+    return lambda weights: weights | {name: value}
 
 
 def without(name: str):
-    return lambda given: {key: value for key, value in given.items() if key != name}
+    return lambda weights: {key: value for key, value in weights.items() if key != name}
 
 
 FAULTS = {
@@ -235,29 +235,29 @@ FAULTS = {
     "float64": (with_value("fc3.bias", np.zeros(32)), ["fc3.bias is float64, not float32"]),
     "float16": (with_value("fc3.bias", np.zeros(32, np.float16)), ["fc3.bias is float16"]),
     "int32": (with_value("fc3.bias", np.zeros(32, np.int32)), ["fc3.bias is int32"]),
-    "NaN": (with_value("fc3.bias", np.full(32, np.nan, np.float32)), ["fc3.bias holds NaN or infinity"]),
-    "infinity": (with_value("fc3.bias", np.full(32, -np.inf, np.float32)), ["fc3.bias holds NaN or infinity"]),
-    "nothing": (lambda given: {}, ["missing conv1.weight", "missing fc4.bias"]),
-    "several": (lambda given: without("conv2.bias")(given) | {"fc3.bias": np.zeros(32), "x": np.zeros(1, np.float32)},
+    "NaN": (with_value("fc3.bias", np.full(32, np.nan, np.float32)), ["fc3.bias contains NaN or infinity"]),
+    "infinity": (with_value("fc3.bias", np.full(32, -np.inf, np.float32)), ["fc3.bias contains NaN or infinity"]),
+    "nothing": (lambda weights: {}, ["missing conv1.weight", "missing fc4.bias"]),
+    "several": (lambda values: without("conv2.bias")(values) | {"fc3.bias": np.zeros(32), "x": np.zeros(1, np.float32)},
                 ["missing conv2.bias", "fc3.bias is float64", "surplus x"]),
 }
 
 
 @pytest.mark.parametrize("change, named", FAULTS.values(), ids=FAULTS)
 def test_parameters_of_another_network_are_refused(small, tmp_path, change, named):
-    """By `check`, and with the file's name by `load`."""
-    given = change(parameters.initialise(small, 0))
+    """`check` refuses them, and `load` also names the file."""
+    weights = change(parameters.initialize(small, 0))
     with pytest.raises(ParametersError) as caught:
-        parameters.check(given, small)
+        parameters.check(weights, small)
     assert all(words in str(caught.value) for words in ["small", *named]), str(caught.value)
-    safetensors.numpy.save_file(given, tmp_path / "w.safetensors")
+    safetensors.numpy.save_file(weights, tmp_path / "w.safetensors")
     with pytest.raises(ParametersError) as caught:
         parameters.load(tmp_path / "w.safetensors", small)
     assert all(words in str(caught.value) for words in ["w.safetensors", "small", *named]), str(caught.value)
 
 
 def test_bfloat16_is_refused(small, tmp_path):
-    """A type that NumPy does not have; other programs write it."""
+    """NumPy lacks this type, but other programs write it."""
     header = json.dumps({"conv1.weight": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
     (tmp_path / "w").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     with pytest.raises(ParametersError, match="w: "):
@@ -265,7 +265,7 @@ def test_bfloat16_is_refused(small, tmp_path):
 
 
 @pytest.mark.parametrize("value", [math.nan, [math.inf], {"loss": -math.inf}])
-def test_metadata_that_json_does_not_have_are_refused(tmp_path, value):
+def test_metadata_with_nan_or_infinity_is_refused(tmp_path, value):
     with pytest.raises(ParametersError, match="`metadata` contains NaN or infinity"):
         parameters.save(tmp_path / "a.safetensors", {}, {"value": value})
     assert not list(tmp_path.iterdir())

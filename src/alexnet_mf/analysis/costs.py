@@ -1,8 +1,8 @@
-"""Costs of each layer on a batch, by arithmetic: multiply-accumulates, bytes held and bytes moved.
+"""Costs of each layer on a batch, by arithmetic: multiply-accumulates, bytes stored and bytes moved.
 
 Bytes moved are the fewest that an implementation can move: each operation reads its operands from memory once and
-writes its result once, and an activation is part of its layer. Data that stays in a cache between two operations is not
-allowed for. Operations without multiply-accumulates (pooling, normalization, dropout) count as traffic alone.
+writes its result once, and an activation is part of its layer. The effect of caches between operations is ignored.
+Operations without multiply-accumulates (pooling, normalization, dropout) count as traffic alone.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Held:
+class Stored:
     """Bytes that training keeps from the forward pass to the backward pass, or longer."""
 
     weights: int
@@ -58,7 +58,7 @@ class Held:
 
     @property
     def total(self) -> int:
-        """Sum of them."""
+        """Sum of all."""
         return self.weights + self.weight_gradients + self.optimizer + self.activations + self.auxiliary
 
 
@@ -73,9 +73,9 @@ class LayerCost:
     output: Shape
     """Output shape for one image."""
     parameters: int
-    held: Held
+    stored: Stored
     activation_gradients: int
-    """Bytes of the gradients in its outputs, which exist for a part of the backward pass."""
+    """Bytes of the gradients of its outputs, which exist during part of the backward pass."""
     forward: Work
     """Inference, dropout off."""
     operations: dict[str, Work]
@@ -103,9 +103,9 @@ class Costs:
         return self.batch_size * arithmetic.input_values(self.network) * self.item_bytes
 
     @property
-    def held(self) -> int:
+    def stored(self) -> int:
         """Bytes that training keeps from the forward to the backward pass, without the batch's pixels."""
-        return sum(layer.held.total for layer in self.layers)
+        return sum(layer.stored.total for layer in self.layers)
 
     @property
     def forward(self) -> Work:
@@ -158,7 +158,8 @@ def is_view(layer: Layer) -> bool:
 
 def _layer_cost(layer: Layer, inputs: Shape, outputs: Shape, macs: int, batch_size: int, item_bytes: int,
                 momentum: bool, backward: bool, passes_on: bool) -> LayerCost:
-    """
+    """Return the costs of a layer.
+
     Args:
         backward: True if the backward pass reaches this layer.
         passes_on: True if it continues to the layer before.
@@ -167,19 +168,19 @@ def _layer_cost(layer: Layer, inputs: Shape, outputs: Shape, macs: int, batch_si
     parameters = arithmetic.parameter_count(layer, inputs)
     weights = parameters * item_bytes
     viewed = is_view(layer)
-    held = Held(weights, weights, weights * momentum, 0 if viewed else y,
-                auxiliary_bytes(layer, inputs, outputs, batch_size, item_bytes) if backward else 0)
+    stored = Stored(weights, weights, weights * momentum, 0 if viewed else y,
+                  auxiliary_bytes(layer, inputs, outputs, batch_size, item_bytes) if backward else 0)
     forward = Work(macs, 0 if viewed or isinstance(layer, Dropout) else x + weights + y)
     operations = {FORWARD: Work(macs, 0 if viewed else x + weights + y)}
     if backward and parameters:
-        derivative = y if layer.activation else 0  # type: ignore[union-attr]  # which follows from its outputs
+        derivative = y if layer.activation else 0  # type: ignore[union-attr]  # computed from its outputs
         operations[WEIGHT_GRADIENT] = Work(macs, x + y + derivative + weights)
         operations[UPDATE] = Work(0, (5 if momentum else 3) * weights)  # reads and writes weight (and velocity)
     if backward and passes_on and not viewed:
         reads = 2 if isinstance(layer, LocalResponseNorm) else 1  # its derivative depends on its inputs
         operations[INPUT_GRADIENT] = Work(macs, weights + y + reads * x)
     part = CONVOLUTIONS if isinstance(layer, Conv2d) else DENSE if isinstance(layer, Dense) else OTHER
-    return LayerCost(layer.name, type(layer).__name__, part, outputs, parameters, held,
+    return LayerCost(layer.name, type(layer).__name__, part, outputs, parameters, stored,
                      y if backward and not viewed else 0, forward, operations)
 
 

@@ -13,7 +13,7 @@ from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, layers
 
 SHOWN_CHANNELS = (1, 3)
-"""A filter of one channel is drawn in gray, one of three in color."""
+"""Numbers of channels that can be drawn: 1 in gray, 3 in color."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ def read(path: Path | str, net: Network | Path | str | None = None) -> Filters:
     """Return the first convolution's filters.
 
     Args:
-        path: a run folder, whose last weights are taken, or a weights file of any format.
-        net: the network; without it the file names it.
+        path: a weights file of any format, or a run folder, from which the last weights are read.
+        net: the network; by default the one that the file names.
 
     Raises:
         ParametersError: if there is no convolution, or its filters cannot be drawn; and as `conversion.read`.
@@ -40,7 +40,7 @@ def read(path: Path | str, net: Network | Path | str | None = None) -> Filters:
     network = source.network
     layer = next((layer for layer in network.layers if isinstance(layer, layers.Conv2d)), None)
     if layer is None:
-        raise ParametersError(f"{path}: network {network.name} has no convolution, and so no filters to draw")
+        raise ParametersError(f"{path}: network {network.name} has no convolution, so there are no filters to draw")
     weights = source.parameters[f"{layer.name}.weight"]
     if weights.shape[1] not in SHOWN_CHANNELS:
         raise ParametersError(f"{path}: the filters of {layer.name} have {weights.shape[1]} channels; only 1 (gray) or "

@@ -22,9 +22,9 @@ from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone
 from alexnet_mf.instruments.statistics import Estimate, estimate
 
 PHASES = ("forward", "step", "optimizer")
-"""In the order in which they are prepared: the process's peak after `step` is that of inference and training."""
+"""Phases in the order of preparation: the process's peak after `step` then covers inference and training."""
 ROUNDS = 6
-"""Fewest samples that give an interval."""
+"""Smallest number of samples that gives a confidence interval."""
 SAMPLE_SECONDS = 0.2
 ATTEMPTS = 3
 """Number of attempts to warm a phase up."""
@@ -74,14 +74,14 @@ class Measured:
 
     @property
     def threads(self) -> int | None:
-        """Number of CPU threads, as the backend reads it back; None if it does not report it and uses one per core."""
+        """Number of CPU threads that the backend reports; None if it reports none and uses one per core."""
         threads = str(next((self.settings[name] for name in THREADS if self.settings.get(name)), ""))
         return int(threads) if threads.isdecimal() else None
 
 
 def _prepare(channel: Channel, phase: str) -> dict[str, Any]:
     """Warm a phase up, and return its amounts of work. Try again after a failure: if other programs slowed the first
-    calls, too few calls make a sample, and it is too short to show that the backend waits for the device."""
+    calls, a sample has too few calls and is too short to show that the backend waits for the device."""
     for _ in range(ATTEMPTS - 1):
         try:
             return channel.ask({"do": "prepare", "phase": phase})
@@ -100,8 +100,8 @@ def measure(network: spec.Network, backend: str, device: str, batch_size: int, m
 
     Args:
         momentum: momentum of the training steps.
-        command: words for the record.
-        report_progress: receives a line on what is being done.
+        command: command line for the record.
+        report_progress: receives a line about each stage.
         connect: starts a worker process.
 
     Raises:
@@ -109,7 +109,7 @@ def measure(network: spec.Network, backend: str, device: str, batch_size: int, m
     """
     precision = BACKENDS[backend].precision
     assert precision in ITEM_BYTES
-    what, machine = "starting", Conditions(**conditions(list(command)))
+    stage, machine = "starting", Conditions(**conditions(list(command)))
     channel = connect(sys.executable, {})
     try:
         report_progress(f"starting {backend}")
@@ -117,26 +117,26 @@ def measure(network: spec.Network, backend: str, device: str, batch_size: int, m
             "do": "start", "backend": backend, "style": OURS, "network": spec.as_dict(network), "device": device,
             "precision": precision, "speed": {}, "batch_size": batch_size, "epoch_batches": 1,
             "sample_seconds": sample_seconds, "seed": seed, "momentum": momentum})
-        what = "memory"
+        stage = "memory"
         memory = channel.ask({"do": "memory"})
         amounts, peaks = {}, {}
-        for what in (*PHASES, *CEILINGS):
-            report_progress(f"warming up {what}")
-            prepared = _prepare(channel, what)
-            amounts[what], peaks[what] = prepared["work"], prepared["peak_memory_bytes"]
-        seconds: dict[str, list[float]] = {what: [] for what in (*PHASES, *CEILINGS)}
+        for stage in (*PHASES, *CEILINGS):
+            report_progress(f"warming up {stage}")
+            prepared = _prepare(channel, stage)
+            amounts[stage], peaks[stage] = prepared["work"], prepared["peak_memory_bytes"]
+        seconds: dict[str, list[float]] = {stage: [] for stage in (*PHASES, *CEILINGS)}
         for number in range(rounds):
             report_progress(f"round {number + 1}/{rounds}")
-            for what in list(seconds)[::1 if number % 2 else -1]:
-                sample = channel.ask({"do": "sample", "phase": what})
-                seconds[what].append(sample["seconds"] / sample["calls"])
+            for stage in list(seconds)[::1 if number % 2 else -1]:
+                sample = channel.ask({"do": "sample", "phase": stage})
+                seconds[stage].append(sample["seconds"] / sample["calls"])
     except WorkerFailed as error:
         reason = str(error).removeprefix(f"backend {backend}: ")
-        raise BenchError(f"backend {backend}: {what}: {reason}; the arithmetic alone needs none (`measure=False`)"
+        raise BenchError(f"backend {backend}: {stage}: {reason}; `measure=False` computes only the costs"
                          ) from error
     finally:
         channel.close()
-    times = {what: estimate(values) for what, values in seconds.items()}
+    times = {stage: estimate(values) for stage, values in seconds.items()}
     product, copy = CEILINGS
     ceilings = Ceilings(amounts[product]["flops"] / times[product].median, amounts[copy]["bytes"] / times[copy].median)
     return Measured(backend, started["device"], started["description"], precision, started["versions"],

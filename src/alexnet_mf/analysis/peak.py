@@ -15,8 +15,8 @@ from alexnet_mf.analysis.costs import Costs, LayerCost, first_learner, is_view
 from alexnet_mf.spec import arithmetic
 from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Layer, LocalResponseNorm, Normalize
 
-NORMALISATION_FORWARD, NORMALISATION_BACKWARD = 2, 3
-"""Temporary tensors of local response normalization, each of its input's size, beside those it keeps."""
+NORMALIZATION_FORWARD, NORMALIZATION_BACKWARD = 2, 3
+"""Numbers of temporary tensors of its input's size in local response normalization, beside those it keeps."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _Step:
     stays: bool
     """True if the backward pass needs its output."""
     folded: int = 0
-    """Bytes of its folded input and kernel. As many are taken by the padded ones, while they are folded."""
+    """Bytes of its folded input and kernel. During folding, the padded ones take as many."""
     padded: int = 0
     """Bytes of a copy of its input that exists while its weight gradient is computed."""
 
@@ -63,19 +63,19 @@ def predicted_peak(costs: Costs, kernels: Mapping[str, Collection[str]] = {}) ->
     """Return the peak memory of the tensors in a training step after the first.
 
     Args:
-        kernels: how convolutions are computed, by layer, as `MeasurableModel.kernels` returns it.
+        kernels: kernels of the convolutions, by layer, as `MeasurableModel.kernels` returns them.
     """
-    weights = sum(layer.held.weights for layer in costs.layers)
-    velocity = sum(layer.held.optimizer for layer in costs.layers)
+    weights = sum(layer.stored.weights for layer in costs.layers)
+    velocity = sum(layer.stored.optimizer for layer in costs.layers)
     tape = Tape(weights + velocity + costs.pixels)
     layers = [(layer, cost) for layer, cost in zip(costs.network.layers, costs.layers) if not is_view(layer)]
     first = first_learner(costs.network)
-    learns = [cost.name for _, cost in layers].index(first)  # below it backward needs the input of this layer alone
+    learns = [cost.name for _, cost in layers].index(first)  # before it, backward needs this layer's input alone
     steps = [_Step(layer, cost, i >= learns - 1 and _stays(layer, layers[i + 1][0] if i + 1 < len(layers) else None))
              for i, (layer, cost) in enumerate(layers)]
     _apply(kernels, steps, costs)
     _forward(tape, steps)
-    logits = layers[-1][1].held.activations
+    logits = layers[-1][1].stored.activations
     tape.in_use += logits  # their log softmax, which the loss keeps
     tape.look("the end of the forward pass")
     tape.look("the gradient of the loss", 2 * logits)
@@ -102,13 +102,13 @@ def _apply(kernels: Mapping[str, Collection[str]], steps: list[_Step], costs: Co
             step.folded = pixel * rows * columns + kernel
         if "pool" in names:  # backward needs a byte for each pooled value, and not the convolution's output
             step.layer, step.stays = replace(layer, activation=None), False
-            held, item = following.cost.held, costs.item_bytes
-            following.cost = replace(following.cost, held=replace(held, auxiliary=held.activations // item))
+            stored, item = following.cost.stored, costs.item_bytes
+            following.cost = replace(following.cost, stored=replace(stored, auxiliary=stored.activations // item))
 
 
 def _stays(layer: Layer, following: Layer | None) -> bool:
-    """Return True if backward needs this layer's output: for its own activation, or as the next layer's input. Dropout
-    alone needs none. The logits stay because the caller holds them.
+    """Return True if backward needs this layer's output: for its own activation, or as the next layer's input. Only
+    dropout does not need its input. The logits stay because the caller keeps them.
     """
     return bool(getattr(layer, "activation", None)) or not isinstance(following, Dropout)
 
@@ -116,15 +116,15 @@ def _stays(layer: Layer, following: Layer | None) -> bool:
 def _forward(tape: Tape, steps: list[_Step]) -> None:
     before = 0  # the layer's input, if nothing else holds it
     for step in steps:
-        output = step.cost.held.activations
+        output = step.cost.stored.activations
         tape.in_use += step.folded
         tape.look(f"the folded input of {step.cost.name}", step.folded)
-        tape.in_use += step.cost.held.auxiliary + output
+        tape.in_use += step.cost.stored.auxiliary + output
         passing = output if step.activation else 0
         if isinstance(step.layer, LocalResponseNorm):
-            passing = NORMALISATION_FORWARD * output
+            passing = NORMALIZATION_FORWARD * output
         if isinstance(step.layer, Normalize):
-            passing = output  # the pixels less their mean
+            passing = output  # the pixels minus their mean
         tape.look(f"the output of {step.cost.name}", passing)
         tape.in_use -= before
         before = 0 if step.stays else output
@@ -135,17 +135,17 @@ def _backward(tape: Tape, steps: list[_Step], first: str) -> None:
     tape.in_use += gradient
     for i in reversed(range(len(steps))):
         step, layer, cost = steps[i], steps[i].layer, steps[i].cost
-        below = steps[i - 1].cost.held.activations if i else 0
+        below = steps[i - 1].cost.stored.activations if i else 0
         if step.activation:
             tape.look(f"the gradients of {cost.name}", gradient)  # one before and one after the activation
-            tape.in_use -= cost.held.activations
+            tape.in_use -= cost.stored.activations
         passed_on = below if cost.name != first else 0
-        passing = NORMALISATION_BACKWARD * gradient if isinstance(layer, LocalResponseNorm) else step.padded
-        tape.in_use += passed_on + (cost.held.weight_gradients if isinstance(layer, (Conv2d, Dense)) else 0)
+        passing = NORMALIZATION_BACKWARD * gradient if isinstance(layer, LocalResponseNorm) else step.padded
+        tape.in_use += passed_on + (cost.stored.weight_gradients if isinstance(layer, (Conv2d, Dense)) else 0)
         tape.look(f"the gradients of {cost.name}", passing)
         if cost.name == first:
             return
-        tape.in_use -= gradient + cost.held.auxiliary + step.folded
+        tape.in_use -= gradient + cost.stored.auxiliary + step.folded
         if steps[i - 1].stays and not steps[i - 1].activation:
             tape.in_use -= below
         gradient = passed_on

@@ -13,9 +13,9 @@ from alexnet_mf.analysis.roofline import Ceilings
 from alexnet_mf.plots import style
 
 LABEL_GAP = 0.045
-"""Smallest distance of two names, as a share of a panel's width: their height, since they stand upright."""
+"""Smallest distance between two names, as a share of a panel's width: their height, since they are vertical."""
 LONGEST_NAME = 24
-"""Largest number of letters; of longer names the beginning is shown."""
+"""Largest number of letters; longer names are cut off."""
 LETTER, LEGEND = 0.016, 0.25
 """Width of a letter and height of the legend, as shares of a panel's height."""
 LEAST_DECADES = 1.0
@@ -25,7 +25,7 @@ def draw(costs: Costs, ceilings: Ceilings, measured: Mapping[str, float], title:
     """Draw two panels, inference and training: the roof, each layer at the rate that the roof allows, and the measured
     rate of the whole network.
 
-    Markers and shades of gray distinguish them, not colors. A layer's name hangs under its point.
+    Markers and shades of gray distinguish them, not colors. Each layer's name stands below its point.
 
     Args:
         measured: seconds of `forward` and `step`.
@@ -51,8 +51,7 @@ def draw(costs: Costs, ceilings: Ceilings, measured: Mapping[str, float], title:
 
 
 def limits(lowest: float, highest: float, below: float, above: float = LEGEND) -> tuple[float, float]:
-    """Return the ends of a logarithmic axis that leaves these shares of it below the lowest and above the highest
-    point."""
+    """Return the ends of a logarithmic axis that leaves these shares below the lowest and above the highest point."""
     between = max(math.log10(highest / lowest), LEAST_DECADES)
     whole = between / (1 - below - above)
     return lowest / 10 ** (below * whole), lowest * 10 ** (between + above * whole)
@@ -73,13 +72,13 @@ def draw_panel(panel: Axes, works: Mapping[str, Work], parts: Mapping[str, str],
     roof = [left, ceilings.ridge, right]
     panel.plot(roof, [ceilings.attainable(value) / 1e9 for value in roof], "-", color="black", linewidth=1.5,
                label="roof: copy and matrix product, measured")
-    for convolution, marker, label in ((True, "o", "convolutions, as the roof allows"),
-                                       (False, "s", "fully connected layers, likewise")):
+    for convolution, marker, label in ((True, "o", "convolutions at the roof's rate"),
+                                       (False, "s", "fully connected layers at the roof's rate")):
         points = [work.intensity for name, work in works.items() if (parts[name] == CONVOLUTIONS) == convolution]
         panel.plot(points, [ceilings.attainable(value) / 1e9 for value in points], marker, markeredgecolor="black",
                    markerfacecolor="0.3" if convolution else "white", markersize=7, zorder=3, label=label)
     panel.plot([whole.intensity], [rate / 1e9], "X", markeredgecolor="black", markerfacecolor="0.75", markersize=11,
-               zorder=4, label="the whole network, as measured")
+               zorder=4, label="whole network, measured")
     draw_names(panel, {name: (work.intensity, ceilings.attainable(work.intensity) / 1e9)
                        for name, work in works.items()})
     style.add_grid(panel)
@@ -88,7 +87,7 @@ def draw_panel(panel: Axes, works: Mapping[str, Work], parts: Mapping[str, str],
 
 
 def draw_names(panel: Axes, points: Mapping[str, tuple[float, float]]) -> None:
-    """Write the names upright along the bottom without overlaps, each tied to its point by a thin line."""
+    """Write the names vertically along the bottom without overlaps, each with a thin line to its point."""
     names = sorted(points, key=lambda name: points[name])
     to_share = panel.transAxes.inverted()
     wanted = [to_share.transform(panel.transData.transform(points[name]))[0] for name in names]
@@ -100,9 +99,9 @@ def draw_names(panel: Axes, points: Mapping[str, tuple[float, float]]) -> None:
 
 
 def spread(wanted: Sequence[float], gap: float, low: float = 0.03, high: float = 0.97) -> list[float]:
-    """Return the places nearest to the wanted ones, in their order and between low and high, that lie a gap apart.
+    """Return the places nearest to the wanted ones, in order, between low and high, and at least a gap apart.
 
-    Places that are too close form a group about the mean of their wanted places. Groups that touch become one.
+    Places that are too close form a group around the mean of their wanted places. Groups that touch are merged.
     """
     groups: list[list[float]] = []
 

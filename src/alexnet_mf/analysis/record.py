@@ -132,7 +132,7 @@ def make_record(costs: Costs, recipe: Recipe, peak: Peak, measured: Measured | N
         network=spec.as_dict(costs.network), spec_sha256=spec.fingerprint(costs.network), recipe=recipe.name,
         momentum=recipe.sgd.momentum, batch_size=costs.batch_size, item_bytes=costs.item_bytes,
         layers=[layer_record(layer) for layer in costs.layers],
-        total=Total(parameters=sum(layer.parameters for layer in costs.layers), held_bytes=costs.held,
+        total=Total(parameters=sum(layer.parameters for layer in costs.layers), held_bytes=costs.stored,
                     forward=work_record(costs.forward), training=work_record(costs.training)),
         parts={part: section(costs.part(part)) for part in PARTS}, predicted_peak_bytes=peak.bytes,
         predicted_peak_moment=peak.moment,
@@ -143,7 +143,7 @@ def make_record(costs: Costs, recipe: Recipe, peak: Peak, measured: Measured | N
 def section(layers: Sequence[LayerCost]) -> Section:
     """Return the sums over layers."""
     return Section(parameters=sum(layer.parameters for layer in layers),
-                   held_bytes=sum(layer.held.total for layer in layers),
+                   held_bytes=sum(layer.stored.total for layer in layers),
                    forward_macs=sum(layer.forward.macs for layer in layers),
                    training_macs=sum(layer.training.macs for layer in layers),
                    forward_traffic_bytes=sum(layer.forward.traffic for layer in layers),
@@ -151,7 +151,7 @@ def section(layers: Sequence[LayerCost]) -> Section:
 
 
 def measurement(costs: Costs, peak: Peak, measured: Measured) -> Measurement:
-    """Return what was measured, beside what was predicted."""
+    """Return the measurements beside the predictions."""
     ceilings = measured.ceilings
     return Measurement(
         backend=measured.backend, device=measured.device, description=measured.description,
@@ -166,14 +166,14 @@ def measurement(costs: Costs, peak: Peak, measured: Measured) -> Measurement:
 
 def layer_record(layer: LayerCost) -> Layer:
     """Return a layer's record."""
-    held = layer.held
+    stored = layer.stored
     return Layer(
         layer=layer.name, kind=layer.kind, part=layer.part, output=list(layer.output), parameters=layer.parameters,
-        held_bytes=HeldBytes(**vars(held), total=held.total), activation_gradient_bytes=layer.activation_gradients,
+        held_bytes=HeldBytes(**vars(stored), total=stored.total), activation_gradient_bytes=layer.activation_gradients,
         forward=work_record(layer.forward), training=work_record(layer.training),
         operations={name: work_record(work) for name, work in layer.operations.items()})
 
 
 def work_record(work: Amounts) -> Work:
-    """Return the record of some work."""
+    """Return the record of an amount of work."""
     return Work(macs=work.macs, traffic_bytes=work.traffic, flops_per_byte=work.intensity)

@@ -30,12 +30,12 @@ class Analysis:
     costs: Costs
     recipe: Recipe
     peak: Peak
-    """The predicted peak of memory, of the network as it was measured."""
+    """Predicted peak memory; after a measurement, with the kernels that it used."""
     measured: Measured | None = None
 
     @property
     def holds(self) -> bool:
-        """True if the prediction of memory holds, as far as it was measured."""
+        """True if the measured memory is near the predicted peak, or nothing was measured."""
         return self.measured is None or self.measured.memory.holds(self.peak.bytes)
 
     def record(self) -> Record:
@@ -48,26 +48,26 @@ def analyze(net: Network | Path | str = "alexnet", backend: str | None = None, *
             sample_seconds: float | None = None, command: Sequence[str] = (),
             report_progress: Callable[[str], None] = lambda line: None,
             report_costs: Callable[[Analysis], None] = lambda analysis: None) -> Analysis:
-    """Compute what a network costs in memory, multiply-accumulates and traffic, and measure how near a device comes.
+    """Compute a network's memory, multiply-accumulates and memory traffic, and measure it on a device.
 
     Args:
         net: network, its name, or a .toml file.
-        backend: the backend to measure; without it the first framework that is installed.
-        batch_size: number of images; without it the recipe's.
+        backend: the backend to measure; by default the first installed framework.
+        batch_size: number of images; by default the recipe's.
         recipe: name of the recipe that gives batch size and momentum.
-        measure: False for the arithmetic alone, which needs no framework.
-        device: to measure, as for `build`; without it `auto`.
-        rounds: number of samples of each time; without it 6, the fewest that give an interval.
-        sample_seconds: shortest sample; without it 0.2.
-        command: words for the record; without them the call of this function.
-        report_progress: receives a line on what is being done.
+        measure: False to compute the costs only, which needs no framework.
+        device: the device to measure, as for `build`; by default `auto`.
+        rounds: number of samples of each time; by default 6, the fewest that give a confidence interval.
+        sample_seconds: shortest length of a sample, in seconds; by default 0.2.
+        command: command line for the record; by default the call of this function.
+        report_progress: receives a line about each stage.
         report_costs: receives the computed costs, before anything is measured.
 
     Raises:
         BackendUnavailable: if the backend, or any framework, is missing.
         OutOfMemory: if the batch does not fit in the machine's memory.
         BenchError: if something cannot be measured.
-        AlexnetMfError: if something else cannot be done as asked.
+        AlexnetMfError: if an argument is wrong.
     """
     check_type("measure", measure, bool)
     for argument, value in (("device", device), ("rounds", rounds), ("sample_seconds", sample_seconds)):
@@ -94,7 +94,7 @@ def analyze(net: Network | Path | str = "alexnet", backend: str | None = None, *
         try:
             check_fits(network, result.batch_size, result.item_bytes)
         except OutOfMemory as error:
-            raise OutOfMemory(f"{error}; the arithmetic alone (`measure=False`) needs no memory") from error
+            raise OutOfMemory(f"{error}; `measure=False` computes only the costs") from error
     call = [f"alexnet_mf.analyze({network.name!r}, {backend!r}, batch_size={result.batch_size}, recipe={recipe!r}, "
             f"device={device!r}, rounds={rounds}, sample_seconds={sample_seconds})"]
     measured = measurements.measure(
@@ -107,9 +107,9 @@ def _backend_to_measure() -> str:
     """Return the first installed framework.
 
     Raises:
-        BackendUnavailable: if none is installed; names the arithmetic as a remedy too.
+        BackendUnavailable: if none is installed; also names `measure=False` as a remedy.
     """
     try:
         return default_backend()
     except BackendUnavailable as error:
-        raise BackendUnavailable(f"{error}; `measure=False` needs none") from error
+        raise BackendUnavailable(f"{error}; `measure=False` needs no framework") from error

@@ -10,7 +10,7 @@ from alexnet_mf.analysis.costs import costs as compute_costs
 from alexnet_mf.analysis.roofline import MEMORY, Ceilings, layer_times
 from alexnet_mf.instruments.units import bytes_text, listed, percent_text, rate_text, three_digits
 
-HELD = {"weights": "weights", "weight_gradients": "their gradients", "optimizer": "momentum",
+STORED = {"weights": "weights", "weight_gradients": "their gradients", "optimizer": "momentum",
         "activations": "activations", "auxiliary": "indices and masks"}
 
 
@@ -30,36 +30,37 @@ def verdict(sums: Mapping[str, float]) -> str:
     whole = sum(sums.values())
     (first, most), *_ = sums.items()
     shares = ", ".join(f"{part} {percent_text(amount / whole)}" for part, amount in sums.items() if amount)
-    dominates = f"{first} dominate" if most > whole / 2 else f"no part has more than half, {first} most"
+    dominates = f"{first} dominate" if most > whole / 2 else f"no part has more than half, {first} have the most"
     return f"{dominates} ({shares})"
 
 
 def memory(costs: Costs) -> str:
-    """Return a sentence on the memory of training, its components, and the batch from which another part dominates."""
-    sums = by_part(costs, lambda layer: layer.held.total)
+    """Return a sentence on training memory, its components, and the batch size from which another part dominates."""
+    sums = by_part(costs, lambda layer: layer.stored.total)
     largest = next(iter(sums))
-    kinds = {name: sum(getattr(layer.held, kind) for layer in costs.part(largest)) for kind, name in HELD.items()}
-    made_of = ", ".join(f"{name} {bytes_text(count)}" for name, count in sorted(
-        kinds.items(), key=lambda pair: -pair[1]) if count)
+    layers = costs.part(largest)
+    counts = {name: sum(getattr(layer.stored, field) for layer in layers) for field, name in STORED.items()}
+    components = ", ".join(f"{name} {bytes_text(count)}" for name, count in sorted(
+        counts.items(), key=lambda pair: -pair[1]) if count)
     weights = by_part(costs, lambda layer: layer.parameters)
-    sentence = (f"Memory: a training step on {images(costs.batch_size)} holds {bytes_text(costs.held)}; "
-                f"{verdict(sums)}. {largest.capitalize()} hold: {made_of}. Of the parameters, {next(iter(weights))} "
-                f"have {percent_text(next(iter(weights.values())) / sum(weights.values()))}.")
+    sentence = (f"Memory: a training step on {images(costs.batch_size)} holds {bytes_text(costs.stored)}; "
+                f"{verdict(sums)}. {largest.capitalize()} hold: {components}. {next(iter(weights)).capitalize()} "
+                f"have {percent_text(next(iter(weights.values())) / sum(weights.values()))} of the parameters.")
     return f"{sentence} {_crossing(costs)}".rstrip()
 
 
 def _crossing(costs: Costs) -> str:
-    """Return the batch size from which another part holds more than the dense layers, whose weights do not grow with
-    the batch, as activations do."""
-    def held(batch_size: int) -> dict[str, float]:
+    """Return a sentence on the batch size from which another part holds more than the dense layers, or "". Activations
+    grow with the batch, weights do not."""
+    def stored(batch_size: int) -> dict[str, float]:
         other = compute_costs(costs.network, batch_size, costs.item_bytes, costs.momentum)
-        return by_part(other, lambda layer: layer.held.total)
-    one, two = held(1), held(2)
+        return by_part(other, lambda layer: layer.stored.total)
+    one, two = stored(1), stored(2)
     slopes = {part: two[part] - one[part] for part in PARTS}
     for part in (part for part in one if part != DENSE):
         faster, behind = slopes[part] - slopes[DENSE], one[DENSE] - one[part]
         if faster > 0 and behind > 0:
-            return f"From a batch of {1 + math.floor(behind / faster) + 1} on, {part} hold more than {DENSE}."
+            return f"From batch size {1 + math.floor(behind / faster) + 1} on, {part} hold more than {DENSE}."
     return ""
 
 
@@ -67,7 +68,7 @@ def computation(costs: Costs) -> str:
     """Return a sentence on the multiply-accumulates."""
     forward = by_part(costs, lambda layer: layer.forward.macs)
     training = by_part(costs, lambda layer: layer.training.macs)
-    return (f"Computation: {costs.forward.macs // costs.batch_size:,} multiply-accumulates an image forward, "
+    return (f"Computation: {costs.forward.macs // costs.batch_size:,} multiply-accumulates per image forward, "
             f"{costs.training.macs // costs.batch_size:,} in training; in training {verdict(training)}; forward "
             f"{verdict(forward)}.")
 
@@ -75,7 +76,7 @@ def computation(costs: Costs) -> str:
 def traffic(costs: Costs) -> str:
     """Return a sentence on the bytes moved, for this batch and for one image."""
     single = compute_costs(costs.network, 1, costs.item_bytes, costs.momentum)
-    weights = sum(layer.held.weights for layer in single.part(DENSE))
+    weights = sum(layer.stored.weights for layer in single.part(DENSE))
     shared = "" if costs.batch_size == 1 else (f"; a batch of {costs.batch_size} reads them once for all its images "
                                                f"({three_digits(costs.forward.intensity)} FLOP/byte)")
     return (f"Memory traffic: inference on {images(costs.batch_size)} moves at least "
@@ -83,24 +84,21 @@ def traffic(costs: Costs) -> str:
             f"training at least {bytes_text(costs.training.traffic)}, "
             f"{verdict(by_part(costs, lambda layer: layer.training.traffic))}. On one image, reading "
             f"the weights of {DENSE} is {percent_text(weights / single.forward.traffic)} of inference's traffic "
-            f"({three_digits(single.forward.intensity)} FLOP/byte in all){shared}.")
+            f"({three_digits(single.forward.intensity)} FLOP/byte overall){shared}.")
 
 
 def bandwidth(costs: Costs, ceilings: Ceilings) -> list[str]:
-    """Return sentences on the limits of a device."""
+    """Return sentences on the limits that a device sets."""
     limited = [layer.name for layer in costs.layers
                if layer.forward.traffic and ceilings.limit(layer.forward) == MEMORY]
     times = {layer.name: layer_times(layer, ceilings) for layer in costs.layers}
     whole = sum(time.training for time in times.values())
     waiting = sum(time.memory for time in times.values())
     return [f"Roofline: {rate_text(ceilings.flops, 'FLOP/s')} and {rate_text(ceilings.bandwidth, 'B/s')} meet at "
-            f"{three_digits(ceilings.ridge)} FLOP/byte. Below it memory bandwidth is the limit: in inference on "
-            f"{images(costs.batch_size)} of {listed(limited) or 'no layer'}; in training for "
-            f"{percent_text(waiting / whole)} of the "
-            f"predicted time, in which {verdict(by_part(costs, lambda layer: times[layer.name].training))}."]
-
-
-# Figures
+            f"{three_digits(ceilings.ridge)} FLOP/byte. Below it, memory bandwidth is the limit: for "
+            f"{listed(limited) or 'no layer'} in inference on {images(costs.batch_size)}; for "
+            f"{percent_text(waiting / whole)} of the predicted time in training, in which "
+            f"{verdict(by_part(costs, lambda layer: times[layer.name].training))}."]
 
 
 def images(n: int) -> str:

@@ -17,7 +17,7 @@ LARGE_BYTES = 2**23
 
 
 def keep_large_blocks() -> None:
-    """Let this process keep the large blocks that it frees, for the next step of the training, if it uses glibc.
+    """Let this process keep large blocks that it frees, for the next training step, if it uses glibc.
 
     glibc returns a block of more than 32 MB to the kernel as soon as it is freed. The next one is fresh memory, which
     costs a page fault every 4 kB. The setting holds for the rest of the process.
@@ -32,8 +32,8 @@ def keep_large_blocks() -> None:
 def collect_garbage(parameters: Mapping[str, NDArray[np.float32]]) -> None:
     """Free earlier models before a large one is built.
 
-    The objects of a model refer to each other (of PyTorch's, on Python 3.13), so only Python's collector frees them,
-    and it counts objects, not their bytes. It takes about 0.3 s, too long for a small network.
+    The objects of a model refer to each other (in PyTorch on Python 3.13), so only Python's collector frees them. It
+    counts objects, not bytes. A collection takes about 0.3 s, too long for a small network.
     """
     if sum(value.nbytes for value in parameters.values()) > LARGE_BYTES:
         gc.collect()

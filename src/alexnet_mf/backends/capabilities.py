@@ -1,6 +1,6 @@
 """Capabilities of a backend beyond the contract: measurement by `bench`, and its framework's own weights files.
 
-A backend declares a capability by inheriting from it. The verb that needs one asks for it with the functions below.
+A backend declares a capability by inheriting from it. Commands that need one use the functions below.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Measurable(ABC):
         """Wait until the device has finished all work, whether a model's or not."""
 
     def peak_memory(self, device: str) -> int | None:
-        """Return the most bytes of the device's memory that this process has held; None if unknown, as on a CPU."""
+        """Return this process's peak use of the device's memory, in bytes; None if unknown, as on a CPU."""
         return None
 
 
@@ -66,18 +66,18 @@ class MeasurableModel(ABC, Generic[Placed]):
         """
 
     def step_memory(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> int | None:
-        """Return the most bytes that the device's allocator holds for training steps on these rows.
+        """Return the peak bytes of the device's allocator in training steps on these rows.
 
-        They are the weights, gradients, velocity, a batch's pixels and what the backward pass needs, without the
+        They include weights, gradients, velocity, a batch's pixels and the tensors for the backward pass, but no
         workspaces of libraries. None if the framework does not report them, as on a CPU.
         """
         return None
 
     def kernels(self) -> dict[str, list[str]]:
-        """Return which convolutions are not computed as the framework's layers, by name, where it changes the memory.
+        """Return the special kernels of each convolution, by layer name, as far as they change the memory.
 
-        `fold`: strided, of few channels, as one of many channels; `pool`: with its ReLU and max-pooling in one;
-        `ieee`: its weight gradient is that of a wider kernel.
+        `fold`: a strided convolution of few channels becomes one of many; `pool`: ReLU and max-pooling are included;
+        `ieee`: the weight gradient is computed with a wider kernel.
         """
         return {}
 
@@ -100,10 +100,10 @@ class WeightFormats(ABC):
     def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
         """Return the tensors of such a file, of any origin, in canonical layout. Nothing is unpickled.
 
-        The network's own tensors get canonical names, all others keep theirs. `parameters.check` decides if they fit.
+        The network's own tensors get canonical names, all others keep theirs. `parameters.check` verifies them.
 
         Raises:
-            ParametersError: if it is no such file; the message continues the file's name.
+            ParametersError: if it is not such a file; the message follows the file's name.
         """
 
 

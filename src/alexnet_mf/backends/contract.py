@@ -3,7 +3,7 @@
 A `Backend` builds a `Model`: one network, built natively, on one device. Everything crosses this border as NumPy arrays
 in canonical layout (NCHW activations, OIHW weights); native layouts stay inside the backend. Shared code computes
 numbers; a backend allocates and runs. Another framework is one folder with these two classes and one line in the
-registry. `capabilities.py` declares what only some verbs need.
+registry. `capabilities.py` declares what only some commands need.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class TrainerState:
 
     parameters: dict[str, NDArray[Any]]
     velocity: dict[str, NDArray[Any]]
-    """By the parameters' names; {} without momentum and before the first step."""
+    """Velocity by parameter name; {} without momentum and before the first step."""
     rule: UpdateRule
     """The update rule that defines the velocity: one of the two below."""
 
@@ -109,7 +109,7 @@ Placed = TypeVar("Placed", bound=PlacedImages)
 
 
 class Trainer(ABC, Generic[Placed]):
-    """Takes SGD steps on a model, in place, without waiting for the device."""
+    """SGD steps on a model, in place, without waiting for the device."""
 
     @abstractmethod
     def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
@@ -120,7 +120,7 @@ class Trainer(ABC, Generic[Placed]):
         """
 
     def prepare(self, data: Placed, size: int) -> None:
-        """Compile what a step on a batch of this size takes, if it is compiled for each size. Nothing is trained."""
+        """Compile the step for this batch size, if the backend compiles for each size. Nothing is trained."""
         return None
 
     @abstractmethod
@@ -225,7 +225,7 @@ class Backend(ABC):
         """Build the network on a device from a copy of these canonical parameters.
 
         Raises:
-            BackendUnavailable: if the device is missing, or cannot compute as asked.
+            BackendUnavailable: if the device is missing, or does not support `execution`.
         """
 
 
@@ -238,12 +238,12 @@ def find_device(backend: Backend, wanted: str) -> str:
     names = [device.name for device in backend.devices()]
     name = {"auto": names[0], "cuda": "cuda:0"}.get(wanted, wanted)
     if name not in names:
-        raise BackendUnavailable(f"backend {backend.name}: no device {wanted!r} here; there is {', '.join(names)}")
+        raise BackendUnavailable(f"backend {backend.name}: no device {wanted!r} here; available: {', '.join(names)}")
     return name
 
 
 def find_precision(backend: Backend, device: str, wanted: str | None) -> str:
-    """Return the precision asked for, or the device's default.
+    """Return the wanted precision, or the device's default.
 
     Raises:
         BackendUnavailable: if the device does not support it; lists those that it supports.
@@ -252,6 +252,6 @@ def find_precision(backend: Backend, device: str, wanted: str | None) -> str:
     if wanted is None:
         return names[0]
     if wanted not in names:
-        raise BackendUnavailable(f"backend {backend.name}: no precision {wanted} on {device}; there is "
+        raise BackendUnavailable(f"backend {backend.name}: no precision {wanted} on {device}; available: "
                                  f"{', '.join(names)} (`precision`)")
     return wanted

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from alexnet_mf.errors import BackendUnavailable
 
 LEFT_OUT = "ALEXNET_MF_WITHOUT"
-"""The environment variable that `left_out` reads."""
+"""Environment variable that `left_out` reads."""
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 SPEED_SETTINGS = ("allocator", "autotune", "compile", "fold", "fused", "graph", "layout", "pool", "spin", "threads")
@@ -49,11 +49,11 @@ class Execution:
         Raises:
             BackendUnavailable: if a setting in `speed` is not in the table; lists those that are.
         """
-        known = table[device.partition(":")[0]]
-        for name in sorted(set(self.speed) - set(known)):
+        allowed = table[device.partition(":")[0]]
+        for name in sorted(set(self.speed) - set(allowed)):
             raise BackendUnavailable(f"backend {backend}: no setting {name!r} on {device}; "
-                                     f"there is {', '.join(known) or 'none'}")
-        return frozenset(name for name, setting in known.items() if self.speed.get(name, setting.on))
+                                     f"available: {', '.join(allowed) or 'none'}")
+        return frozenset(name for name, setting in allowed.items() if self.speed.get(name, setting.on))
 
 
 AS_IT_COMES = Execution()
@@ -66,6 +66,6 @@ def switched_off(speed: Mapping[str, bool]) -> list[str]:
 
 
 def left_out() -> frozenset[str]:
-    """Return the settings that this process leaves out from the start, for those that are fixed when a framework is
-    imported (threads): comma-separated names in $ALEXNET_MF_WITHOUT; `all` is every one of them."""
+    """Return the settings, fixed at a framework's import (such as `threads`), that this process leaves out:
+    comma-separated names in $ALEXNET_MF_WITHOUT, or `all`."""
     return frozenset(name for name in os.environ.get(LEFT_OUT, "").split(",") if name)

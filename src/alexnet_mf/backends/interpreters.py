@@ -20,7 +20,7 @@ def check_interpreters(names: Iterable[str], pythons: Mapping[str, str]) -> None
 
     Raises:
         BackendUnavailable: if an interpreter cannot be run, or a backend has none.
-        AlexnetMfError: if an interpreter is for a backend that takes no part.
+        AlexnetMfError: if an interpreter is for a backend outside `names`.
     """
     for name, path in check_type("pythons", pythons, dict).items():
         check_choice("pythons", name, registry.BACKENDS)
@@ -28,7 +28,7 @@ def check_interpreters(names: Iterable[str], pythons: Mapping[str, str]) -> None
             raise BackendUnavailable(f"backend {name}: {path} cannot be run (no such program); name another "
                                      "interpreter (`pythons`)")
         if name not in names:
-            raise AlexnetMfError(f"`pythons` names an interpreter for {name}, which takes no part; add it to "
+            raise AlexnetMfError(f"`pythons` names an interpreter for {name}, which is not selected; add it to "
                                  "`backends`")
     for name in names:
         if name not in pythons and not registry.is_installed(name):

@@ -1,4 +1,4 @@
-"""Load a backend to compute in a stated way, in a process that may have imported its framework before."""
+"""Load a backend with a given execution, in a process that may have imported its framework before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alexnet_mf.backends.execution import AS_IT_COMES, LEFT_OUT, SPEED_SETTINGS,
 from alexnet_mf.errors import BackendUnavailable
 
 _fixed: dict[str, frozenset[str]] = {}
-"""By backend: the settings that were left out when its framework was imported."""
+"""Settings that were left out at the import of each backend's framework, by backend."""
 
 
 def load(name: str, execution: Execution = AS_IT_COMES) -> tuple[Backend, Execution]:
@@ -33,8 +33,8 @@ def load(name: str, execution: Execution = AS_IT_COMES) -> tuple[Backend, Execut
         fixed = _fixed.setdefault(name, left_out() & frozenset(backends.BACKENDS[name].at_import))
     for setting in backends.BACKENDS[name].at_import:
         if setting in speed and speed[setting] is (setting in fixed):
-            raise BackendUnavailable(f"backend {name}: {setting} is fixed when it is imported, and this process has "
-                                     f"imported it {'without' if speed[setting] else 'with'}: start a new process")
+            raise BackendUnavailable(f"backend {name}: `{setting}` is fixed at import, and this process imported "
+                                     f"{name} {'without' if speed[setting] else 'with'} it; start a new process")
     return backend, Execution(execution.precision, {**speed, **dict.fromkeys(fixed, False)})
 
 

@@ -1,4 +1,4 @@
-"""Random numbers that NumPy draws alike for all backends: seeds of dropout masks, operands of the ceilings."""
+"""Random numbers that NumPy draws for all backends: seeds of dropout masks, operands of the ceilings."""
 
 from __future__ import annotations
 

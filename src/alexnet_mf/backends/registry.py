@@ -21,12 +21,12 @@ class Entry:
 
     module: str
     framework: str
-    """The import name of the framework."""
+    """Import name of the framework."""
     install: str
     precision: str = "float32"
-    """The default precision."""
+    """Default precision."""
     at_import: tuple[str, ...] = ()
-    """The speed settings that take effect only when the framework is imported."""
+    """Speed settings that take effect only when the framework is imported."""
 
 
 def _install_mxnet() -> str:
@@ -67,8 +67,8 @@ def default() -> str:
         if is_installed(name):
             return name
     raise BackendUnavailable("none of torch, tensorflow and mxnet is installed; "
-                             f"{BACKENDS['torch'].install} (see `list_backends`), or use `backend='numpy'`, slow but "
-                             "without a framework")
+                             f"{BACKENDS['torch'].install} (see `list_backends`), or use `backend='numpy'`, which is "
+                             "slow but needs no framework")
 
 
 def framework_version(name: str) -> str:

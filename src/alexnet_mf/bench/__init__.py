@@ -1,4 +1,4 @@
-"""Speed of backends, with its uncertainty. `benchmarks/README.md` states the method.
+"""Speed of backends, with confidence intervals. `docs/comparers/bench.md` explains the method.
 
 `plan` says what to measure; `run` interleaves several worker processes; `worker` measures one backend, with the timers
 of `timing`; `record` is the type of the result; `report` and `plot` explain it.

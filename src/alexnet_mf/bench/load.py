@@ -1,4 +1,4 @@
-"""Processes that compute all the time, to measure beside them: `python -m alexnet_mf.bench.load` is one."""
+"""Busy processes, beside which a step is measured: `python -m alexnet_mf.bench.load` is one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def busy_processes(count: int) -> Iterator[None]:
     """Keep this many processes busy, each with one thread.
 
     Raises:
-        BenchError: if one cannot be started, or has ended before the others are stopped.
+        BenchError: if a process cannot be started, or ends early.
     """
     processes: list[subprocess.Popen[bytes]] = []
     try:
@@ -30,12 +30,12 @@ def busy_processes(count: int) -> Iterator[None]:
         for process in processes:
             assert process.stdout
             if process.stdout.readline() != BUSY:
-                raise OSError("it ended at once")
+                raise OSError("one ended at once")
         yield
         if any(process.poll() is not None for process in processes):
-            raise OSError("one has ended early")
+            raise OSError("one ended early")
     except OSError as error:
-        raise BenchError(f"{count} busy processes cannot be kept beside the step ({error}); take fewer with `beside`"
+        raise BenchError(f"cannot keep {count} processes busy beside the step ({error}); use fewer with `beside`"
                          ) from error
     finally:
         for process in processes:

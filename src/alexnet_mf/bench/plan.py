@@ -18,17 +18,17 @@ Phase = Literal["forward", "step", "input", "forward_backward", "optimizer", "ep
 """A phase of training or inference, or a ceiling of the device."""
 Style = Literal["alexnet_mf", "book"]
 PHASES: dict[Phase, str] = {
-    "forward": "inference on pixels that are ready",
-    "step": "a whole training step, input included",
+    "forward": "inference on prepared pixels",
+    "step": "a whole training step, with its input",
     "input": "gather, upsample and scale a batch",
-    "forward_backward": "forward, loss and backward on pixels that are ready",
-    "optimizer": "one update from gradients that are there",
+    "forward_backward": "forward, loss and backward on prepared pixels",
+    "optimizer": "one update from prepared gradients",
     "epoch": "the real training loop, end to end",
 }
-"""Phases in the order in which a worker prepares them. Its peak memory after `step` is then that of inference and
-training alone, as in the book's style."""
+"""Phases in the order in which a worker prepares them. So its peak memory after `step` covers only inference and
+training, as in the book's style."""
 BESIDE: Phase = "beside"
-"""A whole training step beside busy processes, of which the plan names the number."""
+"""A whole training step beside busy processes; the plan has their number."""
 BOOK_PHASES: tuple[Phase, ...] = ("forward", "step")
 CEILINGS: tuple[Phase, ...] = ("matrix product", "copy")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16", "float64")
@@ -64,9 +64,9 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
     sample_seconds: Annotated[float, Meta(gt=0)] = 0.2
     """Shortest sample."""
     epoch_batches: AtLeastOne = 5
-    """Batches of one epoch. The first is trained and not timed."""
+    """Batches of one epoch. The first is trained but not timed."""
     beside: Count = 0
-    """Number of busy processes beside which a step is measured too. They are idle during all other samples."""
+    """Number of busy processes beside which a step is also measured. They do not run during other samples."""
     seed: Count = 0
     """Seed of weights, images, dropout and the order of the measurements."""
 
@@ -102,7 +102,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
                     check_choice(argument, name, SPEED_SETTINGS)
 
     def measured_phases(self) -> tuple[Phase, ...]:
-        """Return the phases and ceilings that are measured, in the order in which a worker prepares them."""
+        """Return the phases and ceilings to measure, in the order in which a worker prepares them."""
         return (*(phase for phase in PHASES if phase in self.phases), *((BESIDE,) if self.beside else ()), *CEILINGS)
 
     def contestants(self, batch_size: int) -> list[Contestant]:
@@ -128,13 +128,13 @@ class Contestant(Part):
     style: Style
     """`alexnet_mf`, or `book`: the chapter's own code, with the framework as it is shipped."""
     precision: str
-    """`as shipped` in the book's style: that code sets none."""
+    """`as shipped` in the book's style, which sets no precision."""
     speed: Annotated[dict[str, bool], Meta(description="settings switched on or off; in the book's style all are off")]
     batch_size: AtLeastOne
 
     @property
     def label(self) -> str:
-        """Name in a table or a message."""
+        """Return the name in tables and messages."""
         if self.style == BOOK:
             return f"{self.backend} book"
         return " ".join([self.backend, self.precision, *(f"{'+' if on else '-'}{name}" for name, on in sorted(
@@ -148,7 +148,7 @@ class Work(Part):
     flops: Amount
     """Two for each multiply-accumulate."""
     bytes: Amount
-    """Least bytes read and written in a phase that computes next to nothing; 0 in others."""
+    """Fewest bytes that a phase without real arithmetic reads and writes; 0 in other phases."""
 
 
 def work(phase: str, network: Network, precision: str, image_bytes: int, images: int) -> Work:
@@ -161,7 +161,7 @@ def work(phase: str, network: Network, precision: str, image_bytes: int, images:
     item = ITEM_BYTES.get(precision, 4)
     flops: float = 0
     moved: float = 0
-    if phase == "input":  # reads grey levels, writes pixels
+    if phase == "input":  # reads gray levels, writes pixels
         moved = images * (image_bytes + item * arithmetic.input_values(network))
     elif phase == "optimizer":  # reads weights and gradients, writes weights: float32 in mixed precision too
         moved = 3 * max(item, 4) * sum(arithmetic.parameter_counts(network).values())

@@ -92,7 +92,7 @@ def load(path: Path) -> Record:
     """Read a record from a file.
 
     Raises:
-        BenchError: if it cannot be read, is no record, has another format, or is damaged; names the file and the field.
+        BenchError: if it cannot be read, is not a record, has another format, or is damaged; names file and field.
     """
     record = records.load(path, Record, "bench", FORMAT, BenchError,
                           lambda value: {"format", "results", "workers"} <= value.keys())

@@ -28,7 +28,7 @@ class Row:
     """One phase of one contestant."""
 
     run: str
-    """A, B, ...: which record; empty if there is one."""
+    """Letter of the record: A, B, ...; empty if there is only one."""
     worker: Worker
     result: Result
     device: str
@@ -36,16 +36,16 @@ class Row:
     busy: int
     """Number of busy processes beside it."""
     is_plain: bool
-    """True for our style with the plan's own settings: none left out or tried in a process beside."""
+    """True for our style with the plan's own settings: none left out (`ablate`) or added (`tried`)."""
     rates: dict[int, float]
     """Images/s by round."""
     rate: Estimate
     ceiling: str
-    """The device's limit: the fastest of this run's, with the backend that reached it."""
+    """Name of the device's limit: the fastest in this run, with its backend if that is another one."""
     share: Estimate | None
     """Share of the ceiling's rate, round by round."""
     own_share: Estimate | None
-    """Share of the backend's own; None if that is the ceiling."""
+    """Share of the backend's own ceiling; None if that is the fastest."""
     versus_book: Estimate | None
     peak_versus_book: float | None
 
@@ -59,12 +59,12 @@ class Row:
 
     @property
     def label(self) -> str:
-        """Name of the contestant, with the run if there are several."""
+        """Return the name of the contestant, with the run if there are several."""
         return prefixed(self.run, self.worker.label)
 
     @property
     def joules(self) -> float | None:
-        """Return the energy of an image; None if unknown, as in an epoch, whose samples hold an evaluation too."""
+        """Return the energy of an image; None if unknown, or for an epoch: its samples include an evaluation."""
         energy = [sample.joules for sample in self.result.samples if sample.joules is not None]
         if self.phase == "epoch" or len(energy) < len(self.result.samples):
             return None
@@ -79,7 +79,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that records show."""
+    """All results of one or more records."""
 
     rows: list[Row]
     tables: list[Table]
@@ -95,13 +95,13 @@ class Report:
 
 
 def bench_report(records: Iterable[Record | Path | str]) -> Report:
-    """Return tables and conclusions of benchmarks, also of several machines.
+    """Return tables and conclusions of one or more benchmarks, also from different machines.
 
     Args:
         records: records, or files that hold them.
 
     Raises:
-        BenchError: if a file cannot be read, or is no record of `bench`.
+        BenchError: if a file cannot be read, or is not a record of `bench`.
     """
     read = [entry if isinstance(entry, Record) else load(Path(entry))
             for entry in check_list("records", records, (Record, str, Path))]
@@ -111,13 +111,13 @@ def bench_report(records: Iterable[Record | Path | str]) -> Report:
     parts = [line for run, record in runs for line in parts_of(run, record)]
     tables = [results_table(rows)] if rows else []
     if parts:
-        tables.append(Table("what the device can do, and what a step is made of", [
-            "backend", "batch", "matrix product", "copy", "input in a step", "epoch to steps", "import", "build"],
+        tables.append(Table("limits of the device, and parts of a training step", [
+            "backend", "batch", "matrix product", "copy", "input in a step", "steps in an epoch", "import", "build"],
             parts, [1]))
     failures = [prefixed(run, f"{failure.backend} {failure.style} {failure.precision}, batch {failure.batch_size}, "
                               f"{failure.phase} failed: {failure.reason}")
                 for run, record in runs for failure in record.failures]
-    stopped = [prefixed(run, "stopped before its end: this is what had been measured")
+    stopped = [prefixed(run, "stopped early: only the samples until then are shown")
                for run, record in runs if not record.complete]
     return Report(rows, tables, [*gains(rows), *ranking(rows), *remarks(rows), *failures, *stopped], failures,
                   [prefixed(run, line) for run, record in runs for line in conditions_of(record)])
@@ -130,7 +130,7 @@ def letters(number: int) -> str:
 
 
 def prefixed(run: str, text: str) -> str:
-    """Return the text behind the name of its run, if it has one."""
+    """Return the text after the name of its run, if there are several runs."""
     return f"{run}: {text}" if run else text
 
 
@@ -150,23 +150,23 @@ def rows_of(run: str, record: Record) -> list[Row]:
         ceiling: Phase = "copy" if result.work.bytes else "matrix product"
         own = find_result(record, ceiling, worker, OURS)
         best = fastest_ceiling(record, ceiling, workers[own.worker] if own else worker)
-        whose = f"{workers[best.worker].backend}'s " if best and best is not own else ""
+        owner = f"{workers[best.worker].backend}'s " if best and best is not own else ""
         rates = per_second(result, "images")
         peak, where = peak_of(result)
         book_peak, book_where = peak_of(book) if book else (None, "")
         rows.append(Row(
             run, worker, result, device(record, worker), record.plan.beside if result.phase == BESIDE else 0,
             worker.style == OURS and worker.speed == record.plan.speed,
-            rates, statistics.estimate(list(rates.values())), whose + ceiling,
+            rates, statistics.estimate(list(rates.values())), owner + ceiling,
             statistics.ratio(per_second(result, amount), per_second(best, amount)) if best else None,
-            statistics.ratio(per_second(result, amount), per_second(own, amount)) if own and whose else None,
+            statistics.ratio(per_second(result, amount), per_second(own, amount)) if own and owner else None,
             statistics.ratio(rates, per_second(book, "images")) if book else None,
             peak / book_peak if peak and book_peak and where == book_where else None))
     return rows
 
 
 def peak_of(result: Result) -> tuple[int | None, str]:
-    """Return the peak of memory until the end of a phase's warm-up, and whose: the device's, if it is known."""
+    """Return the peak memory until the end of a phase's warm-up, of the device if known, else of the process."""
     peak = result.peak_device_memory_bytes
     return (result.peak_memory_bytes, "process") if peak is None else (peak, "device")
 
@@ -177,9 +177,9 @@ def per_second(result: Result, what: str) -> dict[int, float]:
 
 
 def fastest_ceiling(record: Record, ceiling: Phase, beside: Worker) -> Result | None:
-    """Return the fastest ceiling of the run on the device of `beside`, its own among them, in the same rounds.
+    """Return the fastest ceiling of the run on the device of `beside`, measured in the same rounds.
 
-    Of other backends only the process with the plan's own settings counts: of many variants one is always lucky.
+    For other backends, only the process with the plan's own settings counts: among many variants one is always lucky.
 
     A matrix product must have the same precision too. A backend's own may be far from what the device can do: on 2
     cores of an AMD EPYC TensorFlow's, by oneDNN, was 1.27 times as fast as PyTorch's, by MKL (`epyc-2-cores.json`).
@@ -198,7 +198,7 @@ def fastest_ceiling(record: Record, ceiling: Phase, beside: Worker) -> Result | 
 
 
 def find_result(record: Record, phase: Phase, beside: Worker, style: Style) -> Result | None:
-    """Return the result of a style with the backend, batch size and device of `beside`: its own, or the first worker's.
+    """Return a phase's result in a style, with backend, batch size and device of `beside`: its own, or the first one.
 
     So the book's style is compared with the ceilings of its backend's first precision.
     """
@@ -234,12 +234,12 @@ def results_table(rows: Sequence[Row]) -> Table:
             for row in rows]
     where = "/".join(dict.fromkeys(peak_of(row.result)[1] for row in rows))
     return Table(statistics.title_of_medians(row.rate for row in rows), [
-        "batch", "phase", "backend", "images/s", "spread", "share of the ceiling", "to the book's style", "first call",
-        f"peak memory ({where}; to the book's)", *(["J/image"] if has_energy else [])], body, [0])
+        "batch", "phase", "backend", "images/s", "spread", "share of the ceiling", "vs. the book's style", "first call",
+        f"peak memory ({where}; vs. the book's)", *(["J/image"] if has_energy else [])], body, [0])
 
 
 def share_of_ceiling(row: Row) -> str:
-    """Return the share of the device's ceiling, and beside it that of the backend's own."""
+    """Return the share of the device's ceiling and, if that differs, of the backend's own ceiling."""
     if row.share is None:
         return ""
     own = f" ({estimate_text(row.own_share, percent, ' %')} of its own)" if row.own_share else ""
@@ -269,7 +269,7 @@ def rate_text(ceiling: Result | None, what: str, unit: str) -> str:
 
 
 def share_text(part: Result | None, whole: Result | None) -> str:
-    """Return a part's share of the time that an image takes: the ratio of the rates, the other way round."""
+    """Return a part's share of the time per image: the inverse ratio of the rates."""
     if part is None or whole is None:
         return ""
     share = statistics.ratio(per_second(whole, "images"), per_second(part, "images"))
@@ -280,7 +280,7 @@ def share_text(part: Result | None, whole: Result | None) -> str:
 
 
 def gains(rows: Sequence[Row]) -> list[str]:
-    """Return what each setting gains that was left out or tried in a process beside the plain one."""
+    """Return the gain of each setting that was left out or tried, compared with the plain contestant."""
     lines = []
     for row, plain in itertools.product(rows, rows):
         same = all(getattr(row, key) == getattr(plain, key) for key in ("run", "conditions")) and \
@@ -294,13 +294,13 @@ def gains(rows: Sequence[Row]) -> list[str]:
             is_sure = gain.low is not None and gain.high is not None and (gain.low > 1 or gain.high < 1)
             what = f"{plain.label} with {' and '.join(tried)}" if tried else plain.label
             beside = "without" if tried else f"without {', '.join(switched_off(changed))}"
-            lines.append(f"{row.phase}, batch {row.batch_size}: {what} is {estimate_text(gain, times, 'x')} of what it "
-                         f"is {beside}{'' if is_sure else ': no difference seen'}")
+            lines.append(f"{row.phase}, batch {row.batch_size}: {what} runs at {estimate_text(gain, times, 'x')} its "
+                         f"speed {beside}{'' if is_sure else ': no difference seen'}")
     return lines
 
 
 def ranking(rows: Sequence[Row]) -> list[str]:
-    """Return who is faster, pair by pair, for each ranked phase and batch size."""
+    """Return the faster of each pair of contestants, for each ranked phase and batch size."""
     lines: list[str] = []
     for phase, batch_size in dict.fromkeys((row.phase, row.batch_size) for row in rows if row.phase in RANKED):
         here = sorted((row for row in rows if (row.phase, row.batch_size) == (phase, batch_size) and row.is_plain),
@@ -311,12 +311,12 @@ def ranking(rows: Sequence[Row]) -> list[str]:
             else {}
         several = "; ".join(f"{key} ({', '.join(each)})" for key, each in values.items() if len(each) > 1)
         if several:
-            lines.append(f"{phase}, batch {batch_size}: not ranked across different {several}")
+            lines.append(f"{phase}, batch {batch_size}: not ranked where these differ: {several}")
     return lines
 
 
 def compared(a: Row, b: Row) -> str:
-    """Return in words whether the first is faster than the second, whose median is no higher."""
+    """Return a sentence that compares two rows. The first has the higher median, or an equal one."""
     if not statistics.is_larger(a.rate, b.rate):
         few = ": too few rounds for an interval" if min(a.rate.n, b.rate.n) < statistics.FEWEST else ""
         return f"{a.label} and {b.label}: no difference seen{few}"
@@ -331,16 +331,16 @@ def remarks(rows: Sequence[Row]) -> list[str]:
         if (row.phase, alone.phase) == (BESIDE, "step") and row.run == alone.run and row.worker is alone.worker:
             share = statistics.ratio(row.rates, alone.rates)
             if share:
-                lines.append(f"a step beside {busy_text(row.busy)}, batch {row.batch_size}: {row.label} trains at "
-                             f"{estimate_text(share, percent, ' %')} of its rate alone, round by round")
+                lines.append(f"step beside {busy_text(row.busy)}, batch {row.batch_size}: {row.label} trains at "
+                             f"{estimate_text(share, percent, ' %')} of its speed without them")
     if any(not row.result.steady for row in rows):
-        lines.append("* still getting faster when the warm-up's time was up: its figure may be too low")
+        lines.append("* still getting faster at the end of the warm-up: the figure may be too low")
     above = [row for row in rows if row.share and row.share.median > 1 and not row.result.work.bytes]
     if above:
-        lines.append("above the matrix product's rate: a convolution may take fewer multiplications than the "
+        lines.append("faster than the matrix product: a convolution may need fewer multiplications than the "
                      f"arithmetic counts ({', '.join(dict.fromkeys(f'{row.label} {row.phase}' for row in above))})")
     if len({row.run for row in rows if row.share}) > 1:
-        lines.append("each run has its own ceiling: do not compare the shares of several")
+        lines.append("each run has its own ceiling: do not compare shares across runs")
     return lines
 
 

@@ -1,8 +1,8 @@
 """Run a benchmark: several worker processes, one busy at a time, with interleaved samples.
 
-A machine is not equally fast all day. So each worker gives one sample of each phase in each round, phase by phase, and
-the samples to be compared lie seconds apart. Every other round draws a new order, and the round after it runs that
-order backwards: who is first in one is last in the next.
+The speed of a machine varies over the day. So each worker gives one sample of each phase in each round, phase by phase,
+and samples that are compared lie seconds apart. Every other round draws a new order, and the round after it runs that
+order backwards: the first contestant becomes the last.
 """
 
 from __future__ import annotations
@@ -47,24 +47,24 @@ class Runner:
     contestant: Contestant
     channel: Channel
     entry: Worker | None = None
-    """The process in the record, from its start until it is gone."""
+    """Entry of the process in the record; None before it starts and after it ends."""
     phases: list[Phase] = field(default_factory=list)
     """Phases that it can still measure."""
     results: dict[Phase, Result] = field(default_factory=dict)
-    """Results by phase, which are in the record too."""
+    """Results by phase, which are also in the record."""
 
 
 @dataclass(eq=False)
 class Bench:
-    """One run; `record` holds what has been measured so far, at any time, also after Ctrl-C."""
+    """One run of the benchmark. `record` always holds all samples so far, also after Ctrl-C."""
 
     plan: Plan
     pythons: Mapping[str, str] = field(default_factory=dict)
-    """Interpreter to use for a backend, by name, where it is not this one."""
+    """Interpreters by backend, for backends that do not use this one."""
     command: Sequence[str] = ()
     """Words that started the program, for the record."""
     report_progress: Callable[[str], None] = lambda line: None
-    """Takes a line on what is being done."""
+    """Takes a line of progress."""
     connect: Callable[[str, Mapping[str, bool]], Channel] = connect
     """Starts a worker; takes its interpreter and speed settings."""
     save: Callable[[Record], None] = lambda record: None
@@ -95,7 +95,7 @@ class Bench:
         return self.record
 
     def _save(self) -> None:
-        """Pass the record on, with the conditions of this moment."""
+        """Pass the record to `save`, with the present load and time."""
         self.record.conditions.load_after = machine.load()
         self.record.conditions.seconds = time.monotonic() - self._began
         if self.measured:
@@ -103,11 +103,11 @@ class Bench:
 
     @property
     def measured(self) -> bool:
-        """True if there is any sample."""
+        """Return True if there is a sample."""
         return any(result.samples for result in self.record.results)
 
     def _group(self, batch_size: int) -> None:
-        """Measure all contestants at one batch size, alive together."""
+        """Measure all contestants at one batch size; their processes run side by side."""
         for contestant in self.plan.contestants(batch_size):
             self._start(contestant)
         for runner in self._runners:
@@ -185,7 +185,7 @@ class Bench:
             gone = isinstance(error, WorkerGone)
             if gone:
                 runner.entry = None
-            hint = (f"; it needs alexnet_mf and {runner.contestant.backend}, or name another interpreter (`pythons`)"
+            hint = (f"; install alexnet_mf and {runner.contestant.backend} there, or name another Python (`pythons`)"
                     if gone and what == "start" else "")
             self._fail(runner.contestant, what, f"{error}{hint}")
             return None
@@ -205,7 +205,7 @@ Task = tuple[Phase, Runner]
 
 
 def order(tasks: list[Task], number: int, draw: random.Random) -> list[Task]:
-    """Return the tasks of one round, phase by phase: drawn in even rounds, the reverse of the last in odd ones."""
+    """Return the tasks of one round, phase by phase: in a new order in even rounds, else in the reverse of the last."""
     if number % 2:
         return tasks[::-1]
     phases = list(dict.fromkeys(phase for phase, _ in tasks))
@@ -221,14 +221,14 @@ def order(tasks: list[Task], number: int, draw: random.Random) -> list[Task]:
 def bench(plan: Plan | None = None, *, pythons: Mapping[str, str] | None = None, command: Sequence[str] = (),
           report_progress: Callable[[str], None] = lambda line: None,
           save: Callable[[Record], None] = lambda record: None) -> Record:
-    """Measure how fast backends are, beside the limits of the device and beside the book's own code.
+    """Measure the speed of backends, and compare it with the limits of the device and the book's own code.
 
     Args:
         plan: what to measure; without it, AlexNet in all frameworks that are installed here or have an entry in
             `pythons`.
         pythons: interpreters of backends that live in other environments, by backend.
         command: words for the record; without them, the call of this function.
-        report_progress: takes a line on what is being done.
+        report_progress: takes a line of progress.
         save: takes the record after each round, and when the run ends or is interrupted, if it holds a sample.
 
     Raises:
@@ -241,7 +241,7 @@ def bench(plan: Plan | None = None, *, pythons: Mapping[str, str] | None = None,
     plan.check_settings()
     most = MOST_BUSY * (machine.usable_cores() or 1)
     if plan.beside > most:
-        raise BenchError(f"`beside` is {plan.beside:,}, but this machine takes {most} at most, {MOST_BUSY} a core")
+        raise BenchError(f"`beside` is {plan.beside:,}; use at most {most} on this machine, {MOST_BUSY} per core")
     names = plan.backends or tuple(name for name in available(pythons) if name in backends.FRAMEWORKS)
     if not names:
         raise BackendUnavailable(f"none of torch, tensorflow and mxnet is installed; "
@@ -252,5 +252,5 @@ def bench(plan: Plan | None = None, *, pythons: Mapping[str, str] | None = None,
     for name in plan.backends:
         find_network(plan.net, name)
     if plan.book and plan.net not in BOOKS:
-        warnings.warn(f"without the book's own code, which is AlexNet's and not {plan.net}'s", Notice, stacklevel=2)
+        warnings.warn(f"not measuring the book's own code: it has AlexNet, but not {plan.net}", Notice, stacklevel=2)
     return Bench(plan, pythons, command, report_progress, save=save).run()

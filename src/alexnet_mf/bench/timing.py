@@ -1,4 +1,4 @@
-"""Timing calls that do not wait for the device.
+"""Time calls that return before the device has finished.
 
 Every time is taken between two synchronizations: the first excludes earlier work, the second includes this work. The
 clock is an argument, so that tests can bring their own.
@@ -29,7 +29,7 @@ ATTEMPTS = 5
 
 @dataclass
 class Timer:
-    """Times calls of one function."""
+    """Timer of the calls of one function."""
 
     call: Callable[[int], None]
     """The function; it takes the number of the call, counted from 0."""
@@ -52,7 +52,7 @@ class Timer:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """The calls before the samples that count."""
+    """Calls before the first sample of the record."""
 
     first_call_seconds: float
     """Length of the very first call, which compiles, chooses kernels and allocates."""
@@ -114,15 +114,15 @@ def check_synchronized(timer: Timer, calls: int, read_back: Callable[[], object]
         once = timer(calls)
         after = _seconds(timer, read_back)
         if after > 1.25 * idle + 0.25 * once:
-            reason = (f"after {calls} calls and a synchronization in {once:.3g} s, reading a result back took "
-                      f"{after:.3g} s, and {idle:.3g} s when there was nothing to wait for")
+            reason = (f"reading a result back took {after:.3g} s after {calls} calls and a synchronization "
+                      f"({once:.3g} s), but {idle:.3g} s on an idle device")
             continue
         shortest = min(shortest, once)
         twice = timer(2 * calls)
         if twice >= 1.4 * shortest and twice > 0:
             return
-        reason = f"{calls} calls took {shortest:.3g} s, and {2 * calls} calls {twice:.3g} s"
-    raise MeasurementRefused(f"the device is not waited for: {reason}")
+        reason = f"{calls} calls took {shortest:.3g} s, but {2 * calls} calls only {twice:.3g} s"
+    raise MeasurementRefused(f"the timer does not wait for the device: {reason}")
 
 
 def _seconds(timer: Timer, read_back: Callable[[], object]) -> float:

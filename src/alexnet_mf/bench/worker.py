@@ -16,7 +16,7 @@ from alexnet_mf.backends.execution import Execution
 from alexnet_mf.bench import timing
 from alexnet_mf.bench.plan import BESIDE, CEILINGS, OURS, work
 from alexnet_mf.bench.timing import Timer
-from alexnet_mf.data import FASHION_CLASSES, Dataset, LabelledImages, epoch_order, synthetic
+from alexnet_mf.data import FASHION_CLASSES, Dataset, LabeledImages, epoch_order, synthetic
 from alexnet_mf.data.preprocessing import upsampling_factor
 from alexnet_mf.errors import DataError
 from alexnet_mf.instruments.energy import LEAST_SECONDS, EnergyMeter
@@ -34,7 +34,7 @@ LEARNING_RATE = 2.0**-20
 
 
 class Worker:
-    """Answers commands; `handle` takes one and returns the answer."""
+    """Handler of commands; `handle` takes a command and returns the answer."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
@@ -86,7 +86,7 @@ class Worker:
 
     def _build(self, images: int) -> None:
         """Build the model, and place the images of one epoch on its device."""
-        self.model = self.backend.build(self.network, parameters.initialise(self.network, self.seed), self.device,
+        self.model = self.backend.build(self.network, parameters.initialize(self.network, self.seed), self.device,
                                         self.execution)
         self.data = inputs(self.network, self.seed, images)
         train, some = self.data.train, self.data.train.first(self.batch_size)
@@ -109,7 +109,7 @@ class Worker:
         """Warm a phase up; return its work, its first call and its warm-up."""
         if phase == "epoch":
             seconds, images = self._epoch()
-            warmed = timing.WarmUp(seconds, 1, [], True)  # its steps have been warmed up
+            warmed = timing.WarmUp(seconds, 1, [], True)  # its steps are warm already
             does = plain(work(phase, self.network, self.precision, self.image_bytes, images))
         elif phase in CEILINGS:  # built this late: until now the process's peak memory is that of the network alone
             ceiling: Ceiling = measurable(self.backend).ceilings(self.device, self.execution)[phase]
@@ -130,8 +130,8 @@ class Worker:
                 "peak_device_memory_bytes": measurable(self.backend).peak_memory(self.device)}
 
     def memory(self) -> dict[str, Any]:
-        """Return the process's memory with the framework alone, that of training steps by the allocator, and the
-        kernels that it depends on."""
+        """Return the process's memory with the framework alone, the allocator's memory of training steps, and the
+        kernels that determine it."""
         return {"imported_bytes": self.imported_bytes, "step_bytes": self.step_memory(), "kernels": self.kernels}
 
     def sample(self, phase: str) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class Worker:
         return {"seconds": seconds, "calls": calls, "cpu_seconds": time.process_time() - busy, "joules": joules}
 
     def _epoch(self) -> tuple[float, int]:
-        """Return the seconds and images of one training as its loop counts them: all but the first step."""
+        """Return the seconds and images that the loop of one training counts: all but the first step."""
         recipe = Recipe("bench", epochs=1, batch_size=self.batch_size, sgd=Sgd(LEARNING_RATE))
         result = loop.train(self.model, self.data.train, self.data.test, recipe, self.seed)
         return result.seconds, result.images
@@ -168,7 +168,7 @@ def inputs(network: spec.Network, seed: int, images: int) -> Dataset:
     except DataError:
         pass
     drawn = np.random.default_rng(seed).random((images, *network.input), np.float32)
-    some = LabelledImages(drawn, np.arange(images) % network.classes)
+    some = LabeledImages(drawn, np.arange(images) % network.classes)
     return Dataset("random", some, some.first(1), (), f"random numbers drawn with seed {seed}")
 
 

@@ -33,14 +33,14 @@ from alexnet_mf.cli.flags import with_flags
 from alexnet_mf.errors import AlexnetMfError, Notice
 
 VERBS = {
-    "train": (train, "print the layer table, then train (what `alexnet-mf` alone does)"),
+    "train": (train, "train a network, after printing its layer table (the default verb)"),
     "shapes": (shapes, "measure every layer's output shape in one backend or all"),
-    "parity": (parity, "prove that backends compute the same function, or name the layer where they part"),
-    "bench": (bench, "measure how fast backends are, each beside the device's limits and the book's style"),
-    "analyze": (analyze, "say what a network costs, which part dominates, and how near a device comes to its limits"),
+    "parity": (parity, "prove that backends compute the same function, or name the layer where they differ"),
+    "bench": (bench, "measure the speed of backends, and compare it with the device's limits and the book's code"),
+    "analyze": (analyze, "compute the cost of each layer, and measure how near a device comes to its limits"),
     "sweep": (sweep, "train several networks, batch sizes, augmentations and seeds, and compare them"),
     "predict": (predict, "classify pictures with the weights of a run or a file"),
-    "evaluate": (evaluate, "test the weights of a run or a file: accuracy, confusion matrix, mistakes"),
+    "evaluate": (evaluate, "evaluate the weights of a run or a file: accuracy, confusion matrix, mistakes"),
     "convert": (convert, "convert weights between formats: safetensors, PyTorch, Keras, Gluon, NumPy, "
                          "ONNX"),
     "plot": (plot, "draw the curves of runs, or the filters of a first layer"),
@@ -48,11 +48,11 @@ VERBS = {
 }
 
 LONG = ("train", "sweep", "bench")
-"""Verbs whose work is lost, not only its report, if they end early."""
+"""Verbs that lose work, not only a report, if they end early."""
 
 
 class Terminated(BaseException):
-    """SIGTERM came."""
+    """The process received SIGTERM."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Report an unknown flag here, where the help of the verb lists those that it takes."""
+        """Report an unknown flag with a pointer to the help of the verb, which lists the flags."""
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -72,7 +72,7 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs and their flags."""
     top = Parser(prog="alexnet-mf", description=alexnet_mf.__doc__, allow_abbrev=False,
-                 epilog="Without a verb: train. `alexnet-mf VERB --help` shows a verb's flags.")
+                 epilog="`alexnet-mf` without a verb trains. `alexnet-mf VERB --help` shows the flags of a verb.")
     top.add_argument("--version", action="version", version=f"alexnet-mf {alexnet_mf.__version__}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     for name, (module, purpose) in VERBS.items():
@@ -83,8 +83,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 if it held, 1 if what it checks does not hold, 2 if it could not run as
-    asked, 130 or 143 after Ctrl-C or SIGTERM."""
+    """Run a command and return its exit code: 0 for success, 1 for a failed check or training, 2 if the command cannot
+    run as asked, 130 or 143 after Ctrl-C or SIGTERM."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "train")
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"alexnet-mf: error: {with_flags(str(error), options)}", file=sys.stderr)
         return error.exit_code
     except MemoryError:
-        print("alexnet-mf: error: not enough memory; take a smaller network or batch", file=sys.stderr)
+        print("alexnet-mf: error: not enough memory; use a smaller network or batch", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nalexnet-mf: stopped by Ctrl-C", file=sys.stderr)
@@ -116,11 +116,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Terminated:
         print("alexnet-mf: stopped by SIGTERM", file=sys.stderr)
         return 143
-    except BrokenPipeError:  # the reader of a pipe has left, as `head` does
+    except BrokenPipeError:  # the reader of the pipe has exited, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if options.verb not in LONG or getattr(options, "schema", None):
             return 0
-        print(f"alexnet-mf: error: {options.verb} ended early: the reader of its output has left"
+        print(f"alexnet-mf: error: {options.verb} ended early: the reader of its output has exited"
               + ("; resume it with train --resume RUN (see list runs)" if options.verb == "train" else ""),
               file=sys.stderr)
         return 1

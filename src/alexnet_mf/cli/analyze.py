@@ -1,4 +1,4 @@
-"""`analyze`: what a network costs, which part dominates, and how near a device comes to its limits."""
+"""`analyze`: compute the cost of each layer, and measure how near a device comes to its limits."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     add = parser.add_argument
     add("--backend", choices=list(backends.BACKENDS),
-        help="what to measure (default: the first that is installed of torch, tensorflow, mxnet)")
+        help="framework to measure (default: the first installed of torch, tensorflow, mxnet)")
     arguments.add_network(parser)
     parser.set_defaults(device=None)
     add("--batch-size", type=arguments.at_least_one, metavar="N", help="images in a batch (default: the recipe's)")
     add("--recipe", choices=list(RECIPES), default="quick",
-        help="whose batch size and momentum; with momentum the optimizer keeps a velocity (default: quick)")
+        help="recipe that sets batch size and momentum; momentum needs memory for a velocity (default: quick)")
     add("--measure", action=argparse.BooleanOptionalAction, default=True,
-        help="measure ceilings, times and memory too; without it only the arithmetic, at once and without any "
-             "framework (default: measure)")
+        help="also measure ceilings, times and memory; --no-measure needs no framework, and only computes (default: "
+             "measure)")
     add("--rounds", type=arguments.at_least_one, metavar="N",
-        help=f"number of samples of each time (default: the {ROUNDS} that an interval needs)")
+        help=f"samples of each time (default: the {ROUNDS} that a confidence interval needs)")
     add("--sample-seconds", type=arguments.positive, metavar="S",
-        help=f"shortest sample, in seconds (default: {SAMPLE_SECONDS} s)")
-    add("--plot", metavar="FILE", help="roofline to draw, PNG; needs matplotlib")
+        help=f"shortest length of a sample, in seconds (default: {SAMPLE_SECONDS} s)")
+    add("--plot", metavar="FILE", help="draw the roofline as PNG; needs matplotlib")
     arguments.add_json(parser)
     add_schema(parser, json_schema)
 
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Analyze, and return the exit code."""
     if options.plot and not options.measure:
-        raise AlexnetMfError("--plot draws the roofline, and its ceilings are measured: leave out --no-measure")
+        raise AlexnetMfError("--plot draws measured ceilings; leave out --no-measure")
     picture = Picture(options.plot, "alexnet_mf.analysis.plot") if options.plot else None
     quiet = options.json == "-"
 
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
             show_costs(analysis.costs, analysis.recipe)
             for line in sentences.conclusions(analysis.costs):
                 output.say(f"\n{line}")
-            output.say(f"\nPredicted peak of a training step, tensors alone, as PyTorch makes and frees them: "
+            output.say(f"\nPredicted peak of a training step (tensors only, as PyTorch allocates and frees them): "
                        f"{units.bytes_text(analysis.peak.bytes)}, at {analysis.peak.moment}.")
 
     analysis = api.analyze(options.net, options.backend, batch_size=options.batch_size, recipe=options.recipe,
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         output.write_json(options.json, plain(analysis.record()))
     if not analysis.holds:
-        output.notice(f"the prediction of memory does not hold: it is off by more than {units.percent_text(TOLERANCE)}")
+        output.notice(f"the predicted memory is off by more than {units.percent_text(TOLERANCE)}")
         return 1
     return 0
 
@@ -84,18 +84,18 @@ def run(options: argparse.Namespace) -> int:
 def show_costs(costs: Costs, recipe: Recipe) -> None:
     """Print each layer's memory and work."""
     with_momentum = "with" if costs.momentum else "without"
-    title = (f"{costs.network.name}, batch {costs.batch_size}, {costs.item_bytes} bytes a number, SGD {with_momentum} "
-             f"momentum (recipe {recipe.name})")
-    amounts = [(layer.held.weights, layer.held.weight_gradients, layer.held.optimizer, layer.held.activations,
-                layer.activation_gradients, layer.held.auxiliary) for layer in costs.layers]
-    rows = [[layer.name, output.shape_text(layer.output), output.count_text(layer.parameters), *map(cell, held),
-             share(layer.held.total, costs.held)] for layer, held in zip(costs.layers, amounts)]
+    title = (f"{costs.network.name}, batch {costs.batch_size}, {costs.item_bytes} bytes per number, SGD "
+             f"{with_momentum} momentum (recipe {recipe.name})")
+    amounts = [(layer.stored.weights, layer.stored.weight_gradients, layer.stored.optimizer, layer.stored.activations,
+                layer.activation_gradients, layer.stored.auxiliary) for layer in costs.layers]
+    rows = [[layer.name, output.shape_text(layer.output), output.count_text(layer.parameters), *map(cell, sizes),
+             share(layer.stored.total, costs.stored)] for layer, sizes in zip(costs.layers, amounts)]
     rows.append(["total", "", f"{sum(layer.parameters for layer in costs.layers):,}",
                  *(cell(sum(column)) for column in zip(*amounts)), "100 %"])
     output.table(["layer", "output", "parameters", "weights", "gradients", "optimizer", "activations", "gradients *",
                   "beside **", "share"], rows, right=range(2, 10), title=title)
-    output.say("* of activations: they come and go layer by layer, and are not in the share")
-    output.say("** kept for backward too: PyTorch's positions of maxima, dropout masks, parts of a normalisation\n")
+    output.say("* of activations: allocated and freed layer by layer, not counted in the share")
+    output.say("** also kept for backward: PyTorch's positions of maxima, dropout masks, parts of a normalization\n")
     rows = [[layer.name, *work_cells(layer.forward, costs.forward), *work_cells(layer.training, costs.training)]
             for layer in costs.layers]
     rows.append(["total", *work_cells(costs.forward, costs.forward), *work_cells(costs.training, costs.training)])
@@ -105,7 +105,7 @@ def show_costs(costs: Costs, recipe: Recipe) -> None:
 
 
 def work_cells(work: Work, whole: Work) -> list[str]:
-    """Return a layer's cells of half of the second table."""
+    """Return a layer's cells in the second table, for forward or training."""
     macs, intensity = units.rate_text(work.macs, "").rstrip(), units.three_digits(work.intensity)
     return [macs if work.macs else "", share(work.macs, whole.macs), cell(work.traffic),
             share(work.traffic, whole.traffic), intensity if work.macs else ""]
@@ -147,12 +147,12 @@ def show_measured(costs: Costs, peak: Peak, measured: Measured) -> None:
     output.say(f"\n{memory_line(peak, measured)}")
     versions = ", ".join(f"{name} {version}" for name, version in measured.versions.items())
     averages = measured.conditions.load_before  # None if the system reports none
-    load = f", load {averages[0]:.1f}, this included" if averages else ""
+    load = f", load {averages[0]:.1f}, this program included" if averages else ""
     output.say(f"{versions}, Python {measured.conditions.python}, {processor(measured)}{load}")
 
 
 def attained(work: Work, seconds: float, measured: Measured) -> list[str]:
-    """Return half a row of the roofline."""
+    """Return a row's cells in the roofline, for forward or training."""
     if not work.traffic:
         return ["", "", "", ""]
     attainable = measured.ceilings.attainable(work.intensity) / 1e9
@@ -167,12 +167,12 @@ def memory_line(peak: Peak, measured: Measured) -> str:
     kernels = "; ".join(f"{layer} by {units.listed(names)}" for layer, names in measured.kernels.items())
     if memory.allocator is not None and off is not None:
         where = f" with {kernels}" if kernels else ""
-        return (f"Memory: predicted peak{where} {units.bytes_text(peak.bytes)}, the allocator's, workspaces apart, "
+        return (f"Memory: predicted peak{where} {units.bytes_text(peak.bytes)}, the allocator's without workspaces "
                 f"{units.bytes_text(memory.allocator)}: {100 * off:+.1f} %")
     if memory.process is None or memory.imported is None:
         return f"Memory: predicted peak {units.bytes_text(peak.bytes)}; this system does not report a process's memory"
-    return (f"Memory: predicted peak {units.bytes_text(peak.bytes)} of tensors; the process held at most "
-            f"{units.bytes_text(memory.process)}, of it {units.bytes_text(memory.imported)} with {measured.backend} "
+    return (f"Memory: predicted peak {units.bytes_text(peak.bytes)} of tensors; the process took at most "
+            f"{units.bytes_text(memory.process)}, and {units.bytes_text(memory.imported)} with {measured.backend} "
             f"alone: {units.bytes_text(memory.process - memory.imported)} more")
 
 

@@ -1,4 +1,4 @@
-"""Flags that mean the same in every verb."""
+"""Flags that several verbs share."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 def add_execution(parser: argparse.ArgumentParser) -> None:
     """Add --precision, and two flags for each speed setting: --NAME and --no-NAME."""
     parser.add_argument("--precision", choices=PRECISIONS,
-                        help="of the factors in convolutions and matrix products; weights stay float32, and float32 is "
-                             "IEEE's, without TF32 (default: float32; in numpy float64)")
+                        help="precision of convolutions and matrix products; weights stay float32 (default: float32 "
+                             "without TF32; in numpy float64)")
     add_settings(parser)
 
 
@@ -72,8 +72,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add two flags for each speed setting: --NAME and --no-NAME."""
     for name in SPEED_SETTINGS:
         parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=None,
-                            help=f"with or without the speed setting {name} (default: as the backend's table has it "
-                                 f"for the device: backends/NAME/speed.py)")
+                            help=f"switch the speed setting {name} on or off (default: by backend and device, see "
+                                 "backends/BACKEND/speed.py)")
 
 
 def speed(options: argparse.Namespace) -> dict[str, bool]:
@@ -82,7 +82,7 @@ def speed(options: argparse.Namespace) -> dict[str, bool]:
 
 
 def execution(options: argparse.Namespace) -> Execution:
-    """Return what those flags ask for."""
+    """Return the precision and the speed settings that the flags set."""
     return Execution(options.precision, speed(options))
 
 
@@ -90,7 +90,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     """Add --data, --data-dir and --seed."""
     add_data(parser)
     parser.add_argument("--seed", type=seed, default=0,
-                        help="of initial weights, order of images and dropout (default: 0)")
+                        help="seed of initial weights, order of images and dropout (default: 0)")
 
 
 def add_data(parser: argparse.ArgumentParser, default: str | None = "auto", meaning: str = "auto") -> None:
@@ -100,26 +100,26 @@ def add_data(parser: argparse.ArgumentParser, default: str | None = "auto", mean
         meaning: the default in words.
     """
     parser.add_argument("--data", choices=list(DATASETS), default=default,
-                        help=f"auto is Fashion-MNIST if it can be had, else the synthetic set (default: {meaning})")
+                        help=f"auto is Fashion-MNIST if available, else the synthetic set (default: {meaning})")
     parser.add_argument("--data-dir", type=Path, metavar="FOLDER",
                         help="folder with the four Fashion-MNIST files, .gz or unpacked (default: "
-                             "$ALEXNET_MF_DATA_DIR, else the user's cache, downloaded if need be)")
+                             "$ALEXNET_MF_DATA_DIR, else a download into the user's cache)")
 
 
 def add_augment(parser: argparse.ArgumentParser) -> None:
     """Add --augment, for one training."""
-    parser.add_argument("--augment", type=augment, metavar="KINDS",
-                        help=f"change the training images at random, comma-separated: {', '.join(augmentation.KINDS)}; "
+    parser.add_argument("--augment", type=augment, metavar="NAMES",
+                        help=f"random changes of training images, comma-separated: {', '.join(augmentation.KINDS)}; "
                              f"or {augmentation.NONE} (default: {augmentation.NONE}, as in the chapter's code)")
 
 
 def augment(text: str) -> tuple[str, ...]:
-    """Parse kinds of augmentation."""
+    """Parse the names of augmentations."""
     kinds = [word.strip() for word in text.split(",")]
     if kinds == [augmentation.NONE]:
         return ()
     if augmentation.NONE in kinds:
-        raise argparse.ArgumentTypeError(f"{augmentation.NONE} stands alone, not in {text!r}")
+        raise argparse.ArgumentTypeError(f"{augmentation.NONE} cannot be combined with others, as in {text!r}")
     try:
         return augmentation.check(kinds)
     except AlexnetMfError as error:
@@ -129,13 +129,13 @@ def augment(text: str) -> tuple[str, ...]:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add --json."""
     parser.add_argument("--json", metavar="FILE",
-                        help="write the result as JSON (- for standard output, and nothing else)")
+                        help="write the result as JSON to a file; - prints the JSON and nothing else")
 
 
 def add_interpreters(parser: argparse.ArgumentParser) -> None:
     """Add --python; `interpreters` parses it."""
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH",
-                        help="the interpreter of a backend that lives in another environment (repeatable)")
+                        help="Python interpreter of a backend in another environment (repeatable)")
 
 
 def whole_number(least: int) -> Callable[[str], int]:
@@ -166,7 +166,7 @@ def backend(text: str) -> str:
 
 
 def comma_separated(parse: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
-    """Return a parser of comma-separated values. A value that comes twice counts once."""
+    """Return a parser of comma-separated values. Duplicates count once."""
     return lambda text: tuple(dict.fromkeys(parse(word.strip()) for word in text.split(",")))
 
 
@@ -190,8 +190,8 @@ def interpreters(texts: list[str]) -> dict[str, str]:
     return pairs
 
 
-def given_flags(add_arguments: Callable[[argparse.ArgumentParser], None], words: list[str]) -> dict[str, Any]:
-    """Return a verb's flags that the command line names, even with their default."""
+def flags_on_line(add_arguments: Callable[[argparse.ArgumentParser], None], words: list[str]) -> dict[str, Any]:
+    """Return the flags on the command line with their values, even if a value is the default."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     add_arguments(parser)
     parser.set_defaults(**dict.fromkeys(vars(parser.parse_args([]))))

@@ -1,4 +1,4 @@
-"""`bench`: how fast backends are, beside the device's own limits and the book's style; and reports on such runs."""
+"""`bench`: measure the speed of backends, or report on earlier measurements."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ from alexnet_mf.plots import Picture
 
 DEFAULTS = Plan()
 REPORT_FLAGS = ("report", "markdown", "plot")
-"""The flags that --report takes."""
+"""Flags that can be combined with --report."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add its flags."""
+    """Add the verb's flags."""
     add = parser.add_argument
     add("--backends", type=arguments.backend_list, default=(), metavar="NAMES",
         help="comma-separated backends (default: those of torch, tensorflow and mxnet that are installed here or named "
              "by --python)")
     arguments.add_network(parser)
     add("--batch-size", type=arguments.counts, default=DEFAULTS.batch_sizes, metavar="N,...",
-        help=f"images in a batch, comma-separated (default: {DEFAULTS.batch_sizes[0]})")
+        help=f"batch sizes in images, comma-separated (default: {DEFAULTS.batch_sizes[0]})")
     add("--precision", type=arguments.words, default=DEFAULTS.precisions, metavar="NAMES",
-        help=f"comma-separated, of {', '.join(PRECISIONS)}; which there are depends on backend and device (default: "
-             "float32, which is IEEE float32, without TF32; in numpy float64, its only one)")
+        help=f"precisions, comma-separated: {', '.join(PRECISIONS)}; not every backend and device has all (default: "
+             "float32 without TF32; in numpy float64)")
     add("--phases", type=arguments.words, default=DEFAULTS.phases, metavar="NAMES",
-        help="comma-separated: " + "; ".join(f"{name}, {what}" for name, what in PHASES.items()) + " (default: all)")
+        help=f"comma-separated: {'; '.join(f'{name} ({what})' for name, what in PHASES.items())} (default: all)")
     add("--rounds", type=arguments.at_least_one, default=DEFAULTS.rounds, metavar="N",
-        help=f"samples of each phase; intervals take 6 (default: {DEFAULTS.rounds})")
+        help=f"samples of each phase; a confidence interval needs 6 (default: {DEFAULTS.rounds})")
     add("--sample-seconds", type=arguments.positive, default=DEFAULTS.sample_seconds, metavar="S",
-        help="the least length of a sample in seconds; as many calls as that takes make one, and at least one "
+        help="shortest length of a sample, in seconds; short calls are repeated "
              f"(default: {DEFAULTS.sample_seconds})")
     add("--epoch-batches", type=arguments.at_least_one, default=DEFAULTS.epoch_batches, metavar="N",
-        help=f"batches in the phase epoch, the first of which is not timed (default: {DEFAULTS.epoch_batches})")
+        help=f"batches in the phase epoch; the first is not timed (default: {DEFAULTS.epoch_batches})")
     add("--beside", type=arguments.at_least_one, default=DEFAULTS.beside, metavar="N",
-        help="measure a training step also beside N processes that compute all the time (default: none)")
+        help="also measure a training step while N other processes keep the CPU busy (default: none)")
     add("--seed", type=arguments.seed, default=DEFAULTS.seed,
-        help=f"of weights, images, dropout and the order of the samples (default: {DEFAULTS.seed})")
-    add("--no-book", action="store_true", help="leave the book's style out")
+        help=f"seed of weights, images, dropout and the order of the samples (default: {DEFAULTS.seed})")
+    add("--no-book", action="store_true", help="do not measure the book's own code")
     arguments.add_settings(parser)
     add("--ablate", type=arguments.words, default=(), metavar="NAMES",
-        help="comma-separated settings: measure each backend also without each of them, to see what it gains "
-             "(default: none)")
+        help="speed settings, comma-separated: also measure each backend without each of them, to show what it "
+             "gains (default: none)")
     add("--try", type=arguments.words, default=(), dest="tried", metavar="NAMES",
-        help="comma-separated settings that are off by themselves: measure each backend also with each of them; "
+        help="speed settings that are off by default, comma-separated: also measure each backend with each of them; "
              "compile+fused tries two together (default: none)")
     arguments.add_interpreters(parser)
     add("--report", nargs="+", type=Path, metavar="FILE",
-        help="measure nothing: report on the JSON files of earlier runs, also of other machines (default: measure)")
+        help="measure nothing; report on the JSON files of earlier runs, on any machine (default: measure)")
     add("--markdown", metavar="FILE",
-        help="write the report as Markdown (- for standard output, and nothing else) (default: none)")
-    add("--plot", type=Path, metavar="FILE", help="draw the report as PNG; takes matplotlib")
+        help="write the report as Markdown to a file; - prints the Markdown and nothing else (default: none)")
+    add("--plot", type=Path, metavar="FILE", help="draw the report as PNG; needs matplotlib")
     arguments.add_json(parser)
     add_schema(parser, json_schema)
 
@@ -66,9 +66,9 @@ def run(options: argparse.Namespace) -> int:
     """Measure or read records, and report; return the exit code, 1 if a measurement failed."""
     if options.json == "-" and options.markdown == "-":
         raise BenchError("--json - and --markdown - cannot share standard output; name a file for one of them")
-    unused = [flag for flag in arguments.given_flags(add_arguments, options.words[1:]) if flag not in REPORT_FLAGS]
+    unused = [flag for flag in arguments.flags_on_line(add_arguments, options.words[1:]) if flag not in REPORT_FLAGS]
     if options.report and unused:
-        raise BenchError(f"--report measures nothing: leave out `{unused[0]}`")
+        raise BenchError(f"--report measures nothing; leave out `{unused[0]}`")
     picture = Picture(options.plot, "alexnet_mf.bench.plot") if options.plot else None
     report = api.bench_report(options.report or [measure(options)])
     if picture:
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def measure(options: argparse.Namespace) -> Record:
-    """Run the benchmark. If a JSON file was asked for, it is written after each round."""
+    """Run the benchmark. Write the JSON file, if there is one, after each round."""
     latest: list[Record] = []
 
     def save(record: Record) -> None:
@@ -103,7 +103,7 @@ def measure(options: argparse.Namespace) -> Record:
                          command=["alexnet-mf", *options.words], report_progress=output.show_progress)
     except BaseException:
         if latest and options.json and options.json != "-":
-            output.notice(f"{options.json} holds what was measured until here; bench --report {options.json} shows it")
+            output.notice(f"{options.json} has the samples so far; to show them: bench --report {options.json}")
         raise
     finally:
         if options.json == "-" and latest:

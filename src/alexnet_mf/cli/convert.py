@@ -1,4 +1,4 @@
-"""`convert`: weights from one program's file to another's."""
+"""`convert`: convert weights between file formats."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", type=Path, metavar="SRC", help="weights file, or a run folder")
     add("destination", type=Path, metavar="DST", help="file to write")
     add("--from", dest="source_format", choices=conversion.READABLE, metavar="FORMAT",
-        help=f"format of SRC. {formats} (default: recognized by the content)")
+        help=f"format of SRC. {formats} (default: by the content)")
     add("--to", dest="destination_format", choices=list(conversion.FORMATS), metavar="FORMAT",
-        help="format of DST, one of the same (default: by the ending of the name)")
+        help="format of DST, as for --from (default: by the ending of DST)")
     add("--net", help=f"network: {', '.join(zoo.NETWORKS)}; or a file of your own that ends in .toml "
                       f"(default: the network that SRC names, else alexnet)")
     arguments.add_which(parser)

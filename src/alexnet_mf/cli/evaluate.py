@@ -1,4 +1,4 @@
-"""`evaluate`: how well a network classifies the test images, and where it errs."""
+"""`evaluate`: loss, accuracy, confusion matrix and mistakes on the test images."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_weights(parser)
     arguments.add_data(parser, default=None, meaning="the run's, else auto")
     add("--limit-test", type=arguments.at_least_one, dest="test_images", metavar="N",
-        help="the first N test images only (default: all)")
-    add("--plot", metavar="FILE", help="confusion matrix and most confident mistakes to draw, PNG; needs matplotlib")
+        help="only the first N test images (default: all)")
+    add("--plot", metavar="FILE", help="draw the confusion matrix and confident mistakes as PNG; needs matplotlib")
     arguments.add_json(parser)
-    add("--quiet", action="store_true", help="the closing line only")
+    add("--quiet", action="store_true", help="print only the closing line")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -65,7 +65,7 @@ def show(figures: Evaluation, names: Sequence[str]) -> None:
             others = [other for other in np.argsort(-row, kind="stable") if other != label and row[other]][:2]
             rows.append([name, f"{images:,}", f"{row[label]:,}", f"{row[label] / images:.3f}" if images else "",
                          ", ".join(f"{names[other]} {row[other]:,}" for other in others)])
-    output.table(["class", "images", "correct", "accuracy", "most often taken for"], rows, right=[1, 2, 3])
+    output.table(["class", "images", "correct", "accuracy", "most often mistaken for"], rows, right=[1, 2, 3])
     if len(names) <= MOST_CLASSES:
         show_matrix(figures, names)
     output.say()
@@ -79,9 +79,9 @@ def show_matrix(figures: Evaluation, names: Sequence[str]) -> None:
     width = sum(max(len(row[i]) for row in [columns, *rows]) + 1 for i in range(len(columns)))
     output.say()
     if width > output.console().width:
-        output.say(f"(the confusion matrix takes {width} columns; --json and --plot write it)")
+        output.say(f"(the confusion matrix is {width} columns wide; write it with --json or --plot)")
         return
-    output.table(columns, rows, right=range(1, len(columns)), title="class (row) and what it was taken for (column)",
+    output.table(columns, rows, right=range(1, len(columns)), title="true class (row) and predicted class (column)",
                  dense=True)
 
 

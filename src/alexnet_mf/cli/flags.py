@@ -1,4 +1,4 @@
-"""Flags in messages, and the flag that asks for a JSON Schema."""
+"""Translate the arguments in messages to flags, and add the flag --schema."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALIASES = {"pythons": "python", "batch_sizes": "batch_size", "precisions": "prec
 COMMANDS = {"`alexnet_mf.list_runs()`": "`list runs`", "`list_backends`": "`list backends`",
             "`parity_trace`": "`parity trace`", "`plot_curves`": "`plot curves`", "`plot_filters`": "`plot filters`",
             "`toml.dump`": "`list networks NAME --toml`"}
-"""Functions of the library, and the commands that do the same."""
+"""Commands that correspond to functions of the library."""
 PLACEHOLDERS = {"python": " NAME=PATH"}
 """Placeholders of the values that flags take."""
 
@@ -51,7 +51,7 @@ def resume_command(folder: Path | str) -> str:
 
 
 def add_schema(parser: argparse.ArgumentParser, make: Callable[[], dict[str, Any]],
-               of: str = "what --json writes") -> None:
+               of: str = "the --json output") -> None:
     """Add --schema, which `main` answers with the JSON Schema of a file."""
     parser.add_argument("--schema", action="store_const", const=make,
-                        help=f"print the JSON Schema of {of}, and do nothing else")
+                        help=f"print the JSON Schema of {of} and exit")

@@ -17,11 +17,11 @@ from alexnet_mf.training.new_folder import RUNS
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.add_argument("what", choices=list(LISTS), help="what to list")
-    parser.add_argument("name", nargs="?", help="one network only, by name or from a file (default: all)")
+    parser.add_argument("name", nargs="?", help="list only this network, by name or from a file (default: all)")
     parser.add_argument("--toml", action="store_true",
-                        help="write that network out as TOML, to start a file of your own from: --net FILE.toml")
+                        help="print the network as TOML, as a start for a file of your own (--net FILE.toml)")
     parser.add_argument("--runs", type=Path, metavar="FOLDER",
-                        help="folder of the run folders (default: runs)")
+                        help="folder that contains the run folders (default: runs)")
     arguments.add_json(parser)
 
 

@@ -1,4 +1,4 @@
-"""Tables, lines and files: formatted for a terminal, as plain lines in a pipe."""
+"""Write tables, lines and files: formatted on a terminal, as plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alexnet_mf.backends.contract import NativeLayer
 
 
 def console() -> Console:
-    """Return standard output, wide enough in a pipe that no line is folded."""
+    """Return a console on standard output; in a pipe it is so wide that no line wraps."""
     return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 200)
 
 
@@ -27,19 +27,19 @@ def say(line: str = "") -> None:
 
 
 def notice(line: str) -> None:
-    """Write one line on standard error, for what the user should know but did not ask for."""
+    """Write one line on standard error, for news that the user did not ask for."""
     print(line, file=sys.stderr, flush=True)
 
 
 def show_progress(line: str) -> None:
-    """Show on a terminal what is being done."""
+    """Write a line of progress on standard error, if that is a terminal."""
     if sys.stderr.isatty():
         notice(line)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), title: str = "",
           dense: bool = False) -> None:
-    """Print columns of text; those in `right` are numbers. A dense table has one space between columns."""
+    """Print columns of text. Those in `right` are right-aligned; a dense table has one space between columns."""
     if not sys.stdout.isatty():
         widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
         if title:

@@ -1,4 +1,4 @@
-"""`plot curves`: the curves of runs, one over the other. `plot filters`: the filters of the first convolution."""
+"""`plot curves`: the training curves of runs. `plot filters`: the filters of the first convolution."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from alexnet_mf.sweep.record import NAME as SWEEP
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     pictures = parser.add_subparsers(dest="picture", metavar="PICTURE", required=True, parser_class=type(parser))
-    purpose = "loss and accuracy by epoch, of one run or of several, in grays"
+    purpose = "draw loss and accuracy by epoch of one or more runs, in shades of gray"
     curves = pictures.add_parser("curves", help=purpose, description=purpose, allow_abbrev=False)
     curves.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder")
-    purpose = "the filters of the first convolution as a picture, in gray of one channel, in color of three"
+    purpose = "draw the filters of the first convolution: gray for one input channel, color for three"
     filters = pictures.add_parser("filters", help=purpose, description=purpose, allow_abbrev=False)
     filters.add_argument("source", type=Path, metavar="RUN|WEIGHTS",
                          help="run folder, or weights file of any format that `convert` reads")
     filters.add_argument("--net", help="network (default: the network that the weights file names, else alexnet)")
     for picture in (curves, filters):
-        picture.add_argument("--plot", required=True, metavar="FILE", help="PNG to write")
+        picture.add_argument("--plot", required=True, metavar="FILE", help="PNG file to write; needs matplotlib")
 
 
 def run(options: argparse.Namespace) -> int:

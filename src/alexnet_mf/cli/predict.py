@@ -1,4 +1,4 @@
-"""`predict`: the classes that a network sees in pictures."""
+"""`predict`: classify pictures."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("images", type=Path, nargs="+", metavar="IMAGE",
         help="PNG or JPEG file, gray or in color, of any size; a folder of them; or an idx file, .gz or unpacked")
     add("--invert", action="store_true",
-        help="the pictures are dark on light: make them light on dark, as Fashion-MNIST is (default: as they are)")
+        help="invert pictures that are dark on light, since Fashion-MNIST is light on dark (default: leave them)")
     add("--top", type=arguments.at_least_one, default=3, metavar="N",
         help="number of classes for each picture (default: 3)")
     add("--limit", type=arguments.at_least_one, metavar="N",
-        help="the first N pictures of each folder and idx file only (default: all)")
+        help="only the first N pictures of each folder and idx file (default: all)")
     add("--classes", type=Path, metavar="FILE",
-        help="names of the classes, one on each line (default: Fashion-MNIST's if there are ten, else numbers)")
-    add("--plot", metavar="FILE", help="contact sheet to write, PNG: the pictures as the network was fed them, with "
+        help="file with the class names, one per line (default: Fashion-MNIST's if there are ten, else numbers)")
+    add("--plot", metavar="FILE", help="draw a contact sheet as PNG: the pictures as the network sees them, with "
         "their classes; needs matplotlib")
     arguments.add_json(parser)
-    add("--quiet", action="store_true", help="the table only")
+    add("--quiet", action="store_true", help="print only the table")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -56,9 +56,9 @@ def run(options: argparse.Namespace) -> int:
         drawing = picture.module
         picture.save(drawing.png(drawing.contact_sheet(report.predictions, report.classes)))
         if len(report.predictions) > drawing.MOST_ON_SHEET:
-            output.notice(f"{options.plot}: the first {drawing.MOST_ON_SHEET} of {len(report.predictions):,} pictures")
+            output.notice(f"{options.plot}: first {drawing.MOST_ON_SHEET} of {len(report.predictions):,} pictures")
     elif picture:
-        output.notice(f"{options.plot}: not written, there is nothing to draw")
+        output.notice(f"{options.plot}: not written: no picture could be read")
     return 1 if report.unreadable else 0
 
 
@@ -83,7 +83,7 @@ def read_names(path: Path) -> list[str]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not text in UTF-8") from error
+        raise DataError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
     return [one_line(line.strip()) for line in lines if line.strip()]
 
 

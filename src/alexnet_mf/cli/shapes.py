@@ -1,4 +1,4 @@
-"""`shapes`: the layer tables of one or all backends, compared."""
+"""`shapes`: measure and compare the layer tables of one or all backends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alexnet_mf.shapes import ShapeReport
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.add_argument("--backend", required=True, choices=[*backends.BACKENDS, "all"],
-                        help="a framework, or all that are installed")
+                        help="backend to measure; all: every installed one")
     arguments.add_network(parser)
     arguments.add_json(parser)
 
@@ -63,4 +63,4 @@ def verdict(report: ShapeReport) -> None:
         output.say(line)
     *others, last = ["the arithmetic", *report.tables]
     agree = "do not agree" if report.disagreements else "agree"
-    output.say(f"\n{', '.join(others)} and {last} {agree}: shapes and parameter counts")
+    output.say(f"\n{', '.join(others)} and {last} {agree} on shapes and parameter counts")

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal during a training: the first signal asks, the second does not wait."""
+"""Handle Ctrl-C, SIGTERM and a closed terminal: the first signal ends a training after its step, the second at once."""
 
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ class Stop:
 
 
 class HungUp(BaseException):
-    """SIGHUP came."""
+    """The process received SIGHUP."""
 
 
 @contextmanager
 def hang_up_raises() -> Iterator[None]:
-    """Raise HungUp in this context when the terminal closes, unless the process ignores that, as under nohup.
+    """Raise HungUp in this context when the terminal closes, unless the process ignores SIGHUP, as under nohup.
 
-    A second SIGHUP is ignored: a shell and the system often send one each. Output that nobody can read any more goes
-    nowhere, so that it raises no error.
+    A second SIGHUP is ignored: a shell and the system often send one each. Output to the closed terminal is discarded,
+    so that it raises no error.
     """
     def raise_hung_up(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)

@@ -26,9 +26,9 @@ from alexnet_mf.sweep.run import Progress
 from alexnet_mf.training.recipe import BOOK
 
 OWN = "own"
-"""In place of a learning rate: the network's own."""
+"""Value of --lr that stands for a network's own learning rate."""
 FREE = ("resume", "json", "plot", "data_dir", "no_weights")
-"""Flags that do not decide what is trained."""
+"""Flags that can be combined with --resume."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,40 +38,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--net", type=arguments.words, default=("alexnet",), metavar="NAME,...",
         help="networks, comma-separated: names or files (default: alexnet)")
     add("--seeds", type=arguments.seeds, default=(0,), metavar="N,...",
-        help="of initial weights, order of images, dropout and augmentation, comma-separated (default: 0)")
+        help="seeds of initial weights, order of images, dropout and augmentation, comma-separated (default: 0)")
     add("--batch-size", type=arguments.counts, default=(BOOK.batch_size,), metavar="N,...",
         help=f"images per step, comma-separated (default: {BOOK.batch_size})")
-    add("--augment", type=arguments.augment, action="append", metavar="KINDS",
-        help=f"train with these, comma-separated: {', '.join(augmentation.KINDS)}, or {augmentation.NONE}; repeatable, "
-             f"to compare: --augment none --augment flip,crop (default: {augmentation.NONE})")
+    add("--augment", type=arguments.augment, action="append", metavar="NAMES",
+        help=f"augmentations, comma-separated: {', '.join(augmentation.KINDS)}, or {augmentation.NONE}; repeat to "
+             f"compare, as in --augment none --augment flip,crop (default: {augmentation.NONE})")
     add("--epochs", type=arguments.at_least_one, default=BOOK.epochs, metavar="N",
-        help=f"passes over the training images, the same for all (default: {BOOK.epochs})")
+        help=f"passes over the training images in each training (default: {BOOK.epochs})")
     add("--lr", type=rates, action="append", metavar="RATE,...|NET=RATE,...",
-        help="learning rate of SGD, or several, comma-separated: each setup uses the one that is best on the images "
-             f"that --held-out holds out. Repeatable: NET=RATE,... is for one of the networks, NET={OWN} for its own "
-             "rate (default: each network's own, the book's if it has one)")
+        help="learning rate of SGD, or several, comma-separated, of which each setup uses the best (needs --held-out). "
+             f"Repeatable: NET=RATE,... sets the rates of one network, NET={OWN} its own rate (default: each "
+             "network's own rate, else the book's)")
     add("--momentum", type=float, default=0.0,
-        help="momentum of SGD, 0 up to but not including 1, the same for all. The networks' own learning rates are for "
-             "0: name others with --lr (default: 0)")
+        help="momentum of SGD in each training, at least 0 and less than 1. The networks' own learning rates are for "
+             "0; for any other momentum set --lr (default: 0)")
     add("--held-out", type=arguments.at_least_one, default=0, metavar="N",
-        help="to choose among several --lr: train without the last N training images, and test on those; the other "
-             "trainings see all (default: none)")
+        help="number of training images, the last ones, to compare several --lr on; the final trainings train on all "
+             "images (default: none)")
     add("--lr-epochs", type=arguments.at_least_one, default=0, metavar="N",
-        help="epochs of the trainings that try an --lr (default: --epochs)")
+        help="epochs of the trainings that compare several --lr (default: --epochs)")
     add("--limit-train", type=arguments.at_least_one, metavar="N",
-        help="the first N training images only (default: all)")
-    add("--limit-test", type=arguments.at_least_one, metavar="N", help="the first N test images only (default: all)")
+        help="only the first N training images (default: all)")
+    add("--limit-test", type=arguments.at_least_one, metavar="N", help="only the first N test images (default: all)")
     arguments.add_device(parser)
     arguments.add_execution(parser)
     arguments.add_data(parser)
     add("--out", type=Path, metavar="FOLDER",
-        help="folder of the sweep: new, empty, or with runs, of which those that are finished are not trained again "
+        help="folder of the sweep: new, empty, or with runs; finished runs of the sweep are not trained again "
              "(default: sweeps/DATE-TIME-BACKEND-NET)")
     add("--resume", type=Path, metavar="FOLDER|FILE",
-        help="resume the sweep in this folder, or of this record (--json): train what is missing, resume a run that "
-             "was stopped, and try again what was killed or did not fit (default: a new sweep)")
+        help="resume the sweep in this folder, or of this record (--json): train what is missing, resume stopped runs, "
+             "and retry trainings that were killed or did not fit (default: a new sweep)")
     add("--no-weights", action="store_true",
-        help="remove the weights of finished runs, with --resume of the earlier ones too (default: keep them)")
+        help="remove the weights of finished runs, with --resume also of earlier ones (default: keep them)")
     arguments.add_json(parser)
     add_schema(parser, json_schema)
     add("--plot", type=Path, metavar="FILE",
@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def rates(text: str) -> tuple[str, tuple[float, ...]]:
-    """Parse comma-separated learning rates, and return them after their network, or after "" for all others."""
+    """Parse comma-separated learning rates; return their network, or "" for all others, and the rates."""
     net, _, numbers = text.rpartition("=")
     if numbers == OWN:
         return net, ()
@@ -90,7 +90,7 @@ def rates(text: str) -> tuple[str, tuple[float, ...]]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train, print the report, and return the exit code, after SIGHUP 129."""
+    """Train, print the report, and return the exit code: 129 after SIGHUP."""
     try:
         with signals.hang_up_raises():
             return train(options)
@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
 def train(options: argparse.Namespace) -> int:
     """Train, print the report, and return the exit code."""
     drawing = Picture(options.plot, "alexnet_mf.sweep.plot") if options.plot else None
-    what = resumed(options) if options.resume else begun(options)
+    what = read_resumed_sweep(options) if options.resume else read_new_sweep(options)
     destination = options.json or (str(options.resume) if options.resume and options.resume.is_file() else None)
     latest: list[Record] = []
 
@@ -117,7 +117,7 @@ def train(options: argparse.Namespace) -> int:
             record = api.sweep(**what, data_dir=options.data_dir, keep_weights=not options.no_weights,
                                command=["alexnet-mf", *options.words], report_progress=display.progress, save=save,
                                quiet=display.quiet)
-    except BaseException:  # Ctrl-C too: what is finished is kept, and shown
+    except BaseException:  # Ctrl-C too: show the finished trainings
         if latest and latest[0].trainings:
             show(latest[0], options, drawing)
         if latest and ((folder := Path(latest[0].folder)) / NAME).is_file():
@@ -126,17 +126,17 @@ def train(options: argparse.Namespace) -> int:
     return show(record, options, drawing)
 
 
-def begun(options: argparse.Namespace) -> dict[str, Any]:
+def read_new_sweep(options: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of a new sweep.
 
     Raises:
-        SweepError: if two of --lr are for the same network.
+        SweepError: if two --lr flags name the same network.
     """
     by_network: dict[str, tuple[float, ...]] = {}
     for net, values in options.lr or []:
         if net in by_network:
-            raise SweepError(f"--lr is there twice for {net or 'all networks'}: name its learning rates once, "
-                             f"comma-separated; for one network of several: --lr NET=RATE,...")
+            raise SweepError(f"--lr is repeated for {net or 'all networks'}; name the learning rates once, "
+                             f"comma-separated, or use --lr NET=RATE,... for one network")
         by_network[net] = values
     how = arguments.execution(options)
     plan = Plan(options.backend or default_backend(), options.net, options.seeds, options.batch_size,
@@ -146,13 +146,13 @@ def begun(options: argparse.Namespace) -> dict[str, Any]:
     return {"plan": plan, "out": options.out, "data": options.data}
 
 
-def resumed(options: argparse.Namespace) -> dict[str, Any]:
+def read_resumed_sweep(options: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments that resume a sweep.
 
     Raises:
-        SweepError: if a flag contradicts it.
+        SweepError: if a flag cannot be combined with --resume.
     """
-    for name in arguments.given_flags(add_arguments, options.words[1:]):
+    for name in arguments.flags_on_line(add_arguments, options.words[1:]):
         if name not in FREE:
             raise SweepError(f"{options.resume}: a resumed sweep has its own plan; leave out --"
                              f"{name.replace('_', '-')}, or start a new sweep")
@@ -160,7 +160,7 @@ def resumed(options: argparse.Namespace) -> dict[str, Any]:
 
 
 class SweepDisplay(Display):
-    """Shows a line for each training that has ended, and the progress of the one that has not."""
+    """Display with a line for each finished training and the progress of the current one."""
 
     def progress(self, training: Training, number: int, count: int, now: Progress) -> None:
         """Show that a training starts, continues or ends."""
@@ -181,10 +181,10 @@ class SweepDisplay(Display):
 
 
 def show(record: Record, options: argparse.Namespace, drawing: Any) -> int:
-    """Print tables, remarks and conditions. Return 1 if a training that counts failed."""
+    """Print tables, remarks and conditions. Return 1 if a final training failed."""
     content = report(record)
     if drawing and not content.outcomes:
-        output.notice(f"{options.plot}: not drawn: no training that counts succeeded")
+        output.notice(f"{options.plot}: not drawn: no final training succeeded")
     elif drawing:
         drawing.save(drawing.module.png(content.outcomes))
     if options.json == "-":

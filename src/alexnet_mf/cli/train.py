@@ -1,4 +1,4 @@
-"""`train`: the layer table, then the training. The main job."""
+"""`train`: print the layer table, then train."""
 
 from __future__ import annotations
 
@@ -36,37 +36,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_network(parser, default=None, meaning="the network that --weights names, else alexnet")
     arguments.add_execution(parser)
     recipes = (f"book: {BOOK.describe()}; quick: {QUICK.describe()}, or as many epochs of book as cost no more; some "
-               f"networks have a learning rate of their own").replace("%", "%%")
+               f"networks have their own learning rate").replace("%", "%%")
     add("--recipe", choices=list(RECIPES), help=f"{recipes} (default: book on a GPU, quick on a CPU)")
     add("--epochs", type=arguments.at_least_one, help="passes over the training images (default: the recipe's)")
     add("--batch-size", type=arguments.at_least_one, help="images per step (default: the recipe's)")
     add("--lr", type=float, dest="learning_rate", help="learning rate of SGD (default: the recipe's)")
-    add("--momentum", type=float, help="momentum of SGD, 0 up to but not including 1 (default: the recipe's)")
+    add("--momentum", type=float, help="momentum of SGD, at least 0 and less than 1 (default: the recipe's)")
     add("--weight-decay", type=float, help="L2 penalty, added to the gradient (default: the recipe's, 0)")
     add("--dropout", type=float,
-        help="rate of every dropout layer, 0 up to but not including 1 (default: the network's)")
+        help="rate of every dropout layer, at least 0 and less than 1 (default: the network's)")
     arguments.add_augment(parser)
     arguments.add_source(parser)
     add("--limit-train", type=arguments.at_least_one, dest="train_images", metavar="N",
-        help="the first N training images only (default: the recipe's)")
+        help="only the first N training images (default: the recipe's)")
     add("--limit-test", type=arguments.at_least_one, dest="test_images", metavar="N",
-        help="the first N test images only (default: the recipe's)")
+        help="only the first N test images (default: the recipe's)")
     add("--weights", type=Path, metavar="RUN|WEIGHTS",
         help="start from the last weights of this run folder, or from a file of any format that `convert` reads "
              "(default: drawn from the seed)")
     add("--out", type=Path, metavar="FOLDER", help="run folder, new or empty (default: runs/DATE-TIME-BACKEND-NET)")
     add("--resume", type=Path, metavar="RUN",
-        help="resume the run in this folder from its last good checkpoint, with all that decides its numbers. More "
-             "--epochs prolong it; another --backend continues from the weights (default: a new run)")
+        help="resume the run in this folder from its last good checkpoint, with its own settings. A larger --epochs "
+             "prolongs the run; another --backend continues from its weights (default: a new run)")
     add("--checkpoint-minutes", type=arguments.positive, default=CHECKPOINT_MINUTES, metavar="MINUTES",
-        help="time between two checkpoints within an epoch; there is one after each epoch anyway (default: "
+        help="minutes between two checkpoints within an epoch, besides the one after each epoch (default: "
              f"{CHECKPOINT_MINUTES:g})")
-    add("--tensorboard", action="store_true", help="write TensorBoard events too, into the run folder")
+    add("--tensorboard", action="store_true", help="also write TensorBoard events into the run folder")
     add("--save-weights", type=Path, metavar="FILE",
-        help="write the trained weights as canonical safetensors, into a new file")
+        help="write the trained weights to a new file, as canonical safetensors")
     arguments.add_json(parser)
     add_schema(parser, lambda: json_schema(RunRecord), "run.json")
-    add("--quiet", action="store_true", help="the two closing lines only")
+    add("--quiet", action="store_true", help="print only the two closing lines")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
         "data_dir": options.data_dir, "checkpoint_minutes": options.checkpoint_minutes,
         "tensorboard": options.tensorboard, "progress": display, "command": ["alexnet-mf", *options.words]}
     if options.resume:
-        flags = arguments.given_flags(add_arguments, options.words[1:])
+        flags = arguments.flags_on_line(add_arguments, options.words[1:])
         expected = {name: flags[name] for name in (*RECIPE_FLAGS, *RUN_FLAGS, "out")
                     if name in flags and name != "epochs"}
         done = api.resume(options.resume, options.epochs, options.backend, device=options.device,
@@ -116,17 +116,17 @@ def check_destination(path: Path) -> None:
         raise AlexnetMfError(f"{path}: exists; name another file with --save-weights")
     for name, other in FORMATS.items():
         if name != CANONICAL and path.name.endswith(other.suffixes):
-            raise AlexnetMfError(f"--save-weights writes {CANONICAL}, and {path} has the ending of {name}; write it "
+            raise AlexnetMfError(f"--save-weights writes {CANONICAL}, but {path} has the ending of {name}; convert "
                                  f"after the training: alexnet-mf convert RUN {path}")
 
 
 class Display(TrainingDisplay):
-    """The training on the terminal: the layer table, what will be done, the progress. Signals stop it."""
+    """Terminal display of a training: layer table, recipe and progress. Signals stop the training."""
 
     def __init__(self, options: argparse.Namespace):
         super().__init__(options.quiet or options.json == "-")
         self.stop = signals.Stop(
-            lambda name: self.warn(f"{name}: ending this step and saving; once more leaves at once"))
+            lambda name: self.warn(f"{name}: finishing this step and saving; a second signal stops at once"))
         self._options = options
         self._images = 0
         """Images that the book's recipe trains on; 0 once the display has shown its duration."""
@@ -153,27 +153,27 @@ class Display(TrainingDisplay):
             output.say()
 
     def begin(self, training: Training) -> None:
-        """Print the data, the recipe and the run folder, or why nothing is left to train."""
+        """Print dataset, recipe and run folder, or a line if nothing is left to train."""
         if self.quiet:
             return
         if training.is_finished:
             path = training.folder.path
             longer = (f"start a new run from its weights (--weights {path})" if training.recipe.annealed
                       else "prolong it with more --epochs")
-            self.line(f"{path}: finished after epoch {training.recipe.epochs}, nothing is left to train; {longer}")
+            self.line(f"{path}: finished after epoch {training.recipe.epochs}, nothing left to train; {longer}")
             return
         super().begin(training)
         if training.start:
             self.line(f"resuming after step {training.steps_taken}, from {training.folder.last_checkpoint}")
         elif self._options.recipe is None and training.recipe.name == QUICK.name:
-            self.line("on a CPU, so the recipe is quick (the chapter's own, made for a GPU: --recipe book)")
+            self.line("recipe quick, since this is a CPU (the book's recipe, for a GPU: --recipe book)")
             self._images = BOOK.epochs * len(training.data.train)
 
     def progress(self, now: Progress) -> None:
         """Show the progress, and once how long the book's recipe would take if the quick one was chosen by default."""
         if self._images and now.step >= 4:
-            self.line(f"at {now.images_per_second:.1f} images/s, as in these steps, --recipe book would take about "
-                      f"{duration(self._images / now.images_per_second)} here, evaluation left out")
+            self.line(f"at {now.images_per_second:.1f} images/s, --recipe book would take about "
+                      f"{duration(self._images / now.images_per_second)} here, without evaluation")
             self._images = 0
         super().progress(now)
 

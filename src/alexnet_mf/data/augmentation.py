@@ -31,7 +31,7 @@ KINDS = ("flip", "crop", "color")
 NONE = "none"
 """Name on the command line for no augmentation."""
 MARGIN = 14
-"""An image can move by its height or width divided by this, in each direction."""
+"""Largest shift in each direction: the image's height or width divided by this number."""
 JITTER = 0.4
 """Factors of brightness, contrast and saturation are uniform between 1 - JITTER and 1 + JITTER."""
 LUMA = (0.299, 0.587, 0.114)
@@ -55,7 +55,7 @@ def check(names: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
 class Draws:
-    """The random numbers that change each image of a batch."""
+    """Random numbers for the augmentation of a batch."""
 
     kinds: tuple[str, ...]
     flip: NDArray[np.bool_]

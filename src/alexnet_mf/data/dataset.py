@@ -1,4 +1,4 @@
-"""Images with labels, and the datasets made of them."""
+"""Labeled images, and datasets of them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from alexnet_mf.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
-class LabelledImages:
-    """Images and the label of each."""
+class LabeledImages:
+    """Images and their labels."""
 
     images: NDArray[Any]
     """Gray levels, uint8 (n, height, width), 0 for the background; or any other input that `Model.place` takes."""
@@ -24,9 +24,9 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, n: int | None) -> LabelledImages:
+    def first(self, n: int | None) -> LabeledImages:
         """Return the first n images, as views; all of them if n is None or larger than the set."""
-        return LabelledImages(self.images[:n], self.labels[:n])
+        return LabeledImages(self.images[:n], self.labels[:n])
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +34,11 @@ class Dataset:
     """A training and a test set over the same classes."""
 
     name: str
-    train: LabelledImages
-    test: LabelledImages
+    train: LabeledImages
+    test: LabeledImages
     classes: tuple[str, ...]
     origin: str
-    """Description of where the images come from."""
+    """Source of the images, in words."""
 
     def digest(self) -> str:
         """Return the SHA-256 of all images and labels, in their order."""
@@ -49,7 +49,7 @@ class Dataset:
         return total.hexdigest()
 
     def check_limits(self, *, train_images: int | None = None, test_images: int | None = None) -> None:
-        """Check that the dataset has as many images as are asked for.
+        """Check that the dataset has enough images.
 
         Raises:
             DataError: if it has fewer.
@@ -59,13 +59,13 @@ class Dataset:
                 raise DataError(f"`{name}` is {wanted:,}, but there are {len(part):,} images; leave it out to take all")
 
     def hold_out(self, count: int) -> Dataset:
-        """Return the dataset with its last `count` training images as the test images, or as it is if `count` is 0.
+        """Return the dataset with its last `count` training images as the test images, or unchanged if `count` is 0.
 
         Raises:
             DataError: if no image would be left to train on.
         """
         left = len(self.train) - count
         if left < 1:
-            raise DataError(f"there are {len(self.train)} training images; `held_out` must be less than that")
-        test = LabelledImages(self.train.images[left:], self.train.labels[left:]) if count else self.test
+            raise DataError(f"there are {len(self.train)} training images; `held_out` must be smaller")
+        test = LabeledImages(self.train.images[left:], self.train.labels[left:]) if count else self.test
         return replace(self, train=self.train.first(left), test=test)

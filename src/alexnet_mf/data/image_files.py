@@ -31,7 +31,7 @@ IDX_REMEDY = "give PNG, JPEG or idx files of 28x28 images"
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image as the network takes it."""
+    """An image in the form that the network takes."""
 
     name: str
     """Path of the file; for images of an idx file followed by their number in brackets."""
@@ -89,7 +89,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def read(path: Path, preparation: Preparation) -> NDArray[Any]:
-    """Return one image as the network takes it.
+    """Return one image in the form that the network takes.
 
     Raises:
         DataError: if the file cannot be read as PNG or JPEG, or the image is too large; names the file.
@@ -101,7 +101,7 @@ def read(path: Path, preparation: Preparation) -> NDArray[Any]:
     if not content:
         raise DataError(f"{path}: is empty")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of animations and EXIF data that are damaged: neither is needed
+        warnings.simplefilter("ignore")  # Pillow warns about damaged animations and EXIF data: neither is needed
         return _decode(path, content, preparation)
 
 
@@ -128,13 +128,13 @@ def _decode(path: Path, content: bytes, preparation: Preparation) -> NDArray[Any
         try:
             image = image_file(io.BytesIO(content))
         except SyntaxError as error:
-            raise DataError(f"{path}: is neither a PNG nor a JPEG image, whatever its name, or its beginning is damaged"
+            raise DataError(f"{path}: is neither a PNG nor a JPEG image, or its beginning is damaged; convert it to PNG"
                             ) from error
         with image:
             width, height = image.size
             if width * height > MOST_PIXELS or max(width, height) > MOST_ON_A_SIDE:
-                raise DataError(f"{path}: is too large: {width}x{height} pixels; at most {MOST_PIXELS:,} pixels, and "
-                                f"{MOST_ON_A_SIDE:,} on a side, are decoded; shrink it")
+                raise DataError(f"{path}: is too large: {width}x{height} pixels; shrink it to at most "
+                                f"{MOST_PIXELS:,} pixels, and {MOST_ON_A_SIDE:,} on a side")
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return preparation(image)

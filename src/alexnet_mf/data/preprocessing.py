@@ -47,17 +47,17 @@ def check_takes_gray_images(network: Network) -> None:
     """Check, before anything slow, that the network takes the datasets' 28x28 gray images.
 
     Raises:
-        DataError: says what it takes, and which verbs take it nevertheless.
+        DataError: if not; names the network's input and the verbs that take the network.
     """
     try:
         upsampling_factor((28, 28), network)
     except DataError as error:
-        raise DataError(f"{str(error).partition(';')[0]}; all data here are 28x28 gray images: only shapes, "
-                        f"parity, bench, analyze, predict, convert and plot filters take this network") from error
+        raise DataError(f"{str(error).partition(';')[0]}; the datasets have 28x28 gray images; this network "
+                        f"works only in shapes, parity, bench, analyze, predict, convert and plot filters") from error
 
 
 def check_inputs(inputs: NDArray[Any], labels: NDArray[np.int64], network: Network) -> None:
-    """Make sure that `Model.place` accepts these images and labels.
+    """Check that `Model.place` accepts these images and labels.
 
     Raises:
         DataError: states the input and what the network takes.

@@ -39,7 +39,7 @@ def cache_folder(name: str) -> Path:
 
 
 def named_folder(data_dir: Path | None = None) -> Path | None:
-    """Return the folder that the user names, by argument or by ALEXNET_MF_DATA_DIR; None if neither is given."""
+    """Return the folder that the user names, by argument or by ALEXNET_MF_DATA_DIR; None without both."""
     if data_dir is not None:
         return Path(data_dir)
     value = os.environ.get(ENVIRONMENT_VARIABLE)
@@ -73,7 +73,7 @@ def fetch(folder: Path, title: str, hashes: Mapping[str, str], mirrors: Sequence
         title: the dataset's name, for messages.
         hashes: the published MD5 of each file.
         mirrors: URLs of folders that hold the files, in the order of preference.
-        remedy: what else the user can do if a file cannot be had; ends the error's message.
+        remedy: advice if no mirror delivers a file; ends the error's message.
         progress: shown during downloads; pooch closes it after each file.
 
     Raises:
@@ -121,9 +121,9 @@ def _fetch_file(folder: Path, title: str, name: str, md5: str, mirrors: list[str
             failures.append(f"{urlsplit(mirror).netloc}: {_summary(error)}")
         else:
             mirrors.remove(mirror)
-            mirrors.insert(0, mirror)  # so that the next file does not wait for a dead mirror again
+            mirrors.insert(0, mirror)  # so that the next file does not wait for a dead mirror
             return path
-    raise DataError(f"{name}: no mirror of {title} could deliver it ({'; '.join(failures)}); {remedy}")
+    raise DataError(f"{name}: no mirror of {title} delivers it ({'; '.join(failures)}); {remedy}")
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""Shared by the measuring verbs: conditions of a machine, worker processes, records, statistics, units."""
+"""Tools of the measuring verbs: conditions of a machine, worker processes, records, statistics, units."""

@@ -6,17 +6,17 @@ import os
 from typing import Any
 
 LEAST_SECONDS = 2.0
-"""Shortest time for which a difference is of use: the counter advances some ten times a second, and lags behind."""
+"""Shortest interval that can be measured: the counter advances some ten times a second, and lags behind."""
 
 
 class EnergyMeter:
-    """Reads the energy that one GPU has used since its driver was loaded."""
+    """Meter of the energy that one GPU has used since its driver was loaded."""
 
     def __init__(self, device: str, model: str) -> None:
         """
         Args:
-            device: a CUDA device's name, as in `cuda:1`; no other has a counter.
-            model: the model that the framework reports. NVML may count GPUs in another order.
+            device: name of a device; only CUDA devices, such as `cuda:1`, have a counter.
+            model: the model that the framework reports. NVML may number GPUs in another order.
         """
         self._handle: Any = None
         if device.startswith("cuda"):
@@ -43,7 +43,7 @@ class EnergyMeter:
 
 
 def _handle(nvml: Any, index: int) -> Any:
-    """Return NVML's handle of the GPU that CUDA counts as `index` among those that it shows this process."""
+    """Return NVML's handle of the GPU with this CUDA index. CUDA numbers the visible GPUs only."""
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     if not visible:
         return nvml.nvmlDeviceGetHandleByIndex(index)

@@ -1,4 +1,4 @@
-"""Circumstances of a run: machine, system, revision. Nothing here fails: what cannot be read is None or missing."""
+"""Conditions of a run: machine, system, revision. Nothing here fails: unreadable values are None or missing."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ VARIABLES = re.compile(
     r"(OMP|GOMP|KMP|MKL|OPENBLAS|DNNL|ONEDNN|MXNET|CUDNN|CUBLAS|MALLOC)_\w+|TF_(ENABLE_ONEDNN_OPTS|XLA_FLAGS|NUM_\w+|"
     r"FORCE_\w+|GPU_\w+|CUDNN_\w+)|XLA_FLAGS|PYTORCH_\w*ALLOC_CONF|NVIDIA_TF32_OVERRIDE|CUDA_VISIBLE_DEVICES|"
     r"CUDA_DEVICE_MAX_CONNECTIONS|TORCH_ALLOW_TF32_CUBLAS_OVERRIDE|TORCHINDUCTOR_\w+|GLIBC_TUNABLES|LD_PRELOAD")
-"""Environment variables that decide how fast a framework is."""
+"""Environment variables that affect the speed of a framework."""
 
 
 Load = Annotated[list[Amount], Meta(min_length=3)]
 
 
 class Conditions(Part):
-    """Circumstances of a run. None stands for what cannot be read."""
+    """Conditions of a run. Unreadable values are None."""
 
     time: Annotated[str, Meta(description="start, UTC, ISO 8601")]
     command: list[str]
@@ -60,7 +60,7 @@ class Conditions(Part):
 
 
 class WholeConditions(Conditions):
-    """Circumstances of a run that is over or was stopped."""
+    """Conditions of a run that has finished or was stopped."""
 
     load_after: Load | None = None
     seconds: Annotated[float, Meta(ge=0, description="length of the whole run")] = 0.0
@@ -135,7 +135,7 @@ def load() -> list[float] | None:
 
 
 def gpus() -> list[dict[str, str]]:
-    """Return what nvidia-smi reports of each GPU: model, driver, memory, clocks."""
+    """Return the model, driver, memory and clocks of each GPU, as nvidia-smi reports them."""
     if not shutil.which("nvidia-smi"):
         return []
     lines = _output(["nvidia-smi", f"--query-gpu={','.join(GPU_FIELDS)}", "--format=csv,noheader"]).splitlines()
@@ -144,10 +144,10 @@ def gpus() -> list[dict[str, str]]:
 
 
 def revision() -> str | None:
-    """Return the commit of this source, with `+changes` if not all is committed; None outside its own repository."""
+    """Return the commit of this source, with `+changes` if some are uncommitted; None outside its own repository."""
     package = Path(alexnet_mf.__file__).parent
     git = ["git", "-C", str(package)]
-    if not _output([*git, "ls-files", "--", "__init__.py"]):  # some other repository, with an installed copy inside
+    if not _output([*git, "ls-files", "--", "__init__.py"]):  # another repository, with an installed copy inside
         return None
     commit = _output([*git, "rev-parse", "HEAD"])
     return f"{commit}{'+changes' if _output([*git, 'status', '--porcelain', '--', '.']) else ''}" if commit else None

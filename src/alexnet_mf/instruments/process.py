@@ -26,7 +26,7 @@ from typing import IO, Any, Protocol
 from alexnet_mf.errors import AlexnetMfError, Notice
 
 PREFIX = "alexnet_mf.worker "
-"""Beginning of every answer, which lines that Python prints before the worker starts do not have."""
+"""Beginning of every answer; lines that Python prints before the worker starts lack it."""
 PROTOCOL = 4
 """Version of commands and answers. Both ends must have the same."""
 ANSWER_SECONDS = 1800.0
@@ -58,7 +58,7 @@ class Channel(Protocol):
 
 
 class WorkerProcess:
-    """One worker. Between an answer and the next command it is paused, so that none of its threads spins."""
+    """A worker process. It is paused between an answer and the next command, so that none of its threads spins."""
 
     def __init__(self, python: str, module: str, environment: Mapping[str, str] | None = None,
                  report_progress: Callable[[Any], None] = lambda progress: None,
@@ -110,7 +110,7 @@ class WorkerProcess:
         if CAN_PAUSE:
             self._signal(signal.SIGSTOP)
         if answer.pop("protocol", None) != PROTOCOL:
-            raise WorkerFailed(f"{self.python} has another version of alexnet_mf; install this one there")
+            raise WorkerFailed(f"{self.python} has another version of alexnet_mf; install this version there")
         for notice in answer.pop("notices", ()):
             warnings.warn(notice, Notice, stacklevel=2)
         if "error" in answer:
@@ -138,17 +138,17 @@ class WorkerProcess:
                 raise self._gone()
             return answer
         self.close()
-        raise WorkerGone(f"no answer within {self._answer_seconds:g} s")
+        raise WorkerGone(f"the worker did not answer within {self._answer_seconds:g} s")
 
     def _gone(self) -> WorkerGone:
         """Describe how the process ended."""
-        with contextlib.suppress(subprocess.TimeoutExpired):  # it closed its output and lives on; `close` ends it
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it closed its output but still runs; `close` ends it
             self.process.wait(END_SECONDS)
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         self.close()
         code = self.process.returncode
-        killed = "; probably killed for its memory: take a smaller batch" if os.name == "posix" and \
+        killed = "; probably killed for lack of memory: use a smaller batch" if os.name == "posix" and \
             code == -signal.SIGKILL else ""
         return WorkerGone(f"{self.python} ended with exit code {code} ({lines[-1] if lines else 'no message'}{killed})")
 
@@ -157,7 +157,7 @@ class WorkerProcess:
             os.killpg(self.process.pid, number)
 
     def interrupt(self, seconds: float = INTERRUPT_SECONDS) -> None:
-        """Send the worker a Ctrl-C, and give it time to save its work and end."""
+        """Send the worker a Ctrl-C, and wait while it saves its work and ends."""
         if os.name == "posix":
             self.process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -186,7 +186,7 @@ def serve_forever(make: Callable[[Callable[[Any], None]], Handle]) -> None:
     """Answer the parent's commands until there are no more.
 
     Args:
-        make: takes a function that sends progress to the parent, and returns the one that handles the commands.
+        make: takes a function that sends progress to the parent; returns the function that handles the commands.
     """
     commands, answers = open_channel()
     serve(commands, answers, make(lambda progress: send(answers, {"progress": progress})))
@@ -223,8 +223,8 @@ def open_channel() -> tuple[IO[str], IO[str]]:
 
 
 def die_with_parent() -> None:
-    """Ask Linux to end this process when its parent ends, however that happens. Elsewhere the end of standard input
-    does, unless the process is busy."""
+    """Ask Linux to end this process whenever its parent ends. On other systems it ends with its standard input, unless
+    it is busy."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)

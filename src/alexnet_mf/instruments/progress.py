@@ -22,7 +22,7 @@ Self = TypeVar("Self", bound="Display")
 
 
 class Display:
-    """A bar while it is entered. Other lines go above it, from any thread."""
+    """A progress bar, shown inside a `with` block. Other lines appear above it, from any thread."""
 
     def __init__(self, quiet: bool, *, error: bool = False):
         """
@@ -87,7 +87,7 @@ class Display:
 
 
 def fitted(figures: Sequence[str], importance: Sequence[int], room: int) -> str:
-    """Return as many of the figures as there is room for, at least the most important one, in their order."""
+    """Return as many figures as fit, at least the most important one, in their order."""
     taken: list[int] = []
     for position in importance:
         text = ", ".join(figures[i] for i in sorted([*taken, position]))
@@ -98,7 +98,7 @@ def fitted(figures: Sequence[str], importance: Sequence[int], room: int) -> str:
 
 
 def pace(done: float, total: float | None, seconds: float, unit: str) -> list[str]:
-    """Return the rate, and the time left if the end is known."""
+    """Return the rate, and the time left if the total is known."""
     if not done or seconds <= 0:
         return []
     figures = [f"{done / seconds:.1f} {unit}/s"]
@@ -106,7 +106,7 @@ def pace(done: float, total: float | None, seconds: float, unit: str) -> list[st
 
 
 class DownloadDisplay(Display):
-    """Progress of downloads, in the form that pooch takes. Each file starts it anew."""
+    """Progress of downloads, in the form that pooch takes. Each file starts a new bar."""
 
     def __init__(self, name: str, quiet: bool = False):
         super().__init__(quiet, error=True)
@@ -136,7 +136,7 @@ class DownloadDisplay(Display):
             f"{done:.1f} of {total:.1f} MB", *pace(done, total, time.perf_counter() - self._start, "MB")])
 
     def reset(self) -> None:
-        """Return to the start: pooch does so at the end, before it counts the whole file once more."""
+        """Reset to zero. pooch calls this at the end, before it counts the whole file once more."""
         self._done = 0
 
     def close(self) -> None:
@@ -159,6 +159,6 @@ class ImagesDisplay(Display):
         return time.perf_counter() - self._start
 
     def done(self, images: int) -> None:
-        """Show that this many images are done, of all."""
+        """Show the number of images done."""
         counted = f"{images:,}{f' of {self.total:,}' if self.total else ''} images"
         self.show(self.doing, images, self.total, [counted, *pace(images, self.total, self.seconds, "images")])

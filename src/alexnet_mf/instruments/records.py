@@ -1,4 +1,4 @@
-"""Record files: JSON with a type. What is read is validated against it, and its JSON Schema is exported from it."""
+"""Record files: typed JSON. The type validates what is read, and yields the JSON Schema."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
 """Seconds, bytes, FLOP, images."""
 Whole = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-"""A count. JSON's readers in other languages know no larger whole numbers."""
+"""A count. JSON readers in other languages may round larger integers."""
 Number = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 """Any number that can be drawn."""
 MOST_LETTERS = 80
-"""Length of a quotation in an error message."""
+"""Longest quotation in an error message, in characters."""
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def load(path: Path, of: type[T], verb: str, version: int, error: type[AlexnetMf
         remedy: end of the message on a damaged file, such as "; repeat the command".
 
     Raises:
-        AlexnetMfError: of the type `error`, if the file cannot be read, is no such record, has another format, or is
+        AlexnetMfError: of the type `error`, if the file cannot be read, is not such a record, has another format, or is
             damaged; names the file and the field.
     """
     try:
@@ -81,7 +81,7 @@ def parse(value: Any, of: type[T]) -> T:
 
 
 def _missing(value: Any, whole: Any, place: str = "") -> str | None:
-    """Return the place of the first field that `whole` has by default alone."""
+    """Return the place of the first field that `value` lacks and the defaults supplied."""
     if isinstance(whole, dict):
         for name, item in whole.items():
             if name not in value:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 CONFIDENCE = 0.95
 FEWEST = 6
-"""Samples below which two of them cannot enclose the median with 95 % confidence: 1 - 2 / 2^n reaches it at 6."""
+"""Fewest samples of which two can enclose the median with 95 % confidence: 1 - 2 / 2^n reaches it at n = 6."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ def quantile(values: Sequence[float], share: float) -> float:
     position = share * (len(ordered) - 1)
     below = math.floor(position)
     above = min(below + 1, len(ordered) - 1)
-    if ordered[below] == ordered[above]:  # and so two infinities do not become no number
+    if ordered[below] == ordered[above]:  # the difference of two infinities would be NaN
         return ordered[below]
     return ordered[below] + (position - below) * (ordered[above] - ordered[below])
 
 
 def median(values: Sequence[float]) -> float:
-    """Return the middle one of the samples, or the mean of the middle two."""
+    """Return the middle sample, or the mean of the middle two."""
     return quantile(values, 0.5)
 
 
@@ -84,7 +84,7 @@ def title_of_medians(estimates: Iterable[Estimate]) -> str:
     sure = f"{100 * CONFIDENCE:.0f} %"
     if any(estimate.low is not None for estimate in estimates):
         return f"medians with their {sure} intervals"
-    return f"medians without intervals: one of {sure} takes {FEWEST} samples"
+    return f"medians without intervals: a {sure} interval needs {FEWEST} samples"
 
 
 def ratio(above: Mapping[int, float], below: Mapping[int, float]) -> Estimate | None:
@@ -104,5 +104,5 @@ def ratio(above: Mapping[int, float], below: Mapping[int, float]) -> Estimate | 
 
 
 def is_larger(a: Estimate, b: Estimate) -> bool:
-    """Return True if the first is larger for sure: its interval lies above that of the second."""
+    """Return True if the first is surely larger: its interval lies above the second's."""
     return a.low is not None and b.high is not None and a.low > b.high

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Table:
-    """Text in columns; those in `right` are numbers."""
+    """Text in columns; those in `right` are right-aligned."""
 
     title: str
     columns: list[str]

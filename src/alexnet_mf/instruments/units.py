@@ -40,7 +40,7 @@ def times(value: float) -> str:
 
 
 def scaled(value: float, units: Sequence[str]) -> str:
-    """Return three digits or so, in the unit that suits; each unit is a thousand of the one before."""
+    """Return about three digits in a suitable unit; each unit is a thousand times the one before."""
     step = 0
     while step < len(units) - 1 and round(value, 0 if step == 0 else 1) >= 1000:
         value, step = value / 1000, step + 1

@@ -1,4 +1,4 @@
-"""The question that every backend is asked: one network, its parameters, and a few labelled inputs."""
+"""A parity case: the network, parameters and labeled inputs that every backend computes."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from alexnet_mf.weights.parameters import Parameters
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A network, a seed and labelled inputs, and how much is asked of them.
+    """A network, a seed, labeled inputs, and the amount of work.
 
-    The first `batch` inputs go through every layer and back; `steps` SGD steps take the following batches in turn, and
-    `continued` further steps those after them; every input is classified. Momentum and weight decay are large enough
-    that a wrong rule shows within a few steps.
+    The first `batch` inputs pass through every layer forward and backward. The next batches serve `steps` SGD steps,
+    and the ones after those `continued` further steps. All inputs are classified. Momentum and weight decay are large
+    enough that a wrong update rule shows within a few steps.
     """
 
     network: Network
     seed: int
     inputs: NDArray[Any]
-    """uint8 grey images (n, height, width), or float32 (n, channels, height, width)."""
+    """uint8 gray images (n, height, width), or float32 (n, channels, height, width)."""
     labels: NDArray[np.int64]
     origin: str
     batch: int = 4
@@ -43,19 +43,19 @@ class Case:
     def __post_init__(self) -> None:
         needed = self.batch * (1 + self.steps + self.continued)
         if len(self.inputs) < needed:
-            raise DataError(f"batches of {self.batch} for {self.steps} steps take {needed} images, and there are "
-                            f"{len(self.inputs)}: take more `images`, or a smaller `batch_size` or `steps`")
+            raise DataError(f"{self.steps} steps on batches of {self.batch} need {needed} images, but there are "
+                            f"{len(self.inputs)}; use more `images`, or a smaller `batch_size` or `steps`")
 
     def parameters(self) -> Parameters:
-        """The parameters that every backend starts from; no bias is zero, so that none can be lost unseen."""
+        """Return the initial parameters of every backend. No bias is zero, so a lost bias is detected."""
         return dict(_parameters(self.network, self.seed))
 
     def rows(self, step: int) -> NDArray[np.int64]:
-        """The inputs of one SGD step, counted from 0."""
+        """Return the rows of the inputs in one SGD step, counted from 0."""
         return np.arange(self.batch * (step + 1), self.batch * (step + 2))
 
     def digest(self) -> str:
-        """SHA-256 of all that must be the same in two traces, the network apart."""
+        """Return the SHA-256 of everything that two traces must share, except the network."""
         total = hashlib.sha256(repr((self.seed, self.batch, self.steps, self.continued, self.sgd)).encode())
         for array in (self.inputs, self.labels):
             total.update(f"{array.dtype.str} {array.shape}".encode())
@@ -63,9 +63,9 @@ class Case:
         return total.hexdigest()
 
 
-@functools.lru_cache(maxsize=1)  # asked for a dozen times in a comparison, and half a second to draw
+@functools.lru_cache(maxsize=1)  # a comparison needs them a dozen times, drawing takes half a second
 def _parameters(network: Network, seed: int) -> Parameters:
-    drawn = parameters.initialise(network, seed, random_biases=True)
+    drawn = parameters.initialize(network, seed, random_biases=True)
     for value in drawn.values():
         value.setflags(write=False)
     return drawn
@@ -73,10 +73,10 @@ def _parameters(network: Network, seed: int) -> Parameters:
 
 def make_case(network: Network, seed: int, data_name: data.DatasetName = "auto", data_dir: Path | None = None,
               count: int = 64, **options: Any) -> tuple[Case, str | None]:
-    """A case of `count` test images, and a line to show where they are not those hoped for.
+    """Return a case of `count` test images, and a notice if the dataset is a substitute.
 
-    Which images is NumPy's choice, by the seed. A network that 28x28 images cannot be upsampled to gets seeded normal
-    float32 inputs instead.
+    NumPy chooses the images by the seed. A network to which 28x28 images cannot be upsampled gets seeded normal float32
+    inputs instead.
 
     Args:
         options: fields of `Case`.
@@ -92,7 +92,7 @@ def make_case(network: Network, seed: int, data_name: data.DatasetName = "auto",
 
 
 def random_case(network: Network, seed: int, count: int = 64, **options: Any) -> Case:
-    """A case of standard normal float32 inputs and random labels, from the seed."""
+    """Return a case of standard normal float32 inputs and random labels, drawn from the seed."""
     stream = np.random.default_rng(seed)
     inputs = stream.standard_normal((count, *network.input), dtype=np.float32)
     return Case(network, seed, inputs, stream.integers(0, network.classes, count), "random", **options)

@@ -1,4 +1,4 @@
-"""Why a rung is red: the first divergent layer, and which of the usual causes reproduces what the backend computed."""
+"""Diagnosis of a red rung: the first divergent layer, and the usual causes that reproduce the backend's result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from alexnet_mf.parity.ladder import Comparison, Rung
 
 
 def diagnose(comparison: Comparison, rungs: list[Rung]) -> list[str]:
-    """Sentences for the lowest red rung; none if all hold."""
+    """Return sentences on the lowest red rung; none if all rungs hold."""
     red = {rung.name: rung for rung in rungs if not rung.holds}
     sentences = []
     if "layers and weights" in red:
@@ -32,7 +32,7 @@ def diagnose(comparison: Comparison, rungs: list[Rung]) -> list[str]:
 
 
 def _words(c: Comparison, rung: Rung) -> str:
-    """The findings themselves say what is wrong."""
+    """Return the words of the failed measurements."""
     return "; ".join(dict.fromkeys(failure.what for failure in rung.failures if failure.what))
 
 
@@ -42,5 +42,5 @@ def _continued(c: Comparison, rung: Rung) -> str:
     if "export" in failures:
         return _words(c, rung)
     if "loss of continued step 1" in failures:
-        return "continued steps: does not start from these weights, the first loss differs already"
-    return "continued steps: starts from these weights, then takes other steps"
+        return "continued steps: start from other weights, since the first loss already differs"
+    return "continued steps: start from the right weights, then differ"

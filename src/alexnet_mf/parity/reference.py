@@ -1,4 +1,4 @@
-"""The float64 answers, what float32 costs the reference itself, and how near ties fall."""
+"""The reference's float64 results, its own errors in float32, and its decisions on near ties."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from alexnet_mf.weights.parameters import Parameters
 Array: TypeAlias = NDArray[Any]
 
 SOFTMAX_ERROR = 5e-6
-"""The largest relative error of a probability that correct code shows. Measured in MXNet: 4.6e-6, over 2 to 33 classes
-and logits of any size. Most of it is one error for the whole image, in the logarithm of its sum of exponentials."""
+"""Largest relative error of a probability in correct code. Measured in MXNet: 4.6e-6, over 2 to 33 classes and logits
+of any size. Most of it is one error for the whole image, in the logarithm of its sum of exponentials."""
 
 Rule: TypeAlias = Callable[[Array, Array, dict[str, Array], int], None]
-"""Updates a weight in place from its gradient, its own state, and the step's number, counted from 0."""
+"""Function that updates a weight in place from its gradient, its own state, and the step's number, counted from 0."""
 
 
 @dataclass
 class Reference:
-    """The float64 answers, and what float32 costs the reference itself on the same batch."""
+    """The float64 results, and the reference's own errors in float32 on the same batch."""
 
     case: Case
     trace: Trace
     cost: dict[str, float]
     """Relative errors of the reference in float32, named like tensors (`outputs/conv1`, `gradients/fc6.bias`);
-    `largest/conv1`, `updates/conv1.bias`, `loss` and `step_loss` beside them. `softmax/conv1.bias` is what the least
-    exact softmax does to a gradient, `softmax/loss` what it does to the loss."""
+    also `largest/conv1`, `updates/conv1.bias`, `loss` and `step_loss`. `softmax/conv1.bias` and `softmax/loss` are the
+    errors that the least exact softmax causes in a gradient and in the loss."""
 
     @functools.cached_property
     def softmax_updates(self) -> dict[str, float]:
-        """Largest effect of an inexact softmax on the change of each parameter in the SGD steps, and on the loss of
-        each step through what the steps before changed; relative.
+        """Largest relative effects of an inexact softmax on each parameter's change in the SGD steps, and on each
+        step's loss through the earlier changes.
 
-        It costs the steps once more, image by image, so it is computed only if an update exceeds its tolerance."""
+        The computation repeats the steps image by image, so it runs only if an update exceeds its tolerance."""
         case, start = self.case, self.case.parameters()
         velocity, total = dict.fromkeys(start, 0.0), dict.fromkeys(start, 0.0)
         losses: dict[str, float] = {}
@@ -67,10 +67,10 @@ class Reference:
 
 
 def make_reference(case: Case, continue_from: Parameters | None = None) -> Reference:
-    """Run the reference in float64, and once more in float32 to see what that costs.
+    """Run the reference in float64, and once more in float32 to measure the errors of float32.
 
     Args:
-        continue_from: as for a trace of any backend.
+        continue_from: as for `trace`.
     """
     exact = trace(BACKEND, case, continue_from=continue_from)
     single = trace(BACKEND, case, build=functools.partial(BACKEND.build, dtype=np.float32))
@@ -78,7 +78,7 @@ def make_reference(case: Case, continue_from: Parameters | None = None) -> Refer
 
 
 def float32_cost(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
-    """The errors of the reference in float32."""
+    """Return the errors of the reference in float32."""
     cost = {}
     references = exact.group("outputs")
     for name, value in single.group("outputs").items():
@@ -106,16 +106,16 @@ def float32_cost(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
 
 
 def loss_error(loss: float, reference: float, logits: Array) -> float:
-    """The error of a loss, over itself or the largest logit: a small loss is a difference of larger numbers."""
+    """Return the error of a loss over the loss or the largest logit: a small loss is a difference of larger numbers."""
     return ratio(abs(loss - reference), max(abs(reference), float(np.abs(logits).max())))
 
 
 def softmax_moves(model: NumpyModel, batch: Placed, seed: int) -> dict[str, float]:
-    """Return how far `SOFTMAX_ERROR` in the probabilities can move each gradient, as a Euclidean norm. That is far,
-    beside the gradient, if a batch's images or a plane's pixels nearly cancel, as they may in a bias.
+    """Return how far `SOFTMAX_ERROR` in the probabilities can move each gradient, as a Euclidean norm. That is far
+    beside the gradient if a batch's images or a plane's pixels nearly cancel, as they may in a bias.
 
-    Each image has an error of its own, and these need not cancel as the gradients do: what they do is added up, image
-    by image. Within an image they are taken as all one way and as random, whichever does more.
+    Each image has its own error, and errors need not cancel as the gradients do, so the effects of all images are
+    added. Within an image, the errors have either one sign or random signs, whichever moves the gradient further.
     """
     moved: dict[str, float] = {}
     stream = np.random.default_rng(seed)
@@ -133,7 +133,7 @@ def softmax_moves(model: NumpyModel, batch: Placed, seed: int) -> dict[str, floa
 
 
 def branch_gradients(case: Case, branch: Mapping[str, Array]) -> dict[str, Array]:
-    """Return float64 gradients, with near ties of ReLU and max pooling decided as in another run's layer outputs."""
+    """Return float64 gradients, with near ties in ReLU and max pooling decided as in another run's layer outputs."""
     model = BACKEND.build(case.network, case.parameters())
     batch = model.place(case.inputs[:case.batch], case.labels[:case.batch])
     return model.gradients(batch, branch=branch)[1]
@@ -141,15 +141,15 @@ def branch_gradients(case: Case, branch: Mapping[str, Array]) -> dict[str, Array
 
 def flips(network: spec.Network, pixels: Array, mine: Mapping[str, Array],
           theirs: Mapping[str, Array]) -> dict[str, tuple[int, float]]:
-    """The decisions that a run took otherwise than the reference: ReLU's signs, max pooling's choices.
+    """Count the decisions in which a run differs from the reference: ReLU's signs, max pooling's choices.
 
     Args:
-        pixels: what both were fed.
-        mine, theirs: outputs of each layer, the run's and the reference's.
+        pixels: input of both.
+        mine, theirs: outputs of each layer in the run and in the reference.
 
     Returns:
-        For each layer that decides, how many, and the widest gap among them: between the reference's values of the two
-        choices, or from zero, over the largest value there.
+        For each layer that decides, the number of differing decisions and their widest gap: between the reference's
+        values of the two choices, or from zero, over the largest value there.
     """
     result = {}
     x = y = pixels
@@ -175,16 +175,16 @@ class Steps:
     """Result of the reference's SGD steps."""
 
     parameters: dict[str, Array]
-    """Float64."""
+    """Parameters after the steps, in float64."""
     losses: list[float]
     flips: int
-    """Near ties decided as another run decided them, and otherwise than the reference would have."""
+    """Number of near ties decided as in another run, unlike the reference's own decision."""
     gap: float
-    """The widest gap among these, as in `flips`."""
+    """Widest gap among these, as in `flips`."""
 
 
 def sgd_rule(sgd: Sgd) -> Rule:
-    """The stated update: v = momentum v + g + weight_decay w; w = w - learning_rate v."""
+    """Return the stated update rule: v = momentum v + g + weight_decay w; w = w - learning_rate v."""
 
     def update(weight: Array, gradient: Array, state: dict[str, Array], step: int) -> None:
         state["v"] = sgd.momentum * state.get("v", 0) + gradient + sgd.weight_decay * weight
@@ -196,11 +196,11 @@ def sgd_rule(sgd: Sgd) -> Rule:
 def take_steps(case: Case, start: Mapping[str, Array], update: Rule, first: int = 0, count: int | None = None,
                branches: Sequence[Mapping[str, Array]] | None = None,
                watch: Callable[[NumpyModel, Placed], None] | None = None) -> Steps:
-    """The reference's SGD steps without dropout, from any parameters, by any rule.
+    """Take the reference's SGD steps without dropout, from any parameters, by any rule.
 
     Args:
-        branches: for each step the layer outputs of another run, whose decisions on near ties are followed.
-        watch: is shown the model and the batch before each step.
+        branches: layer outputs of another run in each step; its decisions on near ties are followed.
+        watch: receives the model and the batch before each step.
     """
     model = BACKEND.build(spec.with_dropout(case.network, 0), start)
     states: dict[str, dict[str, Array]] = {name: {} for name in start}

@@ -1,4 +1,4 @@
-"""Parity over several backends, each in a process of its own: frameworks need not share an environment."""
+"""Parity over several backends, each in its own process, so frameworks need not share an environment."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Pair:
     second: str
     pixels_equal: bool
     output: float
-    """The largest relative L2 error among the layers' outputs."""
+    """Largest relative L2 error among the layers' outputs."""
     layer: str
     gradient: float
-    """The largest among the gradients, near ties that were decided differently included."""
+    """Largest relative L2 error among the gradients, including near ties decided differently."""
     parameter: str
 
 
@@ -57,7 +57,7 @@ class Report:
     reference: Reference
     subjects: list[Trace]
     rungs: dict[str, list[Rung]]
-    """By the label of the trace."""
+    """Rungs by the trace's label."""
     diagnoses: dict[str, list[str]]
     pairs: list[Pair]
 
@@ -69,10 +69,10 @@ class Report:
 def compare(answers: Sequence[Trace], tier: str = "float32", reference: Reference | None = None) -> Report:
     """Compare traces with the reference, rung by rung.
 
-    The reference's trace is among them, or it is computed from the inputs in the first one.
+    If the reference's trace is not among them, it is computed from the inputs in the first one.
 
     Raises:
-        TraceError: if they do not answer the same case.
+        TraceError: if they are not of the same case.
     """
     check_comparable(list(answers))
     if reference is None:
@@ -100,14 +100,14 @@ def compare(answers: Sequence[Trace], tier: str = "float32", reference: Referenc
 
 
 def reference_of(answer: Trace) -> Reference:
-    """Return the reference that a trace came from; compute it again if the trace lacks the cost of float32."""
+    """Return the reference that a trace came from; compute it again if the trace lacks float32's errors."""
     case = answer.case()
     cost = answer.meta.get("float32_cost")
     return Reference(case, answer, cost) if cost is not None else make_reference(case)
 
 
 def label(answers: Sequence[Trace]) -> dict[str, Trace]:
-    """Return the traces by backend, numbered if a backend has several."""
+    """Return the traces by label: the backend's name, numbered if it has several traces."""
     names = [answer.backend for answer in answers]
     counted: dict[str, Trace] = {}
     for answer in answers:
@@ -138,26 +138,26 @@ def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None
     """Compare what backends compute for one network with the float64 reference, rung by rung.
 
     Each backend writes its trace in a process of its own, the reference first. Each backend's last steps start from the
-    weights that the one before it had reached: a training begun in one framework and continued in another.
+    weights that the previous backend reached, as if training continued in another framework.
 
     Args:
         net: network, its name, or the path of a TOML file.
-        backends: names; without them, all that are installed here or have an entry in `pythons`.
-        seed: of the initial weights, the inputs and dropout.
+        backends: names; by default all that are installed here or have an entry in `pythons`.
+        seed: seed of the initial weights, the inputs and dropout.
         data: dataset of the inputs.
         data_dir: folder of the Fashion-MNIST files.
-        images: test images to classify.
-        batch_size: images that pass through every layer and back, and of each SGD step.
-        steps: SGD steps to compare.
+        images: number of test images to classify.
+        batch_size: number of images in the forward and backward pass and in each SGD step.
+        steps: number of SGD steps to compare.
         execution: precision and speed settings of all backends but the reference.
-        tier: tolerances, one of `TIERS`; without it, those of the precision.
+        tier: tolerances, one of `TIERS`; by default those of the precision.
         pythons: interpreters of backends that live in other environments, by backend.
-        keep: folder for the traces; without it they are temporary.
-        report_progress: takes a line on what is being done.
+        keep: folder for the traces; by default they are temporary.
+        report_progress: receives a line about each stage.
 
     Raises:
         BackendUnavailable: if a backend is missing, or its process fails.
-        AlexnetMfError: if an argument is wrong, or something else cannot be done as asked.
+        AlexnetMfError: if an argument is wrong, or the traces cannot be computed or written.
     """
     check_arguments(seed, data, images, batch_size, steps, device, execution)
     if tier is not None:
@@ -172,7 +172,7 @@ def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise TraceError(f"{folder}: cannot be made ({error.strerror}); name another folder for the traces "
+            raise TraceError(f"{folder}: cannot be created ({error.strerror}); name another folder for the traces "
                              f"(`keep`)") from error
         before: Path | None = None
         answers = []
@@ -207,7 +207,7 @@ def check_arguments(seed: int, data_name: str, images: int, batch_size: int, ste
 
 
 def trace_in_process(backend: str, python: str, values: dict[str, Any]) -> None:
-    """Have a process of this interpreter write a trace.
+    """Write a trace in a process of the given interpreter.
 
     Args:
         values: arguments of `parity_trace` as JSON values, see `parity.worker`.
@@ -223,8 +223,8 @@ def trace_in_process(backend: str, python: str, values: dict[str, Any]) -> None:
         finally:
             worker.close()
     except WorkerGone as error:
-        raise BackendUnavailable(f"backend {backend}: {error}; it needs alexnet_mf and "
-                                 f"{registry.BACKENDS[backend].framework}, or name another interpreter (`pythons`)"
+        raise BackendUnavailable(f"backend {backend}: {error}; install alexnet_mf and "
+                                 f"{registry.BACKENDS[backend].framework} there, or name an interpreter (`pythons`)"
                                  ) from error
     except WorkerFailed as error:
         raise BackendUnavailable(f"backend {backend}: {str(error).removeprefix(f'backend {backend}: ')}") from error
@@ -234,14 +234,14 @@ def parity_trace(path: Path | str, backend: str, net: Network | str = "alexnet",
                  data: data.DatasetName = "auto", data_dir: Path | str | None = None, images: int = 64,
                  batch_size: int = 4, steps: int = 6, device: str = "auto", execution: Execution = AS_IT_COMES,
                  continue_from: Path | str | None = None) -> Trace:
-    """Write what one backend computes to a file for `parity_compare`, in this process.
+    """Compute one backend's results in this process, and write them to a file for `parity_compare`.
 
     Args:
         path: file to write.
         backend: `torch`, `tensorflow`, `mxnet`, or `numpy` for the reference.
         net, seed, data, data_dir, images, batch_size, steps, device, execution: as for `parity`.
-        continue_from: another backend's trace; the last steps start from the weights that it had reached. Without it
-            they start from the backend's own.
+        continue_from: trace of another backend; the last steps start from the weights that it reached, by default
+            from the backend's own.
 
     Raises:
         AlexnetMfError: if an argument is wrong, or the trace cannot be computed or written.
@@ -272,7 +272,7 @@ def parity_compare(paths: Iterable[Path | str], tier: str = "float32") -> Report
         tier: tolerances, one of `TIERS`.
 
     Raises:
-        TraceError: if a file is no trace, or the traces answer different questions.
+        TraceError: if a file is not a trace, or the traces are not of the same case.
     """
     check_choice("tier", tier, TIERS)
     return compare([traces.load(Path(path)) for path in check_list("paths", paths, (str, Path))], tier)
@@ -282,8 +282,8 @@ def answer(backend: Backend, case: Case, device: str = "cpu", continue_from: par
            execution: Execution = AS_IT_COMES) -> Trace:
     """Return a backend's trace.
 
-    The reference computes on the CPU in float64, whatever `device` and `execution` are, and its trace holds what
-    float32 costs it.
+    The reference computes on the CPU in float64, whatever `device` and `execution` are. Its trace includes its
+    float32 errors.
     """
     if backend.name == "numpy":
         reference = make_reference(case, continue_from)

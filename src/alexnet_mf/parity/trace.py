@@ -1,4 +1,4 @@
-"""A trace: what one backend computed for a case, as a file for other environments, machines and days."""
+"""A trace: one backend's results for a case, as a file for other environments and machines."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ HEADER: dict[str, Any] = {
 ROW: dict[str, Any] = {"name": str, "shape": list, "parameters": int}
 """Fields of each layer in the header, and their types."""
 DROPOUT_STEPS = {"first": 0, "second": 1, "again": 0}
-"""Steps whose dropout is recorded, one of them twice."""
+"""Steps at which dropout is recorded, one of them twice."""
 
 
 @dataclass
 class Trace:
-    """A backend's answers. Tensors are named by group and layer or parameter: `outputs/conv1`, `gradients/fc6.bias`.
+    """A backend's results. Tensors are named by group and layer or parameter: `outputs/conv1`, `gradients/fc6.bias`.
 
-    Groups: `inputs` and `labels` of the case; `pixels` as the network is fed them; `outputs` of each layer, and in
+    Groups: `inputs` and `labels` of the case; `pixels`, the network's input; `outputs` of each layer, and in
     `training` mode without dropout; `gradients` of each parameter; `stepped`, each parameter after the SGD steps;
-    `stepwise`, the outputs in training mode before each of these; `logits` of every input; `dropped`, what goes into
-    the dropout layers in training and what comes out, and the logits that follow from it.
+    `stepwise`, the outputs in training mode before each of these; `logits` of every input; `dropped`, the inputs and
+    outputs of the dropout layers in training, and the resulting logits.
     """
 
     meta: dict[str, Any]
@@ -67,11 +67,11 @@ class Trace:
 
 def trace(backend: Backend, case: Case, device: str = "cpu", continue_from: Parameters | None = None,
           build: Callable[..., Model[Any]] | None = None) -> Trace:
-    """Compute everything that the ladder compares in a backend.
+    """Run a case in a backend, and return everything that the ladder compares.
 
     Args:
-        continue_from: parameters of another backend after the case's SGD steps; the further steps start from them.
-            Without them they start from the backend's own.
+        continue_from: parameters of another backend after the case's SGD steps; the further steps start from them, by
+            default from the backend's own.
         build: replaces the backend's own `build`, for a model that is wrong on purpose or has another precision.
     """
     build = build or backend.build
@@ -160,8 +160,8 @@ def digests(values: Parameters) -> dict[str, str]:
 
 
 def save(path: Path, answer: Trace) -> None:
-    """Write a trace as one safetensors file; values that are no tensors go into its header as JSON. All tensors are
-    float32 except the reference's layer outputs, whose near ties only float64 can tell apart.
+    """Write a trace as one safetensors file; other values go into its header as JSON. All tensors are float32
+    except the reference's layer outputs: only float64 resolves their near ties.
 
     Raises:
         TraceError: if the file cannot be written.
@@ -182,7 +182,7 @@ def load(path: Path) -> Trace:
     """Read a trace, and check that it is complete.
 
     Raises:
-        TraceError: if the file is missing, truncated, no trace, of another format, or contains NaN or infinity.
+        TraceError: if the file is missing, truncated, not a trace, of another format, or contains NaN or infinity.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -191,13 +191,13 @@ def load(path: Path) -> Trace:
     except (OSError, SafetensorError, TypeError) as error:  # TypeError: a dtype that NumPy lacks, such as bfloat16
         raise TraceError(f"{path}: cannot be read as a trace ({error}); `parity_trace` writes traces") from error
     if KEY not in metadata:
-        content = "a weights file" if parameters.KEY in metadata else "a safetensors file of something else"
+        content = "a weights file" if parameters.KEY in metadata else "a safetensors file of other content"
         raise TraceError(f"{path}: is {content}, not a trace; `parity_trace` writes traces")
     try:
         answer = Trace(files.parse_json(metadata[KEY], nan=True), tensors)  # a wrong model's loss may be NaN
         if answer.meta["format"] != FORMAT:
-            raise TraceError(f"{path}: a trace of format {answer.meta['format']}, and this version reads {FORMAT}; "
-                             f"make it anew with `parity_trace`")
+            raise TraceError(f"{path}: a trace of format {answer.meta['format']}, but this version reads {FORMAT}; "
+                             f"write it again with `parity_trace`")
         case = answer.case()
         check_whole(path, answer, case)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -209,13 +209,13 @@ def load(path: Path) -> Trace:
 
 
 def check_whole(path: Path, answer: Trace, case: Case) -> None:
-    """Check that a trace has every tensor of its network, finite and in its shape, and nothing else.
+    """Check that a trace is complete: it has every tensor of its network, finite and of the right shape.
 
     Raises:
         TraceError: names the tensors.
     """
     if case.digest() != answer.meta["case_sha256"]:
-        raise TraceError(f"{path}: its inputs are not those that its header names; make it anew with `parity_trace`")
+        raise TraceError(f"{path}: its inputs do not match its header; write it again with `parity_trace`")
     expected = {f"{group}/{name}": shape for group in ("gradients", "stepped")
                 for name, shape in parameters.shapes(case.network).items()}
     faults = header_faults(answer.meta)
@@ -234,7 +234,7 @@ def check_whole(path: Path, answer: Trace, case: Case) -> None:
         elif name in expected and value.shape != expected[name]:
             faults.append(f"{name} is {value.shape}, not {expected[name]}")
         elif value.dtype.kind == "f" and not np.isfinite(value).all():
-            faults.append(f"{name} holds NaN or infinity")
+            faults.append(f"{name} contains NaN or infinity")
         elif name not in ("inputs", "labels") and value.dtype not in (np.float32, np.float64):
             faults.append(f"{name} is {value.dtype}, not float32")
     if faults:
@@ -242,7 +242,7 @@ def check_whole(path: Path, answer: Trace, case: Case) -> None:
 
 
 def header_faults(meta: dict[str, Any]) -> list[str]:
-    """Return what is missing in a header, or of a type that the ladder does not take."""
+    """Return the faults of a header: missing fields, and fields of a type that the ladder cannot read."""
     faults = [f"missing {name} in its header" for name in HEADER if name not in meta]
     wrong = [name for name, type_ in HEADER.items() if name in meta and not is_a(meta[name], type_)]
     if "layers" in meta and "layers" not in wrong:
@@ -250,7 +250,7 @@ def header_faults(meta: dict[str, Any]) -> list[str]:
                   if not all(is_a(row.get(key), type_) for row in meta["layers"])]
     if not is_a(meta.get("float32_cost", {}), dict[str, float]):  # the reference's alone
         wrong.append("float32_cost")
-    return [*faults, *(f"{name} in its header is of another type" for name in wrong)]
+    return [*faults, *(f"{name} in its header has the wrong type" for name in wrong)]
 
 
 def is_a(value: Any, type_: Any) -> bool:

@@ -11,7 +11,7 @@ from alexnet_mf.parity.run import parity_trace
 
 
 def trace(command: dict[str, Any]) -> dict[str, Any]:
-    """Write a trace. The command holds the arguments of `parity_trace` as JSON values; the answer is empty."""
+    """Write a trace. The command has the arguments of `parity_trace` as JSON values; the answer is empty."""
     values = dict(command)
     del values["do"]
     execution = Execution(values.pop("precision"), values.pop("speed"))

@@ -11,7 +11,7 @@ from alexnet_mf.errors import AlexnetMfError
 
 
 class Picture:
-    """A PNG file to draw. Make it before the work whose result it shows."""
+    """A PNG file to draw. Create it before the work, so that its errors come first."""
 
     def __init__(self, plot: Path | str, module: str):
         """Check that the file can be written, and import the module that draws it.

@@ -99,14 +99,14 @@ def _images(figure: Figure | SubFigure, images: Sequence[NDArray[np.uint8]], tex
 
 
 def _matrix(panel: Axes, figures: Evaluation, names: Sequence[str]) -> None:
-    """Draw the share of each class as a shade of gray, and the number of images in figures."""
+    """Draw the share of each class as a shade of gray, and the number of images as text."""
     with np.errstate(invalid="ignore"):
         shares = np.nan_to_num(figures.confusion / figures.class_images[:, np.newaxis])
     panel.imshow(shares, cmap="gray_r", vmin=0, vmax=1)
     panel.set_title(f"accuracy {figures.accuracy:.3f} on {figures.images:,} images", fontsize="medium")
-    panel.set_xlabel("taken for")
+    panel.set_xlabel("predicted class")
     classes = len(names)
-    panel.set_ylabel("class" if classes > MOST_CLASSES else "class, and its accuracy")
+    panel.set_ylabel("true class" if classes > MOST_CLASSES else "true class, with its accuracy")
     if classes > MOST_CLASSES:
         numbers = range(0, classes, -(-classes // MOST_CLASSES))
         panel.set_xticks(numbers)

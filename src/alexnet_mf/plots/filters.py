@@ -17,7 +17,7 @@ COLUMNS = 16
 
 def draw(weights: NDArray[np.float32], name: str) -> Figure:
     """Draw all filters at one scale: gray is 0, and the largest weight of all is the brightest or darkest pixel. So a
-    filter that has learned nothing stays pale; at a scale of its own it would show its noise.
+    filter that has learned nothing stays pale; at its own scale it would show noise.
 
     Args:
         weights: (filters, channels, height, width), with one channel or three.

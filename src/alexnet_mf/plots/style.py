@@ -1,4 +1,4 @@
-"""The style of all pictures: grays and markers instead of colors, so that they can be read in print."""
+"""The style of all pictures: shades of gray and markers, not colors, so that they can be read in print."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def line_style(number: int, count: int) -> dict[str, Any]:
 
 
 def add_grid(panel: Axes, **options: Any) -> None:
-    """Add a pale grid behind what is drawn."""
+    """Add a pale grid behind the data."""
     panel.grid(color="0.9", **options)
     panel.set_axisbelow(True)
 

@@ -1,4 +1,4 @@
-"""Layers of a network as data: their fields, the shapes that they take, and the shapes that they return.
+"""Layers of a network as data: their fields, and the shapes of their inputs and outputs.
 
 An activation belongs to its layer. Padding is an explicit number of pixels on each side. Pooling rounds down. This
 module imports nothing outside the standard library.
@@ -28,7 +28,7 @@ its own epsilon."""
 
 
 def _check_integers(layer: Layer | _Pool2d, **least: int) -> None:
-    """Check that the named fields are whole numbers of at least so much."""
+    """Check that each named field is a whole number of at least the given value."""
     for field, lowest in least.items():
         value = getattr(layer, field)
         if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
@@ -44,7 +44,7 @@ def _is_number(value: object, least: float, most: float) -> bool:
 
 def _check_number(layer: Layer, field: str, allowed: str = "a number of at least 0",
                   most: float = sys.float_info.max) -> None:
-    """Check that the field is a number from 0 to `most`. Store it as a float: 1 and 1.0 must have one digest."""
+    """Check that the field is a number from 0 to `most`. Store it as a float: 1 and 1.0 must have equal digests."""
     value = getattr(layer, field)
     if not _is_number(value, 0, most):
         raise SpecError(f"layer {layer.name}: {field} must be {allowed}, not {value!r}")
@@ -88,8 +88,8 @@ class Conv2d:
         _check_integers(self, channels=1, kernel=1, stride=1, padding=0, groups=1)
         _check_activation(self)
         if self.channels % self.groups:
-            raise SpecError(f"layer {self.name}: {self.channels} channels cannot be shared among {self.groups} "
-                            f"groups; take a multiple")
+            raise SpecError(f"layer {self.name}: {self.channels} channels cannot be divided into {self.groups} "
+                            f"groups; use a multiple")
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,10 @@ class AdaptiveAvgPool2d:
 
 @dataclass(frozen=True)
 class LocalResponseNorm:
-    """Divides each value by (k + alpha s) ** beta, s the sum of squares over `size` neighboring channels.
+    """Division of each value by (k + alpha s) ** beta, where s is the sum of squares over `size` neighboring channels.
 
-    The formula is that of Krizhevsky et al. 2012, section 3.3, where `size` is called n. At the first and last channels
-    the sum has fewer terms. Alpha is not divided by n, as in TensorFlow; PyTorch and MXNet divide it.
+    Source: Krizhevsky et al. 2012, section 3.3, where `size` is called n. The sum has fewer terms at the first and last
+    channels. The paper and TensorFlow do not divide alpha by n; PyTorch and MXNet do.
     """
 
     name: str
@@ -146,8 +146,8 @@ class LocalResponseNorm:
     def __post_init__(self) -> None:
         _check_integers(self, size=1)
         if self.size % 2 == 0:  # frameworks disagree on which side has one neighbor more
-            raise SpecError(f"layer {self.name}: size must be odd, a channel and as many on either side, "
-                            f"not {self.size}")
+            raise SpecError(f"layer {self.name}: size must be odd (a channel and as many neighbors on each "
+                            f"side), not {self.size}")
         for field in ("alpha", "beta", "k"):
             _check_number(self, field)
         if self.k == 0:
@@ -197,7 +197,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class Dropout:
-    """In training, zeroes a share `rate` of the values and scales the others by 1 / (1 - rate)."""
+    """Random zeros in training: a share `rate` of the values becomes 0, the others are scaled by 1 / (1 - rate)."""
 
     name: str
     rate: float
@@ -216,7 +216,7 @@ def output_shape(layer: Layer, shape: Shape) -> Shape:
     """Return the shape of one image after `layer`: (size + 2 padding - kernel) // stride + 1 for height and width.
 
     Raises:
-        SpecError: if the layer is of an unknown kind, or cannot take that shape.
+        SpecError: if the layer's class is unknown, or the layer does not accept that shape.
     """
     if type(layer) not in KINDS.values():
         raise SpecError(f"layer {layer.name}: unknown kind {type(layer).__name__!r}; known: {', '.join(KINDS)}")
@@ -235,8 +235,8 @@ def output_shape(layer: Layer, shape: Shape) -> Shape:
     if isinstance(layer, Flatten):
         return (channels * sizes[0] * sizes[1],)
     if isinstance(layer, Normalize) and len(layer.mean) != channels:
-        raise SpecError(f"layer {layer.name}: mean and std are of {len(layer.mean)} channels, and {channels} come in: "
-                        f"each must have its own number")
+        raise SpecError(f"layer {layer.name}: mean and std have numbers for {len(layer.mean)} channels, but the input "
+                        f"has {channels}; give one for each")
     if isinstance(layer, (LocalResponseNorm, Normalize)):
         return shape
     if isinstance(layer, AdaptiveAvgPool2d):
@@ -247,13 +247,13 @@ def output_shape(layer: Layer, shape: Shape) -> Shape:
     if layer.kernel > min(padded):
         raise SpecError(f"layer {layer.name}: kernel {layer.kernel} is larger than its padded input "
                         f"{padded[0]}x{padded[1]} ({sizes[0]}x{sizes[1]}, padding {padding}); "
-                        f"take a larger input, smaller strides before it, or a smaller kernel")
+                        f"use a larger input, smaller strides before it, or a smaller kernel")
     height, width = ((size - layer.kernel) // layer.stride + 1 for size in padded)
     if not isinstance(layer, Conv2d):
         return (channels, height, width)
     if channels % layer.groups:
-        raise SpecError(f"layer {layer.name}: its {channels} input channels cannot be shared among {layer.groups} "
-                        f"groups; take groups that divide them, or as many channels in the layer before")
+        raise SpecError(f"layer {layer.name}: {channels} input channels cannot be divided into {layer.groups} groups; "
+                        f"change `groups`, or the number of channels in the layer before")
     _check_size(layer, "weight", layer.channels, channels // layer.groups, layer.kernel, layer.kernel)
     _check_size(layer, "padded input", channels, *padded)
     _check_size(layer, "output", layer.channels, height, width)

@@ -27,8 +27,8 @@ MOST_LAYERS = 1000
 """Largest number of layers; each costs time in the frameworks and in the search for a diverging layer."""
 
 LATER_FIELDS: dict[str, Any] = {"groups": 1, "learning_rate": None}
-"""Fields added after the first networks, with their defaults. A description leaves them out if they have the default,
-so the digests of those networks stay the same."""
+"""Fields added after the first networks, with their defaults. A description leaves out a field that has its
+default, so the digests of those networks stay the same."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Network:
     """A network: the shape of one input image and the layers that follow.
 
     Raises:
-        SpecError: if two layers have one name, or a layer does not fit its input; names the layer and the numbers.
+        SpecError: if two layers have the same name, or a layer does not fit its input; names the layer and numbers.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Network:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name):
             raise SpecError(f"{self.name!r} cannot name a network; use letters, digits, _, . and -")
         if not isinstance(self.source, str):
-            raise SpecError(f"network {self.name}: source must be a text, not {self.source!r}")
+            raise SpecError(f"network {self.name}: source must be text, not {self.source!r}")
         if len(self.input) != 3 or any(not isinstance(size, int) or isinstance(size, bool) or size < 1
                                        for size in self.input):
             raise SpecError(f"network {self.name}: input must be (channels, height, width), not {self.input!r}")
@@ -64,7 +64,7 @@ class Network:
             raise SpecError(f"network {self.name}: bias_initialisation must be one of "
                             f"{', '.join(BIAS_INITIALISATIONS)}, not {self.bias_initialisation!r}")
         if len(self.layers) > MOST_LAYERS:
-            raise SpecError(f"network {self.name}: {len(self.layers):,} layers, and {MOST_LAYERS:,} are the most")
+            raise SpecError(f"network {self.name}: {len(self.layers):,} layers; at most {MOST_LAYERS:,} are allowed")
         shape: Shape = self.input
         names: set[str] = set()
         for number, layer in enumerate(self.layers, 1):
@@ -73,7 +73,7 @@ class Network:
                     raise SpecError(f"network {self.name}: {layer.name!r} cannot name a layer; "
                                     "use letters, digits and _")
                 if layer.name in names:
-                    raise SpecError(f"layer {number} is named {layer.name!r}, as another is; names must differ")
+                    raise SpecError(f"layer {number} is named {layer.name!r}, like another; names must differ")
                 if isinstance(layer, Normalize) and number > 1:
                     raise SpecError(f"layer {layer.name}: a Normalize layer takes the pixels, so it must be "
                                     f"the first layer, not layer {number}")
@@ -82,7 +82,7 @@ class Network:
         if math.prod(self.input) > LARGEST_TENSOR:
             raise SpecError(f"network {self.name}: an input of {'x'.join(map(str, self.input))} is too large: "
                             f"no tensor may have more than {LARGEST_TENSOR:,} numbers")
-        last = "the last layer must be a Dense layer, one unit a class"
+        last = "the last layer must be a Dense layer with one unit for each class"
         if not self.layers:
             raise SpecError(f"network {self.name}: {last}")
         if not isinstance(self.layers[-1], Dense):
@@ -116,15 +116,15 @@ def with_dropout(network: Network, rate: float) -> Network:
 
 def as_dict(network: Network) -> dict[str, Any]:
     """Return the network as plain JSON values; each layer has its kind."""
-    fields = _described(network)
-    fields["layers"] = [{"kind": type(layer).__name__, **_described(layer)} for layer in network.layers]
+    fields = _describe(network)
+    fields["layers"] = [{"kind": type(layer).__name__, **_describe(layer)} for layer in network.layers]
     return fields
 
 
-def _described(described: Network | Layer) -> dict[str, Any]:
-    """Return the fields, without those of `LATER_FIELDS` that have their default; tuples become lists, as in JSON."""
+def _describe(item: Network | Layer) -> dict[str, Any]:
+    """Return the fields, except `LATER_FIELDS` that have their default; tuples become lists, as in JSON."""
     return {key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(described).items()
+            for key, value in dataclasses.asdict(item).items()
             if key not in LATER_FIELDS or value != LATER_FIELDS[key]}
 
 
@@ -166,7 +166,7 @@ def _layer(number: int, entry: dict[str, Any]) -> Layer:
 
 
 def _check_keys(where: str, kind: type[Network] | type[Layer], values: dict[str, Any]) -> None:
-    """Check that a description has the keys that its kind needs, and no others."""
+    """Check that a description has the keys that its class needs, and no others."""
     required = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(kind)}
     for key in values:
         if key not in required:
@@ -182,7 +182,7 @@ def _check_keys(where: str, kind: type[Network] | type[Layer], values: dict[str,
 def digest(network: Network) -> str:
     """Return the SHA-256 of the architecture: networks with equal digests compute the same from the same weights.
 
-    It leaves out learning rate, initial biases and dropout rates, which only training uses.
+    Learning rate, initial biases and dropout rates are left out: only training uses them.
     """
     fields = as_dict(with_dropout(network, 0))
     return _sha256({key: fields[key] for key in ("input", "layers")})

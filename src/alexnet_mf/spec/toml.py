@@ -28,10 +28,10 @@ NO_ACTIVATION = "none"
 
 
 def find_network(net: Network | Path | str, backend: str | None = None) -> Network:
-    """Return the network itself, the network in a .toml file, or the package's own network of that name.
+    """Return `net` itself, the network in a .toml file, or the package's network of that name.
 
     Args:
-        backend: backend that is compared with others; `alexnet-tab` then means its own tab.
+        backend: the backend in a comparison; `alexnet-tab` then means its own tab.
 
     Raises:
         SpecError: as `load`, or if the name is unknown; lists the known ones.
@@ -50,8 +50,8 @@ def load(path: Path) -> Network:
     """Read a network from a TOML file.
 
     Raises:
-        SpecError: if the file cannot be read, is not TOML, or is not a network; names the line, if it can be found, and
-            the layer.
+        SpecError: if the file cannot be read, is not TOML, or is not a network; names the layer and, if possible,
+            the line.
     """
     try:
         text = files.read(path, MOST_BYTES).decode("utf-8")
@@ -64,7 +64,7 @@ def load(path: Path) -> Network:
     except ValueError as error:  # tomllib's own error, or bytes that are not UTF-8
         raise SpecError(f"{path}: not TOML: {' '.join(str(error).split())}") from error
     if fields.get("name") in (*zoo.NETWORKS, zoo.TAB):
-        raise SpecError(f"{path}: {fields['name']} is the name of a network of the package's own; give it another name")
+        raise SpecError(f"{path}: {fields['name']} is the name of one of the package's networks; use another name")
     layers = fields.get("layers")
     if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
         raise SpecError(f"{path}: no layers; each begins with a line [[layers]]")
@@ -78,9 +78,9 @@ def load(path: Path) -> Network:
 
 
 def _line(text: str, count: int, error: SpecError) -> str:
-    """Return "line N: " for the key or layer that an error is about, or "" if it is not found.
+    """Return "line N: " for the key or layer that an error is about, or "" if the line is unknown.
 
-    The parser states the lines of syntax errors only, so headers are counted: they must be as many as the layers.
+    The parser reports the lines of syntax errors only. So the [[layers]] headers are counted, one for each layer.
     """
     lines = text.splitlines()
     headers = [number for number, line in enumerate(lines, 1) if re.match(r"\s*\[\[\s*layers\s*\]\]", line)]

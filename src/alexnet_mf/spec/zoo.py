@@ -1,4 +1,4 @@
-"""The networks by name: every hyperparameter once, with its source beside it."""
+"""The package's networks by name: each hyperparameter once, with its source beside it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ TABS = {
     "mxnet": _alexnet("alexnet-tab-mxnet", "Dive into Deep Learning, section 8.1, MXNet tab", 0),
 }
 TAB = "alexnet-tab"
-"""Name of each backend's own tab, where backends are compared."""
+"""Name that stands for each backend's own tab in a comparison."""
 
 ALEXNET_2012 = Network(
     name="alexnet-2012",
@@ -73,8 +73,8 @@ ALEXNET_2012 = Network(
     input=(3, 227, 227),
     layers=(
         # Krizhevsky et al. 2012, section 3.5 and figure 2: kernels 11x11x3 with stride 4, 5x5x48, 3x3x256, 3x3x192 and
-        # 3x3x192. The inputs of conv2, conv4 and conv5 are half as deep as what lies before: the two streams, one on
-        # each GPU, are groups here. Paddings are not stated; these keep the figure's sizes 55, 27 and 13.
+        # 3x3x192. The inputs of conv2, conv4 and conv5 are half as deep as the layers before: the two streams, one
+        # on each GPU, are groups here. Paddings are not stated; these keep the figure's sizes 55, 27 and 13.
         Conv2d("conv1", channels=96, kernel=11, stride=4),
         # Section 3.3: after the ReLU of conv1 and conv2; k, n, alpha and beta as there. The sum runs across the border
         # of the two streams too: in the paper's formula it ends at N, the number of kernels in the whole layer.
@@ -97,8 +97,8 @@ ALEXNET_OWT = Network(
     name="alexnet-owt",
     input=(3, 224, 224),
     layers=(
-        # Krizhevsky 2014, section 5: the network of 2012 as one tower, so without groups. The numbers are those that
-        # torchvision's `alexnet` and MXNet's model zoo share: 64-192-384-256-256, no normalization, and conv1 padded by
+        # Krizhevsky 2014, section 5: the network of 2012 as one tower, so without groups. The numbers are common to
+        # torchvision's `alexnet` and MXNet's model zoo: 64-192-384-256-256, no normalization, and conv1 padded by
         # 2, (224 + 2 * 2 - 11) // 4 + 1 = 55.
         Conv2d("conv1", channels=64, kernel=11, stride=4, padding=2),
         MaxPool2d("pool1", kernel=3, stride=2),
@@ -108,9 +108,9 @@ ALEXNET_OWT = Network(
         Conv2d("conv4", channels=256, kernel=3, padding=1),
         Conv2d("conv5", channels=256, kernel=3, padding=1),
         MaxPool2d("pool5", kernel=3, stride=2),
-        AdaptiveAvgPool2d("avgpool", size=6),  # torchvision's; pool5 gives 6x6 already, so that it changes nothing
+        AdaptiveAvgPool2d("avgpool", size=6),  # torchvision's; changes nothing, since pool5 already gives 6x6
         Flatten("flatten"),
-        # torchvision drops what goes into fc6 and fc7, the model zoo what comes out of them; evaluation is the same.
+        # torchvision has dropout before fc6 and fc7, the model zoo after them; evaluation is the same.
         Dropout("drop5", rate=0.5),
         Dense("fc6", units=4096, activation="relu"),
         Dropout("drop6", rate=0.5),
@@ -143,7 +143,7 @@ LENET5_RELU = Network(
     name="lenet5-relu",
     input=LENET5.input,
     layers=(
-        # Dive into Deep Learning, section 8.1.5, exercise 5: LeNet with what AlexNet brought. Its sizes are LeNet's.
+        # Dive into Deep Learning, section 8.1.5, exercise 5: LeNet's sizes; ReLU, max pooling, dropout from AlexNet.
         Conv2d("conv1", channels=6, kernel=5, padding=2),
         MaxPool2d("pool1", kernel=2, stride=2),
         Conv2d("conv2", channels=16, kernel=5),
@@ -156,17 +156,17 @@ LENET5_RELU = Network(
         Dense("fc5", units=10),
     ),
     source="Dive into Deep Learning, section 8.1.5, exercise 5",
-    # Ours: a ReLU passes gradients whole, a sigmoid at most a quarter, so LeNet's 0.9 is too large. Of 0.03, 0.1 and
-    # 0.3 the best on held-out training images (docs/exercises.md).
+    # Ours: a ReLU passes gradients whole, a sigmoid at most a quarter, so LeNet's 0.9 is too large. The best of 0.03,
+    # 0.1 and 0.3 on held-out training images (docs/readers/exercises.md).
     learning_rate=0.3,
 )
 
 # Dive into Deep Learning, section 8.1.5, exercise 2.1; the numbers are ours. AlexNet is made for photographs of 1000
 # classes; ten kinds of garments in gray need fewer filters, but filters of the same reach. So kernels, strides,
 # paddings and poolings are AlexNet's, conv1 has half its channels, the others three eighths (all multiples of 16, as
-# vector units like them), and fc6 and fc7 a quarter of its units. Multiply-accumulates of a training step, an image:
-# 466 million instead of 2.78 billion; 4.1 million parameters instead of 46.8. It trains with AlexNet's learning rate
-# (docs/exercises.md).
+# vector units like them), and fc6 and fc7 a quarter of its units. A training step takes 466 million
+# multiply-accumulates per image instead of 2.78 billion; the network has 4.1 million parameters instead of 46.8. Its
+# learning rate is AlexNet's (docs/readers/exercises.md).
 ALEXNET_SLIM = _alexnet("alexnet-slim", "Dive into Deep Learning, section 8.1.5, exercise 2.1",
                         channels=(48, 96, 144, 144, 96), units=1024)
 
@@ -174,12 +174,12 @@ ALEXNET_28 = Network(
     name="alexnet-28",
     input=(1, 28, 28),  # Fashion-MNIST as it is
     layers=(
-        # Dive into Deep Learning, section 8.1.5, exercise 2.2; the numbers are ours. Enlarging adds pixels and no
-        # information: of AlexNet's 938 million multiply-accumulates an image most are spent on it. Here five
-        # convolutions, three poolings, two hidden dense layers and dropout are AlexNet's, and the kernels are of the
-        # size that 28x28 pixels ask for: conv1's 11x11 there cover one and a half pixels of the original. Two
-        # convolutions come before the first pooling, so that it is edges that are pooled and not pixels; channels
-        # double where pixels become a quarter. 23 million multiply-accumulates, a fortieth of AlexNet's.
+        # Dive into Deep Learning, section 8.1.5, exercise 2.2; the numbers are ours. Upsampling adds pixels and no
+        # information, but takes most of AlexNet's 938 million multiply-accumulates per image. The five convolutions,
+        # three poolings, two hidden dense layers and dropout are AlexNet's. The kernels fit 28x28 pixels: AlexNet's
+        # 11x11 cover one and a half pixels of the original. Two convolutions come before the first pooling, so that
+        # it pools edges, not pixels. Channels double where the number of pixels falls to a quarter. The network takes
+        # 23 million multiply-accumulates, a fortieth of AlexNet's.
         Conv2d("conv1", channels=32, kernel=3, padding=1),
         Conv2d("conv2", channels=32, kernel=3, padding=1),
         MaxPool2d("pool2", kernel=2, stride=2),
@@ -191,7 +191,7 @@ ALEXNET_28 = Network(
         *_dense(512, 256, 10),
     ),
     source="Dive into Deep Learning, section 8.1.5, exercise 2.2",
-    learning_rate=0.1,  # ours: the best of 0.03, 0.1 and 0.3 on held-out training images (docs/exercises.md)
+    learning_rate=0.1,  # ours: the best of 0.03, 0.1 and 0.3 on held-out training images (docs/readers/exercises.md)
 )
 
 NETWORKS = {network.name: network for network in (
@@ -206,7 +206,7 @@ def get_network(name: str) -> Network:
         SpecError: if the name is unknown; lists the known ones.
     """
     if name == TAB:
-        raise SpecError(f"network {TAB} is another one in each backend; "
+        raise SpecError(f"network {TAB} differs between backends; "
                         f"name one of {', '.join(tab.name for tab in TABS.values())}")
     if name not in NETWORKS:
         raise SpecError(f"unknown network {name!r}; known: {', '.join(NETWORKS)}")
@@ -214,14 +214,14 @@ def get_network(name: str) -> Network:
 
 
 def name_in_backend(name: str, backend: str) -> str:
-    """Return the name of the network to compare in a backend: for `alexnet-tab` its own tab's, else the name itself.
+    """Return the name of the network that a backend compares: its own tab for `alexnet-tab`, else the name itself.
 
     Raises:
         SpecError: if the backend has no tab; lists those that have one.
     """
     if name != TAB:
         return name
-    tab = "torch" if backend == "numpy" else backend  # the reference has no tab: it takes the default network's
+    tab = "torch" if backend == "numpy" else backend  # the reference uses PyTorch's, with the default network's layers
     if tab not in TABS:
         raise SpecError(f"network {TAB}: {backend} has no tab; {', '.join(TABS)} have one")
     return TABS[tab].name

@@ -1,5 +1,5 @@
-"""Trainings side by side: accuracy, throughput and memory by network, batch size, augmentation and seed.
+"""Compare trainings: accuracy, throughput and memory by network, batch size, augmentation and seed.
 
-Each training runs in a process of its own, so that its peak memory is its own, and a batch that does not fit ends
-nothing but itself.
+Each training runs in its own process, so that its peak memory can be measured, and a batch that does not fit ends
+only that training.
 """

@@ -20,7 +20,7 @@ def check_new(folder: Path) -> None:
     """Check that a sweep can begin in a folder.
 
     Raises:
-        SweepError: if it holds a sweep, or something that is not a run.
+        SweepError: if the folder contains a sweep, or anything that is not a run.
     """
     try:
         paths = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.exists() else []
@@ -37,14 +37,14 @@ def check_new(folder: Path) -> None:
 
 @contextmanager
 def owned(folder: Path, new: Record | None) -> Iterator[None]:
-    """Make the folder and lock it. If a new sweep fails before its first training, leave the folder as it was."""
+    """Create the folder and lock it. If a new sweep fails before its first training, restore the earlier state."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     had_lock, is_ours, could_start = (folder / LOCK).exists(), False, True
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SweepError(f"{folder}: cannot be made ({error.strerror}); name another folder with `out`") from error
-    held = lock(folder)
+        raise SweepError(f"{folder}: cannot be created ({error.strerror}); name another folder with `out`") from error
+    folder_lock = lock(folder)
     runs_before = runs_in(folder)
     try:
         if new:
@@ -55,7 +55,7 @@ def owned(folder: Path, new: Record | None) -> Iterator[None]:
         could_start = False
         raise
     finally:
-        held.release()
+        folder_lock.release()
         runs = runs_in(folder)
         if new and is_ours and not new.trainings and (not runs or (not could_start and runs == runs_before)):
             with suppress(OSError):
@@ -71,11 +71,11 @@ def runs_in(folder: Path) -> list[Path]:
 
 
 def forget_gone_runs(record: Record, folder: Path, keep_weights: bool) -> None:
-    """Remove the finished trainings whose run folders are gone, so that they are trained again, and check the others.
+    """Remove finished trainings without a run folder from the record, to train them again, and check the others.
 
     Args:
-        folder: of the run folders.
-        keep_weights: check the weights too; False if they are to be removed.
+        folder: folder that contains the run folders.
+        keep_weights: check the weights too; False if they will be removed.
 
     Raises:
         SweepError: if a run is damaged, or lacks weights that it should have.
@@ -94,10 +94,10 @@ def forget_gone_runs(record: Record, folder: Path, keep_weights: bool) -> None:
             raise SweepError(f"{str(error).partition(';')[0]}; move {path} away to train it again") from error
     if gone:
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-        warnings.warn(f"{folder / gone[0].run}{more}: missing; trained again", Notice, stacklevel=3)
+        warnings.warn(f"{folder / gone[0].run}{more}: missing; training again", Notice, stacklevel=3)
         record.trainings, record.complete = [entry for entry in record.trainings if entry not in gone], False
 
 
 def foreign(folder: Path, difference: str) -> SweepError:
-    """Return the error about a run that is not the plan's."""
+    """Return the error for a run that does not belong to the plan."""
     return SweepError(f"{folder}: holds a run with {difference}; move it away, or name another folder with `out`")

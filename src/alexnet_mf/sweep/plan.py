@@ -23,7 +23,7 @@ from alexnet_mf.spec import Network
 from alexnet_mf.training.recipe import BOOK, Recipe, for_network
 
 NAME_LETTERS = 40
-"""Letters of a network's name in the name of a run folder."""
+"""Most letters of a network's name in the name of a run folder."""
 AtLeast1 = Meta(min_length=1)
 
 
@@ -45,7 +45,7 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
     seed: Count
     epochs: AtLeastOne
     held_out: Count
-    """Training images that it is tested on and does not see; 0 for a training that counts, which is tested on the test
+    """Number of training images to test on, which it does not train on; 0 for a final training, which uses the test
     images."""
 
     @property
@@ -56,9 +56,9 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
 class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=True):
     """Every network with every augmentation, in every batch size, with every seed.
 
-    The recipe is the chapter's, with the network's own learning rate if it has one. If a network has several learning
-    rates, each is tried first, with the first seed, on all training images but the last `held_out`. The rate with the
-    best accuracy on those is used. The test images have no part in the choice.
+    The recipe is the book's, with the network's own learning rate if it has one. If a network has several learning
+    rates, each is tried first, with the first seed, on all training images but the last `held_out`. The final trainings
+    use the rate with the best accuracy on those. The test images have no part in the choice.
 
     Raises:
         AlexnetMfError: if a value has the wrong type, is out of range or comes twice, or if two contradict each other.
@@ -71,12 +71,12 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
     augments: Annotated[tuple[tuple[str, ...], ...], AtLeast1] = ((),)
     epochs: int = BOOK.epochs
     learning_rates: tuple[float, ...] = ()
-    """One for all, or several to choose from; without any, each network's own."""
+    """One rate for all, or several to choose from; without any, each network's own rate."""
     learning_rates_of: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    """The same for single networks, by name; the other networks use `learning_rates`."""
+    """Rates of single networks, by name; the other networks use `learning_rates`."""
     held_out: Count = 0
     choosing_epochs: Count = 0
-    """Epochs of a training that tries a learning rate; 0 for `epochs`."""
+    """Epochs of a training that tries a learning rate; 0 means `epochs`."""
     train_images: int | None = None
     test_images: int | None = None
     device: str = "auto"
@@ -107,23 +107,22 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
                 raise SweepError(f"{net} has learning rates, but is not trained; the networks are "
                                  f"{', '.join(self.nets)} (`nets`)")
         if self.choosing and not self.held_out:
-            raise SweepError("a learning rate is chosen on training images that are held out, never on the test "
-                             "images; set their number with `held_out` (5000, for instance), or name one learning rate "
-                             "(`learning_rates`)")
+            raise SweepError("the choice among several learning rates needs held-out training images; set their number "
+                             "with `held_out` (5000, for instance), or name one learning rate (`learning_rates`)")
         if not self.choosing and (self.held_out or self.choosing_epochs):
-            raise SweepError("`held_out` and `choosing_epochs` are for the choice among several learning rates "
+            raise SweepError("`held_out` and `choosing_epochs` need several learning rates to choose from "
                              "(`learning_rates`)")
-        given = {setup: next(iter(self.rates_of(setup.net)), 0.0) for setup in self.setups()}
-        for training in [*self.choices(), *self.trainings(given)]:
+        first = {setup: next(iter(self.rates_of(setup.net)), 0.0) for setup in self.setups()}
+        for training in [*self.choices(), *self.trainings(first)]:
             self.recipe(training)  # refuses wrong numbers before anything slow
 
     def rates_of(self, net: str) -> tuple[float, ...]:
-        """Return the learning rates to choose from for a network. One is no choice; none means the network's own."""
+        """Return a network's learning rates to choose from. One needs no choice; none means the network's own rate."""
         return self.learning_rates_of.get(net, self.learning_rates)
 
     @property
     def choosing(self) -> list[Setup]:
-        """The setups whose learning rate is to be chosen."""
+        """Return the setups with several learning rates to choose from."""
         return [setup for setup in self.setups() if len(self.rates_of(setup.net)) > 1]
 
     def setups(self) -> list[Setup]:
@@ -137,16 +136,16 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
                 for setup in self.choosing for rate in self.rates_of(setup.net)]
 
     def rates(self, networks: Mapping[str, Network]) -> dict[Setup, float]:
-        """Return the learning rates of the setups that need no choice.
+        """Return the learning rate of each setup that needs no choice.
 
         Args:
-            networks: by the names in the plan.
+            networks: networks by their names in the plan.
         """
         return {setup: next(iter(self.rates_of(setup.net)), for_network(BOOK, networks[setup.net]).sgd.learning_rate)
                 for setup in self.setups() if setup not in self.choosing}
 
     def trainings(self, rates: Mapping[Setup, float]) -> list[Training]:
-        """Return the trainings that count, seed by seed, for setups whose learning rate is known."""
+        """Return the final trainings, seed by seed, of the setups that have a learning rate in `rates`."""
         return [Training(setup.net, setup.augment, setup.batch_size, rates[setup], seed, self.epochs, 0)
                 for seed in self.seeds for setup in self.setups() if setup in rates]
 
@@ -154,7 +153,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
         """Return the recipe of a training.
 
         Raises:
-            AlexnetMfError: if the numbers make no sense.
+            AlexnetMfError: if a number is out of range.
         """
         return replace(BOOK, epochs=training.epochs, batch_size=training.batch_size, augment=training.augment,
                        sgd=Sgd(training.learning_rate, self.momentum), train_images=self.train_images,
@@ -163,7 +162,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
     def run_name(self, training: Training) -> str:
         """Return the name of a training's run folder: alexnet-28-torch-lr0.1-seed0.
 
-        It has the augmentation and the batch size if there are several in the plan.
+        The name includes augmentation and batch size if the plan has several.
         """
         names = [re.sub(r"[^\w.-]", "_", Path(net).stem)[:NAME_LETTERS] for net in self.nets]
         place = self.nets.index(training.net)
@@ -176,5 +175,5 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
 
 
 def augment_text(kinds: tuple[str, ...]) -> str:
-    """Return flip+crop."""
+    """Return the augmentations as text: flip+crop."""
     return "+".join(kinds) or augmentation.NONE

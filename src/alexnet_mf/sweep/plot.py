@@ -57,8 +57,8 @@ def by_batch_size(figure: Figure, outcomes: Sequence[Outcome]) -> None:
         timed = [outcome for outcome in several if outcome.rates]
         spread(speed, [outcome.setup.batch_size for outcome in timed], [outcome.rates for outcome in timed], name,
                line, median)
-        known = [(outcome.setup.batch_size, [outcome.memory / 1e9]) for outcome in several if outcome.memory]
-        spread(memory, [size for size, _ in known], [peak for _, peak in known], name, line)
+        peaks = [(outcome.setup.batch_size, [outcome.memory / 1e9]) for outcome in several if outcome.memory]
+        spread(memory, [size for size, _ in peaks], [peak for _, peak in peaks], name, line)
     for panel, quantity in ((accuracy, "test accuracy (share of images)"), (speed, "training (images/s)"),
                             (memory, "peak memory (GB)")):
         panel.set_xscale("log", base=2)
@@ -74,7 +74,7 @@ def by_batch_size(figure: Figure, outcomes: Sequence[Outcome]) -> None:
 
 def spread(panel: Axes, places: Sequence[int], values: Sequence[Sequence[float]], name: str, line: dict[str, Any],
            middle: Callable[[Sequence[float]], float] = fmean) -> None:
-    """Draw a line through the middles, with a bar at each from the lowest to the highest."""
+    """Draw a line through the middle values, with a bar at each from the lowest to the highest."""
     middles = [middle(several) for several in values]
     bars = [[center - min(several) for center, several in zip(middles, values)],
             [max(several) - center for center, several in zip(middles, values)]]
@@ -82,7 +82,7 @@ def spread(panel: Axes, places: Sequence[int], values: Sequence[Sequence[float]]
 
 
 def finish(panel: Axes) -> None:
-    """Add what all panels have."""
+    """Add the grid and the legend."""
     style.add_grid(panel)
     panel.legend(fontsize="small")
 

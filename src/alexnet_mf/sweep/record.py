@@ -23,7 +23,7 @@ NAME = "sweep.json"
 FORMAT: Literal[3] = 3
 Failure = Literal["does not fit", "diverged", "ended"]
 PASSING: tuple[Failure, ...] = ("ended", "does not fit")
-"""Failures that may not come again: a process that was killed, and memory that other programs used."""
+"""Failures that may not recur: a process that was killed, and memory that other programs used."""
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -66,7 +66,7 @@ class Result(Part):
         """Return the result of a finished run.
 
         Args:
-            peaks: the two peaks; without them they are unknown.
+            peaks: the two memory peaks, or {} if they are unknown.
 
         Raises:
             ValueError: if the run's record has no closing numbers.
@@ -91,7 +91,7 @@ class Entry(Part):
 
     @property
     def accuracy(self) -> float:
-        """Last accuracy of a finished training: on the test images, or on those held out."""
+        """Return the last accuracy of a finished training: on the test images, or on those held out."""
         assert self.result
         return self.result.epochs[-1].test_accuracy
 
@@ -120,11 +120,11 @@ def load(path: Path) -> Record:
     """Read a record from a file, or from a sweep's folder.
 
     Raises:
-        SweepError: if it cannot be read, is no record, has another format, or is damaged; names the file and the field,
-            and for a sweep's own record the remedy.
+        SweepError: if it cannot be read, is not a record, has another format, or is damaged; names file and field, and
+            for a sweep's own record the remedy.
     """
     if is_run(path) and not (path / NAME).exists():
-        raise SweepError(f"{path}: is a run, not a sweep; {how_to_resume(path)} resumes it")
+        raise SweepError(f"{path}: is a run, not a sweep; resume it with {how_to_resume(path)}")
     path = path / NAME if path.is_dir() else path
     remedy = f"; remove it and repeat the first command with `out={str(path.parent)!r}`" if path.name == NAME else ""
     record = records.load(path, Record, "sweep", FORMAT, SweepError, lambda value: value.get("kind") == "sweep", remedy)
@@ -141,20 +141,19 @@ def load(path: Path) -> Record:
     for number, entry in enumerate(record.trainings):
         epochs = plan.choosing_epochs or plan.epochs if entry.training.held_out else plan.epochs
         if (entry.result is None) is (entry.failed is None):
-            raise damaged(f"trainings[{number}]: either result or failed, not both or neither")
+            raise damaged(f"trainings[{number}]: needs either result or failed")
         if entry.training.epochs != epochs or (entry.result and len(entry.result.epochs) != epochs):
             raise damaged(f"trainings[{number}] does not have the {epochs} epochs of the plan")
     missing = [net for net in plan.nets if net not in record.networks]
     if missing:
-        raise damaged(f"the network {missing[0]} is not in it")
+        raise damaged(f"it lacks the network {missing[0]}")
     return record
 
 
 def forget_failures(record: Record) -> None:
-    """Remove the trainings that may succeed another time, so that they are tried again.
+    """Remove failed trainings that may succeed another time, so that they are retried.
 
-    A learning rate that failed stays if another was chosen and trained without it: those trainings would not be
-    comparable any more.
+    A learning rate that failed stays if another was chosen without it: the final trainings remain comparable.
     """
     settled = {entry.training.setup for entry in record.trainings
                if not entry.training.held_out and entry.failed not in PASSING}

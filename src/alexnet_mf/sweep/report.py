@@ -15,7 +15,7 @@ from alexnet_mf.sweep.run import chosen
 
 @dataclass(frozen=True)
 class Outcome:
-    """The finished trainings of one setup that count, one for each seed."""
+    """Finished final trainings of one setup, one for each seed."""
 
     setup: Setup
     label: str
@@ -29,30 +29,30 @@ class Outcome:
 
     @property
     def rates(self) -> list[float]:
-        """Images per second, seed by seed."""
+        """Return the images per second, seed by seed."""
         return [result.images_per_second for result in self.results if result.images_per_second is not None]
 
     @property
     def memory(self) -> int | None:
-        """Largest peak: of the device's memory if it is known, else of the process's."""
+        """Return the largest peak: of the device's memory if it is known, else of the process's."""
         peaks = [result.peak_device_memory_bytes or result.peak_memory_bytes for result in self.results]
         return max((peak for peak in peaks if peak is not None), default=None)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a record shows."""
+    """All results of a record."""
 
     outcomes: list[Outcome]
     tables: list[Table]
     remarks: list[str]
     conditions: list[str]
     failed: bool
-    """True if a training that counts failed, or could not start for lack of a learning rate."""
+    """True if a final training failed, or could not start for lack of a learning rate."""
 
 
 def report(record: Record) -> Report:
-    """Return everything that a record shows, in words and figures."""
+    """Return the report on a record."""
     plan = record.plan
     outcomes = []
     for setup in plan.setups():
@@ -70,7 +70,7 @@ def report(record: Record) -> Report:
 
 
 def label(plan: Plan, setup: Setup) -> str:
-    """Return the parts of a setup that differ within the plan, or the network if none does."""
+    """Return the parts of a setup that differ within the plan, or the network if none differs."""
     parts = [setup.net] if len(plan.nets) > 1 else []
     parts += [augment_text(setup.augment)] if len(plan.augments) > 1 else []
     parts += [f"batch {setup.batch_size}"] if len(plan.batch_sizes) > 1 else []
@@ -86,7 +86,7 @@ def closing_table(plan: Plan, outcomes: Sequence[Outcome]) -> Table:
              bytes_text(outcome.memory)] for outcome in outcomes]
     momentum = f", momentum {plan.momentum:g}" if plan.momentum else ""
     epochs = f"after {plan.epochs} epoch{'s' * (plan.epochs > 1)}{momentum}"
-    return Table(f"{epochs}: means over the seeds, (lowest to highest)", [
+    return Table(f"{epochs}: means over the seeds (lowest to highest)", [
         "network", "augment", "batch", "lr", "seeds", "test accuracy", "train accuracy", "loss", "images/s",
         "peak memory"], rows, [2, 3, 4, 5, 6, 7, 8, 9])
 
@@ -96,7 +96,7 @@ def epochs_table(outcomes: Sequence[Outcome]) -> Table:
     count = max(len(result.epochs) for outcome in outcomes for result in outcome.results)
     rows = [[str(epoch + 1), *(spread(outcome.values("test_accuracy", epoch)) for outcome in outcomes)]
             for epoch in range(count)]
-    return Table("test accuracy by epoch: means over the seeds, (lowest to highest)",
+    return Table("test accuracy by epoch: means over the seeds (lowest to highest)",
                  ["epoch", *(outcome.label for outcome in outcomes)], rows, list(range(len(outcomes) + 1)))
 
 
@@ -113,31 +113,31 @@ def choice_table(plan: Plan, record: Record) -> Table:
             cells[rate] = entry.failed or f"{entry.accuracy:.3f}{' *' if best.get(setup) == rate else ''}"
         rows.append([label(plan, setup), *cells.values()])
     epochs = plan.choosing_epochs or plan.epochs
-    return Table(f"accuracy on {plan.held_out:,} training images held out, by learning rate (* the one used): seed "
+    return Table(f"accuracy on {plan.held_out:,} held-out training images by learning rate (*: chosen), seed "
                  f"{plan.seeds[0]}, {epochs} epoch{'s' * (epochs > 1)}",
                  ["", *(f"{rate:g}" for rate in rates)], rows, list(range(1, len(rates) + 1)))
 
 
 def remarks(plan: Plan, record: Record) -> list[str]:
-    """Return lines on what failed and what is missing."""
+    """Return lines about failed and missing trainings."""
     lines = []
     for entry in record.trainings:
         if entry.failed:
             setup = entry.training.setup
             rate = f", lr {entry.training.learning_rate:g}" if setup in plan.choosing else ""
             lines.append(f"{label(plan, setup)}{rate}, seed {entry.training.seed}: {entry.failed}: {entry.reason}")
-    lines += [f"{label(plan, setup)}: training failed at each of these learning rates"
+    lines += [f"{label(plan, setup)}: training failed at every learning rate"
               for setup in without_rate(plan, record)]
     if not record.complete:
-        lines.append("not complete: some trainings are missing")
+        lines.append("incomplete: some trainings are missing")
     return lines
 
 
 def without_rate(plan: Plan, record: Record) -> list[Setup]:
-    """Return the setups that failed with each of their learning rates."""
+    """Return the setups that failed at all of their learning rates."""
     tried, best = {entry.training for entry in record.trainings}, chosen(record)
     return [setup for setup in plan.choosing if setup not in best
-            and all(one in tried for one in plan.choices() if one.setup == setup)]
+            and all(choice in tried for choice in plan.choices() if choice.setup == setup)]
 
 
 def conditions(record: Record) -> list[str]:

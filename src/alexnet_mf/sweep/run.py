@@ -1,4 +1,4 @@
-"""The trainings of a sweep, one worker process after the other, each in a run folder of its own."""
+"""Run a sweep: one worker process after the other, each training in its own run folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from alexnet_mf.training.run import TrainedRun, load_images, load_run
 
 Progress = dict[str, Any] | Entry | None
 SWEEPS = Path("sweeps")
-"""The folder for sweeps."""
+"""Folder that contains the sweeps."""
 
 
 def connect(report_progress: Callable[[dict[str, Any]], None]) -> Channel:
@@ -44,19 +44,19 @@ def connect(report_progress: Callable[[dict[str, Any]], None]) -> Channel:
 
 @dataclass(eq=False)
 class Sweep:
-    """One sweep; `record` holds what has been trained so far, at any time, also after Ctrl-C."""
+    """One sweep. `record` always holds all trainings so far, also after Ctrl-C."""
 
     record: Record
-    """A new one from `begin`, or one to resume."""
+    """A new record from `begin`, or one to resume."""
     folder: Path
     """Folder of the record and the run folders."""
     command: Sequence[str] = ()
     """Words that started the program, for the record."""
     report_progress: Callable[[Training, int, int, Progress], None] = lambda *progress: None
-    """Receives a training, its number, the number of all, and its progress: None at the start, then the worker's, and
-    its entry in the record at the end."""
+    """Receives a training, its number, the number of all, and its progress: None at the start, then the worker's
+    reports, and the entry of the record at the end."""
     save: Callable[[Record], None] = lambda record: None
-    """Receives the record whenever there is more in it."""
+    """Receives the record after each change."""
     data_dir: str | None = None
     """Folder of the dataset, if it was named."""
     keep_weights: bool = True
@@ -73,10 +73,10 @@ class Sweep:
         self._execution: dict[str, Any] | None = None
 
     def run(self) -> Record:
-        """Train what has not been trained yet.
+        """Train whatever is missing.
 
         Raises:
-            SweepError: if a training could not start, a run folder holds something else, or the record cannot be
+            SweepError: if a training cannot start, a run folder belongs to another plan, or the record cannot be
                 written.
         """
         if self._left():
@@ -85,7 +85,7 @@ class Sweep:
         for entry in without:
             entry.keeps_weights = False
         self._write()
-        for entry in without:  # after the record says so
+        for entry in without:  # only once the record says so
             self._tidy(self.folder / entry.run)
         try:
             while left := self._left():
@@ -107,7 +107,7 @@ class Sweep:
         self._write()
 
     def _left(self) -> list[Training]:
-        """Return the trainings still to be done. Those that count come once their learning rate is known."""
+        """Return the missing trainings. Final trainings come once their learning rate is known."""
         tried = {entry.training for entry in self.record.trainings}
         choices = [training for training in self.plan.choices() if training not in tried]
         if choices:
@@ -116,7 +116,7 @@ class Sweep:
         return [training for training in self.plan.trainings(rates) if training not in tried]
 
     def _train(self, training: Training) -> None:
-        """Train once, unless its run is finished already, and add the entry to the record."""
+        """Carry out a training, unless its run is finished already, and add its entry to the record."""
         plan = self.plan
         done, count = len(self.record.trainings), len(plan.choices()) + len(plan.setups()) * len(plan.seeds)
         report = partial(self.report_progress, training, done + 1, count)
@@ -150,16 +150,16 @@ class Sweep:
 
     def _ask(self, command: dict[str, Any],
              report: Callable[[dict[str, Any]], None] = lambda progress: None) -> dict[str, Any]:
-        """Have a process of its own carry out a command, and return its answer."""
+        """Return the answer of a new process to a command."""
         channel = self.connect(report)
         try:
             return channel.ask(command)
         except WorkerGone as error:
             return {"failed": "ended", "reason": str(error)}
         except WorkerFailed as error:
-            raise SweepError(str(error)) from error  # the next would fail alike: no device, no framework, no data
+            raise SweepError(str(error)) from error  # the next one would fail too: no device, no framework, no data
         except BaseException:  # Ctrl-C, SIGTERM
-            warnings.warn("ending this step and saving; once more leaves at once", Notice, stacklevel=2)
+            warnings.warn("finishing this step and saving; a second Ctrl-C stops at once", Notice, stacklevel=2)
             channel.interrupt()
             raise
         finally:
@@ -169,7 +169,7 @@ class Sweep:
         """Return a training's run, or None if there is none.
 
         Raises:
-            SweepError: if it is damaged, or another training's.
+            SweepError: if the run is damaged, or belongs to another training.
         """
         if not is_run(folder):
             return None
@@ -188,17 +188,17 @@ class Sweep:
         return run
 
     def _check_execution(self, folder: Path, run: TrainedRun) -> None:
-        """Check that an earlier run was computed as the plan's trainings are on this machine.
+        """Check that an earlier run has the backend, device, precision and speed settings of the plan.
 
         Raises:
-            SweepError: if not; names what differs.
+            SweepError: if not; names the difference.
         """
-        record = run.record  # that of a checkpoint knows the first session and the last
+        record = run.record  # a checkpoint's record has only the first session and the last
         sessions = record.sessions if isinstance(record, RunRecord) else [record, run.session]
         for session in sessions:
             if session.backend != self.plan.backend:
                 raise foreign(folder, f"backend {session.backend}, expected {self.plan.backend}")
-        if self._execution is None:  # the framework knows what `auto` and the default precision are
+        if self._execution is None:  # the framework resolves `auto` and the default precision
             self._execution = self._ask({"do": "resolve", **self._asked})
         wanted = self._execution
         if "failed" in wanted:
@@ -212,7 +212,7 @@ class Sweep:
                     raise foreign(folder, f"{what} {value}, expected {expected}")
 
     def _tidy(self, folder: Path) -> None:
-        """Remove what a finished run does not need."""
+        """Remove the files that a finished run does not need."""
         weights = [] if self.keep_weights else [folder / name for name in RUN_WEIGHTS.values()]
         for path in [*checkpoints.paths(folder / CHECKPOINTS), *weights]:
             path.unlink(missing_ok=True)
@@ -231,30 +231,30 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
           command: Sequence[str] = (),
           report_progress: Callable[[Training, int, int, Progress], None] = lambda *progress: None,
           save: Callable[[Record], None] = lambda record: None, quiet: bool = False) -> Record:
-    """Train every network of a plan with every augmentation, batch size and seed, each in a process of its own.
+    """Train every network of a plan with every augmentation, batch size and seed, each in its own process.
 
-    The sweep is a folder of run folders, with its record, sweep.json. A finished run keeps its weights, but no
+    A sweep is a folder with its record, sweep.json, and the run folders. A finished run keeps its weights, but no
     checkpoint.
 
     Args:
         plan: what to train.
-        resume: in place of `plan`, the folder of a sweep or a record of it: trains what is missing, a run whose folder
-            is gone too, resumes a run that was stopped, and tries again what was killed or did not fit.
-        out: folder of a new sweep; without it sweeps/DATE-TIME-BACKEND-NET. It is new, empty, or holds only runs. A
-            finished run of the plan in it is not trained again.
+        resume: in place of `plan`, the folder or the record of a sweep to resume. Missing trainings are carried out,
+            stopped ones resumed, and those that were killed, did not fit or lost their run folder are retried.
+        out: folder of a new sweep; without it sweeps/DATE-TIME-BACKEND-NET. It is new, empty, or has only runs. Its
+            finished runs of the plan are not trained again.
         data, data_dir: as for `train`; a resumed sweep has its own dataset.
         keep_weights: leave the weights in the run folders; False removes those of a resumed sweep's finished runs too.
         command: words for the record; the call of this function without them.
         report_progress: see `Sweep`.
-        save: receives the record whenever there is more in it.
-        quiet: show no progress of a download, do not name the folder, and do not say that nothing is left to train.
+        save: receives the record after each change.
+        quiet: show no download, and give no notice of the folder or that nothing is left to train.
 
     An interrupt (Ctrl-C, or a notebook's stop button) ends the step and saves the run; a second one stops at once.
 
     Raises:
-        SweepError: if the images are not those that the sweep started with, or a training could not start. A sweep
-            that could not start leaves no folder, and no record in a folder that was there.
-        AlexnetMfError: if something else cannot be done as asked.
+        SweepError: if the images differ from those that the sweep started with, or a training cannot start. A sweep
+            that could not start leaves no new folder, and no record in an existing one.
+        AlexnetMfError: if anything else cannot be done as asked.
     """
     if resume is None:
         plan = check_type("plan", plan, Plan)
@@ -296,13 +296,13 @@ def _resumed_record(source: Path, data_dir: Path | str | None, keep_weights: boo
     removable = [] if keep_weights else [entry for entry in record.trainings if entry.result and entry.keeps_weights]
     if record.complete and not removable:
         if not quiet:
-            warnings.warn(f"{source}: complete, nothing is left to train", Notice, stacklevel=3)
+            warnings.warn(f"{source}: complete, nothing left to train", Notice, stacklevel=3)
         return record, folder, True
     if not has_folder:
-        raise SweepError(f"{source}: there is no sweep in its folder {folder}; name the folder with `resume`")
+        raise SweepError(f"{source}: its folder {folder} has no sweep; name the folder with `resume`")
     if not record.complete and load_images(record.data.name, data_dir, quiet).digest() != record.data.sha256:
-        raise SweepError(f"these are not the images that the sweep started with ({record.data.origin}); name their "
-                         "folder with `data_dir`")
+        raise SweepError(f"the images differ from those of the sweep ({record.data.origin}); name their folder with "
+                         "`data_dir`")
     record.folder = str(folder.resolve())
     return record, folder, False
 
@@ -327,16 +327,16 @@ def _new_record(plan: Plan, out: Path | str | None, data: DatasetName, data_dir:
 
 
 def _speed_text(speed: Mapping[str, bool]) -> str:
-    """Return compile=True,threads=False."""
+    """Return speed settings as text: compile=True,threads=False."""
     return ",".join(f"{name}={on}" for name, on in sorted(speed.items())) or "none"
 
 
 def begin(plan: Plan, networks: Mapping[str, Network], data: Data, folder: Path) -> Record:
-    """Return a record with nothing trained yet.
+    """Return a new record, without trainings.
 
     Args:
-        networks: by the names in the plan.
-        folder: of the run folders.
+        networks: networks by their names in the plan.
+        folder: folder that contains the run folders.
     """
     return Record(format=FORMAT, kind="sweep", folder=str(folder.resolve()), plan=plan, data=data, sessions=[],
                   trainings=[], complete=False,
@@ -344,8 +344,8 @@ def begin(plan: Plan, networks: Mapping[str, Network], data: Data, folder: Path)
 
 
 def chosen(record: Record) -> dict[Setup, float]:
-    """Return the learning rate with the best accuracy on the held-out images for each setup that has one; the smaller
-    of two that are equally good."""
+    """Return the learning rate with the best held-out accuracy for each setup that has one; the smaller of two equally
+    good ones."""
     best: dict[Setup, tuple[float, float]] = {}
     for entry in record.trainings:
         training = entry.training

@@ -30,7 +30,7 @@ REPORT_SECONDS = 2.0
 
 
 class Worker(Watcher):
-    """Carries out the commands `train` and `resolve`, and watches the training."""
+    """Handler of the commands `train` and `resolve`, and watcher of the training."""
 
     def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
         """
@@ -76,11 +76,11 @@ class Worker(Watcher):
         return {"device": name, "precision": find_precision(framework, name, precision), "speed": execution.speed}
 
     def begin(self, training: Training) -> None:
-        """Keep the model, whose device's memory is read at the end."""
+        """Keep the model, to read the memory of its device at the end."""
         self.loaded = training.loaded
 
     def progress(self, now: Progress) -> None:
-        """Report the progress if it is time for that."""
+        """Report the progress, at most every `REPORT_SECONDS`."""
         if time.monotonic() - self._sent >= REPORT_SECONDS:
             self._sent = time.monotonic()
             rate, left = ((value if math.isfinite(value) else None)
@@ -90,5 +90,5 @@ class Worker(Watcher):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell starts with it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with SIGINT ignored
     serve_forever(lambda send: Worker(send).handle)

@@ -1,1 +1,1 @@
-"""Recipes and the one training loop; no framework inside."""
+"""Recipes, the training loop and run folders, without any framework."""

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, whole or absent, whose name ends in its checksum.
+"""Checkpoints: one safetensors file each, complete or absent, with its checksum at the end of the name.
 
 A checkpoint holds the weights under their canonical names, the momentum as `velocity.NAME`, both in canonical layout
 and in the dtype of the computation. Its header holds, as JSON, the position, the run, and the session that wrote it.
@@ -31,19 +31,19 @@ from alexnet_mf.weights import tensor_file
 FORMAT: Literal[1] = 1
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.safetensors")
 ASIDE = re.compile(NAME.pattern + r"\.damaged(-\d+)?")
-"""Name of a damaged checkpoint that was put aside."""
+"""Name of a damaged checkpoint after renaming."""
 MOST_HEADER_BYTES = 100_000_000
 """Limit of safetensors: the header holds the losses of all steps."""
 MOST_BYTES = 2**36
 """More than the largest network needs."""
 KEPT = 2
-"""Number of checkpoints to keep: if the last is damaged, the one before it serves."""
+"""Number of checkpoints to keep: a run can resume from the earlier one if the last is damaged."""
 VELOCITY = "velocity."
 
 SESSION_FIELDS = ("versions", "settings", "device", "precision", "speed")
-"""Fields of a session that the bits of a backend's numbers may depend on."""
+"""Fields of a session that may change the bits of a backend's numbers."""
 SPEED_ALONE = ("spins",)
-"""Settings that no bit depends on."""
+"""Settings that change no bit."""
 RUN_FIELDS = ("spec_sha256", "seed", "data_sha256")
 """Fields of a run that no session changes: a checkpoint with another value belongs to another run."""
 
@@ -61,7 +61,7 @@ class Header(Struct):
 
 
 class OtherVersion(RunError):
-    """A whole checkpoint in a format that this version does not read."""
+    """An intact checkpoint in a format that this version does not read."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ class Checkpoint:
     session: Session
     """The session that computed it."""
     metrics: tuple[int, str]
-    """Bytes of metrics.jsonl at that moment, and their SHA-256."""
+    """Size of metrics.jsonl at the checkpoint, in bytes, and its SHA-256."""
 
     def resumed_in(self, session: Session) -> tuple[Snapshot, list[str]]:
-        """Return the snapshot that a session starts from, and lines that name what differs and what is lost."""
+        """Return the snapshot that a session starts from, and a notice for each difference or loss."""
         before, state = self.session, self.snapshot.state
         if before.backend == session.backend:
             return self.snapshot, [
@@ -100,17 +100,17 @@ class Checkpoint:
             path: file of the checkpoint.
 
         Raises:
-            RunError: if it is another run's; names both files, and what differs.
+            RunError: if it belongs to another run; names both files and the differences.
         """
-        differences = [f"{field} is {getattr(self.run, field)} in the one, {getattr(run, field)} in the other"
+        differences = [f"{field} is {getattr(self.run, field)}, not {getattr(run, field)}"
                        for field in RUN_FIELDS if getattr(self.run, field) != getattr(run, field)]
         if differences:
-            raise RunError(f"{path}: is a checkpoint of another run than {path.parents[1] / RECORD} describes "
-                           f"({'; '.join(differences)}); move away the one that does not belong there")
+            raise RunError(f"{path}: belongs to another run than {path.parents[1] / RECORD} "
+                           f"({'; '.join(differences)}); move the wrong file to another folder")
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint, and return its path. The others stay.
+    """Write a checkpoint and return its path. Earlier checkpoints stay.
 
     Raises:
         OSError: if it cannot be written.
@@ -118,7 +118,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     state, position = checkpoint.snapshot.state, checkpoint.snapshot.position
     tensors = dict(state.parameters) | {f"{VELOCITY}{name}": value for name, value in state.velocity.items()}
     header = Header(FORMAT, position, checkpoint.run, checkpoint.session, state.rule, checkpoint.metrics)
-    content = tensor_file.pieces(tensors, {"alexnet_mf": json.dumps(records.plain(header))})
+    content = tensor_file.buffers(tensors, {"alexnet_mf": json.dumps(records.plain(header))})
     path = folder / f"step-{position.number:08}-{_checksum(*content)}.safetensors"
     files.write(path, *content)
     return path
@@ -129,7 +129,7 @@ def load(path: Path) -> Checkpoint:
 
     Raises:
         RunError: if it cannot be read, or is damaged; names the file.
-        OtherVersion: if it is whole, but another version's.
+        OtherVersion: if it is intact, but in another version's format.
     """
     try:
         content = files.read(path, MOST_BYTES)
@@ -137,7 +137,7 @@ def load(path: Path) -> Checkpoint:
         raise RunError(f"{path.name} cannot be read ({error.strerror})") from error
     name = NAME.fullmatch(path.name)
     if name is None or _checksum(content) != name[2]:
-        raise RunError(f"{path.name} is damaged: its checksum does not fit")
+        raise RunError(f"{path.name} is damaged: its checksum does not match")
     try:
         with safe_open(path, framework="numpy") as file:
             fields = files.parse_json(file.metadata()["alexnet_mf"], MOST_HEADER_BYTES)
@@ -163,7 +163,7 @@ def _check_tensors(path: Path, weights: dict[str, Any], velocity: dict[str, Any]
             raise RunError(f"{path.name} is damaged: {name} is {value.dtype}, not float32 or float64")
     if velocity and {name: value.shape for name, value in velocity.items()} != {
             name: value.shape for name, value in weights.items()}:
-        raise RunError(f"{path.name} is damaged: its momentum is not the weights'")
+        raise RunError(f"{path.name} is damaged: momentum and weights differ in shape")
 
 
 def paths(folder: Path) -> list[Path]:
@@ -180,10 +180,10 @@ def step_of(path: Path) -> int:
 
 
 def latest(folder: Path) -> tuple[Path, Checkpoint, dict[Path, str]] | None:
-    """Return the latest good checkpoint with its path, and the faults of those after it; None if there are none at all.
+    """Return the latest good checkpoint with its path, and the faults of later ones; None if there is no checkpoint.
 
     Raises:
-        RunError: if all are damaged (names each), or one after it is another version's.
+        RunError: if all are damaged (names each), or a later one has another version's format.
     """
     faults: dict[Path, str] = {}
     for path in paths(folder):
@@ -194,26 +194,26 @@ def latest(folder: Path) -> tuple[Path, Checkpoint, dict[Path, str]] | None:
         except RunError as fault:
             faults[path] = str(fault)
     if faults:
-        raise RunError(f"{folder}: no checkpoint is good: {'; '.join(faults.values())}")
+        raise RunError(f"{folder}: all checkpoints are damaged: {'; '.join(faults.values())}")
     return None
 
 
 def superseded(folder: Path, step: int) -> list[Path]:
-    """Return the damaged checkpoints that were put aside, of this step or an earlier one."""
+    """Return the renamed damaged checkpoints of this step or an earlier one."""
     return [path for path in folder.glob("step-*") if (name := ASIDE.fullmatch(path.name)) and int(name[1]) <= step]
 
 
-def _checksum(*pieces: bytes | memoryview) -> str:
-    """Return 64 bits of SHA-256, against accidents."""
+def _checksum(*parts: bytes | memoryview) -> str:
+    """Return 64 bits of the SHA-256, enough to detect accidental damage."""
     total = hashlib.sha256()
-    for piece in pieces:
-        total.update(piece)
+    for part in parts:
+        total.update(part)
     return total.hexdigest()[:16]
 
 
 def _value(session: Session, field: str) -> Any:
     value = getattr(session, field)
-    return {name: one for name, one in value.items() if name not in SPEED_ALONE} if field == "settings" else value
+    return {name: entry for name, entry in value.items() if name not in SPEED_ALONE} if field == "settings" else value
 
 
 def _difference(before: Session, now: Session, field: str) -> str:

@@ -1,4 +1,4 @@
-"""Watch a training: the base class for watchers, and the display that is one."""
+"""Watchers of a training: the base class, and the display on a terminal or in a pipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Watcher:
-    """Base class for receivers of a training's events. Its methods do nothing; override those of interest.
+    """Base class of receivers of a training's events. Its methods do nothing; override the ones you need.
 
     A training enters its watcher before the first step and leaves it after the last.
     """
@@ -29,26 +29,26 @@ class Watcher:
         pass
 
     def built(self, loaded: LoadedModel) -> None:
-        """All arguments are checked, and the model is built. Not called if nothing is left to train."""
+        """Receive the built model; all arguments have been checked. Not called if nothing is left to train."""
 
     def begin(self, training: Training) -> None:
-        """The run folder is ready, and the first step follows."""
+        """Receive the training before its first step; the run folder is ready."""
 
     def progress(self, now: Progress) -> None:
-        """The metrics were read, about once a second: loss and accuracy so far, images per second, the time left."""
+        """Receive the metrics about once a second: loss and accuracy so far, images per second, time left."""
 
     def evaluation(self, done: int, images: int) -> None:
-        """Within an evaluation, `done` of `images` test images are done."""
+        """Receive the progress of an evaluation: `done` of `images` test images."""
 
     def epoch(self, done: Epoch) -> None:
-        """An epoch has finished, with these closing figures. Its weights may not be in the run folder yet."""
+        """Receive the closing figures of a finished epoch. Its weights may not be in the run folder yet."""
 
     def should_stop(self) -> bool:
         """Return True to stop after this step. The run can be resumed."""
         return False
 
     def stopping(self) -> None:
-        """Ctrl-C was pressed; the training ends this step and saves."""
+        """Receive the first Ctrl-C: the training finishes this step and saves."""
 
 
 class TrainingDisplay(Display, Watcher):
@@ -79,7 +79,7 @@ class TrainingDisplay(Display, Watcher):
                   f"{self._epoch}, step {now.step}/{now.steps}")
 
     def evaluation(self, done: int, images: int) -> None:
-        """Show the progress of an evaluation, which may take minutes, beside the figures of the training."""
+        """Show the progress of an evaluation, which may take minutes, after the figures of the training."""
         if not done:
             self._evaluation_start = time.perf_counter()
         left = pace(done, images, time.perf_counter() - self._evaluation_start, "images")[1:]
@@ -94,4 +94,4 @@ class TrainingDisplay(Display, Watcher):
 
     def stopping(self) -> None:
         """Announce that the training stops after this step."""
-        self.warn("Ctrl-C: ending this step and saving; once more stops at once")
+        self.warn("Ctrl-C: finishing this step and saving; a second Ctrl-C stops at once")

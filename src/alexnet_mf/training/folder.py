@@ -1,10 +1,10 @@
-"""Run folders: the files that a training writes, from which it can be resumed after any end.
+"""Run folders: the files that a training writes, from which it can be resumed after any interruption.
 
-`run.json` says what the run is and its state; `metrics.jsonl` grows by a line with each reading and epoch;
+`run.json` describes the run and its state; `metrics.jsonl` grows by a line with each reading and epoch;
 `weights.safetensors` holds the last weights and `weights-best.safetensors` those of the best test accuracy, both
 canonical; `curves.png` is redrawn after an epoch; `checkpoint/` holds what the run needs to resume.
 
-Weights and checkpoints are written by a thread, from a copy, while the training continues.
+A thread writes weights and checkpoints from a copy while the training continues.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from alexnet_mf.weights.parameters import Parameters
 
 CURVES = "curves.png"
 DRAWING_SECONDS = 10.0
-"""Shortest time between two drawings of the curves in a training: one takes as long as many steps on a GPU."""
+"""Shortest time between two drawings of the curves: a drawing takes as long as many steps on a GPU."""
 
 
 def _close(file: files.GrowingFile | Events) -> None:
@@ -60,7 +60,7 @@ class RunFolder:
     """A run folder that belongs to this process until `close`.
 
     Methods raise RunError if a file cannot be read or written. The error names the file and the last good checkpoint.
-    The error of a checkpoint that is written in the background is raised by the next `save`, `stop` or `finish`.
+    If a checkpoint in the background cannot be written, the next `save`, `stop` or `finish` raises the error.
     """
 
     def __init__(self, path: Path):
@@ -77,13 +77,13 @@ class RunFolder:
         """Folders that `create` made, the outermost first."""
         self.is_new = False
         self.has_begun = False
-        """True from the first step on, whether or not it has been read."""
+        """True from the first step on, even before its metrics are read."""
         self._has_damaged_record = False
         self._log: files.GrowingFile | None = None
         self._good: list[Path] = []
-        """Paths of the checkpoints, the latest last. It is whole; the others are removed once it has successors."""
+        """Paths of the checkpoints, the latest last. The latest is intact; later saves remove the others."""
         self._faults: dict[Path, str] = {}
-        """Damaged checkpoints after the latest whole one, and the fault of each."""
+        """Damaged checkpoints after the latest intact one, and the fault of each."""
         self._thread = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
         """The checkpoint that is being written."""
@@ -102,7 +102,7 @@ class RunFolder:
         """Begin a run in a new or empty folder.
 
         Raises:
-            RunError: if the folder cannot be made, or holds something.
+            RunError: if the folder cannot be created, or is not empty.
         """
         check_new(path)
         made = make_folders(path / CHECKPOINTS)
@@ -163,12 +163,12 @@ class RunFolder:
         return folder
 
     def resume(self, session: Session) -> Snapshot | None:
-        """Prepare the folder to be written from the checkpoint on. Damaged files are kept under another name.
+        """Prepare the folder for the steps after the checkpoint. Damaged files are kept under another name.
 
         A finished run is repaired, and gets no new session.
 
         Args:
-            session: computes the run from here on.
+            session: the session that continues the run.
 
         Returns:
             The snapshot to start from, or None to start from the first step.
@@ -217,13 +217,13 @@ class RunFolder:
         except ParametersError:
             saved = 0
         steps = self.record.closing.steps if self.record.closing else 0
-        # That the first checkpoint failed is known when the second epoch has ended, and its weights are not written.
+        # A failed first checkpoint is reported only after the second epoch, before that epoch's weights are written.
         if steps or epochs > 2 or saved > 1:
-            raise RunError(f"{self.path / CHECKPOINTS}: there is no checkpoint (a sweep keeps none of a finished run); "
+            raise RunError(f"{self.path / CHECKPOINTS}: no checkpoint (a sweep removes those of finished runs); "
                            f"start a new run with `weights={str(self.path)!r}`")
 
     def write_events(self, step: int) -> None:
-        """Write TensorBoard events too, from this step on.
+        """Also write TensorBoard events, from this step on.
 
         Raises:
             RunError: if the folder cannot be written.
@@ -233,7 +233,7 @@ class RunFolder:
         self._closing.callback(_close, self._events)
 
     def progress(self, now: Progress) -> None:
-        """Add a reading."""
+        """Write the line and the events of a reading."""
         assert self._log is not None
         with self._writing(metrics.NAME):
             self._log.write(metrics.step_line(now))
@@ -242,7 +242,7 @@ class RunFolder:
                 self._events.progress(now)
 
     def epoch(self, done: Epoch) -> None:
-        """Add a finished epoch: its line, and the picture if the last is some seconds old."""
+        """Write the line and the events of a finished epoch, and redraw curves that are some seconds old."""
         assert self._log is not None
         with self._writing(metrics.NAME):
             self._log.write(metrics.epoch_line(done))
@@ -253,7 +253,7 @@ class RunFolder:
             self._draw()
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write a checkpoint in the background, and the weights before it if an epoch ends here. Then remove the
+        """Write a checkpoint in the background, and before it the weights if an epoch ends here. Then remove the
         checkpoints that it replaces; they stay if it cannot be written."""
         self._finish_saving()
         assert self._log is not None
@@ -304,12 +304,12 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def fail(self, reason: str) -> None:
-        """Record that the run ended by an error. The checkpoints stay. An error in writing this is dropped."""
+        """Record that an error ended the run. The checkpoints stay. An error in writing the record is ignored."""
         with suppress(RunError):
             self.write_record("failed", reason=reason)
 
     def discard(self) -> None:
-        """Remove all that `create` made: no step was taken."""
+        """Remove everything that `create` made. For a run that took no step."""
         self.close()
         with suppress(OSError):
             for name in (RECORD, metrics.NAME, LOCK):
@@ -330,7 +330,7 @@ class RunFolder:
     def close(self) -> None:
         """Release the folder to other processes, once the checkpoint in the background is written.
 
-        If it cannot be written, a notice says so: another error has ended the training.
+        If it cannot be written, a notice reports that: another error has ended the training already.
         """
         try:
             self._thread.shutdown()
@@ -342,7 +342,7 @@ class RunFolder:
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """Return the path of the latest whole checkpoint."""
+        """Return the path of the latest intact checkpoint."""
         return self._good[-1] if self._good else None
 
     @property
@@ -370,14 +370,14 @@ class RunFolder:
         self._closing.callback(_close, log)
 
     def _put_aside_checkpoints(self) -> None:
-        """Rename damaged checkpoints, until there is another that is as late."""
+        """Rename damaged checkpoints; `save` removes them once there is a checkpoint as late."""
         for path, fault in self._faults.items():
             with self._writing(CHECKPOINTS):
                 aside = files.put_aside(path)
             assert self.last_checkpoint is not None
-            self.notices.append(f"{self.path / CHECKPOINTS}: {fault}; resuming from the one before, "
-                                f"{self.last_checkpoint.name}" + (f"; renamed to {aside.name} until there is another "
-                                                                  "as late" if aside else ""))
+            self.notices.append(f"{self.path / CHECKPOINTS}: {fault}; resuming from the earlier "
+                                f"{self.last_checkpoint.name}" + (f"; the damaged file is now {aside.name}"
+                                                                  if aside else ""))
 
     def _draw(self) -> None:
         if self._curves:
@@ -392,6 +392,6 @@ class RunFolder:
             yield
         except OSError as error:
             last = self.last_checkpoint
-            left = (f"the last good checkpoint is {last.name}; fix that, then resume with {how_to_resume(self.path)}"
+            left = (f"the last good checkpoint is {last.name}; fix this, then resume with {how_to_resume(self.path)}"
                     if last else "there is no checkpoint yet")
             raise RunError(f"{self.path / what}: cannot be written ({error.strerror}); {left}") from error

@@ -1,4 +1,4 @@
-"""Ctrl-C during a training: the first one asks it to stop, the second one stops it at once."""
+"""Ctrl-C during a training: the first stops it after the current step, the second at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 class Interrupt:
     """Context in which the first Ctrl-C sets `requested`, and the second raises KeyboardInterrupt.
 
-    It leaves SIGINT alone in another thread, and if the program handles SIGINT itself.
+    Outside the main thread, or if the program handles SIGINT itself, the context changes nothing.
     """
 
     def __init__(self, on_first: Callable[[], None]):
@@ -37,7 +37,7 @@ class Interrupt:
         self._on_first()
 
     def deferred(self, callback: Callable[..., None]) -> Callable[..., None]:
-        """Return a callback whose KeyboardInterrupt counts as a first Ctrl-C."""
+        """Return a callback that treats a KeyboardInterrupt as the first Ctrl-C."""
         def call(*arguments: Any) -> None:
             try:
                 callback(*arguments)

@@ -13,7 +13,7 @@ from alexnet_mf.errors import RunError
 LOCK, OWNER = ".lock", ".lock.owner"
 """The locked file, and the file with the number of the locking process: Windows cannot read a locked file."""
 LOCK_SECONDS = 1.0
-"""Longest wait for a lock, in seconds: `list runs` holds it for a moment."""
+"""Longest wait for a lock, in seconds: `list runs` takes it for a moment."""
 
 
 class FolderLock:
@@ -44,10 +44,10 @@ def lock(folder: Path, seconds: float = LOCK_SECONDS) -> FolderLock:
             process = owner.read_text(encoding="ascii", errors="replace")[:20].strip()
         except OSError:
             process = ""
-        raise RunError(f"{folder}: is in use{f' by process {process}' if process else ''}; wait for it, or take "
+        raise RunError(f"{folder}: is in use{f' by process {process}' if process else ''}; wait for it, or use "
                        "another folder") from error
     except (OSError, NotImplementedError) as error:
-        raise RunError(f"{path}: cannot be locked ({getattr(error, 'strerror', None) or error}); take another folder, "
+        raise RunError(f"{path}: cannot be locked ({getattr(error, 'strerror', None) or error}); use another folder, "
                        f"or one on another disk") from error
     try:
         owner.write_text(f"{os.getpid()}\n", encoding="ascii")

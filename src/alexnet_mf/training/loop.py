@@ -1,4 +1,4 @@
-"""The training loop: the same for every backend, without a framework."""
+"""The training loop, which is the same for every backend and needs no framework."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_mf.backends.contract import Model, TrainerState
-from alexnet_mf.data import LabelledImages, batches, epoch_order
+from alexnet_mf.data import LabeledImages, batches, epoch_order
 from alexnet_mf.errors import OutOfMemory, TrainingDiverged
 from alexnet_mf.evaluation import EVALUATION_BATCH, EVALUATION_PART, score
 from alexnet_mf.instruments.records import Number, Whole
@@ -25,7 +25,7 @@ READING_INTERVAL = 1.0
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a training. Loss and accuracy are means over the epoch so far, dropout on and the weights moving."""
+    """Progress of a training. Loss and accuracy are means over the epoch so far, dropout on, weights changing."""
 
     epoch: int
     epochs: int
@@ -36,12 +36,12 @@ class Progress:
     train_accuracy: float
     images_per_second: float
     seconds_left: float
-    """Time left to train, evaluation left out."""
+    """Time left to train, without evaluation."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """Closing figures of an epoch; those of the training are means over it, as in the book."""
+    """Closing figures of an epoch. Training figures are means over the epoch, as in the book."""
 
     epoch: Whole
     loss: Number
@@ -61,7 +61,7 @@ class Position:
     number: Whole = 0
     """Steps taken. With the seed it determines the order of the images and the dropout masks to come."""
     epochs: list[Epoch] = field(default_factory=list)
-    """Finished epochs, their evaluation included."""
+    """Finished epochs, including their evaluation."""
     losses: list[Number] = field(default_factory=list)
     """Mean cross entropy of each step's batch."""
     loss_sum: Number = 0.0
@@ -74,7 +74,7 @@ class Position:
 
     @property
     def closed_epoch(self) -> Epoch | None:
-        """Return the epoch that ends here, if one does."""
+        """Return the epoch that ends here, or None."""
         return self.epochs[-1] if self.epochs and not self.images else None
 
 
@@ -96,9 +96,9 @@ class Result:
 
     epochs: list[Epoch]
     images: int
-    """Number of images trained while the clock ran: all but the first step's."""
+    """Number of images trained while the clock ran: all but those of the first step."""
     seconds: float
-    """Time of the loop: input included, device synchronised, evaluation, saving and the first step left out."""
+    """Time of the loop with its input, device synchronized, without evaluation, saving and the first step."""
     losses: list[float]
     """Mean cross entropy of each step's batch."""
     finished: bool = True
@@ -116,7 +116,7 @@ class Result:
 
 @dataclass
 class _Clock:
-    """Counts images and seconds while it runs; the device is synchronised at both ends."""
+    """Counts images and seconds while it runs; the device is synchronized at both ends."""
 
     model: Model[Any]
     images: int = 0
@@ -149,7 +149,7 @@ class _Means:
     images: int = 0
 
     def add(self, losses: np.ndarray, correct: np.ndarray, sizes: np.ndarray) -> None:
-        for total in (losses * sizes).tolist():  # one after the other: the sum must not depend on when it is read
+        for total in (losses * sizes).tolist():  # one by one: the sum must not depend on when it is read
             self.loss_sum += total
         self.correct += int(correct.sum())
         self.images += int(sizes.sum())
@@ -170,33 +170,33 @@ def result_at(position: Position) -> Result:
 
 @dataclass(frozen=True)
 class Hooks:
-    """The functions that a training calls."""
+    """Functions that a training calls."""
 
     on_progress: Callable[[Progress], None] = lambda now: None
     """Called after every reading of the metrics."""
     on_epoch: Callable[[Epoch], None] = lambda done: None
     """Called after every epoch and its evaluation."""
     on_evaluation: Callable[[int, int], None] = lambda done, images: None
-    """Called during each evaluation with the number of test images done, and of all."""
+    """Called during each evaluation with the number of test images done and the number of all."""
     save: Callable[[Snapshot], None] | None = None
     """Called after every epoch, every `save_seconds`, and before a stop."""
     save_seconds: float = math.inf
     stop: Callable[[], bool] = lambda: False
-    """Called after every step and within an evaluation; True ends the training there, not finished."""
+    """Called after every step and within an evaluation; True stops the training there, unfinished."""
 
 
-def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledImages, recipe: Recipe, seed: int = 0,
+def train(model: Model[Any], training_set: LabeledImages, test_set: LabeledImages, recipe: Recipe, seed: int = 0,
           hooks: Hooks = Hooks(), *, start: Snapshot | None = None) -> Result:
     """Train a model in place.
 
-    The order of the batches is NumPy's, from the seed, the same in every backend; the last, short batch is used.
+    NumPy draws the order of the batches from the seed, the same in every backend. A short last batch is used too.
 
     Args:
         start: snapshot to resume from. With the same arguments and backend on the same CPU, the numbers are those of
             an uninterrupted training, bit for bit.
 
     Raises:
-        TrainingDiverged: as soon as a loss that is read, or a weight that is to be saved, is NaN or infinite; names the
+        TrainingDiverged: if a loss is NaN or infinite when it is read, or a weight when it is to be saved; names the
             step.
         OutOfMemory: if the batch or the images do not fit in the device's memory; names a batch size that does.
     """
@@ -219,13 +219,13 @@ def train(model: Model[Any], training_set: LabelledImages, test_set: LabelledIma
 
 
 class _Loop:
-    """A training between two of its steps."""
+    """State of a training between two steps."""
 
-    def __init__(self, model: Model[Any], placed: Any, images: int, test_set: LabelledImages, recipe: Recipe, seed: int,
+    def __init__(self, model: Model[Any], placed: Any, images: int, test_set: LabeledImages, recipe: Recipe, seed: int,
                  hooks: Hooks, start: Snapshot | None):
         """
         Args:
-            placed: the training images on the device; there are `images`.
+            placed: the training images on the device; their number is `images`.
         """
         self.model, self.placed, self.images, self.test_set = model, placed, images, test_set
         self.recipe, self.seed, self.hooks = recipe, seed, hooks
@@ -259,7 +259,7 @@ class _Loop:
         return self.result(finished=True)
 
     def train_epoch(self, epoch: int) -> bool:
-        """Take the steps that are left in an epoch. Return False if stopped after one."""
+        """Take the steps that are left in an epoch. Return False if the training was stopped after one of them."""
         rows = batches(epoch_order(self.images, self.seed, epoch - 1), self.recipe.batch_size)
         sizes = np.array([len(row) for row in rows])
         read = done = self.number - (epoch - 1) * self.steps
@@ -311,7 +311,7 @@ class _Loop:
                                         self.means.accuracy, rate, images_left / rate))
 
     def evaluate(self, epoch: int) -> bool:
-        """Close an epoch with an evaluation. Return False if stopped within it."""
+        """Close an epoch with an evaluation. Return False if the training was stopped within it."""
         logits: list[np.ndarray] = []
         for placed in self.placed_test:
             self.hooks.on_evaluation(sum(map(len, logits)), len(self.test_set))
@@ -326,7 +326,7 @@ class _Loop:
         return True
 
     def save(self, done: Epoch | None = None) -> None:
-        """Pass on a snapshot, and before it the epoch that is done, once its weights are known to be finite."""
+        """Check that the weights are finite; then pass the finished epoch and a snapshot to the hooks."""
         snapshot = None
         if self.hooks.save:
             position = Position(self.number, list(self.epochs), list(self.losses), self.means.loss_sum,

@@ -28,12 +28,12 @@ def free_bytes() -> int | None:
 
 
 def check_fits(network: Network, batch_size: int, item_bytes: int) -> None:
-    """Check that a training step on the CPU fits in the free memory, by arithmetic.
+    """Check by arithmetic that a training step on the CPU fits in the free memory.
 
-    A GPU's framework reports it itself; on a CPU Linux lends more memory than there is, and then ends the process.
+    A GPU's framework reports a lack of memory. On a CPU, Linux grants more than there is, and then kills the process.
 
     Raises:
-        OutOfMemory: names both sizes, and a batch size that would fit.
+        OutOfMemory: if it does not fit; names both sizes, and a batch size that fits.
     """
     free = free_bytes()
     taken, fixed, one = (item_bytes * arithmetic.training_values(network, size) for size in (batch_size, 0, 1))
@@ -41,11 +41,11 @@ def check_fits(network: Network, batch_size: int, item_bytes: int) -> None:
         most = int((SAFE * free - fixed) / (one - fixed))
         size = 1 << most.bit_length() - 1 if most > 0 else 0  # a power of two
         raise OutOfMemory(f"a batch of {batch_size} does not fit: a training step takes about {_gigabytes(taken)}, and "
-                          f"{_gigabytes(free)} of memory are free; {_remedy(size)}")
+                          f"{_gigabytes(free)} is free; {_remedy(size)}")
 
 
 def does_not_fit(model: Model[Any], placed: Any, batch_size: int) -> OutOfMemory:
-    """Return the error for a batch whose step ran out of memory. Halves the batch until a step fits.
+    """Return the error for a batch that ran out of memory. Halves the batch until a step fits.
 
     Call it after the step's own error is gone: that error keeps tensors alive. The model cannot be used afterwards.
     """
@@ -68,7 +68,7 @@ def _fits(model: Model[Any], placed: Any, batch_size: int) -> bool:
 
 
 def _remedy(batch_size: int) -> str:
-    return f"`batch_size={batch_size}` would" if batch_size else "not even a single image would"
+    return f"use `batch_size={batch_size}`" if batch_size else "not even a single image fits"
 
 
 def _gigabytes(count: int) -> str:

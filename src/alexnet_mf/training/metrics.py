@@ -15,7 +15,7 @@ from alexnet_mf.training.loop import Epoch, Progress
 
 NAME = "metrics.jsonl"
 MOST_BYTES = 256_000_000
-"""Twenty days with a line per second."""
+"""Largest size of the file: twenty days with a line per second."""
 MOST_IN_A_LINE = 10_000
 
 LARGEST = 1e300
@@ -69,11 +69,11 @@ def epochs(entries: list[dict[str, Any]]) -> list[Epoch]:
 
 
 def reopen(folder: Path, size: int, sha256: str, done: list[Epoch]) -> tuple[files.GrowingFile, list[str]]:
-    """Open the file as it was at a checkpoint. If it is damaged, its epochs come from the checkpoint, and a line says
-    so.
+    """Open the file as it was at a checkpoint. If it is damaged, rewrite its epochs from the checkpoint, and return a
+    notice.
 
     Args:
-        size, sha256: of the file at the checkpoint.
+        size, sha256: size and digest of the file at the checkpoint.
         done: the checkpoint's epochs.
 
     Raises:

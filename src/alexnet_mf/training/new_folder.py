@@ -1,4 +1,4 @@
-"""The folder of a new run: its name, whether a run can begin there, and how it is made and unmade."""
+"""The folder of a new run: choose its name, check it, create it and remove it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from alexnet_mf.errors import RunError
 from alexnet_mf.training.record import CHECKPOINTS, RECORD, how_to_resume
 
 RUNS = Path("runs")
-"""The folder for run folders."""
+"""Folder that contains the run folders."""
 
 
 def check_new(folder: Path) -> None:
     """Check that a run can begin here.
 
     Raises:
-        RunError: if the folder holds something, or cannot be made.
+        RunError: if the folder is not empty, or cannot be created.
     """
     try:
         names = _names(folder) if folder.exists() else []
@@ -34,7 +34,7 @@ def check_new(folder: Path) -> None:
 
 
 def make_folders(path: Path) -> list[Path]:
-    """Make a folder and those above it, all or none, and return the new ones, the outermost first."""
+    """Create a folder and its parents, all or none; return the new ones, the outermost first."""
     made = []
     try:
         for folder in [*reversed(path.parents), path]:
@@ -43,19 +43,19 @@ def make_folders(path: Path) -> list[Path]:
                 made.append(folder)
     except OSError as error:
         remove_folders(made)
-        raise RunError(f"{path.parent}: cannot be made ({error.strerror}); name another folder with `out`") from error
+        raise RunError(f"{path.parent}: cannot be created ({error.strerror}); name another with `out`") from error
     return made
 
 
 def remove_folders(made: list[Path]) -> None:
-    """Remove the folders that `make_folders` made, as far as they are empty."""
+    """Remove those of the folders from `make_folders` that are empty."""
     with suppress(OSError):
         for folder in reversed(made):
             folder.rmdir()
 
 
 def _names(folder: Path) -> list[str]:
-    """Return the names in a folder, hidden ones left out."""
+    """Return the names in a folder, without hidden ones."""
     return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
 
 

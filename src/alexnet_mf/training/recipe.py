@@ -1,4 +1,4 @@
-"""Recipes: how long to train, on how many images, and how fast to learn."""
+"""Recipes: number of epochs and images, batch size and optimizer of a training."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Recipe:
     batch_size: int
     sgd: Sgd
     train_images: int | None = None
-    """Number of training images, the first of the dataset; None is all."""
+    """Number of training images, the first of the dataset; None for all."""
     test_images: int | None = None
     annealed: float = 0.0
-    """Share of all steps, at the end, that take `ANNEALING` times the learning rate, their momentum from zero."""
+    """Share of all steps, at the end, with `ANNEALING` times the learning rate. Their momentum starts from zero."""
     augment: tuple[str, ...] = ()
     """Changes to the training images: names of `augmentation.KINDS`, in their order."""
     held_out: int = 0
-    """Number of training images, the last of the dataset, that are not trained on. If there are any, they are the test
-    images: a choice by their accuracy leaves the dataset's own test images unseen."""
+    """Number of training images, the last of the dataset, to test on instead of training on them. A choice by their
+    accuracy leaves the dataset's own test images unseen."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -74,7 +74,7 @@ class Recipe:
         return replace(self, **values, sgd=replace(self.sgd, **sgd))
 
     def fitted(self, data: Dataset) -> Recipe:
-        """Return the recipe without a limit that the dataset does not reach: it takes all images then."""
+        """Return the recipe with all images in place of a limit that is larger than the dataset."""
         return replace(self, train_images=None if (self.train_images or 0) > len(data.train) else self.train_images,
                        test_images=None if (self.test_images or 0) > len(data.test) else self.test_images)
 
@@ -141,9 +141,9 @@ def for_network(recipe: Recipe, network: Network) -> Recipe:
     """Return the recipe as this network needs it.
 
     A network's own learning rate is meant for plain SGD with large batches, as in `BOOK`, and replaces the recipe's.
-    `QUICK` costs no more multiply-accumulates than AlexNet on 3,840 images. If that pays for whole epochs of `BOOK`,
-    `QUICK` is that number of them; if it pays for all of them, it is `BOOK`. If it does not pay for one, the rate rises
-    from the network's own as AlexNet's does.
+    `QUICK` costs no more multiply-accumulates than AlexNet on 3,840 images. If this budget covers whole epochs of
+    `BOOK`, `QUICK` is that number of epochs; if it covers all of them, `QUICK` is `BOOK`. If it covers none, the
+    network's own rate is raised by the same factor as AlexNet's.
     """
     rate = network.learning_rate or BOOK.sgd.learning_rate
     book = replace(BOOK, sgd=replace(BOOK.sgd, learning_rate=rate))

@@ -1,4 +1,4 @@
-"""run.json: what a run is, and its state, guarded by a checksum."""
+"""run.json: the description and the state of a run, with a checksum."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ State = Literal["running", "finished", "stopped", "failed"]
 
 
 class Session(Conditions, kw_only=True):
-    """The backend and the machine that compute a run, from some step on."""
+    """Backend and machine that compute a run, from some step on."""
 
     backend: str
     versions: dict[str, str]
@@ -45,7 +45,7 @@ class ResumedSession(Session, kw_only=True):
     """A session that resumed a run."""
 
     step: Whole
-    """Steps taken before it."""
+    """Steps taken before this session."""
 
 
 class StartingWeights(Struct):
@@ -119,7 +119,7 @@ def is_run(folder: Path) -> bool:
 
 
 def no_run(folder: Path) -> RunError:
-    """Return the error of a folder that is no run. If it holds runs, as a sweep does, the error names the first."""
+    """Return the error for a folder that is not a run. If it contains runs, as a sweep does, name the first."""
     with suppress(OSError):
         for path in sorted(folder.iterdir()):
             if is_run(path):
@@ -149,7 +149,7 @@ def read(folder: Path) -> RunRecord:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError(f"{path}: is damaged") from error
     if not is_whole:
-        raise RunError(f"{path}: is damaged or of another version: its checksum does not fit")
+        raise RunError(f"{path}: is damaged or from another version: its checksum does not match")
     try:
         return records.parse(values, RunRecord)
     except ValueError as error:
@@ -189,7 +189,7 @@ def state_of(folder: Path, record: RunRecord) -> str:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """Return the state and the closing numbers of a run, as JSON values; None for what is unknown.
+    """Return the state and the closing numbers of a run, as JSON values; None if unknown.
 
     The state is as for `state_of`, or `damaged`.
     """

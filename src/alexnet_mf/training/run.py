@@ -1,4 +1,4 @@
-"""Train and resume: one training from its arguments to its run folder."""
+"""Train and resume: from the arguments to the run folder."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CHECKPOINT_MINUTES = 10.0
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run, as its folder was when it was read."""
+    """A run, as read from its folder."""
 
     folder: Path
     network: Network
@@ -120,19 +120,19 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
           out: Path | str | None = None, checkpoint_minutes: float = CHECKPOINT_MINUTES, tensorboard: bool = False,
           progress: Watcher | bool = True, command: Sequence[str] = ("alexnet_mf.train",),
           **changes: Any) -> TrainedRun:
-    """Train a network, and leave a run folder. The command line's `train` calls this function.
+    """Train a network and write a run folder. The command line's `train` calls this function.
 
     Args:
         net, backend, seed, device, execution: as for `build`.
-        weights: to start from: a run folder, whose last weights these are, or a file of any format that `convert`
-            reads. Without `net` they name the network. Without them the weights are drawn from `seed`.
+        weights: starting weights: a run folder (its last weights), or a file of any format that `convert` reads. They
+            name the network if `net` does not. Without them, the weights are drawn from `seed`.
         recipe: `book`, `quick` or a `Recipe`; without it `book` on a GPU, `quick` on a CPU.
         dropout: rate of every dropout layer; without it the network's own.
         data: `fashion-mnist`, `synthetic`, or `auto`: Fashion-MNIST, or the synthetic set with a notice.
         data_dir: folder with the four files of Fashion-MNIST.
         out: run folder, new or empty; without it runs/DATE-TIME-BACKEND-NET.
         checkpoint_minutes: time between two checkpoints within an epoch. There is one after each epoch anyway.
-        tensorboard: write TensorBoard events too, into the run folder.
+        tensorboard: also write TensorBoard events into the run folder.
         progress: True shows the training, with the run folder first; False shows nothing; a `Watcher` receives it.
         command: recorded in run.json as the command that started the run.
         changes: other values for the recipe: epochs, batch_size, learning_rate, momentum, weight_decay, train_images,
@@ -193,11 +193,11 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
 
     Args:
         run: run folder.
-        epochs: in all; a larger number prolongs the run.
+        epochs: total number of epochs; a larger number prolongs the run.
         backend: another backend continues from the weights; a notice names what is not carried over.
         device, execution: for another backend, as for `build`; the run's own backend keeps its own.
         data_dir, checkpoint_minutes, tensorboard, progress, command: as for `train`.
-        expected: other arguments of `train`. Each must have the value that the run has.
+        expected: other arguments of `train`. Each must have the run's own value.
 
     Raises:
         RunError: if there is nothing to resume from, another process has the run, the images have changed, or an
@@ -219,8 +219,8 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
         loaded = models.load(name, run_record.net, _starting_weights(folder), device, execution or AS_IT_COMES)
         images = load_images(run_record.data_name, data_dir, watcher.quiet)
         if images.digest() != run_record.data_sha256:
-            raise RunError(f"{folder.path}: these are not the images of the run ({run_record.data}); name their folder "
-                           "with `data_dir`")
+            raise RunError(f"{folder.path}: the images differ from those of the run ({run_record.data}); name their "
+                           "folder with `data_dir`")
         images = images.hold_out(run_record.recipe.held_out)
         if epochs is not None:
             _change_epochs(folder, epochs, images)
@@ -235,13 +235,13 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
 
 
 def load_run(folder: Path | str) -> TrainedRun:
-    """Read a run folder, in whatever state it is.
+    """Read a run folder in any state.
 
-    If run.json or metrics.jsonl is damaged, the last good checkpoint replaces it, and a notice says so. Nothing is
+    If run.json or metrics.jsonl is damaged, a notice says that the last good checkpoint replaces it. Nothing is
     written; `resume` repairs the files.
 
     Raises:
-        RunError: if there is no run, or no checkpoint to replace what is damaged.
+        RunError: if there is no run, or no checkpoint to replace a damaged file.
     """
     folder = check_path("folder", folder)
     if not record.is_run(folder):
@@ -273,7 +273,7 @@ def read_record(folder: Path) -> tuple[Run, Session]:
 
 
 def _carry_out(training: Training, watcher: Watcher, checkpoint_minutes: float, wants_events: bool) -> TrainedRun:
-    """Train, write the run folder all the while, and close it."""
+    """Train, write the run folder during the training, and close it."""
     folder = training.folder
     try:
         if not training.is_finished:
@@ -382,7 +382,7 @@ def _checkpoint(folder: Path, fault: RunError) -> Checkpoint:
 
 
 def _check_expected(folder: RunFolder, expected: Mapping[str, Any]) -> None:
-    """Check that arguments of `train` agree with a run. The error names one, both values, and the remedy."""
+    """Check that arguments of `train` agree with a run. The error names the argument, both values and the remedy."""
     run, network = folder.record, folder.record.net
     recipe = {**vars(run.recipe), **vars(run.recipe.sgd)}
     allowed: dict[str, list[Any]] = {
@@ -396,14 +396,14 @@ def _check_expected(folder: RunFolder, expected: Mapping[str, Any]) -> None:
         if value not in allowed[name]:
             own = " or ".join(dict.fromkeys(map(_text, allowed[name]))) or "its own"
             raise RunError(f"{folder.path}: `{name}` is {own} in this run, not {_text(value)}; leave it out, or "
-                           f"{_how_to_start_anew(folder)}")
+                           f"{_how_to_start_new_run(folder)}")
 
 
 def _text(value: Any) -> str:
     return ",".join(value) or "none" if isinstance(value, tuple) else str(value)
 
 
-def _how_to_start_anew(folder: RunFolder) -> str:
+def _how_to_start_new_run(folder: RunFolder) -> str:
     return f"start a new run with `weights={str(folder.path / WEIGHTS)!r}`"
 
 
@@ -421,31 +421,31 @@ def _same_execution(folder: RunFolder, execution: Execution | None) -> Execution
 
 
 def _change_epochs(folder: RunFolder, epochs: int, data: Dataset) -> None:
-    """Change the number of epochs of a run, unless it has taken steps that do not belong to that."""
+    """Change a run's number of epochs, or refuse if steps already taken would have been different."""
     recipe = folder.record.recipe
     if folder.checkpoint and epochs != recipe.epochs:
         position = folder.checkpoint.snapshot.position
         begun = len(position.epochs) + (position.images > 0)
         if epochs < begun:
-            raise RunError(f"{folder.path}: has begun epoch {begun}; `epochs` must be at least that")
+            raise RunError(f"{folder.path}: has begun epoch {begun}; `epochs` must be at least {begun}")
         steps = recipe.steps(len(data.train.first(recipe.train_images)))
         if recipe.annealed and position.number >= recipe.annealed_from(steps):
-            raise RunError(f"{folder.path}: has taken steps at the smaller learning rate of its end, so `epochs` "
-                           f"cannot change; {_how_to_start_anew(folder)}")
+            raise RunError(f"{folder.path}: has begun its last steps, with a smaller learning rate, so `epochs` "
+                           f"cannot change; {_how_to_start_new_run(folder)}")
     folder.record.recipe = recipe.with_changes(epochs=epochs)
 
 
 def _starting_weights(folder: RunFolder) -> Parameters:
-    """Return the checkpoint's weights, in float32. Without a checkpoint, return those that the run began with, and
-    refuse a file of them that has changed."""
+    """Return the checkpoint's weights, in float32; without a checkpoint, the run's starting weights. Refuse a weights
+    file that has changed."""
     run = folder.record
     if folder.checkpoint:
         weights = folder.checkpoint.snapshot.weights()
         parameters.check(weights, run.net, str(folder.last_checkpoint))
         return weights
     if run.weights is None:
-        return parameters.initialise(run.net, run.seed)
+        return parameters.initialize(run.net, run.seed)
     weights = conversion.read(run.weights.file, run.net).parameters
     if parameters.digest(weights) != run.weights.sha256:
-        raise RunError(f"{run.weights.file}: has changed since {folder.path} began with it; start a new run")
+        raise RunError(f"{run.weights.file}: has changed since {folder.path} started from it; start a new run")
     return weights

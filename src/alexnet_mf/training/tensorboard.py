@@ -25,7 +25,7 @@ def check_installed() -> None:
     """Check, before the work, that events can be written.
 
     Raises:
-        RunError: if tensorboardX is missing; says how to install it.
+        RunError: if tensorboardX is missing; names the install command.
     """
     if not is_installed():
         raise RunError("`tensorboard` needs tensorboardX; pip install tensorboardX, or install alexnet_mf[tensorboard]")
@@ -42,7 +42,7 @@ class Events:
         Raises:
             OSError: if the folder cannot be written; all methods raise it too.
         """
-        # Not SummaryWriter: it writes in a thread, and after a full disk one waits for that thread for ever.
+        # Not SummaryWriter: it writes in a thread, and once the disk is full, closing waits for that thread forever.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 

@@ -23,7 +23,7 @@ class WeightFiles:
     def __init__(self, folder: Path, run: Run):
         """
         Args:
-            run: the files hold its network and seed.
+            run: source of the network and the seed in the files.
         """
         self.folder = folder
         self.run = run
@@ -33,35 +33,35 @@ class WeightFiles:
         """Test accuracy of the last weights, if they will replace the best."""
 
     def save(self, weights: Parameters, step: int, done: Epoch | None = None) -> None:
-        """Write the last weights. After the best epoch so far `keep_best` will make them the best weights.
+        """Write the last weights. After the best epoch so far, `keep_best` makes them the best weights.
 
         Args:
             step: steps taken.
             done: the epoch that has finished.
 
         Raises:
-            OSError: if they cannot be written; the files before stay.
+            OSError: if they cannot be written; the old files stay.
         """
         files.write(self.folder / WEIGHTS, *self._content(weights, step, done))
         is_better = done is not None and (self._best is None or done.test_accuracy > self._best)
         self._better = done.test_accuracy if done and is_better else None
-        if self._best is None:  # there are none from before to keep
+        if self._best is None:  # no earlier best weights to keep
             self.keep_best()
 
     def keep_best(self) -> None:
-        """Replace the best weights by the last, if these are better. The epoch must have its checkpoint: a run that is
-        resumed from an earlier one needs the best weights from before.
+        """Replace the best weights with the last if these are better. The epoch must have its checkpoint: a run
+        that resumes from an earlier checkpoint needs the earlier best weights.
 
         Raises:
-            OSError: if they cannot be written; the best weights from before stay.
+            OSError: if they cannot be written; the earlier best weights stay.
         """
         if self._better is not None:
             files.link(self.folder / WEIGHTS, self.folder / BEST)
             self._best, self._better = self._better, None
 
     def repair(self, snapshot: Snapshot) -> list[str]:
-        """Rewrite damaged weights from a snapshot: the last, and the best if the snapshot holds them. Best weights that
-        are damaged otherwise, or come from a later step than the snapshot, no longer count.
+        """Rewrite damaged weights from a snapshot: the last, and the best if the snapshot holds them. Otherwise damaged
+        best weights, and those from a later step than the snapshot, no longer count.
 
         Returns:
             A line for each fault.
@@ -96,10 +96,10 @@ class WeightFiles:
 
     def _content(self, weights: Parameters, step: int, done: Epoch | None) -> list[bytes | memoryview]:
         header = {"network": self.run.network, "seed": self.run.seed, "step": step}
-        return parameters.to_pieces(weights, header | (dataclasses.asdict(done) if done else {}))
+        return parameters.to_buffers(weights, header | (dataclasses.asdict(done) if done else {}))
 
     def _accuracy_of_best(self, network: Network, step: int) -> float | None:
-        """Return None if they come from a later step: the run ended before it had a checkpoint of that step."""
+        """Return the best weights' test accuracy, or None if they are from a later step, which has no checkpoint."""
         _, header = parameters.load_with_metadata(self.folder / BEST, network)
         accuracy, of_step = header.get("test_accuracy"), header.get("step")
         if not isinstance(accuracy, float) or not isinstance(of_step, int):

@@ -23,7 +23,7 @@ def decode(content: bytes) -> dict[str, NDArray[Any]]:
     """Return the arrays in a file. Nothing is unpickled.
 
     Raises:
-        ParametersError: if it is no such file; the message continues the file's name.
+        ParametersError: if it is not a `.npz` file; the message follows the file's name.
     """
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
@@ -33,5 +33,5 @@ def decode(content: bytes) -> dict[str, NDArray[Any]]:
                               ) from error
     for name, value in arrays.items():
         if not isinstance(value, np.ndarray):  # NumPy returns the bytes of a member that does not begin like an array
-            raise ParametersError(f"cannot be read as .npz ({name[:80]!r} is no array); write it with np.savez")
+            raise ParametersError(f"cannot be read as .npz ({name[:80]!r} is not an array); write it with np.savez")
     return arrays

@@ -1,9 +1,9 @@
-"""The network as an ONNX graph, written from the spec alone. No backend takes part, so that ONNX Runtime's result is an
-independent witness.
+"""The network as an ONNX graph, written from the spec alone. No backend takes part, so ONNX Runtime's result is an
+independent check.
 
 Each layer is a node under its name, and its activation another. Weights are initializers under canonical names.
 The input `pixels` (N, channels, height, width) is float32 in [0, 1], the output `logits` is (N, classes); N is free.
-The graph predicts, and so has no dropout.
+The graph is for prediction and has no dropout.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ def encode(network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> b
     """
     size = sum(value.nbytes for value in parameters.values())
     if size > LARGEST_FILE:
-        raise ParametersError(f"{network.name}: its weights take {size / 1e9:.1f} GB, and an ONNX file at most "
-                              "2; use safetensors")
+        raise ParametersError(f"{network.name}: its weights take {size / 1e9:.1f} GB, more than the 2 GB of an "
+                              "ONNX file; use safetensors")
     model = build(network, parameters)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
 
 
 def build(network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> onnx.ModelProto:
-    """Return the graph and its weights."""
+    """Return the graph with its weights."""
     nodes: list[onnx.NodeProto] = []
     tensors = {name: np.ascontiguousarray(value, "<f4") for name, value in parameters.items()}
     inputs = arithmetic.input_shapes(network)
@@ -70,10 +70,10 @@ def build(network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> on
 
 def _nodes(layer: spec.Layer, shape: spec.Shape, source: str,
            tensors: dict[str, NDArray[np.float32]]) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes of a layer. Its input has this shape, without the batch; the last node gives its output.
+    """Yield the nodes of a layer, whose last one gives its output. `shape` is the input's, without the batch.
 
     Args:
-        tensors: takes the constants that are no parameters of the network.
+        tensors: receives the constants that are not parameters of the network.
     """
     name = layer.name
 

@@ -1,8 +1,8 @@
 """Canonical parameters: the one form in which weights travel between frameworks.
 
 A mapping from `conv1.weight`, `conv1.bias`, ... to float32 arrays: convolution weights (out, in, height, width), dense
-weights (out, in) with the input flattened in channel, height, width order, biases (out,). Drawn by NumPy from a seed,
-outside the frameworks, so that every backend starts from the same bits.
+weights (out, in) with the input flattened in channel, height, width order, biases (out,). NumPy draws them from a seed,
+outside the frameworks, so every backend starts from the same bits.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ library writes several in an order that differs from process to process."""
 DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16", "I32": "int32", "I64": "int64"}
 """NumPy's names for those safetensors dtypes that weights are likely to have."""
 MOST_NAMED, LONGEST_NAME = 100, 80
-"""Number of tensors that an error names, and length of a name from a file, which may be of any size."""
+"""Largest number of tensors that an error names, and largest length of a name that it quotes from a file."""
 
 
 def shapes(network: Network) -> dict[str, Shape]:
@@ -56,12 +56,12 @@ def _uniform(seed: int, name: str, shape: Shape, bound: float) -> NDArray[np.flo
     return (draws * np.float32(2) - np.float32(1)) * np.float32(bound)
 
 
-def initialise(network: Network, seed: int, *, random_biases: bool = False) -> Parameters:
+def initialize(network: Network, seed: int, *, random_biases: bool = False) -> Parameters:
     """Draw Xavier-uniform weights, bound sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010), and biases.
 
     Args:
         seed: any non-negative integer; the same seed gives the same bits everywhere.
-        random_biases: draw uniform biases of +-0.1, not the network's, for parity: a missing bias of 0 is not seen.
+        random_biases: draw uniform biases within +-0.1, not the network's. Parity cannot detect a lost bias of 0.
     """
     result: Parameters = {}
     for name, shape in shapes(network).items():
@@ -86,13 +86,13 @@ def check(parameters: Mapping[str, NDArray[np.generic]], network: Network, where
     expected = shapes(network)
     faults = _misfits({name: (value.dtype.name, value.shape) if isinstance(value, np.ndarray) else
                        (type(value).__name__, expected.get(name, ())) for name, value in parameters.items()}, network)
-    faults |= {name: f"{name} holds NaN or infinity" for name, value in parameters.items()
+    faults |= {name: f"{name} contains NaN or infinity" for name, value in parameters.items()
                if name not in faults and not np.isfinite(value).all()}
     _refuse(faults, network, where)
 
 
 def _misfits(tensors: Mapping[str, tuple[str, Shape]], network: Network) -> dict[str, str]:
-    """Return what is wrong with tensors of these dtypes and shapes, by name."""
+    """Return the faults of tensors with these dtypes and shapes, by name."""
     expected = shapes(network)
     faults = {name: f"missing {name}" for name in expected if name not in tensors}
     faults |= {name: f"surplus {_printable(name)}" for name in tensors if name not in expected}
@@ -129,20 +129,20 @@ def digest(parameters: Mapping[str, NDArray[np.generic]]) -> str:
 
 
 def save(path: Path, parameters: Parameters, metadata: Mapping[str, object] | None = None) -> None:
-    """Write the content that `to_pieces` returns to a file, whole or not at all.
+    """Write the weights to a safetensors file, completely or not at all.
 
     Raises:
         AlexnetMfError: if the file cannot be written, or the metadata contain NaN or infinity.
     """
-    files.write_result(path, *to_pieces(parameters, metadata))
+    files.write_result(path, *to_buffers(parameters, metadata))
 
 
 def to_bytes(parameters: Parameters, metadata: Mapping[str, object] | None = None) -> bytes:
-    """Return the content that `to_pieces` returns, as one."""
-    return b"".join(to_pieces(parameters, metadata))
+    """Return the content of the safetensors file as one bytes object."""
+    return b"".join(to_buffers(parameters, metadata))
 
 
-def to_pieces(parameters: Parameters, metadata: Mapping[str, object] | None = None) -> list[bytes | memoryview]:
+def to_buffers(parameters: Parameters, metadata: Mapping[str, object] | None = None) -> list[bytes | memoryview]:
     """Return safetensors in canonical layout, with metadata and a checksum in the header. Equal parameters and metadata
     give equal bytes.
 
@@ -155,7 +155,7 @@ def to_pieces(parameters: Parameters, metadata: Mapping[str, object] | None = No
     except ValueError as error:
         raise ParametersError("`metadata` contains NaN or infinity; use finite numbers or null") from error
     about = json.dumps({"metadata": metadata, "sha256": _checksum(parameters, metadata)})
-    return tensor_file.pieces(parameters, {KEY: about})
+    return tensor_file.buffers(parameters, {KEY: about})
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def load(path: Path, network: Network) -> Parameters:
 
 
 def load_with_metadata(path: Path, network: Network) -> tuple[Parameters, dict[str, Any]]:
-    """Read and check safetensors as `load` does, and return the metadata too.
+    """Read and check safetensors as `load` does, and return its metadata too.
 
     Raises:
         ParametersError: as `load`.
@@ -206,14 +206,14 @@ def load_with_metadata(path: Path, network: Network) -> tuple[Parameters, dict[s
         parameters = {name: file.get_tensor(name) for name in shapes(network)}
     check(parameters, network, str(path))
     if header.checksum not in (None, _checksum(parameters, header.metadata)):
-        raise ParametersError(f"{path}: is damaged: its checksum does not fit; use another copy")
+        raise ParametersError(f"{path}: is damaged: its checksum does not match; use another copy")
     return parameters, header.metadata
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
-        if path.exists() and not path.is_file():  # a folder, or a pipe, which would be waited for
+        if path.exists() and not path.is_file():  # a folder, or a pipe, which would block
             raise OSError("not a regular file")
         with safe_open(path, framework="numpy") as file:
             yield file

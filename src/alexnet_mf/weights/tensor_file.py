@@ -1,4 +1,4 @@
-"""Safetensors as pieces of memory to be written one after the other, without a copy of the tensors."""
+"""Safetensors as buffers to write one after the other, without a copy of the tensors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ KINDS = {"f": "F", "i": "I", "u": "U"}
 ALIGNMENT = 8
 
 
-def pieces(tensors: Mapping[str, NDArray[np.generic]], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
+def buffers(tensors: Mapping[str, NDArray[np.generic]], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
     """Return the content of a safetensors file: the header, and the tensors' own memory.
 
-    The library's `save` copies the tensors twice and holds Python's lock meanwhile: 0.1 s for AlexNet, in which a
-    training on a GPU is not given its next step. The bytes are the same.
+    The library's `save` copies the tensors twice and holds Python's lock meanwhile: 0.1 s for AlexNet, in which
+    a GPU gets no new training step. The bytes are the same.
 
     Args:
         tensors: of floats or integers, each of at least one number.

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: its folders, its download, and the messages of failures."""
+"""Fashion-MNIST: its folders, its download, and its error messages."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_content(dataset: Any, files: dict[str, bytes]) -> None:
 # A folder that the user named
 
 
-def test_explicit_folder(folder: Path, files: dict[str, bytes]) -> None:
+def test_a_named_folder_is_loaded(folder: Path, files: dict[str, bytes]) -> None:
     dataset = fashion_mnist.load(folder)
     check_content(dataset, files)
     assert dataset.name == "fashion-mnist"
@@ -49,7 +49,7 @@ def test_explicit_folder(folder: Path, files: dict[str, bytes]) -> None:
     assert len(dataset.classes) == 10
 
 
-def test_unpacked_files(folder: Path, files: dict[str, bytes]) -> None:
+def test_unpacked_files_are_loaded(folder: Path, files: dict[str, bytes]) -> None:
     for name in files:
         path = folder / name
         path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
@@ -57,13 +57,13 @@ def test_unpacked_files(folder: Path, files: dict[str, bytes]) -> None:
     check_content(fashion_mnist.load(folder), files)
 
 
-def test_environment_variable(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_can_name_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ALEXNET_MF_DATA_DIR", str(folder))
     assert str(folder) in fashion_mnist.load().origin
     assert "no such folder" in message_of(tmp_path / "elsewhere")  # the argument wins
 
 
-def test_explicit_is_final(folder: Path, mirrors: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_folder_is_final(folder: Path, mirrors: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / TRAIN_IMAGES).unlink()
     assert f"lacks {TRAIN_IMAGES}" in message_of(folder)
     monkeypatch.setenv("ALEXNET_MF_DATA_DIR", str(folder))
@@ -72,17 +72,17 @@ def test_explicit_is_final(folder: Path, mirrors: Any, cache: Path, monkeypatch:
     assert not cache.exists()
 
 
-def test_empty_folder(tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     message = message_of(tmp_path)
     assert "lacks all 4 files" in message
     assert all(name in message for name in fashion_mnist.MD5)
 
 
-def test_file_where_a_folder_should_be(folder: Path) -> None:
+def test_a_file_instead_of_a_folder_is_refused(folder: Path) -> None:
     assert "not a folder" in message_of(folder / TRAIN_IMAGES)
 
 
-def test_unreadable_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_folder_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Path) -> bool:  # injected: root ignores permission bits
         raise PermissionError(13, "Permission denied")
 
@@ -94,7 +94,7 @@ def test_unreadable_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class Bar:
-    """The least that can show progress."""
+    """Minimal progress bar."""
 
     total = 0
 
@@ -112,7 +112,7 @@ class Bar:
         self.closed += 1
 
 
-def test_download_then_cache(mirrors: Any, cache: Path, files: dict[str, bytes], capfd: Any) -> None:
+def test_files_are_downloaded_once(mirrors: Any, cache: Path, files: dict[str, bytes], capfd: Any) -> None:
     bar = Bar()
     dataset = fashion_mnist.load(progress=bar)
     check_content(dataset, files)
@@ -125,14 +125,14 @@ def test_download_then_cache(mirrors: Any, cache: Path, files: dict[str, bytes],
     assert capfd.readouterr() == ("", "")
 
 
-def test_first_mirror_without_the_files(mirrors: Any, files: dict[str, bytes]) -> None:
+def test_a_mirror_without_the_files_is_skipped(mirrors: Any, files: dict[str, bytes]) -> None:
     mirrors.first.files.clear()
     check_content(fashion_mnist.load(), files)
-    assert len(mirrors.first.requests) == 1  # asked once, not for every file
+    assert len(mirrors.first.requests) == 1  # one request, not one per file
     assert len(mirrors.second.requests) == 4
 
 
-def test_first_mirror_down(mirrors: Any, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_offline_mirror_is_skipped(mirrors: Any, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
         down = f"http://127.0.0.1:{closed.getsockname()[1]}/"
@@ -140,7 +140,7 @@ def test_first_mirror_down(mirrors: Any, files: dict[str, bytes], monkeypatch: p
         check_content(fashion_mnist.load(), files)
 
 
-def test_wrong_hash(mirrors: Any, cache: Path, files: dict[str, bytes]) -> None:
+def test_a_file_with_a_wrong_hash_is_refused(mirrors: Any, cache: Path, files: dict[str, bytes]) -> None:
     mirrors.first.files[TRAIN_IMAGES] = b"a login page"
     check_content(fashion_mnist.load(), files)
     (cache / TRAIN_IMAGES).unlink()
@@ -149,7 +149,7 @@ def test_wrong_hash(mirrors: Any, cache: Path, files: dict[str, bytes]) -> None:
     assert not (cache / TRAIN_IMAGES).exists()
 
 
-def test_not_found_anywhere(mirrors: Any, cache: Path) -> None:
+def test_a_file_that_no_mirror_has_is_named(mirrors: Any, cache: Path) -> None:
     del mirrors.first.files[TEST_LABELS], mirrors.second.files[TEST_LABELS]
     message = message_of()
     assert TEST_LABELS in message
@@ -158,7 +158,7 @@ def test_not_found_anywhere(mirrors: Any, cache: Path) -> None:
     assert len(list(cache.iterdir())) == 3
 
 
-def test_cut_connection(mirrors: Any, cache: Path, files: dict[str, bytes]) -> None:
+def test_a_cut_connection_leaves_no_partial_file(mirrors: Any, cache: Path, files: dict[str, bytes]) -> None:
     mirrors.first.cut = mirrors.second.cut = {TRAIN_IMAGES}
     assert TRAIN_IMAGES in message_of()
     assert list(cache.iterdir()) == []  # not even a part of it
@@ -166,7 +166,7 @@ def test_cut_connection(mirrors: Any, cache: Path, files: dict[str, bytes]) -> N
     check_content(fashion_mnist.load(), files)
 
 
-def test_silent_mirror_does_not_hang(mirrors: Any, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_mirror_does_not_hang(mirrors: Any, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(store.TIMEOUT) <= 30
     monkeypatch.setattr(store, "TIMEOUT", (0.2, 0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -178,7 +178,7 @@ def test_silent_mirror_does_not_hang(mirrors: Any, files: dict[str, bytes], monk
 
 
 @pytest.mark.parametrize("content", [b"", b"half"], ids=["empty", "part"])
-def test_partial_file_in_the_cache(mirrors: Any, cache: Path, files: dict[str, bytes], content: bytes) -> None:
+def test_a_partial_cached_file_is_replaced(mirrors: Any, cache: Path, files: dict[str, bytes], content: bytes) -> None:
     fashion_mnist.load()
     mirrors.first.requests.clear()
     (cache / TRAIN_IMAGES).write_bytes(content)
@@ -187,7 +187,7 @@ def test_partial_file_in_the_cache(mirrors: Any, cache: Path, files: dict[str, b
     assert mirrors.first.requests == [TRAIN_IMAGES]
 
 
-def test_unpacked_file_in_the_cache(mirrors: Any, cache: Path, files: dict[str, bytes]) -> None:
+def test_an_unpacked_file_in_the_cache_is_used(mirrors: Any, cache: Path, files: dict[str, bytes]) -> None:
     cache.mkdir(parents=True)
     for name, content in files.items():
         (cache / name.removesuffix(".gz")).write_bytes(gzip.decompress(content))
@@ -197,13 +197,13 @@ def test_unpacked_file_in_the_cache(mirrors: Any, cache: Path, files: dict[str, 
     assert "delete it and run again" in message_of()
 
 
-def test_cache_that_cannot_be_made(mirrors: Any, cache: Path) -> None:
+def test_a_cache_that_cannot_be_made_is_reported(mirrors: Any, cache: Path) -> None:
     cache.parent.write_bytes(b"a file where a folder should be")
     assert "cannot be used as the cache" in message_of()
     assert mirrors.first.requests == []
 
 
-def test_cached_file_that_cannot_be_read(mirrors: Any, cache: Path) -> None:
+def test_a_cached_file_that_cannot_be_read_is_reported(mirrors: Any, cache: Path) -> None:
     (cache / TRAIN_IMAGES).mkdir(parents=True)
     message = message_of()
     assert f"{cache / TRAIN_IMAGES}: cannot be used" in message
@@ -219,7 +219,7 @@ def test_mirrors_and_hashes_are_well_formed() -> None:
 
 
 @pytest.mark.skipif(not REAL_FOLDER, reason="ALEXNET_MF_DATA_DIR does not name a folder with Fashion-MNIST")
-def test_real_fashion_mnist() -> None:
+def test_the_real_dataset_is_loaded() -> None:
     dataset = fashion_mnist.load(Path(REAL_FOLDER or ""))
     for pair, count in ((dataset.train, 60_000), (dataset.test, 10_000)):
         assert pair.images.shape == (count, 28, 28)

@@ -1,4 +1,4 @@
-"""Idx files: good ones, and every kind of bad one."""
+"""Idx files: valid ones, and every form of damage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def idx_of(values: np.ndarray, magic: int | None = None) -> bytes:
     return struct.pack(f">I{values.ndim}I", magic, *values.shape) + values.astype(np.uint8).tobytes()
 
 
-def written(tmp_path: Path, content: bytes) -> Path:
+def write_file(tmp_path: Path, content: bytes) -> Path:
     path = tmp_path / "file"
     path.write_bytes(content)
     return path
@@ -40,11 +40,11 @@ def fault_of(read: object, *paths: Path) -> str:
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["unpacked", "gz"])
-def test_reads_packed_and_unpacked(tmp_path: Path, pack: type[bytes]) -> None:
-    images = idx.read_images(written(tmp_path, pack(idx_of(IMAGES))))
+def test_packed_and_unpacked_files_are_read(tmp_path: Path, pack: type[bytes]) -> None:
+    images = idx.read_images(write_file(tmp_path, pack(idx_of(IMAGES))))
     assert images.dtype == np.uint8
     np.testing.assert_array_equal(images, IMAGES)
-    labels = idx.read_labels(written(tmp_path, pack(idx_of(LABELS))))
+    labels = idx.read_labels(write_file(tmp_path, pack(idx_of(LABELS))))
     assert labels.dtype == np.int64
     np.testing.assert_array_equal(labels, LABELS)
 
@@ -61,28 +61,28 @@ def test_reads_packed_and_unpacked(tmp_path: Path, pack: type[bytes]) -> None:
     (idx_of(np.zeros((2, 32, 32))), "holds images of 32x32, not 28x28"),
     (idx_of(np.zeros((0, 28, 28))), "claims to hold 0 items"),
 ])
-def test_bad_images(tmp_path: Path, pack: type[bytes], content: bytes, fault: str) -> None:
-    assert fault in fault_of(idx.read_images, written(tmp_path, pack(content)))
+def test_a_damaged_image_file_is_refused(tmp_path: Path, pack: type[bytes], content: bytes, fault: str) -> None:
+    assert fault in fault_of(idx.read_images, write_file(tmp_path, pack(content)))
 
 
 @pytest.mark.parametrize("keep", [5, 40, -9, -1], ids=["header", "middle", "before checksum", "checksum"])
-def test_truncated_gzip(tmp_path: Path, keep: int) -> None:
-    assert "truncated" in fault_of(idx.read_images, written(tmp_path, gzip.compress(idx_of(IMAGES))[:keep]))
+def test_a_truncated_gzip_file_is_refused(tmp_path: Path, keep: int) -> None:
+    assert "truncated" in fault_of(idx.read_images, write_file(tmp_path, gzip.compress(idx_of(IMAGES))[:keep]))
 
 
 @pytest.mark.parametrize("at", [20, -8], ids=["content", "checksum"])
-def test_damaged_gzip(tmp_path: Path, at: int) -> None:
+def test_a_damaged_gzip_file_is_refused(tmp_path: Path, at: int) -> None:
     content = bytearray(gzip.compress(idx_of(IMAGES)))
     content[at] ^= 0xFF
-    fault_of(idx.read_images, written(tmp_path, bytes(content)))
+    fault_of(idx.read_images, write_file(tmp_path, bytes(content)))
 
 
-def test_label_out_of_range(tmp_path: Path) -> None:
-    path = written(tmp_path, idx_of(np.array([0, 9, 10])))
+def test_a_label_out_of_range_is_refused(tmp_path: Path) -> None:
+    path = write_file(tmp_path, idx_of(np.array([0, 9, 10])))
     assert "label 2 is 10, not 0-9" in fault_of(idx.read_labels, path)
 
 
-def test_different_counts(tmp_path: Path) -> None:
+def test_different_counts_of_images_and_labels_are_refused(tmp_path: Path) -> None:
     images, labels = tmp_path / "images", tmp_path / "labels"
     images.write_bytes(idx_of(IMAGES))
     labels.write_bytes(idx_of(LABELS[:2]))
@@ -95,7 +95,7 @@ def test_different_counts(tmp_path: Path) -> None:
     (gzip.compress(idx_of(IMAGES) + bytes(64 << 20), compresslevel=1), "surplus bytes"),
 ], ids=["beyond the limit", "within the limit", "gzip bomb"])
 def test_memory_follows_the_content_not_the_claim(tmp_path: Path, content: bytes, fault: str) -> None:
-    path = written(tmp_path, content)
+    path = write_file(tmp_path, content)
     tracemalloc.start()
     try:
         assert fault in fault_of(idx.read_images, path)
@@ -104,11 +104,11 @@ def test_memory_follows_the_content_not_the_claim(tmp_path: Path, content: bytes
         tracemalloc.stop()
 
 
-def test_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert "No such file" in fault_of(idx.read_images, tmp_path / "nowhere")
 
 
-def test_failing_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(io.RawIOBase):
         def readable(self) -> bool:
             return True

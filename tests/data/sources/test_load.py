@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from alexnet_mf.data import DATASETS, DatasetName, LabelledImages, load, store, synthetic
+from alexnet_mf.data import DATASETS, DatasetName, LabeledImages, load, store, synthetic
 from alexnet_mf.errors import DataError
 
 
@@ -56,8 +56,8 @@ def test_an_explicit_folder_is_final(name: Any, by: str, folder: Path, monkeypat
         load(name, data_dir)
 
 
-def test_synthetic(mirrors: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(store.ENVIRONMENT_VARIABLE, str(tmp_path))  # for the other set: no contradiction
+def test_the_synthetic_dataset_needs_no_files(mirrors: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(store.ENVIRONMENT_VARIABLE, str(tmp_path))  # names the folder of the other dataset
     dataset, notice = load("synthetic", seed=2)
     assert (dataset.name, notice) == ("synthetic", None)
     assert mirrors.first.requests == []
@@ -69,13 +69,13 @@ def test_the_type_lists_the_registered_names() -> None:
     assert get_args(DatasetName) == DATASETS
 
 
-def test_unknown_name() -> None:
+def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(DataError, match="'mnist'; known: auto, fashion-mnist, synthetic"):
         load("mnist")  # type: ignore[arg-type]
 
 
-def test_first_images() -> None:
-    pair = LabelledImages(np.zeros((5, 28, 28), np.uint8), np.arange(5))
+def test_first_takes_the_first_images() -> None:
+    pair = LabeledImages(np.zeros((5, 28, 28), np.uint8), np.arange(5))
     assert len(pair) == 5
     assert pair.first(2).labels.tolist() == [0, 1]
     assert pair.first(2).images.shape == (2, 28, 28)

@@ -1,11 +1,11 @@
-"""The synthetic set: the same bits everywhere, balanced, and neither trivial nor hopeless to learn."""
+"""The synthetic dataset: the same bits everywhere, balanced, and neither trivial nor impossible to learn."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from alexnet_mf.data import Dataset, LabelledImages, synthetic
+from alexnet_mf.data import Dataset, LabeledImages, synthetic
 from alexnet_mf.errors import DataError
 
 
@@ -14,7 +14,7 @@ def garments() -> Dataset:
     return synthetic.draw(seed=0)
 
 
-def test_shapes(garments: Dataset) -> None:
+def test_the_dataset_has_its_shapes_and_classes(garments: Dataset) -> None:
     assert (len(garments.train), len(garments.test)) == (12_800, 2_000)
     for part in (garments.train, garments.test):
         assert part.images.shape == (len(part), 28, 28)
@@ -24,11 +24,11 @@ def test_shapes(garments: Dataset) -> None:
 
 
 def test_bits_are_pinned(garments: Dataset) -> None:
-    # Equal under NumPy 1.26 and 2.4, with and without AVX. Results recorded on this set end with these bits.
+    # Equal under NumPy 1.26 and 2.4, with and without AVX. A change makes results recorded on this dataset invalid.
     assert garments.digest() == "0746e43418b3401c114585633c1b73bb9c34a3616defb4bb45ea30e99d3116cf"
 
 
-def test_seed_decides(garments: Dataset) -> None:
+def test_the_seed_decides_the_images(garments: Dataset) -> None:
     one, again, other = (synthetic.draw(seed, train=200, test=50) for seed in (3, 3, 4))
     assert one.digest() == again.digest()
     for part in ("train", "test"):
@@ -42,14 +42,14 @@ def test_classes_are_balanced_and_shuffled(garments: Dataset) -> None:
     assert sorted(np.bincount(synthetic.draw(0, train=23, test=1).train.labels).tolist()) == [2] * 7 + [3] * 3
 
 
-def test_no_image_twice_and_none_empty(garments: Dataset) -> None:
+def test_no_image_is_repeated_or_empty(garments: Dataset) -> None:
     images = np.concatenate([garments.train.images, garments.test.images])
     assert len({image.tobytes() for image in images}) == len(images)
     assert ((images > 0).mean(axis=(1, 2)) > 0.02).all()
     assert 0.1 < (images > 0).mean() < 0.6  # a garment on an empty background
 
 
-def features_of(part: LabelledImages) -> np.ndarray:
+def features_of(part: LabeledImages) -> np.ndarray:
     return part.images.reshape(len(part), -1).astype(np.float32) / 255
 
 
@@ -61,7 +61,7 @@ def test_class_means_are_not_enough(garments: Dataset) -> None:
     assert 0.5 < accuracy < 0.75  # 0.60
 
 
-def test_a_linear_classifier_learns_but_not_all(garments: Dataset) -> None:
+def test_a_linear_classifier_learns_only_a_part(garments: Dataset) -> None:
     train, test = features_of(garments.train), features_of(garments.test)
     ridge = train.T @ train + 30 * np.eye(784, dtype=np.float32)  # least squares to one-hot targets
     weights = np.linalg.solve(ridge, train.T @ (np.eye(10, dtype=np.float32)[garments.train.labels] - 0.1))
@@ -70,6 +70,6 @@ def test_a_linear_classifier_learns_but_not_all(garments: Dataset) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"seed": -1}, {"train": 0}, {"test": -5}])
-def test_numbers_out_of_range(arguments: dict[str, int]) -> None:
+def test_numbers_out_of_range_are_refused(arguments: dict[str, int]) -> None:
     with pytest.raises(DataError, match="at least"):
         synthetic.draw(**arguments)

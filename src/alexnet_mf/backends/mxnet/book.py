@@ -34,7 +34,7 @@ def alexnet() -> nn.Sequential:
     return net
 
 
-def initialise(net: nn.Sequential, context: mx.Context) -> None:
+def initialize(net: nn.Sequential, context: mx.Context) -> None:
     """Draw Xavier-uniform weights; biases are zero."""
     net.initialize(init.Xavier(), ctx=context, force_reinit=True)
 
@@ -56,7 +56,7 @@ def train(net: nn.Sequential, train_batches: Iterable[Any], test_batches: Iterab
         The last epoch's loss, train accuracy and test accuracy, and examples per second.
     """
     context = context or mx.cpu()
-    initialise(net, context)
+    initialize(net, context)
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": lr})
     loss_of = gluon.loss.SoftmaxCrossEntropyLoss()
     seconds, seen = 0.0, 0
@@ -99,7 +99,7 @@ def evaluate(net: nn.Sequential, batches: Iterable[Any], context: mx.Context) ->
 def calls(batch_size: int, context: mx.Context) -> dict[str, Callable[[], Any]]:
     """Return the benchmark's calls: `train` and `evaluate` on one batch that is ready on the host."""
     net = alexnet()
-    initialise(net, context)
+    initialize(net, context)
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.01})
     loss_of = gluon.loss.SoftmaxCrossEntropyLoss()
     x = np.random.uniform(size=(batch_size, 1, 224, 224))

@@ -28,7 +28,7 @@ CUDA_LIBRARIES = (
 )
 
 NEWEST_CAPABILITY = (8, 9)
-"""Newest compute capability that the wheels support. They hold machine code for 5.0 to 8.6, which 8.9 runs too, and no
+"""Newest compute capability that the wheels support. They have machine code for 5.0 to 8.6, which 8.9 runs too, and no
 PTX for later ones."""
 
 
@@ -83,11 +83,11 @@ def _has(package: str) -> bool:
 
 
 def _load_cuda() -> None:
-    """Load the libraries that the GPU build links to from their packages, where it does not search itself."""
+    """Load the libraries that the GPU build links to from their packages, which it does not search itself."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError as error:
-        raise BackendUnavailable("backend mxnet: mxnet-cu112 needs an NVIDIA driver (libcuda.so.1), and there is none; "
+        raise BackendUnavailable("backend mxnet: mxnet-cu112 needs an NVIDIA driver (libcuda.so.1), but finds none; "
                                  "pip uninstall mxnet-cu112 && pip install mxnet==1.9.1") from error
     for package, library in CUDA_LIBRARIES:
         if not _has(package):

@@ -1,6 +1,6 @@
 """Gluon's weights files: `.params`, as `save_parameters` writes and `load_parameters` reads them.
 
-MXNet writes them. They are read here, because MXNet's own reader trusts a file's sizes before it has seen the bytes.
+MXNet writes them. This module reads them: MXNet's own reader trusts a file's sizes before it has seen the bytes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ZOO = "gluon-zoo"
 def encode(file_format: str, network: Network, parameters: Parameters) -> bytes:
     """Return the file that Gluon's `save_parameters` writes, for the network or for the model zoo's AlexNet.
 
-    The network is saved without its normalization, which Gluon does as a transform of the data, not in a block.
+    The network is saved without its normalization, which in Gluon is a transform of the data, not a block.
 
     Raises:
         ParametersError: for the model zoo's names of another network.
@@ -53,8 +53,8 @@ def encode(file_format: str, network: Network, parameters: Parameters) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.params"
         if file_format == ZOO:
-            mx.nd.save(str(path), {f"{theirs}.{what}": mx.nd.array(parameters[f"{name}.{what}"])
-                                   for theirs, name in MODEL_ZOO.items() for what in ("weight", "bias")})
+            mx.nd.save(str(path), {f"{theirs}.{part}": mx.nd.array(parameters[f"{name}.{part}"])
+                                   for theirs, name in MODEL_ZOO.items() for part in ("weight", "bias")})
         else:
             net = native.build(dataclasses.replace(network, layers=_without_normalization(network)))
             net.initialize(mx.init.Zero())
@@ -67,7 +67,7 @@ def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
     """Return the tensors, under their canonical names if they have one.
 
     Raises:
-        ParametersError: if it is no such file.
+        ParametersError: if it is not such a file.
     """
     try:
         tensors = parse(content)
@@ -90,11 +90,11 @@ def other_names(network: Network) -> dict[str, str]:
     blocks = [layer for layer in _without_normalization(network) if not isinstance(layer, Flatten)]
     for position, layer in enumerate(blocks):
         if isinstance(layer, (Conv2d, Dense)):
-            for kind in ("weight", "bias"):
-                for theirs in (f"{position}.{kind}", f"net.{position}.{kind}", f"{layer.name}_{kind}"):
-                    result[theirs] = f"{layer.name}.{kind}"
-    return result | {f"{theirs}.{kind}": f"{name}.{kind}" for theirs, name in MODEL_ZOO.items()
-                     for kind in ("weight", "bias")}
+            for part in ("weight", "bias"):
+                for theirs in (f"{position}.{part}", f"net.{position}.{part}", f"{layer.name}_{part}"):
+                    result[theirs] = f"{layer.name}.{part}"
+    return result | {f"{theirs}.{part}": f"{name}.{part}" for theirs, name in MODEL_ZOO.items()
+                     for part in ("weight", "bias")}
 
 
 def _without_normalization(network: Network) -> tuple[Layer, ...]:
@@ -105,12 +105,12 @@ def parse(content: bytes) -> dict[str, NDArray[Any]]:
     """Return the named arrays of a file of NDArrays, as views of its bytes.
 
     Raises:
-        ValueError: if it is no such file.
+        ValueError: if it is not such a file.
         struct.error: if it ends too early.
     """
     magic, _, count = struct.unpack_from("<QQQ", content)
     if magic != LIST_MAGIC:
-        raise ValueError("it does not begin like one")
+        raise ValueError("it does not begin with the right number")
     position, arrays = 24, []
     for _ in range(count):
         array, position = _array(content, position)
@@ -128,22 +128,22 @@ def parse(content: bytes) -> dict[str, NDArray[Any]]:
             raise ValueError(f"two arrays are named {name!r}")
         tensors[name] = array
     if position != len(content):
-        raise ValueError("it is longer or shorter than it says")
+        raise ValueError("its size does not match its header")
     return tensors
 
 
 def _array(content: bytes, position: int) -> tuple[NDArray[Any], int]:
     """Return the array at a position, and the position of its end."""
-    magic, kind, rank = struct.unpack_from("<IiI", content, position)
-    if magic not in ARRAY_MAGICS or kind != DENSE or not 0 < rank <= LARGEST_RANK:
-        raise ValueError("it holds an array that is empty, sparse or of a version before 1.0")
+    magic, storage, rank = struct.unpack_from("<IiI", content, position)
+    if magic not in ARRAY_MAGICS or storage != DENSE or not 0 < rank <= LARGEST_RANK:
+        raise ValueError("it contains an array that is empty, sparse or of a version before 1.0")
     position += 12
     shape = struct.unpack_from(f"<{rank}q", content, position)
     position += 8 * rank
     _, _, flag = struct.unpack_from("<iii", content, position)  # the device, which does not matter here
     position += 12
     if not 0 <= flag < len(DTYPES) or min(shape) < 1:
-        raise ValueError(f"it holds an array of type {flag} and shape {shape}")
+        raise ValueError(f"it contains an array of type {flag} and shape {shape}")
     dtype, size = np.dtype(DTYPES[flag]), math.prod(shape)
     end = position + size * dtype.itemsize
     if end > len(content):

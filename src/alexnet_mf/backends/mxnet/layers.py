@@ -26,7 +26,7 @@ class AdaptiveAvgPool2D(nn.HybridBlock):
 
 
 class LocalResponseNorm(nn.HybridBlock):
-    """Local response normalization; the sum over neighboring channels is their average pooling, times their number.
+    """Local response normalization, with the sum over neighboring channels as their average pooling times their number.
 
     MXNet's own operator, LRN, cannot be used: in 1.9.1 its gradient is wrong by up to 90 % if oneDNN passes it the
     input or the gradient in its own layout. oneDNN does so beside convolutions of 16 channels or more, and in a

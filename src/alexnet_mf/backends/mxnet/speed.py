@@ -13,7 +13,7 @@ SPEED = {
     "cpu": {
         "compile": Setting(True, "hybridized, memory planned once: a step 1.09x [1.04, 1.18], inference 1.07x, no "
                                  "difference seen"),
-        "threads": Setting(True, "one a core instead of one for two: a step 1.90x [1.86, 1.96], inference 1.81x "
+        "threads": Setting(True, "one thread a core instead of one for two: a step 1.90x [1.86, 1.96], inference 1.81x "
                                  "[1.56, 1.82]"),
     },
     "cuda": {

@@ -36,7 +36,7 @@ def color(image: NDArray[np.float32], factors: NDArray[np.float32], white: np.fl
     pixel's own gray. Values outside a pixel's range are clipped after each.
     """
     brightness, contrast, saturation = factors
-    one = np.float32(1)  # beside Python's own, NumPy 1 takes these scalars to float64
+    one = np.float32(1)  # with a Python float, NumPy 1 promotes these scalars to float64
     image = np.clip(brightness * image, 0, white)
     image = np.clip(contrast * image + (one - contrast) * gray(image).mean(), 0, white)
     if len(image) == 3:

@@ -40,7 +40,7 @@ class NumpyModel(Model[Placed], MeasurableModel[Placed]):
 
     @property
     def parameters(self) -> dict[str, Array]:
-        """The parameters themselves, in the dtype of the computation; a caller with its own rule updates them."""
+        """The model's own arrays, in the dtype of the computation; callers with their own update rule change them."""
         return self.net.parameters
 
     def describe(self) -> list[NativeLayer]:
@@ -112,7 +112,7 @@ class NumpyBackend(Backend, Measurable):
     name = "numpy"
 
     def versions(self) -> dict[str, str]:
-        show_config: Any = np.show_config  # NumPy's annotations do not know that it can return something
+        show_config: Any = np.show_config  # NumPy's annotations miss that it can return a value
         try:
             blas = show_config(mode="dicts")["Build Dependencies"]["blas"]
             return {"numpy": np.__version__, str(blas["name"]): str(blas["version"])}
@@ -133,7 +133,7 @@ class NumpyBackend(Backend, Measurable):
         """Build the network from a copy of these canonical parameters.
 
         Args:
-            dtype: dtype of the computation. The reference computes in float64; float32 shows what float32 costs it.
+            dtype: dtype of the computation. The reference computes in float64; float32 shows the errors of float32.
 
         Raises:
             BackendUnavailable: for another device or precision, or for any speed setting.

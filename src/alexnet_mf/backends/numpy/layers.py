@@ -1,9 +1,9 @@
 """Forward and backward of every layer type, as pure functions of plain arrays.
 
 Names follow one rule. `gradient` is the derivative of the loss in a layer's output; each `..._backward` function turns
-it into the derivative in that layer's input or parameters, by the chain rule. Activations are (n, channels, height,
+it into the derivative in that layer's input or parameters by the chain rule. Activations are (n, channels, height,
 width), convolution weights (out, in, kernel, kernel), dense weights (out, in). The dtype follows the arguments: in
-float64 this is the reference, and the same code in float32 measures what float32 costs.
+float64 this is the reference; the same code in float32 measures the errors of float32.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Array: TypeAlias = NDArray[Any]
 
 
 def window_pixels(x: Array, kernel: int, stride: int) -> list[Array]:
-    """For each position in the sliding window, row by row, the pixel that every window has there.
+    """Return, for each position in the sliding window, row by row, the pixels of all windows there.
 
     A window moves over the last two axes of `x`, `stride` pixels at a time. Its pixel at (row, column) runs over
     every `stride`-th pixel of `x`, beginning at (row, column): a plain slice. So all windows together are kernel x
@@ -37,7 +37,7 @@ def window_pixels(x: Array, kernel: int, stride: int) -> list[Array]:
 
 
 def conv2d_forward(x: Array, weight: Array, bias: Array, stride: int, padding: int, groups: int = 1) -> Array:
-    """Cross-correlation: every window's product with every filter, summed over channels and the window's pixels.
+    """Return the cross-correlation: products of windows and filters, summed over channels and the window's pixels.
 
     Groups are convolutions side by side: each share of the filters sees its own share of the channels. `weight` is
     (out, in / groups, kernel, kernel).
@@ -54,7 +54,7 @@ def conv2d_forward(x: Array, weight: Array, bias: Array, stride: int, padding: i
 def conv2d_backward_parameters(
     gradient: Array, x: Array, kernel: int, stride: int, padding: int, groups: int = 1
 ) -> tuple[Array, Array]:
-    """Gradients in the weight and the bias.
+    """Return the gradients in the weight and the bias.
 
     A weight is used once in every window: it multiplies one pixel there, and the product is added to one output. So
     its gradient is the sum, over all windows, of that pixel times the gradient in that output. The bias multiplies 1.
@@ -72,7 +72,7 @@ def conv2d_backward_parameters(
 def conv2d_backward_input(
     gradient: Array, weight: Array, input_shape: tuple[int, ...], stride: int, padding: int, groups: int = 1
 ) -> Array:
-    """Gradient in the input.
+    """Return the gradient in the input.
 
     A pixel is used once for every window that covers it and every filter: it multiplies one weight there. So each
     window hands the weights times its output's gradient back to its pixels, and where windows overlap, they add up.
@@ -94,13 +94,13 @@ def _pad(x: Array, padding: int) -> Array:
 
 
 def _patches(image: Array, kernel: int, stride: int) -> Array:
-    """Every window of one padded image: (channels, kernel, kernel, output height, output width)."""
+    """Return every window of one padded image: (channels, kernel, kernel, output height, output width)."""
     pixels = np.stack(window_pixels(image, kernel, stride), axis=1)
     return pixels.reshape(len(image), kernel, kernel, *pixels.shape[-2:])
 
 
 def relu_forward(x: Array) -> Array:
-    """Positive values as they are, others zero."""
+    """Keep positive values, and set the others to zero."""
     return np.maximum(x, 0)
 
 
@@ -110,18 +110,18 @@ def relu_backward(gradient: Array, positive: NDArray[np.bool_]) -> Array:
 
 
 def sigmoid_forward(x: Array) -> Array:
-    """1 / (1 + exp(-x)), without overflow: only exponentials of negative numbers are taken."""
+    """Return 1 / (1 + exp(-x)) without overflow: the exponents are never positive."""
     small = np.exp(-np.abs(x))
     return np.where(x >= 0, 1, small) / (1 + small)
 
 
 def sigmoid_backward(gradient: Array, output: Array) -> Array:
-    """The derivative of the sigmoid, in terms of its output."""
+    """Return the gradient in the input, from the sigmoid's output."""
     return gradient * output * (1 - output)
 
 
 def max_pool_forward(x: Array, kernel: int, stride: int) -> Array:
-    """The largest value in each window; windows that do not fit are left out."""
+    """Return the largest value in each window; windows that do not fit are left out."""
     return functools.reduce(np.maximum, window_pixels(x, kernel, stride))
 
 
@@ -129,7 +129,7 @@ def max_pool_choice(x: Array, kernel: int, stride: int) -> NDArray[np.int64]:
     """Return the position of the largest value in each window, counted row by row, (n, channels, height, width).
 
     Exact ties are common (upsampled images have flat areas, ReLU gives zeros). The first of the tied positions, row by
-    row, is chosen. Tried on the CPU in 2026-11, torch 2.15.0, TensorFlow 2.21.0 (eager, tf.function, XLA) and mxnet
+    row, is chosen. As tested on the CPU in 2026-11, torch 2.15.0, TensorFlow 2.21.0 (eager, tf.function, XLA) and mxnet
     1.9.1 (imperative, hybridized) all do the same.
     """
     pixels = window_pixels(x, kernel, stride)
@@ -153,7 +153,7 @@ def max_pool_backward(
 
 
 def avg_pool_forward(x: Array, kernel: int, stride: int) -> Array:
-    """The mean of each window; windows that do not fit are left out."""
+    """Return the mean of each window; windows that do not fit are left out."""
     return functools.reduce(np.add, window_pixels(x, kernel, stride)) / kernel**2
 
 
@@ -166,7 +166,7 @@ def avg_pool_backward(gradient: Array, input_shape: tuple[int, ...], kernel: int
 
 
 def adaptive_avg_pool_forward(x: Array, size: int) -> Array:
-    """The mean of each of size x size areas."""
+    """Return the mean of each of size x size areas."""
     output = np.empty((*x.shape[:2], size, size), x.dtype)
     for position, area in areas(x, size):
         output[position] = area.mean(axis=(2, 3))
@@ -182,7 +182,7 @@ def adaptive_avg_pool_backward(gradient: Array, input_shape: tuple[int, ...], si
 
 
 def areas(x: Array, size: int) -> Iterator[tuple[tuple[Any, ...], Array]]:
-    """The index of each pixel of the output, and the area of `x` (a view) that it is the mean of."""
+    """Yield the index of each output pixel, and the area of `x` (a view) that it averages."""
     height, width = x.shape[2:]
     for i, j in np.ndindex(size, size):
         rows = slice(i * height // size, -(-(i + 1) * height // size))  # rounded down, and up
@@ -191,70 +191,70 @@ def areas(x: Array, size: int) -> Iterator[tuple[tuple[Any, ...], Array]]:
 
 
 def local_response_norm_forward(x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
-    """Each value over (k + alpha s) ** beta, s the sum of squares over the neighboring channels at its place."""
+    """Divide each value by (k + alpha s) ** beta, s being the sum of squares over the neighboring channels there."""
     return x * (k + alpha * _channel_sums(x**2, size)) ** -beta
 
 
 def local_response_norm_backward(gradient: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
-    """Gradient in the input.
+    """Return the gradient in the input.
 
-    With b_i = x_i d_i^-beta and d_i = k + alpha sum_j x_j^2, the value x_j is in its own b_j as a factor, and in the
-    d_i of each neighbour i: d b_i / d x_j = -beta x_i d_i^(-beta - 1) 2 alpha x_j. To be a neighbour is mutual, so the
-    sum over the i that have j as a neighbour runs over the neighbours of j.
+    With b_i = x_i d_i^-beta and d_i = k + alpha sum_j x_j^2, the value x_j is a factor of its own b_j, and a term in
+    the d_i of each neighbor i: d b_i / d x_j = -beta x_i d_i^(-beta - 1) 2 alpha x_j. The neighbor relation is mutual,
+    so the sum over the i that have j as a neighbor runs over the neighbors of j.
     """
     d = k + alpha * _channel_sums(x**2, size)
     return gradient * d**-beta - 2 * alpha * beta * x * _channel_sums(gradient * x * d ** (-beta - 1), size)
 
 
 def _channel_sums(values: Array, size: int) -> Array:
-    """The sum over each channel and size // 2 channels on either side, as far as there are any."""
+    """Return the sums over each channel and up to size // 2 channels on either side."""
     reach = size // 2
     padded = np.pad(values, ((0, 0), (reach, reach), (0, 0), (0, 0)))
     return functools.reduce(np.add, (padded[:, first : first + values.shape[1]] for first in range(size)))
 
 
 def normalize_forward(x: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
-    """(x - mean) / std, each channel with its own."""
+    """Return (x - mean) / std, with one mean and std for each channel."""
     return (x - _planes(mean, x)) / _planes(std, x)
 
 
 def normalize_backward(gradient: Array, std: tuple[float, ...]) -> Array:
-    """Gradient in the input: the division once more; the mean is a constant."""
+    """Return the gradient in the input: divide by std; the mean is a constant."""
     return gradient / _planes(std, gradient)
 
 
 def _planes(values: tuple[float, ...], x: Array) -> Array:
-    """One number for each channel, against (n, channels, height, width)."""
+    """Return one number for each channel, to broadcast with (n, channels, height, width)."""
     return np.array(values, x.dtype)[:, None, None]
 
 
 def flatten_forward(x: Array) -> Array:
-    """(n, channels, height, width) to (n, features), in that order."""
+    """Reshape (n, channels, height, width) to (n, features), in that order."""
     return x.reshape(len(x), -1)
 
 
 def flatten_backward(gradient: Array, input_shape: tuple[int, ...]) -> Array:
-    """The same numbers, in the input's shape."""
+    """Reshape the gradient to the input's shape."""
     return gradient.reshape(input_shape)
 
 
 def dense_forward(x: Array, weight: Array, bias: Array) -> Array:
-    """Every input's product with every unit's weights."""
+    """Return the product of every input with every unit's weights, plus the bias."""
     return x @ weight.T + bias
 
 
 def dense_backward_parameters(gradient: Array, x: Array) -> tuple[Array, Array]:
-    """Gradients in the weight and the bias, summed over the batch."""
+    """Return the gradients in the weight and the bias, summed over the batch."""
     return gradient.T @ x, gradient.sum(axis=0)
 
 
 def dense_backward_input(gradient: Array, weight: Array) -> Array:
-    """Gradient in the input: every unit hands its weights times its gradient back."""
+    """Return the gradient in the input: every unit hands back its weights times its gradient."""
     return gradient @ weight
 
 
 def dropout_kept(shape: tuple[int, ...], rate: float, seed: int, step: int, name: str) -> NDArray[np.bool_]:
-    """Return True for the values of the layer `name` that stay at this step: a function of the arguments alone."""
+    """Return True for the values of the layer `name` that stay at this step, determined by the arguments alone."""
     stream = np.random.SeedSequence(seed, spawn_key=(zlib.crc32(name.encode()), step))
     return np.random.Generator(np.random.PCG64(stream)).random(shape) >= rate
 
@@ -270,7 +270,7 @@ def dropout_backward(gradient: Array, kept: NDArray[np.bool_], rate: float) -> A
 
 
 def softmax_cross_entropy(logits: Array, labels: NDArray[np.int64]) -> tuple[float, Array]:
-    """Mean over the batch of -log softmax(logits)[label], and its gradient in the logits: (softmax - one hot) / n."""
+    """Return the batch's mean -log softmax(logits)[label], and its gradient in the logits: (softmax - one hot) / n."""
     images = np.arange(len(logits))
     shifted = logits - logits.max(axis=1, keepdims=True)  # changes no ratio, and exp cannot overflow
     exponentials = np.exp(shifted)

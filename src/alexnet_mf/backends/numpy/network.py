@@ -83,8 +83,8 @@ class NumpyNetwork:
             dropout: as in `forward`.
             branch: the layer outputs of another run. ReLU and max pooling choose, and where values nearly tie, runs
                 that differ by rounding alone choose differently. With a branch, ReLU passes the gradient where the
-                branch's output is positive, and pooling hands it to the pixel that is largest in the branch: the
-                gradient of the function that the other run followed. All values stay this run's own.
+                branch's output is positive, and pooling hands it to the pixel that is largest in the branch. The
+                result is the gradient of the function that the other run followed, at this run's values.
         """
         chosen = outputs if branch is None else branch
         before = dict(zip(outputs, [x, *outputs.values()]))
@@ -97,7 +97,7 @@ class NumpyNetwork:
                 gradient = _deactivate(layer.activation, gradient, outputs[name], chosen[name])
                 gradients |= self._parameter_gradients(layer, gradient, before[name])
                 if len(gradients) == len(self.parameters):
-                    break  # below there is nothing to learn, and the first convolution's input gradient is not cheap
+                    break  # earlier layers have no parameters, and the first convolution's input gradient is slow
             match layer:
                 case spec.Conv2d():
                     weight = self.parameters[f"{name}.weight"]

@@ -11,7 +11,7 @@ from alexnet_mf.data.augmentation import LUMA, Draws
 
 SPECIFICATION = (tf.TensorSpec([None, None, None], tf.int32), tf.TensorSpec([None, None, None], tf.int32),
                  tf.TensorSpec([None, None, 3], tf.float32))
-"""Specification of what `arrays` returns, for several steps."""
+"""Specification of the results of `arrays`, for several steps."""
 
 
 def augment(images: tf.Tensor, draws: Draws, drawn: tuple[tf.Tensor, ...], white: float) -> tf.Tensor:
@@ -19,7 +19,7 @@ def augment(images: tf.Tensor, draws: Draws, drawn: tuple[tf.Tensor, ...], white
 
     Args:
         images: (n, height, width, channels).
-        draws: the draws of any step; whatever changes from step to step is in `drawn`, for the sake of the graph.
+        draws: draws of any step; values that change from step to step are in `drawn`, where a graph reads them.
         white: largest value of a pixel; the smallest is 0.
     """
     rows, columns, factors = drawn
@@ -29,7 +29,7 @@ def augment(images: tf.Tensor, draws: Draws, drawn: tuple[tf.Tensor, ...], white
 
 
 def move(images: tf.Tensor, draws: Draws, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Flip and crop: take some rows of the padded images, and of these some columns."""
+    """Flip and crop: gather rows of the padded images, then columns."""
     (above, left) = draws.padding
     images = tf.pad(images, [[0, 0], [above, above], [left, left], [0, 0]])
     return tf.gather(tf.gather(images, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
@@ -59,5 +59,5 @@ def arrays(draws: Draws) -> tuple[NDArray[Any], ...]:
 
 
 def tensors(draws: Draws) -> tuple[tf.Tensor, ...]:
-    """Return the same as tensors."""
+    """Return the results of `arrays` as tensors."""
     return tuple(map(tf.constant, arrays(draws)))

@@ -46,7 +46,7 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
             self.net = native.build(network, "mixed_bfloat16" if precision == "bfloat16" else "float32")
             weights.load(self.net, network, parameters)
         self._waiting: list[TensorFlowTrainer] = []
-        """Trainers with steps to take before anything that depends on the weights."""
+        """Trainers with pending steps, to be taken before anything that depends on the weights."""
         channels, height, width = network.input
         self._logits: Any = lambda x: self.net(x, training=False)
         if "compile" in speed:
@@ -195,7 +195,7 @@ class TensorFlowBackend(Backend, Measurable, WeightFormats):
         precision = find_precision(self, device, execution.precision)
         speed = execution.settings(self.name, SPEED, device)
         collect_garbage(parameters)
-        # float32 means IEEE float32: TF32 is TensorFlow's default on GPUs that have it. The switch is the process's.
+        # float32 means IEEE float32; TensorFlow's default on GPUs that have TF32 is TF32. The switch is process-wide.
         tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
         return TensorFlowModel(network, parameters, device, speed, precision)
 

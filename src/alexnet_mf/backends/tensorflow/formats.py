@@ -1,4 +1,4 @@
-"""Keras's weights files: `.weights.h5`, and the weights in a `.keras` file, whose description is never run.
+"""Keras's weights files: `.weights.h5`, and the weights in a `.keras` file; its model description is never run.
 
 Keras does not store the names of layers. It numbers them by class, in their order: `layers/conv2d`, `layers/conv2d_1`,
 ..., `layers/dense`, ..., each with `vars/0`, the kernel, and `vars/1`, the bias. Any model with the same convolutions
@@ -44,7 +44,7 @@ def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
     """Return the tensors in canonical layout, under their canonical names if they have one.
 
     Raises:
-        ParametersError: if it is no such file.
+        ParametersError: if it is not such a file.
     """
     try:
         if not content.startswith(HDF5):
@@ -76,7 +76,7 @@ def _variables(group: h5py.Group) -> dict[str, h5py.Dataset]:
     variables: dict[str, h5py.Dataset] = {}
     for name in sorted(group, key=_order):
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ParametersError(f"{group.name}/{name} is a link; files of Keras have none")
+            raise ParametersError(f"{group.name}/{name} is a link; Keras's files have none")
         item = group[name]
         if isinstance(item, h5py.Group):
             variables |= _variables(item)
@@ -96,10 +96,10 @@ def _order(name: str) -> tuple[str, int]:
 def _canonical_names(network: Network, variables: dict[str, h5py.Dataset]) -> dict[str, str]:
     """Return the canonical name by each variable's path: the first conv2d is the network's first convolution."""
     result: dict[str, str] = {}
-    for kind, prefix in ((Conv2d, "conv2d"), (Dense, "dense")):
+    for layer_type, prefix in ((Conv2d, "conv2d"), (Dense, "dense")):
         theirs = sorted({path.rpartition("/vars/")[0] for path in variables
                          if re.search(rf"layers/{prefix}(_\d+)?/vars/\d+$", path)}, key=_order)
-        ours = [layer.name for layer in network.layers if isinstance(layer, kind)]
+        ours = [layer.name for layer in network.layers if isinstance(layer, layer_type)]
         for path, name in zip(theirs, ours):
             result |= {f"{path}/vars/0": f"{name}.weight", f"{path}/vars/1": f"{name}.bias"}
     return result
@@ -108,8 +108,8 @@ def _canonical_names(network: Network, variables: dict[str, h5py.Dataset]) -> di
 def _tensor(dataset: h5py.Dataset, image: Shape | None, largest: int) -> NDArray[Any]:
     """Return a variable in canonical layout; if its shape does not fit, only its axes are reordered.
 
-    A compressed file may claim any size: a tensor larger than the network's largest is no parameter of it, and is not
-    read. The error will name its shape.
+    A compressed file may claim any size: a tensor larger than the network's largest is not one of its parameters and
+    is not read. The later error names its shape.
     """
     shape = dataset.shape
     if image is not None and (len(shape) != 2 or shape[0] != math.prod(image)):

@@ -15,7 +15,7 @@ LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 def quiet_import() -> Iterator[None]:
     """Capture standard error, and show it only if the import fails.
 
-    TensorFlow prints the first lines before it reads its log level, so that setting alone does not silence them. This
+    TensorFlow prints the first lines before it reads its log level, so the level alone does not silence them. This
     function sets TF_CPP_MIN_LOG_LEVEL to 3, also for processes started later. A user who sets it, to 0 for example,
     sees everything.
     """

@@ -14,6 +14,6 @@ SPEED = {
                                  "[1.08, 1.14]"),
     },
     "cuda": {
-        "compile": Setting(True, "not measured: one graph a step, as Keras's own fit has it"),
+        "compile": Setting(True, "not measured: one graph a step, as in Keras's own fit"),
     },
 }

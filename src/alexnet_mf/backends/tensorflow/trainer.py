@@ -67,7 +67,7 @@ def seed_dropout(net: keras.Sequential, seed: tf.Tensor) -> None:
 
 
 BLOCK_SECONDS = 0.1
-"""Steps are taken in blocks of about this length, which a stop has to wait for."""
+"""Approximate length of a block of steps; a stop waits for the end of the block."""
 MOST_STEPS = 64
 """Largest number of steps in a block."""
 
@@ -83,7 +83,7 @@ class TensorFlowTrainer(Trainer[Placed]):
                  compiled: bool, augment: tuple[str, ...], waiting: list[TensorFlowTrainer]):
         """
         Args:
-            waiting: the trainers of the model with steps to take; see `take_steps`.
+            waiting: trainers of the model with pending steps; see `take_steps`.
         """
         self.net = net
         self.network = network
@@ -101,7 +101,7 @@ class TensorFlowTrainer(Trainer[Placed]):
         self._waiting = waiting
         self._data: Placed
         self._block: list[tuple[NDArray[np.int64], int, tuple[NDArray[Any], ...]]] = []
-        """Rows, dropout's seed and draws of the steps to take on `_data`."""
+        """Rows, dropout seed and draws of each pending step on `_data`."""
         self._block_steps, self._most_steps = 1, MOST_STEPS
         self._began: float | None = None
         """Time of the first step since the last reading."""
@@ -121,7 +121,7 @@ class TensorFlowTrainer(Trainer[Placed]):
             self.take_steps()
 
     def take_steps(self) -> None:
-        """Take the steps that wait. The model calls this before anything that depends on its weights."""
+        """Take the pending steps. The model calls this before anything that depends on its weights."""
         block, self._block = self._block, []
         self._waiting.remove(self)
         began = time.perf_counter()
@@ -172,7 +172,7 @@ class TensorFlowTrainer(Trainer[Placed]):
 
     def _steps(self, images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor, seeds: tf.Tensor,
                drawn: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Take a step for each row of `rows`; return the losses and the numbers correct."""
+        """Take a step for each row of `rows`; return the losses and the numbers of correct images."""
         count = tf.shape(seeds)[0]
 
         def step(i: tf.Tensor, losses: tf.TensorArray, correct: tf.TensorArray) -> tuple[Any, ...]:
@@ -216,7 +216,7 @@ class TensorFlowTrainer(Trainer[Placed]):
 
 
 def finish_steps(waiting: list[TensorFlowTrainer]) -> None:
-    """Take the steps that wait in trainers of one model."""
+    """Take the pending steps of one model's trainers."""
     for trainer in waiting[:]:
         trainer.take_steps()
 

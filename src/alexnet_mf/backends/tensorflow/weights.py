@@ -75,7 +75,7 @@ def to_native(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:
 
 
 def to_canonical(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:
-    """Return a tensor of Keras's in canonical layout."""
+    """Return one of Keras's tensors in canonical layout."""
     if value.ndim == 4:
         return value.transpose(3, 2, 0, 1)
     if value.ndim == 2 and image is not None:

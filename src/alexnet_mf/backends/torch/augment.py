@@ -13,7 +13,7 @@ def augment(images: torch.Tensor, draws: Draws, drawn: tuple[torch.Tensor, ...],
 
     Args:
         images: (n, channels, height, width).
-        draws: the draws of any step; whatever changes from step to step is in `drawn`, for the sake of the graph.
+        draws: draws of any step; values that change from step to step are in `drawn`, where a graph reads them.
         white: the largest value of a pixel; the smallest is 0.
     """
     if draws.moved:
@@ -22,7 +22,7 @@ def augment(images: torch.Tensor, draws: Draws, drawn: tuple[torch.Tensor, ...],
 
 
 def move(images: torch.Tensor, draws: Draws, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Flip and crop: take some rows of the padded images, and of these some columns."""
+    """Flip and crop: gather rows of the padded images, then columns."""
     above, left = draws.padding
     height, width = rows.shape[1], columns.shape[1]
     padded = functional.pad(images, (left, left, above, above))
@@ -49,7 +49,7 @@ def gray(images: torch.Tensor) -> torch.Tensor:
 
 
 def tensors(draws: Draws, device: torch.device) -> tuple[torch.Tensor, ...]:
-    """Return what changes from step to step: rows and columns if pixels move, then factors if colors change."""
+    """Return the draws that change from step to step: rows and columns if pixels move, factors if colors change."""
     moves = (draws.rows(), draws.columns()) if draws.moved else ()
     factors = (draws.factors,) if draws.colored else ()
     indices = tuple(torch.from_numpy(index).to(device, torch.int64, non_blocking=True) for index in moves)

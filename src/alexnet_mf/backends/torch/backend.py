@@ -139,7 +139,7 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
     def step_memory(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> int | None:
         if not self.device.startswith("cuda"):
             return None
-        # Without a graph, in which the allocator cannot be observed.
+        # Without a graph: the allocator cannot be observed in one.
         trainer = TorchTrainer(self.net, self.call, sgd, seed, self.speed, self.precision)
         clear = getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)  # in no public module
         parameter_bytes = sum(value.numel() * value.element_size() for value in self.net.parameters())
@@ -199,7 +199,7 @@ class TorchBackend(Backend, Measurable, WeightFormats):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         gpus = [Device(f"cuda:{i}", torch.cuda.get_device_name(i)) for i in range(count)]
         if torch.backends.mps.is_available():
-            gpus.append(Device("mps", "Apple GPU, never tried"))
+            gpus.append(Device("mps", "Apple GPU, untested"))
         return [*gpus, Device("cpu", f"{torch.get_num_threads()} threads")]
 
     def settings(self) -> dict[str, Any]:
@@ -229,9 +229,9 @@ class TorchBackend(Backend, Measurable, WeightFormats):
         if "pool" in speed and (missing := missing_for_triton(device)):
             if execution.speed.get("pool"):
                 raise BackendUnavailable(f"backend torch: `pool=True` needs {missing}")
-            warnings.warn(f"PyTorch pools without our kernel, which needs {missing}", Notice, stacklevel=2)
+            warnings.warn(f"PyTorch's own pooling is used; the faster kernel needs {missing}", Notice, stacklevel=2)
             speed -= {"pool"}
-        # float32 means IEEE float32: TF32 is on by default in cuDNN's convolutions. The switches are the process's.
+        # float32 means IEEE float32: TF32 is on by default in cuDNN's convolutions. The switches are process-wide.
         tf32 = precision == "tf32"
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = tf32
@@ -279,7 +279,7 @@ def inference(call: Callable[[torch.Tensor], torch.Tensor], device: str,
 
 
 def missing_for_triton(device: str) -> str | None:
-    """Return what Triton's kernels need and this machine lacks."""
+    """Return the requirement of Triton's kernels that this machine lacks, or None."""
     if importlib.util.find_spec("triton") is None:
         return "Triton, which PyTorch brings on Linux"
     if not has_compiler("CC", "gcc", "clang"):

@@ -32,7 +32,7 @@ def alexnet() -> nn.Sequential:
     )
 
 
-def initialise(net: nn.Sequential) -> None:
+def initialize(net: nn.Sequential) -> None:
     """Draw Xavier-uniform weights; the biases stay as PyTorch draws them."""
     for module in net:
         if isinstance(module, (nn.Linear, nn.Conv2d)):
@@ -67,7 +67,7 @@ def train(net: nn.Sequential, train_batches: DataLoader[Any], test_batches: Data
     Returns:
         The last epoch's loss, train accuracy and test accuracy, and examples per second.
     """
-    initialise(net)
+    initialize(net)
     net.to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=lr)
     loss_of = nn.CrossEntropyLoss()
@@ -114,7 +114,7 @@ def evaluate(net: nn.Sequential, batches: Iterable[Any], device: str) -> float:
 def calls(batch_size: int, device: str) -> dict[str, Callable[[], Any]]:
     """Return the benchmark's calls: `train` and `evaluate` on one batch that is ready on the host."""
     net = alexnet()
-    initialise(net)
+    initialize(net)
     net.to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
     x, y = torch.rand(batch_size, 1, 224, 224), torch.randint(10, (batch_size,))

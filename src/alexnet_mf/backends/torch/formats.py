@@ -43,7 +43,7 @@ def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
     """Return the tensors of a state_dict, under their canonical names if they have one.
 
     Raises:
-        ParametersError: if it is no state_dict, or would have to be unpickled.
+        ParametersError: if it is not a state_dict, or would have to be unpickled.
     """
     try:
         with warnings.catch_warnings():
@@ -53,21 +53,21 @@ def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
         # PyTorch's own message on pickles advises to switch its protection off.
         reason = "it is not one, or contains other objects" if isinstance(error, pickle.UnpicklingError) else \
             (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ParametersError(f"cannot be read as a PyTorch file that holds tensors alone ({reason}); save "
+        raise ParametersError(f"cannot be read as a PyTorch file of tensors alone ({reason}); save "
                               "model.state_dict() and nothing else") from error
     if not isinstance(tensors, Mapping) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise ParametersError("holds other objects than a state_dict's tensors; save model.state_dict() and nothing "
+        raise ParametersError("contains other objects than a state_dict's tensors; save model.state_dict() and nothing "
                               "else")
     canonical = other_names(network)
     return {_name(str(name), canonical, tensors): _array(str(name), value) for name, value in tensors.items()}
 
 
 def other_names(network: Network) -> dict[str, str]:
-    """Return the canonical name for each name in other people's modules.
+    """Return the canonical name for each name in common modules.
 
     A flat `Sequential` numbers its modules, activations included; the book keeps it in `net`. torchvision numbers
-    `features`, and after the flattening `classifier`, each from 0. None of them normalizes pixels: PyTorch leaves that
-    to torchvision's transforms.
+    `features`, and after the flattening `classifier`, each from 0. None of them normalizes pixels; torchvision's
+    transforms do.
     """
     result: dict[str, str] = {}
     position, flattened = 0, None
@@ -77,7 +77,7 @@ def other_names(network: Network) -> dict[str, str]:
         if isinstance(layer, (Conv2d, Dense)):
             torchvision = f"features.{position}" if flattened is None else f"classifier.{position - flattened}"
             for theirs in (f"{position}", f"net.{position}", torchvision):
-                result |= {f"{theirs}.{kind}": f"{layer.name}.{kind}" for kind in ("weight", "bias")}
+                result |= {f"{theirs}.{part}": f"{layer.name}.{part}" for part in ("weight", "bias")}
             position += bool(layer.activation)
         position += 1
         if isinstance(layer, Flatten):

@@ -44,11 +44,11 @@ class GraphMemory:
 
 
 class Graphed:
-    """Call a function directly the first two times that its arguments have some shapes; then replay its graph.
+    """Call a function directly the first two times for each set of argument shapes; then replay its graph.
 
     A shape that comes once, such as a last batch's in prediction, is not worth a recording. The function must compute
     the same for the same arguments and memory: it may update weights in place and draw from the GPU's default
-    generator, whose seed a replay reads anew, but a replay does not run its Python code.
+    generator, whose seed each replay reads again. A replay does not run its Python code.
     """
 
     def __init__(self, function: Callable[..., Tensors], memory: GraphMemory) -> None:
@@ -91,7 +91,7 @@ class Graphed:
                 unknown state, so the process cannot continue without a graph.
         """
         inputs = tuple(argument.clone() for argument in arguments)
-        torch.cuda.empty_cache()  # the direct call's memory; while recording, PyTorch could not reuse it
+        torch.cuda.empty_cache()  # the direct call's memory, which PyTorch cannot reuse while recording
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self._memory.pool, stream=self._memory.stream):

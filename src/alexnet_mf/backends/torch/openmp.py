@@ -1,4 +1,4 @@
-"""The threads of PyTorch's OpenMP library on a CPU: how long they spin before they sleep. Imports no PyTorch."""
+"""Spinning of the threads of PyTorch's OpenMP library on a CPU before they sleep. Does not import PyTorch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from alexnet_mf.backends.execution import left_out
 
 SPIN_COUNT = "GOMP_SPINCOUNT"
 SPINS = 10_000
-"""About 0.1 ms. The library's own 300,000 are some milliseconds; 1,000 cost small networks a third of their speed."""
+"""About 0.1 ms. The library's default of 300,000 is some milliseconds; 1,000 slows small networks by a third."""
 USERS = (SPIN_COUNT, "OMP_WAIT_POLICY")
-"""Environment variables by which a user decides; they are kept."""
+"""Environment variables with which a user decides; they take precedence."""
 
 _spins = "as it comes"
 
@@ -22,8 +22,8 @@ _spins = "as it comes"
 def brief_spin() -> Iterator[None]:
     """Let the OpenMP library that PyTorch loads in this context spin briefly at a barrier.
 
-    Beside other programs its threads otherwise spin away the time in which the thread that all wait for could run. The
-    library (libgomp, in the wheels for Linux) reads the variable once, when it is loaded. It is removed afterwards:
+    Long spinning beside other programs takes the processor from the very thread that the others wait for. The library
+    (libgomp, in the wheels for Linux) reads the variable once, when it is loaded. The variable is removed afterwards:
     worker processes decide for themselves.
     """
     global _spins

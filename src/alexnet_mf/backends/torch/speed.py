@@ -22,9 +22,9 @@ SPEED = {
         "fold": Setting(False, "a strided first convolution of few channels computed as one of many: not measured"),
         "compile": Setting(False, "torch.compile: no difference seen, and the first step takes 11 s instead of 1 s"),
     },
-    # One H200, torch 2.11.0, bfloat16, batches of 128 and 512, against the same without (h200/settings-*.json there).
+    # One H200, torch 2.11.0, bfloat16, batches of 128 and 512, against runs without each (h200/settings-*.json there).
     "cuda": {
-        "spin": Setting(True, "as on a CPU, where a step beside busy processes gained 1.16x: it is the process's"),
+        "spin": Setting(True, "as on a CPU, where a step beside busy processes gained 1.16x: it is process-wide"),
         "layout": Setting(True, "channels_last throughout, with `fused`: a step 1.07x and 1.08x, inference 1.05x and "
                                 "1.04x"),
         "fused": Setting(True, "SGD in one kernel: measured together with `layout`, a step 1.07x and 1.08x"),
@@ -40,6 +40,6 @@ SPEED = {
                                    "it gained nothing and took 2 s; not measured in TF32"),
     },
     "mps": {  # no Mac has run it
-        "spin": Setting(True, "as on a CPU, where a step beside busy processes gained 1.16x: it is the process's"),
+        "spin": Setting(True, "as on a CPU, where a step beside busy processes gained 1.16x: it is process-wide"),
     },
 }

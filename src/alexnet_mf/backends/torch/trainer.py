@@ -133,7 +133,7 @@ class Update:
     def __init__(self, net: nn.Sequential, learning_rate: float | torch.Tensor, sgd: Sgd, fused: bool) -> None:
         self.parameters = dict(net.named_parameters())
         self.velocity: dict[str, torch.Tensor] = {}
-        """By parameter, from its first step with momentum on."""
+        """Velocity by parameter; exists from the first step with momentum on."""
         self.options: dict[str, Any] = {
             "lr": learning_rate, "momentum": sgd.momentum, "weight_decay": sgd.weight_decay, "dampening": 0.0,
             "nesterov": False, "maximize": False, "fused": fused or None}
@@ -238,8 +238,8 @@ class TorchTrainer(Trainer[Placed]):
         velocity = self.update.velocity
         for name, parameter in self.update.parameters.items():
             if name in state.velocity:
-                # In the parameter's own memory layout: the fused update reads both by position. A velocity that is
-                # there stays: a graph reads it where it is.
+                # In the parameter's own memory layout: the fused update reads both by position. An existing velocity
+                # stays in place: a graph reads it there.
                 velocity.setdefault(name, torch.empty_like(parameter)).copy_(torch.from_numpy(state.velocity[name]))
             elif name in velocity:
                 velocity[name].zero_()

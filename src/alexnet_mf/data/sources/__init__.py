@@ -26,7 +26,7 @@ class Source(Protocol):
             progress: shown during downloads.
 
         Raises:
-            DataError: if the dataset cannot be had; states why, and the remedy.
+            DataError: if the dataset is not available; states the reason and the remedy.
         """
 
 
@@ -41,8 +41,8 @@ def load(name: DatasetName, data_dir: Path | None = None, seed: int = 0,
          progress: Progress | None = None) -> tuple[Dataset, str | None]:
     """Return a dataset, and a notice for the user if it is not the preferred one.
 
-    `auto` is Fashion-MNIST, or the synthetic set and a notice if Fashion-MNIST cannot be had. A folder that the user
-    names, by `data_dir` or ALEXNET_MF_DATA_DIR, is final: if Fashion-MNIST cannot be read from it, that is an error.
+    `auto` is Fashion-MNIST, or the synthetic set and a notice if Fashion-MNIST is not available. A folder that the user
+    names, by `data_dir` or ALEXNET_MF_DATA_DIR, is final: it is an error if Fashion-MNIST cannot be read from it.
 
     Args:
         data_dir, seed, progress: as for `Source.load`.

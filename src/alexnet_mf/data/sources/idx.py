@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.data.dataset import LabelledImages
+from alexnet_mf.data.dataset import LabeledImages
 from alexnet_mf.errors import DataError
 
 IMAGE_SIZE = (28, 28)
@@ -42,7 +42,7 @@ def _read_exactly(stream: BinaryIO, size: int) -> bytearray:
 
 
 def _parse(stream: BinaryIO, item: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return the values of an idx stream, (n, *item); raise ValueError if its content is at fault."""
+    """Return the values of an idx stream, (n, *item); raise ValueError if its content is wrong."""
     dimensions = 1 + len(item)
     (magic,) = struct.unpack(">I", _read_exactly(stream, 4))
     expected = _UNSIGNED_BYTE << 8 | dimensions
@@ -108,13 +108,13 @@ def read_labels(path: Path, remedy: str = REMEDY) -> NDArray[np.int64]:
     return labels.astype(np.int64)
 
 
-def read_pair(images: Path, labels: Path, remedy: str = REMEDY) -> LabelledImages:
+def read_pair(images: Path, labels: Path, remedy: str = REMEDY) -> LabeledImages:
     """Return images and their labels.
 
     Raises:
         DataError: as `read_images`, and if the files hold different numbers of items.
     """
-    pair = LabelledImages(read_images(images, remedy), read_labels(labels, remedy))
+    pair = LabeledImages(read_images(images, remedy), read_labels(labels, remedy))
     if len(pair.images) != len(pair.labels):
         raise DataError(f"{images}: {len(pair.images):,} images, but {len(pair.labels):,} labels in {labels.name}; "
                         f"{remedy}")

@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf.data.dataset import Dataset, LabelledImages
+from alexnet_mf.data.dataset import Dataset, LabeledImages
 from alexnet_mf.data.sources.fashion_mnist import FASHION_CLASSES
 from alexnet_mf.data.store import Progress
 from alexnet_mf.errors import DataError
@@ -136,7 +136,7 @@ def _wave(x: Field) -> Field:
 
 
 def _torso(u: Field, v: Field, shoulder: Number, waist: Number, hem: Number, bottom: Number, neck: Number) -> Field:
-    """From the shoulders down, with a round neck; symmetrical."""
+    """Return a symmetrical torso from the shoulders down, with a round neck."""
     side = np.abs(u)
     middle = bottom * 0.35
     upper = _polygon(side, v, (-0.2, -0.78), (0.14, -0.78), (shoulder, -0.62), (waist, middle), (-0.2, middle))
@@ -145,7 +145,7 @@ def _torso(u: Field, v: Field, shoulder: Number, waist: Number, hem: Number, bot
 
 
 def _sleeves(u: Field, v: Field, shoulder: Number, reach: Number, down: Number, width: Number) -> Field:
-    """A pair, from the shoulders to the hands at (+-reach, down)."""
+    """Return a pair of sleeves, from the shoulders to the hands at (+-reach, down)."""
     return _limb(np.abs(u), v, (shoulder - 0.06, -0.46), (reach, down), width)
 
 
@@ -307,7 +307,7 @@ def _draw(label: int, images: int, bits: np.random.PCG64) -> NDArray[np.uint8]:
     return levels
 
 
-def _split(seed: int, split: int, count: int) -> LabelledImages:
+def _split(seed: int, split: int, count: int) -> LabeledImages:
     """Draw `count` images in random order; the classes' counts differ by 1 at most."""
     bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_STREAM, split)))
     # Sorting raw words, as in batches.epoch_order: every version of NumPy shuffles alike.
@@ -318,7 +318,7 @@ def _split(seed: int, split: int, count: int) -> LabelledImages:
         for start in range(0, len(rows), _BLOCK):
             block = rows[start:start + _BLOCK]
             images[block] = _draw(label, len(block), bits)
-    return LabelledImages(images, labels)
+    return LabeledImages(images, labels)
 
 
 def load(data_dir: Path | None = None, *, seed: int = 0, progress: Progress | None = None) -> Dataset:

@@ -1,4 +1,4 @@
-"""Layers: which is the first to diverge, and what it gives on its own input under each of the usual faults."""
+"""Layers: the first one that diverges, and its output on the backend's own input under each of the usual faults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alexnet_mf.spec import arithmetic
 
 
 def diagnose_layers(c: Comparison, rung: Rung) -> str:
-    """The first layer that diverges, given what the backend itself fed it."""
+    """Name the first divergent layer, and the fault that gives its output on the backend's own input."""
     case = c.reference.case
     outputs, references = c.subject.group("outputs"), c.reference.trace.group("outputs")
     # If only the reported shape is wrong, the output does not diverge.
@@ -84,7 +84,7 @@ def _norm_causes(layer: spec.LocalResponseNorm, x: Array) -> Iterator[Cause]:
 def _normalize_causes(layer: spec.Normalize, x: Array) -> Iterator[Cause]:
     mean, std = (np.array(values)[:, None, None] for values in (layer.mean, layer.std))
     right = (x - mean) / std
-    yield "the normalisation is missing", x
+    yield "the normalization is missing", x
     yield "the mean is not subtracted", x / std
     yield "it is not divided by std", x - mean
     yield "multiplied by std instead of divided", (x - mean) * std
@@ -92,13 +92,13 @@ def _normalize_causes(layer: spec.Normalize, x: Array) -> Iterator[Cause]:
     yield "std is taken for a variance", (x - mean) / np.sqrt(std)
     yield "the mean is added instead of subtracted", (x + mean) / std
     yield "divided by std before the mean is subtracted", x / std - mean
-    yield "normalised twice", (right - mean) / std
-    yield "the pixels are grey levels up to 255, not scaled to [0, 1]", (255 * x - mean) / std
+    yield "normalized twice", (right - mean) / std
+    yield "the pixels are gray levels up to 255, not scaled to [0, 1]", (255 * x - mean) / std
     if len(layer.mean) > 1:
         yield "mean and std are of the channels in reverse order", (x - mean[::-1]) / std[::-1]
         yield "all channels have the first one's mean and std", (x - mean[0]) / std[0]
     own = x.mean(axis=(1, 2, 3), keepdims=True), x.std(axis=(1, 2, 3), keepdims=True)
-    yield "each image is normalised by its own mean and std", (x - own[0]) / own[1]
+    yield "each image is normalized by its own mean and std", (x - own[0]) / own[1]
 
 
 def _other_windows(k: int, s: int, x: Array, pool: Callable[[Array, int, int], Array]) -> Iterator[Cause]:
@@ -135,7 +135,7 @@ def _pool_causes(layer: spec.MaxPool2d, x: Array, reference: Array) -> Iterator[
                                     ("asymmetric padding: 0 at the top and left, 1 at the bottom and right", 0, 1),
                                     ("asymmetric padding: 1 at the top and left, 0 at the bottom and right", 1, 0)):
         if s == 2 and (before, after) == (0, 1) and rounding.startswith("asymmetric"):
-            continue  # that is rounding up
+            continue  # the same as rounding up
         padded = np.pad(x, ((0, 0), (0, 0), (before, after), (before, after)), constant_values=-np.inf)
         yield rounding, layers.max_pool_forward(padded, k, s)
     if min(reference.shape[2:]) > 1:
@@ -143,7 +143,7 @@ def _pool_causes(layer: spec.MaxPool2d, x: Array, reference: Array) -> Iterator[
 
 
 def _dropout_left_on(x: Array, result: Array) -> str | None:
-    """Dropout's own mark: some values are zero, and all others are larger by one factor."""
+    """Return a cause if dropout is on: some values are zero, and all others are scaled by one factor."""
     active = x != 0
     kept = active & (result != 0)
     if not kept.any() or kept.sum() == active.sum():

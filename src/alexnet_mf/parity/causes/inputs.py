@@ -13,16 +13,16 @@ from alexnet_mf.parity.tolerances import relative_l2
 from alexnet_mf.weights.parameters import digest
 
 LAST_BITS = 3e-7
-"""Pixels that differ by less, relative L2, differ by rounding alone."""
+"""Largest relative L2 difference of pixels that rounding alone explains."""
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Means and standard deviations of its red, green and blue in [0, 1], as torchvision's weights expect them."""
+"""Means and standard deviations of red, green and blue in [0, 1], as torchvision's weights expect them."""
 
 
 # Parameters
 
 
 def diagnose_parameters(c: Comparison, names: list[str]) -> str:
-    """Name what was loaded or exported in place of the seed's parameters. A trace holds only their digests."""
+    """Name the faults that give the exported parameters, of which a trace has only the digests."""
     mine, start = c.subject.meta["exported_sha256"], c.reference.case.parameters()
     explained = [[cause for cause, value in parameter_causes(start[name])
                   if mine[name] == digest({name: np.ascontiguousarray(value)})] if name in start else []
@@ -54,10 +54,10 @@ def parameter_causes(value: Array) -> Iterator[Cause]:
 
 
 def diagnose_pixels(c: Comparison, rung: Rung) -> str:
-    """Name what the network was fed in place of the pixels, image by image."""
+    """Name the faults that give the pixels that the network received."""
     mine, theirs = c.subject.tensors["pixels"], c.reference.trace.tensors["pixels"]
     if mine.shape == theirs.shape and relative_l2(mine, theirs) < LAST_BITS:
-        gray = np.round(theirs.astype(np.float64) * 255 * 256) / 256  # exact, as `data` in the design says
+        gray = np.round(theirs.astype(np.float64) * 255 * 256) / 256  # exact in 1/256
         divided = np.array_equal(mine, gray.astype(np.float32) / np.float32(255))
         return "pixels: " + ("a division by 255 instead of a multiplication by float32(1/255)" if divided else
                              "only the last bits differ: scaled or interpolated in another order")
@@ -65,30 +65,30 @@ def diagnose_pixels(c: Comparison, rung: Rung) -> str:
 
 
 def pixel_causes(images: Array, pixels: Array) -> Iterator[Cause]:
-    """The other conventions of enlarging grey images and scaling them to [0, 1]."""
+    """Yield other conventions of upsampling gray images and scaling them to [0, 1], each with its pixels."""
     yield "channels last instead of first", pixels.transpose(0, 2, 3, 1)
     yield "not scaled to [0, 1]", pixels * 255
     yield "scaled twice", pixels / 255
     yield "height and width swapped", pixels.swapaxes(2, 3)
     yield "inverted (1 - pixel)", 1 - pixels
     for mean, deviation in ((0.5, 0.5), (0.2860, 0.3530), (0.1307, 0.3081)):
-        yield f"normalised by mean {mean} and deviation {deviation}", (pixels - mean) / deviation
+        yield f"normalized by mean {mean} and deviation {deviation}", (pixels - mean) / deviation
     if pixels.shape[1] == 3:
-        yield "normalised by ImageNet's means and deviations", layers.normalize_forward(pixels, *IMAGENET)
+        yield "normalized by ImageNet's means and deviations", layers.normalize_forward(pixels, *IMAGENET)
     if images.ndim != 3:
         return
     factor = pixels.shape[2] // images.shape[1]
-    grey = images.astype(np.float64)[:, np.newaxis]
-    yield "nearest pixel instead of bilinear", grey.repeat(factor, 2).repeat(factor, 3) / 255
-    for name, positions in (("aligned corners instead of half-pixel centres", _aligned),
-                            ("pixel corners (no half-pixel shift) instead of half-pixel centres", _asymmetric)):
-        yield f"bilinear with {name}", _bilinear(grey, pixels.shape[2:], positions) / 255
+    gray = images.astype(np.float64)[:, np.newaxis]
+    yield "nearest pixel instead of bilinear", gray.repeat(factor, 2).repeat(factor, 3) / 255
+    for name, positions in (("aligned corners instead of half-pixel centers", _aligned),
+                            ("pixel corners (no half-pixel shift) instead of half-pixel centers", _asymmetric)):
+        yield f"bilinear with {name}", _bilinear(gray, pixels.shape[2:], positions) / 255
     levels = np.round(pixels.astype(np.float64) * 255 * 256) / 256  # exact in 1/256
-    yield "rounded to whole grey levels, halves up (resized as uint8)", np.floor(levels + 0.5) / 255
-    yield "rounded to whole grey levels, halves to even (resized as uint8)", np.round(levels) / 255
-    yield "rounded down to whole grey levels (resized as uint8)", np.floor(levels) / 255
-    wide = np.floor(_bilinear(grey, (grey.shape[2], pixels.shape[3]), _half_pixel) + 0.5)
-    yield "rounded to whole grey levels in each direction (resized as uint8)", \
+    yield "rounded to whole gray levels, halves up (resized as uint8)", np.floor(levels + 0.5) / 255
+    yield "rounded to whole gray levels, halves to even (resized as uint8)", np.round(levels) / 255
+    yield "rounded down to whole gray levels (resized as uint8)", np.floor(levels) / 255
+    wide = np.floor(_bilinear(gray, (gray.shape[2], pixels.shape[3]), _half_pixel) + 0.5)
+    yield "rounded to whole gray levels in each direction (resized as uint8)", \
         np.floor(_bilinear(wide, pixels.shape[2:], _half_pixel) + 0.5) / 255
 
 

@@ -1,4 +1,4 @@
-"""Loss, gradients and SGD: what they are under each of the usual faults."""
+"""Loss, gradients and SGD steps under each of the usual faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alexnet_mf.parity.reference import Rule, branch_gradients, take_steps
 from alexnet_mf.parity.tolerances import relative_l2
 
 SAME_STEPS = 1e-3
-"""A rule of SGD is the backend's if it gives the same updates within this; also within a tenth of the difference."""
+"""Largest difference of updates under one SGD rule; also limited to a tenth of the difference that it explains."""
 
 
 def diagnose_loss(c: Comparison, rung: Rung) -> str:
@@ -27,17 +27,17 @@ def diagnose_loss(c: Comparison, rung: Rung) -> str:
         return f"logits: {_logits(c.subject.tensors['logits'], c.reference.trace.tensors['logits'], last)}"
     theirs = c.reference.trace.meta["loss"]
     bound = min(1e-5, abs(mine / theirs - 1) / 10)
-    found = [cause for cause, value in loss_causes(last, case.labels[:case.batch], theirs)
-             if abs(mine - value) <= bound * abs(value)]
-    return verdict("loss", " or ".join(found) or None)
+    causes = [cause for cause, value in loss_causes(last, case.labels[:case.batch], theirs)
+              if abs(mine - value) <= bound * abs(value)]
+    return verdict("loss", " or ".join(causes) or None)
 
 
 def _logits(mine: Array, theirs: Array, first: Array) -> str:
-    """The first batch's last layer is right, and some logits, computed in other batches, are not."""
+    """Return which logits are wrong if the last layer is right for the first batch."""
     if relative_l2(mine[:len(first)], first) > ROUNDING:
-        return "the first batch's, taken alone, are right, so another batch size or order changes them"
+        return "right for the first batch alone, so they depend on the batch size or order"
     wrong = [i for i, (a, b) in enumerate(zip(mine, theirs)) if relative_l2(a, b) > REPRODUCES]
-    return f"the first batch's are right, those of {len(wrong)} later images are not"
+    return f"right for the first batch, wrong for {len(wrong)} later images"
 
 
 def loss_causes(logits: Array, labels: NDArray[np.int64], right: float) -> Iterator[tuple[str, float]]:
@@ -61,12 +61,12 @@ def loss_causes(logits: Array, labels: NDArray[np.int64], right: float) -> Itera
 
 
 def diagnose_gradients(c: Comparison, rung: Rung) -> str:
-    """One factor for all, or the first wrong tensor in the direction in which gradients flow."""
+    """Name one factor for all gradients, or the first wrong gradient, from the loss downwards, and its faults."""
     first = rung.failures[0].where
     mine, theirs = c.subject.group("gradients"), branch_gradients(c.reference.case, c.subject.group("training"))
     where = f"first divergent gradient, from the loss downwards: {first}"
     if first.endswith("near ties"):
-        return f"gradients: {first}: a wide gap was decided otherwise, though the layer's outputs in evaluation agree"
+        return f"gradients: {first}: a wide gap was decided differently, though the layer's outputs in evaluation agree"
     if first not in mine or not mine[first].any():
         return f"{where}: no gradient reaches it: frozen or detached"
     factors = {}
@@ -75,12 +75,12 @@ def diagnose_gradients(c: Comparison, rung: Rung) -> str:
         if relative_l2(value, factor * theirs[name]) < REPRODUCES:
             factors[name] = factor
     if first in factors and abs(factors[first] - 1) <= REPRODUCES:
-        factors = {}  # less than a cause must reproduce: no factor explains it
+        factors = {}  # a factor of 1 explains nothing
     if len(factors) == len(theirs) and max(factors.values()) - min(factors.values()) < 1e-3 * abs(factors[first]):
         batch, factor = c.reference.case.batch, factors[first]
-        known = (("the loss is summed over the batch instead of averaged", batch),
+        usual = (("the loss is summed over the batch instead of averaged", batch),
                  ("the loss is averaged over the batch twice", 1 / batch), ("the sign is wrong", -1))
-        cause = next((text for text, value in known if abs(factor / value - 1) < REPRODUCES), None)
+        cause = next((text for text, value in usual if abs(factor / value - 1) < REPRODUCES), None)
         return f"all gradients: scaled by {factor:.4g}" + (f" ({cause})" if cause else "")
     if first in factors:
         return f"{where}: scaled by {factors[first]:.4g}"
@@ -104,7 +104,7 @@ def gradient_causes(c: Comparison, name: str, right: Array) -> Iterator[Cause]:
 
 
 def diagnose_steps(c: Comparison, rung: Rung) -> str:
-    """Which other rule of SGD gives the backend's parameters, by taking the steps with it."""
+    """Name the other SGD rules that give the backend's parameters when they take the steps."""
     case, mine, theirs = c.reference.case, c.subject.group("stepped"), c.reference.trace.group("stepped")
     start = case.parameters()
     errors = {name: relative_l2(mine[name] - start[name], theirs[name] - start[name]) for name in start}
@@ -114,11 +114,11 @@ def diagnose_steps(c: Comparison, rung: Rung) -> str:
         return f"SGD steps: {', '.join(frozen)} never changed"
     bound = min(max(SAME_STEPS, c.floors.update), max(errors.values()) / 10)
     branches = [c.subject.group(f"stepwise/{step}") for step in range(case.steps)] if same_shapes(c) else None
-    found = [rule for rule, update in sgd_rules(case.sgd, case.batch).items()
+    rules = [rule for rule, update in sgd_rules(case.sgd, case.batch).items()
              if _follows(c, take_steps(case, start, update, count=min(3, case.steps), branches=branches).losses)
              and max(relative_l2(mine[name] - start[name], value - start[name]) for name, value in
                      take_steps(case, start, update, branches=branches).parameters.items()) <= bound]
-    return f"SGD steps: {' or '.join(found)}" if found else verdict(f"SGD steps: {first_of(wrong)}", None)
+    return f"SGD steps: {' or '.join(rules)}" if rules else verdict(f"SGD steps: {first_of(wrong)}", None)
 
 
 def _follows(c: Comparison, losses: list[float]) -> bool:
@@ -131,7 +131,7 @@ def _follows(c: Comparison, losses: list[float]) -> bool:
 
 
 def sgd_rules(sgd: Sgd, batch: int) -> dict[str, Rule]:
-    """SGD by other rules than the stated one, each in words."""
+    """Return SGD rules other than the stated one, by their description."""
 
     def rule(rate: float = sgd.learning_rate, momentum: float = sgd.momentum, decay: float = sgd.weight_decay,
              scale: float = 1.0, dampening: float = 0.0, nesterov: bool = False, decoupled: bool = False,

@@ -1,4 +1,4 @@
-"""Convolutions and fully connected layers: what they give under each of the usual faults."""
+"""Outputs of convolutions and fully connected layers under each of the usual faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alexnet_mf.spec.layers import Conv2d, Dense
 
 
 def _activations(layer: Conv2d | Dense, sums: Array) -> Iterator[Cause]:
-    """The layer's weighted sums under other activations than its own."""
+    """Yield the layer's outputs with other activations than its own."""
     if layer.activation is not None:
         yield "the activation is missing", sums
     if layer.activation != "relu":
@@ -61,7 +61,7 @@ def conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator
     for before in range(2 * p + 1):
         after = 2 * p - before
         unread = before < p and shape == tuple((size + 2 * before - layer.kernel) // layer.stride + 1
-                                               for size in x.shape[2:])  # else it is padding `before`, above
+                                               for size in x.shape[2:])  # else the same as padding `before`, above
         if before != after and not unread:
             yield f"asymmetric padding: {before} at the top and left, {after} at the bottom and right", \
                 give(sides=(before, after, before, after))
@@ -100,8 +100,8 @@ def _group_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterat
     yield "the input channels go to the groups in turn, not in blocks", _activate(layer, give(turns.reshape(x.shape)))
     yield "the groups take their inputs in reverse order", _activate(layer, give(shares[:, ::-1].reshape(x.shape)))
     sums = give(x)
-    made = sums.reshape(images, layer.groups, -1, *sums.shape[2:]).swapaxes(1, 2).reshape(sums.shape)
-    yield "the groups' outputs are shuffled together, one channel of each in turn", _activate(layer, made)
+    shuffled = sums.reshape(images, layer.groups, -1, *sums.shape[2:]).swapaxes(1, 2).reshape(sums.shape)
+    yield "the groups' outputs are shuffled together, one channel of each in turn", _activate(layer, shuffled)
 
 
 def dense_causes(layer: Dense, x: Array, weight: Array, bias: Array, image: tuple[int, ...] | None,
