@@ -122,9 +122,10 @@ def test_a_script_exists(shown: Shown) -> None:
     assert (ROOT / shlex.split(shown.command)[1]).is_file()
 
 
-@pytest.mark.parametrize("shown", OTHERS, ids=str)
+@pytest.mark.parametrize("shown", [pytest.param(shown, marks=pytest.mark.exhaustive if " -k " in shown.command else ())
+                                   for shown in OTHERS], ids=str)
 def test_another_command_names_what_exists(shown: Shown) -> None:
-    """Extras of pip, environments of tox, and tests that pytest collects. Every other command fails."""
+    """Check extras of pip, environments of tox, and tests that pytest collects. Every other command fails."""
     for part in shown.command.split(" && "):
         words = shlex.split(part)
         program, words = Path(words[0]).name, words[1:]
@@ -201,7 +202,7 @@ def outcomes() -> dict[str, Outcome]:
 def test_a_command_runs(shown: Shown, folders: Callable[[Path], Path], unwritten: set[str], present: list[str],
                         outcomes: dict[str, Outcome], capsys: pytest.CaptureFixture[str],
                         monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs in this process, which has imported the frameworks already; other tests run `-m alexnet_mf`."""
+    """Run a command in this process, which has imported the frameworks already; other tests run `-m alexnet_mf`."""
     words = program_words(shown.command)
     folder = folders(shown.page)
     monkeypatch.chdir(folder)

@@ -85,6 +85,7 @@ def test_texts_keep_to_the_vocabulary(pattern: re.Pattern[str]) -> None:
 @pytest.mark.parametrize(("pattern", "wrong", "right"), [
     (FIRST_WORDS, "What a command left.", "Outcome of a command."),
     (VAGUE, "a run goes on from its checkpoint", "a run resumes from its checkpoint"),
-    (BRITISH, "Normalised grey levels", "Normalized gray levels")])
+    (BRITISH, "Normalised grey levels", "Normalized gray levels")],
+    ids=["first words", "vague words", "British spelling"])
 def test_the_patterns_match_what_they_are_for(pattern: re.Pattern[str], wrong: str, right: str) -> None:
     assert pattern.search(wrong) and not pattern.search(right)

@@ -12,8 +12,18 @@ LEFT_OUT = "ALEXNET_MF_WITHOUT"
 """Environment variable that `left_out` reads."""
 
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
-SPEED_SETTINGS = ("allocator", "autotune", "compile", "fold", "fused", "graph", "layout", "pool", "spin", "threads")
-"""Names of the speed settings, in the tables of all backends."""
+SPEED_SETTINGS = {
+    "allocator": "keep large memory blocks for the next step (CPU)",
+    "autotune": "cuDNN times its algorithms and takes the fastest (PyTorch on a GPU)",
+    "compile": "torch.compile, tf.function, or hybridize in MXNet",
+    "fold": "compute a first convolution of few channels as one of many (PyTorch)",
+    "fused": "the SGD update in one pass (PyTorch)",
+    "graph": "the training step as one CUDA graph (PyTorch on a GPU)",
+    "layout": "channels_last memory (PyTorch)",
+    "pool": "bias, ReLU and max pooling in one kernel (PyTorch on a GPU)",
+    "spin": "idle threads sleep earlier (PyTorch)",
+    "threads": "one thread per core (MXNet)"}
+"""Speed settings in the tables of all backends, and the effect of each."""
 
 
 @dataclass(frozen=True)

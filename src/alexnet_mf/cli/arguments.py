@@ -70,10 +70,10 @@ def add_execution(parser: argparse.ArgumentParser) -> None:
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add two flags for each speed setting: --NAME and --no-NAME."""
-    for name in SPEED_SETTINGS:
-        parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=None,
-                            help=f"switch the speed setting {name} on or off (default: by backend and device, see "
-                                 "backends/BACKEND/speed.py)")
+    group = parser.add_argument_group("speed settings", "on or off by default as measured for the backend and the "
+                                      "device, see backends/BACKEND/speed.py")
+    for name, effect in SPEED_SETTINGS.items():
+        group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, default=None, help=effect)
 
 
 def speed(options: argparse.Namespace) -> dict[str, bool]:
