@@ -185,7 +185,7 @@ def show(report: Report, options: argparse.Namespace) -> int:
             output.table(["pair", "pixels", "outputs", "gradients"], [
                 [f"{p.first} - {p.second}", "equal" if p.pixels_equal else "differ", f"{p.output:.1e} ({p.layer})",
                  f"{p.gradient:.1e} ({p.parameter})"] for p in report.pairs],
-                title="Largest relative difference (L2) between two backends, with the layer or parameter")
+                title="Largest relative difference (L2) between two backends, near ties included, and its place")
             output.say()
         say_diagnoses(report)
         output.say(verdict(report))
