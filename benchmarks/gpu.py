@@ -304,10 +304,11 @@ def quick_parts(folder: Path, backend: str, device: str) -> Iterator[Part]:
 def main() -> int:
     """Run the parts that have not ended, and print the state of all parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for records, logs and the archive")
+    parser.add_argument("--out", type=Path, default=Path("results"),
+                        help="folder for records, logs and the archive (default: results)")
     parser.add_argument("--budget", type=float, default=480, help="seconds for all parts (default: 480)")
-    parser.add_argument("--backend", default="torch", choices=["torch", "tensorflow", "mxnet"])
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--backend", default="torch", choices=["torch", "tensorflow", "mxnet"], help="default: torch")
+    parser.add_argument("--device", default="cuda", help="default: cuda")
     parser.add_argument("--quick", action="store_true", help="run short parts on the smallest network")
     parser.add_argument("--list", action="store_true", help="list the parts with their estimates and exit")
     options = parser.parse_args()
@@ -315,7 +316,7 @@ def main() -> int:
     listed = parts(folder, options.backend, options.device, options.quick)
     if options.list:
         for part in listed:
-            print(f"{part.name:28} {part.seconds:4.0f} s  {'' if part.alone else 'beside others'}".rstrip())
+            print(f"{part.name:28} {part.seconds:4.0f} s  {'' if part.alone else 'runs beside other parts'}".rstrip())
         return 0
     runner = Runner(folder, options.budget, max(2, (os.cpu_count() or 2) // 2))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -1,6 +1,6 @@
 """Measure the errors of correct code over seeds and batch sizes. The ladder's tolerances rest on these errors.
 
-`python benchmarks/measure_errors.py --seeds 0,1,2 --batch-sizes 4,8` runs a whole ladder for each seed and batch size,
+`python benchmarks/measure_errors.py` runs a whole ladder for each seed and batch size,
 and prints a Markdown table. A ladder contributes its largest error of each kind, over all layers, parameters or steps.
 The table shows the median and the largest of these errors in each backend, the largest cost of float32 to the reference
 implementation, and the tolerances. A ladder takes some minutes on two cores. Other flags go to the parity command:
@@ -17,15 +17,15 @@ import sys
 from typing import Any
 
 KINDS = {  # rung and name of the measurement; kind of error and prefix of its float32 cost in the report
-    ("layer outputs", "layer"): ("a layer's output, relative L2", "outputs/"),
-    ("layer outputs", "largest"): ("a layer's output, largest difference over largest value", "largest/"),
-    ("logits and loss", "layer"): ("logits, relative L2", None),
+    ("layer outputs", "layer"): ("layer output, L2", "outputs/"),
+    ("layer outputs", "largest"): ("layer output, largest difference over largest value", "largest/"),
+    ("logits and loss", "layer"): ("logits, L2", None),
     ("logits and loss", "loss"): ("loss", "loss"),
-    ("gradients", "layer"): ("a gradient, relative L2", "gradients/"),
-    ("gradients", "near ties"): ("widest near tie decided otherwise, over largest value", None),
+    ("gradients", "layer"): ("gradient, L2", "gradients/"),
+    ("gradients", "near ties"): ("widest near tie decided differently, over largest value", None),
     ("SGD steps", "loss"): ("loss of an SGD step", "step_loss"),
-    ("SGD steps", "layer"): ("what the steps changed in a parameter, relative L2", "updates/"),
-    ("weights", "loss"): ("loss of a step begun elsewhere", None),
+    ("SGD steps", "layer"): ("weight change after the steps, L2", "updates/"),
+    ("weight exchange", "loss"): ("loss of a continued step", None),
 }
 COSTS = dict(KINDS.values())
 
@@ -67,7 +67,7 @@ def table(reports: list[dict[str, Any]]) -> str:
     """Return the table in Markdown, with a line for each kind of error."""
     results = [largest(report) for report in reports]
     backends = list(dict.fromkeys(name for report in reports for name in report["backends"] if name != "numpy"))
-    lines = [f"| error, median / largest | {' | '.join(backends)} | float32 costs the reference | tolerance |",
+    lines = [f"| error (relative), median / largest | {' | '.join(backends)} | error of float32 itself | tolerance |",
              f"|---|{'---|' * (len(backends) + 2)}"]
     for name, prefix in COSTS.items():
         cells = []
@@ -84,16 +84,17 @@ def table(reports: list[dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    """Run the ladders and print the table; return 1 if one was red."""
+    """Run the ladders and print the table; return 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0,1,2,3,4", help="comma-separated (default: 0,1,2,3,4)")
-    parser.add_argument("--batch-sizes", default="4", help="comma-separated (default: 4)")
+    parser.add_argument("--batch-sizes", default="4,8", help="comma-separated (default: 4,8)")
     options, flags = parser.parse_known_args()  # other flags go to the parity command
     reports = []
     for seed in options.seeds.split(","):
         for batch in options.batch_sizes.split(","):
             report = ladder(["--seed", seed, "--batch-size", batch, "--images", str(max(64, 9 * int(batch))), *flags])
-            print(f"seed {seed}, batch {batch}: {'green' if report['holds'] else 'RED'}", file=sys.stderr, flush=True)
+            verdict = "passed" if report["holds"] else "FAILED"
+            print(f"seed {seed}, batch {batch}: {verdict}", file=sys.stderr, flush=True)
             reports.append(report)
     print(table(reports))
     return 0 if all(report["holds"] for report in reports) else 1

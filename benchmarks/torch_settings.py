@@ -120,16 +120,22 @@ class Comparison:
 def main() -> None:
     """Print a line for each set of settings, and write all results to the JSON file after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--net", default="alexnet")
-    parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--batch-sizes", default="128,512")
-    parser.add_argument("--precisions", default="bfloat16")
-    parser.add_argument("--settings", default=",".join(SETTINGS), help="sets of settings, as in layout+fused,graph")
-    parser.add_argument("--sample-seconds", type=float, default=0.3)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--budget", type=float, default=200, help="seconds after which no new set begins")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--net", default="alexnet", help="network (default: alexnet)")
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu",
+                        help="PyTorch's device (default: a GPU if there is one)")
+    parser.add_argument("--batch-sizes", default="128,512", help="images, comma-separated (default: 128,512)")
+    parser.add_argument("--precisions", default="bfloat16", help="comma-separated (default: bfloat16)")
+    parser.add_argument("--settings", help="sets of settings, as in layout+fused,graph (default: growing sets)")
+    parser.add_argument("--sample-seconds", type=float, default=0.3, help="shortest sample (default: 0.3 s)")
+    parser.add_argument("--rounds", type=int, default=5, help="samples of each figure (default: 5)")
+    parser.add_argument("--budget", type=float, default=200, help="seconds until the last set begins (default: 200)")
+    parser.add_argument("--json", type=Path, help="file for all rows")
     options = parser.parse_args()
+    allowed = SPEED[options.device.partition(":")[0]]
+    sets = [names for names in SETTINGS if {*names.split("+")} <= {"", *allowed}] if options.settings is None else \
+        options.settings.split(",")
+    if unknown := {*"+".join(sets).split("+")} - {"", *allowed}:
+        parser.error(f"unknown setting {min(unknown)!r} on {options.device}; available: {', '.join(allowed)}")
     start, rows = time.perf_counter(), list[dict[str, Any]]()
     comparison = Comparison(options.net, options.device, options.sample_seconds, options.rounds)
     versions, devices = comparison.backend.versions(), comparison.backend.devices()
@@ -147,7 +153,7 @@ def main() -> None:
         keep({"precision": precision, "matrix_product_flops": product})
         for batch_size in map(int, options.batch_sizes.split(",")):
             plain = comparison.update(comparison.build(precision, ""), batch_size)
-            for settings in options.settings.split(","):
+            for settings in sets:
                 if time.perf_counter() - start > options.budget:
                     print("the budget is used up; raise it with --budget", flush=True)
                     return

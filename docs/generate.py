@@ -17,6 +17,8 @@ from pathlib import Path
 
 import alexnet_mf
 from alexnet_mf import backends, cli
+from alexnet_mf.backends.execution import SPEED_SETTINGS
+from alexnet_mf.parity.tolerances import TIERS
 from alexnet_mf.spec import arithmetic, toml, zoo
 
 DOCS = Path(__file__).parent
@@ -55,7 +57,7 @@ def sections(parser: argparse.ArgumentParser, name: str) -> Iterator[tuple[str, 
 
 def is_switch(action: argparse.Action) -> bool:
     """Return True for the flag of a speed setting."""
-    return len(action.option_strings) == 2 and action.option_strings[1].startswith("--no-")
+    return action.dest in SPEED_SETTINGS
 
 
 def section(name: str, parser: argparse.ArgumentParser) -> list[str]:
@@ -108,6 +110,20 @@ def networks() -> str:
 def network_files() -> str:
     """Return each built-in network as the TOML file that the program reads."""
     return "\n\n".join(f"## {name}\n\n```toml\n{toml.dump(net).strip()}\n```" for name, net in zoo.NETWORKS.items())
+
+
+# Parity
+
+FLOORS = {"output": "layer output or logits, L2", "largest": "layer output, largest difference over largest value",
+          "loss": "loss", "gradient": "gradient, L2", "update": "weight change after the steps, L2",
+          "step_loss": "loss of an SGD step"}
+
+
+def floors() -> str:
+    """Return the table of the smallest tolerances."""
+    rows = [f"| {error} | {' | '.join(f'{getattr(tier, name):.3g}' for tier in TIERS.values())} |"
+            for name, error in FLOORS.items()]
+    return "\n".join([f"| relative error | {' | '.join(TIERS)} |", f"|---|{'---:|' * len(TIERS)}", *rows])
 
 
 # Side by side
@@ -215,6 +231,7 @@ def imports() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands, "settings": settings, "networks": networks, "network-files": network_files,
+    "floors": floors,
     **{name: functools.partial(tab, name) for name in backends.FRAMEWORKS}}
 DRAWING = DOCS / "images" / "imports.svg"
 

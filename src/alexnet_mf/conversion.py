@@ -102,8 +102,10 @@ def convert(source: Path | str, destination: Path | str, *, source_format: str |
     """Read weights from a file or a run folder, and write them to another file.
 
     Args:
-        source_format: a name in `FORMATS`; without it the file's content decides.
-        destination_format: a name in `FORMATS`; without it the ending of the file's name decides.
+        source: file or run folder to read.
+        destination: file to write.
+        source_format: name of the source's format, as for `--from`; without it the content decides.
+        destination_format: name of the destination's format, as for `--to`; without it the ending decides.
         net: the network, its name, or a .toml file. Without it, the source names it; a file that names none is
             read as `alexnet`.
         which: the weights to take from a run folder: `last`, or `best` (highest test accuracy).

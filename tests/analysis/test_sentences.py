@@ -37,7 +37,7 @@ def test_conclusions_reverse_for_large_convolutions_and_a_small_dense_layer():
 @pytest.mark.parametrize("momentum", [False, True])
 def test_the_batch_size_from_which_convolutions_need_more_memory_is_exact(momentum):
     result = costs(zoo.ALEXNET, 1, momentum=momentum)
-    match = re.search(r"From batch size (\d+) on, convolutions hold more", sentences.memory(result))
+    match = re.search(r"From batch size (\d+) on, convolutions store more", sentences.memory(result))
     n = int(match[1])
 
     def memory_by_part(batch_size: int) -> dict[str, float]:
@@ -48,7 +48,7 @@ def test_the_batch_size_from_which_convolutions_need_more_memory_is_exact(moment
 
 def test_a_part_with_at_most_half_does_not_dominate():
     assert sentences.verdict({"a": 45.0, "b": 35.0, "c": 20.0}) == \
-        "no part has more than half, a have the most (a 45 %, b 35 %, c 20 %)"
+        "a have the largest part (a 45 %, b 35 %, c 20 %)"
     assert sentences.verdict({"a": 60.0, "b": 40.0, "c": 0}) == "a dominate (a 60 %, b 40 %)"
 
 

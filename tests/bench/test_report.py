@@ -210,7 +210,7 @@ def test_without_enough_rounds_there_is_no_interval(measured):
     summary = make_report([measured(rounds=3)])
     assert cell(summary, "torch float32", "step", "images/s") == "1 (n = 3)"
     assert cell(summary, "torch float32", "step", "vs. the book's style") == "2.00x (n = 3)"
-    assert "step, batch 4: torch float32 and mxnet float32: no difference seen: too few rounds for an interval" \
+    assert "step, batch 4: torch float32 and mxnet float32: not ranked, an interval needs 6 rounds" \
         in summary.conclusions
 
 

@@ -47,7 +47,7 @@ def test_analyze_prints_the_tables_of_alexnet(command):
     assert memory_table[16].split()[:4] == ["total", "46,764,746", "187", "MB"] and memory_table[16].endswith("100 %")
     assert costs_table[4].split()[:6] == ["conv2", "6.65", "G", "44", "%", "17.7"]
     assert costs_table[-1].split()[:4] == ["total", "15.0", "G", "100"]
-    for sentence in ("Memory: a training step on 16 images holds", "Computation: 938,146,176 multiply-accumulates",
+    for sentence in ("Memory: a training step on 16 images stores", "Computation: 938,146,176 multiply-accumulates",
                      "Memory traffic: ", "Predicted peak of a training step"):
         assert f"\n{sentence}" in outcome.out
 

@@ -31,7 +31,8 @@ def test_a_run_is_converted(command, run):
     digest = parameters.digest(weights.parameters)
     count = sum(value.size for value in weights.parameters.values())
     assert (done.code, done.err) == (0, "")
-    assert done.out == f"a.npz: npz, from safetensors: alexnet, {count:,} parameters, sha256 {digest[:16]}\n"
+    assert done.out == \
+        f"a.npz: npz, from safetensors: alexnet, {count:,} parameters, digest of the weights {digest[:16]}\n"
     with np.load("a.npz") as arrays:
         assert parameters.digest(dict(arrays)) == digest
 
@@ -79,6 +80,15 @@ def test_each_error_is_one_line_and_writes_no_file(command, run, tmp_path, words
     assert_one_line(command("convert", *words), *fragments, out="")
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
     assert (tmp_path / "taken.npz").read_text() == "mine"
+
+
+@pytest.mark.parametrize("flag", ["--json", "--plot"])
+def test_a_file_that_a_command_reads_is_not_replaced(command, run, flag):
+    assert command("convert", run, "a.npz").code == 0
+    before = Path("a.npz").read_bytes()
+    words = ["evaluate", "a.npz", "--backend", "numpy", "--data", "synthetic", "--limit-test", "4", flag, "./a.npz"]
+    assert_one_line(command(*words), "a.npz: is read by this command", flag)
+    assert Path("a.npz").read_bytes() == before
 
 
 def test_force_replaces_an_existing_file(command, run, tmp_path):

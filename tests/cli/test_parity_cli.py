@@ -93,7 +93,7 @@ def test_parity_that_holds_exits_with_0(command, files):
     assert lines[0].startswith("small, synthetic, seed 0")
     assert [line[4:].split("  ")[0] for line in lines[2:12]] == list(RUNGS)
     assert lines[-1] == "parity holds: same function, same training steps as the float64 reference in torch"
-    assert "RED " not in outcome.out.replace("RED marks", "")
+    assert "RED " not in outcome.out.replace("A RED cell", "")
     assert "\x1b" not in outcome.out
 
 

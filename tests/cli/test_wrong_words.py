@@ -109,7 +109,7 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("train", "--precision bfloat16", "no precision bfloat16 on cpu; float64"),
     ("train", "--no-compile", "no setting 'compile' on cpu; none"),
     ("shapes", "--json /nowhere/s.json", "/nowhere/s.json"),
-    ("list", "", "what"),
+    ("list", "", "{backends,networks,runs}"),
     ("list", "layers", "layers; backends; networks"),
     ("list", "networks --json /nowhere/n.json", "/nowhere/n.json; cannot be written"),
     ("list", "networks --toml", "--toml; the name of one network; lenet5"),

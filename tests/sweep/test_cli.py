@@ -42,7 +42,7 @@ def test_a_sweep_writes_tables_record_and_picture(command, played):
     assert [line.split()[:2] for line in out.splitlines()[2:6]] == [
         ["lenet5", "none"], ["lenet5", "flip+crop"], ["lenet5-relu", "none"], ["lenet5-relu", "flip+crop"]]
     assert [training["recipe"]["augment"] for training in played.commands] == [[], ["flip", "crop"]] * 4
-    assert err.splitlines()[0] == "training 1/8: lenet5, none, batch 128, lr 0.9, seed 0: accuracy 0.450 in 0 s"
+    assert err.splitlines()[0] == "training 1/8: lenet5, batch 128, lr 0.9, seed 0: test accuracy 0.450 in 0 s"
     assert len(err.splitlines()) == 8
     record = records.load(Path("s.json"))
     assert record.complete
@@ -54,8 +54,8 @@ def test_each_network_uses_the_books_rate_or_a_chosen_one(command, played):
     code, out, err = command(*SHORT, "--lr", "0.03,0.1", "--lr", "lenet5=own", "--held-out", "5")
     assert code == 0
     assert [line.partition(": ")[2].partition(", seed")[0] for line in err.splitlines()] == [
-        "lenet5-relu, none, batch 128, lr 0.03", "lenet5-relu, none, batch 128, lr 0.1",
-        "lenet5, none, batch 128, lr 0.9", "lenet5-relu, none, batch 128, lr 0.1"]
+        "lenet5-relu, batch 128, lr 0.03", "lenet5-relu, batch 128, lr 0.1",
+        "lenet5, batch 128, lr 0.9", "lenet5-relu, batch 128, lr 0.1"]
     assert out.startswith("accuracy on 5 held-out training images by learning rate (*: chosen)")
     Path("mine.toml").write_text(toml.dump(zoo.get_network("lenet5")), encoding="utf-8")
     played.commands.clear()
@@ -147,7 +147,7 @@ def test_a_damaged_record_is_refused_with_the_remedy(command, played, change):
     record.unlink()
     code, _, err = command(*SHORT)
     assert (code, played.commands) == (0, [])
-    assert err.startswith("training 1/2: lenet5, none, batch 128, lr 0.9, seed 0: accuracy 0.450\n"), "without a time"
+    assert err.startswith("training 1/2: lenet5, batch 128, lr 0.9, seed 0: test accuracy 0.450\n"), "without a time"
 
 
 def test_a_refused_sweep_leaves_the_runs_unchanged(command, played):

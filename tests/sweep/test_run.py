@@ -340,7 +340,7 @@ def test_sweep_without_a_folder_makes_one_and_names_it(called):
 @pytest.mark.parametrize("source", ["s", "s/sweep.json", "copy.json"])
 def test_sweep_resumes_a_folder_or_a_record(called, played, source):
     played.fails = lambda command: KeyboardInterrupt() if len(played.commands) == 2 else None
-    with pytest.raises(KeyboardInterrupt, match=r"s: stopped; resume with `alexnet_mf.sweep\(resume='s'\)`"), \
+    with pytest.raises(KeyboardInterrupt, match=r"s: stopped; resume with `alexnet_mf.api.sweep\(resume='s'\)`"), \
             pytest.warns(Notice, match="finishing this step"):
         called(PLAN, data="synthetic", out="s")
     Path("copy.json").write_bytes(Path("s/sweep.json").read_bytes())

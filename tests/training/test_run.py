@@ -66,7 +66,7 @@ class Failing(Watcher):
     ({"augment": 3}, "`augment` must be a list of names, not 3"),
     ({"dropout": "x"}, "`dropout` must be a number of at least 0, not 'x'"),
     ({"net": "lenet5", "dropout": 0.5}, "`dropout` has no effect: lenet5 has no dropout layer; leave it out"),
-    ({"epoch": 3}, "a recipe has no 'epoch'; it has epochs, batch_size"),
+    ({"epoch": 3}, "unexpected argument `epoch`; a recipe has epochs, batch_size"),
 ])
 def test_a_wrong_value_is_refused(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: dict[str, Any],
                                   message: str) -> None:

@@ -30,7 +30,7 @@ def verdict(sums: Mapping[str, float]) -> str:
     whole = sum(sums.values())
     (first, most), *_ = sums.items()
     shares = ", ".join(f"{part} {percent_text(amount / whole)}" for part, amount in sums.items() if amount)
-    dominates = f"{first} dominate" if most > whole / 2 else f"no part has more than half, {first} have the most"
+    dominates = f"{first} dominate" if most > whole / 2 else f"{first} have the largest part"
     return f"{dominates} ({shares})"
 
 
@@ -43,8 +43,8 @@ def memory(costs: Costs) -> str:
     components = ", ".join(f"{name} {bytes_text(count)}" for name, count in sorted(
         counts.items(), key=lambda pair: -pair[1]) if count)
     weights = by_part(costs, lambda layer: layer.parameters)
-    sentence = (f"Memory: a training step on {images(costs.batch_size)} holds {bytes_text(costs.stored)}; "
-                f"{verdict(sums)}. {largest.capitalize()} hold: {components}. {next(iter(weights)).capitalize()} "
+    sentence = (f"Memory: a training step on {images(costs.batch_size)} stores {bytes_text(costs.stored)}; "
+                f"{verdict(sums)}. {largest.capitalize()} store: {components}. {next(iter(weights)).capitalize()} "
                 f"have {percent_text(next(iter(weights.values())) / sum(weights.values()))} of the parameters.")
     return f"{sentence} {_crossing(costs)}".rstrip()
 
@@ -60,7 +60,7 @@ def _crossing(costs: Costs) -> str:
     for part in (part for part in one if part != DENSE):
         faster, behind = slopes[part] - slopes[DENSE], one[DENSE] - one[part]
         if faster > 0 and behind > 0:
-            return f"From batch size {1 + math.floor(behind / faster) + 1} on, {part} hold more than {DENSE}."
+            return f"From batch size {1 + math.floor(behind / faster) + 1} on, {part} store more than {DENSE}."
     return ""
 
 
@@ -69,8 +69,8 @@ def computation(costs: Costs) -> str:
     forward = by_part(costs, lambda layer: layer.forward.macs)
     training = by_part(costs, lambda layer: layer.training.macs)
     return (f"Computation: {costs.forward.macs // costs.batch_size:,} multiply-accumulates per image forward, "
-            f"{costs.training.macs // costs.batch_size:,} in training; in training {verdict(training)}; forward "
-            f"{verdict(forward)}.")
+            f"{costs.training.macs // costs.batch_size:,} in training. In training {verdict(training)}; "
+            f"in the forward pass {verdict(forward)}.")
 
 
 def traffic(costs: Costs) -> str:

@@ -20,6 +20,7 @@ from alexnet_mf.instruments.units import bytes_text, estimate_text, number_text,
 ORDER = ("input", "forward", "forward_backward", "optimizer", "step", "epoch", BESIDE)
 """The phases in the order of the table."""
 RANKED = ("forward", "step", "epoch", BESIDE)
+FEW_ROUNDS = f"not ranked, an interval needs {statistics.FEWEST} rounds"
 """The phases whose backends are ranked; the others explain them."""
 
 
@@ -291,11 +292,12 @@ def gains(rows: Sequence[Row]) -> list[str]:
         tried = sorted(name for name, on in changed.items() if on)
         gain = statistics.ratio(row.rates, plain.rates) if tried else statistics.ratio(plain.rates, row.rates)
         if gain:
-            is_sure = gain.low is not None and gain.high is not None and (gain.low > 1 or gain.high < 1)
+            is_unsure = gain.low is None or gain.high is None or gain.low <= 1 <= gain.high
+            doubt = FEW_ROUNDS if gain.low is None else "no difference seen"
             what = f"{plain.label} with {' and '.join(tried)}" if tried else plain.label
             beside = "without" if tried else f"without {', '.join(switched_off(changed))}"
             lines.append(f"{row.phase}, batch {row.batch_size}: {what} runs at {estimate_text(gain, times, 'x')} its "
-                         f"speed {beside}{'' if is_sure else ': no difference seen'}")
+                         f"speed {beside}{f': {doubt}' if is_unsure else ''}")
     return lines
 
 
@@ -318,8 +320,8 @@ def ranking(rows: Sequence[Row]) -> list[str]:
 def compared(a: Row, b: Row) -> str:
     """Return a sentence that compares two rows. The first has the higher median, or an equal one."""
     if not statistics.is_larger(a.rate, b.rate):
-        few = ": too few rounds for an interval" if min(a.rate.n, b.rate.n) < statistics.FEWEST else ""
-        return f"{a.label} and {b.label}: no difference seen{few}"
+        is_short = min(a.rate.n, b.rate.n) < statistics.FEWEST
+        return f"{a.label} and {b.label}: {FEW_ROUNDS if is_short else 'no difference seen'}"
     ratio = statistics.ratio(a.rates, b.rates) if a.run == b.run else None
     return f"{a.label} is faster than {b.label}, {estimate_text(ratio, times, 'x') if ratio else 'in separate runs'}"
 

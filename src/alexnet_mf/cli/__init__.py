@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -82,6 +83,21 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def check_not_read(name: str, destination: Path | str, options: argparse.Namespace) -> None:
+    """Check that a command does not replace a file that it reads. A resumed sweep may renew its own record.
+
+    Raises:
+        AlexnetMfError: if it would; names the flag.
+    """
+    if not os.path.exists(destination):
+        return
+    for other, value in vars(options).items():
+        paths = value if isinstance(value, list) else [value]
+        for path in paths if other not in (name, "words", "resume") else ():
+            if isinstance(path, (str, Path)) and os.path.isfile(path) and os.path.samefile(path, destination):
+                raise AlexnetMfError(f"{destination}: is read by this command; name another file with `{name}`")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 for success, 1 for a failed check or training, 2 if the command cannot
     run as asked, 130 or 143 after Ctrl-C or SIGTERM."""
@@ -95,10 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if make_schema := getattr(options, "schema", None):
             output.write_json("-", make_schema())
             return 0
-        for name in ("json", "save_weights", "out", "markdown"):
+        for name in ("json", "save_weights", "out", "markdown", "plot"):
             destination = getattr(options, name, None)
             if destination in (None, "-") or (name == "out" and options.verb in ("train", "sweep")):  # a folder
                 continue
+            check_not_read(name, destination, options)
             files.check_writable(check_path(name, destination))
         with shown_notices(options):
             code: int = options.run(options)

@@ -92,10 +92,10 @@ def show_costs(costs: Costs, recipe: Recipe) -> None:
              share(layer.stored.total, costs.stored)] for layer, sizes in zip(costs.layers, amounts)]
     rows.append(["total", "", f"{sum(layer.parameters for layer in costs.layers):,}",
                  *(cell(sum(column)) for column in zip(*amounts)), "100 %"])
-    output.table(["layer", "output", "parameters", "weights", "gradients", "optimizer", "activations", "gradients *",
-                  "beside **", "share"], rows, right=range(2, 10), title=title)
-    output.say("* of activations: allocated and freed layer by layer, not counted in the share")
-    output.say("** also kept for backward: PyTorch's positions of maxima, dropout masks, parts of a normalization\n")
+    output.table(["layer", "output", "parameters", "weights", "weight gradients", "velocity", "activations",
+                  "activation gradients *", "other **", "share"], rows, right=range(2, 10), title=title)
+    output.say("* allocated and freed layer by layer, not counted in the share of memory")
+    output.say("** stored for backward: PyTorch's positions of maxima, dropout masks, parts of normalization\n")
     rows = [[layer.name, *work_cells(layer.forward, costs.forward), *work_cells(layer.training, costs.training)]
             for layer in costs.layers]
     rows.append(["total", *work_cells(costs.forward, costs.forward), *work_cells(costs.training, costs.training)])

@@ -38,5 +38,5 @@ def run(options: argparse.Namespace) -> int:
         output.write_json(options.json, {**dataclasses.asdict(done), "network": spec.as_dict(done.network)})
     if options.json != "-":
         output.say(f"{options.destination}: {done.destination}, from {done.source}: {done.network.name}, "
-                   f"{done.parameters:,} parameters, sha256 {done.sha256[:16]}")
+                   f"{done.parameters:,} parameters, digest of the weights {done.sha256[:16]}")
     return 0

@@ -16,8 +16,9 @@ from alexnet_mf.training.new_folder import RUNS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
-    parser.add_argument("what", choices=list(LISTS), help="what to list")
-    parser.add_argument("name", nargs="?", help="list only this network, by name or from a file (default: all)")
+    parser.add_argument("what", choices=list(LISTS), metavar=f"{{{','.join(LISTS)}}}", help="subject of the list")
+    parser.add_argument("name", nargs="?", metavar="NAME",
+                        help="list only this network, by name or from a file (default: all)")
     parser.add_argument("--toml", action="store_true",
                         help="print the network as TOML, as a start for a file of your own (--net FILE.toml)")
     parser.add_argument("--runs", type=Path, metavar="FOLDER",

@@ -28,8 +28,8 @@ ALL = "all"
 IN_BRIEF = ("layer outputs", "logits and loss", "gradients", "SGD steps")
 """The rungs in the table of several networks."""
 
-LEGEND = """Each cell shows error / tolerance for the value closest to its tolerance. The error is relative to the
-float64 reference (numpy). "equal" means identical bits. RED marks an error above its tolerance, and names the place."""
+LEGEND = """Each cell compares a backend with the float64 reference (numpy): relative error / tolerance of the value
+closest to its tolerance, or "equal". A RED cell shows the first value above its tolerance, and its place."""
 
 NEAR_TIES = """Near ties are values so close that rounding decides which of them max pooling or ReLU passes.
 The reference repeats the computation with the backend's decisions."""

@@ -167,10 +167,11 @@ class SweepDisplay(Display):
         if self.quiet:
             return
         label = f"training {number}/{count}"
-        what = f"{training.net}, {augment_text(training.augment)}, batch {training.batch_size}, lr " \
-               f"{training.learning_rate:g}, seed {training.seed}{' (held out)' if training.held_out else ''}"
+        what = (f"{training.net}{f', {augment_text(training.augment)}' if training.augment else ''}, batch "
+                f"{training.batch_size}, lr {training.learning_rate:g}, seed {training.seed}")
         if isinstance(now, Entry):
-            outcome = now.failed or f"accuracy {now.accuracy:.3f}"
+            images = "held-out" if training.held_out else "test"
+            outcome = now.failed or f"{images} accuracy {now.accuracy:.3f}"
             took = "" if now.whole_seconds is None else f" in {duration(now.whole_seconds)}"
             self.line(f"{label}: {what}: {outcome}{took}")
         elif now:

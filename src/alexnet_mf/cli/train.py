@@ -35,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{', '.join(backends.FRAMEWORKS)})")
     arguments.add_network(parser, default=None, meaning="the network that --weights names, else alexnet")
     arguments.add_execution(parser)
-    recipes = (f"book: {BOOK.describe()}; quick: {QUICK.describe()}, or as many epochs of book as cost no more; some "
-               f"networks have their own learning rate").replace("%", "%%")
+    recipes = (f"book: {BOOK.describe()}; quick: {QUICK.describe()}; for networks cheaper "
+               "than alexnet, quick is book with fewer epochs; some networks have their own learning rate")
+    recipes = recipes.replace("%", "%%")
     add("--recipe", choices=list(RECIPES), help=f"{recipes} (default: book on a GPU, quick on a CPU)")
     add("--epochs", type=arguments.at_least_one, help="passes over the training images (default: the recipe's)")
     add("--batch-size", type=arguments.at_least_one, help="images per step (default: the recipe's)")

@@ -94,8 +94,8 @@ class Preparation:
         size = f"{self.height}x{self.width}"
         if self.color:
             normalized = ", normalized by ImageNet's mean and standard deviation" if self.normalize else ""
-            return (f"red, green, blue{inverted}; the middle {IMAGENET_CROP:.3g} of the largest {size}-shaped part, "
-                    f"resized to {size}; scaled to [0, 1]{normalized}")
+            return (f"red, green, blue{inverted}; center crop of {IMAGENET_CROP:.1%} of the largest {size}-shaped "
+                    f"part, resized to {size}; scaled to [0, 1]{normalized}")
         scaled = "then upsampled and scaled as in training" if self.levels else "scaled to [0, 1]"
         return f"gray{inverted}; resized to fit {size}, centered on black; {scaled}"
 

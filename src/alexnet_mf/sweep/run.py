@@ -279,7 +279,7 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
             return Sweep(record, folder, command or [f"alexnet_mf.sweep({call})"], report_progress, save,
                          str(data_dir) if data_dir else None, keep_weights).run()
         except KeyboardInterrupt as interrupt:
-            raise KeyboardInterrupt(f"{folder}: stopped; resume with `alexnet_mf.sweep(resume={str(folder)!r})`"
+            raise KeyboardInterrupt(f"{folder}: stopped; resume with `alexnet_mf.api.sweep(resume={str(folder)!r})`"
                                     ) from interrupt
 
 

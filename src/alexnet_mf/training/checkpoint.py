@@ -83,15 +83,15 @@ class Checkpoint:
                 f"{field} differ from the checkpoint's ({_difference(before, session, field)}): the numbers may differ "
                 "from those of an uninterrupted run" for field in SESSION_FIELDS
                 if _value(before, field) != _value(session, field)]
-        lost = [f"the dropout masks are {session.backend}'s own"]
+        lost = [f"dropout masks are {session.backend}'s own"]
         if state.velocity:
-            lost.insert(0, f"the momentum starts from zero (in {before.backend} it is {state.rule})")
+            lost.insert(0, "momentum starts from zero")
         if any(value.dtype != np.float32 for value in state.parameters.values()):
-            lost.append("the weights are rounded to float32")
+            lost.append("weights are rounded to float32")
         rounded = TrainerState(self.snapshot.weights(), {}, state.rule)
         return Snapshot(self.snapshot.position, rounded), [
             f"begun in {before.backend}, resumed in {session.backend}: weights, position and order of the images are "
-            f"carried over; not carried over: {'; '.join(lost)}"]
+            f"carried over; {', '.join(lost)}"]
 
     def check_belongs(self, path: Path, run: Run) -> None:
         """Check that the checkpoint belongs to the run that run.json describes.

@@ -68,7 +68,7 @@ class Recipe:
         """
         for name in changes:
             if name not in CHANGES:
-                raise AlexnetMfError(f"a recipe has no {name!r}; it has {', '.join(CHANGES)}")
+                raise AlexnetMfError(f"unexpected argument `{name}`; a recipe has {', '.join(CHANGES)}")
         values = {name: value for name, value in changes.items() if value is not None}
         sgd = {name: values.pop(name) for name in SGD_FIELDS if name in values}
         return replace(self, **values, sgd=replace(self.sgd, **sgd))

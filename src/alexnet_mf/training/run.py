@@ -151,7 +151,7 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
     seed = check_integer("seed", seed, least=0)
     if weights is not None and not isinstance(weights, (str, Path)):
         raise AlexnetMfError("`weights` must be a file or a run folder, so that run.json can name it; write arrays "
-                             "to a file first, with `parameters.save`")
+                             "to a file first, with `alexnet_mf.weights.parameters.save`")
     name = backends.default() if backend is None else check_type("backend", backend, str)
     if net is not None:
         check_takes_gray_images(find_network(net))  # before the weights are drawn
@@ -394,9 +394,9 @@ def _check_expected(folder: RunFolder, expected: Mapping[str, Any]) -> None:
         if name not in allowed:
             raise RunError(f"{folder.path}: `resume` takes no `{name}`; leave it out")
         if value not in allowed[name]:
-            own = " or ".join(dict.fromkeys(map(_text, allowed[name]))) or "its own"
-            raise RunError(f"{folder.path}: `{name}` is {own} in this run, not {_text(value)}; leave it out, or "
-                           f"{_how_to_start_new_run(folder)}")
+            own = " or ".join(dict.fromkeys(map(_text, allowed[name])))
+            difference = f"is {own} in this run, not {_text(value)}" if own else "cannot change in a resumed run"
+            raise RunError(f"{folder.path}: `{name}` {difference}; leave it out, or {_how_to_start_new_run(folder)}")
 
 
 def _text(value: Any) -> str:
