@@ -7,7 +7,6 @@ installing, only the names are checked: `.ci/run` installs as the README says.
 from __future__ import annotations
 
 import configparser
-import os
 import re
 import runpy
 import shlex
@@ -38,12 +37,12 @@ SHORT = {  # flags that make a command short enough for a test; the last of a re
     "sweep": "--data synthetic --limit-train 8 --limit-test 8 --net lenet5,lenet5-relu --batch-size 4 --epochs 1",
     "evaluate": "--limit-test 8",
     "analyze": "--net lenet5 --batch-size 4 --rounds 1 --sample-seconds 0.01",
-    "bench": "--batch-size 1 --rounds 1 --epoch-batches 2 --sample-seconds 0.01",
+    "bench": "--net lenet5 --batch-size 1 --rounds 1 --epoch-batches 2 --sample-seconds 0.01",
     "gpu.py": "--device cpu --quick",
     "torch_settings.py": "--net lenet5 --batch-sizes 4 --precisions float32 --sample-seconds 0.01 --rounds 1",
     "profile_torch.py": "--net lenet5 --batch-size 4 --steps 2",
     "book_loop.py": "--images 64",
-    "measure_errors.py": "--seeds 0 --batch-sizes 1",
+    "measure_errors.py": "--net lenet5 --data synthetic --seeds 0 --batch-sizes 1",
 }
 WHOLE = ("python -m alexnet_mf parity", "python -m alexnet_mf parity --net alexnet-tab")
 """Commands that run as they are, because the documentation shows their output."""
@@ -200,7 +199,8 @@ def outcomes() -> dict[str, Outcome]:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("shown", PROGRAM, ids=str)
+@pytest.mark.parametrize("shown", [pytest.param(shown, marks=pytest.mark.real_data if shown.command in WHOLE else ())
+                                   for shown in PROGRAM], ids=str)
 def test_a_command_runs(shown: Shown, folders: Callable[[Path], Path], unwritten: set[str], present: list[str],
                         outcomes: dict[str, Outcome], capsys: pytest.CaptureFixture[str],
                         monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +255,7 @@ def files_read(words: list[str]) -> list[str]:
     written = {words[words.index(flag) + 1] for flag in ("--out", "--save-weights", "--json", "--plot", "--markdown")
                if flag in words}
     written |= {words[2]} if words[0] == "convert" else set()
-    return [word for word in words[1:] if FILES.fullmatch(word) and word not in written]
+    return [word for word in words[2 if words[0] == "list" else 1:] if FILES.fullmatch(word) and word not in written]
 
 
 def shortened(words: list[str], present: list[str]) -> list[str]:
@@ -267,12 +267,14 @@ def shortened(words: list[str], present: list[str]) -> list[str]:
     if kind == "parity":  # one tab that differs is enough
         differing = [name for name in present if name in ("tensorflow", "mxnet")][:1] if "alexnet-tab" in words else []
         extra += [] if "--backends" in words else ["--backends", ",".join(differing or present)]
-        extra += ["--net", "lenet5,alexnet-28"] if "all" in words else []
+        extra += ["--net", "lenet5,alexnet-28" if "all" in words else "lenet5"] if "alexnet-tab" not in words and \
+            "mine.toml" not in words else []
     if kind == "bench":  # two processes for each backend: one backend is enough, not the reference if there is another
         names = [name for name in present if name != "numpy"]
         extra += ["--backends", names[0]] if names else ["--backends", "numpy", "--precision", "float64"]
-    if kind == "sweep":  # a process for each training: the reference's start at once
-        extra += ["--backend", present[-1], *(["--held-out", "8"] if "--held-out" in words else [])]
+    if kind == "sweep":  # a process for each training: the reference's start at once, but have one precision
+        extra += ["--backend", present[0 if "--precision" in words else -1]]
+        extra += ["--held-out", "8"] if "--held-out" in words else []
         if "--out" in words:  # the next commands read its runs
             extra[extra.index("--net") + 1] = words[words.index("--net") + 1]
             extra[extra.index("--backend") + 1] = present[0]
@@ -291,18 +293,17 @@ def check_output(shown: str, printed: str) -> None:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.real_data
 @pytest.mark.parametrize("shown", SCRIPTS, ids=str)
 def test_a_script_runs(shown: Shown, folders: Callable[[Path], Path], present: list[str]) -> None:
     words = shlex.split(shown.command)[1:]
     needed = {"measure_errors.py": ["torch", "tensorflow", "mxnet"]}.get(Path(words[0]).name, ["torch"])
     if not {*needed} <= {*present}:
         pytest.skip(f"{', '.join(needed)} did not all take part")
-    if words[0].endswith("book_loop.py") and not os.environ.get("ALEXNET_MF_DATA_DIR"):
-        pytest.skip("needs Fashion-MNIST in $ALEXNET_MF_DATA_DIR")
     extra = shlex.split(SHORT[Path(words[0]).name])
     done = subprocess.run([sys.executable, str(ROOT / words[0]), *words[1:], *extra], cwd=folders(shown.page),
                           capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.strip()
 
 
