@@ -189,7 +189,7 @@ BFLOAT16 = b'{"logits": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}
 UNREADABLE = "cannot be read as a trace"
 NO_TRACES: dict[str, tuple[Callable[[Path, Files], Any], str]] = {
     "missing": (lambda path, files: None, "cannot be read as a trace (No such file"),
-    "folder": (lambda path, files: path.mkdir(), UNREADABLE), "empty": (bytes_of(b""), UNREADABLE),
+    "folder": (lambda path, files: path.mkdir(), "is a folder, not a trace"), "empty": (bytes_of(b""), UNREADABLE),
     "text": (bytes_of(b"hello, this is no trace\n" * 9), UNREADABLE), "zeros": (bytes_of(bytes(1000)), UNREADABLE),
     "ones": (bytes_of(b"\xff" * 1000), UNREADABLE), "PNG": (bytes_of(b"\x89PNG\r\n\x1a\n" + bytes(100)), UNREADABLE),
     "broken header": (bytes_of(struct.pack("<Q", 9) + b"{not json" + bytes(9)), UNREADABLE),
@@ -416,7 +416,7 @@ def test_too_few_images_name_the_flag_to_change(command, small_alexnet, tmp_path
     """The layers take 2 images, and so does each of the two steps and of the two continued ones."""
     words = ["trace", "--backend", "numpy", "--data", "synthetic", "--batch-size", "2", "--steps", "2", "--out",
              tmp_path / "t", "--images"]
-    assert_one_line(command(*words, "9"), "2 steps on batches of 2 need 10 images, but there are 9", "--images",
+    assert_one_line(command(*words, "9"), "5 batches of 2 (layers, 2 steps, 2 continued steps) need 10", "--images",
                     "--batch-size", "--steps")
     assert command(*words, "10").code == 0
 
@@ -653,7 +653,8 @@ def test_an_interpreter_for_a_backend_that_takes_no_part_is_refused(command, by)
 
 def test_a_backend_that_fails_gives_its_reason_once(command, by, small_toml):
     outcome = command("--net", small_toml, "--backends", "numpy", "--data", "synthetic", "--images", "9", *by())
-    assert_one_line(outcome, "backend numpy: 6 steps on batches of 4 need 36 images, but there are 9", "--images")
+    assert_one_line(outcome, "backend numpy: 9 batches of 4 (layers, 6 steps, 2 continued steps) need 36 images",
+                    "--images")
     assert outcome.err.count("error") == 1
 
 

@@ -237,6 +237,9 @@ def find_device(backend: Backend, wanted: str) -> str:
     """
     names = [device.name for device in backend.devices()]
     name = {"auto": names[0], "cuda": "cuda:0"}.get(wanted, wanted)
+    if name.partition(":")[0] not in ("cpu", "cuda", "mps"):
+        raise BackendUnavailable(f"backend {backend.name}: unknown device {wanted!r}; use auto, cpu, cuda, cuda:N or "
+                                 "mps")
     if name not in names:
         raise BackendUnavailable(f"backend {backend.name}: no device {wanted!r} here; available: {', '.join(names)}")
     return name

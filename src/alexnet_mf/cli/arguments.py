@@ -18,6 +18,10 @@ from alexnet_mf.spec import zoo
 T = TypeVar("T")
 
 
+OWN_TAB = "; or alexnet-tab, each backend's own tab"
+"""Help on --net for verbs that take the word `alexnet-tab`."""
+
+
 def add_network(parser: argparse.ArgumentParser, several: str = "", default: str | None = "alexnet",
                 meaning: str = "alexnet") -> None:
     """Add --net and --device.

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--backends", type=arguments.backend_list, default=(), metavar="NAMES",
         help="comma-separated backends (default: those of torch, tensorflow and mxnet that are installed here or named "
              "by --python)")
-    arguments.add_network(parser)
+    arguments.add_network(parser, arguments.OWN_TAB)
     add("--batch-size", type=arguments.counts, default=DEFAULTS.batch_sizes, metavar="N,...",
         help=f"batch sizes in images, comma-separated (default: {DEFAULTS.batch_sizes[0]})")
     add("--precision", type=arguments.words, default=DEFAULTS.precisions, metavar="NAMES",

@@ -29,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """List, and return the exit code."""
     if options.what != "networks" and (options.name or options.toml):
-        raise AlexnetMfError(f"list {options.what} takes no name and no --toml")
+        raise AlexnetMfError(f"list {options.what} takes no name and no --toml; leave them out")
     if options.what != "runs" and options.runs:
-        raise AlexnetMfError(f"list {options.what} takes no --runs")
+        raise AlexnetMfError(f"list {options.what} takes no --runs; leave it out")
     options.runs = options.runs or RUNS
     if options.toml:
         if not options.name or options.json:

@@ -75,7 +75,7 @@ def add_plan(parser: argparse.ArgumentParser, several: str = "") -> None:
     Args:
         several: help on more than one network.
     """
-    arguments.add_network(parser, several)
+    arguments.add_network(parser, arguments.OWN_TAB + several)
     arguments.add_execution(parser)
     arguments.add_source(parser)
     for flag, default, what in (("--batch-size", 4, "images in the forward and backward pass, and in each SGD step"),

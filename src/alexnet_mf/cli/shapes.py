@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.add_argument("--backend", required=True, choices=[*backends.BACKENDS, "all"],
                         help="backend to measure; all: every installed one")
-    arguments.add_network(parser)
+    arguments.add_network(parser, arguments.OWN_TAB)
     arguments.add_json(parser)
 
 

@@ -83,8 +83,8 @@ def list_images(folder: Path) -> list[Path]:
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
     if not paths:
-        raise DataError(f"{folder}: has no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; folders in it are not "
-                        f"searched, and idx files must be named")
+        raise DataError(f"{folder}: has no {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file; subfolders are not "
+                        f"searched, and idx files must be given by name")
     return paths
 
 

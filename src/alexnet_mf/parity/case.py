@@ -43,7 +43,8 @@ class Case:
     def __post_init__(self) -> None:
         needed = self.batch * (1 + self.steps + self.continued)
         if len(self.inputs) < needed:
-            raise DataError(f"{self.steps} steps on batches of {self.batch} need {needed} images, but there are "
+            raise DataError(f"{1 + self.steps + self.continued} batches of {self.batch} (layers, {self.steps} steps, "
+                            f"{self.continued} continued steps) need {needed} images, but there are "
                             f"{len(self.inputs)}; use more `images`, or a smaller `batch_size` or `steps`")
 
     def parameters(self) -> Parameters:

@@ -184,6 +184,8 @@ def load(path: Path) -> Trace:
     Raises:
         TraceError: if the file is missing, truncated, not a trace, of another format, or contains NaN or infinity.
     """
+    if path.is_dir():
+        raise TraceError(f"{path}: is a folder, not a trace; name the files that `parity_trace` wrote")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -30,6 +30,8 @@ def check_new(folder: Path) -> None:
     if folder / NAME in paths:
         raise SweepError(f"{folder}: holds a sweep; resume it with `resume={str(folder)!r}`, or name another folder "
                          "with `out`")
+    if is_run(folder):
+        raise SweepError(f"{folder}: is a run, not a sweep; name another folder with `out`")
     for path in paths:
         if not is_run(path):
             raise SweepError(f"{folder}: holds {path.name}, which is not a run; name another folder with `out`")

@@ -366,7 +366,8 @@ def _check_options(data_dir: Path | str | None, minutes: float, wants_events: bo
 
 def _with_dropout(network: Network, rate: float) -> Network:
     """Return the network with this rate in every dropout layer. It must have one."""
-    check_number("dropout", rate)
+    if check_number("dropout", rate) >= 1:
+        raise AlexnetMfError(f"`dropout` must be at least 0 and less than 1, not {rate:g}")
     if not any(isinstance(layer, Dropout) for layer in network.layers):
         raise AlexnetMfError(f"`dropout` has no effect: {network.name} has no dropout layer; leave it out")
     return spec.with_dropout(network, rate)
