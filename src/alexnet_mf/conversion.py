@@ -1,7 +1,8 @@
 """Read weights files and run folders, and convert them between formats.
 
 Every conversion passes through canonical parameters. A file is read only if its size is plausible for the network,
-nothing is unpickled, and errors name every tensor that does not fit. New content is read back before it is written.
+nothing is unpickled, and errors name every tensor that does not fit. Files of other programs' formats, except ONNX, are
+read back before they are written.
 """
 
 from __future__ import annotations
