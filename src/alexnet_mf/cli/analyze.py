@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(device=None)
     add("--batch-size", type=arguments.at_least_one, metavar="N", help="images in a batch (default: the recipe's)")
     add("--recipe", choices=list(RECIPES), default="quick",
-        help="recipe that sets batch size and momentum; momentum needs memory for a velocity (default: quick)")
+        help="recipe that sets batch size and momentum; momentum needs memory for a velocity (default: quick, "
+             "which is book for small networks)")
     add("--measure", action=argparse.BooleanOptionalAction, default=True,
         help="also measure ceilings, times and memory; --no-measure needs no framework, and only computes (default: "
              "measure)")

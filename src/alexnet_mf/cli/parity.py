@@ -79,7 +79,8 @@ def add_plan(parser: argparse.ArgumentParser, several: str = "") -> None:
     arguments.add_execution(parser)
     arguments.add_source(parser)
     for flag, default, what in (("--batch-size", 4, "images in the forward and backward pass, and in each SGD step"),
-                                ("--steps", 6, "SGD steps to compare"), ("--images", 64, "test images to classify")):
+                                ("--steps", 6, "SGD steps to compare"),
+                                ("--images", 64, "test images to classify; at least batch size x (steps + 3)")):
         parser.add_argument(flag, type=arguments.at_least_one, default=default, metavar="N",
                             help=f"{what} (default: {default})")
 

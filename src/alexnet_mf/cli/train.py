@@ -35,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{', '.join(backends.FRAMEWORKS)})")
     arguments.add_network(parser, default=None, meaning="the network that --weights names, else alexnet")
     arguments.add_execution(parser)
-    recipes = (f"book: {BOOK.describe()}; quick: {QUICK.describe()}; for networks cheaper "
-               "than alexnet, quick is book with fewer epochs; some networks have their own learning rate")
+    recipes = (f"book: {BOOK.describe()}; quick: {QUICK.describe()}; for small "
+               "networks quick is book with fewer epochs, at the same cost as alexnet; some networks have their own "
+               "learning rate")
     recipes = recipes.replace("%", "%%")
     add("--recipe", choices=list(RECIPES), help=f"{recipes} (default: book on a GPU, quick on a CPU)")
     add("--epochs", type=arguments.at_least_one, help="passes over the training images (default: the recipe's)")
