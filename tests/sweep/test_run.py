@@ -399,6 +399,7 @@ def test_a_damaged_run_is_refused_with_the_remedy(called, played, keep, name, ch
     ({"plan": Plan("numpy", ("alexnet-2012",))}, "28x28 gray images"), ({"plan": PLAN, "data": "mnist"}, "'mnist'"),
     ({"plan": PLAN, "out": "full"}, "full: holds notes.txt, which is not a run; name another folder"),
     ({"plan": PLAN, "out": "full/s"}, "full/s: holds a sweep; resume it with `resume='full/s'`, or name another"),
+    ({"plan": PLAN, "out": "full/run"}, "full/run: is a run, not a sweep; name another folder"),
     ({"plan": PLAN, "out": "full/notes.txt"}, "full/notes.txt: cannot be read as a folder"),
     ({"plan": PLAN, "out": "full/notes.txt/s"}, "full/notes.txt/s: cannot be"),
     ({"plan": Plan("numpy", ("lenet5",), learning_rates=(0.1, 0.2), held_out=20)}, "`held_out` must be smaller"),
@@ -407,8 +408,9 @@ def test_a_damaged_run_is_refused_with_the_remedy(called, played, keep, name, ch
     ({"plan": Plan("numpy", ("lenet5",), test_images=11)}, "`test_images` is 11, but there are 10 images"),
 ])
 def test_impossible_arguments_are_refused_and_leave_nothing(called, played, options, fragment):
-    Path("full/s").mkdir(parents=True)
-    for name in ("notes.txt", "s/sweep.json"):
+    for folder in ("s", "run"):
+        Path("full", folder).mkdir(parents=True)
+    for name in ("notes.txt", "s/sweep.json", "run/run.json"):
         Path("full", name).touch()
     with pytest.raises(AlexnetMfError, match=fragment):
         called(**{"data": "synthetic", **options})

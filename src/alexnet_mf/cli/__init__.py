@@ -116,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if destination in (None, "-") or (name == "out" and options.verb in ("train", "sweep")):  # a folder
                 continue
             check_not_read(name, destination, options)
-            files.check_writable(check_path(name, destination))
+            if name != "plot":  # `Picture` checks that one
+                files.check_writable(check_path(name, destination))
         with shown_notices(options):
             code: int = options.run(options)
         sys.stdout.flush()
