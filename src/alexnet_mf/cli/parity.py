@@ -31,6 +31,8 @@ IN_BRIEF = ("layer outputs", "logits and loss", "gradients", "SGD steps")
 LEGEND = """Each cell compares a backend with the float64 reference (numpy): relative error / tolerance of the value
 closest to its tolerance, or "equal". A RED cell shows the first value above its tolerance, and its place."""
 
+DROPOUT = "In dropout, the error of a share is absolute: the dropped share minus the layer's rate."
+
 NEAR_TIES = """Near ties are values so close that rounding decides which of them max pooling or ReLU passes.
 The reference repeats the computation with the backend's decisions."""
 
@@ -180,6 +182,7 @@ def show(report: Report, options: argparse.Namespace) -> int:
         output.table(["", "rung", *names], rows, right=[0],
                      title=f"{case.network.name}, {case.origin}, seed {case.seed}")
         output.say(LEGEND)
+        output.say(DROPOUT)
         output.say()
         say_notes(report)
         if report.pairs:
