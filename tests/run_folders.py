@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,16 @@ def stop_after(step: int, command: Any, folder: Path, *more: str) -> Path:
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Return the steps of the checkpoints in a run folder."""
-    return sorted(checkpoint.step_of(path) for path in (folder / "checkpoint").glob("step-*.safetensors"))
+    """Return the steps of the checkpoints in a run folder.
+
+    A new run creates the folder and removes it again to check that it can be written: pathlib's glob before Python 3.13
+    fails if the folder vanishes while it is read.
+    """
+    try:
+        names = os.listdir(folder / "checkpoint")
+    except FileNotFoundError:
+        return []
+    return sorted(int(match[1]) for match in map(checkpoint.NAME.fullmatch, names) if match)
 
 
 def resume(command: Any, folder: Path, *more: str) -> Outcome:
