@@ -315,8 +315,11 @@ def main() -> int:
     folder = options.out.absolute()
     listed = parts(folder, options.backend, options.device, options.quick)
     if options.list:
+        width = max(len(part.name) for part in listed)
+        print(f"{'part':{width}}  estimate")
         for part in listed:
-            print(f"{part.name:28} {part.seconds:4.0f} s  {'' if part.alone else 'runs beside other parts'}".rstrip())
+            print(f"{part.name:{width}}  {part.seconds:6.0f} s{'' if part.alone else '  runs beside other parts'}")
+        print(f"{'all, one after another':{width}}  {sum(part.seconds for part in listed):6.0f} s")
         return 0
     runner = Runner(folder, options.budget, max(2, (os.cpu_count() or 2) // 2))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

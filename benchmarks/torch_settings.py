@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -37,8 +36,8 @@ IMAGES = 6000
 
 
 def sample(call: Callable[[int], Any], synchronize: Callable[[], None], seconds: float, rounds: int,
-           meter: EnergyMeter) -> tuple[list[float], float]:
-    """Return the seconds of one call in each round, and the joules of one call over all rounds, NaN if unknown."""
+           meter: EnergyMeter) -> tuple[list[float], float | None]:
+    """Return the seconds of one call in each round, and the joules of one call over all rounds, None if unknown."""
     for number in range(3):
         call(number)
     synchronize()
@@ -54,7 +53,7 @@ def sample(call: Callable[[int], Any], synchronize: Callable[[], None], seconds:
         synchronize()
         times.append((time.perf_counter() - start) / calls)
     after = meter.joules()
-    return times, math.nan if before is None or after is None else (after - before) / (rounds * calls)
+    return times, None if before is None or after is None else (after - before) / (rounds * calls)
 
 
 class Comparison:
@@ -112,7 +111,8 @@ class Comparison:
             times, joules = sample(phases[phase], self.synchronize, self.seconds, self.rounds, self.meter)
             flops = work(phase, self.network, precision, 784, batch_size).flops
             result[phase] = {"seconds": times, "images_per_second": batch_size / statistics.median(times),
-                             "flops": flops / statistics.median(times), "joules_per_image": joules / batch_size}
+                             "flops": flops / statistics.median(times),
+                             "joules_per_image": None if joules is None else joules / batch_size}
         peak = self.backend.peak_memory(self.device)
         return result | {"peak_bytes": peak, "whole_seconds": time.perf_counter() - start}
 
@@ -173,8 +173,11 @@ def line(row: dict[str, Any], product: float) -> str:
     name = f"{row['batch_size']:5} {row['precision']} {row['settings'] or 'plain':34}"
     if "error" in row:
         return f"{name} {row['error'][:300]}"
-    phases = [f"{phase} {row[phase]['images_per_second']:8.0f} images/s {row[phase]['flops'] / product:6.1%} "
-              f"{row[phase]['joules_per_image'] * 1000:5.1f} mJ/image" for phase in ("step", "forward")]
+    phases = []
+    for phase in ("step", "forward"):
+        joules = row[phase]["joules_per_image"]
+        phases.append(f"{phase} {row[phase]['images_per_second']:8.0f} images/s {row[phase]['flops'] / product:6.1%}"
+                      + ("" if joules is None else f" {joules * 1000:5.1f} mJ/image"))
     return (f"{name} {', '.join(phases)}; update error {max(row['update_errors'].values()):.1e}, "
             f"peak {(row['peak_bytes'] or 0) / 1e9:.2f} GB, {row['whole_seconds']:.1f} s")
 

@@ -184,10 +184,10 @@ def format_of_content(path: Path) -> str:
             name = next((name for name in (ONNX, CANONICAL) if path.name.endswith(FORMATS[name].suffixes)), None)
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ParametersError(f"{path}: cannot be read ({reason})") from error
+        raise ParametersError(f"{path}: cannot be read ({reason}); name a weights file or a run folder") from error
     if name is None:
-        raise ParametersError(f"{path}: unrecognized weights format; supported: {', '.join(READABLE)}; use `convert` "
-                              "with `source_format` to name one")
+        raise ParametersError(f"{path}: unrecognized weights format; supported: {', '.join(READABLE)}; if it has one "
+                              "of these, use `convert` with `source_format` to name it")
     return name
 
 

@@ -124,8 +124,10 @@ def test_a_run_without_measurements_is_an_error(measured, fake):
     for backend in fake.values():
         backend.precisions = lambda device: ["float64"]
         backend.book_seconds = {}
-    with pytest.raises(BenchError, match=r"nothing was measured: torch: no precision float32 on cpu.*; mxnet: no prec"):
-        measured()
+    with pytest.raises(BenchError, match=r"nothing was measured: torch: no precision float32 on cpu.*; mxnet: no prec"
+                       ) as refused:
+        measured(batch_sizes=(1, 2))
+    assert str(refused.value).count("torch: ") == 1, "each reason once, not once per batch size"
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])

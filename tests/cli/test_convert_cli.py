@@ -69,7 +69,8 @@ def test_from_and_to_override_content_and_ending(command, run):
     (["run", "a.npz", "--net", "lenet.toml"], ["weights of alexnet, which differs from my-lenet5; leave out --net"]),
     (["run", "a.npz", "--from", "npz"], ["run: is a run folder, whose format is safetensors; leave out --from"]),
     (["run/weights.safetensors", "a.npz", "--weights", "best"], ["is not a run folder; leave out --weights best"]),
-    (["what", "a.npz"], ["what: unrecognized weights format; supported: ", "; use `convert` with --from to name one"]),
+    (["what", "a.npz"], ["what: unrecognized weights format; supported: ",
+                         "; if it has one of these, use `convert` with --from to name it"]),
 ])
 def test_each_error_is_one_line_and_writes_no_file(command, run, tmp_path, words, fragments):
     (tmp_path / "taken.npz").write_text("mine")

@@ -285,11 +285,12 @@ def test_a_stopped_run_without_checkpoints_is_not_overwritten(stopped, command, 
 
 
 @pytest.mark.parametrize("words, fragments", [
-    (["--net", "alexnet-tab-torch"], ["--net is alexnet in this run, not alexnet-tab-torch"]),
+    (["--net", "alexnet-tab-torch"], ["--net is alexnet in this run, not alexnet-tab-torch",
+                                      "; leave it out, or start a new run without --resume"]),
     (["--dropout", "0.25"], ["--dropout is 0.5 in this run, not 0.25"]),
-    (["--lr", "0.5"], ["--lr is 0.03 in this run, not 0.5"]),
+    (["--lr", "0.5"], ["--lr is 0.03 in this run, not 0.5; leave it out, or start a new run with --weights "]),
     (["--batch-size", "4"], ["--batch-size is 8 in this run"]),
-    (["--seed", "1"], ["--seed is 0 in this run"]),
+    (["--seed", "1"], ["--seed is 0 in this run, not 1; leave it out, or start a new run without --resume"]),
     (["--momentum", "0"], ["--momentum is 0.9 in this run"]),
     (["--limit-train", "31"], ["--limit-train is 30 in this run"]),
     (["--recipe", "book"], ["--recipe is quick in this run"]),

@@ -90,8 +90,9 @@ class Bench:
             self._close()
             self._save()
         if not self.measured:
-            failures = "; ".join(f"{failure.backend}: {failure.reason}" for failure in self.record.failures)
-            raise BenchError(f"nothing was measured: {failures or 'the book has no code for these phases'}")
+            failures = dict.fromkeys(f"{failure.backend}: {failure.reason}" for failure in self.record.failures)
+            raise BenchError(
+                f"nothing was measured: {'; '.join(failures) or 'the book has no code for these phases'}")
         return self.record
 
     def _save(self) -> None:

@@ -396,8 +396,9 @@ def _check_expected(folder: RunFolder, expected: Mapping[str, Any]) -> None:
             raise RunError(f"{folder.path}: `resume` takes no `{name}`; leave it out")
         if value not in allowed[name]:
             own = " or ".join(dict.fromkeys(map(_text, allowed[name])))
+            remedy = "start a new run without `resume`" if name in ("net", "seed") else _how_to_start_new_run(folder)
             difference = f"is {own} in this run, not {_text(value)}" if own else "cannot change in a resumed run"
-            raise RunError(f"{folder.path}: `{name}` {difference}; leave it out, or {_how_to_start_new_run(folder)}")
+            raise RunError(f"{folder.path}: `{name}` {difference}; leave it out, or {remedy}")
 
 
 def _text(value: Any) -> str:
