@@ -29,7 +29,8 @@ DRAWN = data.synthetic.draw(0, train=1, test=24).test
 Change: TypeAlias = Callable[[Trace], None]
 
 
-def ask(network: Network, name: str = "torch", count: int = 24, continue_from: Any = None, **options: Any) -> Trace:
+def make_trace(network: Network, name: str = "torch", count: int = 24, continue_from: Any = None,
+               **options: Any) -> Trace:
     """Return a trace of the reference, or of its layers in float32 under a framework's name, on some images."""
     numpy: Any = backends.load("numpy")
     case = Case(network, **{"seed": 0, "inputs": DRAWN.images[:count], "labels": DRAWN.labels[:count],
@@ -41,9 +42,9 @@ def ask(network: Network, name: str = "torch", count: int = 24, continue_from: A
     return result
 
 
-def spoiled(right: Trace, *changes: Change) -> Trace:
+def spoiled(correct: Trace, *changes: Change) -> Trace:
     """Return a copy with changes, which may write into the arrays."""
-    result = Trace(copy.deepcopy(right.meta), {name: value.copy() for name, value in right.tensors.items()})
+    result = Trace(copy.deepcopy(correct.meta), {name: value.copy() for name, value in correct.tensors.items()})
     for change in changes:
         change(result)
     return result

@@ -48,17 +48,17 @@ assert_one_line = functools.partial(console.assert_one_line, out="")
 """Check of a refused command, which prints nothing on standard output."""
 
 
-def ask(network: Network, name: str = "torch", **options: Any) -> Trace:
+def make_trace(network: Network, name: str = "torch", **options: Any) -> Trace:
     """Return a small trace of the reference, or of its layers in float32 under a framework's name."""
-    return traces.ask(network, name, **{"count": 12, "batch": 2, "steps": 2, "continued": 1, **options})
+    return traces.make_trace(network, name, **{"count": 12, "batch": 2, "steps": 2, "continued": 1, **options})
 
 
 class Files:
     """A good trace of the reference, one of a framework, and a folder for bad ones."""
 
     def __init__(self, folder: Path, network: Network) -> None:
-        self.folder, self.network, self.right = folder, network, ask(network)
-        self.numpy, self.torch = self.save(ask(network, "numpy"), "numpy"), self.save(self.right, "torch")
+        self.folder, self.network, self.correct = folder, network, make_trace(network)
+        self.numpy, self.torch = self.save(make_trace(network, "numpy"), "numpy"), self.save(self.correct, "torch")
 
     def save(self, answer: Trace, name: str = "other") -> Path:
         path = self.folder / f"{name}.safetensors"
@@ -67,7 +67,7 @@ class Files:
 
     def spoil(self, *changes: Change) -> Path:
         """Write the framework's trace with some changes, unchecked."""
-        answer, path = traces.spoiled(self.right, *changes), self.folder / "bad.safetensors"
+        answer, path = traces.spoiled(self.correct, *changes), self.folder / "bad.safetensors"
         tensors = {key: np.ascontiguousarray(value) for key, value in answer.tensors.items()}
         save_file(tensors, path, {trace.KEY: json.dumps(answer.meta)})
         return path
@@ -125,12 +125,12 @@ def test_a_wider_tier_passes_errors_that_float32_does_not(command, files):
 
 
 def test_traces_with_different_inputs_are_refused_in_one_line(command, files):
-    assert_one_line(command("compare", files.numpy, files.save(ask(files.network, seed=1))),
+    assert_one_line(command("compare", files.numpy, files.save(make_trace(files.network, seed=1))),
                     "numpy and torch differ in seed (0 and 1); write both with the same arguments of `parity trace`")
     *rest, last = files.network.layers
     units = dataclasses.replace(files.network, name="other", layers=(*rest, dataclasses.replace(last, units=11)))
-    assert_one_line(command("compare", files.save(ask(units)), files.numpy), "torch and numpy", "other and small",
-                    "write both with the same --net")
+    assert_one_line(command("compare", files.save(make_trace(units)), files.numpy), "torch and numpy",
+                    "other and small", "write both with the same --net")
 
 
 def test_another_network_named_alexnet_is_refused_in_one_line(command, files, monkeypatch):
@@ -138,8 +138,8 @@ def test_another_network_named_alexnet_is_refused_in_one_line(command, files, mo
     *rest, last = files.network.layers
     real = dataclasses.replace(files.network, name="alexnet", layers=(*rest, dataclasses.replace(last, units=11)))
     monkeypatch.setitem(zoo.NETWORKS, "alexnet", real)
-    assert command("compare", files.save(ask(real))).code == 0
-    path = files.save(ask(dataclasses.replace(files.network, name="alexnet")))
+    assert command("compare", files.save(make_trace(real))).code == 0
+    path = files.save(make_trace(dataclasses.replace(files.network, name="alexnet")))
     assert_one_line(command("compare", path), "numpy and torch", "layers or parameters")
 
 
@@ -150,7 +150,7 @@ def test_traces_of_several_tabs_are_compared_with_the_tab_of_the_reference(comma
     tabs = {name: dataclasses.replace(network, name=name) for name, network in (
         ("alexnet-tab-torch", files.network), ("alexnet-tab-mxnet", padded))}
     monkeypatch.setattr(zoo, "NETWORKS", tabs)
-    one, other = (files.save(ask(network), name) for name, network in tabs.items())
+    one, other = (files.save(make_trace(network), name) for name, network in tabs.items())
     assert command("compare", one).code == command("compare", other).code == 0
     for paths in ([one, other], [other, one]):
         outcome = command("compare", *paths)
@@ -349,7 +349,7 @@ def test_json_on_standard_output_has_no_other_text_beside_it(command, files, tmp
 def test_json_has_no_infinite_numbers(command, files):
     """Different shapes have an infinite error, and a loss may be NaN."""
     nan = files.spoil(put("loss", lambda loss: np.nan))
-    outcome = command("compare", files.numpy, nan, files.save(ask(wider(files.network))), "--json", "-")
+    outcome = command("compare", files.numpy, nan, files.save(make_trace(wider(files.network))), "--json", "-")
     assert (outcome.code, outcome.err) == (1, "")
     report = read_json(outcome.out)
     assert report["backends"]["torch#1"]["rungs"][4]["measurements"][1]["error"] is None
@@ -400,7 +400,7 @@ def test_an_unwritable_trace_path_is_refused_before_the_computation(command, sma
     assert_one_line(command(*words, tmp_path), str(tmp_path), "name another file")
     (tmp_path / "old").write_bytes(b"")
     for path in (tmp_path / "old", tmp_path / "new"):
-        monkeypatch.setattr("os.access", lambda asked, mode: False)
+        monkeypatch.setattr("os.access", lambda path, mode: False)
         assert_one_line(command(*words, path), str(path), "name another file")
 
 
@@ -470,7 +470,8 @@ def test_a_bad_trace_to_continue_from_is_refused_in_one_line(command, files, sma
 def test_weights_of_another_network_to_continue_from_are_refused_in_one_line(command, files, small_alexnet, tmp_path,
                                                                              backend_name):
     *rest, last = files.network.layers
-    other = files.save(ask(dataclasses.replace(files.network, layers=(*rest, dataclasses.replace(last, units=11)))))
+    wider = dataclasses.replace(files.network, layers=(*rest, dataclasses.replace(last, units=11)))
+    other = files.save(make_trace(wider))
     assert_one_line(command("trace", "--backend", backend_name, *PLAN, "--device", "cpu", "--out", tmp_path / "t",
                             "--continue-from", other), "fc4.weight is (11, 32), not (10, 32)")
 
@@ -488,13 +489,13 @@ def test_a_missing_backend_is_reported_before_the_computation(command, monkeypat
 
 
 @pytest.fixture
-def asked(monkeypatch, small):
+def trace_calls(monkeypatch, small):
     """Record each backend's interpreter and values, and answer at once."""
     calls: list[tuple[str, str, dict[str, Any]]] = []
 
     def answer(backend: str, python: str, values: dict[str, Any]) -> None:
         calls.append((backend, python, values))
-        trace.save(Path(values["path"]), ask(small, backend))
+        trace.save(Path(values["path"]), make_trace(small, backend))
     monkeypatch.setattr(run, "trace_in_process", answer)
     return calls
 
@@ -504,23 +505,23 @@ def asked(monkeypatch, small):
     (["--backends", "torch,numpy"], ["numpy", "torch"]), (["--backends", "numpy"], ["numpy"]),
     (["--backends", "mxnet,mxnet", "--python", "mxnet=/bin/sh"], ["numpy", "mxnet"])],
     ids=lambda value: " ".join(value) if value and value[0].startswith("--") else "")
-def test_the_backends_that_take_part(command, asked, installed, words, names):
+def test_the_backends_that_take_part(command, trace_calls, installed, words, names):
     """By default those installed here or named by --python: the reference first, each once."""
     installed("torch", "numpy")
     outcome = command(*words)
     assert outcome.code == 0
-    assert [(name, python) for name, python, _ in asked] == [
+    assert [(name, python) for name, python, _ in trace_calls] == [
         (name, "/bin/sh" if name == "mxnet" else sys.executable) for name in names]
     assert outcome.err == "", "nothing to be seen but on a terminal"
 
 
-def test_all_backends_get_the_same_inputs_and_continue_from_the_one_before(command, asked, installed, tmp_path):
+def test_all_backends_get_the_same_inputs_and_continue_from_the_one_before(command, trace_calls, installed, tmp_path):
     installed("numpy", *backends.FRAMEWORKS)
     assert command("--keep", tmp_path, "--net", "alexnet-tab", "--device", "cpu", "--seed", "5", "--data", "synthetic",
                    "--batch-size", "3", "--steps", "4", "--images", "50", "--data-dir", tmp_path).code == 0
     names = ["numpy", *backends.FRAMEWORKS]
-    assert [name for name, _, _ in asked] == names
-    for before, (name, _, values) in zip([None, *names], asked):
+    assert [name for name, _, _ in trace_calls] == names
+    for before, (name, _, values) in zip([None, *names], trace_calls):
         assert values == {
             "path": str(tmp_path / f"{name}.safetensors"), "seed": 5, "data": "synthetic",
             "data_dir": str(tmp_path), "net": spec.as_dict(toml.find_network("alexnet-tab", name)), "images": 50,
@@ -531,11 +532,11 @@ def test_all_backends_get_the_same_inputs_and_continue_from_the_one_before(comma
 # Several networks
 
 
-def nets_asked(calls) -> list[str]:
+def networks_of(calls) -> list[str]:
     return list(dict.fromkeys(values["net"]["name"] for _, _, values in calls))
 
 
-def test_several_networks_give_a_short_table(command, asked, installed, tmp_path):
+def test_several_networks_give_a_short_table(command, trace_calls, installed, tmp_path):
     installed("torch", "numpy")
     outcome = command("--net", "lenet5,lenet5-relu,lenet5", "--keep", tmp_path / "kept", "--json",
                       tmp_path / "all.json")
@@ -555,7 +556,8 @@ def test_several_networks_give_a_short_table(command, asked, installed, tmp_path
         f"{folder}/{name}.safetensors" for folder in ("1-lenet5", "2-lenet5-relu") for name in ("numpy", "torch")]
 
 
-def test_a_failing_network_is_named_and_the_others_are_still_compared(command, asked, monkeypatch, small, installed):
+def test_a_failing_network_is_named_and_the_others_are_still_compared(command, trace_calls, monkeypatch, small,
+                                                                         installed):
     installed("torch", "numpy")
     ask_all = run.trace_in_process
 
@@ -574,7 +576,7 @@ def test_a_failing_network_is_named_and_the_others_are_still_compared(command, a
     assert "lenet5-relu: parity holds" in outcome.out
 
 
-def test_an_error_keeps_the_results_of_the_networks_before_it(command, asked, monkeypatch, tmp_path, installed):
+def test_an_error_keeps_the_results_of_the_networks_before_it(command, trace_calls, monkeypatch, tmp_path, installed):
     installed("torch", "numpy")
     ask_all = run.trace_in_process
 
@@ -592,10 +594,10 @@ def test_an_error_keeps_the_results_of_the_networks_before_it(command, asked, mo
     assert list(read_json((tmp_path / "all.json").read_text())["networks"]) == ["lenet5"]
 
 
-def test_all_names_every_network_that_is_the_same_in_all_backends(command, asked, installed):
+def test_all_names_every_network_that_is_the_same_in_all_backends(command, trace_calls, installed):
     installed("torch", "numpy")
     assert command("--net", "all", "--json", "-").code == 0
-    assert nets_asked(asked) == [name for name in zoo.NETWORKS if not name.startswith(zoo.TAB)]
+    assert networks_of(trace_calls) == [name for name in zoo.NETWORKS if not name.startswith(zoo.TAB)]
 
 
 def test_an_unknown_network_among_several_is_refused_before_the_computation(command, monkeypatch):

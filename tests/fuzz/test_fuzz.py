@@ -40,7 +40,7 @@ from bad_files import (
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from played import Trainings
+from simulated_trainings import Trainings
 
 from alexnet_mf import cli, conversion, data, files, spec
 from alexnet_mf.instruments.records import plain
@@ -125,8 +125,8 @@ def swept(network: spec.Network, folder: Path) -> dict[str, Any]:
     plan = Plan("numpy", ("tiny",), seeds=(0, 1), learning_rates=(0.1, 0.5), held_out=10, epochs=2)
     record = begin(plan, {"tiny": network}, Data(name="synthetic", origin=images.origin, sha256=images.digest()),
                    folder)
-    played = Trainings(images.digest())
-    done = plain(Sweep(record, folder, ["alexnet-mf", "sweep"], connect=played.connect).run())
+    simulated = Trainings(images.digest())
+    done = plain(Sweep(record, folder, ["alexnet-mf", "sweep"], connect=simulated.connect).run())
     return {**done, "folder": "gone"}  # without its run folders; no training is repeated
 
 

@@ -33,47 +33,47 @@ LAYERS = [layer.name for layer in PLAIN.layers]
 PARAMETERS = list(parameters.shapes(PLAIN))
 
 
-def ask(network: Network = PLAIN, **options: Any) -> Trace:
-    return traces.ask(network, **{"batch": 4, "steps": 3, "continued": 2, **options})
+def make_trace(network: Network = PLAIN, **options: Any) -> Trace:
+    return traces.make_trace(network, **{"batch": 4, "steps": 3, "continued": 2, **options})
 
 
 @functools.cache
-def right() -> Trace:
-    return ask()
+def correct() -> Trace:
+    return make_trace()
 
 
 @functools.cache
 def reference() -> Reference:
-    return make_reference(right().case())
+    return make_reference(correct().case())
 
 
 def spoiled(*changes: Change) -> Trace:
-    return traces.spoiled(right(), *changes)
+    return traces.spoiled(correct(), *changes)
 
 
 def climb(answer: Trace, tier: str = "float32") -> Report:
     return compare([answer], tier, reference())
 
 
-def red(report: Report, name: str = "torch") -> list[str]:
+def failed_rungs(report: Report, name: str = "torch") -> list[str]:
     return [rung.name for rung in report.rungs[name] if not rung.holds]
 
 
 # A correct trace
 
 
-def test_every_rung_is_green_for_a_correct_trace():
-    report = climb(right())
+def test_every_rung_is_green_for_a_correct():
+    report = climb(correct())
     assert [(rung.number, rung.name) for rung in report.rungs["torch"]] == list(enumerate(RUNGS, 1))
     assert len(RUNGS) == 10
-    assert red(report) == []
+    assert failed_rungs(report) == []
     assert report.holds
     assert report.diagnoses == {"torch": []}
 
 
 def test_every_layer_parameter_and_step_is_measured():
     """No rung may be green because it had nothing to measure."""
-    where = {rung.name: [m.where for m in rung.measurements] for rung in climb(right()).rungs["torch"]}
+    where = {rung.name: [m.where for m in rung.measurements] for rung in climb(correct()).rungs["torch"]}
     steps = ["loss of step 1", "loss of step 2", "loss of step 3"]
     assert sorted(where["layers and weights"]) == sorted(PARAMETERS)
     assert where["pixels"] == ["pixels"]
@@ -98,9 +98,9 @@ def test_the_reference_equals_itself_exactly():
 def test_compare_computes_a_missing_reference():
     """The order of the traces does not matter, and a backend's own trace never serves as the reference."""
     claims = spoiled(lambda answer: answer.meta.update(float32_cost={}))
-    for answers in ([right()], [reference().trace, right()], [right(), reference().trace], [claims]):
+    for answers in ([correct()], [reference().trace, correct()], [correct(), reference().trace], [claims]):
         rungs = compare(answers).rungs["torch"]
-        assert [rung.measurements for rung in rungs] == [rung.measurements for rung in climb(right()).rungs["torch"]]
+        assert [rung.measurements for rung in rungs] == [rung.measurements for rung in climb(correct()).rungs["torch"]]
 
 
 # The smallest faults that must show
@@ -133,7 +133,7 @@ def one_value_off(values: Any) -> Any:
 def scale_update(name: str, factor: float) -> Change:
     """Scale the change that the steps made to a parameter."""
     def apply(answer: Trace) -> None:
-        start, key = right().case().parameters()[name], f"stepped/{name}"
+        start, key = correct().case().parameters()[name], f"stepped/{name}"
         answer.tensors[key] = (start + factor * (answer.tensors[key].astype(np.float64) - start)).astype(np.float32)
     return apply
 
@@ -211,7 +211,7 @@ for _name in PARAMETERS:
 @pytest.mark.parametrize("change, rungs", SPOILED.values(), ids=SPOILED)
 def test_a_rung_is_red_for_its_own_fault_and_no_other(change, rungs):
     report = climb(spoiled(change))
-    assert red(report) == rungs
+    assert failed_rungs(report) == rungs
     assert not report.holds
     assert report.diagnoses["torch"], "the lowest red rung has a diagnosis"
 
@@ -231,7 +231,7 @@ def test_a_wrongly_reported_shape_is_no_divergent_layer():
 
 
 def test_a_step_in_evaluation_mode_is_distinguished_from_other_masks():
-    without = right().meta["loss"]  # of the same batch without dropout
+    without = correct().meta["loss"]  # of the same batch without dropout
     off, other = (climb(spoiled(put("dropout_step_loss", lambda _, value=value: value))).diagnoses["torch"]
                   for value in (without, without * 1.5))
     assert off == ["the dropout of the training step is off"]
@@ -247,7 +247,7 @@ def test_nan_and_infinity_are_red_without_an_exception(group, value):
         values = answer.tensors[group]
         values[np.unravel_index(values.argmax(), values.shape)] = value
     report = climb(spoiled(change))
-    assert red(report)
+    assert failed_rungs(report)
     assert report.diagnoses["torch"]
 
 
@@ -288,7 +288,7 @@ def relu_gap(references: Any) -> float:
 
 def follow_own_decisions(answer: Trace) -> None:
     """Replace the gradients by those that follow the trace's own layer outputs."""
-    for name, value in branch_gradients(right().case(), answer.group("training")).items():
+    for name, value in branch_gradients(correct().case(), answer.group("training")).items():
         answer.tensors[f"gradients/{name}"] = value.astype(np.float32)
 
 
@@ -310,7 +310,7 @@ def test_gradients_follow_the_backends_own_near_ties_up_to_a_gap():
 def test_gradients_of_untraced_decisions_are_red():
     """Gradients must follow the traced decisions, however near the tie."""
     answer = spoiled(put("training/fc3", close_the_nearest), follow_own_decisions)
-    answer.tensors["training/fc3"] = right().tensors["training/fc3"]
+    answer.tensors["training/fc3"] = correct().tensors["training/fc3"]
     loose = Comparison(answer, reference(), replace(TIERS["float32"], largest=1.0))
     rung = {rung.name: rung for rung in loose.climb()}["gradients"]
     assert "fc3.bias" in {failure.where for failure in rung.failures}
@@ -334,7 +334,7 @@ def close_the_widest(values: Any) -> Any:
                          ids=["the reference's", "its own"])
 def test_a_wide_gap_is_red_and_not_a_tie(layer, tie, change, gradients):
     report = climb(spoiled(put(f"training/{layer}", change), gradients))
-    assert red(report) == ["gradients"]
+    assert failed_rungs(report) == ["gradients"]
     assert f"{tie}, near ties" in {failure.where for failure in rung_of(report, "gradients").failures}
     assert rung_of(report, "gradients").note == "", "nothing is called a near tie"
 
@@ -358,7 +358,7 @@ def test_equal_values_may_be_chosen_either_way():
 def step_otherwise(change: Callable[[Any], Any]) -> Change:
     """Take steps that follow, and trace, another decision in fc3 at step 1."""
     def apply(answer: Trace) -> None:
-        case = right().case()
+        case = correct().case()
         answer.tensors["stepwise/0/fc3"] = change(answer.tensors["stepwise/0/fc3"])
         branches = [answer.group(f"stepwise/{step}") for step in range(case.steps)]
         run = take_steps(case, case.parameters(), sgd_rule(case.sgd), branches=branches)
@@ -370,25 +370,25 @@ def step_otherwise(change: Callable[[Any], Any]) -> Change:
 
 def test_steps_follow_the_backends_own_near_ties_up_to_a_gap(monkeypatch):
     answer = spoiled(step_otherwise(close_the_nearest))
-    case = right().case()
+    case = correct().case()
     run = take_steps(case, case.parameters(), sgd_rule(case.sgd),
                      branches=[answer.group(f"stepwise/{step}") for step in range(case.steps)])
-    assert red(climb(answer)) == ["SGD steps"], "the gap is wider than any rounding"
+    assert failed_rungs(climb(answer)) == ["SGD steps"], "the gap is wider than any rounding"
     monkeypatch.setitem(TIERS, "float32", replace(TIERS["float32"], largest=run.gap * 0.99))
-    assert red(climb(answer)) == ["SGD steps"]
+    assert failed_rungs(climb(answer)) == ["SGD steps"]
     monkeypatch.setitem(TIERS, "float32", replace(TIERS["float32"], largest=run.gap * 1.01))
     report = climb(answer)
-    assert red(report) == []
+    assert failed_rungs(report) == []
     assert rung_of(report, "SGD steps").note == f"3 steps, {run.flips} near ties decided differently"
     assert run.flips > 0
-    answer.tensors["stepwise/0/fc3"] = right().tensors["stepwise/0/fc3"]
-    assert red(climb(answer)) == ["SGD steps"], "only traced decisions are followed"
+    answer.tensors["stepwise/0/fc3"] = correct().tensors["stepwise/0/fc3"]
+    assert failed_rungs(climb(answer)) == ["SGD steps"], "only traced decisions are followed"
 
 
 @pytest.mark.parametrize("change", [close_the_widest, lambda values: values * 0], ids=["one", "all"])
 def test_a_wide_gap_in_the_steps_is_red_and_not_a_tie(change):
     report = climb(spoiled(step_otherwise(change)))
-    assert red(report) == ["SGD steps"]
+    assert failed_rungs(report) == ["SGD steps"]
     assert "tie" not in rung_of(report, "SGD steps").note
 
 
@@ -398,7 +398,7 @@ def test_a_wide_gap_in_the_steps_is_red_and_not_a_tie(change):
 @pytest.mark.parametrize("floor, cost, tolerance", [(2e-6, 0, 2e-6), (2e-6, 1e-7, 2e-6), (2e-6, 1e-6, 1e-5),
                                                     (0, 0, 0), (1e-3, 1e-4, 1e-3)])
 def test_a_tolerance_is_the_larger_of_the_floor_and_ten_times_the_cost(floor, cost, tolerance):
-    comparison = Comparison(right(), replace(reference(), cost={"outputs/conv1": cost}))
+    comparison = Comparison(correct(), replace(reference(), cost={"outputs/conv1": cost}))
     assert comparison.tolerance(floor, "outputs/conv1") == pytest.approx(tolerance)
     assert comparison.tolerance(floor, "outputs/conv2") == floor, "without a cost, the floor applies"
 
@@ -418,7 +418,7 @@ def test_a_measured_cost_widens_its_own_tolerance(tensor, cost, name):
 def test_the_tolerance_of_an_update_follows_its_own_cost(cost, factor, holds):
     """The updates are the reference's own, one of them slightly longer."""
     answer = Trace(reference().trace.meta | {"backend": "torch"}, dict(reference().trace.tensors))
-    start, end = right().case().parameters()["fc3.weight"], answer.tensors["stepped/fc3.weight"]
+    start, end = correct().case().parameters()["fc3.weight"], answer.tensors["stepped/fc3.weight"]
     answer.tensors["stepped/fc3.weight"] = end + factor * (end - start)
     by = replace(reference(), cost=reference().cost | {"updates/fc3.weight": cost})
     failures = [failure.where for failure in rung_of(compare([answer], reference=by), "SGD steps").failures]
@@ -433,7 +433,7 @@ def test_the_reference_measures_the_cost_of_float32():
     assert named <= set(cost)
     assert all(0 <= value < (1e-3 if name.startswith("updates/") else 1e-5) for name, value in cost.items()), cost
     assert cost["outputs/conv1"] > 1e-8
-    case = right().case()
+    case = correct().case()
     start = case.parameters()["fc3.weight"]
     end = take_steps(case, case.parameters(), sgd_rule(case.sgd)).parameters["fc3.weight"]
     rounding = relative_l2(end.astype(np.float32) - start, end - start)
@@ -442,9 +442,9 @@ def test_the_reference_measures_the_cost_of_float32():
 
 def test_floors_suffice_without_costs_except_for_updates():
     """Without costs, a correct trace exceeds a floor only in updates, which are small beside the rounded weights."""
-    assert red(compare([right()], reference=replace(reference(), cost={}))) == ["SGD steps"]
+    assert failed_rungs(compare([correct()], reference=replace(reference(), cost={}))) == ["SGD steps"]
     updates = {name: value for name, value in reference().cost.items() if name.startswith("updates/")}
-    assert compare([right()], reference=replace(reference(), cost=updates)).holds
+    assert compare([correct()], reference=replace(reference(), cost=updates)).holds
 
 
 @pytest.mark.parametrize("error, tiers", [
@@ -459,7 +459,7 @@ def test_each_tier_is_wider_than_the_one_before(error, tiers):
                                     "a mask that is not repeated"])
 def test_exact_checks_are_exact_in_every_tier(tier, change):
     apply, rungs = SPOILED[change]
-    assert red(climb(spoiled(apply), tier)) == rungs
+    assert failed_rungs(climb(spoiled(apply), tier)) == rungs
 
 
 def test_the_worst_measurement_is_the_first_beyond_its_tolerance_or_the_nearest_to_it():
@@ -494,8 +494,8 @@ def test_errors_between_arrays():
 
 
 def test_the_dropped_share_may_differ_by_five_standard_deviations():
-    _, share, *_ = (m for m in rung_of(climb(right()), "dropout").measurements if m.where == "drop4")
-    values = np.count_nonzero(right().tensors["dropped/drop4/first/in"])
+    _, share, *_ = (m for m in rung_of(climb(correct()), "dropout").measurements if m.where == "drop4")
+    values = np.count_nonzero(correct().tensors["dropped/drop4/first/in"])
     assert share.tolerance == pytest.approx(5 * math.sqrt(0.2 * 0.8 / values))
 
 
@@ -539,9 +539,9 @@ def test_traces_are_labeled_by_backend_and_numbered_if_there_are_several():
 
 
 def test_one_wrong_trace_of_two_is_named():
-    report = compare([right(), spoiled(scale("gradients/fc3.bias", 1.01))], reference=reference())
-    assert red(report, "torch#1") == []
-    assert red(report, "torch#2") == ["gradients"]
+    report = compare([correct(), spoiled(scale("gradients/fc3.bias", 1.01))], reference=reference())
+    assert failed_rungs(report, "torch#1") == []
+    assert failed_rungs(report, "torch#2") == ["gradients"]
     assert not report.holds
     assert report.diagnoses["torch#1"] == []
     assert "fc3.bias: scaled by 1.01" in report.diagnoses["torch#2"][0]
@@ -552,41 +552,41 @@ def test_one_wrong_trace_of_two_is_named():
 
 def test_a_note_names_the_start_of_continued_training():
     before = reference().trace.group("stepped")
-    other = ask(name="mxnet", continue_from={name: value * np.float32(0.5) for name, value in before.items()})
-    follower = ask(name="mxnet", continue_from=before)
+    other = make_trace(name="mxnet", continue_from={name: value * np.float32(0.5) for name, value in before.items()})
+    follower = make_trace(name="mxnet", continue_from=before)
     notes = {name: rungs[-1].note for name, rungs in
              compare([follower, other], reference=reference()).rungs.items()}
     assert notes == {"mxnet#1": "training continued from numpy's weights",
                      "mxnet#2": "continued training not checked: the trace that it starts from is missing"}
     follower.meta["continued_losses"] = other.meta["continued_losses"]  # claims a start that it did not use
     report = compare([follower], reference=reference())
-    assert red(report, "mxnet") == ["weight exchange"]
+    assert failed_rungs(report, "mxnet") == ["weight exchange"]
     assert "start from other weights" in report.diagnoses["mxnet"][0]
 
 
-def ask_layers(layers: tuple[Any, ...]) -> Trace:
-    return ask(replace(PLAIN, layers=layers))
+def trace_of(layers: tuple[Any, ...]) -> Trace:
+    return make_trace(replace(PLAIN, layers=layers))
 
 
 UNCOMPARABLE: dict[str, tuple[Callable[[], Trace], str]] = {
-    "seed": (lambda: ask(seed=1), r"differ in seed \(0 and 1\)"),
-    "dataset": (lambda: ask(origin="fashion-mnist"), "differ in dataset"),
-    "steps": (lambda: ask(steps=2), "differ in plan"),
-    "batch": (lambda: ask(batch=3), "differ in plan"),
-    "images": (lambda: ask(inputs=right().tensors["inputs"] ^ 1), "differ in inputs"),
-    "labels": (lambda: ask(labels=(right().tensors["labels"] + 1) % 10), "differ in inputs"),
-    "units": (lambda: ask_layers((*PLAIN.layers[:-1], Dense("fc5", units=11))),
+    "seed": (lambda: make_trace(seed=1), r"differ in seed \(0 and 1\)"),
+    "dataset": (lambda: make_trace(origin="fashion-mnist"), "differ in dataset"),
+    "steps": (lambda: make_trace(steps=2), "differ in plan"),
+    "batch": (lambda: make_trace(batch=3), "differ in plan"),
+    "images": (lambda: make_trace(inputs=correct().tensors["inputs"] ^ 1), "differ in inputs"),
+    "labels": (lambda: make_trace(labels=(correct().tensors["labels"] + 1) % 10), "differ in inputs"),
+    "units": (lambda: trace_of((*PLAIN.layers[:-1], Dense("fc5", units=11))),
               "different inputs, layers or parameters"),
-    "kernel": (lambda: ask_layers((replace(PLAIN.layers[0], kernel=6), *PLAIN.layers[1:])), "layers or parameters"),
-    "names": (lambda: ask_layers((replace(PLAIN.layers[0], name="first"), *PLAIN.layers[1:])), "layers or parameters"),
-    "fewer layers": (lambda: ask_layers((*PLAIN.layers[:-2], PLAIN.layers[-1])), "layers or parameters"),
+    "kernel": (lambda: trace_of((replace(PLAIN.layers[0], kernel=6), *PLAIN.layers[1:])), "layers or parameters"),
+    "names": (lambda: trace_of((replace(PLAIN.layers[0], name="first"), *PLAIN.layers[1:])), "layers or parameters"),
+    "fewer layers": (lambda: trace_of((*PLAIN.layers[:-2], PLAIN.layers[-1])), "layers or parameters"),
 }
 
 
 @pytest.mark.parametrize("make, message", UNCOMPARABLE.values(), ids=UNCOMPARABLE)
 def test_traces_of_different_cases_are_not_compared(make, message):
     with pytest.raises(TraceError, match=message) as caught:
-        compare([right(), make()])
+        compare([correct(), make()])
     assert "\n" not in str(caught.value)
     with pytest.raises(TraceError, match="numpy and torch"):
         compare([make()], reference=reference())
@@ -595,10 +595,10 @@ def test_traces_of_different_cases_are_not_compared(make, message):
 def test_networks_of_the_same_layers_and_parameters_are_compared():
     """The ladder must find differences in padding, dropout and activation."""
     layers = [replace(layer, padding=0) if layer.name == "conv1" else layer for layer in PLAIN.layers]
-    answer = ask_layers(tuple(layers))
+    answer = trace_of(tuple(layers))
     assert arithmetic.parameter_counts(answer.case().network) == arithmetic.parameter_counts(PLAIN)
     report = climb(answer)
-    assert red(report)[0] == "layers and weights"
+    assert failed_rungs(report)[0] == "layers and weights"
     assert report.diagnoses["torch"] == ["conv1.padding is 0, the reference's is 1",
                                          "first divergent layer: conv1: padding 0 instead of 1"]
 
@@ -606,7 +606,7 @@ def test_networks_of_the_same_layers_and_parameters_are_compared():
 def test_names_and_sources_of_networks_do_not_matter():
     renamed = replace(PLAIN, name="renamed", source="elsewhere")
     assert spec.fingerprint(renamed) == spec.fingerprint(PLAIN)
-    assert climb(ask(renamed)).holds
+    assert climb(make_trace(renamed)).holds
 
 
 def test_a_network_without_dropout_is_compared():
@@ -614,7 +614,7 @@ def test_a_network_without_dropout_is_compared():
     network = Network("plain", (3, 9, 7), (Conv2d("conv1", channels=4, kernel=3), Flatten("flatten"),
                                            Dense("fc1", units=3)))
     case = random_case(network, 0, 12, batch=2, steps=2, continued=1)
-    answer = ask(network, inputs=case.inputs, labels=case.labels, origin="random", batch=2, steps=2, continued=1)
+    answer = make_trace(network, inputs=case.inputs, labels=case.labels, origin="random", batch=2, steps=2, continued=1)
     report = compare([answer])
     assert report.holds
     assert [measurement.where for measurement in rung_of(report, "dropout").measurements] == ["evaluation"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from played import DATA, Trainings
+from simulated_trainings import DATA, Trainings
 
 from alexnet_mf import data, spec
 from alexnet_mf.conversion import RUN_WEIGHTS
@@ -41,23 +41,23 @@ def weights_bytes(network: str, seed: int) -> bytes:
 
 
 @pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch) -> Trainings:
+def simulated(monkeypatch: pytest.MonkeyPatch) -> Trainings:
     conditions = machine.conditions(["alexnet-mf", "sweep"])
     monkeypatch.setattr(machine, "conditions", lambda command: {**conditions, "command": list(command)})
     return TrainingsWithWeights()
 
 
 @pytest.fixture
-def small_sweeps(monkeypatch: pytest.MonkeyPatch, played: Trainings, tmp_path: Path) -> None:
+def small_sweeps(monkeypatch: pytest.MonkeyPatch, simulated: Trainings, tmp_path: Path) -> None:
     """Run the verb `sweep` and its function in an empty folder, with simulated trainings and few images."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "Sweep", functools.partial(Sweep, connect=played.connect))
+    monkeypatch.setattr(run, "Sweep", functools.partial(Sweep, connect=simulated.connect))
     monkeypatch.setattr(data.synthetic, "draw", lambda seed, draw=data.synthetic.draw: draw(seed, train=20, test=10))
     monkeypatch.setattr(data.Dataset, "digest", lambda self: DATA.sha256)
 
 
 @pytest.fixture
-def sweep(played: Trainings, tmp_path: Path) -> Callable[..., Sweep]:
+def sweep(simulated: Trainings, tmp_path: Path) -> Callable[..., Sweep]:
     """Return a function that makes a sweep: of a plan in a new folder, or resuming a record."""
     numbers = itertools.count()
 
@@ -67,5 +67,5 @@ def sweep(played: Trainings, tmp_path: Path) -> Callable[..., Sweep]:
             folder = tmp_path / f"sweep{next(numbers)}"
             folder.mkdir()
             record = begin(new_plan, {net: zoo.get_network(net) for net in new_plan.nets}, DATA, folder)
-        return Sweep(record, Path(record.folder), ["alexnet-mf", "sweep"], connect=played.connect)
+        return Sweep(record, Path(record.folder), ["alexnet-mf", "sweep"], connect=simulated.connect)
     return make

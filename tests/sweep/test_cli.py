@@ -34,14 +34,14 @@ def command(capsys, small_sweeps):
 SHORT = ("--backend", "numpy", "--data", "synthetic", "--net", "lenet5,lenet5-relu", "--epochs", "2")
 
 
-def test_a_sweep_writes_tables_record_and_picture(command, played):
+def test_a_sweep_writes_tables_record_and_picture(command, simulated):
     code, out, err = command(*SHORT, "--seeds", "0,1", "--augment", "none", "--augment", "crop,flip",
                              "--json", "s.json", "--plot", "s.png")
     assert code == 0
     assert out.startswith("after 2 epochs: means over the seeds (lowest to highest)\n")
     assert [line.split()[:2] for line in out.splitlines()[2:6]] == [
         ["lenet5", "none"], ["lenet5", "flip+crop"], ["lenet5-relu", "none"], ["lenet5-relu", "flip+crop"]]
-    assert [training["recipe"]["augment"] for training in played.commands] == [[], ["flip", "crop"]] * 4
+    assert [training["recipe"]["augment"] for training in simulated.commands] == [[], ["flip", "crop"]] * 4
     assert err.splitlines()[0] == "training 1/8: lenet5, batch 128, lr 0.9, seed 0: test accuracy 0.450 in 0 s"
     assert len(err.splitlines()) == 8
     record = records.load(Path("s.json"))
@@ -50,7 +50,7 @@ def test_a_sweep_writes_tables_record_and_picture(command, played):
     assert Path("s.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_each_network_uses_the_books_rate_or_a_chosen_one(command, played):
+def test_each_network_uses_the_books_rate_or_a_chosen_one(command, simulated):
     code, out, err = command(*SHORT, "--lr", "0.03,0.1", "--lr", "lenet5=own", "--held-out", "5")
     assert code == 0
     assert [line.partition(": ")[2].partition(", seed")[0] for line in err.splitlines()] == [
@@ -58,9 +58,9 @@ def test_each_network_uses_the_books_rate_or_a_chosen_one(command, played):
         "lenet5, batch 128, lr 0.9", "lenet5-relu, batch 128, lr 0.1"]
     assert out.startswith("accuracy on 5 held-out training images by learning rate (*: chosen)")
     Path("mine.toml").write_text(toml.dump(zoo.get_network("lenet5")), encoding="utf-8")
-    played.commands.clear()
+    simulated.commands.clear()
     assert command(*SHORT[:4], "--net", "mine.toml,lenet5", "--lr", "mine.toml=0.2", "--out", "t")[0] == 0
-    assert [training["recipe"]["sgd"]["learning_rate"] for training in played.commands] == [0.2, 0.9]
+    assert [training["recipe"]["sgd"]["learning_rate"] for training in simulated.commands] == [0.2, 0.9]
 
 
 def test_json_on_standard_output_matches_the_schema(command):
@@ -70,15 +70,15 @@ def test_json_on_standard_output_matches_the_schema(command):
 
 
 @pytest.mark.parametrize("source", ["s", "s.json"])
-def test_ctrl_c_keeps_finished_trainings_and_names_the_resume_command(command, played, source):
-    played.fails = lambda training: KeyboardInterrupt() if len(played.commands) == 3 else None
+def test_ctrl_c_keeps_finished_trainings_and_names_the_resume_command(command, simulated, source):
+    simulated.fails = lambda training: KeyboardInterrupt() if len(simulated.commands) == 3 else None
     code, out, err = command(*SHORT, "--seeds", "0,1", "--json", "s.json")
     assert code == 130
     assert "incomplete: some trainings are missing" in out
     assert "finishing this step and saving; a second Ctrl-C stops at once" in err
     assert "resume with: alexnet-mf sweep --resume s\n" in err
     assert len(records.load(Path("s.json")).trainings) == len(records.load(Path("s")).trainings) == 2
-    played.fails = lambda training: None
+    simulated.fails = lambda training: None
     code, out, err = command("--resume", source)
     assert code == 0
     assert [line.split(":")[0] for line in err.splitlines()] == ["training 3/4", "training 4/4"]
@@ -113,16 +113,16 @@ def test_a_closed_terminal_ends_the_step_and_saves(tmp_path):
     assert load_run(folder).state == "stopped"
 
 
-def test_ctrl_c_on_a_full_disk_still_names_the_resume_command(command, played, monkeypatch):
+def test_ctrl_c_on_a_full_disk_still_names_the_resume_command(command, simulated, monkeypatch):
     def full_disk(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def interrupt(training):
-        if len(played.commands) == 2:
+        if len(simulated.commands) == 2:
             monkeypatch.setattr(files, "write", full_disk)
             return KeyboardInterrupt()
         return None
-    played.fails = interrupt
+    simulated.fails = interrupt
     code, _, err = command(*SHORT)
     assert code == 130
     assert "sweep.json: cannot be written (No space left on device)" in err
@@ -132,13 +132,13 @@ def test_ctrl_c_on_a_full_disk_still_names_the_resume_command(command, played, m
 @pytest.mark.parametrize("change", [
     lambda text: text[:-20], lambda text: "{}", lambda text: text.replace('"backend"', '"back"', 1),
     lambda text: text.replace('"epochs": 2', '"epochs": 3', 1)])
-def test_a_damaged_record_is_refused_with_the_remedy(command, played, change):
+def test_a_damaged_record_is_refused_with_the_remedy(command, simulated, change):
     assert command(*SHORT)[0] == 0
     record = Path("s/sweep.json")
     text = record.read_text()
     record.write_text(change(text))
     assert record.read_text() != text
-    played.commands.clear()
+    simulated.commands.clear()
     for source in ("s", "s/sweep.json"):
         code, out, err = command("--resume", source)
         assert (code, out, err.count("\n")) == (2, "", 1)
@@ -146,11 +146,11 @@ def test_a_damaged_record_is_refused_with_the_remedy(command, played, change):
         assert err.endswith("; remove it and repeat the first command with --out s\n")
     record.unlink()
     code, _, err = command(*SHORT)
-    assert (code, played.commands) == (0, [])
+    assert (code, simulated.commands) == (0, [])
     assert err.startswith("training 1/2: lenet5, batch 128, lr 0.9, seed 0: test accuracy 0.450\n"), "without a time"
 
 
-def test_a_refused_sweep_leaves_the_runs_unchanged(command, played):
+def test_a_refused_sweep_leaves_the_runs_unchanged(command, simulated):
     assert command(*SHORT)[0] == 0
     Path("s/sweep.json").unlink()
     before = sorted(Path("s").rglob("*"))
@@ -161,22 +161,22 @@ def test_a_refused_sweep_leaves_the_runs_unchanged(command, played):
     assert command(*SHORT)[0] == 0
 
 
-def test_a_resumed_sweep_removes_the_weights_of_its_finished_runs(command, played):
+def test_a_resumed_sweep_removes_the_weights_of_its_finished_runs(command, simulated):
     def weights() -> int:
         return len([*Path("s").rglob("weights*.safetensors")])
     assert command(*SHORT)[0] == 0
     assert weights() == 4
     next(Path("s").rglob("weights.safetensors")).unlink()
-    played.commands.clear()
+    simulated.commands.clear()
     assert command("--resume", "s", "--no-weights")[0] == 0
-    assert weights() == 0 and played.commands == []
+    assert weights() == 0 and simulated.commands == []
     before = Path("s/sweep.json").read_bytes()
     assert command("--resume", "s", "--no-weights")[0] == command("--resume", "s")[0] == 0, "the option is recorded"
     assert Path("s/sweep.json").read_bytes() == before
 
 
-def test_a_failed_training_is_reported_with_exit_code_1(command, played):
-    played.fails = lambda task: ({"failed": "does not fit", "reason": "--batch-size 8 would"}
+def test_a_failed_training_is_reported_with_exit_code_1(command, simulated):
+    simulated.fails = lambda task: ({"failed": "does not fit", "reason": "--batch-size 8 would"}
                                  if task["recipe"]["batch_size"] == 16 else None)
     code, out, _ = command(*SHORT[:-4], "--net", "lenet5", "--batch-size", "8,16,32")
     assert code == 1
@@ -184,8 +184,8 @@ def test_a_failed_training_is_reported_with_exit_code_1(command, played):
     assert [line.split()[2] for line in out.splitlines()[2:4]] == ["8", "32"]
 
 
-def test_no_picture_is_drawn_if_every_training_failed(command, played):
-    played.fails = lambda training: {"failed": "diverged", "reason": "NaN; take a smaller `learning_rate`"}
+def test_no_picture_is_drawn_if_every_training_failed(command, simulated):
+    simulated.fails = lambda training: {"failed": "diverged", "reason": "NaN; take a smaller `learning_rate`"}
     code, out, err = command(*SHORT, "--plot", "s.png")
     assert code == 1
     assert "lenet5, seed 0: diverged: NaN; take a smaller --lr" in out.splitlines()
@@ -194,27 +194,27 @@ def test_no_picture_is_drawn_if_every_training_failed(command, played):
 
 
 @pytest.mark.parametrize("failure, retries", [("does not fit", 1), ("ended", 1), ("diverged", 0)])
-def test_only_failures_that_may_be_temporary_are_retried(command, played, failure, retries):
-    played.fails = lambda training: {"failed": failure, "reason": "why"} if training["seed"] == 1 else None
+def test_only_failures_that_may_be_temporary_are_retried(command, simulated, failure, retries):
+    simulated.fails = lambda training: {"failed": failure, "reason": "why"} if training["seed"] == 1 else None
     assert command(*SHORT[:-4], "--net", "lenet5", "--seeds", "0,1", "--json", "s.json")[0] == 1
-    tried = len(played.commands)
-    played.fails = lambda training: None
+    tried = len(simulated.commands)
+    simulated.fails = lambda training: None
     assert command("--resume", "s.json")[0] == 1 - retries
-    assert len(played.commands) - tried == retries
+    assert len(simulated.commands) - tried == retries
     assert records.load(Path("s.json")).complete
 
 
-def test_a_failed_rate_is_not_retried_after_another_was_chosen(command, played):
+def test_a_failed_rate_is_not_retried_after_another_was_chosen(command, simulated):
     """A retry could mix trainings at two learning rates in one row."""
     words = [*SHORT[:-4], "--net", "lenet5", "--seeds", "0,1", "--lr", "0.03,0.1", "--held-out", "5", "--json",
              "s.json"]
-    played.fails = lambda task: ({"failed": "ended", "reason": "why"}
+    simulated.fails = lambda task: ({"failed": "ended", "reason": "why"}
                                  if task["recipe"]["sgd"]["learning_rate"] == 0.1 or task["seed"] == 1 else None)
     assert command(*words)[0] == 1
-    played.fails = lambda task: None
-    played.commands.clear()
+    simulated.fails = lambda task: None
+    simulated.commands.clear()
     assert command("--resume", "s.json")[0] == 0
-    assert [(task["recipe"]["sgd"]["learning_rate"], task["seed"]) for task in played.commands] == [(0.03, 1)]
+    assert [(task["recipe"]["sgd"]["learning_rate"], task["seed"]) for task in simulated.commands] == [(0.03, 1)]
 
 
 @pytest.mark.parametrize("words, fragment", [
@@ -236,12 +236,12 @@ def test_a_failed_rate_is_not_retried_after_another_was_chosen(command, played):
     (["--resume", "s.json", "--out", "t"], "leave out --out"),
     (["--resume", "s.json", "--epochs", "10"], "leave out --epochs"),
 ])
-def test_impossible_options_are_refused_in_one_line_before_any_training(command, played, words, fragment):
+def test_impossible_options_are_refused_in_one_line_before_any_training(command, simulated, words, fragment):
     code, out, err = command(*([] if "--resume" in words else ["--backend", "numpy", "--data", "synthetic"]), *words)
     assert (code, out) == (2, "")
     assert fragment in err
     assert err.count("\n") == 1, err
-    assert played.commands == []
+    assert simulated.commands == []
 
 
 def test_run_folders_of_a_sweep_work_with_other_verbs(tmp_path, monkeypatch, capsys):

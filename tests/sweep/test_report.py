@@ -35,8 +35,8 @@ def test_figures_are_means_over_the_seeds_with_the_spread(sweep):
     assert "alexnet-mf sweep" in summary.conditions
 
 
-def test_the_choice_of_a_rate_is_shown(sweep, played):
-    played.fails = lambda command: ({"failed": "diverged", "reason": "NaN"}
+def test_the_choice_of_a_rate_is_shown(sweep, simulated):
+    simulated.fails = lambda command: ({"failed": "diverged", "reason": "NaN"}
                                     if command["recipe"]["sgd"]["learning_rate"] == 0.1 else None)
     summary = report(sweep(nets=("lenet5",), learning_rates=(0.03, 0.1, 0.3), held_out=5000, choosing_epochs=1).run())
     table = rows(summary, "accuracy on 5,000 held-out training images by learning rate (*: chosen), seed 0, 1 ep")

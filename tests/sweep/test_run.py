@@ -25,64 +25,64 @@ from alexnet_mf.training.recipe import BOOK
 from alexnet_mf.training.record import ResumedSession, StartingWeights, read, write
 
 
-def list_trained(played) -> list[tuple]:
+def list_trained(simulated) -> list[tuple]:
     return [(command["network"]["name"], command["recipe"]["batch_size"], command["recipe"]["sgd"]["learning_rate"],
-             command["seed"], command["recipe"]["held_out"]) for command in played.commands]
+             command["seed"], command["recipe"]["held_out"]) for command in simulated.commands]
 
 
-def test_all_networks_train_with_one_seed_before_the_next(sweep, played):
+def test_all_networks_train_with_one_seed_before_the_next(sweep, simulated):
     record = sweep(seeds=(0, 1)).run()
-    assert list_trained(played) == [("lenet5", 128, 0.9, 0, 0), ("lenet5-relu", 128, 0.3, 0, 0),
+    assert list_trained(simulated) == [("lenet5", 128, 0.9, 0, 0), ("lenet5-relu", 128, 0.3, 0, 0),
                                     ("lenet5", 128, 0.9, 1, 0), ("lenet5-relu", 128, 0.3, 1, 0)]
     assert record.complete
-    assert played.closed == 4, "each training has its own process"
+    assert simulated.closed == 4, "each training has its own process"
     assert parse(plain(record), Record) == record
 
 
-def test_a_rate_is_chosen_on_held_out_images_and_final_trainings_use_all(sweep, played):
+def test_a_rate_is_chosen_on_held_out_images_and_final_trainings_use_all(sweep, simulated):
     record = sweep(nets=("lenet5",), learning_rates=(0.03, 0.1, 0.3), held_out=5000, choosing_epochs=1, seeds=(4, 5),
                    test_images=100).run()
-    assert list_trained(played) == [*(("lenet5", 128, rate, 4, 5000) for rate in (0.03, 0.1, 0.3)),
+    assert list_trained(simulated) == [*(("lenet5", 128, rate, 4, 5000) for rate in (0.03, 0.1, 0.3)),
                                     ("lenet5", 128, 0.1, 4, 0), ("lenet5", 128, 0.1, 5, 0)]
-    assert [command["recipe"]["epochs"] for command in played.commands] == [1, 1, 1, 2, 2]
-    assert [command["recipe"]["test_images"] for command in played.commands] == [None] * 3 + [100] * 2
+    assert [command["recipe"]["epochs"] for command in simulated.commands] == [1, 1, 1, 2, 2]
+    assert [command["recipe"]["test_images"] for command in simulated.commands] == [None] * 3 + [100] * 2
     assert chosen(record) == {Setup("lenet5", (), 128): 0.1}
 
 
-def test_one_network_keeps_its_own_rate_while_another_chooses(sweep, played):
+def test_one_network_keeps_its_own_rate_while_another_chooses(sweep, simulated):
     """The own rate of lenet5 is the book's, 0.9."""
     record = sweep(learning_rates=(0.03, 0.1), learning_rates_of={"lenet5": ()}, held_out=5000, seeds=(0, 1)).run()
-    assert list_trained(played) == [("lenet5-relu", 128, 0.03, 0, 5000), ("lenet5-relu", 128, 0.1, 0, 5000),
+    assert list_trained(simulated) == [("lenet5-relu", 128, 0.03, 0, 5000), ("lenet5-relu", 128, 0.1, 0, 5000),
                                     ("lenet5", 128, 0.9, 0, 0), ("lenet5-relu", 128, 0.1, 0, 0),
                                     ("lenet5", 128, 0.9, 1, 0), ("lenet5-relu", 128, 0.1, 1, 0)]
     assert record.complete
     assert parse(plain(record), Record) == record
 
 
-def test_rates_of_a_network_override_the_common_rate(sweep, played):
+def test_rates_of_a_network_override_the_common_rate(sweep, simulated):
     sweep(learning_rates=(0.5,), learning_rates_of={"lenet5-relu": (0.075, 0.125)}, held_out=10).run()
-    assert list_trained(played) == [("lenet5-relu", 128, 0.075, 0, 10), ("lenet5-relu", 128, 0.125, 0, 10),
+    assert list_trained(simulated) == [("lenet5-relu", 128, 0.075, 0, 10), ("lenet5-relu", 128, 0.125, 0, 10),
                                     ("lenet5", 128, 0.5, 0, 0), ("lenet5-relu", 128, 0.075, 0, 0)]
 
 
-def test_every_training_uses_the_plans_momentum(sweep, played):
+def test_every_training_uses_the_plans_momentum(sweep, simulated):
     record = sweep(nets=("lenet5",), momentum=0.9, learning_rates=(0.03, 0.1), held_out=10).run()
-    assert [command["recipe"]["sgd"]["momentum"] for command in played.commands] == [0.9] * 3
+    assert [command["recipe"]["sgd"]["momentum"] for command in simulated.commands] == [0.9] * 3
     assert record.plan.momentum == 0.9
     assert "momentum 0.9" in report(record).tables[1].title
     assert parse(plain(record), Record) == record
 
 
-def test_no_training_follows_if_every_rate_diverges(sweep, played):
-    played.fails = lambda command: {"failed": "diverged", "reason": "NaN"}
+def test_no_training_follows_if_every_rate_diverges(sweep, simulated):
+    simulated.fails = lambda command: {"failed": "diverged", "reason": "NaN"}
     record = sweep(nets=("lenet5",), learning_rates=(0.03, 0.1), held_out=10).run()
-    assert len(played.commands) == 2
+    assert len(simulated.commands) == 2
     assert record.complete
     assert report(record).failed
     assert "lenet5: training failed at every learning rate" in report(record).remarks
 
 
-def test_the_smaller_of_two_equally_good_rates_is_chosen(sweep, played):
+def test_the_smaller_of_two_equally_good_rates_is_chosen(sweep, simulated):
     record = sweep(nets=("lenet5",), learning_rates=(0.125, 0.075), held_out=10).run()  # both 0.025 off the best
     assert chosen(record)[Setup("lenet5", (), 128)] == 0.075
 
@@ -90,41 +90,41 @@ def test_the_smaller_of_two_equally_good_rates_is_chosen(sweep, played):
 @pytest.mark.parametrize("failure, state", [
     ({"failed": "does not fit", "reason": "a batch of 32 does not fit"}, "does not fit"),
     (WorkerGone("python ended with exit code -9"), "ended")])
-def test_a_failed_training_does_not_end_the_sweep(sweep, played, failure, state):
-    played.fails = lambda command: failure if command["recipe"]["batch_size"] == 32 else None
+def test_a_failed_training_does_not_end_the_sweep(sweep, simulated, failure, state):
+    simulated.fails = lambda command: failure if command["recipe"]["batch_size"] == 32 else None
     record = sweep(nets=("lenet5",), batch_sizes=(16, 32, 64)).run()
     assert [entry.failed for entry in record.trainings] == [None, state, None]
     assert record.complete
-    assert played.closed == 3
+    assert simulated.closed == 3
     assert parse(plain(record), Record) == record
 
 
-def test_another_dataset_ends_the_sweep(sweep, played):
-    played.images = "1" * 64
+def test_another_dataset_ends_the_sweep(sweep, simulated):
+    simulated.images = "1" * 64
     with pytest.raises(SweepError, match=r"seed0: holds a run with another dataset; move it away"):
         sweep().run()
 
 
 @pytest.mark.parametrize("at", range(6))
-def test_an_interrupted_sweep_trains_only_what_is_missing(sweep, played, at):
+def test_an_interrupted_sweep_trains_only_what_is_missing(sweep, simulated, at):
     plan = {"learning_rates": (0.1, 0.2), "held_out": 10, "nets": ("lenet5",), "seeds": (0, 1, 2, 3)}
     whole = sweep(**plan).run().trainings
-    played.commands.clear()
-    played.fails = lambda command: KeyboardInterrupt() if len(played.commands) == at + 1 else None
+    simulated.commands.clear()
+    simulated.fails = lambda command: KeyboardInterrupt() if len(simulated.commands) == at + 1 else None
     first = sweep(**plan)
     saved = []
     first.save = lambda record: saved.append(copy.deepcopy(record))
     with pytest.raises(KeyboardInterrupt), pytest.warns(Notice):
         first.run()
-    assert played.closed == 6 + at + 1, "no process remains"
+    assert simulated.closed == 6 + at + 1, "no process remains"
     assert (len(saved), saved[-1].complete) == (at + 2, False)
     assert len(saved[-1].trainings) == at
-    assert played.interrupted == 1, "the interrupted training saves its work"
+    assert simulated.interrupted == 1, "the interrupted training saves its work"
     assert load(Path(saved[-1].folder)) == saved[-1]
-    played.fails = lambda command: None
-    played.commands.clear()
+    simulated.fails = lambda command: None
+    simulated.commands.clear()
     record = sweep(saved[-1]).run()
-    assert len(played.commands) == 6 - at
+    assert len(simulated.commands) == 6 - at
     assert without_times(record.trainings) == without_times(whole)
     assert record.complete
     assert [entry.session for entry in record.trainings] == [0] * at + [1] * (6 - at)
@@ -134,15 +134,15 @@ def without_times(trainings: list[Entry]) -> list[Any]:
     return [(entry.training, entry.result, entry.failed) for entry in trainings]
 
 
-def test_resuming_a_complete_sweep_does_nothing(sweep, played):
+def test_resuming_a_complete_sweep_does_nothing(sweep, simulated):
     record = sweep().run()
     before = copy.deepcopy(record)
-    played.commands.clear()
+    simulated.commands.clear()
     assert sweep(record).run() == before
-    assert played.commands == []
+    assert simulated.commands == []
 
 
-def test_progress_names_the_training(sweep, played):
+def test_progress_names_the_training(sweep, simulated):
     reports = []
     new_sweep = sweep(nets=("lenet5",), seeds=(3, 4))
     new_sweep.report_progress = lambda training, number, count, now: reports.append((training.seed, number, count, now))
@@ -217,11 +217,11 @@ OTHER_WEIGHTS = StartingWeights("other.npz", "1" * 64)
     ({"precision": "float32"}, "precision float64, expected float32", {}, None),
     ({}, "device cuda, expected cpu", {"device": "cuda:1"}, None)])
 @pytest.mark.parametrize("state", ["finished", "stopped"])
-def test_a_run_that_differs_from_the_plan_is_refused(sweep, played, plan, difference, first, resumed, state):
+def test_a_run_that_differs_from_the_plan_is_refused(sweep, simulated, plan, difference, first, resumed, state):
     """The check covers every session: one with other settings, then one like the first."""
     new_sweep = sweep(nets=("lenet5",), **plan)
     new_sweep.run()
-    played.commands.clear()
+    simulated.commands.clear()
     new_sweep.record.trainings.clear()
     folder = new_sweep.folder / "lenet5-numpy-lr0.9-seed0"
     values = read(folder)
@@ -233,10 +233,10 @@ def test_a_run_that_differs_from_the_plan_is_refused(sweep, played, plan, differ
     write(folder, values)
     with pytest.raises(SweepError, match=f"seed0: holds a run with {difference}; move it away, or name another"):
         new_sweep.run()
-    assert played.commands == [] and new_sweep.record.trainings == []
+    assert simulated.commands == [] and new_sweep.record.trainings == []
 
 
-def test_the_result_has_the_versions_of_the_last_session(sweep, played):
+def test_the_result_has_the_versions_of_the_last_session(sweep, simulated):
     new_sweep = sweep(nets=("lenet5",))
     new_sweep.run()
     new_sweep.record.trainings.clear()
@@ -248,20 +248,20 @@ def test_the_result_has_the_versions_of_the_last_session(sweep, played):
     assert [entry.result.versions for entry in new_sweep.run().trainings] == [{"numpy": "2"}]
 
 
-def test_a_run_whose_worker_cannot_resolve_the_device_is_refused(sweep, played, monkeypatch):
+def test_a_run_whose_worker_cannot_resolve_the_device_is_refused(sweep, simulated, monkeypatch):
     new_sweep = sweep(nets=("lenet5",))
     new_sweep.run()
     new_sweep.record.trainings.clear()
 
     def ask(command):
         raise WorkerGone("python ended with exit code -9")
-    monkeypatch.setattr(played, "ask", ask)
+    monkeypatch.setattr(simulated, "ask", ask)
     with pytest.raises(SweepError, match="exit code -9"):
         new_sweep.run()
     assert new_sweep.record.trainings == []
 
 
-def test_only_runs_trained_by_one_process_have_a_total_time(sweep, played):
+def test_only_runs_trained_by_one_process_have_a_total_time(sweep, simulated):
     new_sweep = sweep(nets=("lenet5",), seeds=(0, 1, 2))
     assert all(entry.whole_seconds >= 0 for entry in new_sweep.run().trainings)
     stopped = new_sweep.folder / "lenet5-numpy-lr0.9-seed1"
@@ -275,7 +275,7 @@ def test_only_runs_trained_by_one_process_have_a_total_time(sweep, played):
     assert parse(plain(record), Record) == record
 
 
-def test_a_full_disk_is_reported_once(sweep, played, monkeypatch, recwarn):
+def test_a_full_disk_is_reported_once(sweep, simulated, monkeypatch, recwarn):
     new_sweep = sweep(nets=("lenet5",))
 
     def save(record):
@@ -287,7 +287,7 @@ def test_a_full_disk_is_reported_once(sweep, played, monkeypatch, recwarn):
     assert not recwarn.list
 
 
-def test_a_run_without_its_record_is_refused(sweep, played):
+def test_a_run_without_its_record_is_refused(sweep, simulated):
     new_sweep = sweep(nets=("lenet5",))
     new_sweep.run()
     new_sweep.record.trainings.clear()
@@ -338,8 +338,8 @@ def test_sweep_without_a_folder_makes_one_and_names_it(called):
 
 
 @pytest.mark.parametrize("source", ["s", "s/sweep.json", "copy.json"])
-def test_sweep_resumes_a_folder_or_a_record(called, played, source):
-    played.fails = lambda command: KeyboardInterrupt() if len(played.commands) == 2 else None
+def test_sweep_resumes_a_folder_or_a_record(called, simulated, source):
+    simulated.fails = lambda command: KeyboardInterrupt() if len(simulated.commands) == 2 else None
     with pytest.raises(KeyboardInterrupt, match=r"s: stopped; resume with `alexnet_mf.api.sweep\(resume='s'\)`"), \
             pytest.warns(Notice, match="finishing this step"):
         called(PLAN, data="synthetic", out="s")
@@ -350,24 +350,24 @@ def test_sweep_resumes_a_folder_or_a_record(called, played, source):
     assert load(Path("s")) == record == called(resume=source)
 
 
-def test_a_lost_record_is_rebuilt_from_the_runs(called, played):
+def test_a_lost_record_is_rebuilt_from_the_runs(called, simulated):
     before = called(PLAN, data="synthetic", out="s")
     Path("s/sweep.json").unlink()
-    played.commands.clear()
+    simulated.commands.clear()
     record = called(Plan("numpy", ("lenet5",), (0, 1, 2)), data="synthetic", out="s")
-    assert record.complete and [command["seed"] for command in played.commands] == [2]
+    assert record.complete and [command["seed"] for command in simulated.commands] == [2]
     for entry, trained in zip(record.trainings, before.trainings):
         trained.result.peak_memory_bytes = None
         assert (entry.training, entry.run, entry.result) == (trained.training, trained.run, trained.result)
 
 
-def test_a_run_without_its_folder_is_trained_again(called, played):
+def test_a_run_without_its_folder_is_trained_again(called, simulated):
     before = called(PLAN, data="synthetic", out="s")
-    played.commands.clear()
+    simulated.commands.clear()
     shutil.rmtree("s/lenet5-numpy-lr0.9-seed1")
     with pytest.warns(Notice, match="s/lenet5-numpy-lr0.9-seed1: missing; training again"):
         record = called(resume="s")
-    assert [command["seed"] for command in played.commands] == [1]
+    assert [command["seed"] for command in simulated.commands] == [1]
     assert record.complete and without_times(record.trainings) == without_times(before.trainings)
 
 
@@ -376,16 +376,16 @@ def test_a_run_without_its_folder_is_trained_again(called, played):
     (True, "run.json", lambda path: path.write_text("{}"), "is damaged"),
     (True, "weights.safetensors", Path.unlink, "No such file"),
     (True, "weights-best.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-9]), "")])
-def test_a_damaged_run_is_refused_with_the_remedy(called, played, keep, name, change, fragment):
+def test_a_damaged_run_is_refused_with_the_remedy(called, simulated, keep, name, change, fragment):
     called(PLAN, data="synthetic", out="s", keep_weights=keep)
     assert called(resume="s").complete
-    played.commands.clear()
+    simulated.commands.clear()
     folder = Path("s/lenet5-numpy-lr0.9-seed1")
     change(folder / name)
     before = Path("s/sweep.json").read_bytes()
     with pytest.raises(SweepError, match=f"{folder / name}: .*{fragment}.*; move {folder} away to train it again$"):
         called(resume="s")
-    assert Path("s/sweep.json").read_bytes() == before and played.commands == []
+    assert Path("s/sweep.json").read_bytes() == before and simulated.commands == []
     folder.rename("away")
     with pytest.warns(Notice, match="missing"):
         assert called(resume="s").complete
@@ -407,14 +407,14 @@ def test_a_damaged_run_is_refused_with_the_remedy(called, played, keep, name, ch
     ({"plan": Plan("numpy", ("lenet5",), learning_rates=(0.1, 0.2), held_out=5, train_images=16)}, "there are 15 "),
     ({"plan": Plan("numpy", ("lenet5",), test_images=11)}, "`test_images` is 11, but there are 10 images"),
 ])
-def test_impossible_arguments_are_refused_and_leave_nothing(called, played, options, fragment):
+def test_impossible_arguments_are_refused_and_leave_nothing(called, simulated, options, fragment):
     for folder in ("s", "run"):
         Path("full", folder).mkdir(parents=True)
     for name in ("notes.txt", "s/sweep.json", "run/run.json"):
         Path("full", name).touch()
     with pytest.raises(AlexnetMfError, match=fragment):
         called(**{"data": "synthetic", **options})
-    assert played.commands == [] and [path.name for path in Path().iterdir()] == ["full"]
+    assert simulated.commands == [] and [path.name for path in Path().iterdir()] == ["full"]
 
 
 def test_a_backend_that_is_not_installed_is_refused(called, monkeypatch):
@@ -423,15 +423,15 @@ def test_a_backend_that_is_not_installed_is_refused(called, monkeypatch):
         called(PLAN, data="synthetic")
 
 
-def test_a_sweep_that_could_not_start_leaves_no_folder(called, played):
-    played.fails = lambda command: WorkerFailed("no device 'cuda' here")
+def test_a_sweep_that_could_not_start_leaves_no_folder(called, simulated):
+    simulated.fails = lambda command: WorkerFailed("no device 'cuda' here")
     with pytest.raises(SweepError, match="no device"):
         called(PLAN, data="synthetic", out="a/b")
-    assert len(played.commands) == 1, "the next training would fail too"
+    assert len(simulated.commands) == 1, "the next training would fail too"
     assert not Path("a").exists()
 
 
-def test_a_folder_that_another_sweep_started_using_is_refused(called, played, monkeypatch):
+def test_a_folder_that_another_sweep_started_using_is_refused(called, simulated, monkeypatch):
     """The other sweep starts after the first check of the folder; all its trainings fail."""
     def load_images(*arguments, load=run.load_images):
         Path("s").mkdir()
@@ -440,7 +440,7 @@ def test_a_folder_that_another_sweep_started_using_is_refused(called, played, mo
     monkeypatch.setattr(run, "load_images", load_images)
     with pytest.raises(SweepError, match="s: holds a sweep; resume it"):
         called(PLAN, data="synthetic", out="s")
-    assert played.commands == [] and Path("s/sweep.json").read_text() == "its record"
+    assert simulated.commands == [] and Path("s/sweep.json").read_text() == "its record"
     lock(Path("s")).release()
 
 
