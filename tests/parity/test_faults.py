@@ -129,7 +129,9 @@ def table() -> Iterator[list[tuple[str, ...]]]:
     yield rows
     path = os.environ.get("ALEXNET_MF_FAULT_TABLE")
     if path:
-        lines = ["| fault | backend | lowest red rung | diagnosis |", "|---|---|---|---|"]
+        lines = ["# Faults put into the frameworks, and what `parity` says", "",
+                 "Written by `ALEXNET_MF_FAULT_TABLE=FILE pytest tests/parity/test_faults.py`.", "",
+                 "| fault | backend | lowest red rung | diagnosis |", "|---|---|---|---|"]
         lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
         Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
