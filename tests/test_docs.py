@@ -22,7 +22,7 @@ import pytest
 from console import Outcome, call
 from PIL import Image
 
-from alexnet_mf import cli, conversion, data
+from alexnet_mf import api, cli, conversion, data
 from alexnet_mf.spec import toml, zoo
 
 ROOT = Path(__file__).parents[1]
@@ -308,15 +308,22 @@ def test_a_script_runs(shown: Shown, folders: Callable[[Path], Path], present: l
 
 
 @pytest.mark.exhaustive
-def test_the_python_example_runs(tmp_path: Path, requires: Callable[[str], None]) -> None:
+def test_the_python_examples_run(tmp_path: Path, requires: Callable[[str], None]) -> None:
     requires("torch")
     requires("tensorflow")
-    [example] = python_examples(ROOT / "docs" / "movers" / "python.md")
-    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    accuracy, run = done.stdout.splitlines()[-1].split()
+
+    def lines_of(example: str) -> list[str]:
+        done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True,
+                              check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.splitlines()
+    training, computing = python_examples(ROOT / "docs" / "movers" / "python.md")
+    accuracy, run = lines_of(training)[-1].split()
     assert 0 <= float(accuracy) <= 1
     assert (tmp_path / run / "lenet5.onnx").stat().st_size > 4 * 61_706
+    api.convert(tmp_path / run, tmp_path / "mine.pt")
+    *logits, shape = lines_of(computing)
+    assert len(logits) > 2 and shape == "(2, 6, 28, 28)"
 
 
 def python_examples(page: Path) -> list[str]:
