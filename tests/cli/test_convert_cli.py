@@ -32,7 +32,7 @@ def test_a_run_is_converted(command, run):
     count = sum(value.size for value in weights.parameters.values())
     assert (done.code, done.err) == (0, "")
     assert done.out == \
-        f"a.npz: npz, from safetensors: alexnet, {count:,} parameters, digest of the weights {digest[:16]}\n"
+        f"wrote a.npz (npz) from run (safetensors): alexnet, {count:,} parameters, SHA-256 {digest[:16]}\n"
     with np.load("a.npz") as arrays:
         assert parameters.digest(dict(arrays)) == digest
 

@@ -230,6 +230,12 @@ def test_a_wrongly_reported_shape_is_no_divergent_layer():
     assert diagnoses == ["the measured shapes differ, the outputs of the batch do not"]
 
 
+def test_a_network_without_dropout_is_noted():
+    layers = tuple(layer for layer in PLAIN.layers if not isinstance(layer, Dropout))
+    rung = rung_of(compare([make_trace(replace(PLAIN, layers=layers))]), "dropout")
+    assert rung.holds and rung.note == "the network has no dropout; only two evaluations are compared"
+
+
 def test_a_step_in_evaluation_mode_is_distinguished_from_other_masks():
     without = correct().meta["loss"]  # of the same batch without dropout
     off, other = (climb(spoiled(put("dropout_step_loss", lambda _, value=value: value))).diagnoses["torch"]
@@ -301,7 +307,7 @@ def test_gradients_follow_the_backends_own_near_ties_up_to_a_gap():
                for factor in (0.99, 1.01)}
     rungs = {factor: {rung.name: rung for rung in comparison.climb()} for factor, comparison in allowed.items()}
     assert rungs[1.01]["gradients"].holds
-    assert rungs[1.01]["gradients"].note == "1 near ties decided differently"
+    assert rungs[1.01]["gradients"].note == "1 near tie decided differently"
     assert not rungs[0.99]["gradients"].holds
     ties = [failure for failure in rungs[0.99]["gradients"].failures if failure.where == "fc3, near ties"]
     assert ties[0].error == pytest.approx(gap, rel=1e-5)
@@ -352,7 +358,7 @@ def test_equal_values_may_be_chosen_either_way():
     answer = spoiled(put("training/conv1", lambda _: mine), follow_own_decisions)
     rung = rung_of(compare([answer], reference=tied), "gradients")
     assert rung.holds
-    assert rung.note.endswith("near ties decided differently")
+    assert rung.note == "1 near tie decided differently"
 
 
 def step_otherwise(change: Callable[[Any], Any]) -> Change:

@@ -37,6 +37,6 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         output.write_json(options.json, {**dataclasses.asdict(done), "network": spec.as_dict(done.network)})
     if options.json != "-":
-        output.say(f"{options.destination}: {done.destination}, from {done.source}: {done.network.name}, "
-                   f"{done.parameters:,} parameters, digest of the weights {done.sha256[:16]}")
+        output.say(f"wrote {options.destination} ({done.destination}) from {options.source} ({done.source}): "
+                   f"{done.network.name}, {done.parameters:,} parameters, SHA-256 {done.sha256[:16]}")
     return 0

@@ -238,7 +238,7 @@ def say_notes(report: Report) -> None:
                 backends_by_note.setdefault(f"{rung.name}: {rung.note}", []).append(name)
     for note, names in backends_by_note.items():
         output.say(f"{note} ({', '.join(names)})")
-    if any("near ties" in note for note in backends_by_note):
+    if any("near tie" in note for note in backends_by_note):
         output.say(NEAR_TIES)
     output.say()
 

@@ -175,7 +175,7 @@ def gradients(c: Comparison) -> Finding:
                           max(c.tolerance(c.floors.gradient, f"gradients/{name}"),
                               c.reference.cost.get(f"softmax/{name}", 0.0)))
               for name in reversed(parameters.shapes(case.network))]
-    note = f"{sum(count for count, _ in decided.values())} near ties decided differently" if followed else ""
+    note = _near_ties(sum(count for count, _ in decided.values())) if followed else ""
     return [*errors, *ties], note
 
 
@@ -198,7 +198,7 @@ def steps(c: Comparison) -> Finding:
     run = take_steps(case, case.parameters(), sgd_rule(case.sgd), branches=branches)
     if run.gap > c.floors.largest:  # no near tie
         return measurements, note
-    note = f"{note}, {run.flips} near ties decided differently"
+    note = f"{note}, {_near_ties(run.flips)}"
     measurements = step_errors(c, run.parameters, run.losses)
     if not all(measurement.holds for measurement in measurements):
         measurements = [replace(m, tolerance=max(m.tolerance, c.reference.softmax_updates.get(m.where, 0.0)))
@@ -224,6 +224,10 @@ def step_logits(c: Comparison, step: int) -> NDArray[Any]:
     return logits
 
 
+def _near_ties(count: int) -> str:
+    return f"{count} near tie{'' if count == 1 else 's'} decided differently"
+
+
 def modes(c: Comparison) -> Finding:
     """Rung 8: dropout is off in evaluation; in training it drops the stated share, rescales, and follows the step."""
     case = c.reference.case
@@ -239,7 +243,7 @@ def modes(c: Comparison) -> Finding:
         source = outputs[layer.name]
     if "logits" in dropped:
         measurements.append(dropout_step(c, dropped["logits"]))
-    return measurements, ""
+    return measurements, "" if dropped else "the network has no dropout; only two evaluations are compared"
 
 
 def dropout_step(c: Comparison, logits: NDArray[Any]) -> Measurement:
