@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.backends.torch.speed import SPEED
 from alexnet_mf.bench.plan import work
+from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.energy import EnergyMeter
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.weights import parameters
@@ -138,14 +140,15 @@ def main() -> None:
         parser.error(f"unknown setting {min(unknown)!r} on {options.device}; available: {', '.join(allowed)}")
     start, rows = time.perf_counter(), list[dict[str, Any]]()
     comparison = Comparison(options.net, options.device, options.sample_seconds, options.rounds)
+    conditions = machine.conditions(sys.argv)
     versions, devices = comparison.backend.versions(), comparison.backend.devices()
 
     def keep(row: dict[str, Any]) -> None:
         rows.append(row)
         if options.json:
             described = [f"{device.name}: {device.description}" for device in devices]
-            content = json.dumps({"versions": versions, "devices": described, "rows": rows}, indent=1)
-            files.write(options.json, content.encode())
+            content = {"conditions": conditions, "versions": versions, "devices": described, "rows": rows}
+            files.write(options.json, json.dumps(content, indent=1).encode())
 
     for precision in options.precisions.split(","):
         product = comparison.matrix_product(precision)

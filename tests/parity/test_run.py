@@ -27,7 +27,7 @@ def test_each_backend_is_traced_in_its_own_process_and_compared(small, tmp_path,
     assert (case.network, case.seed, case.batch, case.steps, len(case.inputs)) == (small, 3, 2, 2, 12)
     values = plain(make_record(report))
     jsonschema.validate(values, json_schema(), jsonschema.Draft202012Validator)
-    assert parse(values, Record) == make_record(report)
+    assert plain(parse(values, Record)) == values
     assert sorted(path.name for path in (tmp_path / "traces").iterdir()) == sorted(
         f"{name}.safetensors" for name in names), "no temporary file remains"
 

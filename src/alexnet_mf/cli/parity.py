@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
             if options.json != "-":
                 output.say(f"{net}: {verdict(report)}")
                 say_diagnoses(report)
-            records[net] = make_record(report)
+            records[net] = make_record(report, ["alexnet-mf", *options.words])
             rows += brief_rows(net, report)
     except BaseException:  # Ctrl-C too: it may have taken an hour
         if records:
@@ -194,7 +194,7 @@ def show(report: Report, options: argparse.Namespace) -> int:
         say_diagnoses(report)
         output.say(verdict(report))
     if options.json:
-        output.write_json(options.json, plain(make_record(report)))
+        output.write_json(options.json, plain(make_record(report, ["alexnet-mf", *options.words])))
     return 0 if report.holds else 1
 
 

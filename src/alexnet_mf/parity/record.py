@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from alexnet_mf import spec
 from alexnet_mf.backends.contract import Sgd
-from alexnet_mf.instruments import records
+from alexnet_mf.instruments import machine, records
+from alexnet_mf.instruments.machine import Conditions
 from alexnet_mf.instruments.records import AtLeastOne, Count, Part
 from alexnet_mf.parity import ladder
 from alexnet_mf.parity.run import Report
@@ -55,7 +59,7 @@ class Pair(Part):
     parameter: str
 
 
-class Record(Part):
+class Record(Part, omit_defaults=True):
     """Parity of one network."""
 
     holds: bool
@@ -69,6 +73,9 @@ class Record(Part):
     float32_cost: dict[str, float]
     backends: dict[str, Backend]
     pairs: list[Pair]
+    conditions: Annotated[Conditions, Meta(
+        description="of the comparison, on whose machine `parity` computes the traces too; missing before 2026-11-28"
+    )] | None = None
 
 
 class Several(Part):
@@ -83,8 +90,12 @@ def json_schema() -> dict[str, Any]:
     return records.json_schema(Record, Several)
 
 
-def make_record(report: Report) -> Record:
-    """Return a report as a record."""
+def make_record(report: Report, command: Sequence[str] = ()) -> Record:
+    """Return a report as a record, with the conditions of this moment.
+
+    Args:
+        command: words that started the program.
+    """
     case = report.reference.case
     return Record(
         holds=report.holds, network=spec.as_dict(case.network), spec_sha256=spec.fingerprint(case.network),
@@ -95,7 +106,7 @@ def make_record(report: Report) -> Record:
             rungs=[rung_record(rung) for rung in report.rungs[name]], diagnosis=report.diagnoses[name])
             for name, subject in zip(report.rungs, report.subjects)},
         pairs=[Pair(**{**vars(pair), "output": finite(pair.output), "gradient": finite(pair.gradient)})
-               for pair in report.pairs])
+               for pair in report.pairs], conditions=Conditions(**machine.conditions(command)))
 
 
 def rung_record(rung: ladder.Rung) -> Rung:
