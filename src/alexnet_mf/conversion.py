@@ -107,8 +107,8 @@ def convert(source: Path | str, destination: Path | str, *, source_format: str |
         destination: file to write.
         source_format: name of the source's format, as for `--from`; without it the content decides.
         destination_format: name of the destination's format, as for `--to`; without it the ending decides.
-        net: the network, its name, or a .toml file. Without it, the source names it; a file that names none is
-            read as `alexnet`.
+        net: the network, its name, or a .toml file. Without it, the source names it. A safetensors file that names
+            none is refused, any other file is read as `alexnet`.
         which: the weights to take from a run folder: `last`, or `best` (highest test accuracy).
         overwrite: replace the destination if it exists.
 
