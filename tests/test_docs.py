@@ -49,7 +49,7 @@ WHOLE = ("python -m alexnet_mf parity", "python -m alexnet_mf parity --net alexn
 VARYING = re.compile(r"\S+ / \de-\d+|\d\.\d+e-0[5-9] \([\w.]+\)|(?<=loss )\d\.\d+|(?<=acc )\d\.\d+|\S+(?= examples/sec)"
                      r"|\d+(?= of 64 images)")
 """Numbers that another processor rounds differently: errors beside their tolerance, small errors, results, rates."""
-NEAR_TIES = re.compile(r"near ties decided|^SGD steps: \d+ steps|^The reference repeats|^Near ties are")
+NEAR_TIES = re.compile(r"near ties? decided|^SGD steps: \d+ steps|^The reference repeats|^Near ties are")
 """Lines that depend on the rounding of near ties."""
 FILES = re.compile(r"(runs|sweeps|lenets)\b.*|[\w-]+(\.weights)?\.(safetensors|pt|h5|params|npz|onnx|json|toml)")
 """Files and folders that one command writes and another reads."""

@@ -230,12 +230,6 @@ def test_a_wrongly_reported_shape_is_no_divergent_layer():
     assert diagnoses == ["the measured shapes differ, the outputs of the batch do not"]
 
 
-def test_a_network_without_dropout_is_noted():
-    layers = tuple(layer for layer in PLAIN.layers if not isinstance(layer, Dropout))
-    rung = rung_of(compare([make_trace(replace(PLAIN, layers=layers))]), "dropout")
-    assert rung.holds and rung.note == "the network has no dropout; only two evaluations are compared"
-
-
 def test_a_step_in_evaluation_mode_is_distinguished_from_other_masks():
     without = correct().meta["loss"]  # of the same batch without dropout
     off, other = (climb(spoiled(put("dropout_step_loss", lambda _, value=value: value))).diagnoses["torch"]
@@ -623,4 +617,6 @@ def test_a_network_without_dropout_is_compared():
     answer = make_trace(network, inputs=case.inputs, labels=case.labels, origin="random", batch=2, steps=2, continued=1)
     report = compare([answer])
     assert report.holds
-    assert [measurement.where for measurement in rung_of(report, "dropout").measurements] == ["evaluation"]
+    dropout = rung_of(report, "dropout")
+    assert [measurement.where for measurement in dropout.measurements] == ["evaluation"]
+    assert dropout.note == "the network has no dropout; only two evaluations are compared"

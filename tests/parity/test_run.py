@@ -9,6 +9,7 @@ from console import must_not_start
 from alexnet_mf import api
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, SpecError
+from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.records import parse, plain
 from alexnet_mf.parity import run, trace
 from alexnet_mf.parity.record import Record, json_schema, make_record
@@ -18,7 +19,7 @@ from alexnet_mf.parity.run import parity
 def test_each_backend_is_traced_in_its_own_process_and_compared(small, tmp_path, backend_name):
     progress: list[str] = []
     report = parity(small, [backend_name], seed=3, data="synthetic", images=12, batch_size=2, steps=2, device="cpu",
-                    keep=tmp_path / "traces", report_progress=progress.append)
+                    keep=tmp_path / "traces", command=["a", "command"], report_progress=progress.append)
     assert report.holds
     names = list(dict.fromkeys(["numpy", backend_name]))
     assert list(report.rungs) == names
@@ -27,7 +28,8 @@ def test_each_backend_is_traced_in_its_own_process_and_compared(small, tmp_path,
     assert (case.network, case.seed, case.batch, case.steps, len(case.inputs)) == (small, 3, 2, 2, 12)
     values = plain(make_record(report))
     jsonschema.validate(values, json_schema(), jsonschema.Draft202012Validator)
-    assert plain(parse(values, Record)) == values
+    assert parse(values, Record) == make_record(report)
+    assert (values["conditions"]["command"], values["conditions"]["cpu"]) == (["a", "command"], machine.cpu()[0])
     assert sorted(path.name for path in (tmp_path / "traces").iterdir()) == sorted(
         f"{name}.safetensors" for name in names), "no temporary file remains"
 

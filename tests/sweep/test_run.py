@@ -327,7 +327,7 @@ def test_sweep_trains_in_its_folder_and_records_its_call(called):
     assert record.folder == str(Path("s").resolve())
     assert sorted(path.name for path in Path("s").iterdir() if path.name != ".lock") == [
         "lenet5-numpy-lr0.9-seed0", "lenet5-numpy-lr0.9-seed1", "sweep.json"]
-    assert record.sessions[0].command == ["alexnet_mf.sweep(Plan(backend='numpy', nets=('lenet5',), seeds=(0, 1)))"]
+    assert record.sessions[0].command == ["alexnet_mf.api.sweep(Plan(backend='numpy', nets=('lenet5',), seeds=(0, 1)))"]
     assert called(PLAN, data="synthetic", command=["a"]).sessions[0].command == ["a"]
 
 
@@ -346,7 +346,7 @@ def test_sweep_resumes_a_folder_or_a_record(called, simulated, source):
     Path("copy.json").write_bytes(Path("s/sweep.json").read_bytes())
     record = called(resume=source)
     assert record.complete and len(record.trainings) == len(record.sessions) == 2
-    assert record.sessions[1].command == [f"alexnet_mf.sweep(resume={source!r})"]
+    assert record.sessions[1].command == [f"alexnet_mf.api.sweep(resume={source!r})"]
     assert load(Path("s")) == record == called(resume=source)
 
 

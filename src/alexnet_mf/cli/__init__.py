@@ -93,7 +93,7 @@ def check_not_read(name: str, destination: Path | str, options: argparse.Namespa
         return
     for other, value in vars(options).items():
         paths = value if isinstance(value, list) else [value]
-        for path in paths if other not in (name, "words", "resume") else ():
+        for path in paths if other not in (name, "command", "resume") else ():
             if isinstance(path, (str, Path)) and os.path.isfile(path) and os.path.samefile(path, destination):
                 raise AlexnetMfError(f"{destination}: is read by this command; name another file with `{name}`")
 
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "train")
     options = parser().parse_args(words)
-    options.words = words
+    options.command = ["alexnet-mf", *words]
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         if make_schema := getattr(options, "schema", None):

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
     analysis = api.analyze(options.net, options.backend, batch_size=options.batch_size, recipe=options.recipe,
                            measure=options.measure, device=options.device, rounds=options.rounds,
-                           sample_seconds=options.sample_seconds, command=["alexnet-mf", *options.words],
+                           sample_seconds=options.sample_seconds, command=options.command,
                            report_progress=output.show_progress, report_costs=show)
     measured = analysis.measured
     if measured and not quiet:

@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure or read records, and report; return the exit code, 1 if a measurement failed."""
     if options.json == "-" and options.markdown == "-":
         raise BenchError("--json - and --markdown - cannot share standard output; name a file for one of them")
-    unused = [flag for flag in arguments.flags_on_line(add_arguments, options.words[1:]) if flag not in REPORT_FLAGS]
+    unused = [flag for flag in arguments.flags_on_line(add_arguments, options.command[2:]) if flag not in REPORT_FLAGS]
     if options.report and unused:
         raise BenchError(f"--report measures nothing; leave out `{unused[0]}`")
     picture = Picture(options.plot, "alexnet_mf.bench.plot") if options.plot else None
@@ -100,7 +100,7 @@ def measure(options: argparse.Namespace) -> Record:
 
     try:
         return api.bench(plan(options), pythons=arguments.interpreters(options.python), save=save,
-                         command=["alexnet-mf", *options.words], report_progress=output.show_progress)
+                         command=options.command, report_progress=output.show_progress)
     except BaseException:
         if latest and options.json and options.json != "-":
             output.notice(f"{options.json} has the samples so far; to show them: bench --report {options.json}")

@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
             if options.json != "-":
                 output.say(f"{net}: {verdict(report)}")
                 say_diagnoses(report)
-            records[net] = make_record(report, ["alexnet-mf", *options.words])
+            records[net] = make_record(report)
             rows += brief_rows(net, report)
     except BaseException:  # Ctrl-C too: it may have taken an hour
         if records:
@@ -140,7 +140,8 @@ def climb(net: str, options: argparse.Namespace, keep: Path | None) -> Report:
     return api.parity(net, options.backends, seed=options.seed, data=options.data, data_dir=options.data_dir,
                       images=options.images, batch_size=options.batch_size, steps=options.steps, device=options.device,
                       execution=arguments.execution(options), tier=options.tier, keep=keep,
-                      pythons=arguments.interpreters(options.python), report_progress=show_progress)
+                      pythons=arguments.interpreters(options.python), command=options.command,
+                      report_progress=show_progress)
 
 
 def check_flags_follow(options: argparse.Namespace) -> None:
@@ -149,7 +150,7 @@ def check_flags_follow(options: argparse.Namespace) -> None:
     Raises:
         AlexnetMfError: if one does.
     """
-    if options.words[:2] != ["parity", options.half]:
+    if options.command[1:3] != ["parity", options.half]:
         raise AlexnetMfError(f"flags before {options.half} do not apply to it; write them after it: parity "
                              f"{options.half} ...")
 
@@ -169,7 +170,7 @@ def run_trace(options: argparse.Namespace) -> int:
 def run_compare(options: argparse.Namespace) -> int:
     """Compare traces from anywhere; return the exit code, 1 if parity does not hold."""
     check_flags_follow(options)
-    return show(api.parity_compare(options.traces, options.tier), options)
+    return show(api.parity_compare(options.traces, options.tier, command=options.command), options)
 
 
 def show(report: Report, options: argparse.Namespace) -> int:
@@ -194,7 +195,7 @@ def show(report: Report, options: argparse.Namespace) -> int:
         say_diagnoses(report)
         output.say(verdict(report))
     if options.json:
-        output.write_json(options.json, plain(make_record(report, ["alexnet-mf", *options.words])))
+        output.write_json(options.json, plain(make_record(report)))
     return 0 if report.holds else 1
 
 

@@ -115,7 +115,7 @@ def train(options: argparse.Namespace) -> int:
     try:
         with display:
             record = api.sweep(**what, data_dir=options.data_dir, keep_weights=not options.no_weights,
-                               command=["alexnet-mf", *options.words], report_progress=display.progress, save=save,
+                               command=options.command, report_progress=display.progress, save=save,
                                quiet=display.quiet)
     except BaseException:  # Ctrl-C too: show the finished trainings
         if latest and latest[0].trainings:
@@ -152,7 +152,7 @@ def read_resumed_sweep(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         SweepError: if a flag cannot be combined with --resume.
     """
-    for name in arguments.flags_on_line(add_arguments, options.words[1:]):
+    for name in arguments.flags_on_line(add_arguments, options.command[2:]):
         if name not in FREE:
             raise SweepError(f"{options.resume}: a resumed sweep has its own plan; leave out --"
                              f"{name.replace('_', '-')}, or start a new sweep")

@@ -78,9 +78,9 @@ def run(options: argparse.Namespace) -> int:
     display = Display(options)
     common: dict[str, Any] = {
         "data_dir": options.data_dir, "checkpoint_minutes": options.checkpoint_minutes,
-        "tensorboard": options.tensorboard, "progress": display, "command": ["alexnet-mf", *options.words]}
+        "tensorboard": options.tensorboard, "progress": display, "command": options.command}
     if options.resume:
-        flags = arguments.flags_on_line(add_arguments, options.words[1:])
+        flags = arguments.flags_on_line(add_arguments, options.command[2:])
         expected = {name: flags[name] for name in (*RECIPE_FLAGS, *RUN_FLAGS, "out")
                     if name in flags and name != "epochs"}
         done = api.resume(options.resume, options.epochs, options.backend, device=options.device,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from msgspec import Meta
 
 from alexnet_mf import spec
 from alexnet_mf.backends.contract import Sgd
-from alexnet_mf.instruments import machine, records
+from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import Conditions
 from alexnet_mf.instruments.records import AtLeastOne, Count, Part
 from alexnet_mf.parity import ladder
@@ -90,12 +89,8 @@ def json_schema() -> dict[str, Any]:
     return records.json_schema(Record, Several)
 
 
-def make_record(report: Report, command: Sequence[str] = ()) -> Record:
-    """Return a report as a record, with the conditions of this moment.
-
-    Args:
-        command: words that started the program.
-    """
+def make_record(report: Report) -> Record:
+    """Return a report as a record."""
     case = report.reference.case
     return Record(
         holds=report.holds, network=spec.as_dict(case.network), spec_sha256=spec.fingerprint(case.network),
@@ -106,7 +101,7 @@ def make_record(report: Report, command: Sequence[str] = ()) -> Record:
             rungs=[rung_record(rung) for rung in report.rungs[name]], diagnosis=report.diagnoses[name])
             for name, subject in zip(report.rungs, report.subjects)},
         pairs=[Pair(**{**vars(pair), "output": finite(pair.output), "gradient": finite(pair.gradient)})
-               for pair in report.pairs], conditions=Conditions(**machine.conditions(command)))
+               for pair in report.pairs], conditions=report.conditions)
 
 
 def rung_record(rung: ladder.Rung) -> Rung:

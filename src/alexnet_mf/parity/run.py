@@ -22,6 +22,8 @@ from alexnet_mf.backends.execution import AS_IT_COMES, LEFT_OUT, SPEED_SETTINGS,
 from alexnet_mf.backends.interpreters import available, check_interpreters
 from alexnet_mf.checks import check_choice, check_integer, check_list, check_path, check_type
 from alexnet_mf.errors import BackendUnavailable, Notice, TraceError
+from alexnet_mf.instruments import machine
+from alexnet_mf.instruments.machine import Conditions
 from alexnet_mf.instruments.process import WorkerFailed, WorkerGone, WorkerProcess
 from alexnet_mf.parity import trace as traces
 from alexnet_mf.parity.case import Case, make_case
@@ -60,6 +62,8 @@ class Report:
     """Rungs by the trace's label."""
     diagnoses: dict[str, list[str]]
     pairs: list[Pair]
+    conditions: Conditions | None = None
+    """Conditions of `parity` or `parity_compare`, which made the report."""
 
     @property
     def holds(self) -> bool:
@@ -133,7 +137,7 @@ def pair(first: str, second: str, answers: Mapping[str, Trace]) -> Pair:
 def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None, *, seed: int = 0,
            data: data.DatasetName = "auto", data_dir: Path | str | None = None, images: int = 64, batch_size: int = 4,
            steps: int = 6, device: str = "auto", execution: Execution = AS_IT_COMES, tier: str | None = None,
-           pythons: Mapping[str, str] | None = None, keep: Path | str | None = None,
+           pythons: Mapping[str, str] | None = None, keep: Path | str | None = None, command: Sequence[str] = (),
            report_progress: Callable[[str], None] = lambda line: None) -> Report:
     """Compare what backends compute for one network with the float64 reference, rung by rung.
 
@@ -153,12 +157,14 @@ def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None
         tier: tolerances, one of `TIERS`; by default those of the precision.
         pythons: interpreters of backends that live in other environments, by backend.
         keep: folder for the traces; by default they are temporary.
+        command: words for the record; the name of this function without them.
         report_progress: receives a line about each stage.
 
     Raises:
         BackendUnavailable: if a backend is missing, or its process fails.
         AlexnetMfError: if an argument is wrong, or the traces cannot be computed or written.
     """
+    conditions = Conditions(**machine.conditions(command or ["alexnet_mf.api.parity"]))
     check_arguments(seed, data, images, batch_size, steps, device, execution)
     if tier is not None:
         check_choice("tier", tier, TIERS)
@@ -187,7 +193,7 @@ def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None
             before = path
             answers.append(traces.load(path))
         report_progress("comparing")
-        return compare(answers, tier or execution.precision or "float32")
+        return dataclasses.replace(compare(answers, tier or execution.precision or "float32"), conditions=conditions)
 
 
 def check_arguments(seed: int, data_name: str, images: int, batch_size: int, steps: int, device: str,
@@ -264,18 +270,21 @@ def parity_trace(path: Path | str, backend: str, net: Network | str = "alexnet",
     return result
 
 
-def parity_compare(paths: Iterable[Path | str], tier: str = "float32") -> Report:
+def parity_compare(paths: Iterable[Path | str], tier: str = "float32", *, command: Sequence[str] = ()) -> Report:
     """Compare traces from any environment or machine with the reference, rung by rung.
 
     Args:
         paths: files that `parity_trace` wrote. The reference (`numpy`) is computed if its trace is not among them.
         tier: tolerances, one of `TIERS`.
+        command: as for `parity`.
 
     Raises:
         TraceError: if a file is not a trace, or the traces are not of the same case.
     """
     check_choice("tier", tier, TIERS)
-    return compare([traces.load(Path(path)) for path in check_list("paths", paths, (str, Path))], tier)
+    conditions = Conditions(**machine.conditions(command or ["alexnet_mf.api.parity_compare"]))
+    answers = [traces.load(Path(path)) for path in check_list("paths", paths, (str, Path))]
+    return dataclasses.replace(compare(answers, tier), conditions=conditions)
 
 
 def answer(backend: Backend, case: Case, device: str = "cpu", continue_from: parameters.Parameters | None = None,

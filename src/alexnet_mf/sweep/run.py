@@ -276,7 +276,7 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         elif out is None and not quiet:
             warnings.warn(f"sweep folder: {folder}", Notice, stacklevel=2)
         try:
-            return Sweep(record, folder, command or [f"alexnet_mf.sweep({call})"], report_progress, save,
+            return Sweep(record, folder, command or [f"alexnet_mf.api.sweep({call})"], report_progress, save,
                          str(data_dir) if data_dir else None, keep_weights).run()
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(f"{folder}: stopped; resume with `alexnet_mf.api.sweep(resume={str(folder)!r})`"
