@@ -1,0 +1,47 @@
+"""Contents of a weights file before they are matched to a network: the contract between file formats and `matching`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from numpy.typing import NDArray
+
+from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import Shape
+
+Layout: TypeAlias = Literal["OIHW", "HWIO"]
+"""Order of a convolution's axes. OIHW goes with dense weights (out, in) flattened from channels, height, width; HWIO
+with (in, out) flattened from height, width, channels."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file. It is read only after its shape and dtype have been checked."""
+
+    dtype: str
+    """NumPy's name, or `bfloat16`."""
+    shape: Shape
+    load: Callable[[], NDArray[Any]]
+    """Reads the values, while the file is open. bfloat16 comes as float32, which is exact."""
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The tensors in a weights file, and what the file says of its network."""
+
+    tensors: Mapping[str, StoredTensor]
+    """By the file's own names, in the model's order. Optimizer state and counters are left out."""
+    layout: Layout | None = "OIHW"
+    """None if the format allows both."""
+    is_ordered: bool = True
+    """False if the file does not give the order of its layers."""
+    network: Network | None = None
+    """The network that the file describes; None if it has tensors alone."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """The file's name by each canonical name of `network`'s parameters."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Entries of a canonical file's header; from other formats `preprocessing` and `classes`, if they have them."""
+    notes: tuple[str, ...] = ()
+    """One clause for each choice that the reader made, such as `weights of the entry state_dict`."""
