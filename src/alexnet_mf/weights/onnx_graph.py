@@ -96,7 +96,7 @@ def _nodes(layer: spec.Layer, shape: spec.Shape, source: str,
                        kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2)
         case spec.AdaptiveAvgPool2d():
             # ONNX has no operator for it: means over rows, then over columns, are two matrix products.
-            rows, columns = (_areas(pixels, layer.size) for pixels in shape[1:])
+            rows, columns = (areas(pixels, layer.size) for pixels in shape[1:])
             tensors.update({f"{name}.rows": rows, f"{name}.columns": np.ascontiguousarray(columns.T)})
             yield node("MatMul", f"{name}.rows", source, output=f"{name}_rows")
             yield node("MatMul", f"{name}_rows", f"{name}.columns")
@@ -116,7 +116,7 @@ def _nodes(layer: spec.Layer, shape: spec.Shape, source: str,
             raise TypeError(f"{layer!r} has no node in ONNX")
 
 
-def _areas(pixels: int, size: int) -> NDArray[np.float32]:
+def areas(pixels: int, size: int) -> NDArray[np.float32]:
     """Return the share of each input row in each output row, (size, pixels)."""
     shares = np.zeros((size, pixels), np.float32)
     for i in range(size):
