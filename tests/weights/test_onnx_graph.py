@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -114,7 +115,8 @@ def test_the_file_passes_the_checker_and_takes_any_batch():
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     assert parameters.digest({name: stored[name] for name in weights}) == parameters.digest(weights)
     assert {prop.key: prop.value for prop in model.metadata_props} == {
-        "network": "everything", "spec_sha256": spec.fingerprint(EVERYTHING)}
+        "network": "everything", "spec_sha256": spec.fingerprint(EVERYTHING),
+        "spec": json.dumps(spec.as_dict(EVERYTHING))}
 
 
 def test_weights_over_two_gigabytes_are_refused():

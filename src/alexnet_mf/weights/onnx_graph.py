@@ -8,6 +8,7 @@ The graph is for prediction and has no dropout.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -64,7 +65,8 @@ def build(network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> on
         [numpy_helper.from_array(value, name) for name, value in tensors.items()])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
                               producer_name="alexnet_mf")
-    helper.set_model_props(model, {"network": network.name, "spec_sha256": spec.fingerprint(network)})
+    helper.set_model_props(model, {"network": network.name, "spec_sha256": spec.fingerprint(network),
+                                   "spec": json.dumps(spec.as_dict(network))})
     return model
 
 

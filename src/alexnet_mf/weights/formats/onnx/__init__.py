@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from alexnet_mf import files, spec
-from alexnet_mf.errors import AlexnetMfError, ParametersError, SpecError
+from alexnet_mf.errors import AlexnetMfError, ParametersError
 from alexnet_mf.spec import Network
 from alexnet_mf.weights.stored import StoredWeights
 
@@ -54,7 +54,7 @@ def read(file: BinaryIO, path: Path) -> StoredWeights:
         reason = " ".join(str(error).split())[:LONGEST_TEXT]
         raise ParametersError(f"cannot be read as ONNX ({reason}); {error.remedy}") from error
     tensors = walk.tensors
-    if described := _described(metadata.get("spec"), network):
+    if described := _described(metadata, network):
         names = dict(zip((layer.name for layer in _computing(network)),
                          (layer.name for layer in _computing(described))))
         tensors = {f"{names[layer]}.{part}": tensor for name, tensor in tensors.items()
@@ -75,11 +75,11 @@ def _metadata(entries: dict[str, str]) -> dict[str, Any]:
     return result
 
 
-def _described(text: str | None, network: Network) -> Network | None:
-    """Return the spec in the file's metadata, which has dropout and names, if the graph is one of it."""
+def _described(entries: dict[str, str], network: Network) -> Network | None:
+    """Return the spec that this package wrote beside the graph, with names and dropout, if the graph is one of it."""
     try:
-        described = spec.from_dict(files.parse_json(text or ""))
-    except (ValueError, SpecError):
+        described = spec.from_dict(files.parse_json(entries["spec"]))
+    except (KeyError, ValueError):
         return None
     mine, theirs = _computing(network), _computing(described)
     is_same = network.input == described.input and len(mine) == len(theirs) and all(map(_are_equal, mine, theirs))
@@ -92,12 +92,11 @@ def _computing(network: Network) -> list[spec.Layer]:
 
 def _are_equal(layer: spec.Layer, other: spec.Layer) -> bool:
     """Return True if two layers compute the same. Numbers in ONNX files are float32."""
-    def numbers(value: Any) -> Any:
-        return value if isinstance(value, (list, tuple)) else (value,)
+    def is_close(a: Any, b: Any) -> bool:
+        if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)):
+            return len(a) == len(b) and all(map(is_close, a, b))
+        return a == b or (isinstance(a, float) and isinstance(b, float) and
+                          math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-37))
 
     mine, theirs = (dataclasses.asdict(each) for each in (layer, other))
-    return type(layer) is type(other) and all(
-        len(numbers(mine[key])) == len(numbers(theirs[key])) and
-        all(a == b or (isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-6))
-            for a, b in zip(numbers(mine[key]), numbers(theirs[key])))
-        for key in mine if key != "name")
+    return type(layer) is type(other) and all(is_close(mine[key], theirs[key]) for key in mine if key != "name")

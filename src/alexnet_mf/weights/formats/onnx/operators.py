@@ -30,6 +30,7 @@ from alexnet_mf.weights.formats.onnx.signals import (
     reshape,
     sizes_of,
     small,
+    smalls,
     weight_of,
 )
 from alexnet_mf.weights.formats.onnx.tensors import DTYPES, FLOATS, Tensors, Unreadable, constant, view
@@ -40,7 +41,8 @@ Operator: TypeAlias = Callable[..., Value]
 Pads: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 """Rows above and below, columns left and right."""
 
-MOST_NODES = 20_000
+MOST_NODES = 10_000
+MOST_SHARES = 2**24
 OPERATORS: dict[str, Operator] = {}
 
 
@@ -144,12 +146,12 @@ def _constant_of_shape(walk: Walk, node: Node, sizes: Value) -> Value:
 
 @operator("Concat")
 def _concat(walk: Walk, node: Node, *values: Value) -> Value:
-    return constant(np.concatenate([small(value) for value in values], node.attribute("axis")))
+    return constant(np.concatenate(smalls(*values), node.attribute("axis")))
 
 
 @operator("Gather")
 def _gather(walk: Walk, node: Node, *values: Value) -> Value:
-    array, indices = small(*values)
+    array, indices = smalls(*values)
     return constant(np.take(array, indices, node.attribute("axis", 0)))
 
 
@@ -165,7 +167,7 @@ def _slice(walk: Walk, node: Node, x: Value, *rest: Value) -> Value:
 
 @operator("Equal")
 def _equal(walk: Walk, node: Node, *values: Value) -> Value:
-    return constant(np.equal(*small(*values)))
+    return constant(np.equal(*smalls(*values)))
 
 
 @operator("If")
@@ -251,14 +253,12 @@ def _function(walk: Walk, node: Node, *values: Value) -> Value:
     if node.operator == "Clip":
         values = (values[0], constant(np.float64(node.argument(1, "min", -np.inf))),
                   constant(np.float64(node.argument(2, "max", np.inf))))
+    if node.operator in WHOLE and isinstance(values[0], Signal) and is_linear(values[0].curve):
+        values = (walk.settle(values[0]), *values[1:])
     signals = [value for value in values if isinstance(value, Signal)]
     if not signals:
-        arrays = small(*values)
-        return constant(FUNCTIONS[node.operator](*(arrays if len(values) > 1 else [arrays]), **fields))
+        return constant(FUNCTIONS[node.operator](*smalls(*values), **fields))
     first = signals[0]
-    if node.operator in WHOLE and is_linear(first.curve):
-        first = walk.settle(first)
-        values = [first, *values[1:]]
     if any((signal.stage, signal.axes) != (first.stage, first.axes) for signal in signals):
         raise Unreadable("it joins the outputs of several layers; only sequences of layers are supported")
     rank, operands, constants = len(sizes_of(first)), list[Any](), list[float]()
@@ -498,8 +498,7 @@ def _rows(walk: Walk, shares: StoredTensor, x: Signal) -> Value:
     walk.maps(x)
     channels, (name, height), columns = walk.parts
     walk.rows = shares.shape[0]
-    if shares.shape[1:] != (height,) or not np.array_equal(small(shares), onnx_graph.areas(height, walk.rows)):
-        raise Unreadable("it multiplies the image by a matrix")
+    _check_shares(shares, height, walk.rows)
     return Signal(walk.stage, axes_of(walk.batch, channels, (name, walk.rows), columns))
 
 
@@ -508,10 +507,17 @@ def _columns(walk: Walk, x: Signal, shares: StoredTensor) -> Value:
     size, walk.rows = walk.rows, 0
     channels, (name, _), (_, width) = walk.parts
     axes = axes_of(walk.batch, channels, (name, size), walk.parts[2])
-    if (x.stage, x.axes) != (walk.stage, axes) or x.curve is not PROBES or x.pads or \
-            shares.shape != (width, size) or not np.array_equal(small(shares), onnx_graph.areas(width, size).T):
-        raise Unreadable("it multiplies the image by a matrix")
+    if (x.stage, x.axes) != (walk.stage, axes) or x.curve is not PROBES or x.pads:
+        raise Unreadable("it does not follow the product for the rows")
+    _check_shares(_transposed(shares), width, size)
     return walk.add("AdaptiveAvgPool2d", "avgpool", size=size)
+
+
+def _check_shares(shares: StoredTensor, pixels: int, size: int) -> None:
+    """Check that a matrix averages pixels over the areas of an adaptive pooling."""
+    if shares.shape != (size, pixels) or size * pixels > MOST_SHARES or \
+            not np.array_equal(shares.load(), onnx_graph.areas(pixels, size)):
+        raise Unreadable("it multiplies the image by a matrix")
 
 
 @operator("BatchNormalization")

@@ -21,7 +21,7 @@ Part: TypeAlias = tuple[str, int]
 Axis: TypeAlias = tuple[Part, ...]
 """The parts that one axis of a signal merges, outermost first, without those of size 1."""
 
-MOST_FOLDED = 2**16
+MOST_FOLDED = 2**12
 """Largest product of the sizes of the constants that a node computes with."""
 PROBES: Array = np.concatenate([[0, 1, -1], np.linspace(-8, 8, 128), np.geomspace(1e-3, 1e9, 49),
                                 -np.geomspace(1e-3, 1e9, 49)])
@@ -116,7 +116,7 @@ def is_linear(curve: Array) -> bool:
 
 def decimal(value: Any) -> float:
     """Return the shortest decimal of a float32: 0.2, not 0.20000000298."""
-    return float(str(np.float32(value)))
+    return float(str(np.float32(value))) + 0.0  # no -0.0
 
 
 def constant_of(value: Value) -> StoredTensor:
@@ -134,13 +134,17 @@ def weight_of(value: Value) -> StoredTensor:
     return tensor
 
 
-def small(*values: Value) -> Any:
-    """Return the values of small constants: a list of arrays, or one array."""
+def small(value: Value) -> Array:
+    """Return the values of a small constant."""
+    return smalls(value)[0]
+
+
+def smalls(*values: Value) -> list[Array]:
+    """Return the values of small constants, whose combinations are few too."""
     tensors = [constant_of(value) for value in values]
     if math.prod(max(1, math.prod(tensor.shape)) for tensor in tensors) > MOST_FOLDED:
         raise Unreadable("its constants are too large")
-    arrays = [tensor.load() for tensor in tensors]
-    return arrays if len(arrays) > 1 else arrays[0]
+    return [tensor.load() for tensor in tensors]
 
 
 def sizes_of(value: Value) -> Shape:

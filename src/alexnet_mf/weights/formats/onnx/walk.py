@@ -185,7 +185,7 @@ class Walk:
             self.notes += ("the file takes pixels from 0 to 255",)
         elif largest > 1 and not self.is_own:
             raise Unreadable("its scaling of the pixels does not show their range", "export the network without it")
-        if not np.allclose(mean, 0, atol=TOLERANCE) or not np.allclose(std, 1, TOLERANCE):
+        if self.is_own or not np.allclose(mean, 0, atol=TOLERANCE) or not np.allclose(std, 1, TOLERANCE):
             self.layers.append(layers.Normalize("normalize", *(tuple(map(decimal, each)) for each in (mean, std))))
 
     def arrange(self, axes: tuple[Axis, ...]) -> None:
