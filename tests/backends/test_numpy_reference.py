@@ -36,7 +36,7 @@ SMALL = Network("small", (2, 13, 11), (
     spec.Flatten("flatten"),
     spec.Dense("fc4", units=6, activation="relu"),
     spec.Dropout("drop4", rate=0.5),
-    spec.Dense("fc5", units=5, activation="sigmoid"),
+    spec.Dense("fc5", units=5, activation="tanh"),
     spec.Dense("fc6", units=4),
 ))
 # One layer with parameters: its steps can be written out.
@@ -198,6 +198,8 @@ WITHOUT_PARAMETERS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., np.
     "relu": (layers.relu_forward, lambda gradient, x: layers.relu_backward(gradient, x > 0), [((4, 5),)]),
     "sigmoid": (layers.sigmoid_forward, lambda gradient, x: layers.sigmoid_backward(
         gradient, layers.sigmoid_forward(x)), [((4, 5),)]),
+    "tanh": (layers.tanh_forward, lambda gradient, x: layers.tanh_backward(
+        gradient, layers.tanh_forward(x)), [((4, 5),)]),
     "normalize": (layers.normalize_forward, lambda gradient, x, mean, std: layers.normalize_backward(gradient, std),
                   [((2, 3, 4, 5), (0.4, -0.2, 3.0), (0.2, 1.5, 0.7))]),
     "local_response_norm": (layers.local_response_norm_forward, layers.local_response_norm_backward, [
@@ -254,6 +256,12 @@ def test_sigmoid_by_hand_and_far_out():
     assert_allclose(layers.sigmoid_backward(np.ones(3), output[:3]), [0.25, 0.1875, 0.1875], rtol=1e-15)
 
 
+def test_tanh_by_hand():
+    output = layers.tanh_forward(np.array([0.0, math.log(2), -math.log(3), 1000]))
+    assert_allclose(output, [0, 3 / 5, -4 / 5, 1], rtol=1e-15)
+    assert_allclose(layers.tanh_backward(np.ones(4), output), [1, 16 / 25, 9 / 25, 0], rtol=1e-14)
+
+
 def test_softmax_cross_entropy_by_hand():
     logits = np.log([[1.0, 2, 5], [4, 4, 8]])  # softmax 1/8 2/8 5/8 and 1/4 1/4 1/2
     loss, gradient = layers.softmax_cross_entropy(logits, np.array([2, 0]))
@@ -292,6 +300,7 @@ FAULTS: dict[str, Callable[..., Any]] = {
     "max_pool_backward": lambda right, gradient, choice, *rest: right(gradient, np.zeros_like(choice), *rest),
     "relu_backward": lambda right, gradient, positive: gradient,
     "sigmoid_backward": lambda right, gradient, output: gradient * output,
+    "tanh_backward": lambda right, gradient, output: gradient * (1 - output),
     "dense_backward_parameters": lambda right, gradient, x: (right(gradient, x)[0], gradient.mean(axis=0)),
     "dense_backward_input": lambda right, *args: right(*args) * 1.00001,
     "softmax_cross_entropy": lambda right, logits, labels: (right(logits, labels)[0], right(logits, labels)[1] * 3),
@@ -417,7 +426,7 @@ def test_other_parameters_are_refused():
 def test_describe_names_the_functions_of_each_layer():
     assert [row.native for row in small_model().describe()] == [
         "normalize", "conv2d + relu", "max_pool", "conv2d + sigmoid", "local_response_norm", "conv2d", "max_pool",
-        "avg_pool", "adaptive_avg_pool", "flatten", "dense + relu", "dropout", "dense + sigmoid", "dense"]
+        "avg_pool", "adaptive_avg_pool", "flatten", "dense + relu", "dropout", "dense + tanh", "dense"]
 
 
 @pytest.mark.exhaustive

@@ -45,7 +45,11 @@ STREAMS = Network("streams", (4, 18, 19), (  # `areas` receives 7x7, which plain
 NORMALIZED = Network("normalized", (3, 18, 17), (
     spec.Normalize("normalize", *IMAGENET), spec.Conv2d("conv1", channels=6, kernel=3, stride=2),
     spec.Flatten("flatten"), spec.Dense("fc1", units=5)))
-NETWORKS = {network.name: network for network in (PLAIN, COLOR, STREAMS, NORMALIZED)}
+# Other activations than the networks above have.
+CURVES = Network("curves", (2, 14, 13), (
+    spec.Conv2d("conv1", channels=6, kernel=3, stride=2, activation="tanh"),
+    spec.Flatten("flatten"), spec.Dense("fc1", units=8, activation="tanh"), spec.Dense("fc2", units=5)))
+NETWORKS = {network.name: network for network in (PLAIN, COLOR, STREAMS, NORMALIZED, CURVES)}
 
 NONE = "none of the usual causes reproduces it"
 
@@ -232,6 +236,13 @@ def _(model: Any) -> None:
     model.net.conv2_relu = torch().nn.LeakyReLU()
 
 
+broken_model("a sigmoid for tanh", "torch", "layer outputs", "conv1", "a sigmoid instead of tanh", "curves")(
+    lambda model: attributes(conv1_tanh=torch().nn.Sigmoid())(model.net))
+broken_layer("LeCun's scaled tanh", "tensorflow", "layer outputs", "fc1",
+             "LeCun's 1.7159 tanh(2 x / 3) instead of tanh", "curves")(
+    attributes(activation=lambda x: 1.7159 * tf().tanh(2 / 3 * x)))
+broken_layer("tanh applied twice", "mxnet", "layer outputs", "fc1", "the tanh is applied twice", "curves")(
+    computing(lambda dense, right, x: right(x).tanh()))
 broken_layer("conv1's bias dropped", "torch", "layer outputs", "conv1", "the bias is dropped")(
     computing(lambda conv, right, x: conv._conv_forward(x, conv.weight, 0 * conv.bias)))
 broken_layer("the last bias dropped", "tensorflow", "layer outputs", "fc5", "the bias is dropped")(

@@ -35,7 +35,7 @@ from alexnet_mf.spec.layers import (
     output_shape,
 )
 
-ACTIVATIONS = st.sampled_from([None, "relu", "relu", "sigmoid"])
+ACTIVATIONS = st.sampled_from([None, "relu", "relu", "sigmoid", "tanh"])
 RATES = st.sampled_from([0, 0.1, 0.25, 0.5, 0.8])
 
 
@@ -138,7 +138,7 @@ def test_the_random_networks_cover_all_layer_types() -> None:
     poolings = [layer for layer in layers if isinstance(layer, MaxPool2d)]
     assert any(network.input[1] != network.input[2] for network in drawn)
     assert {network.input[0] for network in drawn} == {1, 2, 3}
-    assert {layer.activation for layer in convolutions} == {None, "relu", "sigmoid"}
+    assert {layer.activation for layer in convolutions} == {None, "relu", "sigmoid", "tanh"}
     assert any(layer.padding > layer.kernel // 2 for layer in convolutions)
     assert any(layer.stride > layer.kernel for layer in convolutions)
     assert any(layer.stride < layer.kernel for layer in poolings)

@@ -37,7 +37,7 @@ DENSE = Dense("last", units=10)
     (lambda: Conv2d("conv9", channels=4, kernel=3, padding=-1), ["conv9", "padding", "at least 0", "-1"]),
     (lambda: Conv2d("conv9", channels=4.0, kernel=3), ["conv9", "channels", "whole number", "4.0"]),
     (lambda: Conv2d("conv9", channels=True, kernel=3), ["conv9", "channels", "True"]),
-    (lambda: Conv2d("conv9", channels=4, kernel=3, activation="tanh"), ["conv9", "tanh", "relu", "sigmoid"]),
+    (lambda: Conv2d("conv9", channels=4, kernel=3, activation="swish"), ["conv9", "swish", "relu", "sigmoid", "tanh"]),
     (lambda: MaxPool2d("pool9", kernel=3, stride=0), ["pool9", "stride", "0"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, groups=0), ["conv9", "groups", "at least 1", "0"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, groups=3), ["conv9", "4 channels", "3 groups"]),

@@ -23,7 +23,7 @@ EVERYTHING = Network("everything", (2, 23, 19), (
     spec.LocalResponseNorm("norm1", 5, 0.5, 0.75, 2.0), spec.MaxPool2d("pool1", kernel=3, stride=2),
     spec.Conv2d("conv2", channels=4, kernel=1, activation="sigmoid"), spec.AvgPool2d("pool2", kernel=2, stride=1),
     spec.AdaptiveAvgPool2d("pool3", size=3), spec.Conv2d("conv3", 5, 2, activation=None),
-    spec.Flatten("flatten"), spec.Dropout("drop4", rate=0.5), spec.Dense("fc4", units=7, activation="sigmoid"),
+    spec.Flatten("flatten"), spec.Dropout("drop4", rate=0.5), spec.Dense("fc4", units=7, activation="tanh"),
     spec.Dense("fc5", units=6, activation="relu"), spec.Dense("fc6", units=3)))
 """Every layer type, with numbers that reveal faults: sizes that do not divide, areas that overlap."""
 

@@ -16,8 +16,8 @@ from alexnet_mf.errors import SpecError
 Shape: TypeAlias = tuple[int, ...]
 """Shape of one image: (channels, height, width), or (features,) after `Flatten`."""
 
-Activation: TypeAlias = Literal["relu", "sigmoid"]
-ACTIVATIONS: tuple[Activation, ...] = ("relu", "sigmoid")
+Activation: TypeAlias = Literal["relu", "sigmoid", "tanh"]
+ACTIVATIONS: tuple[Activation, ...] = ("relu", "sigmoid", "tanh")
 
 LARGEST_TENSOR = 2**31 - 1
 """Largest number of values in one tensor: MXNet counts them in 32 bits, and more would not fit in any memory."""

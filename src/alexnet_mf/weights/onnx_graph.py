@@ -28,7 +28,7 @@ LARGEST_FILE = 2**31 - 2**20
 """Largest size of the weights, in bytes: a protobuf message has at most 2 GiB."""
 INPUT, OUTPUT, BATCH = "pixels", "logits", "N"
 
-OPERATORS = {"relu": "Relu", "sigmoid": "Sigmoid"}
+OPERATORS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
 
 
 def encode(network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> bytes:

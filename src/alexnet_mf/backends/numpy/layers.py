@@ -120,6 +120,16 @@ def sigmoid_backward(gradient: Array, output: Array) -> Array:
     return gradient * output * (1 - output)
 
 
+def tanh_forward(x: Array) -> Array:
+    """Return the hyperbolic tangent."""
+    return np.tanh(x)
+
+
+def tanh_backward(gradient: Array, output: Array) -> Array:
+    """Return the gradient in the input, from the tangent's output."""
+    return gradient * (1 - output**2)
+
+
 def max_pool_forward(x: Array, kernel: int, stride: int) -> Array:
     """Return the largest value in each window; windows that do not fit are left out."""
     return functools.reduce(np.maximum, window_pixels(x, kernel, stride))

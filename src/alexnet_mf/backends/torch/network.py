@@ -53,6 +53,8 @@ def activation(name: spec.Activation | None) -> list[nn.Module]:
             return [nn.ReLU(inplace=True)]  # no other module reads its input, and the backward pass uses its output
         case "sigmoid":
             return [nn.Sigmoid()]
+        case "tanh":
+            return [nn.Tanh()]
     return []
 
 
