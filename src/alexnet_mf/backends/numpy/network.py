@@ -84,7 +84,8 @@ class NumpyNetwork:
             branch: the layer outputs of another run. ReLU and max pooling choose, and where values nearly tie, runs
                 that differ by rounding alone choose differently. With a branch, ReLU passes the gradient where the
                 branch's output is positive, and pooling hands it to the pixel that is largest in the branch. The
-                result is the gradient of the function that the other run followed, at this run's values.
+                other activations whose slope jumps at zero follow the branch like ReLU. The result is the gradient of
+                the function that the other run followed, at this run's values.
         """
         chosen = outputs if branch is None else branch
         before = dict(zip(outputs, [x, *outputs.values()]))
@@ -138,28 +139,34 @@ class NumpyNetwork:
 
 def activate(layer: spec.Conv2d | spec.Dense, sums: Array) -> Array:
     """Return a layer's output from its weighted sums."""
-    match layer.activation:
-        case "relu":
+    match layer.activation, layer.alpha:
+        case "relu", _:
             return layers.relu_forward(sums)
-        case "sigmoid":
+        case "sigmoid", _:
             return layers.sigmoid_forward(sums)
-        case "tanh":
+        case "tanh", _:
             return layers.tanh_forward(sums)
-        case None:
-            return sums
+        case "elu", float(alpha):
+            return layers.elu_forward(sums, alpha)
+        case "leaky_relu", float(alpha):
+            return layers.leaky_relu_forward(sums, alpha)
+    return sums
 
 
 def _deactivate(layer: spec.Conv2d | spec.Dense, gradient: Array, output: Array, chosen: Array) -> Array:
     """Propagate a gradient through an activation: `output` is this run's, the signs of `chosen` decide in a ReLU."""
-    match layer.activation:
-        case "relu":
+    match layer.activation, layer.alpha:
+        case "relu", _:
             return layers.relu_backward(gradient, chosen > 0)
-        case "sigmoid":
+        case "sigmoid", _:
             return layers.sigmoid_backward(gradient, output)
-        case "tanh":
+        case "tanh", _:
             return layers.tanh_backward(gradient, output)
-        case None:
-            return gradient
+        case "elu", float(alpha):
+            return layers.elu_backward(gradient, output, chosen > 0, alpha)
+        case "leaky_relu", float(alpha):
+            return layers.leaky_relu_backward(gradient, chosen > 0, alpha)
+    return gradient
 
 
 def modules(layer: spec.Layer) -> list[str]:

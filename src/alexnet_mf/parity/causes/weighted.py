@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -15,20 +16,22 @@ from alexnet_mf.spec.layers import Conv2d, Dense
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "a ReLU": layers.relu_forward, "a sigmoid": layers.sigmoid_forward, "a tanh": layers.tanh_forward,
     "LeCun's 1.7159 tanh(2 x / 3)": lambda sums: 1.7159 * layers.tanh_forward(2 / 3 * sums),
-    "a leaky ReLU (0.01)": lambda sums: np.where(sums > 0, sums, 0.01 * sums),
-    "an ELU": lambda sums: np.where(sums > 0, sums, np.expm1(np.minimum(sums, 0)))}
-"""Activations that may have taken the place of the right one."""
-NAMES = {"relu": "ReLU"}
+    "an ELU (1)": functools.partial(layers.elu_forward, alpha=1.0),
+    **{f"a leaky ReLU ({alpha:g})": functools.partial(layers.leaky_relu_forward, alpha=alpha)
+       for alpha in (0.01, 0.1, 0.2, 0.25, 0.3)}}
+"""Activations that may have taken the place of the right one, with the numbers that are usual somewhere."""
+NAMES = {"relu": "ReLU", "elu": "ELU", "leaky_relu": "leaky ReLU"}
 """Names of activations in a sentence, where they differ from the spec's."""
 
 
 def _activations(layer: Conv2d | Dense, sums: Array) -> Iterator[Cause]:
     """Yield the layer's outputs with other activations than its own."""
-    name, place = layer.activation, "that the spec does not have"
-    if name is not None:
+    place = "that the spec does not have"
+    if layer.activation is not None:
+        name = NAMES.get(layer.activation, layer.activation)
         yield "the activation is missing", sums
-        yield f"the {NAMES.get(name, name)} is applied twice", activate(layer, activate(layer, sums))
-        place = f"instead of {NAMES.get(name, name)}"
+        yield f"the {name} is applied twice", activate(layer, activate(layer, sums))
+        place = f"instead of {name}" + ("" if layer.alpha is None else f" ({layer.alpha:g})")
     for other, function in ACTIVATIONS.items():
         yield f"{other} {place}", function(sums)
 
