@@ -83,16 +83,18 @@ def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
 def other_names(network: Network) -> dict[str, str]:
     """Return the canonical name for each name in Gluon's files.
 
-    A `Sequential` numbers its blocks, which contain their activations, and Dense flattens by itself; the book keeps it
+    A `Sequential` numbers its blocks, which contain most activations, and Dense flattens by itself; the book keeps it
     in `net`. Older files have a block's prefix instead: `conv1_weight`.
     """
     result: dict[str, str] = {}
     blocks = [layer for layer in _without_normalization(network) if not isinstance(layer, Flatten)]
-    for position, layer in enumerate(blocks):
+    position = 0
+    for layer in blocks:
         if isinstance(layer, (Conv2d, Dense)):
             for part in ("weight", "bias"):
                 for theirs in (f"{position}.{part}", f"net.{position}.{part}", f"{layer.name}_{part}"):
                     result[theirs] = f"{layer.name}.{part}"
+        position += len(native.names(layer))
     return result | {f"{theirs}.{part}": f"{name}.{part}" for theirs, name in MODEL_ZOO.items()
                      for part in ("weight", "bias")}
 
