@@ -34,7 +34,7 @@ from alexnet_mf.weights.formats.onnx.signals import (
     weight_of,
 )
 from alexnet_mf.weights.formats.onnx.tensors import DTYPES, FLOATS, Tensors, Unreadable, constant, view
-from alexnet_mf.weights.formats.onnx.walk import Walk
+from alexnet_mf.weights.formats.onnx.walk import Walk, fields_of
 from alexnet_mf.weights.stored import StoredTensor
 
 Operator: TypeAlias = Callable[..., Value]
@@ -544,7 +544,7 @@ def _softmax(walk: Walk, node: Node, x: Value) -> Value:
     if len(signal.axes) != 2 or node.attribute("axis", -1) not in (1, -1):
         raise Unreadable("it is not over the classes")
     if node.operator == "Softmax":
-        walk.output = "softmax"
+        walk.output = fields_of(Network, output="softmax")
     else:  # softmax and cross entropy are the same after it
         walk.notes += ("the LogSoftmax at the end is left out",)
     walk.end = signal

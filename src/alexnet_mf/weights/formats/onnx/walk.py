@@ -65,7 +65,8 @@ class Walk:
         """Size of an adaptive pooling of which only the rows are complete."""
         self.end: Signal | None = None
         """The result after a softmax."""
-        self.output: str | None = None
+        self.output: dict[str, Any] = {}
+        """The network's field for it."""
 
     @property
     def image(self) -> Signal:
@@ -119,9 +120,9 @@ class Walk:
         if fields is None:
             raise Unreadable("the nodes before it compute a function that is no activation of the spec")
         last = self.layers[-1]
-        if getattr(last, "activation", ""):
+        if getattr(last, "activation", True):
             raise Unreadable(f"{fields['activation']} cannot follow {last.name}")
-        self.layers[-1] = replace(last, **_fields(type(last), **fields))
+        self.layers[-1] = replace(last, **fields_of(type(last), **fields))
         self.stage += 1
 
     def _normalize_responses(self, signal: Signal) -> None:
@@ -139,7 +140,7 @@ class Walk:
             raise Unreadable(f"the spec has no {kind} layer")
         count = sum(re.fullmatch(rf"{name}(_\d+)?", layer.name) is not None for layer in self.layers)
         name += f"_{count + 1}" if count else ""
-        layer = layers.KINDS[kind](name, **_fields(layers.KINDS[kind], **fields))
+        layer = layers.KINDS[kind](name, **fields_of(layers.KINDS[kind], **fields))
         self.shape = layers.output_shape(layer, self.shape)
         self.layers.append(layer)
         self.stage += 1
@@ -239,7 +240,7 @@ class Walk:
                 self.tensors[f"{layer.name}.bias"] = constant(np.zeros(size, np.float32))
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:80].lstrip("_.-") or "onnx"
         network = Network(f"my-{name}" if name in zoo.NETWORKS else name, self.input, tuple(self.layers),
-                          **_fields(Network, **({"output": self.output} if self.output else {})))
+                          **self.output)
         shapes = parameters.shapes(network)
         for name, shape in shapes.items():
             if self.tensors[name].shape != shape:
@@ -248,7 +249,7 @@ class Walk:
         return network
 
 
-def _fields(kind: type, **fields: Any) -> dict[str, Any]:
+def fields_of(kind: type, **fields: Any) -> dict[str, Any]:
     """Return the fields, which the spec must have."""
     missing = fields.keys() - {entry.name for entry in dataclasses.fields(kind)}
     if missing:
