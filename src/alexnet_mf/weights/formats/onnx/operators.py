@@ -53,6 +53,8 @@ def read_graph(model: onnx.ModelProto, tensors: Tensors) -> tuple[Network, Walk]
         raise Unreadable(f"it has sparse tensors or {len(graph.output)} outputs")
     nodes, used = _needed(graph)
     initializers = {tensor.name: tensor for tensor in graph.initializer}
+    if len(initializers) != len(graph.initializer):
+        raise Unreadable("two of its tensors have the same name")
     inputs = [entry for entry in graph.input if entry.name in used - initializers.keys()]
     if len(inputs) != 1:
         raise Unreadable(f"it has {len(inputs)} inputs, not one image")
@@ -104,6 +106,8 @@ def _follow(walk: Walk, nodes: Iterable[onnx.NodeProto]) -> None:
             if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
                 raise Unreadable("is not supported")
             values = Node(node, [walk.value(name) for name in node.input])
+            if node.output[0] in walk.values:
+                raise Unreadable("another node or tensor has its result's name")
             with np.errstate(all="ignore"):
                 walk.values[node.output[0]] = OPERATORS[node.op_type](walk, values, *values.inputs)
             if values.attributes:
@@ -233,8 +237,10 @@ def _identity(walk: Walk, node: Node, x: Value) -> Value:
 
 @operator("Cast")
 def _cast(walk: Walk, node: Node, x: Value) -> Value:
-    dtype = DTYPES[node.attribute("to")]
-    if isinstance(x, StoredTensor) and dtype != "bfloat16":
+    dtype = DTYPES.get(node.attribute("to"), "another type")
+    if isinstance(x, StoredTensor) and dtype in ("bfloat16", "another type"):
+        raise Unreadable(f"it makes a constant {dtype}")
+    if isinstance(x, StoredTensor):
         return StoredTensor(dtype, x.shape, lambda: x.load().astype(dtype))
     if dtype not in FLOATS:
         raise Unreadable(f"it makes the image {dtype}")
@@ -253,15 +259,19 @@ def _function(walk: Walk, node: Node, *values: Value) -> Value:
     if node.operator == "Clip":
         values = (values[0], constant(np.float64(node.argument(1, "min", -np.inf))),
                   constant(np.float64(node.argument(2, "max", np.inf))))
+    function = FUNCTIONS[node.operator]
+    if isinstance(function, np.ufunc) and function.nin != len(values):  # one more would be the place of its result
+        raise Unreadable(f"it has {len(values)} inputs")
     if node.operator in WHOLE and isinstance(values[0], Signal) and is_linear(values[0].curve):
         values = (walk.settle(values[0]), *values[1:])
     signals = [value for value in values if isinstance(value, Signal)]
     if not signals:
-        return constant(FUNCTIONS[node.operator](*smalls(*values), **fields))
-    first = signals[0]
-    if any((signal.stage, signal.axes) != (first.stage, first.axes) for signal in signals):
+        return constant(function(*smalls(*values), **fields))
+    first, windows = signals[0], {signal.window for signal in signals} - {0}
+    if any((signal.stage, signal.axes) != (first.stage, first.axes) for signal in signals) or len(windows) > 1:
         raise Unreadable("it joins the outputs of several layers; only sequences of layers are supported")
-    rank, operands, constants = len(sizes_of(first)), list[Any](), list[float]()
+    [rank] = {len(sizes_of(signal)) for signal in signals}
+    operands, constants = list[Any](), list[float]()
     for value in values:
         if isinstance(value, Signal):
             operands.append(value.curve)
@@ -272,8 +282,8 @@ def _function(walk: Walk, node: Node, *values: Value) -> Value:
             return _by_channel(walk, node, first, tensor, value is values[0])
         constants.append(float(small(tensor).item()))
         operands.append(constants[-1])
-    result = replace(first, curve=FUNCTIONS[node.operator](*operands, **fields), constants=tuple(constants),
-                     window=max(signal.window for signal in signals))
+    result = replace(first, curve=function(*operands, **fields), constants=tuple(constants),
+                     window=max(windows, default=0))
     return walk.settle(result) if node.operator in WHOLE and first.curve is PROBES else result
 
 
@@ -363,6 +373,7 @@ def _pool(walk: Walk, node: Node, x: Value) -> Value:
         return _mean_of_squares(walk, node, x, sizes)
     image, kernel = walk.maps(x, may_pad=True), _square(sizes)
     padded = [size + sum(pad) for size, pad in zip(walk.shape[1:], image.pads[2:])]
+    auto = node.attributes.get("auto_pad", b"NOTSET")
     stride, pads = _windows(node, kernel, padded)
     node.attribute("storage_order")
     count = bool(node.attribute("count_include_pad", 0))
@@ -371,6 +382,8 @@ def _pool(walk: Walk, node: Node, x: Value) -> Value:
             raise Unreadable("its input is padded with values that its windows would not leave out")
         pads, count = _sum(image.pads[2:], pads), is_mean
     if node.attribute("ceil_mode", 0):
+        if auto != b"NOTSET":
+            raise Unreadable("it rounds up, with a padding of its own")
         more = [_excess(size, pad, kernel, stride) for size, pad in zip(walk.shape[1:], pads)]
         if is_mean and count and any(more) and any(map(any, pads)):
             raise Unreadable("its last windows divide by their area within the padding, which the spec does not")

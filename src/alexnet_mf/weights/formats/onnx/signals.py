@@ -23,10 +23,10 @@ Axis: TypeAlias = tuple[Part, ...]
 
 MOST_FOLDED = 2**12
 """Largest product of the sizes of the constants that a node computes with."""
-PROBES: Array = np.concatenate([[0, 1, -1], np.linspace(-8, 8, 128), np.geomspace(1e-3, 1e9, 49),
+PROBES: Array = np.concatenate([[0, 2.0**30, -1], np.linspace(-8, 8, 128), np.geomspace(1e-3, 1e9, 49),
                                 -np.geomspace(1e-3, 1e9, 49)])
 """Values at which functions are compared. The first two show the offset and the slope of a linear one."""
-MEANS: Array = np.random.default_rng(0).uniform(0, 9, PROBES.size)
+MEANS: Array = 10 ** np.random.default_rng(0).uniform(-3, 6, PROBES.size)
 """Values of a second variable: the mean of squares over neighboring channels."""
 TOLERANCE = 1e-6
 """Largest difference of equal functions, whose constants are float32 in files."""
@@ -60,6 +60,8 @@ class Node:
     def __init__(self, node: NodeProto, inputs: Sequence[Value]) -> None:
         self.operator, self.inputs = node.op_type, inputs
         self.attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+        if len(self.attributes) != len(node.attribute):
+            raise Unreadable("two of its attributes have the same name")
 
     def attribute(self, name: str, default: Any = None) -> Any:
         value = self.attributes.pop(name, default)
@@ -111,7 +113,11 @@ def is_close(curve: Array, other: Array) -> bool:
 
 def is_linear(curve: Array) -> bool:
     """Return True for the values of a linear function at `PROBES`."""
-    return is_close(curve, curve[0] + (curve[1] - curve[0]) * PROBES)
+    return is_close(curve, curve[0] + slope_of(curve) * PROBES)
+
+
+def slope_of(curve: Array) -> Any:
+    return (curve[1] - curve[0]) / PROBES[1]
 
 
 def decimal(value: Any) -> float:

@@ -31,6 +31,7 @@ from alexnet_mf.weights.formats.onnx.signals import (
     decimal,
     is_close,
     is_linear,
+    slope_of,
     weight_of,
 )
 from alexnet_mf.weights.formats.onnx.tensors import Tensors, Unreadable, constant, view
@@ -86,7 +87,7 @@ class Walk:
             self.values[name] = self.source.stored(self.values[name])
         return self.values[name]
 
-    def settle(self, value: Value) -> Signal:
+    def settle(self, value: Value, may_pad: bool = False) -> Signal:
         """Return a signal that is the last layer's output: a function of it becomes the layer's activation."""
         if not isinstance(value, Signal):
             raise Unreadable("its input does not depend on the image")
@@ -94,15 +95,17 @@ class Walk:
             raise Unreadable("it takes the output of an earlier layer; only sequences of layers are supported")
         if self.end:
             raise Unreadable("it follows the softmax")
+        if value.pads and not may_pad:
+            raise Unreadable("its input is padded")
         if value.curve is PROBES:
             return value
         if value.window:
             self._normalize_responses(value)
         elif is_linear(value.curve):
-            self.scale(value.curve[1] - value.curve[0], value.curve[0])
+            self.scale(slope_of(value.curve), value.curve[0])
         else:
             self._activate(value.curve)
-        return Signal(self.stage, value.axes)
+        return Signal(self.stage, value.axes, pads=value.pads, fill=value.fill)
 
     def scale(self, factor: Any, summand: Any, part: Part | None = None) -> None:
         """Apply a linear function, whose layer `flush` decides."""
@@ -172,7 +175,7 @@ class Walk:
         if last is None:
             self._normalize(-summand / factor, 1 / factor)
         elif isinstance(last, WEIGHTED) and not last.activation and f"{last.name}.bias" not in self.tensors and \
-                (factor == 1).all():
+                np.allclose(factor, 1, 1e-12, 0):
             dtype = self.tensors[f"{last.name}.weight"].dtype
             self.tensors[f"{last.name}.bias"] = constant(summand.astype("f4" if dtype == "bfloat16" else dtype))
         else:
@@ -206,14 +209,12 @@ class Walk:
 
     def maps(self, value: Value, may_pad: bool = False) -> Signal:
         """Return the last layer's output, as images in N, C, H, W order."""
-        signal = self.settle(value)
+        signal = self.settle(value, may_pad)
         self.arrange(signal.axes)
         self.flush()
         pads = signal.pads or ((0, 0),) * 4
         if signal.axes != axes_of(self.batch, *self.parts) or len(self.shape) != 3 or any(map(any, pads[:2])):
             raise Unreadable("it does not take images in N, C, H, W order")
-        if any(map(any, pads)) and not may_pad:
-            raise Unreadable("its input is padded")
         return replace(signal, pads=pads)
 
     def features(self, value: Value) -> Axis:
@@ -221,8 +222,7 @@ class Walk:
         signal = self.settle(value)
         self.arrange(signal.axes)
         wanted = sorted(part for part in self.parts if part[1] > 1)
-        if len(signal.axes) != 2 or signal.axes[:1] != axes_of(self.batch) or sorted(signal.axes[1]) != wanted or \
-                signal.pads:
+        if len(signal.axes) != 2 or signal.axes[:1] != axes_of(self.batch) or sorted(signal.axes[1]) != wanted:
             raise Unreadable("it does not take (images, features)")
         if len(self.shape) == 3:
             self.add("Flatten", "flatten")
@@ -230,8 +230,8 @@ class Walk:
 
     def finish(self, value: Value, name: str) -> Network:
         """Return the network that ends with this result."""
-        signal = self.end or self.settle(value)
-        if not self.layers or len(signal.axes) != 2:
+        signal = self.end if self.end and value is self.end else self.settle(value)
+        if len(self.shape) != 1 or signal.axes != axes_of(self.batch, *self.parts):
             raise Unreadable("its output is not (images, classes) after a layer with weights")
         self.flush()
         for layer in self.layers:
