@@ -36,8 +36,9 @@ from alexnet_mf.models import LoadedModel, build
 from alexnet_mf.parity.run import parity, parity_compare, parity_trace
 from alexnet_mf.plots import Picture
 from alexnet_mf.predict import Prediction
+from alexnet_mf.pretrained import get_weights, list_weights
 from alexnet_mf.shapes import ShapeReport, shapes
-from alexnet_mf.spec import Network, arithmetic, toml, zoo
+from alexnet_mf.spec import Network, arithmetic, zoo
 from alexnet_mf.sweep.run import sweep
 from alexnet_mf.training import metrics, record
 from alexnet_mf.training.display import TrainingDisplay, Watcher
@@ -50,8 +51,8 @@ from alexnet_mf.weights import parameters
 __all__ = [
     "Conversion", "EvaluationReport", "Execution", "PredictionReport", "Recipe", "ShapeReport", "TrainedRun",
     "TrainingDisplay", "UsedWeights", "Watcher", "analyze", "bench", "bench_report", "build", "convert", "evaluate",
-    "list_backends", "list_networks", "list_runs", "load_run", "parity", "parity_compare", "parity_trace",
-    "plot_curves", "plot_filters", "predict", "resume", "shapes", "sweep", "train"]
+    "get_weights", "list_backends", "list_networks", "list_runs", "list_weights", "load_run", "parity",
+    "parity_compare", "parity_trace", "plot_curves", "plot_filters", "predict", "resume", "shapes", "sweep", "train"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +114,7 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
         images: PNG and JPEG files, folders of them, and idx files.
         net: the network; without it `source` names it.
         which: the weights to take from a run folder: `last` or `best`.
-        backend: without it the run's own, the file format's framework, or the first that is installed.
+        backend: without it the run's own, the file format's framework if installed, or the first that is installed.
         device, execution: as for `build`.
         top: number of classes to return for each picture, at most all.
         limit: number of pictures to take from each folder and idx file.
@@ -207,7 +208,8 @@ def open_model(source: Path | str, net: Network | Path | str | None = None, whic
         else:
             warnings.warn(f"{source}: was trained in {session.backend}, which is not installed here "
                           f"({backends.BACKENDS[session.backend].install})", Notice, stacklevel=3)
-    name = name or FORMATS[weights.format].backend or models.default_backend()
+    own = FORMATS[weights.format].backend
+    name = name or (own if own and backends.is_installed(own) else models.default_backend())
     return UsedWeights(weights, models.load(name, weights.network, weights.parameters, device, execution), run)
 
 
@@ -240,18 +242,19 @@ def plot_curves(runs: Iterable[Path | str], plot: Path | str) -> None:
     picture.save(picture.module.png(lines))
 
 
-def plot_filters(source: Path | str, plot: Path | str, *, net: Network | Path | str | None = None) -> Filters:
+def plot_filters(source: Path | str, plot: Path | str, *, net: Network | Path | str | None = None,
+                 which: Which = "last") -> Filters:
     """Draw the filters of the first convolution, and return them.
 
     Args:
-        source, net: as for `predict`.
+        source, net, which: as for `predict`.
         plot: PNG file to write.
 
     Raises:
         AlexnetMfError: if the weights cannot be read or drawn, the file cannot be written, or matplotlib is missing.
     """
     picture = Picture(plot, "alexnet_mf.plots.filters")
-    first = first_convolution.read(check_path("source", source), net)
+    first = first_convolution.read(check_path("source", source), net, which)
     picture.save(picture.module.png(first.weights, f"{first.network}, {first.layer}"))
     return first
 
@@ -273,11 +276,14 @@ def list_backends() -> list[dict[str, Any]]:
     return entries
 
 
-def list_networks(only: str | None = None) -> list[dict[str, Any]]:
-    """Return each network's input, parameters, multiply-accumulates per image and source; `only` selects one."""
+def list_networks(only: Path | str | None = None) -> list[dict[str, Any]]:
+    """Return each network's input, parameters, multiply-accumulates per image and source.
+
+    Args:
+        only: the network to describe, by name, from a .toml file, or from a weights file that describes it.
+    """
     entries = []
-    for name in zoo.NETWORKS if only is None else [only]:
-        network = toml.find_network(name)
+    for network in zoo.NETWORKS.values() if only is None else [conversion.find_described(only)]:
         entries.append({"network": network.name, "input": "x".join(map(str, network.input)),
                         "parameters": sum(arithmetic.parameter_counts(network).values()),
                         "multiply_accumulates": sum(arithmetic.macs(network).values()), "source": network.source})

@@ -84,7 +84,7 @@ def test_weights_best_evaluates_the_best_weights(command, trained, small_alexnet
     best = parameters.initialize(small_alexnet, 5)
     parameters.save(Path("first/weights-best.safetensors"), best, {"network": spec.as_dict(small_alexnet)})
     for words, digest in ([], parameters.digest(parameters.load(Path("first/weights.safetensors"), small_alexnet))), \
-            (["--weights", "best"], parameters.digest(best)):
+            (["--which", "best"], parameters.digest(best)):
         report = json.loads(command("evaluate", "first", *words, "--json", "-", "--limit-test", "1").out)
         assert report["weights_sha256"] == digest
 
@@ -102,23 +102,26 @@ def test_a_native_file_is_evaluated_in_its_framework(command, trained, pictures,
     """An .npz file belongs to no framework and needs `--backend`."""
     requires(backend)
     assert command("convert", "first", file).code == 0
-    words = ["--backend", "numpy"] if backend == "numpy" else []
+    words = ["--net", "alexnet", *(["--backend", "numpy"] if backend == "numpy" else [])]
     report = json.loads(command("evaluate", file, *words, "--data", "synthetic", "--json", "-").out)
     assert (report["backend"], report["weights"]) == (backend, file)
     assert report["loss"] == pytest.approx(trained["test_loss"], rel=1e-5)
     run = json.loads(command("predict", "first", "pictures", "--json", "-").out)
-    same = json.loads(command("predict", file, "pictures", "--backend", "numpy", "--json", "-").out)
+    same = json.loads(command("predict", file, "pictures", "--net", "alexnet", "--backend", "numpy",
+                              "--json", "-").out)
     assert same["weights_sha256"] == run["weights_sha256"] == report["weights_sha256"]
     assert same["images"] == run["images"]
 
 
 def test_a_native_file_of_another_network_is_refused(command, requires):
-    """An .npz file does not name its network, and the default of `--net` is alexnet."""
+    """An .npz file does not name its network."""
     parameters.save(Path("w"), parameters.initialize(zoo.LENET5, 0), {"network": spec.as_dict(zoo.LENET5)})
     assert command("convert", "w", "w.npz").code == 0
     done = command("evaluate", "w.npz", "--backend", "numpy", "--data", "synthetic")
     assert done.code == 2 and done.out == "" and len(done.err.splitlines()) == 1
-    assert "w.npz: not the parameters of alexnet: " in done.err and "name another network with --net" in done.err
+    assert "its tensors fit lenet5 and lenet5-relu: name the network with --net" in done.err
+    done = command("evaluate", "w.npz", "--net", "alexnet", "--backend", "numpy", "--data", "synthetic")
+    assert done.code == 2 and "w.npz: not the parameters of alexnet: " in done.err
     assert command("evaluate", "w.npz", "--net", "lenet5", "--backend", "numpy", "--data", "synthetic",
                    "--limit-test", "4").code == 0
 

@@ -43,20 +43,20 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_which(parser: argparse.ArgumentParser) -> None:
-    """Add --weights, for a run folder."""
-    parser.add_argument("--weights", dest="which", choices=list(RUN_WEIGHTS), default="last",
+    """Add --which, for a run folder."""
+    parser.add_argument("--which", choices=list(RUN_WEIGHTS), default="last",
                         help="weights to take from a run folder: last, or best: highest test accuracy (optimistic: "
                              "chosen on the test set) (default: last)")
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
-    """Add RUN|WEIGHTS, --weights, --net, --backend, --device, --precision and the speed settings."""
+    """Add RUN|WEIGHTS, --which, --net, --backend, --device, --precision and the speed settings."""
     add = parser.add_argument
     add("source", type=Path, metavar="RUN|WEIGHTS",
         help="run folder, or weights file of any format that `convert` reads")
     add_which(parser)
     add("--net", help="network, by name or from a file that ends in .toml (default: the network that the weights file "
-        "names, else alexnet)")
+        "names or describes)")
     add("--backend", choices=list(backends.BACKENDS),
         help="framework (default: the run's or the file's own, else the first installed of "
              f"{', '.join(backends.FRAMEWORKS)})")

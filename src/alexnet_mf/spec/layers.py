@@ -212,6 +212,11 @@ KINDS: dict[str, type[Layer]] = {kind.__name__: kind for kind in (
     Conv2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm, Normalize, Flatten, Dense, Dropout)}
 
 
+def has_parameters(layer: Layer) -> bool:
+    """Return True for a layer with weights."""
+    return isinstance(layer, (Conv2d, Dense))
+
+
 def output_shape(layer: Layer, shape: Shape) -> Shape:
     """Return the shape of one image after `layer`: (size + 2 padding - kernel) // stride + 1 for height and width.
 

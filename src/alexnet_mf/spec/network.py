@@ -114,6 +114,14 @@ def with_dropout(network: Network, rate: float) -> Network:
     return dataclasses.replace(network, layers=layers)
 
 
+def with_classes(network: Network, classes: int) -> Network:
+    """Return the network with another number of classes; its name tells the number."""
+    if classes == network.classes:
+        return network
+    last = dataclasses.replace(network.layers[-1], units=classes)
+    return dataclasses.replace(network, name=f"{network.name}-{classes}-classes", layers=(*network.layers[:-1], last))
+
+
 def as_dict(network: Network) -> dict[str, Any]:
     """Return the network as plain JSON values; each layer has its kind."""
     fields = _describe(network)
