@@ -25,7 +25,8 @@ from alexnet_mf.spec.network import (
     from_dict,
     with_dropout,
 )
+from alexnet_mf.spec.preprocessing import Preprocessing
 
 __all__ = ["BIAS_INITIALISATIONS", "Activation", "AdaptiveAvgPool2d", "AvgPool2d", "BiasInitialisation", "Conv2d",
-           "Dense", "Dropout", "Flatten", "Layer", "LocalResponseNorm", "MaxPool2d", "Network", "Normalize", "Shape",
-           "as_dict", "digest", "fingerprint", "from_dict", "output_shape", "with_dropout"]
+           "Dense", "Dropout", "Flatten", "Layer", "LocalResponseNorm", "MaxPool2d", "Network", "Normalize",
+           "Preprocessing", "Shape", "as_dict", "digest", "fingerprint", "from_dict", "output_shape", "with_dropout"]
