@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import os
 import pickle
 import random
@@ -24,9 +25,11 @@ from alexnet_mf.conversion import FORMATS, convert
 from alexnet_mf.errors import AlexnetMfError, ParametersError
 from alexnet_mf.parity.tolerances import TIERS, relative_l2
 from alexnet_mf.spec import Network, toml
+from alexnet_mf.spec.preprocessing import FASHION_MNIST, IMAGENET
 from alexnet_mf.spec.zoo import ALEXNET_OWT
 from alexnet_mf.weights import parameters
 from alexnet_mf.weights.formats import npz
+from alexnet_mf.weights.metadata import entries
 from alexnet_mf.weights.parameters import Parameters
 
 NATIVE = {"torch": "torch", "keras": "tensorflow", "gluon": "mxnet", "npz": "numpy"}
@@ -102,6 +105,50 @@ def test_a_canonical_file_keeps_its_metadata(canonical, small, weights, tmp_path
     copy, metadata = parameters.load_with_metadata(tmp_path / "copy.safetensors", small)
     assert metadata == {"network": spec.as_dict(small), "seed": 5}
     assert parameters.digest(copy) == parameters.digest(weights)
+
+
+def test_preprocessing_and_classes_travel_with_the_weights(small, weights, tmp_path):
+    record, names = dataclasses.replace(FASHION_MNIST, mean=(0.3,), std=(0.2,)), list("abcdefghij")
+    metadata = {"network": spec.as_dict(small), **entries(small, record, names)}
+    parameters.save(tmp_path / "a.safetensors", weights, metadata)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert (tmp_path / "b.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
+    copy = conversion.read(tmp_path / "b.safetensors")
+    assert (copy.preprocessing, copy.classes) == (record, tuple(names))
+    convert(tmp_path / "b.safetensors", tmp_path / "c.onnx")
+    model = importlib.import_module("onnx").load(tmp_path / "c.onnx")
+    stated = {prop.key: prop.value for prop in model.metadata_props}
+    assert json.loads(stated["preprocessing"]) == record.as_dict() and json.loads(stated["classes"]) == names
+    assert model.graph.doc_string == f"pixels: float32 (N, 1, 28, 28); {record.describe()}"
+
+
+def test_a_file_without_preprocessing_and_classes_is_read(canonical):
+    assert (conversion.read(canonical).preprocessing, conversion.read(canonical).classes) == (None, None)
+
+
+def test_preprocessing_is_baked_into_a_graph_alone(small, weights, canonical, tmp_path):
+    def converted(path: Path, **metadata: Any) -> Any:
+        parameters.save(tmp_path / "a.safetensors", weights, {"network": spec.as_dict(small), **metadata})
+        return convert(tmp_path / "a.safetensors", path, bake_preprocessing=True)
+
+    for path, metadata, message in (
+            (tmp_path / "b.npz", {}, "b.npz: npz files have no graph to put the preprocessing into; leave out `bake"),
+            (tmp_path / "b.onnx", {}, "a.safetensors: its preprocessing is unknown; leave out `bake_preprocessing`"),
+            (tmp_path / "b.onnx", entries(small, IMAGENET),
+             "a.safetensors: network small takes 1x28x28, but the preprocessing gives 3 channels; leave out `bake")):
+        with pytest.raises(AlexnetMfError, match=message):
+            converted(path, **metadata)
+        assert not path.exists()
+    with pytest.raises(AlexnetMfError, match="`bake_preprocessing` must be of type bool"):
+        convert(canonical, tmp_path / "b.onnx", bake_preprocessing="yes")
+    converted(tmp_path / "b.onnx", **entries(small, FASHION_MNIST))
+    session = importlib.import_module("onnxruntime").InferenceSession(
+        tmp_path / "b.onnx", providers=["CPUExecutionProvider"])
+    levels = np.random.default_rng(0).integers(0, 256, (3, 28, 28)).astype(np.uint8)
+    model = backends.load("numpy").build(small, weights, "cpu")
+    expected = model.logits(model.place(levels, np.zeros(3, np.int64)), 3)
+    [actual] = session.run(["logits"], {"pixels": levels[:, np.newaxis].astype(np.float32)})
+    assert relative_l2(actual, expected) < TIERS["float32"].output
 
 
 # In the plain framework, without this package

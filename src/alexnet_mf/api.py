@@ -28,7 +28,7 @@ from alexnet_mf.checks import check_choice, check_integer, check_list, check_pat
 from alexnet_mf.conversion import FORMATS, Conversion, Weights, Which, convert
 from alexnet_mf.data import DATASETS, DatasetName, LabeledImages
 from alexnet_mf.data.image_files import Unreadable
-from alexnet_mf.data.preprocessing import Preparation, check_takes_gray_images
+from alexnet_mf.data.preprocessing import check_takes_gray_images
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice
 from alexnet_mf.evaluation import Evaluation
 from alexnet_mf.instruments.progress import ImagesDisplay
@@ -38,7 +38,7 @@ from alexnet_mf.plots import Picture
 from alexnet_mf.predict import Prediction
 from alexnet_mf.pretrained import get_weights, list_weights
 from alexnet_mf.shapes import ShapeReport, shapes
-from alexnet_mf.spec import Network, arithmetic, zoo
+from alexnet_mf.spec import Network, Preprocessing, arithmetic, zoo
 from alexnet_mf.sweep.run import sweep
 from alexnet_mf.training import metrics, record
 from alexnet_mf.training.display import TrainingDisplay, Watcher
@@ -81,7 +81,7 @@ class PredictionReport:
     """Predictions for pictures."""
 
     used: UsedWeights
-    preparation: Preparation
+    preprocessing: Preprocessing
     """Steps that turn a picture into the network's input."""
     classes: tuple[str, ...]
     """Names of the classes."""
@@ -106,8 +106,10 @@ class EvaluationReport:
 def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | Path | str | None = None,
             which: Which = "last", backend: str | None = None, device: str = "auto",
             execution: Execution = AS_IT_COMES, top: int = 3, limit: int | None = None, invert: bool = False,
+            mean: Sequence[float] | None = None, std: Sequence[float] | None = None, normalize: bool = True,
+            resize: int | tuple[int, int] | None = None, crop: int | tuple[int, int] | None = None,
             classes: Sequence[str] | None = None, progress: bool = True) -> PredictionReport:
-    """Classify pictures.
+    """Classify pictures, after the preprocessing that the weights state.
 
     Args:
         source: run folder, or a weights file of any format that `convert` reads.
@@ -119,7 +121,13 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
         top: number of classes to return for each picture, at most all.
         limit: number of pictures to take from each folder and idx file.
         invert: invert pictures that are dark on light.
-        classes: names of the classes; without them Fashion-MNIST's if there are ten, else numbers.
+        mean, std: numbers that normalize the channels, red first, after scaling to [0, 1]. A network that takes color
+            needs them if the weights state no preprocessing.
+        normalize: False to scale to [0, 1] only.
+        resize: pixels of the shorter side, or (height, width) of the whole picture.
+        crop: side, or (height, width), of the center crop after resizing; without it, the input's size.
+        classes: names of the classes; without them those of the weights, else Fashion-MNIST's if there are ten and the
+            input is gray, else numbers.
         progress: show a bar on a terminal.
 
     Raises:
@@ -129,7 +137,11 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
     paths = [Path(path) for path in check_list("images", images, (str, Path))]
     check_integer("top", top)
     check_type("invert", invert, bool)
+    check_type("normalize", normalize, bool)
     check_type("progress", progress, bool)
+    for name, numbers in (("mean", mean), ("std", std)):
+        if numbers is not None:
+            check_list(name, numbers, (int, float))
     if limit is not None:
         check_integer("limit", limit)
     if classes is not None:
@@ -139,19 +151,20 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
     if classes is not None and len(classes) != network.classes:
         raise AlexnetMfError(f"`classes` has {len(classes):,} names, but {network.name} has {network.classes:,} "
                              "classes")
-    preparation = prediction.preparation(network, invert)
+    preprocessing = prediction.choose_preprocessing(used.weights, mean=mean, std=std, normalize=normalize,
+                                                    resize=resize, crop=crop, invert=invert)
     predictions: list[Prediction] = []
     unreadable: list[Unreadable] = []
     with ImagesDisplay("predicting", None, not progress) as display:
-        for answer in prediction.predict(used.loaded.model, paths, preparation, top, limit):
+        for answer in prediction.predict(used.loaded.model, paths, preprocessing, top, limit):
             if isinstance(answer, Unreadable):
                 unreadable.append(answer)
                 warnings.warn(f"{answer.name}: {answer.reason}", Notice, stacklevel=2)
             else:
                 predictions.append(answer)
                 display.done(len(predictions))
-    names = tuple(classes) if classes is not None else prediction.class_names(network)
-    return PredictionReport(used, preparation, names, predictions, unreadable)
+    names = tuple(classes) if classes is not None else prediction.class_names(used.weights)
+    return PredictionReport(used, preprocessing, names, predictions, unreadable)
 
 
 def evaluate(source: Path | str, *, net: Network | Path | str | None = None, which: Which = "last",
@@ -184,9 +197,11 @@ def evaluate(source: Path | str, *, net: Network | Path | str | None = None, whi
                       stacklevel=2)
     images.check_limits(test_images=test_images)
     test = images.test.first(test_images)
-    names = images.classes if network.classes == len(images.classes) else prediction.class_names(network)
+    names = used.weights.classes or (images.classes if network.classes == len(images.classes) else
+                                     prediction.class_names(used.weights))
+    inputs = prediction.as_in_training(test, used.weights)
     with ImagesDisplay("evaluating", len(test), not progress) as display:
-        figures = evaluation.evaluate(used.loaded.model, test, display.done)
+        figures = evaluation.evaluate(used.loaded.model, inputs, display.done)
         rate = len(test) / display.seconds
     return EvaluationReport(used, images.origin, test, names, figures, rate)
 

@@ -12,18 +12,20 @@ import os
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
 from alexnet_mf import backends, files, spec
 from alexnet_mf.backends.capabilities import weight_formats
 from alexnet_mf.checks import check_choice, check_path, check_type
-from alexnet_mf.errors import AlexnetMfError, Notice, ParametersError, RunError, SpecError
-from alexnet_mf.spec import Network, arithmetic, zoo
+from alexnet_mf.data.preprocessing import check_fits
+from alexnet_mf.errors import AlexnetMfError, DataError, Notice, ParametersError, RunError, SpecError
+from alexnet_mf.spec import Network, Preprocessing, arithmetic, zoo
 from alexnet_mf.spec.toml import SUFFIX, find_network
 from alexnet_mf.weights import matching, parameters
 from alexnet_mf.weights.formats import caffe, gluon, keras, npz, onnx, safetensors, torch
+from alexnet_mf.weights.metadata import read_classes, read_preprocessing
 from alexnet_mf.weights.parameters import Parameters
 from alexnet_mf.weights.stored import StoredWeights
 
@@ -92,6 +94,15 @@ class Weights:
     parameters: Parameters
     metadata: dict[str, Any]
     """The header of a canonical file: seed, step, figures; {} for any other format."""
+    preprocessing: Preprocessing | None = field(init=False)
+    """Preprocessing of the pictures that the network was trained on; None if the file does not state it."""
+    classes: tuple[str, ...] | None = field(init=False)
+    """Names of the classes; None if the file has none."""
+
+    def __post_init__(self) -> None:
+        where = str(self.path)
+        object.__setattr__(self, "preprocessing", read_preprocessing(self.metadata, where))
+        object.__setattr__(self, "classes", read_classes(self.metadata, self.network, where))
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ class Conversion:
 
 def convert(source: Path | str, destination: Path | str, *, source_format: str | None = None,
             destination_format: str | None = None, net: Network | Path | str | None = None, which: Which = "last",
-            entry: str | None = None, overwrite: bool = False) -> Conversion:
+            entry: str | None = None, overwrite: bool = False, bake_preprocessing: bool = False) -> Conversion:
     """Read weights from a file or a run folder, and write them to another file.
 
     Args:
@@ -123,9 +134,12 @@ def convert(source: Path | str, destination: Path | str, *, source_format: str |
         which: the weights to take from a run folder: `last`, or `best` (highest test accuracy).
         entry: the entry of a PyTorch checkpoint that holds the weights, if there are several.
         overwrite: replace the destination if it exists.
+        bake_preprocessing: put scaling, order of the channels and normalization into an ONNX graph, which then takes
+            levels from 0 to 255. The source must state its preprocessing.
 
     Raises:
-        AlexnetMfError: if a format is unknown or cannot be written, or the destination exists or cannot be written.
+        AlexnetMfError: if a format is unknown or cannot be written, the destination exists or cannot be written, or
+            there is no preprocessing to put into the graph.
         ParametersError: if the source is damaged, or holds another network's weights; names every tensor at fault.
         BackendUnavailable: if a format's framework is not installed; names the line that installs it.
     """
@@ -133,11 +147,32 @@ def convert(source: Path | str, destination: Path | str, *, source_format: str |
     file_format = format_of_name(destination) if destination_format is None else \
         check_choice("destination_format", destination_format, WRITABLE)
     check_destination(destination, file_format, check_type("overwrite", overwrite, bool))
+    if check_type("bake_preprocessing", bake_preprocessing, bool) and file_format != ONNX:
+        raise AlexnetMfError(f"{destination}: {file_format} files have no graph to put the preprocessing into; leave "
+                             "out `bake_preprocessing`")
     weights = read(source, net, which, source_format, entry)
-    files.write_result(destination, encode(file_format, weights.network, weights.parameters, weights.metadata))
+    if bake_preprocessing:
+        _check_can_be_baked(weights)
+    files.write_result(destination, encode(file_format, weights.network, weights.parameters, weights.metadata,
+                                           bake_preprocessing))
     return Conversion(weights.format, file_format, weights.network,
                       sum(arithmetic.parameter_counts(weights.network).values()),
                       parameters.digest(weights.parameters))
+
+
+def _check_can_be_baked(weights: Weights) -> None:
+    """Check that the preprocessing of the weights can be put into a graph.
+
+    Raises:
+        AlexnetMfError: if it is unknown, or does not fit the network.
+    """
+    fault = "its preprocessing is unknown"
+    if weights.preprocessing:
+        try:
+            return check_fits(weights.preprocessing, weights.network)
+        except DataError as error:
+            fault = str(error).partition(";")[0]
+    raise AlexnetMfError(f"{weights.path}: {fault}; leave out `bake_preprocessing`")
 
 
 def format_of_name(path: Path) -> str:
@@ -337,11 +372,13 @@ def _network_of(file: Path, net: Network | Path | str | None) -> Network:
     return network
 
 
-def encode(file_format: str, network: Network, values: Parameters, metadata: Mapping[str, Any] | None = None) -> bytes:
+def encode(file_format: str, network: Network, values: Parameters, metadata: Mapping[str, Any] | None = None,
+           bake_preprocessing: bool = False) -> bytes:
     """Return a file's content in a format, after reading it back and comparing all bits.
 
     Args:
-        metadata: further header entries of a canonical file.
+        metadata: further header entries of a canonical file; an ONNX file takes preprocessing and classes from them.
+        bake_preprocessing: as for `convert`.
 
     Raises:
         AlexnetMfError: if a library is missing, or the format cannot hold this network.
@@ -352,9 +389,11 @@ def encode(file_format: str, network: Network, values: Parameters, metadata: Map
     if backend is not None:
         content = weight_formats(backends.load(backend)).encode_weights(file_format, network, values)
     elif file_format == ONNX:
-        content = _encode_onnx(network, values)
+        content = _encode_onnx(network, values, metadata or {}, bake_preprocessing)
     else:
         content = npz.encode(values)
+    if bake_preprocessing:  # the graph describes another network, with the preprocessing in it
+        return content
     try:
         reader = READERS.get(file_format, READERS[TORCH if backend == "torch" else GLUON])
         stored = reader(io.BytesIO(content), NOWHERE)
@@ -366,10 +405,12 @@ def encode(file_format: str, network: Network, values: Parameters, metadata: Map
     return content
 
 
-def _encode_onnx(network: Network, values: Parameters) -> bytes:
+def _encode_onnx(network: Network, values: Parameters, metadata: Mapping[str, Any], bake_preprocessing: bool) -> bytes:
     try:
         import alexnet_mf.weights.onnx_graph as onnx_graph  # onnx is an extra
     except ImportError as error:
         raise AlexnetMfError(f"ONNX files need onnx, which cannot be imported ({error}); pip install onnx, or install "
                              "alexnet_mf[onnx]") from error
-    return onnx_graph.encode(network, values)
+    where = "the ONNX file"
+    return onnx_graph.encode(network, values, read_preprocessing(metadata, where),
+                             read_classes(metadata, network, where), bake_preprocessing)

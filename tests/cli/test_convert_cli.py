@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from console import assert_one_line
 
-from alexnet_mf import conversion, spec
+from alexnet_mf import conversion, data, spec
 from alexnet_mf.spec import toml, zoo
 from alexnet_mf.weights import parameters
 
@@ -69,6 +70,7 @@ def test_from_and_to_override_content_and_ending(command, run):
     (["run", "a.npz", "--net", "lenet.toml"], ["weights of alexnet, which differs from my-lenet5; leave out --net"]),
     (["run", "a.npz", "--from", "npz"], ["run: is a run folder, whose format is safetensors; leave out --from"]),
     (["run/weights.safetensors", "a.npz", "--which", "best"], ["is not a run folder; leave out --which best"]),
+    (["run", "a.npz", "--bake-preprocessing"], ["a.npz: npz files have no graph", "leave out --bake-preprocessing"]),
     (["what", "a.npz"], ["what: unrecognized weights format; supported: ",
                          "; if it has one of these, use `convert` with --from to name it"]),
 ])
@@ -96,3 +98,11 @@ def test_force_replaces_an_existing_file(command, run, tmp_path):
     (tmp_path / "taken.npz").write_text("mine")
     assert command("convert", run, "taken.npz", "--force").code == 0
     assert conversion.format_of_content(tmp_path / "taken.npz") == "npz"
+
+
+def test_a_run_is_converted_to_a_graph_that_takes_levels(command, run):
+    assert command("convert", run, "a.onnx", "--bake-preprocessing").code == 0
+    model = onnx.load("a.onnx")
+    assert model.doc_string == ("pixels: float32 (N, 1, 28, 28); gray; resized to fit 28x28, centered on black; "
+                                "levels 0 to 255")
+    assert json.loads({prop.key: prop.value for prop in model.metadata_props}["classes"]) == list(data.FASHION_CLASSES)

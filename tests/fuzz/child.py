@@ -24,12 +24,12 @@ from alexnet_mf import backends, cli, conversion, data
 from alexnet_mf.bench.report import bench_report
 from alexnet_mf.cli import predict
 from alexnet_mf.data import image_files
-from alexnet_mf.data.preprocessing import Preparation
 from alexnet_mf.data.sources import idx
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.parity import trace
 from alexnet_mf.plots import curves
 from alexnet_mf.spec import arithmetic, toml
+from alexnet_mf.spec.preprocessing import FASHION_MNIST, IMAGENET
 from alexnet_mf.sweep import plot as sweep_plot
 from alexnet_mf.sweep import record as sweep_record
 from alexnet_mf.sweep import run as sweep_run
@@ -125,8 +125,8 @@ def read_torch_file(folder: Path) -> None:
 
 
 def read_picture(folder: Path) -> None:
-    for color in (False, True):
-        image_files.read(folder / "picture", Preparation(28, 28, color=color, levels=not color))
+    for preprocessing in (FASHION_MNIST, IMAGENET):
+        image_files.read(folder / "picture", preprocessing)
 
 
 READERS: dict[str, Callable[[Path], object]] = {

@@ -49,12 +49,14 @@ from alexnet_mf import cli, conversion, data, files, spec
 from alexnet_mf.instruments.records import plain
 from alexnet_mf.parity import trace
 from alexnet_mf.spec import layers, toml
+from alexnet_mf.spec.preprocessing import IMAGENET
 from alexnet_mf.spec.toml import dump
 from alexnet_mf.sweep.plan import Plan
 from alexnet_mf.sweep.record import Data
 from alexnet_mf.sweep.run import Sweep, begin
 from alexnet_mf.training.record import MOST_BYTES
 from alexnet_mf.weights import parameters
+from alexnet_mf.weights.metadata import entries
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the memory limit needs Linux")
 
@@ -154,7 +156,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for result in record["results"]:
         result["samples"] = result["samples"][:2]
     record["results"] = record["results"][:6]
-    metadata = {"network": spec.as_dict(network), "seed": 0, "step": 3}
+    metadata = {"network": spec.as_dict(network), "seed": 0, "step": 3,
+                **entries(network, IMAGENET, data.FASHION_CLASSES)}
     picture = Image.fromarray(pixels)
     return {"run": folder / "run", "trace": (folder / "trace.safetensors").read_bytes(), "network": network,
             "weights": parameters.to_bytes(parameters.initialize(network, 0), metadata),

@@ -162,6 +162,24 @@ def positive(text: str) -> float:
     return value
 
 
+def numbers(text: str) -> tuple[float, ...]:
+    """Parse comma-separated numbers."""
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers, comma-separated, not {text!r}") from None
+
+
+def size(text: str) -> int | tuple[int, int]:
+    """Parse N or HxW, in pixels."""
+    match text.split("x"):
+        case [side]:
+            return at_least_one(side)
+        case [height, width]:
+            return at_least_one(height), at_least_one(width)
+    raise argparse.ArgumentTypeError(f"must be N or HxW in pixels, not {text!r}")
+
+
 def backend(text: str) -> str:
     """Parse the name of a backend."""
     if text not in backends.BACKENDS:

@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--entry", metavar="NAME", help="entry of a PyTorch checkpoint that holds the weights, if there are several: "
         "state_dict, checkpoint.model, ... (default: the only one)")
     add("--force", dest="overwrite", action="store_true", help="replace DST if it exists")
+    add("--bake-preprocessing", action="store_true",
+        help="put scaling, order of the channels and normalization into an ONNX graph, which then takes levels from 0 "
+             "to 255 (default: the graph takes preprocessed pixels)")
     arguments.add_json(parser)
 
 
@@ -35,7 +38,8 @@ def run(options: argparse.Namespace) -> int:
     """Convert, and return the exit code."""
     done = api.convert(options.source, options.destination, source_format=options.source_format,
                        destination_format=options.destination_format, net=options.net, which=options.which,
-                       entry=options.entry, overwrite=options.overwrite)
+                       entry=options.entry, overwrite=options.overwrite,
+                       bake_preprocessing=options.bake_preprocessing)
     if options.json:
         output.write_json(options.json, {**dataclasses.asdict(done), "network": spec.as_dict(done.network)})
     if options.json != "-":

@@ -27,8 +27,9 @@ from alexnet_mf.spec.network import (
     with_classes,
     with_dropout,
 )
+from alexnet_mf.spec.preprocessing import Preprocessing
 
 __all__ = ["BIAS_INITIALISATIONS", "Activation", "AdaptiveAvgPool2d", "AvgPool2d", "BiasInitialisation", "Conv2d",
-           "Dense", "Dropout", "Flatten", "Layer", "LocalResponseNorm", "MaxPool2d", "Network", "Normalize", "Shape",
-           "as_dict", "digest", "fingerprint", "from_dict", "has_parameters", "output_shape",
+           "Dense", "Dropout", "Flatten", "Layer", "LocalResponseNorm", "MaxPool2d", "Network", "Normalize",
+           "Preprocessing", "Shape", "as_dict", "digest", "fingerprint", "from_dict", "has_parameters", "output_shape",
            "with_classes", "with_dropout"]
