@@ -32,7 +32,7 @@ LARGEST_FILE = 2**31 - 2**20
 """Largest size of the weights, in bytes: a protobuf message has at most 2 GiB."""
 INPUT, OUTPUT, BATCH = "pixels", "logits", "N"
 
-OPERATORS = {"relu": "Relu", "sigmoid": "Sigmoid"}
+OPERATORS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "elu": "Elu", "leaky_relu": "LeakyRelu"}
 
 
 def encode(network: Network, parameters: Mapping[str, NDArray[np.float32]], preprocessing: Preprocessing | None = None,
@@ -83,7 +83,8 @@ def build(network: Network, parameters: Mapping[str, NDArray[np.float32]], prepr
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
                               producer_name="alexnet_mf", doc_string=graph.doc_string)
     about = {name: json.dumps(value) for name, value in entries(network, preprocessing, classes or ()).items()}
-    helper.set_model_props(model, {"network": network.name, "spec_sha256": spec.fingerprint(network), **about})
+    helper.set_model_props(model, {"network": network.name, "spec_sha256": spec.fingerprint(network),
+                                   "spec": json.dumps(spec.as_dict(network)), **about})
     return model
 
 
@@ -144,13 +145,14 @@ def _nodes(layer: spec.Layer, shape: spec.Shape, source: str,
             else:
                 yield node("Gemm", *weights, output=linear, transB=1)
             if layer.activation:
-                yield node(OPERATORS[layer.activation], linear)
+                attributes: dict[str, Any] = {} if layer.alpha is None else {"alpha": layer.alpha}
+                yield node(OPERATORS[layer.activation], linear, **attributes)
         case spec.MaxPool2d() | spec.AvgPool2d():
             yield node("MaxPool" if isinstance(layer, spec.MaxPool2d) else "AveragePool", source,
                        kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2)
         case spec.AdaptiveAvgPool2d():
             # ONNX has no operator for it: means over rows, then over columns, are two matrix products.
-            rows, columns = (_areas(pixels, layer.size) for pixels in shape[1:])
+            rows, columns = (areas(pixels, layer.size) for pixels in shape[1:])
             tensors.update({f"{name}.rows": rows, f"{name}.columns": np.ascontiguousarray(columns.T)})
             yield node("MatMul", f"{name}.rows", source, output=f"{name}_rows")
             yield node("MatMul", f"{name}_rows", f"{name}.columns")
@@ -170,7 +172,7 @@ def _nodes(layer: spec.Layer, shape: spec.Shape, source: str,
             raise TypeError(f"{layer!r} has no node in ONNX")
 
 
-def _areas(pixels: int, size: int) -> NDArray[np.float32]:
+def areas(pixels: int, size: int) -> NDArray[np.float32]:
     """Return the share of each input row in each output row, (size, pixels)."""
     shares = np.zeros((size, pixels), np.float32)
     for i in range(size):
