@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from alexnet_mf.spec import arithmetic
 from alexnet_mf.spec.layers import AdaptiveAvgPool2d, Dropout, Layer, Normalize
@@ -27,7 +28,7 @@ def differences(described: Network, network: Network) -> list[str]:
                              f"{type(their).__name__} there"]
         for field in dataclasses.fields(our):
             his, my = getattr(their, field.name), getattr(our, field.name)
-            if field.name != "name" and his != my:
+            if field.name != "name" and not is_close(his, my):
                 faults.append(f"{our.name}: {field.name} is {_text(his)} in the file, {_text(my)} in {network.name}")
     for longer, shorter, place in ((theirs, ours, "the file"), (ours, theirs, network.name)):
         if len(longer) > len(shorter):
@@ -40,6 +41,14 @@ def _computing(network: Network) -> list[Layer]:
     inputs = arithmetic.input_shapes(network)
     return [layer for layer in network.layers if not isinstance(layer, Dropout) and not
             (isinstance(layer, AdaptiveAvgPool2d) and inputs[layer.name][1:] == (layer.size, layer.size))]
+
+
+def is_close(value: object, other: object) -> bool:
+    """Return True for equal values. Numbers may differ by a rounding to float32, as files store them."""
+    if isinstance(value, tuple) and isinstance(other, tuple):
+        return len(value) == len(other) and all(map(is_close, value, other))
+    return value == other or (isinstance(value, float) and isinstance(other, float) and
+                              math.isclose(value, other, rel_tol=1e-6, abs_tol=1e-37))
 
 
 def _text(value: object) -> str:

@@ -116,7 +116,8 @@ class Training:
 
 def train(net: Network | str | None = None, backend: str | None = None, *, recipe: Recipe | str | None = None,
           dropout: float | None = None, weights: Path | str | None = None, which: Which = "last", seed: int = 0,
-          device: str = "auto", execution: Execution = AS_IT_COMES, data: DatasetName = "auto", data_dir: Path | str | None = None,
+          device: str = "auto", execution: Execution = AS_IT_COMES, data: DatasetName = "auto",
+          data_dir: Path | str | None = None,
           out: Path | str | None = None, checkpoint_minutes: float = CHECKPOINT_MINUTES, tensorboard: bool = False,
           progress: Watcher | bool = True, command: Sequence[str] = ("alexnet_mf.train",),
           **changes: Any) -> TrainedRun:
