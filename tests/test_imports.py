@@ -188,9 +188,10 @@ def test_a_backend_imports_only_itself_and_lower_modules(backend):
     own = [name for name in FILES if within(name, package)]
     assert own and package == f"alexnet_mf.backends.{backend}"
     below = {f"alexnet_mf.{name}" for name in (
-        "errors", "spec", "spec.layers", "spec.zoo", "spec.arithmetic", "weights", "weights.parameters", "data",
-        "data.augmentation", "data.preprocessing", "backends.contract", "backends.capabilities", "backends.randomness",
-        "backends.execution", "backends.allocator")}
+        "errors", "spec", "spec.layers", "spec.zoo", "spec.arithmetic", "weights", "weights.parameters",
+        "weights.formats", "weights.formats.gluon", "data", "data.augmentation", "data.preprocessing",
+        "backends.contract", "backends.capabilities", "backends.randomness", "backends.execution",
+        "backends.allocator")}
     for name in own:
         foreign = {imported for imported in package_imports(name) - below - {"alexnet_mf", "alexnet_mf.backends"}
                    if not within(imported, package)}
