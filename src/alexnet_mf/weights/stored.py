@@ -38,10 +38,11 @@ class StoredWeights:
     """False if the file does not give the order of its layers."""
     network: Network | None = None
     """The network that the file describes; None if it has tensors alone."""
-    layers: tuple[Layer, ...] = ()
-    """The layers that the file describes, if it lacks the shape of the input."""
+    layers: tuple[Layer, ...] | None = None
+    """The layers under canonical names, if the file describes them without the shape of their input; then `network` is
+    None."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """The file's name by each canonical name of the described network's parameters."""
+    """The file's name by each canonical name of the parameters of `network` or `layers`."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Entries of a canonical file's header; from other formats `preprocessing` and `classes`, if they have them."""
     notes: tuple[str, ...] = ()
