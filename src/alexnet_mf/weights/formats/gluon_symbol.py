@@ -23,7 +23,6 @@ from alexnet_mf.spec.layers import (
     Layer,
     LocalResponseNorm,
     MaxPool2d,
-    Shape,
 )
 from alexnet_mf.spec.network import MOST_LAYERS
 from alexnet_mf.weights import parameters
