@@ -531,3 +531,18 @@ def test_any_damage_is_refused_in_one_line(tmp_path_factory, data):
                 assert tensor.load().shape == tensor.shape
     except ParametersError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("operator, attributes, activation, alpha", [
+    ("Activation", {"act_type": "tanh"}, "tanh", None), ("tanh", {}, "tanh", None), ("_npi_tanh", {}, "tanh", None),
+    ("LeakyReLU", {}, "leaky_relu", 0.25), ("LeakyReLU", {"act_type": "leaky", "slope": "0.1"}, "leaky_relu", 0.1),
+    ("LeakyReLU", {"act_type": "elu", "slope": "1.0"}, "elu", 1.0), ("LeakyReLU", {"act_type": "gelu"}, "gelu", None)])
+def test_activations_are_described(operator, attributes, activation, alpha, tmp_path):
+    with opened(write(tmp_path, graph(node(operator, "a", 3, **attributes)))) as stored:
+        assert stored.layers[0] == spec.Conv2d("conv1", 2, 3, activation=activation, alpha=alpha)
+
+
+@pytest.mark.parametrize("act_type", ["prelu", "rrelu", "selu"])
+def test_other_kinds_of_leaky_relu_are_refused(act_type, tmp_path):
+    assert f"act_type {act_type!r} is not supported" in refusal(
+        write(tmp_path, graph(node("LeakyReLU", "a", 3, act_type=act_type))))

@@ -199,7 +199,7 @@ def test_a_described_network_is_compared_layer_by_layer(small):
                        names={name: name.upper() for name in weights(small)})
     assert_read(described, small)
     assert identify(described).network == small
-    with pytest.raises(ParametersError, match=r"another network than other: conv1: stride is 2 in the file, 3 in other; "
+    with pytest.raises(ParametersError, match=r"network than other: conv1: stride is 2 in the file, 3 in other; "
                                               "conv1: activation is relu in the file, sigmoid in other; leave"):
         match(described, other)
     pooled = dataclasses.replace(small, name="pooled", layers=tuple(

@@ -14,9 +14,7 @@ from alexnet_mf.backends.mxnet.layers import (
     round_factors,
 )
 from alexnet_mf.spec import Network, arithmetic
-
-WITHIN = "relu", "sigmoid", "tanh"
-"""Activations that Gluon's layers take as an argument; others are blocks of their own."""
+from alexnet_mf.weights.names import WITHIN
 
 
 def build(network: Network, precision: str = "float32") -> nn.HybridSequential:
