@@ -26,7 +26,7 @@ BIAS_INITIALISATIONS: tuple[BiasInitialisation, ...] = ("zeros", "uniform_fan_in
 MOST_LAYERS = 1000
 """Largest number of layers; each costs time in the frameworks and in the search for a diverging layer."""
 
-LATER_FIELDS: dict[str, Any] = {"groups": 1, "learning_rate": None}
+LATER_FIELDS: dict[str, Any] = {"groups": 1, "learning_rate": None, "alpha": None}
 """Fields added after the first networks, with their defaults. A description leaves out a field that has its
 default, so the digests of those networks stay the same."""
 
@@ -112,6 +112,14 @@ def with_dropout(network: Network, rate: float) -> Network:
     layers = tuple(dataclasses.replace(layer, rate=rate) if isinstance(layer, Dropout) else layer
                    for layer in network.layers)
     return dataclasses.replace(network, layers=layers)
+
+
+def with_classes(network: Network, classes: int) -> Network:
+    """Return the network with another number of classes; its name tells the number."""
+    if classes == network.classes:
+        return network
+    last = dataclasses.replace(network.layers[-1], units=classes)
+    return dataclasses.replace(network, name=f"{network.name}-{classes}-classes", layers=(*network.layers[:-1], last))
 
 
 def as_dict(network: Network) -> dict[str, Any]:
