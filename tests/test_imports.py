@@ -161,8 +161,8 @@ def test_low_modules_import_only_lower_ones(name):
 
 
 ORDER = ["errors", "checks", "files", "spec", "instruments", "plots", "weights", "data", "backends", "conversion",
-         "pretrained", "models", "evaluation", "shapes", "predict", "training", "parity", "bench", "sweep", "analysis", "api", "cli",
-         "__main__"]
+         "pretrained", "models", "evaluation", "shapes", "predict", "training", "parity", "bench", "sweep", "analysis",
+         "api", "cli", "__main__"]
 """Packages and modules, lowest first. Each imports only those before it, so that there is no cycle. Imports for the
 type checker alone, such as those of the records that `plots` draws, do not count."""
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alexnet_mf.spec.preprocessing import IMAGENET
 from console import call
 from sizes import narrower
 
@@ -18,6 +17,7 @@ from alexnet_mf import conversion, pretrained, spec
 from alexnet_mf.errors import AlexnetMfError, DataError
 from alexnet_mf.pretrained import PRETRAINED, get_weights, imagenet_classes, list_weights
 from alexnet_mf.spec import zoo
+from alexnet_mf.spec.preprocessing import IMAGENET
 from alexnet_mf.weights import parameters
 
 

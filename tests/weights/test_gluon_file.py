@@ -377,7 +377,7 @@ CONV, FLAT, DENSE = spec.Conv2d("conv1", 2, 3, activation=None), spec.Flatten("f
 def test_attributes_of_all_versions_are_read(old, tmp_path):
     with opened(write(tmp_path, graph(old=old, workspace="512", cudnn_tune="off", __lr_mult__="2", stride="[1L, 1L]",
                                       layout="None"))) as stored:
-        assert stored.network == Network("net", (1, 6, 6), (CONV, FLAT, DENSE))
+        assert stored.layers == (CONV, FLAT, DENSE)
         assert stored.names["fc2.bias"] == "arg:f_bias"
 
 
@@ -482,7 +482,7 @@ def test_a_damaged_symbol_file_is_refused(symbol, reason, tmp_path):
 
 def test_layers_of_one_kind_after_another_get_names_of_their_own(tmp_path):
     with opened(write(tmp_path, graph(node("Dropout", "a", 3), node("Dropout", "b", 4)))) as stored:
-        assert [layer.name for layer in stored.network.layers] == ["conv1", "drop1", "drop1_2", "flatten", "fc2"]
+        assert [layer.name for layer in stored.layers] == ["conv1", "drop1", "drop1_2", "flatten", "fc2"]
 
 
 def test_very_long_graphs_are_refused_soon(tmp_path):
@@ -490,7 +490,7 @@ def test_very_long_graphs_are_refused_soon(tmp_path):
     assert "more than 1,000 layers" in refusal(write(tmp_path, graph(*many)))
     many = [node("Flatten", f"d{number}", number) for number in range(3, 20_000)]
     with opened(write(tmp_path, graph(*many))) as stored:
-        assert stored.network is not None
+        assert len(stored.layers) == 3
 
 
 @pytest.mark.parametrize("content, reason", [
@@ -531,3 +531,18 @@ def test_any_damage_is_refused_in_one_line(tmp_path_factory, data):
                 assert tensor.load().shape == tensor.shape
     except ParametersError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("operator, attributes, activation, alpha", [
+    ("Activation", {"act_type": "tanh"}, "tanh", None), ("tanh", {}, "tanh", None), ("_npi_tanh", {}, "tanh", None),
+    ("LeakyReLU", {}, "leaky_relu", 0.25), ("LeakyReLU", {"act_type": "leaky", "slope": "0.1"}, "leaky_relu", 0.1),
+    ("LeakyReLU", {"act_type": "elu", "slope": "1.0"}, "elu", 1.0), ("LeakyReLU", {"act_type": "gelu"}, "gelu", None)])
+def test_activations_are_described(operator, attributes, activation, alpha, tmp_path):
+    with opened(write(tmp_path, graph(node(operator, "a", 3, **attributes)))) as stored:
+        assert stored.layers[0] == spec.Conv2d("conv1", 2, 3, activation=activation, alpha=alpha)
+
+
+@pytest.mark.parametrize("act_type", ["prelu", "rrelu", "selu"])
+def test_other_kinds_of_leaky_relu_are_refused(act_type, tmp_path):
+    assert f"act_type {act_type!r} is not supported" in refusal(
+        write(tmp_path, graph(node("LeakyReLU", "a", 3, act_type=act_type))))

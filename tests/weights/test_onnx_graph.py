@@ -28,7 +28,8 @@ EVERYTHING = Network("everything", (2, 23, 19), (
     spec.Conv2d("conv2", channels=4, kernel=1, activation="sigmoid"), spec.AvgPool2d("pool2", kernel=2, stride=1),
     spec.AdaptiveAvgPool2d("pool3", size=3), spec.Conv2d("conv3", 5, 2, activation="leaky_relu", alpha=0.3),
     spec.Flatten("flatten"), spec.Dropout("drop4", rate=0.5), spec.Dense("fc4", units=7, activation="tanh"),
-    spec.Dense("fc5", units=6, activation="elu", alpha=0.6), spec.Dense("fc6", units=3)))
+    spec.Dense("fc5", units=6, activation="elu", alpha=0.6), spec.Dense("fc6", units=6, activation="gelu"),
+    spec.Dense("fc7", units=6, activation="gelu_tanh"), spec.Dense("fc8", units=3)))
 """Every layer type, with numbers that reveal faults: sizes that do not divide, areas that overlap."""
 
 

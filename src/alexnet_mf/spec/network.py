@@ -118,7 +118,9 @@ def with_classes(network: Network, classes: int) -> Network:
     """Return the network with another number of classes; its name tells the number."""
     if classes == network.classes:
         return network
-    last = dataclasses.replace(network.layers[-1], units=classes)
+    last = network.layers[-1]
+    assert isinstance(last, Dense)
+    last = dataclasses.replace(last, units=classes)
     return dataclasses.replace(network, name=f"{network.name}-{classes}-classes", layers=(*network.layers[:-1], last))
 
 

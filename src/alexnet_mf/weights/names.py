@@ -22,6 +22,8 @@ BY_NUMBER = tuple(PARTS)
 WRAPPERS = ("module", "_orig_mod", "_forward_module")
 """Components that DataParallel, `torch.compile` and Lightning's engines insert anywhere."""
 
+WITHIN = "relu", "sigmoid", "tanh"
+"""Activations that Gluon's layers take as an argument; others are blocks of their own."""
 MODEL_ZOO = {"conv1": "features.0", "conv2": "features.2", "conv3": "features.4", "conv4": "features.5",
              "conv5": "features.6", "fc6": "features.9", "fc7": "features.11", "fc8": "output"}
 """Names in the AlexNet of MXNet's model zoo, which is `alexnet-owt`."""
@@ -76,9 +78,14 @@ def torchvision(network: Network) -> dict[str, str]:
 
 
 def blocks(network: Network) -> dict[str, str]:
-    """Return Gluon's names in a flat `Sequential`: blocks contain their activations, and Dense flattens by itself."""
-    layers = [layer for layer in without_normalization(network) if not isinstance(layer, Flatten)]
-    return {layer.name: str(position) for position, layer in enumerate(layers) if spec.has_parameters(layer)}
+    """Return Gluon's names in a flat `Sequential`: blocks contain most activations, and Dense flattens by itself."""
+    result, position = {}, 0
+    for layer in without_normalization(network):
+        if spec.has_parameters(layer):
+            result[layer.name] = str(position)
+        activation = getattr(layer, "activation", None)
+        position += (not isinstance(layer, Flatten)) + (activation not in (None, *WITHIN))
+    return result
 
 
 def model_zoo(network: Network) -> dict[str, str]:

@@ -1,16 +1,17 @@
 """The network as an ONNX graph, written from the spec alone. No backend takes part, so ONNX Runtime's result is an
 independent check.
 
-Each layer is a node under its name, and its activation another. Weights are initializers under canonical names.
-The input `pixels` is float32 (N, channels, height, width), the output `logits` is (N, classes); N is free. The graph's
-`doc_string` states the preprocessing of the pixels; `preprocessing` and `classes` in the model's metadata are JSON. The
-graph is for prediction and has no dropout.
+Each layer is a node under its name, and its activation another (a GELU is several). Weights are initializers under
+canonical names. The input `pixels` is float32 (N, channels, height, width), the output `logits` is (N, classes); N is
+free. The graph's `doc_string` states the preprocessing of the pixels; `preprocessing` and `classes` in the model's
+metadata are JSON. The graph is for prediction and has no dropout.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -144,7 +145,9 @@ def _nodes(layer: spec.Layer, shape: spec.Shape, source: str,
                            strides=[layer.stride] * 2, pads=[layer.padding] * 4, group=layer.groups)
             else:
                 yield node("Gemm", *weights, output=linear, transB=1)
-            if layer.activation:
+            if layer.activation in ("gelu", "gelu_tanh"):
+                yield from _gelu(name, linear, layer.activation == "gelu_tanh", tensors)
+            elif layer.activation:
                 attributes: dict[str, Any] = {} if layer.alpha is None else {"alpha": layer.alpha}
                 yield node(OPERATORS[layer.activation], linear, **attributes)
         case spec.MaxPool2d() | spec.AvgPool2d():
@@ -170,6 +173,34 @@ def _nodes(layer: spec.Layer, shape: spec.Shape, source: str,
             return
         case _:
             raise TypeError(f"{layer!r} has no node in ONNX")
+
+
+def _gelu(name: str, x: str, by_tanh: bool, tensors: dict[str, NDArray[np.float32]]) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of a GELU: opset 20 has an operator for it, older ones do not.
+
+    Args:
+        tensors: receives its constants.
+    """
+    numbers = {"one": 1, "half": 0.5, "scale": math.sqrt(2 / math.pi if by_tanh else 1 / 2), "cube": 0.044715}
+    constants = {key: f"{name}.{key}" for key in numbers}
+    tensors.update({constants[key]: np.array(value, np.float32) for key, value in numbers.items()
+                    if by_tanh or key != "cube"})
+
+    def node(operator: str, output: str, *inputs: str) -> onnx.NodeProto:
+        return helper.make_node(operator, inputs, [output], output)
+
+    argument = x
+    if by_tanh:
+        argument = f"{name}_argument"
+        yield node("Mul", f"{name}_square", x, x)
+        yield node("Mul", f"{name}_cube", f"{name}_square", x)
+        yield node("Mul", f"{name}_scaled_cube", f"{name}_cube", constants["cube"])
+        yield node("Add", argument, x, f"{name}_scaled_cube")
+    yield node("Mul", f"{name}_scaled", argument, constants["scale"])
+    yield node("Tanh" if by_tanh else "Erf", f"{name}_function", f"{name}_scaled")
+    yield node("Add", f"{name}_share", f"{name}_function", constants["one"])
+    yield node("Mul", f"{name}_half", x, constants["half"])
+    yield node("Mul", name, f"{name}_half", f"{name}_share")
 
 
 def areas(pixels: int, size: int) -> NDArray[np.float32]:

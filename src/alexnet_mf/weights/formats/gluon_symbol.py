@@ -23,7 +23,6 @@ from alexnet_mf.spec.layers import (
     Layer,
     LocalResponseNorm,
     MaxPool2d,
-    Shape,
 )
 from alexnet_mf.spec.network import MOST_LAYERS
 from alexnet_mf.weights import parameters
@@ -36,6 +35,8 @@ NAMES: dict[type[Layer], str] = {
     Conv2d: "conv{}", Dense: "fc{}", MaxPool2d: "pool{}", AvgPool2d: "pool{}", AdaptiveAvgPool2d: "avgpool",
     LocalResponseNorm: "norm{}", Dropout: "drop{}", Flatten: "flatten"}
 """Canonical names, with the number of convolutions and dense layers so far."""
+LEAKY = {"leaky": "leaky_relu", "elu": "elu", "gelu": "gelu"}
+"""Activations by the types of the operator LeakyReLU."""
 SOFTMAX = ("softmax", "SoftmaxOutput")
 HARMLESS = re.compile(r"__\w+__|(\w+_)?(lr|wd)_mult|ctx_group|force_mirroring|mirror_stage|workspace|cudnn_\w+")
 """Attributes for training and speed."""
@@ -190,8 +191,13 @@ def _layer(node: _Node) -> Layer | dict[str, Any] | None:
             return Flatten(node.name)
         case "Activation":
             return {"activation": str(_values(node, act_type=None)["act_type"])}
-        case "relu" | "_npx_relu" | "sigmoid" | "_npx_sigmoid":
-            return {"activation": node.operator.removeprefix("_npx_")}
+        case "relu" | "_npx_relu" | "sigmoid" | "_npx_sigmoid" | "tanh" | "_npi_tanh":
+            return {"activation": node.operator.rpartition("_")[2]}
+        case "LeakyReLU":
+            values = _values(node, act_type="leaky", slope=0.25)
+            _require(node, values, act_type=values["act_type"] if values["act_type"] in LEAKY else "leaky")
+            return {"activation": LEAKY[values["act_type"]],
+                    "alpha": None if values["act_type"] == "gelu" else values["slope"]}
         case "softmax":
             values = _values(node, axis=-1, temperature=1, use_length=False)
             _require(node, values, axis=1 if values["axis"] == 1 else -1, temperature=1, use_length=False)

@@ -43,12 +43,12 @@ def read(file: BinaryIO, path: Path) -> StoredWeights:
 
 def _tensor(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> StoredTensor:
     with archive.open(entry) as member:
-        version = np.lib.format.read_magic(member)
+        version = np.lib.format.read_magic(member)  # type: ignore[no-untyped-call]
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in read_header:
             raise ParametersError(f"{entry.filename[:80]!r} has version {version} of NumPy's format; write it with "
                                   "np.savez and plain names")
-        shape, _, dtype = read_header[version](member)
+        shape, _, dtype = read_header[version](member)  # type: ignore[no-untyped-call]
     if dtype.hasobject:
         raise ParametersError(f"cannot be read as .npz ({entry.filename[:80]!r} has Python objects); save each array "
                               "under a name of its own with np.savez")
@@ -58,7 +58,8 @@ def _tensor(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> StoredTensor:
 def _load(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
     try:
         with archive.open(entry) as member:
-            value: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+            value: NDArray[Any] = np.lib.format.read_array(  # type: ignore[no-untyped-call]
+                member, allow_pickle=False)
         return value.astype(value.dtype.newbyteorder("="), copy=False)
     except Exception as error:  # as above
         raise _unreadable(error) from error
