@@ -25,6 +25,7 @@ from alexnet_mf.weights.parameters import shapes
 from alexnet_mf.weights.stored import StoredTensor, StoredWeights
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+UNCHECKED = "the model is a class of its own, so its activations, padding and order of layers could not be checked"
 SAVE_AGAIN = "save it again with model.save('NAME.keras')"
 SMALL, LARGEST_RATIO = 2**26, 4
 """Largest size of a compressed member of an archive, in bytes, and of a larger one the largest ratio to its compressed
@@ -74,8 +75,9 @@ def refuse_saved_model(folder: Path) -> NoReturn:
     """
     raise ParametersError(
         "is a SavedModel, a program; write its variables to a file with: import numpy as np, tensorflow as tf; "
-        f"v = tf.saved_model.load({str(folder)!r}).signatures['serving_default'].variables; np.savez('weights.npz', "
-        "**{f\"{sum('/kernel:' in x.name for x in v[:i + 1])}/{x.name[:-2]}\": x.numpy() for i, x in enumerate(v)})")
+        f"m = tf.saved_model.load({str(folder)!r}); v = m.signatures['serving_default'].variables; "
+        "np.savez('weights.npz', **{f\"{sum('/kernel:' in x.name for x in v[:i + 1])}/{x.name[:-2]}\": x.numpy() "
+        "for i, x in enumerate(v)})")
 
 
 def _refuse(error: Exception) -> NoReturn:
@@ -108,7 +110,7 @@ def _read_keras_3(file: Any, model: Any) -> StoredWeights:
     owners = {tuple(name.rpartition("/vars/")[0].split("/")) for name in tensors}
     # A subclassed model may call its own layers in any order, those of its only Sequential in one.
     is_ordered = _are_ordered(owners) and (model is None or len({owner[:2] for owner in owners}) == 1)
-    return _weights_alone(tensors, is_ordered)
+    return _weights_alone(tensors, is_ordered, () if model is None else (UNCHECKED,))
 
 
 def _read_h5(file: Any) -> StoredWeights:
@@ -141,10 +143,10 @@ def _read_h5(file: Any) -> StoredWeights:
     return _weights_alone(tensors, is_ordered)
 
 
-def _weights_alone(tensors: dict[str, StoredTensor], is_ordered: bool) -> StoredWeights:
+def _weights_alone(tensors: dict[str, StoredTensor], is_ordered: bool, notes: tuple[str, ...] = ()) -> StoredWeights:
     if not tensors:
         raise ParametersError(f"has no weights of layers; {SAVE_AGAIN}")
-    return StoredWeights(tensors, "HWIO", is_ordered)
+    return StoredWeights(tensors, "HWIO", is_ordered, notes=notes)
 
 
 def _described(model: Any, locate: Locate) -> StoredWeights:
@@ -155,11 +157,11 @@ def _described(model: Any, locate: Locate) -> StoredWeights:
             layer.refuse("has statistics of more than the channels")
         return [_tensor(dataset).load() for dataset in (mean, variance)]
 
-    network, layers = keras_config.describe(model, statistics)
-    wanted = shapes(network)
+    description = keras_config.describe(model, statistics)
+    wanted = shapes(description.network)
     tensors: dict[str, StoredTensor] = {}
     names: dict[str, str] = {}
-    for own_name, layer in layers.items():
+    for own_name, layer in description.layers.items():
         for variable, (name, dataset) in zip(layer.variables, locate(layer).items()):
             canonical = f"{own_name}.{CANONICAL.get(variable, variable)}"
             names[canonical], tensors[name] = name, _tensor(dataset)
@@ -167,7 +169,7 @@ def _described(model: Any, locate: Locate) -> StoredWeights:
             shape = (*shape[2:], *shape[1::-1]) if len(shape) == 4 else shape[::-1]
             if dataset.shape != shape:
                 layer.refuse(f"has a {variable} of shape {dataset.shape}, not {shape}", "save the model again")
-    return StoredWeights(tensors, "HWIO", network=network, names=names)
+    return StoredWeights(tensors, "HWIO", network=description.network, names=names, notes=description.notes)
 
 
 def _child(group: Any, path: str) -> Any:

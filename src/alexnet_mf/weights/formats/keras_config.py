@@ -117,8 +117,19 @@ def is_described(model: Any) -> bool:
     return model is not None and model.get("class_name") in MODELS and _is_of_keras(model)
 
 
-def describe(model: dict[str, Any], statistics: Statistics) -> tuple[Network, dict[str, KerasLayer]]:
-    """Return the network, and the layers of Keras that have its parameters, by the names of its own layers.
+@dataclass(frozen=True)
+class Description:
+    """What a description says."""
+
+    network: Network
+    layers: Mapping[str, KerasLayer]
+    """The layers that have the network's parameters, by the names of its own layers."""
+    notes: tuple[str, ...]
+    """One clause for each difference from Keras's model."""
+
+
+def describe(model: dict[str, Any], statistics: Statistics) -> Description:
+    """Return the network that a model's description stands for.
 
     Raises:
         ParametersError: if the spec cannot express it; names the layer.
@@ -251,7 +262,7 @@ class _Builder:
     def add(self, layer: KerasLayer) -> None:
         config = layer.config
         if layer.kind in IDENTITIES:
-            self.notes.append(f"without {layer.name[:80]}, a {layer.kind}, which is the identity in inference")
+            self.notes.append(f"{layer.kind} is left out: it changes nothing in inference")
             return
         if layer.kind == "InputLayer":
             return
@@ -295,18 +306,18 @@ class _Builder:
             case _:
                 self._activate(layer, _activation_of(layer))
 
-    def finish(self, name: str) -> tuple[Network, dict[str, KerasLayer]]:
+    def finish(self, name: str) -> Description:
         if self.border:
             self.border.refuse("is not directly before a convolution or pooling")
         output: dict[str, Any] = {"output": "softmax"} if self.softmax else {}
-        source = "; ".join([f"Keras model {name}", *self.notes])[:1000]
         try:
-            return Network(name, self.input, tuple(self.layers), source, **output), self.weighted
+            network = Network(name, self.input, tuple(self.layers), "a file of Keras", **output)
         except SpecError as error:
             raise ParametersError(f"describes a model that is not supported ({error})") from error
         except TypeError:
             assert self.softmax
             self.softmax.refuse("ends the model with softmax", "build the model without it, so that it gives logits")
+        return Description(network, self.weighted, tuple(self.notes))
 
     def _check(self, layer: KerasLayer) -> None:
         """Refuse a class or an argument that is not read, or a layer at this place."""
@@ -436,7 +447,7 @@ class _Builder:
         (mean, std, layer), self.scaling = self.scaling, None
         if np.all(std >= 10):
             mean, std = mean / 255, std / 255
-            self.notes.append("for pixels in [0, 1], where Keras's model takes [0, 255]")
+            self.notes.append("the network takes pixels in [0, 1], where Keras's model takes [0, 255]")
         elif not np.all((std <= 1) & (abs(mean) <= 1)):
             layer.refuse("does not show whether the model takes pixels in [0, 1] or in [0, 255]")
         if not (np.allclose(mean, 0, atol=1e-6) and np.allclose(std, 1, atol=1e-6)):
