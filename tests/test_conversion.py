@@ -10,6 +10,7 @@ import pickle
 import random
 import subprocess
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,17 +18,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from numpy.testing import assert_array_equal
 from sizes import narrower
 
 from alexnet_mf import backends, conversion, spec
 from alexnet_mf.conversion import FORMATS, convert
-from alexnet_mf.errors import AlexnetMfError, ParametersError
+from alexnet_mf.errors import AlexnetMfError, Notice, ParametersError
 from alexnet_mf.parity.tolerances import TIERS, relative_l2
-from alexnet_mf.spec import Network, toml
+from alexnet_mf.spec import Network, toml, zoo
 from alexnet_mf.spec.preprocessing import FASHION_MNIST, IMAGENET
 from alexnet_mf.spec.zoo import ALEXNET_OWT
-from alexnet_mf.weights import parameters
+from alexnet_mf.weights import layouts, names, parameters
 from alexnet_mf.weights.formats import npz
 from alexnet_mf.weights.metadata import entries
 from alexnet_mf.weights.parameters import Parameters
@@ -420,6 +422,118 @@ def test_gluon_files_with_other_names_are_read(framework, weights, net, tmp_path
                  for layer, what in (name.split(".") for name in weights)}
         mx.nd.save(str(tmp_path / "theirs.params"), named)
         assert_weights(tmp_path / "theirs.params", net, weights)
+
+
+# Names, classes, dtypes and layouts of other programs
+
+
+def test_files_are_read_without_their_frameworks(requires, canonical, weights, net, tmp_path):
+    """h5py and onnx are libraries, not frameworks."""
+    files = {}
+    for name, backend in NATIVE.items():
+        requires(backend)
+        files[name] = convert(canonical, tmp_path / f"weights{ENDINGS[name]}").sha256
+    script = f"""
+import sys
+sys.modules.update(dict.fromkeys(["torch", "tensorflow", "keras", "mxnet"]))
+from alexnet_mf import conversion
+from alexnet_mf.weights import layouts, names, parameters
+for ending in {list(ENDINGS.values())}:
+    print(parameters.digest(conversion.read("weights" + ending, {net!r}).parameters))"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+                          check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == set(files.values()) == {parameters.digest(weights)}
+
+
+@pytest.mark.parametrize("target", ["torch-book", "gluon-book", "torchvision", "gluon-zoo"])
+def test_names_of_other_programs_are_written_back(requires, framework, target, tmp_path, monkeypatch):
+    """A fine-tuned network has other classes. The names of torchvision and the model zoo tell the network."""
+    requires(FORMATS[target].backend)
+    narrow = narrower(ALEXNET_OWT)
+    monkeypatch.setattr("alexnet_mf.spec.zoo.ALEXNET_OWT", narrow)
+    monkeypatch.setitem(zoo.NETWORKS, "alexnet-owt", narrow)
+    five = spec.with_classes(narrow, 5)
+    weights = parameters.initialize(five, 0, random_biases=True)
+    first = tmp_path / f"first{FORMATS[target].suffixes[0]}"
+    first.write_bytes(conversion.encode(target, five, weights))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        known = None if target in ("torchvision", "gluon-zoo") else "alexnet-owt"
+        done = convert(first, tmp_path / "middle.safetensors", net=known)
+    assert "5 classes, where" in str(caught[-1].message)
+    assert done.network == five and done.sha256 == parameters.digest(weights)
+    convert(tmp_path / "middle.safetensors", tmp_path / f"again{first.suffix}", destination_format=target)
+    names = [list(conversion.READERS[done_format](path.open("rb"), path).tensors)
+             for path in (first, tmp_path / f"again{first.suffix}")
+             for done_format in ["torch" if first.suffix == ".pt" else "gluon"]]
+    assert names[0] == names[1] and len(names[0]) == 16
+
+
+def test_safetensors_of_other_programs_are_read_like_their_own_files(net, small, weights, tmp_path):
+    for modules, prefix in ((names.torchvision(small), "module."), (names.numbered(small), "net.")):
+        tensors = {prefix + names.rename(name, modules): value for name, value in weights.items()}
+        safetensors.numpy.save_file(tensors, tmp_path / "theirs.safetensors")
+        with pytest.warns(Notice, match=f"names without `{prefix}`"):
+            assert_weights(tmp_path / "theirs.safetensors", net, weights)
+
+
+def test_bfloat16_safetensors_are_widened(net, weights, tmp_path):
+    bits = {name: (np.ascontiguousarray(value).view(np.uint32) >> 16).astype("<u2") for name, value in weights.items()}
+    header, position = {}, 0
+    for name, value in bits.items():
+        header[name] = {"dtype": "BF16", "shape": value.shape, "data_offsets": [position, position + value.nbytes]}
+        position += value.nbytes
+    text = json.dumps(header).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + b"".join(
+        value.tobytes() for value in bits.values()))
+    expected = {name: (value.astype(np.uint32) << 16).view(np.float32) for name, value in bits.items()}
+    with pytest.warns(Notice, match="bfloat16 was widened to float32"):
+        assert_weights(tmp_path / "a.safetensors", net, expected)
+
+
+def test_the_advice_for_a_pickled_dictionary_of_layers_works(tmp_path):
+    """Like `bvlc_alexnet.npy`: TensorFlow's layout, a square dense layer, and inputs of the first in another order."""
+    network = narrower(zoo.get_network("alexnet-caffe"))
+    weights = parameters.initialize(network, 0, random_biases=True)
+    images = layouts.flattened_shapes(network)
+    theirs: dict[str, list[np.ndarray]] = {}
+    for name, value in weights.items():
+        theirs.setdefault(name.partition(".")[0], []).append(layouts.to_native(value, images.get(name)))
+    np.save(tmp_path / "theirs.npy", np.array(theirs, object), allow_pickle=True)
+    with pytest.raises(ParametersError, match="is a pickle, which could run any program, so it is not read") as error:
+        conversion.read(tmp_path / "theirs.npy", net=network)
+    advice = str(error.value).partition("write an .npz file: ")[2].replace("FILE", repr("theirs.npy"))
+    subprocess.run([sys.executable, "-c", f"import numpy as np; {advice}"], cwd=tmp_path, check=True, timeout=60)
+    with pytest.warns(Notice, match=r"arrays in TensorFlow's layout \(height, width, in, out\) were converted"):
+        assert_weights(tmp_path / "weights.npz", network, weights)
+
+
+def test_a_file_that_describes_its_network_needs_no_name(framework, small, weights, tmp_path, canonical):
+    pytest.importorskip("onnx")
+    convert(canonical, tmp_path / "a.onnx")
+    read = conversion.read(tmp_path / "a.onnx")
+    assert spec.fingerprint(read.network) == spec.fingerprint(small)
+    assert parameters.digest(read.parameters) == parameters.digest(weights)
+    assert conversion.find_described(tmp_path / "a.onnx") == read.network
+    other = dataclasses.replace(small, name="other", layers=(
+        dataclasses.replace(small.layers[0], activation="sigmoid"), *small.layers[1:]))
+    with pytest.raises(ParametersError, match="describes another network than other: conv1: activation is relu in the "
+                                              "file, sigmoid in other; leave out `net`"):
+        conversion.read(tmp_path / "a.onnx", other)
+
+
+def test_another_name_for_the_same_network_is_written_into_the_header(canonical, small, tmp_path):
+    """The name in the message and the name in the file are the same."""
+    same = dataclasses.replace(spec.with_dropout(small, 0.1), name="same")
+    (tmp_path / "same.toml").write_text(toml.dump(same), encoding="utf-8")
+    done = convert(canonical, tmp_path / "b.safetensors", net=str(tmp_path / "same.toml"))
+    assert done.network == conversion.read(tmp_path / "b.safetensors").network == same
+
+
+def test_an_entry_is_named_for_a_checkpoint_only(canonical, tmp_path):
+    with pytest.raises(AlexnetMfError, match="has no entries, as a checkpoint of PyTorch has; leave out `entry`"):
+        convert(canonical, tmp_path / "a.npz", entry="model")
 
 
 # Tensors that do not fit

@@ -124,7 +124,8 @@ def test_numbers_in_names_give_an_order_that_the_file_may_not_contradict():
     modules = {"conv1": "block2.conv", "conv2": "block10.conv", "fc3": "fc9", "fc4": "fc10", "fc5": "fc11"}
     tensors = renamed(SAME, modules)
     assert_read(stored(tensors), SAME)
-    assert_read(stored(dict(sorted(tensors.items())), is_ordered=False), SAME)
+    assert_read(stored(dict(sorted(tensors.items())), is_ordered=False), SAME,
+                "matched by order and shape: conv1 = block2.conv, conv2 = block10.conv, fc3 = fc9, fc4 = fc10, fc5 = fc11")
     with pytest.raises(ParametersError, match=r"the order of fc9, fc10 is not certain|block"):
         match(stored(dict(sorted(tensors.items()))), SAME)
     keras = {"conv1": "conv2d", "conv2": "conv2d_1", "fc3": "dense", "fc4": "dense_1", "fc5": "dense_2"}

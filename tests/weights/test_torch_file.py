@@ -196,7 +196,7 @@ def test_of_several_state_dicts_one_must_be_named():
     other = {"fc1.weight": tensor("0", (2, 3), (0, 1))}
     content = archive(mapping({"epoch": inside(3), "model": mapping(STATE), "old": mapping({"ema": mapping(other)})}),
                       STORAGES)
-    assert refusal(content) == ("contains several state_dicts: `model`, `old.ema`; name one with `entry`, or save it "
+    assert refusal(content) == ("contains several state_dicts: `model`, `old.ema`; use `convert` with `entry` to "
                                 "alone")
     assert_small(weights_in(content, "model"))
     assert_array_equal(weights_in(content, "old.ema").tensors["fc1.weight"].load(), [WEIGHT[0], WEIGHT[0]])

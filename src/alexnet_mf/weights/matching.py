@@ -330,7 +330,7 @@ def _by_shape(stored: StoredWeights, network: Network, any_classes: bool) -> Ite
             same = [module for module, each in theirs.items() if each == shapes]
             if len(layers) != len(same):
                 break
-            is_certain &= len(same) == 1 or _are_numbered(same)
+            is_certain &= len(same) == 1 or (stored.is_ordered and _are_numbered(same))
             assigned |= dict(zip(layers, _in_order(same, stored.is_ordered, layers)))
         else:
             if len(assigned) == len(theirs):

@@ -255,7 +255,7 @@ def _select(root: Any, entry: str | None) -> tuple[Keys, Mapping[str, Any]]:
     names += f" and {len(candidates) - MOST_NAMED:,} more" if len(candidates) > MOST_NAMED else ""
     if not named:
         raise ParametersError(f"has no state_dict `{entry}`; name one of {names} with `entry`")
-    raise ParametersError(f"contains several state_dicts: {names}; name one with `entry`, or save it alone")
+    raise ParametersError(f"contains several state_dicts: {names}; use `convert` with `entry` to name one")
 
 
 def _state_dicts(value: Any, keys: Keys, seen: set[int]) -> Iterator[tuple[Keys, Mapping[str, Any]]]:
