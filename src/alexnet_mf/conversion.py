@@ -22,6 +22,7 @@ from alexnet_mf.checks import check_choice, check_path, check_type
 from alexnet_mf.data.preprocessing import check_fits
 from alexnet_mf.errors import AlexnetMfError, DataError, Notice, ParametersError, RunError, SpecError
 from alexnet_mf.spec import Network, Preprocessing, arithmetic, zoo
+from alexnet_mf.spec.preprocessing import IMAGENET
 from alexnet_mf.spec.toml import SUFFIX, find_network
 from alexnet_mf.weights import matching, parameters
 from alexnet_mf.weights.formats import caffe, gluon, keras, npz, onnx, safetensors, torch
@@ -69,6 +70,8 @@ READERS: dict[str, Callable[[BinaryIO, Path], StoredWeights]] = {
 READABLE = tuple(READERS)
 WRITABLE = tuple(name for name, entry in FORMATS.items() if entry.suffixes)
 
+PUBLISHED = ("torchvision", "model_zoo")
+"""Names of modules that stand, with ImageNet's 1000 classes, for the published weights and their preprocessing."""
 NOWHERE = Path(os.devnull, "weights")
 """Path of weights that are in memory alone: no file lies beside it."""
 ZIP = b"PK\x03\x04"
@@ -249,9 +252,8 @@ def _format_of(file: BinaryIO, path: Path) -> str | None:
     if start.startswith(PICKLES):
         raise ParametersError(f"{path}: is a pickle, which could run any program, so it is not read; if you trust it, "
                               f"write an .npz file: {UNPICKLE}")
-    by_ending = {suffix: name for name in (ONNX, CANONICAL) for suffix in FORMATS[name].suffixes} | {
-        ".caffemodel": CAFFE}
-    return next((name for suffix, name in by_ending.items() if path.name.endswith(suffix)), None)
+    by_ending = next((name for name in (ONNX, CANONICAL) if path.name.endswith(FORMATS[name].suffixes)), None)
+    return by_ending or (CAFFE if path.name.endswith(".caffemodel") or caffe.is_net(file) else None)
 
 
 def _format_of_archive(names: list[str]) -> str | None:
@@ -308,15 +310,24 @@ def _read_stored(content: BinaryIO, path: Path, file_format: str, net: Network |
     network = None if net is None else find_network(net)
     has_any_classes = isinstance(net, str) and net in zoo.NETWORKS
     try:
-        stored = READERS[file_format](content, path) if entry is None else torch.read(content, path, entry)
+        if entry is not None:
+            stored = torch.read(content, path, entry)
+        elif file_format == CAFFE and network is not None:  # a file saved in training lacks the size of the images
+            stored = caffe.read(content, path, network.input)
+        else:
+            stored = READERS[file_format](content, path)
         matched = matching.identify(stored) if network is None else matching.match(stored, network, has_any_classes)
         values, conversions = matching.load(stored, matched)
     except ParametersError as error:
         raise ParametersError(f"{path}: {error}") from error
-    notes = (*stored.notes, *matched.notes, *conversions)
+    notes = [*stored.notes, *matched.notes, *conversions]
+    metadata = dict(stored.metadata)
+    if matched.scheme in PUBLISHED and spec.digest(matched.network) == spec.digest(zoo.ALEXNET_OWT):
+        metadata["preprocessing"] = IMAGENET.as_dict()
+        notes.append("preprocessing of torchvision's ImageNet weights")
     if notes:
         warnings.warn(f"{path}: {'; '.join(notes)}", Notice, stacklevel=4)
-    return Weights(file_format, path, matched.network, values, dict(stored.metadata))
+    return Weights(file_format, path, matched.network, values, metadata)
 
 
 def find_described(source: Path | str) -> Network:

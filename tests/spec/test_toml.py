@@ -93,6 +93,12 @@ def test_alpha_is_written_only_where_it_belongs(write):
     assert toml.load(write(text)) == network
 
 
+def test_a_softmax_is_written_and_read(write):
+    network = dataclasses.replace(zoo.LENET5, name="softmax", output="softmax")
+    assert 'output = "softmax"\n' in toml.dump(network) and "output" not in toml.dump(zoo.LENET5)
+    assert toml.load(write(toml.dump(network))) == network
+
+
 def test_special_characters_are_written_as_toml(write):
     odd = Network("odd", (1, 4, 4), (Flatten("flatten"), Dense("fc", units=2)),
                   source='a "quoted" \\ back\tslash\nand Füße \U0001f600 # none')

@@ -125,6 +125,17 @@ def test_the_file_passes_the_checker_and_takes_any_batch():
     assert model.graph.doc_string == model.doc_string == "pixels: float32 (N, 2, 23, 19); scaled to [0, 1]"
 
 
+def test_a_softmax_ends_the_graph_alone():
+    network = replace(EVERYTHING, output="softmax")
+    weights, batch = parameters.initialize(network, 1, random_biases=True), images(network)
+    session = onnxruntime.InferenceSession(onnx_graph.encode(network, weights), providers=["CPUExecutionProvider"])
+    [probabilities] = session.run(None, {"pixels": batch})
+    assert [output.name for output in session.get_outputs()] == ["probabilities"]
+    powers = np.exp(logits("numpy", network, weights, batch))
+    assert relative_l2(probabilities, powers / powers.sum(axis=1, keepdims=True)) < TOLERANCE
+    assert relative_l2(powers, np.exp(logits("numpy", EVERYTHING, weights, batch))) == 0
+
+
 def test_weights_over_two_gigabytes_are_refused():
     large = Network("large", (1, 1, 1), (spec.Flatten("flatten"), spec.Dense("fc1", units=30_000),
                                          spec.Dense("fc2", units=30_000)))

@@ -111,6 +111,8 @@ def dump(network: Network) -> str:
               f"# one of: {', '.join(spec.BIAS_INITIALISATIONS)}"]
     if network.learning_rate is not None:
         lines.append(f"learning_rate = {_value(network.learning_rate)}")
+    if network.output != "logits":
+        lines.append(f"output = {_value(network.output)}")
     for layer in network.layers:
         values = {"kind": type(layer).__name__, **dataclasses.asdict(layer)}
         lines += ["", "[[layers]]", *(f"{key} = {_value(value)}" for key, value in values.items()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class Match:
     layout: Layout
     notes: tuple[str, ...] = ()
     """One clause for each choice that was made."""
+    scheme: str = ""
+    """Name of the scheme in `names` that the file's names follow."""
 
 
 def match(stored: StoredWeights, network: Network, any_classes: bool = False) -> Match:
@@ -92,7 +94,8 @@ def identify(stored: StoredWeights) -> Match:
     for scheme in ("torchvision", "model_zoo"):
         for candidate in _by_names(stored, zoo.ALEXNET_OWT, True, {scheme: names.SCHEMES[scheme]}):
             if not _misfits(stored, candidate):
-                return candidate
+                note = f"network {candidate.network.name}, by the names and shapes of the tensors"
+                return replace(candidate, notes=(note, *candidate.notes))
     fits = fitting(stored)
     raise ParametersError("does not name its network; " + (f"its tensors fit {' and '.join(fits)}: " if fits else "")
                           + "name the network with `net`")
@@ -270,7 +273,7 @@ def _by_names(stored: StoredWeights, network: Network, any_classes: bool,
                 modules) and _removed_words(paths, removed) else ()
             for layout in (stored.layout,) if stored.layout else ("OIHW", "HWIO"):
                 turned = (TENSORFLOW_LAYOUT,) if layout == "HWIO" and not stored.layout else ()
-                candidate = Match(network, mapped, layout, (*notes, *turned))
+                candidate = Match(network, mapped, layout, (*notes, *turned), scheme)
                 yield _with_classes(stored, candidate) if any_classes else candidate
 
 
@@ -291,8 +294,7 @@ def _with_classes(stored: StoredWeights, candidate: Match) -> Match:
     if classes == candidate.network.classes or classes < 1:
         return candidate
     notes = (f"{classes:,} classes, where {candidate.network.name} has {candidate.network.classes:,}",)
-    return Match(spec.with_classes(candidate.network, classes), candidate.names, candidate.layout,
-                 (*candidate.notes, *notes))
+    return replace(candidate, network=spec.with_classes(candidate.network, classes), notes=(*candidate.notes, *notes))
 
 
 def _modules(stored: StoredWeights) -> dict[str, dict[str, str]]:

@@ -3,8 +3,9 @@ independent check.
 
 Each layer is a node under its name, and its activation another (a GELU is several). Weights are initializers under
 canonical names. The input `pixels` is float32 (N, channels, height, width), the output `logits` is (N, classes); N is
-free. The graph's `doc_string` states the preprocessing of the pixels; `preprocessing` and `classes` in the model's
-metadata are JSON. The graph is for prediction and has no dropout.
+free. If the network's `output` is `softmax`, a softmax follows, and the output is `probabilities`. The graph's
+`doc_string` states the preprocessing of the pixels; `preprocessing` and `classes` in the model's metadata are JSON. The
+graph is for prediction and has no dropout.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ IR_VERSION = 7
 """Version of ONNX's file format in the same release."""
 LARGEST_FILE = 2**31 - 2**20
 """Largest size of the weights, in bytes: a protobuf message has at most 2 GiB."""
-INPUT, OUTPUT, BATCH = "pixels", "logits", "N"
+INPUT, LOGITS, PROBABILITIES, BATCH = "pixels", "logits", "probabilities", "N"
 
 OPERATORS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "elu": "Elu", "leaky_relu": "LeakyRelu"}
 
@@ -74,11 +75,14 @@ def build(network: Network, parameters: Mapping[str, NDArray[np.float32]], prepr
         for node in _nodes(layer, inputs[layer.name], last, tensors):
             nodes.append(node)
             last = node.output[0]
-    nodes[-1].output[0] = OUTPUT
+    output = nodes[-1].output[0] = LOGITS
+    if network.output == "softmax":
+        output = PROBABILITIES
+        nodes.append(helper.make_node("Softmax", [LOGITS], [output], "softmax", axis=1))
     graph = helper.make_graph(
         nodes, network.name.replace("-", "_"),
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [BATCH, *network.input])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [BATCH, network.classes])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, [BATCH, network.classes])],
         [numpy_helper.from_array(value, name) for name, value in tensors.items()],
         _description(network, preprocessing))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
