@@ -19,7 +19,7 @@ from alexnet_mf import spec
 from alexnet_mf.errors import ParametersError, SpecError
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import KINDS, Shape, output_shape
-from alexnet_mf.spec.network import MOST_LAYERS
+from alexnet_mf.spec.network import MOST_LAYERS, Output
 
 MODELS = ("Sequential", "Functional", "Model")
 OWN_MODULE = "alexnet_mf.backends.tensorflow.layers"
@@ -121,7 +121,7 @@ def is_described(model: Any) -> bool:
 
 @dataclass(frozen=True)
 class Description:
-    """What a description says."""
+    """Network that a model's description stands for."""
 
     network: Network
     layers: Mapping[str, KerasLayer]
@@ -313,15 +313,12 @@ class _Builder:
     def finish(self, name: str) -> Description:
         if self.border:
             self.border.refuse("is not directly before a convolution or pooling")
-        output: dict[str, Any] = {"output": "softmax"} if self.softmax else {}
+        output: Output = "softmax" if self.softmax else "logits"
         try:
-            network = Network(name, self.input, tuple(self.layers), "a file of Keras", **output)
+            network = Network(name, self.input, tuple(self.layers), "a file of Keras", output=output)
         except SpecError as error:
             raise ParametersError(f"describes a model that is not supported ({error}); build one that ends in a Dense "
                                   "layer") from error
-        except TypeError:
-            assert self.softmax
-            self.softmax.refuse("ends the model with softmax", "build the model without it, so that it gives logits")
         return Description(network, self.weighted, tuple(self.notes))
 
     def _check(self, layer: KerasLayer) -> None:
