@@ -76,7 +76,7 @@ def outputs(stored: StoredWeights, values: dict[str, np.ndarray], pixels: np.nda
     net = reference.build(stored.network, {name: value.astype(np.float64)
                                            for name, value in canonical(stored, values).items()})
     logits = list(net.forward(np.moveaxis(pixels, 3, 1).astype(np.float64)))[-1][1]
-    is_softmax = getattr(stored.network, "output", None) == "softmax"
+    is_softmax = stored.network.output == "softmax"
     return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True) if is_softmax else logits
 
 
@@ -111,6 +111,9 @@ SUPPORTED: dict[str, tuple[str, float]] = {
     "ELU": (f"Conv2D(4, 3, activation='elu'), Conv2D(4, 3), ELU(0.3), {END}", 1),
     "leaky ReLU": (f"Conv2D(4, 3, activation='leaky_relu'), Conv2D(4, 3), LeakyReLU(0.1), Conv2D(4, 3), "
                    f"ReLU(negative_slope=0.3), Conv2D(4, 3, activation=LeakyReLU(0.2)), {END}", 1),
+    "GELU": (f"Conv2D(4, 3, activation='gelu'), MaxPooling2D(), Conv2D(4, 3), Activation('gelu'), {END}", 1),
+    "softmax": ("Flatten(), Dense(4, activation='softmax')", 1),
+    "softmax as a layer": ("Conv2D(4, 3), Flatten(), Dense(4), Softmax()", 1),
     "groups and strides": (f"Conv2D(4, 3, 2), Conv2D(6, 3, groups=2, strides=3), {END}", 1),
     "zero padding": (f"ZeroPadding2D(2), Conv2D(6, 5, 2), {END}", 1),
     "zero padding before same": (f"ZeroPadding2D(1), Conv2D(6, 3, padding='same'), {END}", 1),
@@ -128,15 +131,12 @@ SUPPORTED: dict[str, tuple[str, float]] = {
                                     f"{END}", 255),
 }
 LATER: dict[str, tuple[str, str]] = {
-    "gelu": ("Flatten(), Dense(4, activation='gelu', name='d'), Dense(3)", r"layer `d` \(Dense\) .*gelu"),
     "same with strides": (f"Conv2D(4, 3, 2, padding='same', name='c'), {END}",
                           r"layer `c` \(Conv2D\) .*\(\(0, 1\), \(0, 1\)\)"),
     "same pooling": (f"MaxPooling2D(3, 2, padding='same', name='p'), {END}",
                      r"layer `p` \(MaxPooling2D\) .*\(\(0, 1\), \(0, 1\)\)"),
     "no bias": (f"Conv2D(4, 3, use_bias=False, name='c'), {END}", r"layer `c` \(Conv2D\) .*bias=False"),
     "batch normalization": (f"Conv2D(4, 3), BatchNormalization(name='b'), {END}", r"layer `b` \(BatchNormalization\)"),
-    "softmax": ("Flatten(), Dense(4, activation='softmax', name='d')", r"layer `d` \(Dense\) ends the model with"),
-    "softmax as a layer": ("Flatten(), Dense(4), Softmax(name='s')", r"layer `s` \(Softmax\) ends the model"),
 }
 """Layers that the spec expresses, or does not yet."""
 REFUSED: dict[str, tuple[str, str]] = {
@@ -155,6 +155,8 @@ REFUSED: dict[str, tuple[str, str]] = {
     "a capped ReLU": (f"Conv2D(4, 3), ReLU(6.0, name='a'), {END}", r"layer `a` \(ReLU\) has max_value"),
     "capped ReLU": (f"Conv2D(4, 3, activation='relu6', name='c'), {END}", r"layer `c` .*activation='relu6'"),
     "ReLU after a mean": (f"Conv2D(4, 3), AveragePooling2D(2), ReLU(name='a'), {END}", r"layer `a` \(ReLU\) applies"),
+    "GELU after a maximum": (f"Conv2D(4, 3), MaxPooling2D(), Activation('gelu', name='a'), {END}",
+                             r"layer `a` \(Activation\) applies gelu"),
     "two activations": (f"Conv2D(4, 3, activation='relu'), Activation('sigmoid', name='a'), {END}",
                         r"layer `a` \(Activation\) applies sigmoid"),
     "an activation of pixels": (f"ReLU(name='a'), Conv2D(4, 3), {END}", r"layer `a` \(ReLU\) applies relu"),
@@ -169,6 +171,8 @@ REFUSED: dict[str, tuple[str, str]] = {
     "cropping at the top": (f"Cropping2D(1, name='c'), Conv2D(4, 3), {END}", r"layer `c` \(Cropping2D\) has cropping="),
     "an unknown range": (f"Normalization(mean=[5], variance=[4], name='n'), Conv2D(4, 3), {END}",
                          r"layer `n` \(Normalization\) does not show whether .*\[0, 1\] or in \[0, 255\]"),
+    "scaling by zero": (f"Rescaling(0, name='r'), {END}", r"layer `r` \(Rescaling\) has arguments that cannot be read"),
+    "too many means": (f"Rescaling([1, 1, 1], name='r'), {END}", r"layer `r` \(Rescaling\) has arguments that cannot"),
     "rescaling in the middle": (f"Conv2D(4, 3), Rescaling(2, name='r'), {END}", r"layer `r` \(Rescaling\) is not at"),
     "normalization of columns": (f"Normalization(axis=2, mean=[0.1] * 28, variance=[0.2] * 28, name='n'), {END}",
                                  r"layer `n` \(Normalization\) has axis=\[2\]"),
@@ -557,6 +561,9 @@ def with_last(**arguments: Any) -> str:
     ('{"class_name": "Sequential", "config": {"layers": []}}', "input shape None"),
     ('{"class_name": "Functional", "config": {"layers": [], "output_layers": ["a", 0, 0]}}', "not a chain"),
     (json.dumps({"class_name": "Sequential", "config": {"layers": SEQUENTIAL[:1] * 2}}), "`b` .* name of another"),
+    (json.dumps({"class_name": "Sequential", "config": {"layers": [
+        SEQUENTIAL[0], *({"class_name": "ReLU", "config": {"name": str(number)}} for number in range(100_000))]}}),
+     "more than 1,000 layers"),
     (with_last(units="4"), "layer `a` .*'4'"), (with_last(units=5), "layer `a` .*shape"),
     (with_last(units=4, new=1), "layer `a` .*new=1"), (with_last(), "layer `a` .*'units'"),
     (with_last(units=4, dtype={"class_name": "QuantizedDTypePolicy"}), "layer `a` .*before it is quantized"),

@@ -71,10 +71,10 @@ def refuse_saved_model(folder: Path) -> NoReturn:
     """Refuse a SavedModel folder, which is a program, with the line of Python that writes its variables to a file.
 
     Raises:
-        ParametersError: always; the message follows the folder's name.
+        ParametersError: always; names the folder.
     """
     raise ParametersError(
-        "is a SavedModel, a program; write its variables to a file with: import numpy as np, tensorflow as tf; "
+        f"{folder}: is a SavedModel, a program; write its variables with: import numpy as np, tensorflow as tf; "
         f"m = tf.saved_model.load({str(folder)!r}); v = m.signatures['serving_default'].variables; "
         "np.savez('weights.npz', **{f\"{sum('/kernel:' in x.name for x in v[:i + 1])}/{x.name[:-2]}\": x.numpy() "
         "for i, x in enumerate(v)})")

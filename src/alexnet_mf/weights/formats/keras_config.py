@@ -7,6 +7,7 @@ spec cannot express exactly is refused by the layer's name and class.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from alexnet_mf import spec
 from alexnet_mf.errors import ParametersError, SpecError
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import KINDS, Shape, output_shape
+from alexnet_mf.spec.network import MOST_LAYERS, Output
 
 MODELS = ("Sequential", "Functional", "Model")
 OWN_MODULE = "alexnet_mf.backends.tensorflow.layers"
@@ -119,7 +121,7 @@ def is_described(model: Any) -> bool:
 
 @dataclass(frozen=True)
 class Description:
-    """What a description says."""
+    """Network that a model's description stands for."""
 
     network: Network
     layers: Mapping[str, KerasLayer]
@@ -134,7 +136,9 @@ def describe(model: dict[str, Any], statistics: Statistics) -> Description:
     Raises:
         ParametersError: if the spec cannot express it; names the layer.
     """
-    name, layers = _config(model).get("name"), list(_layers(model))
+    name, layers = _config(model).get("name"), list(itertools.islice(_layers(model), MOST_LAYERS + 1))
+    if len(layers) > MOST_LAYERS:
+        raise ParametersError(f"describes a model of more than {MOST_LAYERS:,} layers; build a smaller one")
     sources = [*(layer.config for layer in layers[:1]), _config(model), model.get("build_config") or {}]
     keys = ("batch_shape", "batch_input_shape", "build_input_shape", "input_shape")
     shape = next((source[key] for source in sources for key in keys if source.get(key)), None)
@@ -177,7 +181,7 @@ def _layers(model: dict[str, Any], path: str = "", top: str = "") -> Iterator[Ke
     config = _config(model)
     counts: dict[str, int] = {}
     layers: dict[str, tuple[Any, KerasLayer]] = {}
-    for entry in config.get("layers") or ():
+    for entry in (config.get("layers") or [])[:MOST_LAYERS + 1]:
         kind, own = str(entry.get("class_name")) if isinstance(entry, dict) else "", _config(entry)
         name = str(own.get("name") or entry.get("name"))
         stem = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", kind))
@@ -309,14 +313,12 @@ class _Builder:
     def finish(self, name: str) -> Description:
         if self.border:
             self.border.refuse("is not directly before a convolution or pooling")
-        output: dict[str, Any] = {"output": "softmax"} if self.softmax else {}
+        output: Output = "softmax" if self.softmax else "logits"
         try:
-            network = Network(name, self.input, tuple(self.layers), "a file of Keras", **output)
+            network = Network(name, self.input, tuple(self.layers), "a file of Keras", output=output)
         except SpecError as error:
-            raise ParametersError(f"describes a model that is not supported ({error})") from error
-        except TypeError:
-            assert self.softmax
-            self.softmax.refuse("ends the model with softmax", "build the model without it, so that it gives logits")
+            raise ParametersError(f"describes a model that is not supported ({error}); build one that ends in a Dense "
+                                  "layer") from error
         return Description(network, self.weighted, tuple(self.notes))
 
     def _check(self, layer: KerasLayer) -> None:
@@ -427,14 +429,17 @@ class _Builder:
         """Combine the layers that scale the pixels to one (x - mean) / std."""
         if self.layers:
             layer.refuse("is not at the beginning of the model")
-        mean, std, _ = self.scaling or (np.zeros(1), np.ones(1), layer)
-        if layer.kind == "Rescaling":
-            std = std / _numbers(layer.config["scale"])
-            mean = mean - _numbers(layer.config.get("offset", 0)) * std
-        else:
-            values = [layer.config.get("mean"), layer.config.get("variance")]
-            own_mean, variance = map(_numbers, self.statistics(layer) if values[0] is None else values)
-            mean, std = mean + own_mean * std, std * np.sqrt(variance)
+        channels = self.input[0]
+        mean, std, _ = self.scaling or (np.zeros(channels), np.ones(channels), layer)
+        with np.errstate(all="raise"):
+            if layer.kind == "Rescaling":
+                std = std / _numbers(layer.config["scale"], channels)
+                mean = mean - _numbers(layer.config.get("offset", 0), channels) * std
+            else:
+                values = [layer.config.get("mean"), layer.config.get("variance")]
+                values = self.statistics(layer) if values[0] is None else values
+                own_mean, variance = (_numbers(value, channels) for value in values)
+                mean, std = mean + own_mean * std, std * np.sqrt(variance)
         self.scaling = mean, std, layer
 
     def _finish_scaling(self) -> None:
@@ -451,14 +456,14 @@ class _Builder:
         elif not np.all((std <= 1) & (abs(mean) <= 1)):
             layer.refuse("does not show whether the model takes pixels in [0, 1] or in [0, 255]")
         if not (np.allclose(mean, 0, atol=1e-6) and np.allclose(std, 1, atol=1e-6)):
-            fields = {key: [float(f"{value:.12g}") for value in np.broadcast_to(values, self.input[:1])]
-                      for key, values in (("mean", mean), ("std", std))}
-            self._append(layer, "Normalize", **fields)
+            self._append(layer, "Normalize", mean=[float(f"{value:.12g}") for value in mean],
+                         std=[float(f"{value:.12g}") for value in std])
 
 
-def _numbers(value: Any) -> Any:
-    """Return an array of one number, or one for each channel. Keras describes arrays of NumPy as a dictionary."""
-    return np.asarray(value["config"]["value"] if isinstance(value, dict) else value, np.float64).reshape(-1)
+def _numbers(value: Any, channels: int) -> Any:
+    """Return a number for each channel. Keras describes arrays of NumPy as a dictionary."""
+    numbers = np.asarray(value["config"]["value"] if isinstance(value, dict) else value, np.float64)
+    return np.broadcast_to(numbers.reshape(-1), channels)
 
 
 def _activation(layer: KerasLayer, value: Any) -> Activation:
