@@ -459,8 +459,8 @@ def test_names_of_other_programs_are_written_back(requires, framework, target, t
     first.write_bytes(conversion.encode(target, five, weights))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        known = None if target in ("torchvision", "gluon-zoo") else "alexnet-owt"
-        done = convert(first, tmp_path / "middle.safetensors", net=known)
+        net = None if target in ("torchvision", "gluon-zoo") else "alexnet-owt"
+        done = convert(first, tmp_path / "middle.safetensors", net=net)
     assert "5 classes, where" in str(caught[-1].message)
     assert done.network == five and done.sha256 == parameters.digest(weights)
     convert(tmp_path / "middle.safetensors", tmp_path / f"again{first.suffix}", destination_format=target)

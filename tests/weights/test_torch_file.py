@@ -197,7 +197,7 @@ def test_of_several_state_dicts_one_must_be_named():
     content = archive(mapping({"epoch": inside(3), "model": mapping(STATE), "old": mapping({"ema": mapping(other)})}),
                       STORAGES)
     assert refusal(content) == ("contains several state_dicts: `model`, `old.ema`; use `convert` with `entry` to "
-                                "alone")
+                                "name one")
     assert_small(weights_in(content, "model"))
     assert_array_equal(weights_in(content, "old.ema").tensors["fc1.weight"].load(), [WEIGHT[0], WEIGHT[0]])
     assert refusal(content, "ema") == "has no state_dict `ema`; name one of `model`, `old.ema` with `entry`"

@@ -82,10 +82,10 @@ def fetch(folder: Path, title: str, hashes: Mapping[str, str | None], mirrors: S
     remaining, paths = list(mirrors), {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, known in hashes.items():
+        for name, checksum in hashes.items():
             path = _existing(folder, name)
             if path is None or path.name == name:  # an unpacked file has no published hash: it is parsed strictly
-                path = _fetch_file(folder, title, name, known, remaining, remedy, progress)
+                path = _fetch_file(folder, title, name, checksum, remaining, remedy, progress)
             paths[name] = path
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be used as the cache ({error.strerror or error}); "
@@ -98,15 +98,15 @@ def _existing(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / name.removesuffix(".gz")) if path.is_file()), None)
 
 
-def has_hash(path: Path, known: str) -> bool:
-    """Return True if the file's hash begins with the known one, `md5:...`, `sha1:...` or `sha256:...`."""
+def has_hash(path: Path, checksum: str) -> bool:
+    """Return True if the file's hash begins with the published one, `md5:...`, `sha1:...` or `sha256:...`."""
     import pooch
 
-    algorithm, _, digits = known.partition(":")
+    algorithm, _, digits = checksum.partition(":")
     return bool(pooch.file_hash(str(path), alg=algorithm).startswith(digits))
 
 
-def _fetch_file(folder: Path, title: str, name: str, known: str | None, mirrors: list[str], remedy: str,
+def _fetch_file(folder: Path, title: str, name: str, checksum: str | None, mirrors: list[str], remedy: str,
                 progress: Progress | None) -> Path:
     """Return one file from the cache, or from the first mirror that delivers it; that mirror moves to the front.
 
@@ -119,14 +119,14 @@ def _fetch_file(folder: Path, title: str, name: str, known: str | None, mirrors:
                                       headers={"Accept-Encoding": "identity"})
     if (folder / name).exists():
         (folder / name).open("rb").close()  # an unreadable file is not the mirrors' fault
-        if known and not has_hash(folder / name, known):
+        if checksum and not has_hash(folder / name, checksum):
             (folder / name).unlink()
     failures = []
     for mirror in tuple(mirrors):
         try:
             with _quiet(pooch.get_logger()):
                 path = Path(pooch.retrieve(mirror + name, None, fname=name, path=folder, downloader=downloader))
-            if known and not has_hash(path, known):
+            if checksum and not has_hash(path, checksum):
                 path.unlink()
                 raise ValueError("another hash")
         except (OSError, ValueError) as error:  # requests raises OSErrors

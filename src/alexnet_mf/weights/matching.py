@@ -85,7 +85,7 @@ def identify(stored: StoredWeights) -> Match:
     """Return the match with the network that the file describes, or whose names are known to be a network's.
 
     Raises:
-        ParametersError: if neither can be told; lists the built-in networks that fit.
+        ParametersError: if the file shows neither; lists the built-in networks that fit.
     """
     if stored.network is not None:
         same = (network for network in zoo.NETWORKS.values()
@@ -147,13 +147,13 @@ def from_mapping(tensors: Mapping[str, Any]) -> StoredWeights:
         ParametersError: if a value is no tensor; names it.
     """
     layouts_of = {"torch": "OIHW", "mxnet": "OIHW", "tensorflow": "HWIO", "keras": "HWIO", "jax": "HWIO"}
-    found: set[Any] = set()
+    orders: set[Any] = set()
     result = {}
     for name, value in tensors.items():
-        found.add(layouts_of.get(type(value).__module__.partition(".")[0]))
+        orders.add(layouts_of.get(type(value).__module__.partition(".")[0]))
         array = _array(name, value)
         result[str(name)] = StoredTensor(array.dtype.name, array.shape, lambda array=array: array)  # type: ignore[misc]
-    return StoredWeights(result, found.pop() if len(found) == 1 else None)
+    return StoredWeights(result, orders.pop() if len(orders) == 1 else None)
 
 
 def _array(name: str, value: Any) -> NDArray[Any]:
