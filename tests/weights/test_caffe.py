@@ -71,7 +71,9 @@ def values_of(weights: StoredWeights) -> Parameters:
 
 
 def random_images(network: Network) -> np.ndarray:
-    return np.random.default_rng(0).random((2, *network.input), dtype=np.float32)
+    """Return two images in [0, 1]; for AlexNet as Caffe has them, so large that the normalization matters."""
+    images = np.random.default_rng(0).random((2, *network.input), dtype=np.float32)
+    return images * 255 - 117 if network.input == zoo.ALEXNET_CAFFE.input else images
 
 
 def logits(backend: str, network: Network, weights: Parameters) -> np.ndarray:
@@ -126,23 +128,17 @@ def test_opencv_gives_the_logits_of_every_backend(network, present):
     """One test compares all backends, so that a network's weights are drawn once."""
     weights = parameters.initialize(network, 0, random_biases=True)
     layers = layers_of(network, weights)
-    witness = None
-    for v1 in (True, False):
-        content = caffemodel(layers, v1, **inputs_of(network))
-        again, witness = witness, opencv_logits(layers, content, network)
-        assert np.ptp(witness) > 0.01
-        stored = read(content)
-        if again is None:
-            errors = {name: relative_l2(logits(name, network_of(stored), values_of(stored)), witness)
-                      for name in {*present, "numpy"}}
-            session = onnxruntime.InferenceSession(onnx_graph.encode(network_of(stored), values_of(stored)),
-                                                   providers=["CPUExecutionProvider"])
-            errors["onnx"] = relative_l2(session.run(["logits"], {"pixels": random_images(network)})[0], witness)
-            print(network.name, {name: f"{error:.1e}" for name, error in errors.items()})
-            assert max(errors.values()) < 2 * TOLERANCE, errors  # two float32 results, each within one of the truth
-            assert errors["numpy"] < TOLERANCE, errors
-        else:
-            assert np.array_equal(again, witness)
+    contents = [caffemodel(layers, v1, **inputs_of(network)) for v1 in (True, False)]
+    witness, again = (opencv_logits(layers, content, network) for content in contents)
+    assert np.array_equal(witness, again) and np.ptp(witness) > 0.01
+    stored = read(contents[0])
+    values = values_of(stored)
+    errors = {name: relative_l2(logits(name, network_of(stored), values), witness) for name in {*present, "numpy"}}
+    session = onnxruntime.InferenceSession(onnx_graph.encode(network_of(stored), values),
+                                           providers=["CPUExecutionProvider"])
+    errors["onnx"] = relative_l2(session.run(["logits"], {"pixels": random_images(network)})[0], witness)
+    assert max(errors.values()) < 2 * TOLERANCE, errors  # two float32 computations, each within one of the truth
+    assert errors["numpy"] < TOLERANCE, errors
 
 
 def test_opencv_converts_v1_into_the_same_network(tmp_path):
@@ -245,6 +241,7 @@ def test_layers_become_the_specs_and_opencv_agrees(case):
     assert tuple(layer for layer in network.layers if not isinstance(layer, spec.Flatten)) == (*expected, FC2)
     values = values_of(stored)
     parameters.check(values, network)
+    assert {name: stored.tensors[key].shape for name, key in stored.names.items()} == parameters.shapes(network)
     assert np.array_equal(values["conv1.weight"], layers[0][2]["blobs"][0])
     if case == "no biases":
         assert stored.notes == tuple(f"layer {name!r} has no biases: zeros" for name in ("conv1", "fc2"))
@@ -304,10 +301,12 @@ SHAPES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "crop_size": ([data_layer(transform_param={"crop_size": 8})], {})}
 
 
+@pytest.mark.parametrize("group", [1, 3])
 @pytest.mark.parametrize("kind", SHAPES)
-def test_the_input_is_that_of_the_file(kind):
+def test_the_input_is_that_of_the_file(kind, group):
     sources, net = SHAPES[kind]
-    assert network_of(read(caffemodel([*sources, *chain(convolution(), FC)], **net))).input == (3, 8, 8)
+    layers = chain(convolution(count=3, group=group), dense("fc2", 3 * 6 * 6))
+    assert network_of(read(caffemodel([*sources, *layers], **net))).input == (3, 8, 8)
 
 
 @pytest.mark.parametrize("sources, net", [([], {}), ([], {"input": "data"}), ([data_layer()], {}),
@@ -408,6 +407,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "relu twice": (unsupported(convolution(), RELU, ("r", "ReLU", {}), FC), "layer 'r' (ReLU) does not follow a Conv"),
     "sigmoid after means": (unsupported(convolution(), pooling(pool=1, kernel_size=2), ("s", "Sigmoid", {}), FC),
                             "layer 's' (Sigmoid) does not follow a Convolution or InnerProduct"),
+    "sigmoid after dropout": (unsupported(convolution(), ("d", "Dropout", {}), ("s", "Sigmoid", {}), FC),
+                              "layer 's' (Sigmoid) does not follow a Convolution or InnerProduct"),
+    "all of a rectangle": (unsupported(convolution(), pooling(global_pooling=1), input_shape={"dim": [1, 3, 8, 9]}),
+                           "layer 'pool1' (Pooling) pools all of 6x7 pixels; only squares can be read"),
     "within channels": (unsupported(convolution(), ("n", "LRN", {"lrn_param": {"norm_region": 1}}), FC),
                         "layer 'n' (LRN) normalizes within channels; only normalization across channels can be read"),
     "even size": (unsupported(convolution(), ("n", "LRN", {"lrn_param": {"local_size": 4}}), FC),

@@ -27,7 +27,7 @@ class Form:
     """`include` and `exclude`."""
     transform: int
     parameters: Mapping[str, int]
-    """By type of layer, the message with its parameters."""
+    """By type of layer, the message with its parameters, if they matter."""
 
 
 V1 = Form(name=4, type=5, bottom=2, top=3, blobs=6, rules=(32, 33), transform=36, parameters={
@@ -165,8 +165,8 @@ class Transform(NamedTuple):
 
     @classmethod
     def of(cls, source: Layer) -> Transform:
-        """Return the changes: TransformationParameter, or the layer's own parameters, which V1 had before it."""
+        """Return the changes: TransformationParameter, or the layer's own parameters, as in the first V1 files."""
         new = source.message.message(source.form.transform)
-        old = source.parameters if source.form is V1 and source.type in IMAGE_FILES else Message()
+        old = source.parameters if source.type in IMAGE_FILES else Message()
         return cls(old.decimal(2, new.decimal(1, 1.0)), old.integer(5, new.integer(3)), old.text(3, new.text(4)),
                    new.decimals(5))
