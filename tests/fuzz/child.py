@@ -140,7 +140,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "bench": lambda folder: bench_report([folder / "bench.json"]).markdown(), "picture": read_picture,
     "torch archive": read_torch_file, "torch stream": read_torch_file,
     "sweep": read_sweep, "sweep plot": draw_sweep,
-    **{name: read_native(name) for name in ("torch", "keras", "gluon", "npz")},
+    **{name: read_native(name) for name in conversion.READABLE},
     "names": lambda folder: predict.read_names(folder / "names")}
 
 

@@ -39,6 +39,7 @@ from bad_files import (
     of_zip,
     text_of,
 )
+from caffe_files import caffemodel, inputs_of, layers_of
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -255,7 +256,7 @@ CASES = {  # by reader: the function that puts a bad file, and the number of fil
 
 NATIVE = {  # by weights format: its backend, the strategy that damages a file, and the number of files
     "torch": ("torch", of_zip, 60), "keras": ("tensorflow", of_bytes, 60), "gluon": ("mxnet", of_bytes, 100),
-    "npz": ("numpy", of_zip, 60)}
+    "npz": ("numpy", of_zip, 60), "onnx": ("numpy", of_bytes, 100), "caffe": ("numpy", of_bytes, 100)}
 
 
 def fuzz(reader: str, child: Child, put: Any, good: dict[str, Any], folder: Path, examples: int,
@@ -291,7 +292,9 @@ def test_bad_weights_files_of_a_framework_are_read_or_refused(weights_format: st
                                                               tmp_path: Path, requires: Any) -> None:
     backend, strategy, examples = NATIVE[weights_format]
     requires(backend)
-    content = conversion.encode(weights_format, good["network"], parameters.initialize(good["network"], 0))
+    network, weights = good["network"], parameters.initialize(good["network"], 0)
+    content = caffemodel(layers_of(network, weights), **inputs_of(network)) if weights_format == "caffe" else \
+        conversion.encode(weights_format, network, weights)
 
     def put(draw: Callable[..., Any], good: dict[str, Any], folder: Path) -> None:
         (folder / "net.toml").write_bytes(good["toml"])
