@@ -46,7 +46,8 @@ def tensor(key: str, shape: Iterable[int], strides: Iterable[int] | None = None,
 def archive(opcodes: bytes, storages: Mapping[str, bytes] = {}, others: Mapping[str, bytes] = {},
             compression: int = zipfile.ZIP_STORED) -> bytes:
     """Return the file of an object with these opcodes."""
-    entries = {"data.pkl": whole(opcodes), **others, **{f"data/{key}": value for key, value in storages.items()}}
+    entries = {"data.pkl": whole(opcodes), "version": b"3\n", **others,
+               **{f"data/{key}": value for key, value in storages.items()}}
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", compression) as target:
         for name, content in entries.items():

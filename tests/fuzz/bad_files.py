@@ -218,8 +218,8 @@ def of_zip(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 HARMFUL = [b"0", b"1", b"2", b"(", b"t", b"l", b"d", b"e", b"u", b"s", b"a", b"R", b"b", b"o", b"Q", b")", b"]", b"}",
-           b"N", b"\x81", b"\x85", b"\x86", b"\x87", b"\x8f", b"\x90", b"\x91", b"\x92", b"\x93", b"\x94", b"\x97", b"\x98",
-           b"h\x00", b"h\x01", b"h\x05", b"q\x00", b"q\x01", b"J\xff\xff\xff\xff", b"K\x00", b"K\x07",
+           b"N", b"\x81", b"\x85", b"\x86", b"\x87", b"\x8f", b"\x90", b"\x91", b"\x92", b"\x93", b"\x94", b"\x97",
+           b"\x98", b"h\x00", b"h\x01", b"h\x05", b"q\x00", b"q\x01", b"J\xff\xff\xff\xff", b"K\x00", b"K\x07",
            b"\x8a\x09\0\0\0\0\0\0\0\0\x01", b"\x8b\xff\xff\xff\x7f", b"X\xff\xff\xff\xff", b"X\x01\0\0\0x", b"I9\n",
            b"\x8d\0\0\0\0\0\x01\0\0", b"\x96\0\0\0\0\0\x01\0\0", b"r\xff\xff\xff\xff", b"\x95\xff\xff\xff\0\0\0\0\0",
            b"cposix\nsystem\n", b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n",

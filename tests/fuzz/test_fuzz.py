@@ -251,8 +251,8 @@ CASES = {  # by reader: the function that puts a bad file, and the number of fil
     "metrics": (put_metrics, 200), "curves": (put_metrics, 10),
     "sweep": (one_file("sweep.json", of_json_text, "sweep"), 120),
     "sweep plot": (one_file("sweep.json", of_json_text, "sweep"), 10),
-    "torch archive": (one_file("w.pt", of_torch_archive, "torch archive"), 100),
-    "torch stream": (one_file("w.pt", of_torch_stream, "torch stream"), 100)}
+    "torch archive": (one_file("w.pt", of_torch_archive, "torch archive"), 70),
+    "torch stream": (one_file("w.pt", of_torch_stream, "torch stream"), 70)}
 
 NATIVE = {  # by weights format: its backend, the strategy that damages a file, and the number of files
     "torch": ("torch", of_zip, 60), "keras": ("tensorflow", of_bytes, 60), "gluon": ("mxnet", of_bytes, 100),

@@ -155,9 +155,11 @@ def test_a_file_of_a_big_endian_machine():
 
 
 def test_a_state_dict_of_python_2():
-    """There, OrderedDict is called with a list of its items, and strings are bytes."""
+    """There, OrderedDict is called with a list of its items, strings are bytes, and integers of 64 bits decimal."""
     items = b"".join(b"](" + b"U" + bytes([len(name)]) + name.encode() + value + b"e" for name, value in STATE.items())
-    assert_small(weights_in(archive(b"ccollections\nOrderedDict\n](" + items + b"e\x85R", STORAGES)))
+    state = b"ccollections\nOrderedDict\n](" + items + b"e\x85R"
+    checkpoint = mapping({"param_ids": b"I140737353944832\n", "state_dict": state, "flag": b"I01\n"})
+    assert_small(weights_in(archive(checkpoint, STORAGES)))
 
 
 # The one state_dict
@@ -215,7 +217,7 @@ def test_an_object_in_two_entries_is_one_state_dict():
 
 
 def test_a_torchscript_layer_in_two_places_is_refused():
-    """Its tensors would have two names, of which a network of two layers needs both."""
+    """PyTorch has two names for its tensors, and a network of two layers needs both."""
     layer = b"c__torch__\nLinear\n" + mapping({"weight": tensor("0", (2, 3))}) + b"bq\x01"
     model = b"c__torch__\nM\n" + mapping({"a": layer, "relu": b"c__torch__\nReLU\n}bq\x02", "b": b"h\x02"}) + b"b"
     assert list(weights_in(archive(model, STORAGES)).tensors) == ["a.weight"]
@@ -269,7 +271,7 @@ def test_a_file_without_a_state_dict_is_refused(opcodes, message, tmp_path, monk
     (archive(mapping({**STATE, "v": tensor("0", (3, 2), storage="torch\nEvilStorage")}), STORAGES), "unknown storage"),
     (archive(mapping(STATE), {**STORAGES, "0": bytes(10**6)}, compression=zipfile.ZIP_DEFLATED),
      r"is a compressed archive; save it again with torch\.save\(torch\.load"),
-    (stream(mapping(OLD_STATE), {"0": STORAGES["0"]}), "cannot be read"),
+    (stream(mapping(OLD_STATE), {"0": STORAGES["0"]}), "its list of storages does not match"),
     (stream(mapping(OLD_STATE), {**STORAGES, "2": b""}), "its list of storages does not match"),
     (stream(mapping(OLD_STATE), {**STORAGES, "0": bytes(20)}), "a storage has another size than its tensors")])
 def test_a_damaged_file_is_refused(content, message):
@@ -312,17 +314,17 @@ def test_a_tar_archive_is_refused():
     assert "is a tar archive of PyTorch's first versions" in refusal(file.getvalue())
 
 
-DEEP, MANY, STEPS = 15_000, 60_000, 50_000
+DEEP, MANY, STEPS = 70_000, 90_000, 80_000
 BOMBS = {  # nested, which a recursive reader or a hash would follow to the end of the stack
-    "tuples": b")" + b"\x85" * DEEP, "lists": b"]" * DEEP + b"a" * (DEEP - 1),
-    "dicts": b"}" + b"U\x01x}" * DEEP + b"s" * DEEP, "objects": b"cx\ny\n" * DEEP + b"b" * (DEEP - 1),
+    "tuples": b")" + b"\x85" * 20_000, "lists": b"]" * 20_000 + b"a" * 19_999,
+    "dicts": b"}" + b"U\x01x}" * 20_000 + b"s" * 20_000, "objects": b"cx\ny\n" * 20_000 + b"b" * 19_999,
     "a tuple as key": b"})" + b"\x85" * DEEP + b"Ns", "a tuple in a set": b"\x8f(" + b")" + b"\x85" * DEEP + b"\x90",
     "a tuple as key of a storage": b"(" + inside("storage") + b"ctorch\nFloatStorage\n)" + b"\x85" * DEEP + b"NNtQ",
     "parameters": b"ctorch._utils\n_rebuild_parameter\n" * 9000 + b")" + b"\x85R" * 9000,
     "types": b"ctorch._tensor\n_rebuild_from_type\nq\x010ctorch\nTensor\nq\x020)" + b"q\x030(h\x01h\x02h\x03Nt" * 9000 +
     b"q\x030h\x01h\x03R",
     "modules": b"c__torch__\nM\n" + b"}U\x01xc__torch__\nM\n" * 9000 + b"N" + b"sb" * 9000,
-    "a module in itself": b"c__torch__\nM\nq\x01}U\x01xh\x01sb", "marks": b"(" * DEEP + b"N",
+    "a module in itself": b"c__torch__\nM\nq\x01}U\x01xh\x01sb", "marks": b"(" * 20_000 + b"N",
     "a list in itself": b"]q\x01h\x01a",
     "a list many times": b"]" + b"q\x010](" + b"q\x010](".join([b"h\x01" * 99 + b"e"] * 30),
     "a module many times": b"c__torch__\nM\n" + b"q\x010c__torch__\nM\n}".join([b""] + [b"".join(
@@ -332,7 +334,7 @@ BOMBS = {  # nested, which a recursive reader or a hash would follow to the end 
     # sizes beyond the file
     "LONG4": b"\x8b\xff\xff\xff\x7f", "BINUNICODE8": b"\x8d" + b"\xff" * 7 + b"\0", "BINBYTES": b"B\xff\xff\xff\xff",
     "LONG_BINPUT": b"Nr\xff\xff\xff\xff", "FRAME": b"\x95" + b"\xff" * 8 + b"N",
-    "decimal": b"L" + b"9" * 10**6 + b"L\n",
+    "decimal": b"I" + b"9" * 10**6 + b"\n",
     # many objects, or copies of large ones
     "many lists": b"]" * MANY, "many dicts": b"}" * MANY, "many sets": b"\x8f" * MANY,
     "many copies": b"N" + b"2" * MANY,
@@ -343,14 +345,13 @@ BOMBS = {  # nested, which a recursive reader or a hash would follow to the end 
         inside(str(k)) + b"}h\x01" + mapping({"w": tensor("0", (2, 3))}) + b"ss" for k in range(300))}
 
 
-@pytest.mark.parametrize("name, build", [*((name, archive) for name in BOMBS), ("many lists", stream),
-                                         ("a tuple as key", stream)])
+@pytest.mark.parametrize("name, build", [*((name, archive) for name in BOMBS), ("a list many times", stream)])
 def test_a_bomb_is_refused_in_seconds_and_little_memory(name, build, monkeypatch):
-    """The stack is small, so that less deep recursion would end the process."""
+    """The stack has half its usual size, so that less deep recursion would end the process."""
     monkeypatch.setattr(opcodes, "MOST_STEPS", STEPS)
     content = build(BOMBS[name], STORAGES)
     results: list[Any] = []
-    default = threading.stack_size(2**19)
+    default = threading.stack_size(2**22)
     tracemalloc.start()
     start = time.monotonic()
     try:
@@ -519,7 +520,7 @@ def test_an_evil_state_dict_touches_no_file(torch, tmp_path, monkeypatch):
      r"w is a tensor of class .*Mine;")],
     ids=["complex", "float8", "negated", "conjugated", "sparse", "quantized", "meta", "subclass"])
 def test_tensors_without_plain_values_are_refused_by_name(torch, tmp_path, monkeypatch, make, message):
-    """They do no harm outside of the state_dict."""
+    """Outside of the state_dict such tensors are ignored."""
     value = make(torch)
     if type(value) is not torch.Tensor:
         monkeypatch.setattr(sys.modules[__name__], "Mine", type(value), raising=False)

@@ -14,8 +14,11 @@ MOST_STEPS = 1_000_000
 LONGEST_NAME = 200
 """Largest length of a key or a global's name, in characters."""
 
-TEXT = {"INT", "LONG", "FLOAT", "STRING", "UNICODE", "GET", "PUT", "PERSID"}
-"""Opcodes of protocol 0. A decimal number of any length would take the square of the time."""
+LONGEST_NUMBER = 40
+"""Largest length of a decimal number, whose reading takes the square of its length."""
+
+TEXT = {"LONG", "FLOAT", "STRING", "UNICODE", "GET", "PUT", "PERSID"}
+"""Opcodes of protocols 0 and 1. Python 2 has INT in protocol 2, too, for integers of 64 bits."""
 OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes if opcode.name not in TEXT}
 MARKED = {opcode.name for opcode in pickletools.opcodes if pickletools.markobject in opcode.stack_before}
 """Opcodes that use all items above the last mark."""
@@ -131,7 +134,11 @@ class Interpreter:
             opcode = OPCODES.get(code := stream.read(1))
             if opcode is None:
                 raise ValueError(f"its pickle has the opcode {code!r}" if code else "its pickle has no end")
-            yield opcode.name, opcode.arg.reader(stream) if opcode.arg else None
+            if opcode.name == "INT":
+                line = stream.readline(LONGEST_NUMBER)
+                yield "INT", int(line if line.endswith(b"\n") else b"")
+            else:
+                yield opcode.name, opcode.arg.reader(stream) if opcode.arg else None
 
     def _spend(self, steps: int) -> None:
         self._steps -= steps

@@ -204,11 +204,11 @@ def _read_stream(file: BinaryIO) -> Contents:
         raise ValueError("it does not begin like one")
     interpreter.run(stream)  # properties of the machine that wrote the file
     root, keys = interpreter.run(stream), interpreter.run(stream)
+    if not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(storages):
+        raise ValueError("its list of storages does not match its tensors")
     extents: dict[str, Extent] = {}
     position = stream.tell()
     for key in keys:
-        if not isinstance(key, str) or key not in storages or key in extents:
-            raise ValueError("its list of storages does not match its tensors")
         storage = storages[key]
         file.seek(position)
         if struct.unpack("<q", file.read(8)) != (storage.count,):
