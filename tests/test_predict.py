@@ -163,6 +163,11 @@ def test_arguments_name_red_first_and_numbers_in_0_to_1_whatever_the_record_has(
     assert choose_preprocessing(caffe, mean=MEAN, std=STD) == \
         dataclasses.replace(CAFFE, scale=1 / 255, mean=MEAN[::-1], std=STD[::-1])
     assert choose_preprocessing(caffe, normalize=False) == dataclasses.replace(CAFFE, scale=1 / 255, mean=None)
+    assert choose_preprocessing(caffe, color="bgr") == CAFFE
+    assert choose_preprocessing(caffe, color="rgb") == dataclasses.replace(CAFFE, color="rgb", mean=CAFFE.mean[::-1])
+    unstated = stated(ALEXNET_OWT)
+    assert choose_preprocessing(unstated, color="bgr", mean=MEAN, std=STD) == \
+        dataclasses.replace(COLOR, color="bgr", mean=MEAN[::-1], std=STD[::-1])
 
 
 @pytest.mark.parametrize("network, record, arguments, message", [
@@ -172,6 +177,8 @@ def test_arguments_name_red_first_and_numbers_in_0_to_1_whatever_the_record_has(
     (NORMALIZES, None, {"mean": MEAN, "std": STD}, "normalizes begins with a Normalize layer; leave out `mean` and"),
     (NORMALIZES, IMAGENET, {}, "normalizes begins with a Normalize layer, which takes .*; use `normalize=False`"),
     (ALEXNET_OWT, None, {"mean": [0.5], "std": [0.5]}, "mean must be a list with a number .* for each channel"),
+    (ALEXNET, FASHION_MNIST, {"color": "bgr"}, "network alexnet takes gray pictures; leave out `color`"),
+    (ALEXNET_OWT, IMAGENET, {"color": "red"}, "`color` must be one of rgb, bgr, not 'red'"),
     (ALEXNET_OWT, IMAGENET, {"crop": 200}, "takes 3x224x224, but the preprocessing gives 200x200 pixels, .*; use"),
     (ALEXNET_OWT, IMAGENET, {"resize": 200}, "a crop of 224x224 is larger than a picture resized to 200"),
     (ALEXNET_OWT, IMAGENET, {"resize": 2.5}, "resize must be"), (ALEXNET_OWT, IMAGENET, {"crop": "x"}, "crop must be"),

@@ -39,6 +39,7 @@ from alexnet_mf.predict import Prediction
 from alexnet_mf.pretrained import get_weights, list_weights
 from alexnet_mf.shapes import ShapeReport, shapes
 from alexnet_mf.spec import Network, Preprocessing, arithmetic, zoo
+from alexnet_mf.spec.preprocessing import Color
 from alexnet_mf.sweep.run import sweep
 from alexnet_mf.training import metrics, record
 from alexnet_mf.training.display import TrainingDisplay, Watcher
@@ -108,7 +109,8 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
             execution: Execution = AS_IT_COMES, top: int = 3, limit: int | None = None, invert: bool = False,
             mean: Sequence[float] | None = None, std: Sequence[float] | None = None, normalize: bool = True,
             resize: int | tuple[int, int] | None = None, crop: int | tuple[int, int] | None = None,
-            classes: Sequence[str] | None = None, progress: bool = True) -> PredictionReport:
+            color: Color | None = None, classes: Sequence[str] | None = None,
+            progress: bool = True) -> PredictionReport:
     """Classify pictures, after the preprocessing that the weights state.
 
     Args:
@@ -126,6 +128,8 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
         normalize: False to scale to [0, 1] only.
         resize: pixels of the shorter side, or (height, width) of the whole picture.
         crop: side, or (height, width), of the center crop after resizing; without it, the input's size.
+        color: order of the channels, `rgb` or `bgr`, as Caffe's networks take them; without it the weights' own, else
+            `rgb`.
         classes: names of the classes; without them those of the weights, else Fashion-MNIST's if there are ten and the
             input is gray, else numbers.
         progress: show a bar on a terminal.
@@ -152,7 +156,7 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
         raise AlexnetMfError(f"`classes` has {len(classes):,} names, but {network.name} has {network.classes:,} "
                              "classes")
     preprocessing = prediction.choose_preprocessing(used.weights, mean=mean, std=std, normalize=normalize,
-                                                    resize=resize, crop=crop, invert=invert)
+                                                    resize=resize, crop=crop, color=color, invert=invert)
     predictions: list[Prediction] = []
     unreadable: list[Unreadable] = []
     with ImagesDisplay("predicting", None, not progress) as display:

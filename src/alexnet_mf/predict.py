@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf.backends.contract import Model
+from alexnet_mf.checks import check_choice
 from alexnet_mf.conversion import Weights
 from alexnet_mf.data import FASHION_CLASSES, LabeledImages, image_files
 from alexnet_mf.data.image_files import Picture, Unreadable
@@ -20,7 +21,7 @@ from alexnet_mf.data.preprocessing import check_fits, to_inputs
 from alexnet_mf.errors import AlexnetMfError, DataError
 from alexnet_mf.evaluation import check_finite, log_probabilities
 from alexnet_mf.spec import Network, Normalize, Preprocessing
-from alexnet_mf.spec.preprocessing import FASHION_MNIST, UNIT
+from alexnet_mf.spec.preprocessing import FASHION_MNIST, UNIT, Color
 
 BATCH = 32
 """Number of pictures in memory at a time."""
@@ -40,7 +41,8 @@ class Prediction:
 
 def choose_preprocessing(weights: Weights, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
                          normalize: bool = True, resize: int | Sequence[int] | None = None,
-                         crop: int | Sequence[int] | None = None, invert: bool = False) -> Preprocessing:
+                         crop: int | Sequence[int] | None = None, color: Color | None = None,
+                         invert: bool = False) -> Preprocessing:
     """Return the preprocessing that the weights state, with the steps changed that the arguments name.
 
     Weights that state none have a default: for a gray network Fashion-MNIST's, or gray of the input's size; for a
@@ -52,6 +54,7 @@ def choose_preprocessing(weights: Weights, *, mean: Sequence[float] | None = Non
         resize: pixels of the shorter side, or (height, width) of the whole picture. After the shorter side, the
             center crop has the input's size.
         crop: side, or (height, width), of the center crop after resizing.
+        color: order of the channels, `rgb` or `bgr`, as Caffe's networks take them.
         invert: True for pictures that are dark on light.
 
     Raises:
@@ -67,14 +70,20 @@ def choose_preprocessing(weights: Weights, *, mean: Sequence[float] | None = Non
     if mean is not None and is_normalized:
         raise AlexnetMfError(f"network {network.name} begins with a Normalize layer; leave out `mean` and `std`")
     preprocessing = weights.preprocessing or _default(network)
+    if color is not None:
+        if check_choice("color", color, ("rgb", "bgr")) and preprocessing.color == "gray":
+            raise AlexnetMfError(f"network {network.name} takes gray pictures; leave out `color`")
+        if color != preprocessing.color:
+            preprocessing = dataclasses.replace(preprocessing, color=color, mean=_reversed(preprocessing.mean),
+                                                std=_reversed(preprocessing.std))
     if not weights.preprocessing and preprocessing.color != "gray" and mean is None and normalize and not is_normalized:
         raise DataError(f"{weights.path}: does not state how the colors of its pictures were normalized; give `mean` "
                         "and `std`, or `normalize=False` if they were only scaled to [0, 1]")
     changes: dict[str, Any] = {"invert": invert or preprocessing.invert}
     if mean is not None or not normalize:
-        order = -1 if preprocessing.color == "bgr" else 1
-        changes |= {"scale": UNIT, "mean": None if mean is None else tuple(mean)[::order],
-                    "std": None if std is None else tuple(std)[::order]}
+        is_reversed = preprocessing.color == "bgr"
+        changes |= {"scale": UNIT, "mean": _reversed(mean) if is_reversed else mean,
+                    "std": _reversed(std) if is_reversed else std}
     if resize is not None:
         changes |= {"resize": resize, "fit": False, "crop": network.input[1:] if isinstance(resize, int) else None}
     if crop is not None:
@@ -82,6 +91,10 @@ def choose_preprocessing(weights: Weights, *, mean: Sequence[float] | None = Non
     preprocessing = dataclasses.replace(preprocessing, **changes)
     check_fits(preprocessing, network)
     return preprocessing
+
+
+def _reversed(values: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(values)[::-1]
 
 
 def _default(network: Network) -> Preprocessing:

@@ -35,7 +35,7 @@ from sizes import by_size, narrower
 from alexnet_mf import backends, spec
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.parity.tolerances import TIERS, relative_l2
-from alexnet_mf.spec import Network, zoo
+from alexnet_mf.spec import Network, Preprocessing, zoo
 from alexnet_mf.weights import onnx_graph, parameters
 from alexnet_mf.weights.formats import caffe
 from alexnet_mf.weights.parameters import Parameters
@@ -318,31 +318,39 @@ def test_without_the_inputs_size_the_network_must_be_named(sources, net):
     assert network_of(read(content, input_shape=(3, 8, 8))).input == (3, 8, 8)
 
 
+SMALL_CROP = {"resize": (256, 256), "crop": (8, 8)}
+RESIZED = "pictures resized to 256x256 before the crop, as Caffe's scripts do; the file does not say"
+
+
 @pytest.mark.parametrize("layer, expected", [
     (data_layer(transform_param={"crop_size": 8, "mean_value": [104.0, 117.0, 123.0]}),
-     {"color": "bgr", "scale": 1.0, "crop": [8, 8], "mean": [104.0, 117.0, 123.0]}),
+     Preprocessing("bgr", scale=1, mean=(104, 117, 123), **SMALL_CROP)),
     (data_layer(transform_param={"crop_size": 8, "scale": 0.00390625, "mean_value": 128.0, "mirror": 1}),
-     {"color": "bgr", "scale": 1 / 256, "crop": [8, 8], "mean": [128.0] * 3}),
-    (data_layer(transform_param={"scale": 0.017}), {"color": "bgr", "scale": 0.017, "mean": [0.0] * 3}),
-    (data_layer(), {"color": "bgr", "scale": 1.0, "mean": [0.0] * 3}), (data_layer(type="HDF5Data"), None)])
+     Preprocessing("bgr", scale=1 / 256, mean=(0.5, 0.5, 0.5), **SMALL_CROP)),
+    (data_layer(transform_param={"scale": 0.017}), Preprocessing("bgr", scale=0.017)),
+    (data_layer(), Preprocessing("bgr", scale=1)), (data_layer(type="HDF5Data"), None)])
 def test_the_data_layer_gives_the_preprocessing(layer, expected):
-    content = caffemodel([layer, *chain(convolution(), FC)])
-    assert read(content, input_shape=(3, 8, 8)).metadata == ({"preprocessing": expected} if expected else {})
+    stored = read(caffemodel([layer, *chain(convolution(), FC)]), input_shape=(3, 8, 8))
+    assert stored.metadata == ({"preprocessing": expected.as_dict()} if expected else {})
+    assert stored.notes == ((RESIZED,) if expected and expected.crop else ())
 
 
-def test_the_data_layer_of_the_test_phase_counts_and_a_mean_image_is_named():
-    layers = [data_layer(include={"phase": 0}, transform_param={"crop_size": 8, "mean_value": 1.0}),
-              data_layer(include={"phase": 1}, transform_param={"crop_size": 8, "mean_file": "a/mean.binaryproto"})]
+@pytest.mark.parametrize("layers", [
+    [data_layer(include={"phase": 0}, transform_param={"crop_size": 8, "mean_value": 1.0}),
+     data_layer(include={"phase": 1}, transform_param={"crop_size": 8, "mean_file": "a/mean.binaryproto"})],
+    [data_layer(transform_param={"crop_size": 8, "mean_file": "a/mean.binaryproto"})]])
+def test_the_data_layer_of_the_test_phase_counts_and_a_mean_image_is_named(layers):
     stored = read(caffemodel([*layers, *chain(convolution(), FC)]))
-    assert stored.metadata == {"preprocessing": {"color": "bgr", "scale": 1.0, "crop": [8, 8]}}
-    assert stored.notes == ("training subtracted the mean image 'a/mean.binaryproto', which the file does not contain",)
+    assert stored.metadata == {}
+    assert stored.notes == ("preprocessing unknown: training subtracted the mean image 'a/mean.binaryproto', which the "
+                            "file does not contain",)
 
 
 def test_gray_images_and_the_oldest_data_layers_are_read():
-    layer = data_layer(data_param={"scale": 0.5, "crop_size": 8, "mean_file": "m"}, transform_param={"scale": 0.1})
+    layer = data_layer(data_param={"scale": 0.5, "crop_size": 8}, transform_param={"scale": 0.1})
     stored = read(caffemodel([layer, *chain(convolution(channels=1), FC)], v1=True))
     assert network_of(stored).input == (1, 8, 8)
-    assert stored.metadata == {"preprocessing": {"color": "gray", "scale": 0.5, "crop": [8, 8]}}
+    assert stored.metadata == {"preprocessing": Preprocessing("gray", scale=0.5, **SMALL_CROP).as_dict()}
 
 
 def test_a_training_with_its_splits_loss_and_accuracy_is_read():

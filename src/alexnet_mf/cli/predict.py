@@ -44,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--crop", type=arguments.size, metavar="N|HxW",
         help="crop the center to NxN or HxW pixels after resizing (default: as the weights state, else the input's "
              "size)")
+    add("--color", choices=["rgb", "bgr"],
+        help="order of the channels; Caffe's networks take bgr (default: as the weights state, else rgb)")
     add("--plot", metavar="FILE", help="draw a contact sheet as PNG: the pictures as the network sees them, with "
         "their classes; needs matplotlib")
     arguments.add_json(parser)
@@ -57,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
     report = api.predict(options.source, options.images, net=options.net, which=options.which, backend=options.backend,
                          device=options.device, execution=arguments.execution(options), top=options.top,
                          limit=options.limit, invert=options.invert, mean=options.mean, std=options.std,
-                         normalize=options.normalize, resize=options.resize, crop=options.crop, progress=not quiet,
+                         normalize=options.normalize, resize=options.resize, crop=options.crop, color=options.color,
+                         progress=not quiet,
                          classes=read_names(options.classes) if options.classes else None)
     if not quiet:
         output.say(one_line(report.used.title()))

@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from alexnet_mf import spec
 from alexnet_mf.errors import ParametersError, SpecError
+from alexnet_mf.spec import Preprocessing
 from alexnet_mf.spec.layers import ACTIVATIONS, Shape
+from alexnet_mf.spec.preprocessing import Color
 from alexnet_mf.weights.formats import protobuf
 from alexnet_mf.weights.formats.caffe_layers import IMAGE_FILES, PARAMETERS, V1, V2, Layer, Transform
 from alexnet_mf.weights.formats.protobuf import BYTES, VARINT, Message
@@ -40,8 +42,10 @@ ENDS = {"Accuracy", "ArgMax", "InfogainLoss", "MultinomialLogisticLoss", "Silenc
 NONLINEARITIES = {"ReLU": "relu", "Sigmoid": "sigmoid", "TanH": "tanh"}
 MAX, AVERAGE = 0, 1
 """Values of `pool`."""
-COLORS = {1: "gray", 3: "bgr"}
+COLORS: dict[int, Color] = {1: "gray", 3: "bgr"}
 """Colors of images by their number of channels."""
+STORED = (256, 256)
+"""Height and width to which Caffe's scripts resize ImageNet's pictures before they store them."""
 
 
 def is_net(file: BinaryIO) -> bool:
@@ -57,9 +61,8 @@ def read(file: BinaryIO, path: Path, input_shape: Shape | None = None) -> Stored
     """Return the weights in a `.caffemodel` file and the network that it describes.
 
     The tensors are called `NAME[0]` and `NAME[1]` after their layers, as in pycaffe's `net.params`. Dense weights are
-    (out, in), whichever way the file has them. The metadata `preprocessing` is what the data layer does to pixels from
-    0 to 255: `color` (`bgr`, as Caffe's tools store images), `crop`, then `mean` by channel, which is subtracted
-    (absent if it is in another file), and `scale`, which multiplies the difference.
+    (out, in), whichever way the file has them. The metadata `preprocessing` is that of the data layer. Caffe subtracts
+    the mean before it scales; in the record the mean is scaled too.
 
     Args:
         input_shape: shape of one image, for files that do not give it.
@@ -176,16 +179,20 @@ def _preprocessing(source: Layer, channels: int) -> tuple[dict[str, Any], list[s
     if source.type not in (*IMAGE_FILES, "MemoryData") or channels not in COLORS:
         return {}, []
     transform = Transform.of(source)
-    result: dict[str, Any] = {"color": COLORS[channels], "scale": transform.scale}
-    if transform.crop:
-        result["crop"] = [transform.crop, transform.crop]
     if transform.mean_file:
-        return {"preprocessing": result}, [f"training subtracted the mean image {transform.mean_file[-80:]!r}, which "
-                                           "the file does not contain"]
+        return {}, [f"preprocessing unknown: training subtracted the mean image {transform.mean_file[-80:]!r}, which "
+                    "the file does not contain"]
     means = transform.means or [0.0]
     if len(means) not in (1, channels):
         source.refuse(f"has {len(means)} mean values for {channels} channels", "copy or download the file again")
-    return {"preprocessing": {**result, "mean": means * (channels // len(means))}}, []
+    crop = (transform.crop, transform.crop) if transform.crop else None
+    is_stored_larger = crop is not None and transform.crop <= min(STORED)
+    record = Preprocessing(COLORS[channels], resize=STORED if is_stored_larger else None, crop=crop,
+                           scale=transform.scale, mean=tuple(mean * transform.scale for mean in means * (
+                               channels // len(means))) if any(means) else None)
+    size = "x".join(map(str, STORED))
+    return {"preprocessing": record.as_dict()}, [
+        f"pictures resized to {size} before the crop, as Caffe's scripts do; the file does not say"] * is_stored_larger
 
 
 class Builder:
