@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from numpy.testing import assert_array_equal
-from sizes import narrower
+from sizes import by_size, narrower
 
 from alexnet_mf import backends, conversion, spec
 from alexnet_mf.conversion import FORMATS, convert
@@ -100,6 +100,24 @@ def test_a_round_trip_keeps_every_bit(format_name, target, native, weights, net,
     assert (done.source, done.destination, back.format) == (format_name, target, target)
     assert parameters.digest(back.parameters) == parameters.digest(weights) == done.sha256
     assert spec.fingerprint(back.network) == spec.fingerprint(toml.find_network(net))
+
+
+ARCHITECTURES = {spec.digest(network): network.name for network in zoo.NETWORKS.values()}
+"""Names of networks by architecture: of tabs with the same layers, one is enough."""
+
+
+@pytest.mark.parametrize("name", by_size(ARCHITECTURES.values()))
+def test_every_network_is_written_and_read_in_every_format(name, present, tmp_path):
+    network = zoo.get_network(name)
+    weights = parameters.initialize(network, 0, random_biases=True)
+    formats = [each for each in conversion.WRITABLE if FORMATS[each].backend in (None, *present) and (
+        each not in ("torchvision", "gluon-zoo") or names.is_alexnet_owt(network))]
+    assert len(formats) >= 3
+    for each in formats:
+        path = tmp_path / f"weights{FORMATS[each].suffixes[0]}"
+        path.write_bytes(conversion.encode(each, network, weights))
+        assert_weights(path, network, weights)
+        path.unlink()
 
 
 def test_a_canonical_file_keeps_its_metadata(canonical, small, weights, tmp_path):

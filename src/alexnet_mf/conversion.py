@@ -75,9 +75,10 @@ PUBLISHED = ("torchvision", "model_zoo")
 NOWHERE = Path(os.devnull, "weights")
 """Path of weights that are in memory alone: no file lies beside it."""
 ZIP = b"PK\x03\x04"
-TORCH_BEFORE_1_6 = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""First bytes of a `torch.save` file until 1.6: a pickled magic number, 0x1950a86a20f9469cfc6c."""
-BEGINNINGS = {b"\x89HDF\r\n\x1a\n": KERAS, (0x112).to_bytes(8, "little"): GLUON, TORCH_BEFORE_1_6: TORCH}
+TORCH_BEFORE_1_6 = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""Beginning of a `torch.save` file until 1.6, after the pickle's protocol: a magic number, 0x1950a86a20f9469cfc6c."""
+BEGINNINGS = {b"\x89HDF\r\n\x1a\n": KERAS, (0x112).to_bytes(8, "little"): GLUON,
+              b"\x80\x02" + TORCH_BEFORE_1_6: TORCH, b"\x80\x03" + TORCH_BEFORE_1_6: TORCH}
 """Formats by the first bytes of their files."""
 PICKLES = (b"\x93NUMPY", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
 """First bytes of `.npy` files and pickles."""
@@ -239,7 +240,7 @@ def _unreadable(path: Path, error: Exception) -> ParametersError:
 
 
 def _format_of(file: BinaryIO, path: Path) -> str | None:
-    start = file.read(len(TORCH_BEFORE_1_6))
+    start = file.read(max(map(len, BEGINNINGS)))
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     if start.startswith(ZIP):
