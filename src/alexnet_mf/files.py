@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import hashlib
@@ -117,6 +118,26 @@ def read(path: Path, most: int) -> bytes:
             return file.read(size)
     except ValueError as error:  # a null byte in the path
         raise OSError(errno.EINVAL, "the path has a null byte", str(path)) from error
+
+
+def read_text(path: Path, most: int) -> str:
+    """Return a text from an unknown source: UTF-8, or UTF-16 with a byte order mark, which PowerShell's `>` writes.
+
+    Raises:
+        OSError: as `read`.
+        ValueError: if it is in another encoding; names the first byte at fault, not the file.
+    """
+    content = read(path, most)
+    try:
+        text = content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else
+                              "utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ValueError(f"is not UTF-8 text (byte 0x{byte:02x} at position {error.start:,}); save it as UTF-8"
+                         ) from error
+    if "\0" in text:
+        raise ValueError("is not UTF-8 text (null bytes, as in UTF-16 without a byte order mark); save it as UTF-8")
+    return text
 
 
 def parse_json(content: bytes | str, most: int = MOST_JSON, nan: bool = False) -> Any:

@@ -39,7 +39,7 @@ from alexnet_mf.spec.layers import (
 ACTIVATIONS = st.sampled_from([
     {"activation": None}, {"activation": "relu"}, {"activation": "relu"}, {"activation": "sigmoid"},
     {"activation": "tanh"}, {"activation": "elu"}, {"activation": "elu", "alpha": 0.5},
-    {"activation": "leaky_relu", "alpha": 0.1}])
+    {"activation": "leaky_relu", "alpha": 0.1}, {"activation": "gelu"}, {"activation": "gelu_tanh"}])
 RATES = st.sampled_from([0, 0.1, 0.25, 0.5, 0.8])
 
 

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from alexnet_mf.analysis.costs import Costs, LayerCost, first_learner, is_view
+from alexnet_mf.analysis.costs import Costs, LayerCost, first_learner, is_view, saves_sums
 from alexnet_mf.spec import arithmetic
 from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Layer, LocalResponseNorm, Normalize
 
@@ -57,6 +57,11 @@ class _Step:
     @property
     def activation(self) -> str | None:
         return getattr(self.layer, "activation", None)
+
+    @property
+    def sums(self) -> int:
+        """Bytes of the activation's input, if backward needs it instead of the output."""
+        return self.cost.stored.auxiliary if saves_sums(self.layer) else 0
 
 
 def predicted_peak(costs: Costs, kernels: Mapping[str, Collection[str]] = {}) -> Peak:
@@ -110,7 +115,8 @@ def _stays(layer: Layer, following: Layer | None) -> bool:
     """Return True if backward needs this layer's output: for its own activation, or as the next layer's input. Only
     dropout does not need its input. The logits stay because the caller keeps them.
     """
-    return bool(getattr(layer, "activation", None)) or not isinstance(following, Dropout)
+    needs_output = bool(getattr(layer, "activation", None)) and not saves_sums(layer)
+    return needs_output or not isinstance(following, Dropout)
 
 
 def _forward(tape: Tape, steps: list[_Step]) -> None:
@@ -120,7 +126,7 @@ def _forward(tape: Tape, steps: list[_Step]) -> None:
         tape.in_use += step.folded
         tape.look(f"the folded input of {step.cost.name}", step.folded)
         tape.in_use += step.cost.stored.auxiliary + output
-        passing = output if step.activation else 0
+        passing = output if step.activation and not step.sums else 0
         if isinstance(step.layer, LocalResponseNorm):
             passing = NORMALIZATION_FORWARD * output
         if isinstance(step.layer, Normalize):
@@ -138,14 +144,14 @@ def _backward(tape: Tape, steps: list[_Step], first: str) -> None:
         below = steps[i - 1].cost.stored.activations if i else 0
         if step.activation:
             tape.look(f"the gradients of {cost.name}", gradient)  # one before and one after the activation
-            tape.in_use -= cost.stored.activations
+            tape.in_use -= step.sums or cost.stored.activations
         passed_on = below if cost.name != first else 0
         passing = NORMALIZATION_BACKWARD * gradient if isinstance(layer, LocalResponseNorm) else step.padded
         tape.in_use += passed_on + (cost.stored.weight_gradients if isinstance(layer, (Conv2d, Dense)) else 0)
         tape.look(f"the gradients of {cost.name}", passing)
         if cost.name == first:
             return
-        tape.in_use -= gradient + cost.stored.auxiliary + step.folded
-        if steps[i - 1].stays and not steps[i - 1].activation:
+        tape.in_use -= gradient + cost.stored.auxiliary - step.sums + step.folded
+        if steps[i - 1].stays and (not steps[i - 1].activation or steps[i - 1].sums):
             tape.in_use -= below
         gradient = passed_on

@@ -16,8 +16,8 @@ from alexnet_mf.errors import SpecError
 Shape: TypeAlias = tuple[int, ...]
 """Shape of one image: (channels, height, width), or (features,) after `Flatten`."""
 
-Activation: TypeAlias = Literal["relu", "sigmoid", "tanh", "elu", "leaky_relu"]
-ACTIVATIONS: tuple[Activation, ...] = ("relu", "sigmoid", "tanh", "elu", "leaky_relu")
+Activation: TypeAlias = Literal["relu", "sigmoid", "tanh", "elu", "leaky_relu", "gelu", "gelu_tanh"]
+ACTIVATIONS: tuple[Activation, ...] = ("relu", "sigmoid", "tanh", "elu", "leaky_relu", "gelu", "gelu_tanh")
 WITH_ALPHA = "elu", "leaky_relu"
 """Activations with a number: `elu` is alpha (exp(x) - 1) below 0, `leaky_relu` is alpha x there."""
 
@@ -226,6 +226,11 @@ Layer: TypeAlias = (Conv2d | MaxPool2d | AvgPool2d | AdaptiveAvgPool2d | LocalRe
                     Dense | Dropout)
 KINDS: dict[str, type[Layer]] = {kind.__name__: kind for kind in (
     Conv2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm, Normalize, Flatten, Dense, Dropout)}
+
+
+def has_parameters(layer: Layer) -> bool:
+    """Return True for a layer with weights."""
+    return isinstance(layer, (Conv2d, Dense))
 
 
 def output_shape(layer: Layer, shape: Shape) -> Shape:

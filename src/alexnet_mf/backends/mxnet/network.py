@@ -5,11 +5,16 @@ from __future__ import annotations
 from mxnet.gluon import nn
 
 from alexnet_mf import spec
-from alexnet_mf.backends.mxnet.layers import AdaptiveAvgPool2D, Dropout, LocalResponseNorm, Normalize, round_factors
+from alexnet_mf.backends.mxnet.layers import (
+    AdaptiveAvgPool2D,
+    Dropout,
+    LocalResponseNorm,
+    Normalize,
+    TanhGELU,
+    round_factors,
+)
 from alexnet_mf.spec import Network, arithmetic
-
-WITHIN = "relu", "sigmoid", "tanh"
-"""Activations that Gluon's layers take as an argument; others are blocks of their own."""
+from alexnet_mf.weights.names import WITHIN
 
 
 def build(network: Network, precision: str = "float32") -> nn.HybridSequential:
@@ -69,6 +74,10 @@ def after(layer: spec.Conv2d | spec.Dense) -> list[nn.HybridBlock]:
             return [nn.ELU(layer.alpha, prefix=prefix)]
         case "leaky_relu":
             return [nn.LeakyReLU(layer.alpha, prefix=prefix)]
+        case "gelu":
+            return [nn.GELU(prefix=prefix)]
+        case "gelu_tanh":
+            return [TanhGELU(prefix=prefix)]
     return []
 
 

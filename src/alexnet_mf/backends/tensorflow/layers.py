@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
-from keras import layers
+from keras import activations, layers
 
 from alexnet_mf import spec
 
@@ -36,6 +36,11 @@ class LocalResponseNormalization(layers.Layer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         return tf.nn.local_response_normalization(x, **self._numbers)
+
+
+def gelu_tanh(x: tf.Tensor) -> tf.Tensor:
+    """Return GELU's approximation; Keras's name `gelu` means the exact function."""
+    return activations.gelu(x, approximate=True)
 
 
 def padding(layer: spec.Conv2d) -> str:

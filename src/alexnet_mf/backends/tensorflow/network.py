@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from keras import DTypePolicy, Sequential, layers
 
 from alexnet_mf import spec
@@ -9,6 +12,7 @@ from alexnet_mf.backends.tensorflow.layers import (
     AdaptiveAveragePooling2D,
     LocalResponseNormalization,
     before_convolution,
+    gelu_tanh,
     padding,
 )
 from alexnet_mf.spec import Network, arithmetic
@@ -61,8 +65,10 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[layers.Layer]:
     raise TypeError(f"{layer!r} has no Keras layer")
 
 
-def within(layer: spec.Conv2d | spec.Dense) -> str | None:
+def within(layer: spec.Conv2d | spec.Dense) -> str | Callable[[Any], Any] | None:
     """Return Keras's argument `activation`, which has no room for a number."""
+    if layer.activation == "gelu_tanh":
+        return gelu_tanh
     return layer.activation if layer.alpha is None else None
 
 

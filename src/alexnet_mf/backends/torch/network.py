@@ -59,6 +59,10 @@ def activation(layer: spec.Conv2d | spec.Dense) -> list[nn.Module]:
             return [nn.ELU(alpha, inplace=True)]
         case "leaky_relu", float(alpha):
             return [nn.LeakyReLU(alpha, inplace=True)]
+        case "gelu", _:
+            return [nn.GELU()]
+        case "gelu_tanh", _:
+            return [nn.GELU(approximate="tanh")]
     return []
 
 

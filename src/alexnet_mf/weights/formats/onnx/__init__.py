@@ -6,15 +6,13 @@ and layouts here, whatever the file calls them and however it stores them. ONNX 
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from alexnet_mf import files, spec
 from alexnet_mf.errors import AlexnetMfError, ParametersError
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, comparison
 from alexnet_mf.weights.stored import StoredWeights
 
 LARGEST_FILE = 2**31 - 1
@@ -55,8 +53,7 @@ def read(file: BinaryIO, path: Path) -> StoredWeights:
         raise ParametersError(f"cannot be read as ONNX ({reason}); {error.remedy}") from error
     tensors = walk.tensors
     if described := _described(metadata, network):
-        names = dict(zip((layer.name for layer in _computing(network)),
-                         (layer.name for layer in _computing(described))))
+        names = dict(zip(_weighted(network), _weighted(described)))
         tensors = {f"{names[layer]}.{part}": tensor for name, tensor in tensors.items()
                    for layer, _, part in [name.rpartition(".")]}
         network = described
@@ -81,22 +78,8 @@ def _described(entries: dict[str, str], network: Network) -> Network | None:
         described = spec.from_dict(files.parse_json(entries["spec"]))
     except (KeyError, ValueError):
         return None
-    mine, theirs = _computing(network), _computing(described)
-    is_same = network.input == described.input and len(mine) == len(theirs) and all(map(_are_equal, mine, theirs))
-    return described if is_same else None
+    return None if comparison.differences(network, described) else described
 
 
-def _computing(network: Network) -> list[spec.Layer]:
-    return [layer for layer in network.layers if not isinstance(layer, spec.Dropout)]
-
-
-def _are_equal(layer: spec.Layer, other: spec.Layer) -> bool:
-    """Return True if two layers compute the same. Numbers in ONNX files are float32."""
-    def is_close(a: Any, b: Any) -> bool:
-        if isinstance(a, (tuple, list)) and isinstance(b, (tuple, list)):
-            return len(a) == len(b) and all(map(is_close, a, b))
-        return a == b or (isinstance(a, float) and isinstance(b, float) and
-                          math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-37))
-
-    mine, theirs = (dataclasses.asdict(each) for each in (layer, other))
-    return type(layer) is type(other) and all(is_close(mine[key], theirs[key]) for key in mine if key != "name")
+def _weighted(network: Network) -> list[str]:
+    return [layer.name for layer in network.layers if spec.has_parameters(layer)]
