@@ -359,11 +359,13 @@ DEEP = Network("deep", (1, 2, 2), (spec.Flatten("flatten"), *(spec.Dense(f"fc{i}
 """Network for files that number the layers of a class: 10 must come after 9, not after 1."""
 ODD = Network("odd", (4, 9, 7), (
     spec.Normalize("norm0", (0.5, 0.4, 0.3, 0.2), (0.1, 0.2, 0.3, 0.4)),
-    spec.Conv2d("conv1", channels=6, kernel=3, stride=2, padding=2, groups=2, activation="leaky_relu", alpha=0.1),
+    spec.Conv2d("conv1", channels=6, kernel=3, stride=2, padding=2, groups=2, activation="leaky_relu", alpha=0.1,
+                bias=False),
     spec.LocalResponseNorm("norm1", 3, 0.1, 0.75, 2.0), spec.AvgPool2d("pool1", kernel=2, stride=1),
     spec.Conv2d("conv2", 4, 1, activation="sigmoid"), spec.AdaptiveAvgPool2d("pool2", size=3), spec.Flatten("flatten"),
-    spec.Dropout("drop3", rate=0.5), spec.Dense("fc3", units=5, activation="gelu"), spec.Dense("fc4", units=5)))
-"""Network with groups, with layers without parameters, and with activations that are layers in some frameworks."""
+    spec.Dropout("drop3", rate=0.5), spec.Dense("fc3", units=5, activation="gelu", bias=False),
+    spec.Dense("fc4", units=5)))
+"""Network with groups, layers without biases or parameters, and activations that are layers in some frameworks."""
 
 
 @pytest.mark.parametrize("network", [DEEP, ODD], ids=["deep", "odd"])

@@ -323,6 +323,9 @@ COMBINATIONS = {
     "approximate GELU": (
         Conv2d("conv1", channels=32, kernel=3, activation="gelu_tanh"), MaxPool2d("pool1", kernel=2, stride=2),
         Conv2d("conv2", channels=16, kernel=3, groups=2, activation="gelu_tanh")),
+    "without biases": (
+        Conv2d("conv1", channels=32, kernel=3, bias=False), MaxPool2d("pool1", kernel=2, stride=2),
+        Conv2d("conv2", channels=16, kernel=3, groups=2, activation="gelu", bias=False)),
     "tanh": (
         Conv2d("conv1", channels=32, kernel=3, activation="tanh"), MaxPool2d("pool1", kernel=2, stride=2),
         Conv2d("conv2", channels=16, kernel=3, groups=2, activation="tanh")),

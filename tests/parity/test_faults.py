@@ -48,7 +48,7 @@ NORMALIZED = Network("normalized", (3, 18, 17), (
 # Other activations than the networks above have.
 CURVES = Network("curves", (2, 14, 13), (
     spec.Conv2d("conv1", channels=6, kernel=3, stride=2, activation="tanh"),
-    spec.Conv2d("conv2", channels=8, kernel=2, activation="leaky_relu", alpha=0.1),
+    spec.Conv2d("conv2", channels=8, kernel=2, activation="leaky_relu", alpha=0.1, bias=False),
     spec.Conv2d("conv3", channels=8, kernel=2, activation="elu", alpha=0.5),
     spec.Flatten("flatten"), spec.Dense("fc1", units=8, activation="tanh"),
     spec.Dense("fc2", units=8, activation="gelu"), spec.Dense("fc3", units=8, activation="gelu_tanh"),

@@ -80,6 +80,13 @@ def test_parameters_and_multiply_accumulates_layer_by_layer(name):
     assert (sum(counted.values()), sum(used.values())) == (parameters, macs)
 
 
+def test_a_layer_without_bias_has_its_weights_alone():
+    network = Network("bare", (4, 5, 5), (Conv2d("conv1", channels=6, kernel=3, groups=2, bias=False),
+                                          Flatten("flatten"), Dense("fc2", units=7, bias=False), Dense("fc3", units=2)))
+    assert arithmetic.parameter_counts(network) == {
+        "conv1": 6 * 2 * 3 * 3, "flatten": 0, "fc2": 7 * 6 * 3 * 3, "fc3": 2 * 7 + 2}
+
+
 def test_height_and_width_are_not_confused():
     network = Network("wide", (2, 12, 20), (Conv2d("conv", channels=3, kernel=5, stride=3, padding=1),
                                             Flatten("flatten"), Dense("fc", units=4)))

@@ -42,6 +42,8 @@ DENSE = Dense("last", units=10)
     (lambda: Dense("fc9", units=4, activation="leaky_relu", alpha=-0.1), ["fc9", "alpha", "at least 0", "-0.1"]),
     (lambda: Dense("fc9", units=4, activation="elu", alpha="1"), ["fc9", "alpha", "'1'"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, alpha=0.1), ["conv9", "alpha belongs to elu and", "not to relu"]),
+    (lambda: Conv2d("conv9", channels=4, kernel=3, bias=0), ["conv9", "bias must be true or false", "not 0"]),
+    (lambda: Dense("fc9", units=4, bias=None), ["fc9", "bias", "None"]),
     (lambda: Dense("fc9", units=4, alpha=0.1), ["fc9", "alpha", "a layer without activation", "leave it out"]),
     (lambda: MaxPool2d("pool9", kernel=3, stride=0), ["pool9", "stride", "0"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, groups=0), ["conv9", "groups", "at least 1", "0"]),
@@ -269,13 +271,14 @@ def test_fingerprint_covers_every_number():
             if field.name == "activation":
                 others = [other for other in ("relu", "sigmoid", None) if other != value]
             else:
-                others = [f"{value}x" if isinstance(value, str) else value + 1 if isinstance(value, int) else value / 2]
+                others = [not value if isinstance(value, bool) else f"{value}x" if isinstance(value, str) else
+                          value + 1 if isinstance(value, int) else value / 2]
             for other in others:
                 layers = list(ALEXNET.layers)
                 layers[at] = dataclasses.replace(layer, **{field.name: other})
                 changed.append(dataclasses.replace(ALEXNET, layers=tuple(layers)))
     digests = {spec.fingerprint(network) for network in [ALEXNET, *changed]}
-    assert len(digests) == 1 + len(changed) == 1 + 5 + 5 * 8 - 1 + 3 * 3 + 1 + 3 * 4 + 2 * 2
+    assert len(digests) == 1 + len(changed) == 1 + 5 + 5 * 9 - 1 + 3 * 3 + 1 + 3 * 5 + 2 * 2
 
 
 IMAGENET = Normalize("normalize", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

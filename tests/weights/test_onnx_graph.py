@@ -25,10 +25,11 @@ EVERYTHING = Network("everything", (2, 23, 19), (
     spec.Normalize("normalize", mean=(0.1, 0.4), std=(0.2, 0.7)),
     spec.Conv2d("conv1", channels=6, kernel=4, stride=2, padding=3, groups=2),
     spec.LocalResponseNorm("norm1", 5, 0.5, 0.75, 2.0), spec.MaxPool2d("pool1", kernel=3, stride=2),
-    spec.Conv2d("conv2", channels=4, kernel=1, activation="sigmoid"), spec.AvgPool2d("pool2", kernel=2, stride=1),
+    spec.Conv2d("conv2", channels=4, kernel=1, activation="sigmoid", bias=False),
+    spec.AvgPool2d("pool2", kernel=2, stride=1),
     spec.AdaptiveAvgPool2d("pool3", size=3), spec.Conv2d("conv3", 5, 2, activation="leaky_relu", alpha=0.3),
     spec.Flatten("flatten"), spec.Dropout("drop4", rate=0.5), spec.Dense("fc4", units=7, activation="tanh"),
-    spec.Dense("fc5", units=6, activation="elu", alpha=0.6), spec.Dense("fc6", units=6, activation="gelu"),
+    spec.Dense("fc5", units=6, activation="elu", alpha=0.6), spec.Dense("fc6", units=6, activation="gelu", bias=False),
     spec.Dense("fc7", units=6, activation="gelu_tanh"), spec.Dense("fc8", units=3)))
 """Every layer type, with numbers that reveal faults: sizes that do not divide, areas that overlap."""
 

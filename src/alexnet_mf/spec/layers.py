@@ -80,9 +80,14 @@ def _check_activation(layer: Conv2d | Dense) -> None:
                         f"{layer.activation or 'a layer without activation'}; leave it out")
 
 
+def _check_bias(layer: Conv2d | Dense) -> None:
+    if not isinstance(layer.bias, bool):
+        raise SpecError(f"layer {layer.name}: bias must be true or false, not {layer.bias!r}")
+
+
 @dataclass(frozen=True)
 class Conv2d:
-    """A square convolution (cross-correlation) with a bias, then its activation.
+    """A square convolution (cross-correlation), usually with a bias, then its activation.
 
     With groups, input and output channels are split into `groups` equal parts, in order. Each part of the output sees
     only its own part of the input.
@@ -97,10 +102,12 @@ class Conv2d:
     groups: int = 1
     alpha: float | None = None
     """Number of `elu` (1 by default) or `leaky_relu` (required); see `WITH_ALPHA`."""
+    bias: bool = True
 
     def __post_init__(self) -> None:
         _check_integers(self, channels=1, kernel=1, stride=1, padding=0, groups=1)
         _check_activation(self)
+        _check_bias(self)
         if self.channels % self.groups:
             raise SpecError(f"layer {self.name}: {self.channels} channels cannot be divided into {self.groups} "
                             f"groups; use a multiple")
@@ -198,17 +205,19 @@ class Flatten:
 
 @dataclass(frozen=True)
 class Dense:
-    """A fully connected layer with a bias, then its activation."""
+    """A fully connected layer, usually with a bias, then its activation."""
 
     name: str
     units: int
     activation: Activation | None = None
     alpha: float | None = None
     """Number of the activation, as in `Conv2d`."""
+    bias: bool = True
 
     def __post_init__(self) -> None:
         _check_integers(self, units=1)
         _check_activation(self)
+        _check_bias(self)
 
 
 @dataclass(frozen=True)

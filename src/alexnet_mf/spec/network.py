@@ -29,7 +29,8 @@ OUTPUTS: tuple[Output, ...] = ("logits", "softmax")
 MOST_LAYERS = 1000
 """Largest number of layers; each costs time in the frameworks and in the search for a diverging layer."""
 
-LATER_FIELDS: dict[str, Any] = {"groups": 1, "learning_rate": None, "alpha": None, "output": "logits"}
+LATER_FIELDS: dict[str, Any] = {"groups": 1, "learning_rate": None, "alpha": None, "bias": True,
+                                "output": "logits"}
 """Fields added after the first networks, with their defaults. A description leaves out a field that has its
 default, so the digests of those networks stay the same."""
 

@@ -6,7 +6,6 @@ fields of that kind in `layers.py`. TOML has no null: no activation is `activati
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import sys
@@ -113,10 +112,8 @@ def dump(network: Network) -> str:
         lines.append(f"learning_rate = {_value(network.learning_rate)}")
     if network.output != "logits":
         lines.append(f"output = {_value(network.output)}")
-    for layer in network.layers:
-        values = {"kind": type(layer).__name__, **dataclasses.asdict(layer)}
-        lines += ["", "[[layers]]", *(f"{key} = {_value(value)}" for key, value in values.items()
-                                      if (key, value) != ("alpha", None))]
+    for values in spec.as_dict(network)["layers"]:
+        lines += ["", "[[layers]]", *(f"{key} = {_value(value)}" for key, value in values.items())]
     return "\n".join(lines) + "\n"
 
 

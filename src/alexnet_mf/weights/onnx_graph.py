@@ -142,7 +142,7 @@ def _nodes(layer: spec.Layer, shape: spec.Shape, source: str,
 
     match layer:
         case spec.Conv2d() | spec.Dense():
-            weights = (source, f"{name}.weight", f"{name}.bias")
+            weights = (source, f"{name}.weight", *([f"{name}.bias"] if layer.bias else []))
             linear = f"{name}_linear" if layer.activation else name
             if isinstance(layer, spec.Conv2d):
                 yield node("Conv", *weights, output=linear, kernel_shape=[layer.kernel] * 2,

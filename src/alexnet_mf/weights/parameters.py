@@ -45,7 +45,8 @@ def shapes(network: Network) -> dict[str, Shape]:
     for layer in network.layers:
         if isinstance(layer, (Conv2d, Dense)):
             result[f"{layer.name}.weight"] = shape = arithmetic.weight_shape(layer, inputs[layer.name])
-            result[f"{layer.name}.bias"] = shape[:1]
+            if layer.bias:
+                result[f"{layer.name}.bias"] = shape[:1]
     return result
 
 

@@ -40,7 +40,7 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.HybridBlock]:
         case spec.Conv2d():
             return [nn.Conv2D(in_channels=inputs[0], channels=layer.channels, kernel_size=layer.kernel,
                               strides=layer.stride, padding=layer.padding, groups=layer.groups,
-                              activation=within(layer), prefix=prefix), *after(layer)]
+                              use_bias=layer.bias, activation=within(layer), prefix=prefix), *after(layer)]
         case spec.MaxPool2d():
             return [nn.MaxPool2D(pool_size=layer.kernel, strides=layer.stride, prefix=prefix)]
         case spec.AvgPool2d():
@@ -54,8 +54,8 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.HybridBlock]:
         case spec.Flatten():
             return []  # Dense flattens its own input
         case spec.Dense():
-            return [nn.Dense(in_units=inputs[0], units=layer.units, activation=within(layer), prefix=prefix),
-                    *after(layer)]
+            return [nn.Dense(in_units=inputs[0], units=layer.units, use_bias=layer.bias, activation=within(layer),
+                             prefix=prefix), *after(layer)]
         case spec.Dropout():
             return [Dropout(rate=layer.rate, prefix=prefix)]
     raise TypeError(f"{layer!r} has no Gluon block")

@@ -155,7 +155,8 @@ class NumpyNetwork:
         return gradient
 
     def _weight_and_bias(self, layer: spec.Conv2d | spec.Dense) -> tuple[Array, Array]:
-        return self.parameters[f"{layer.name}.weight"], self.parameters[f"{layer.name}.bias"]
+        weight = self.parameters[f"{layer.name}.weight"]
+        return weight, self.parameters[f"{layer.name}.bias"] if layer.bias else np.zeros(len(weight), weight.dtype)
 
     def _parameter_gradients(self, layer: spec.Conv2d | spec.Dense, gradient: Array, x: Array) -> dict[str, Array]:
         if isinstance(layer, spec.Conv2d):
@@ -163,7 +164,7 @@ class NumpyNetwork:
                                                              layer.groups)
         else:
             weight, bias = layers.dense_backward_parameters(gradient, x)
-        return {f"{layer.name}.weight": weight, f"{layer.name}.bias": bias}
+        return {f"{layer.name}.weight": weight} | ({f"{layer.name}.bias": bias} if layer.bias else {})
 
 
 def activate(layer: spec.Conv2d | spec.Dense, sums: Array) -> Array:

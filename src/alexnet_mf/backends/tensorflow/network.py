@@ -41,7 +41,8 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[layers.Layer]:
         case spec.Conv2d():
             return [*before_convolution(layer, inputs),
                     layers.Conv2D(filters=layer.channels, kernel_size=layer.kernel, strides=layer.stride,
-                                  padding=padding(layer), groups=layer.groups, activation=within(layer), name=name),
+                                  padding=padding(layer), groups=layer.groups, use_bias=layer.bias,
+                                  activation=within(layer), name=name),
                     *after(layer)]
         case spec.MaxPool2d():
             return [layers.MaxPool2D(pool_size=layer.kernel, strides=layer.stride, name=name)]
@@ -59,7 +60,8 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[layers.Layer]:
         case spec.Flatten():
             return [layers.Flatten(name=name)]
         case spec.Dense():
-            return [layers.Dense(units=layer.units, activation=within(layer), name=name), *after(layer)]
+            return [layers.Dense(units=layer.units, use_bias=layer.bias, activation=within(layer), name=name),
+                    *after(layer)]
         case spec.Dropout():
             return [layers.Dropout(rate=layer.rate, seed=0, name=name)]  # every step sets its own seed
     raise TypeError(f"{layer!r} has no Keras layer")

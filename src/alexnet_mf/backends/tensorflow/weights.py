@@ -39,7 +39,8 @@ def variables(net: Sequential) -> dict[str, Any]:
     for layer in net.layers:
         if layer.trainable_variables:
             result[f"{layer.name}.weight"] = layer.kernel
-            result[f"{layer.name}.bias"] = layer.bias
+            if layer.use_bias:
+                result[f"{layer.name}.bias"] = layer.bias
     return result
 
 

@@ -88,9 +88,10 @@ def keep_to_ieee(net: nn.Sequential) -> None:
 
 
 def can_pool(modules: list[nn.Module]) -> bool:
-    """Return True for a convolution, its ReLU and a max-pooling of small windows, which `pooling` computes in one."""
+    """Return True for a convolution with a bias, its ReLU and a max-pooling of small windows, which `pooling` computes
+    in one."""
     match modules:
-        case [nn.Conv2d(), nn.ReLU(), nn.MaxPool2d(kernel_size=int(kernel))]:
+        case [nn.Conv2d(bias=torch.Tensor()), nn.ReLU(), nn.MaxPool2d(kernel_size=int(kernel))]:
             return kernel <= LARGEST_POOLING
     return False
 

@@ -24,7 +24,7 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.Module]:
     match layer:
         case spec.Conv2d():
             return [nn.Conv2d(in_channels=inputs[0], out_channels=layer.channels, kernel_size=layer.kernel,
-                              stride=layer.stride, padding=layer.padding, groups=layer.groups),
+                              stride=layer.stride, padding=layer.padding, groups=layer.groups, bias=layer.bias),
                     *activation(layer)]
         case spec.MaxPool2d():
             return [nn.MaxPool2d(kernel_size=layer.kernel, stride=layer.stride)]
@@ -40,7 +40,7 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.Module]:
         case spec.Flatten():
             return [nn.Flatten()]
         case spec.Dense():
-            return [nn.Linear(in_features=inputs[0], out_features=layer.units), *activation(layer)]
+            return [nn.Linear(in_features=inputs[0], out_features=layer.units, bias=layer.bias), *activation(layer)]
         case spec.Dropout():
             return [nn.Dropout(p=layer.rate)]
     raise TypeError(f"{layer!r} has no PyTorch module")
