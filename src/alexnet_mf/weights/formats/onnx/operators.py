@@ -104,7 +104,7 @@ def _follow(walk: Walk, nodes: Iterable[onnx.NodeProto]) -> None:
         where = f"operator {node.op_type[:80]} of node {(node.name or ''.join(node.output))[:80]!r}"
         try:
             if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
-                raise Unreadable("is not supported")
+                raise Unreadable("it is not supported")
             values = Node(node, [walk.value(name) for name in node.input])
             if node.output[0] in walk.values:
                 raise Unreadable("another node or tensor has its result's name")
@@ -447,9 +447,8 @@ def _mean(walk: Walk, node: Node, x: Value, *rest: Value) -> Value:
 def _response_norm(walk: Walk, node: Node, x: Value) -> Value:
     walk.maps(x)
     size = node.attribute("size")
-    return walk.add("LocalResponseNorm", f"norm{walk.number}", size=size,
-                    alpha=decimal(node.attribute("alpha", 1e-4)) / size, beta=decimal(node.attribute("beta", 0.75)),
-                    k=decimal(node.attribute("bias", 1.0)))
+    return walk.add_response_norm(size, *(node.attribute(name, default) for name, default in (
+        ("alpha", 1e-4), ("bias", 1.0), ("beta", 0.75))))
 
 
 @operator("Dropout")

@@ -130,11 +130,15 @@ class Walk:
 
     def _normalize_responses(self, signal: Signal) -> None:
         """Add the normalization that PyTorch writes as squares, a pooling over channels and a power."""
-        alpha, k, beta = map(decimal, signal.constants) if len(signal.constants) == 3 else (0.0, 1.0, 0.0)
+        alpha, k, beta = signal.constants if len(signal.constants) == 3 else (0.0, 1.0, 0.0)
         if not alpha or not is_close(signal.curve, PROBES / (k + alpha * MEANS) ** beta):
             raise Unreadable("the nodes before it are no local response normalization")
-        self.add("LocalResponseNorm", f"norm{self.number}", size=signal.window, alpha=alpha / signal.window, beta=beta,
-                 k=k)
+        self.add_response_norm(signal.window, alpha, k, beta)
+
+    def add_response_norm(self, size: int, alpha: float, k: float, beta: float) -> Signal:
+        """Add a normalization of local responses, whose alpha is for a mean in ONNX and for a sum in the spec."""
+        return self.add("LocalResponseNorm", f"norm{self.number}", size=size, alpha=decimal(decimal(alpha) / size),
+                        beta=decimal(beta), k=decimal(k))
 
     def add(self, kind: str, name: str, **fields: Any) -> Signal:
         """Add a layer, and return its output in canonical order."""
@@ -234,10 +238,8 @@ class Walk:
         if len(self.shape) != 1 or signal.axes != axes_of(self.batch, *self.parts):
             raise Unreadable("its output is not (images, classes) after a layer with weights")
         self.flush()
-        for layer in self.layers:
-            if isinstance(layer, WEIGHTED) and f"{layer.name}.bias" not in self.tensors:
-                size = self.tensors[f"{layer.name}.weight"].shape[0]
-                self.tensors[f"{layer.name}.bias"] = constant(np.zeros(size, np.float32))
+        self.layers = [replace(layer, bias=f"{layer.name}.bias" in self.tensors) if isinstance(layer, WEIGHTED) else
+                       layer for layer in self.layers]
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:80].lstrip("_.-") or "onnx"
         network = Network(f"my-{name}" if name in zoo.NETWORKS else name, self.input, tuple(self.layers),
                           **self.output)
