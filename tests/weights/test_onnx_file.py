@@ -231,7 +231,8 @@ IDIOMS = {
         f"a = Constant<value_ints=[0,0,1,0,0,0,0,1,0,0]>() i = Pad(h, a) "
         f"j = AveragePool<kernel_shape=[3,1,1], strides=[1,1,1], count_include_pad=1>(i) "
         f"e = Constant<value_ints=[1]>() s = Squeeze(j, e) alpha = Constant<value_float=0.6>() l = Mul(s, alpha) "
-        f"one = Constant<value_float=2.0>() m = Add(l, one) beta = Constant<value_float=0.75>() n = Pow(m, beta) c = Div(r, n) {FLAT}",
+        f"one = Constant<value_float=2.0>() m = Add(l, one) beta = Constant<value_float=0.75>() "
+        f"n = Pow(m, beta) c = Div(r, n) {FLAT}",
         "Conv2d-relu LocalResponseNorm Flatten Dense"),
     "one channel": ("c = Conv(x, p_1_2_3_3) d = Add(c, t_1_1_1) r = Relu(d) f = Flatten(r) y = Gemm(f, t_35_3)",
                     "Conv2d-relu Flatten Dense")}
