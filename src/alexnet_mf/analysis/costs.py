@@ -54,7 +54,7 @@ class Stored:
     """The layer's outputs; 0 for Flatten, whose output is a view of its input."""
     auxiliary: int
     """Other tensors that PyTorch keeps for the backward pass: positions of maxima, dropout masks, intermediate results
-    of a normalization."""
+    of a normalization, padded copies."""
 
     @property
     def total(self) -> int:
@@ -187,6 +187,8 @@ def _layer_cost(layer: Layer, inputs: Shape, outputs: Shape, macs: int, batch_si
 def auxiliary_bytes(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int, item_bytes: int) -> int:
     """Return the bytes that PyTorch keeps of this layer for the backward pass, beside its inputs and outputs."""
     values = batch_size * math.prod(outputs)
+    if isinstance(layer, Conv2d):
+        return item_bytes * batch_size * arithmetic.padded_values(layer, inputs)
     if isinstance(layer, MaxPool2d):
         return INDEX_BYTES * values
     if isinstance(layer, Dropout) and layer.rate:

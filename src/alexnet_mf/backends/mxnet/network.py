@@ -5,8 +5,16 @@ from __future__ import annotations
 from mxnet.gluon import nn
 
 from alexnet_mf import spec
-from alexnet_mf.backends.mxnet.layers import AdaptiveAvgPool2D, Dropout, LocalResponseNorm, Normalize, round_factors
+from alexnet_mf.backends.mxnet.layers import (
+    AdaptiveAvgPool2D,
+    Dropout,
+    LocalResponseNorm,
+    Normalize,
+    Padding,
+    round_factors,
+)
 from alexnet_mf.spec import Network, arithmetic
+from alexnet_mf.spec.layers import even_padding, sides
 
 
 def build(network: Network, precision: str = "float32") -> nn.HybridSequential:
@@ -19,7 +27,7 @@ def build(network: Network, precision: str = "float32") -> nn.HybridSequential:
     net = nn.HybridSequential(prefix="")
     for layer in network.layers:
         for module in native(layer, inputs[layer.name]):
-            if precision != "float32" and isinstance(layer, (spec.Conv2d, spec.Dense)):
+            if precision != "float32" and isinstance(module, (nn.Conv2D, nn.Dense)):
                 round_factors(module, precision)
             net.add(module)
     return net
@@ -27,11 +35,13 @@ def build(network: Network, precision: str = "float32") -> nn.HybridSequential:
 
 def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.HybridBlock]:
     """Return Gluon's blocks for a layer whose input has shape `inputs`, without the batch."""
-    (prefix,) = names(layer)
+    padding, prefix = names(layer)
     match layer:
         case spec.Conv2d():
-            return [nn.Conv2D(in_channels=inputs[0], channels=layer.channels, kernel_size=layer.kernel,
-                              strides=layer.stride, padding=layer.padding, groups=layer.groups,
+            even = even_padding(layer, inputs)
+            return [*([] if even else [Padding(sides(layer.padding), prefix=padding)]),
+                    nn.Conv2D(in_channels=inputs[0], channels=layer.channels, kernel_size=layer.kernel,
+                              strides=layer.stride, padding=even or (0, 0), groups=layer.groups,
                               activation=layer.activation, prefix=prefix)]
         case spec.MaxPool2d():
             return [nn.MaxPool2D(pool_size=layer.kernel, strides=layer.stride, prefix=prefix)]
@@ -53,8 +63,8 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.HybridBlock]:
 
 
 def names(layer: spec.Layer) -> list[str]:
-    """Return the prefixes that a layer's blocks have in the network."""
-    return [f"{layer.name}_"]
+    """Return the prefixes of a layer's blocks; the first one, a padding, only some layers have."""
+    return [f"{layer.name}_padding_", f"{layer.name}_"]
 
 
 def modules(layer: spec.Layer, net: nn.HybridSequential) -> list[nn.HybridBlock]:

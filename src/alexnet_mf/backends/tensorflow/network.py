@@ -37,7 +37,8 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[layers.Layer]:
         case spec.Conv2d():
             return [*before_convolution(layer, inputs),
                     layers.Conv2D(filters=layer.channels, kernel_size=layer.kernel, strides=layer.stride,
-                                  padding=padding(layer), groups=layer.groups, activation=layer.activation, name=name)]
+                                  padding=padding(layer, inputs), groups=layer.groups, activation=layer.activation,
+                                  name=name)]
         case spec.MaxPool2d():
             return [layers.MaxPool2D(pool_size=layer.kernel, strides=layer.stride, name=name)]
         case spec.AvgPool2d():
