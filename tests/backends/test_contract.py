@@ -333,6 +333,16 @@ COMBINATIONS = {
     "areas that divide": (Conv2d("conv1", channels=16, kernel=2, padding=1), AdaptiveAvgPool2d("areas", size=5)),
     "areas that overlap": (Conv2d("conv1", channels=16, kernel=2), AdaptiveAvgPool2d("areas", size=4)),
     "more areas than pixels": (Conv2d("conv1", channels=4, kernel=7), AdaptiveAvgPool2d("areas", size=15)),
+    "ELU": (
+        Conv2d("conv1", channels=32, kernel=3, activation="elu"), MaxPool2d("pool1", kernel=2, stride=2),
+        Conv2d("conv2", channels=16, kernel=3, groups=2, activation="elu", alpha=0.5)),
+    "leaky ReLU": (
+        Conv2d("conv1", channels=32, kernel=3, activation="leaky_relu", alpha=0.1),
+        MaxPool2d("pool1", kernel=2, stride=2),
+        Conv2d("conv2", channels=16, kernel=3, groups=2, activation="leaky_relu", alpha=0.3)),
+    "tanh": (
+        Conv2d("conv1", channels=32, kernel=3, activation="tanh"), MaxPool2d("pool1", kernel=2, stride=2),
+        Conv2d("conv2", channels=16, kernel=3, groups=2, activation="tanh")),
     "normalized": (
         Normalize("norm0", mean=(0.5, -0.1, 0.0, 0.25), std=(0.25, 1.0, 3.0, 0.5)),
         Conv2d("conv1", channels=16, kernel=3)),

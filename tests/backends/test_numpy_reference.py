@@ -25,18 +25,18 @@ from alexnet_mf.weights import parameters as canonical
 # Every layer type, a stride that does not divide, padding, overlapping windows, an odd and non-square input.
 SMALL = Network("small", (2, 13, 11), (
     spec.Normalize("norm0", mean=(0.4, 0.6), std=(0.5, 0.3)),
-    spec.Conv2d("conv1", channels=3, kernel=3, stride=2, padding=1),
+    spec.Conv2d("conv1", channels=3, kernel=3, stride=2, padding=1, activation="tanh"),
     spec.MaxPool2d("pool1", kernel=3, stride=2),
     spec.Conv2d("conv2", channels=4, kernel=2, padding=((1, 0), (1, 2)), activation="sigmoid"),
     spec.LocalResponseNorm("norm2", size=3, alpha=0.4, beta=0.75, k=2.0),
-    spec.Conv2d("conv3", channels=6, kernel=1, activation=None, groups=2),
+    spec.Conv2d("conv3", channels=6, kernel=1, activation="leaky_relu", alpha=0.2, groups=2),
     spec.MaxPool2d("pool3", kernel=2, stride=1),
     spec.AvgPool2d("average3", kernel=2, stride=1),
     spec.AdaptiveAvgPool2d("areas3", size=2),
     spec.Flatten("flatten"),
     spec.Dense("fc4", units=6, activation="relu"),
     spec.Dropout("drop4", rate=0.5),
-    spec.Dense("fc5", units=5, activation="sigmoid"),
+    spec.Dense("fc5", units=5, activation="elu", alpha=0.7),
     spec.Dense("fc6", units=4),
 ))
 # One layer with parameters: its steps can be written out.
@@ -202,6 +202,12 @@ WITHOUT_PARAMETERS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., np.
     "relu": (layers.relu_forward, lambda gradient, x: layers.relu_backward(gradient, x > 0), [((4, 5),)]),
     "sigmoid": (layers.sigmoid_forward, lambda gradient, x: layers.sigmoid_backward(
         gradient, layers.sigmoid_forward(x)), [((4, 5),)]),
+    "elu": (layers.elu_forward, lambda gradient, x, alpha: layers.elu_backward(
+        gradient, layers.elu_forward(x, alpha), x > 0, alpha), [((4, 5), 1.0), ((4, 5), 0.3)]),
+    "leaky_relu": (layers.leaky_relu_forward, lambda gradient, x, alpha: layers.leaky_relu_backward(
+        gradient, x > 0, alpha), [((4, 5), 0.01), ((4, 5), 0.3)]),
+    "tanh": (layers.tanh_forward, lambda gradient, x: layers.tanh_backward(
+        gradient, layers.tanh_forward(x)), [((4, 5),)]),
     "normalize": (layers.normalize_forward, lambda gradient, x, mean, std: layers.normalize_backward(gradient, std),
                   [((2, 3, 4, 5), (0.4, -0.2, 3.0), (0.2, 1.5, 0.7))]),
     "local_response_norm": (layers.local_response_norm_forward, layers.local_response_norm_backward, [
@@ -258,6 +264,23 @@ def test_sigmoid_by_hand_and_far_out():
     assert_allclose(layers.sigmoid_backward(np.ones(3), output[:3]), [0.25, 0.1875, 0.1875], rtol=1e-15)
 
 
+def test_elu_and_leaky_relu_by_hand():
+    """The derivative at zero is that of negative values."""
+    x = np.array([-1000.0, -math.log(4), 0.0, 3.0])
+    output = layers.elu_forward(x, 0.5)
+    assert_allclose(output, [-0.5, 0.5 * (1 / 4 - 1), 0, 3], rtol=1e-15)
+    assert_allclose(layers.elu_backward(np.full(4, 2.0), output, output > 0, 0.5), [0, 2 * 0.5 / 4, 1, 2], rtol=1e-15)
+    output = layers.leaky_relu_forward(x, 0.25)
+    assert_array_equal(output, [-250, -math.log(4) / 4, 0, 3])
+    assert_array_equal(layers.leaky_relu_backward(np.full(4, 2.0), output > 0, 0.25), [0.5, 0.5, 0.5, 2])
+
+
+def test_tanh_by_hand():
+    output = layers.tanh_forward(np.array([0.0, math.log(2), -math.log(3), 1000]))
+    assert_allclose(output, [0, 3 / 5, -4 / 5, 1], rtol=1e-15)
+    assert_allclose(layers.tanh_backward(np.ones(4), output), [1, 16 / 25, 9 / 25, 0], rtol=1e-14)
+
+
 def test_softmax_cross_entropy_by_hand():
     logits = np.log([[1.0, 2, 5], [4, 4, 8]])  # softmax 1/8 2/8 5/8 and 1/4 1/4 1/2
     loss, gradient = layers.softmax_cross_entropy(logits, np.array([2, 0]))
@@ -296,6 +319,9 @@ FAULTS: dict[str, Callable[..., Any]] = {
     "max_pool_backward": lambda right, gradient, choice, *rest: right(gradient, np.zeros_like(choice), *rest),
     "relu_backward": lambda right, gradient, positive: gradient,
     "sigmoid_backward": lambda right, gradient, output: gradient * output,
+    "elu_backward": lambda right, gradient, output, positive, alpha: right(gradient, output, positive, 1.0),
+    "leaky_relu_backward": lambda right, gradient, positive, alpha: right(gradient, positive, 0.01),
+    "tanh_backward": lambda right, gradient, output: gradient * (1 - output),
     "dense_backward_parameters": lambda right, gradient, x: (right(gradient, x)[0], gradient.mean(axis=0)),
     "dense_backward_input": lambda right, *args: right(*args) * 1.00001,
     "softmax_cross_entropy": lambda right, logits, labels: (right(logits, labels)[0], right(logits, labels)[1] * 3),
@@ -420,8 +446,8 @@ def test_other_parameters_are_refused():
 
 def test_describe_names_the_functions_of_each_layer():
     assert [row.native for row in small_model().describe()] == [
-        "normalize", "conv2d + relu", "max_pool", "conv2d + sigmoid", "local_response_norm", "conv2d", "max_pool",
-        "avg_pool", "adaptive_avg_pool", "flatten", "dense + relu", "dropout", "dense + sigmoid", "dense"]
+        "normalize", "conv2d + tanh", "max_pool", "conv2d + sigmoid", "local_response_norm", "conv2d + leaky_relu",
+        "max_pool", "avg_pool", "adaptive_avg_pool", "flatten", "dense + relu", "dropout", "dense + elu", "dense"]
 
 
 @pytest.mark.exhaustive

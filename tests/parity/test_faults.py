@@ -50,7 +50,13 @@ PADDED = Network("padded", (3, 24, 26), (
     spec.Conv2d("conv1", channels=4, kernel=3, stride=2, padding="same"),
     spec.Conv2d("conv2", channels=4, kernel=3, padding=((0, 2), (1, 1))), spec.Flatten("flatten"),
     spec.Dense("fc1", units=5)))
-NETWORKS = {network.name: network for network in (PLAIN, COLOR, STREAMS, NORMALIZED, PADDED)}
+# Other activations than the networks above have.
+CURVES = Network("curves", (2, 14, 13), (
+    spec.Conv2d("conv1", channels=6, kernel=3, stride=2, activation="tanh"),
+    spec.Conv2d("conv2", channels=8, kernel=2, activation="leaky_relu", alpha=0.1),
+    spec.Conv2d("conv3", channels=8, kernel=2, activation="elu", alpha=0.5),
+    spec.Flatten("flatten"), spec.Dense("fc1", units=8, activation="tanh"), spec.Dense("fc2", units=5)))
+NETWORKS = {network.name: network for network in (PLAIN, COLOR, STREAMS, NORMALIZED, PADDED, CURVES)}
 
 NONE = "none of the usual causes reproduces it"
 
@@ -251,6 +257,29 @@ def _(model: Any) -> None:
     model.net.conv2_relu = torch().nn.LeakyReLU()
 
 
+broken_model("a sigmoid for tanh", "torch", "layer outputs", "conv1", "a sigmoid instead of tanh", "curves")(
+    lambda model: attributes(conv1_tanh=torch().nn.Sigmoid())(model.net))
+broken_layer("LeCun's scaled tanh", "tensorflow", "layer outputs", "fc1",
+             "LeCun's 1.7159 tanh(2 x / 3) instead of tanh", "curves")(
+    attributes(activation=lambda x: 1.7159 * tf().tanh(2 / 3 * x)))
+broken_layer("tanh applied twice", "mxnet", "layer outputs", "fc1", "the tanh is applied twice", "curves")(
+    computing(lambda dense, right, x: right(x).tanh()))
+broken_model("PyTorch's slope of leaky ReLU", "torch", "layer outputs", "conv2",
+             "a leaky ReLU (0.01) instead of leaky ReLU (0.1)", "curves")(
+    lambda model: attributes(negative_slope=0.01)(model.net.conv2_leaky_relu))
+broken_model("Keras's slope of leaky ReLU", "tensorflow", "layer outputs", "conv2",
+             "a leaky ReLU (0.3) instead of leaky ReLU (0.1)", "curves")(
+    lambda model: attributes(negative_slope=0.3)(layer_of(model, "conv2_leaky_relu")))
+broken_model("ReLU for leaky ReLU", "mxnet", "layer outputs", "conv2", "a ReLU instead of leaky ReLU (0.1)", "curves")(
+    lambda model: attributes(_alpha=0.0)(layer_of(model, "conv2_leaky_relu")))
+broken_model("ELU without its number", "mxnet", "layer outputs", "conv3", "an ELU (1) instead of ELU (0.5)", "curves")(
+    lambda model: attributes(_alpha=1.0)(layer_of(model, "conv3_elu")))
+broken_model("leaky ReLU for ELU", "torch", "layer outputs", "conv3", "a leaky ReLU (0.01) instead of ELU (0.5)",
+             "curves")(
+    lambda model: attributes(conv3_elu=torch().nn.LeakyReLU())(model.net))
+broken_model("an ELU that passes every gradient back", "tensorflow", "gradients", "conv3.bias",
+             "its ELU passes the gradient whole where its output is negative", "curves")(
+    lambda model: computing(lambda elu, right, x: x + tf().stop_gradient(right(x) - x))(layer_of(model, "conv3_elu")))
 broken_layer("conv1's bias dropped", "torch", "layer outputs", "conv1", "the bias is dropped")(
     computing(lambda conv, right, x: conv._conv_forward(x, conv.weight, 0 * conv.bias)))
 broken_layer("the last bias dropped", "tensorflow", "layer outputs", "fc5", "the bias is dropped")(

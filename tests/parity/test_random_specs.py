@@ -6,7 +6,7 @@ import functools
 import gc
 import math
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from alexnet_mf.parity.run import compare
 from alexnet_mf.parity.trace import trace
 from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.layers import (
+    Activation,
     AdaptiveAvgPool2d,
     AvgPool2d,
     Conv2d,
@@ -44,7 +45,10 @@ def paddings(most: int) -> st.SearchStrategy[Any]:
     return st.one_of(side, side, st.tuples(st.tuples(side, side), st.tuples(side, side)), st.just("same"))
 
 
-ACTIVATIONS = st.sampled_from([None, "relu", "relu", "sigmoid"])
+ACTIVATIONS = st.sampled_from([
+    {"activation": None}, {"activation": "relu"}, {"activation": "relu"}, {"activation": "sigmoid"},
+    {"activation": "tanh"}, {"activation": "elu"}, {"activation": "elu", "alpha": 0.5},
+    {"activation": "leaky_relu", "alpha": 0.1}])
 RATES = st.sampled_from([0, 0.1, 0.25, 0.5, 0.8])
 
 
@@ -67,7 +71,7 @@ def networks(draw: Any) -> Network:
             groups = draw(st.sampled_from([share for share in range(1, shape[0] + 1) if shape[0] % share == 0]))
             each = draw(st.integers(1, 5) if groups == 1 else st.sampled_from([1, 2, 3, 8]))
             layer = Conv2d(f"conv{number}", channels=groups * each, kernel=kernel, stride=stride,
-                           padding=draw(paddings(3)), activation=draw(ACTIVATIONS), groups=groups)
+                           padding=draw(paddings(3)), groups=groups, **draw(ACTIVATIONS))
         elif layer_type is AdaptiveAvgPool2d:
             layer = AdaptiveAvgPool2d(f"areas{number}", size=draw(st.integers(1, 5)))
         elif layer_type is LocalResponseNorm:
@@ -87,7 +91,7 @@ def networks(draw: Any) -> Network:
     if draw(st.integers(0, 3)) == 3:
         layers.append(Dropout("drop_flatten", rate=draw(RATES)))
     for number in range(1, draw(st.integers(0, 2)) + 1):
-        layers.append(Dense(f"hidden{number}", units=draw(st.integers(2, 12)), activation=draw(ACTIVATIONS)))
+        layers.append(Dense(f"hidden{number}", units=draw(st.integers(2, 12)), **draw(ACTIVATIONS)))
         if draw(st.booleans()):
             layers.append(Dropout(f"drop_hidden{number}", rate=draw(RATES)))
     layers.append(Dense("last", units=draw(st.integers(2, 6))))
@@ -147,7 +151,7 @@ def test_the_random_networks_cover_all_layer_types() -> None:
     poolings = [layer for layer in layers if isinstance(layer, MaxPool2d)]
     assert any(network.input[1] != network.input[2] for network in drawn)
     assert {network.input[0] for network in drawn} == {1, 2, 3}
-    assert {layer.activation for layer in convolutions} == {None, "relu", "sigmoid"}
+    assert {layer.activation for layer in convolutions} == {None, *get_args(Activation)}
     pairs = [(layer.kernel, pair) for layer in convolutions for pair in sides(layer.padding)]
     assert any(before > kernel // 2 for kernel, (before, _) in pairs)
     assert any(before < after for _, (before, after) in pairs) and any(before > after for _, (before, after) in pairs)

@@ -45,7 +45,12 @@ DENSE = Dense("last", units=10)
     (lambda: Conv2d("conv9", 4, 3, padding=((0, 1), (0, 10**10))), ["conv9", "padding", "10,000,000,000"]),
     (lambda: Conv2d("conv9", channels=4.0, kernel=3), ["conv9", "channels", "whole number", "4.0"]),
     (lambda: Conv2d("conv9", channels=True, kernel=3), ["conv9", "channels", "True"]),
-    (lambda: Conv2d("conv9", channels=4, kernel=3, activation="tanh"), ["conv9", "tanh", "relu", "sigmoid"]),
+    (lambda: Conv2d("conv9", channels=4, kernel=3, activation="swish"), ["conv9", "swish", "relu", "sigmoid", "tanh"]),
+    (lambda: Dense("fc9", units=4, activation="leaky_relu"), ["fc9", "leaky_relu needs alpha", "0.01"]),
+    (lambda: Dense("fc9", units=4, activation="leaky_relu", alpha=-0.1), ["fc9", "alpha", "at least 0", "-0.1"]),
+    (lambda: Dense("fc9", units=4, activation="elu", alpha="1"), ["fc9", "alpha", "'1'"]),
+    (lambda: Conv2d("conv9", channels=4, kernel=3, alpha=0.1), ["conv9", "alpha belongs to elu and", "not to relu"]),
+    (lambda: Dense("fc9", units=4, alpha=0.1), ["fc9", "alpha", "a layer without activation", "leave it out"]),
     (lambda: MaxPool2d("pool9", kernel=3, stride=0), ["pool9", "stride", "0"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, groups=0), ["conv9", "groups", "at least 1", "0"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, groups=3), ["conv9", "4 channels", "3 groups"]),
@@ -237,6 +242,20 @@ def test_an_even_padding_has_the_same_windows(padding, kernel, stride, even):
     assert layers.even_padding(padded(padding, kernel, stride).layers[0], (1, 28, 28)) == even
 
 
+def test_alpha_is_part_of_the_architecture():
+    """An ELU without a number has alpha 1, written 1, 1.0 or not at all."""
+    rest = Flatten("flatten"), DENSE
+    layers = [Conv2d("conv1", 4, 3, activation=activation, **alpha) for activation, alpha in (
+        ("elu", {}), ("elu", {"alpha": 1}), ("elu", {"alpha": 1.0}), ("elu", {"alpha": 0.5}),
+        ("leaky_relu", {"alpha": 1}), ("leaky_relu", {"alpha": 0.5}), ("relu", {}))]
+    assert layers[0].alpha == 1.0 and isinstance(layers[1].alpha, float)
+    networks = [Network("net", (1, 8, 8), (layer, *rest)) for layer in layers]
+    assert len({spec.digest(network) for network in networks[:3]}) == 1
+    assert len({spec.digest(network) for network in networks}) == len({*networks}) == 5
+    for network in networks:
+        assert spec.from_dict(json.loads(json.dumps(spec.as_dict(network)))) == network
+
+
 def test_layers_and_networks_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         ALEXNET.layers[0].padding = 2
@@ -320,8 +339,8 @@ def test_fingerprint_covers_every_number():
     for at, layer in enumerate(ALEXNET.layers):
         for field in dataclasses.fields(layer):
             value = getattr(layer, field.name)
-            if field.name == "groups" and layer.name == "conv1":
-                continue  # it has one input channel
+            if (layer.name, field.name) == ("conv1", "groups") or field.name == "alpha":
+                continue  # it has one input channel; ReLU has no alpha
             if field.name == "activation":
                 others = [other for other in ("relu", "sigmoid", None) if other != value]
             else:

@@ -94,6 +94,15 @@ def test_a_padding_is_written_as_numbers(write):
     assert "padding = [[1, 2], [1, 2]]\n" in toml.dump(network)
 
 
+def test_alpha_is_written_only_where_it_belongs(write):
+    network = Network("leaky", (1, 4, 4), (Flatten("flatten"), Dense("fc1", 3, activation="leaky_relu", alpha=0.01),
+                                           Dense("fc2", 3, activation="elu"), Dense("fc3", units=2)))
+    text = toml.dump(network)
+    assert text.count("alpha") == 2
+    assert 'activation = "leaky_relu"\nalpha = 0.01\n' in text and 'activation = "elu"\nalpha = 1.0\n' in text
+    assert toml.load(write(text)) == network
+
+
 def test_special_characters_are_written_as_toml(write):
     odd = Network("odd", (1, 4, 4), (Flatten("flatten"), Dense("fc", units=2)),
                   source='a "quoted" \\ back\tslash\nand Füße \U0001f600 # none')

@@ -141,7 +141,8 @@ def branch_gradients(case: Case, branch: Mapping[str, Array]) -> dict[str, Array
 
 def flips(network: spec.Network, pixels: Array, mine: Mapping[str, Array],
           theirs: Mapping[str, Array]) -> dict[str, tuple[int, float]]:
-    """Count the decisions in which a run differs from the reference: ReLU's signs, max pooling's choices.
+    """Count the decisions in which a run differs from the reference: ReLU's signs, max pooling's choices. Other
+    activations whose slope jumps at zero decide like ReLU.
 
     Args:
         pixels: input of both.
@@ -154,11 +155,11 @@ def flips(network: spec.Network, pixels: Array, mine: Mapping[str, Array],
     result = {}
     x = y = pixels
     for layer in network.layers:
-        if isinstance(layer, (Conv2d, Dense)) and layer.activation == "relu":
+        if isinstance(layer, (Conv2d, Dense)) and has_jump(layer):
             a, b = mine[layer.name], theirs[layer.name]
             other = (a > 0) != (b > 0)
-            gaps = np.maximum(a[other], b[other])
-            result[layer.name] = int(other.sum()), ratio(float(gaps.max(initial=0)), float(b.max()))
+            gaps = np.maximum(np.abs(a[other]), np.abs(b[other]))
+            result[layer.name] = int(other.sum()), ratio(float(gaps.max(initial=0)), float(np.abs(b).max()))
         elif isinstance(layer, MaxPool2d):
             choices = [max_pool_choice(values, layer.kernel, layer.stride) for values in (x, y)]
             other = choices[0] != choices[1]
@@ -168,6 +169,11 @@ def flips(network: spec.Network, pixels: Array, mine: Mapping[str, Array],
             result[layer.name] = int(other.sum()), ratio(float(gaps.max(initial=0)), float(np.abs(y).max()))
         x, y = mine[layer.name], theirs[layer.name]
     return result
+
+
+def has_jump(layer: Conv2d | Dense) -> bool:
+    """Return True if the slope of the layer's activation jumps at zero."""
+    return layer.activation in ("relu", "leaky_relu") or (layer.activation == "elu" and layer.alpha != 1)
 
 
 @dataclass(frozen=True)

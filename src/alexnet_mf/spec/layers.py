@@ -16,8 +16,10 @@ from alexnet_mf.errors import SpecError
 Shape: TypeAlias = tuple[int, ...]
 """Shape of one image: (channels, height, width), or (features,) after `Flatten`."""
 
-Activation: TypeAlias = Literal["relu", "sigmoid"]
-ACTIVATIONS: tuple[Activation, ...] = ("relu", "sigmoid")
+Activation: TypeAlias = Literal["relu", "sigmoid", "tanh", "elu", "leaky_relu"]
+ACTIVATIONS: tuple[Activation, ...] = ("relu", "sigmoid", "tanh", "elu", "leaky_relu")
+WITH_ALPHA = "elu", "leaky_relu"
+"""Activations with a number: `elu` is alpha (exp(x) - 1) below 0, `leaky_relu` is alpha x there."""
 
 Pair: TypeAlias = tuple[int, int]
 Padding: TypeAlias = int | tuple[Pair, Pair] | Literal["same"]
@@ -90,6 +92,16 @@ def _check_activation(layer: Conv2d | Dense) -> None:
     if layer.activation is not None and layer.activation not in ACTIVATIONS:
         raise SpecError(f"layer {layer.name}: activation must be one of {', '.join(ACTIVATIONS)} or none, "
                         f"not {layer.activation!r}")
+    if layer.activation in WITH_ALPHA:
+        if layer.alpha is None and layer.activation == "leaky_relu":
+            raise SpecError(f"layer {layer.name}: leaky_relu needs alpha, its slope below 0; give the number, since "
+                            "defaults differ: 0.01 in PyTorch, 0.3 in Keras")
+        if layer.alpha is None:
+            object.__setattr__(layer, "alpha", 1.0)
+        _check_number(layer, "alpha")
+    elif layer.alpha is not None:
+        raise SpecError(f"layer {layer.name}: alpha belongs to {' and '.join(WITH_ALPHA)}, not to "
+                        f"{layer.activation or 'a layer without activation'}; leave it out")
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,8 @@ class Conv2d:
     padding: Padding = 0
     activation: Activation | None = "relu"
     groups: int = 1
+    alpha: float | None = None
+    """Number of `elu` (1 by default) or `leaky_relu` (required); see `WITH_ALPHA`."""
 
     def __post_init__(self) -> None:
         _check_integers(self, channels=1, kernel=1, stride=1, groups=1)
@@ -214,6 +228,8 @@ class Dense:
     name: str
     units: int
     activation: Activation | None = None
+    alpha: float | None = None
+    """Number of the activation, as in `Conv2d`."""
 
     def __post_init__(self) -> None:
         _check_integers(self, units=1)

@@ -36,7 +36,7 @@ BIAS_INITIALISATIONS: tuple[BiasInitialisation, ...] = ("zeros", "uniform_fan_in
 MOST_LAYERS = 1000
 """Largest number of layers; each costs time in the frameworks and in the search for a diverging layer."""
 
-LATER_FIELDS: dict[str, Any] = {"groups": 1, "learning_rate": None}
+LATER_FIELDS: dict[str, Any] = {"groups": 1, "learning_rate": None, "alpha": None}
 """Fields added after the first networks, with their defaults. A description leaves out a field that has its
 default, so the digests of those networks stay the same."""
 

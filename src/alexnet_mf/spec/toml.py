@@ -110,7 +110,8 @@ def dump(network: Network) -> str:
         lines.append(f"learning_rate = {_value(network.learning_rate)}")
     for layer in network.layers:
         values = {"kind": type(layer).__name__, **dataclasses.asdict(layer)}
-        lines += ["", "[[layers]]", *(f"{key} = {_value(value)}" for key, value in values.items())]
+        lines += ["", "[[layers]]", *(f"{key} = {_value(value)}" for key, value in values.items()
+                                      if (key, value) != ("alpha", None))]
     return "\n".join(lines) + "\n"
 
 

@@ -29,7 +29,7 @@ LARGEST_FILE = 2**31 - 2**20
 """Largest size of the weights, in bytes: a protobuf message has at most 2 GiB."""
 INPUT, OUTPUT, BATCH = "pixels", "logits", "N"
 
-OPERATORS = {"relu": "Relu", "sigmoid": "Sigmoid"}
+OPERATORS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "elu": "Elu", "leaky_relu": "LeakyRelu"}
 
 
 def encode(network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> bytes:
@@ -91,7 +91,8 @@ def _nodes(layer: spec.Layer, shape: spec.Shape, source: str,
             else:
                 yield node("Gemm", *weights, output=linear, transB=1)
             if layer.activation:
-                yield node(OPERATORS[layer.activation], linear)
+                attributes: dict[str, Any] = {} if layer.alpha is None else {"alpha": layer.alpha}
+                yield node(OPERATORS[layer.activation], linear, **attributes)
         case spec.MaxPool2d() | spec.AvgPool2d():
             yield node("MaxPool" if isinstance(layer, spec.MaxPool2d) else "AveragePool", source,
                        kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2)

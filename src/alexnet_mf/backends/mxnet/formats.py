@@ -84,7 +84,7 @@ def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
 def other_names(network: Network) -> dict[str, str]:
     """Return the canonical name for each name in Gluon's files.
 
-    A `Sequential` numbers its blocks, which contain their activations, and Dense flattens by itself; the book keeps it
+    A `Sequential` numbers its blocks, which contain most activations, and Dense flattens by itself; the book keeps it
     in `net`. Older files have a block's prefix instead: `conv1_weight`.
     """
     result: dict[str, str] = {}

@@ -16,6 +16,9 @@ from alexnet_mf.backends.mxnet.layers import (
 from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.layers import even_padding, sides
 
+WITHIN = "relu", "sigmoid", "tanh"
+"""Activations that Gluon's layers take as an argument; others are blocks of their own."""
+
 
 def build(network: Network, precision: str = "float32") -> nn.HybridSequential:
     """Build the network, without initial values; each block has its layer's name as prefix.
@@ -35,14 +38,15 @@ def build(network: Network, precision: str = "float32") -> nn.HybridSequential:
 
 def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.HybridBlock]:
     """Return Gluon's blocks for a layer whose input has shape `inputs`, without the batch."""
-    padding, prefix = names(layer)
+    padding, prefix, *_ = names(layer)
     match layer:
         case spec.Conv2d():
             even = even_padding(layer, inputs)
             return [*([] if even else [Padding(sides(layer.padding), prefix=padding)]),
                     nn.Conv2D(in_channels=inputs[0], channels=layer.channels, kernel_size=layer.kernel,
                               strides=layer.stride, padding=even or (0, 0), groups=layer.groups,
-                              activation=layer.activation, prefix=prefix)]
+                              activation=within(layer), prefix=prefix),
+                    *after(layer)]
         case spec.MaxPool2d():
             return [nn.MaxPool2D(pool_size=layer.kernel, strides=layer.stride, prefix=prefix)]
         case spec.AvgPool2d():
@@ -56,15 +60,34 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.HybridBlock]:
         case spec.Flatten():
             return []  # Dense flattens its own input
         case spec.Dense():
-            return [nn.Dense(in_units=inputs[0], units=layer.units, activation=layer.activation, prefix=prefix)]
+            return [nn.Dense(in_units=inputs[0], units=layer.units, activation=within(layer), prefix=prefix),
+                    *after(layer)]
         case spec.Dropout():
             return [Dropout(rate=layer.rate, prefix=prefix)]
     raise TypeError(f"{layer!r} has no Gluon block")
 
 
+def within(layer: spec.Conv2d | spec.Dense) -> str | None:
+    """Return Gluon's argument `activation`."""
+    return layer.activation if layer.activation in WITHIN else None
+
+
+def after(layer: spec.Conv2d | spec.Dense) -> list[nn.HybridBlock]:
+    """Return the block of an activation that is no argument, or nothing."""
+    prefix = names(layer)[-1]
+    match layer.activation:
+        case "elu":
+            return [nn.ELU(layer.alpha, prefix=prefix)]
+        case "leaky_relu":
+            return [nn.LeakyReLU(layer.alpha, prefix=prefix)]
+    return []
+
+
 def names(layer: spec.Layer) -> list[str]:
     """Return the prefixes of a layer's blocks; the first one, a padding, only some layers have."""
-    return [f"{layer.name}_padding_", f"{layer.name}_"]
+    activation = getattr(layer, "activation", None)
+    return [f"{layer.name}_padding_", f"{layer.name}_",
+            *([] if activation in (None, *WITHIN) else [f"{layer.name}_{activation}_"])]
 
 
 def modules(layer: spec.Layer, net: nn.HybridSequential) -> list[nn.HybridBlock]:

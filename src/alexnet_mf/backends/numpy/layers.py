@@ -123,6 +123,39 @@ def sigmoid_backward(gradient: Array, output: Array) -> Array:
     return gradient * output * (1 - output)
 
 
+def tanh_forward(x: Array) -> Array:
+    """Return the hyperbolic tangent."""
+    return np.tanh(x)
+
+
+def tanh_backward(gradient: Array, output: Array) -> Array:
+    """Return the gradient in the input, from the tangent's output."""
+    return gradient * (1 - output**2)
+
+
+def elu_forward(x: Array, alpha: float) -> Array:
+    """Keep positive values, and return alpha (exp(x) - 1) for the others."""
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def elu_backward(gradient: Array, output: Array, positive: NDArray[np.bool_], alpha: float) -> Array:
+    """Pass the gradient where the output is `positive`; elsewhere multiply it by alpha exp(x) = output + alpha.
+
+    The derivative at exactly zero is alpha, as in every framework.
+    """
+    return np.where(positive, gradient, gradient * (output + alpha))
+
+
+def leaky_relu_forward(x: Array, alpha: float) -> Array:
+    """Keep positive values, and multiply the others by alpha."""
+    return np.where(x > 0, x, alpha * x)
+
+
+def leaky_relu_backward(gradient: Array, positive: NDArray[np.bool_], alpha: float) -> Array:
+    """Pass the gradient where the output is `positive`; elsewhere, zero included, multiply it by alpha."""
+    return np.where(positive, gradient, alpha * gradient)
+
+
 def max_pool_forward(x: Array, kernel: int, stride: int) -> Array:
     """Return the largest value in each window; windows that do not fit are left out."""
     return functools.reduce(np.maximum, window_pixels(x, kernel, stride))

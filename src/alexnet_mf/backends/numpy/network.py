@@ -42,7 +42,7 @@ class NumpyNetwork:
                 case spec.Conv2d():
                     x = layers.conv2d_forward(x, *self._weight_and_bias(layer), stride=layer.stride,
                                               padding=layer.padding, groups=layer.groups)
-                    x = _activate(layer.activation, x)
+                    x = activate(layer, x)
                 case spec.MaxPool2d():
                     x = layers.max_pool_forward(x, kernel=layer.kernel, stride=layer.stride)
                 case spec.AvgPool2d():
@@ -57,7 +57,7 @@ class NumpyNetwork:
                 case spec.Flatten():
                     x = layers.flatten_forward(x)
                 case spec.Dense():
-                    x = _activate(layer.activation, layers.dense_forward(x, *self._weight_and_bias(layer)))
+                    x = activate(layer, layers.dense_forward(x, *self._weight_and_bias(layer)))
                 case spec.Dropout():
                     if dropout is not None:
                         kept = layers.dropout_kept(x.shape, layer.rate, *dropout, layer.name)
@@ -84,7 +84,8 @@ class NumpyNetwork:
             branch: the layer outputs of another run. ReLU and max pooling choose, and where values nearly tie, runs
                 that differ by rounding alone choose differently. With a branch, ReLU passes the gradient where the
                 branch's output is positive, and pooling hands it to the pixel that is largest in the branch. The
-                result is the gradient of the function that the other run followed, at this run's values.
+                other activations whose slope jumps at zero follow the branch like ReLU. The result is the gradient of
+                the function that the other run followed, at this run's values.
         """
         chosen = outputs if branch is None else branch
         before = dict(zip(outputs, [x, *outputs.values()]))
@@ -94,7 +95,7 @@ class NumpyNetwork:
         for layer in reversed(self.spec.layers):
             name, input_shape = layer.name, before[layer.name].shape
             if isinstance(layer, (spec.Conv2d, spec.Dense)):
-                gradient = _deactivate(layer.activation, gradient, outputs[name], chosen[name])
+                gradient = _deactivate(layer, gradient, outputs[name], chosen[name])
                 gradients |= self._parameter_gradients(layer, gradient, before[name])
                 if len(gradients) == len(self.parameters):
                     break  # earlier layers have no parameters, and the first convolution's input gradient is slow
@@ -136,25 +137,36 @@ class NumpyNetwork:
         return {f"{layer.name}.weight": weight, f"{layer.name}.bias": bias}
 
 
-def _activate(activation: spec.Activation | None, x: Array) -> Array:
-    match activation:
-        case "relu":
-            return layers.relu_forward(x)
-        case "sigmoid":
-            return layers.sigmoid_forward(x)
-        case None:
-            return x
+def activate(layer: spec.Conv2d | spec.Dense, sums: Array) -> Array:
+    """Return a layer's output from its weighted sums."""
+    match layer.activation, layer.alpha:
+        case "relu", _:
+            return layers.relu_forward(sums)
+        case "sigmoid", _:
+            return layers.sigmoid_forward(sums)
+        case "tanh", _:
+            return layers.tanh_forward(sums)
+        case "elu", float(alpha):
+            return layers.elu_forward(sums, alpha)
+        case "leaky_relu", float(alpha):
+            return layers.leaky_relu_forward(sums, alpha)
+    return sums
 
 
-def _deactivate(activation: spec.Activation | None, gradient: Array, output: Array, chosen: Array) -> Array:
+def _deactivate(layer: spec.Conv2d | spec.Dense, gradient: Array, output: Array, chosen: Array) -> Array:
     """Propagate a gradient through an activation: `output` is this run's, the signs of `chosen` decide in a ReLU."""
-    match activation:
-        case "relu":
+    match layer.activation, layer.alpha:
+        case "relu", _:
             return layers.relu_backward(gradient, chosen > 0)
-        case "sigmoid":
+        case "sigmoid", _:
             return layers.sigmoid_backward(gradient, output)
-        case None:
-            return gradient
+        case "tanh", _:
+            return layers.tanh_backward(gradient, output)
+        case "elu", float(alpha):
+            return layers.elu_backward(gradient, output, chosen > 0, alpha)
+        case "leaky_relu", float(alpha):
+            return layers.leaky_relu_backward(gradient, chosen > 0, alpha)
+    return gradient
 
 
 def modules(layer: spec.Layer) -> list[str]:

@@ -37,8 +37,9 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[layers.Layer]:
         case spec.Conv2d():
             return [*before_convolution(layer, inputs),
                     layers.Conv2D(filters=layer.channels, kernel_size=layer.kernel, strides=layer.stride,
-                                  padding=padding(layer, inputs), groups=layer.groups, activation=layer.activation,
-                                  name=name)]
+                                  padding=padding(layer, inputs), groups=layer.groups, activation=within(layer),
+                                  name=name),
+                    *after(layer)]
         case spec.MaxPool2d():
             return [layers.MaxPool2D(pool_size=layer.kernel, strides=layer.stride, name=name)]
         case spec.AvgPool2d():
@@ -55,16 +56,33 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[layers.Layer]:
         case spec.Flatten():
             return [layers.Flatten(name=name)]
         case spec.Dense():
-            return [layers.Dense(units=layer.units, activation=layer.activation, name=name)]
+            return [layers.Dense(units=layer.units, activation=within(layer), name=name), *after(layer)]
         case spec.Dropout():
             return [layers.Dropout(rate=layer.rate, seed=0, name=name)]  # every step sets its own seed
     raise TypeError(f"{layer!r} has no Keras layer")
 
 
+def within(layer: spec.Conv2d | spec.Dense) -> str | None:
+    """Return Keras's argument `activation`, which has no room for a number."""
+    return layer.activation if layer.alpha is None else None
+
+
+def after(layer: spec.Conv2d | spec.Dense) -> list[layers.Layer]:
+    """Return the Keras layer of an activation with a number, or nothing."""
+    name = f"{layer.name}_{layer.activation}"
+    match layer.activation:
+        case "elu":
+            return [layers.ELU(alpha=layer.alpha, name=name)]
+        case "leaky_relu":
+            return [layers.LeakyReLU(negative_slope=layer.alpha, name=name)]
+    return []
+
+
 def names(layer: spec.Layer) -> list[str]:
     """Return the names that a layer's Keras layers may have in the network."""
     before = ["padding", "cropping"] if isinstance(layer, spec.Conv2d) else []
-    return [*(f"{layer.name}_{what}" for what in before), layer.name]
+    after = [layer.activation] if isinstance(layer, (spec.Conv2d, spec.Dense)) else []
+    return [*(f"{layer.name}_{what}" for what in before), layer.name, *(f"{layer.name}_{what}" for what in after)]
 
 
 def modules(layer: spec.Layer, net: Sequential) -> list[layers.Layer]:

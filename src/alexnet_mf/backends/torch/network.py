@@ -29,7 +29,7 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.Module]:
             return [*([] if even else [nn.ZeroPad2d(around(layer.padding))]),
                     nn.Conv2d(in_channels=inputs[0], out_channels=layer.channels, kernel_size=layer.kernel,
                               stride=layer.stride, padding=even or 0, groups=layer.groups),
-                    *activation(layer.activation)]
+                    *activation(layer)]
         case spec.MaxPool2d():
             return [nn.MaxPool2d(kernel_size=layer.kernel, stride=layer.stride)]
         case spec.AvgPool2d():
@@ -44,7 +44,7 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.Module]:
         case spec.Flatten():
             return [nn.Flatten()]
         case spec.Dense():
-            return [nn.Linear(in_features=inputs[0], out_features=layer.units), *activation(layer.activation)]
+            return [nn.Linear(in_features=inputs[0], out_features=layer.units), *activation(layer)]
         case spec.Dropout():
             return [nn.Dropout(p=layer.rate)]
     raise TypeError(f"{layer!r} has no PyTorch module")
@@ -56,13 +56,19 @@ def around(padding: Padding) -> tuple[int, int, int, int]:
     return (*width, *height)
 
 
-def activation(name: spec.Activation | None) -> list[nn.Module]:
-    """Return PyTorch's module for an activation, or nothing."""
-    match name:
-        case "relu":
+def activation(layer: spec.Conv2d | spec.Dense) -> list[nn.Module]:
+    """Return PyTorch's module for a layer's activation, or nothing."""
+    match layer.activation, layer.alpha:
+        case "relu", _:
             return [nn.ReLU(inplace=True)]  # no other module reads its input, and the backward pass uses its output
-        case "sigmoid":
+        case "sigmoid", _:
             return [nn.Sigmoid()]
+        case "tanh", _:
+            return [nn.Tanh()]
+        case "elu", float(alpha):
+            return [nn.ELU(alpha, inplace=True)]
+        case "leaky_relu", float(alpha):
+            return [nn.LeakyReLU(alpha, inplace=True)]
     return []
 
 

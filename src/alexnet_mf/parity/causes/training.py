@@ -15,6 +15,10 @@ from alexnet_mf.parity.ladder import Comparison, Rung, same_shapes
 from alexnet_mf.parity.reference import Rule, branch_gradients, take_steps
 from alexnet_mf.parity.tolerances import relative_l2
 
+PASSED_WHOLE = {"relu": "its ReLU passes the gradient where its output is zero",
+                "elu": "its ELU passes the gradient whole where its output is negative",
+                "leaky_relu": "its leaky ReLU passes the gradient whole where its output is negative"}
+"""Causes by the activations that pass a gradient unchanged where their output is positive."""
 SAME_STEPS = 1e-3
 """Largest difference of updates under one SGD rule; also limited to a tenth of the difference that it explains."""
 
@@ -97,10 +101,12 @@ def gradient_causes(c: Comparison, name: str, right: Array) -> Iterator[Cause]:
         yield "the kernel is flipped", right[:, :, ::-1, ::-1]
     yield "the weight decay is in it already", right + case.sgd.weight_decay * case.parameters()[name]
     layer = name.rpartition(".")[0]
-    if any(other.name == layer and getattr(other, "activation", None) == "relu" for other in case.network.layers):
+    activation = next(getattr(other, "activation", None) for other in case.network.layers if other.name == layer)
+    if activation in PASSED_WHOLE:
         training = c.subject.group("training")
-        open_relu = {**training, layer: training[layer].astype(np.float64) + 1}  # all positive, the order kept
-        yield "its ReLU passes the gradient where its output is zero", branch_gradients(case, open_relu)[name]
+        outputs = training[layer].astype(np.float64)
+        passing = {**training, layer: outputs - outputs.min() + 1}  # all positive, the order kept
+        yield PASSED_WHOLE[activation], branch_gradients(case, passing)[name]
 
 
 def diagnose_steps(c: Comparison, rung: Rung) -> str:

@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from alexnet_mf.backends.numpy import layers
+from alexnet_mf.backends.numpy.network import activate
 from alexnet_mf.evaluation import log_probabilities
 from alexnet_mf.parity.causes import FLATTENED, Array, Cause
 from alexnet_mf.spec.layers import Conv2d, Dense, Padding, same_padding, sides
 
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "a ReLU": layers.relu_forward, "a sigmoid": layers.sigmoid_forward, "a tanh": layers.tanh_forward,
+    "LeCun's 1.7159 tanh(2 x / 3)": lambda sums: 1.7159 * layers.tanh_forward(2 / 3 * sums),
+    "an ELU (1)": functools.partial(layers.elu_forward, alpha=1.0),
+    **{f"a leaky ReLU ({alpha:g})": functools.partial(layers.leaky_relu_forward, alpha=alpha)
+       for alpha in (0.01, 0.1, 0.2, 0.25, 0.3)}}
+"""Activations that may have taken the place of the right one, with the numbers that are usual somewhere."""
+NAMES = {"relu": "ReLU", "elu": "ELU", "leaky_relu": "leaky ReLU"}
+"""Names of activations in a sentence, where they differ from the spec's."""
+
 
 def _activations(layer: Conv2d | Dense, sums: Array) -> Iterator[Cause]:
     """Yield the layer's outputs with other activations than its own."""
+    place = "that the spec does not have"
     if layer.activation is not None:
+        name = NAMES.get(layer.activation, layer.activation)
         yield "the activation is missing", sums
-    if layer.activation != "relu":
-        yield "a ReLU that the spec does not have", layers.relu_forward(sums)
-    once = layers.sigmoid_forward(sums)
-    if layer.activation == "sigmoid":
-        yield "the sigmoid is applied twice", layers.sigmoid_forward(once)
-    else:
-        yield "a sigmoid that the spec does not have", once
-    yield "a tanh that the spec does not have", np.tanh(sums)
-    if layer.activation == "relu":
-        yield "a leaky ReLU (0.01) instead of ReLU", np.where(sums > 0, sums, 0.01 * sums)
-        yield "an ELU instead of ReLU", np.where(sums > 0, sums, np.expm1(np.minimum(sums, 0)))
-
-
-def _activate(layer: Conv2d | Dense, sums: Array) -> Array:
-    return {None: lambda v: v, "relu": layers.relu_forward, "sigmoid": layers.sigmoid_forward}[layer.activation](sums)
+        yield f"the {name} is applied twice", activate(layer, activate(layer, sums))
+        place = f"instead of {name}" + ("" if layer.alpha is None else f" ({layer.alpha:g})")
+    for other, function in ACTIVATIONS.items():
+        yield f"{other} {place}", function(sums)
 
 
 def _biases(layer: Conv2d | Dense, sums: Array, bias: Array) -> Iterator[Cause]:
-    yield "the bias is dropped", _activate(layer, sums - bias)
-    yield "the bias is added twice", _activate(layer, sums + bias)
-    yield "the bias is subtracted", _activate(layer, sums - 2 * bias)
-    yield "the bias is added after the activation", _activate(layer, sums - bias) + bias
-    yield "the biases are in reverse order", _activate(layer, sums - bias + bias[::-1])
+    yield "the bias is dropped", activate(layer, sums - bias)
+    yield "the bias is added twice", activate(layer, sums + bias)
+    yield "the bias is subtracted", activate(layer, sums - 2 * bias)
+    yield "the bias is added after the activation", activate(layer, sums - bias) + bias
+    yield "the biases are in reverse order", activate(layer, sums - bias + bias[::-1])
 
 
 def named(padding: Padding) -> str:
@@ -54,7 +57,7 @@ def conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator
     right = layer.padding
 
     def give(weight: Array = weight, stride: int = layer.stride, padding: Padding = right) -> Array:
-        return _activate(layer, layers.conv2d_forward(x, weight, bias, stride, padding, layer.groups))
+        return activate(layer, layers.conv2d_forward(x, weight, bias, stride, padding, layer.groups))
 
     for words, padding in other_paddings(layer, x.shape):
         yield words, give(padding=padding)
@@ -71,7 +74,7 @@ def conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator
     yield "the weight's numbers are read in another layout (height, width, in, out)", \
         give(weight.reshape(kernel, kernel, inputs, out).transpose(3, 2, 0, 1))
     yield "the input channels are in reverse order", give(weight[:, ::-1])
-    yield "the output channels are in reverse order", _activate(layer, sums[:, ::-1])
+    yield "the output channels are in reverse order", activate(layer, sums[:, ::-1])
     windows = window_counts(x.shape, layer.kernel, layer.stride, right)
     for stride in range(1, 2 * layer.stride + 2):
         if stride != layer.stride and window_counts(x.shape, layer.kernel, stride, right) != windows:
@@ -119,11 +122,11 @@ def _group_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterat
     images, channels, *sizes = x.shape
     shares = x.reshape(images, layer.groups, channels // layer.groups, *sizes)
     turns = x.reshape(images, channels // layer.groups, layer.groups, *sizes).swapaxes(1, 2)
-    yield "the input channels go to the groups in turn, not in blocks", _activate(layer, give(turns.reshape(x.shape)))
-    yield "the groups take their inputs in reverse order", _activate(layer, give(shares[:, ::-1].reshape(x.shape)))
+    yield "the input channels go to the groups in turn, not in blocks", activate(layer, give(turns.reshape(x.shape)))
+    yield "the groups take their inputs in reverse order", activate(layer, give(shares[:, ::-1].reshape(x.shape)))
     sums = give(x)
     shuffled = sums.reshape(images, layer.groups, -1, *sums.shape[2:]).swapaxes(1, 2).reshape(sums.shape)
-    yield "the groups' outputs are shuffled together, one channel of each in turn", _activate(layer, shuffled)
+    yield "the groups' outputs are shuffled together, one channel of each in turn", activate(layer, shuffled)
 
 
 def dense_causes(layer: Dense, x: Array, weight: Array, bias: Array, image: tuple[int, ...] | None,
@@ -135,7 +138,7 @@ def dense_causes(layer: Dense, x: Array, weight: Array, bias: Array, image: tupl
         last: True for the layer of the logits.
     """
     def give(weight: Array) -> Array:
-        return _activate(layer, layers.dense_forward(x, weight, bias))
+        return activate(layer, layers.dense_forward(x, weight, bias))
 
     sums = layers.dense_forward(x, weight, bias)
     yield from _biases(layer, sums, bias)
@@ -154,4 +157,4 @@ def dense_causes(layer: Dense, x: Array, weight: Array, bias: Array, image: tupl
             inverse = np.argsort(np.arange(weight.shape[1]).reshape(image).transpose([a - 1 for a in axes[1:]]).ravel())
             if not np.array_equal(weight[:, inverse], columns):
                 yield f"the weight is read as if its input were flattened as {order}", give(weight[:, inverse])
-    yield "the output units are in reverse order", _activate(layer, sums[:, ::-1])
+    yield "the output units are in reverse order", activate(layer, sums[:, ::-1])
