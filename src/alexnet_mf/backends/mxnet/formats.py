@@ -14,14 +14,15 @@ from typing import Any
 
 import mxnet as mx
 import numpy as np
+from mxnet.gluon import nn
 from numpy.typing import NDArray
 
 from alexnet_mf import spec
 from alexnet_mf.backends.mxnet import network as native
 from alexnet_mf.backends.mxnet import weights
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.spec import Network, zoo
-from alexnet_mf.spec.layers import Conv2d, Dense, Flatten, Layer, Normalize
+from alexnet_mf.spec import Network, arithmetic, zoo
+from alexnet_mf.spec.layers import Layer, Normalize
 from alexnet_mf.weights.parameters import Parameters
 
 # src/ndarray/ndarray.cc and src/c_api/c_api.cc of MXNet 1.9.1.
@@ -87,14 +88,14 @@ def other_names(network: Network) -> dict[str, str]:
     in `net`. Older files have a block's prefix instead: `conv1_weight`.
     """
     result: dict[str, str] = {}
-    blocks = [layer for layer in _without_normalization(network) if not isinstance(layer, Flatten)]
-    position = 0
-    for layer in blocks:
-        if isinstance(layer, (Conv2d, Dense)):
+    inputs = arithmetic.input_shapes(network)
+    blocks = [(layer, block) for layer in _without_normalization(network)
+              for block in native.native(layer, inputs[layer.name])]
+    for position, (layer, block) in enumerate(blocks):
+        if isinstance(block, (nn.Conv2D, nn.Dense)):
             for part in ("weight", "bias"):
                 for theirs in (f"{position}.{part}", f"net.{position}.{part}", f"{layer.name}_{part}"):
                     result[theirs] = f"{layer.name}.{part}"
-        position += len(native.names(layer))
     return result | {f"{theirs}.{part}": f"{name}.{part}" for theirs, name in MODEL_ZOO.items()
                      for part in ("weight", "bias")}
 
