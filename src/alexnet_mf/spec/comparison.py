@@ -52,4 +52,5 @@ def is_close(value: object, other: object) -> bool:
 
 
 def _text(value: object) -> str:
-    return "none" if value is None else "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    is_shape = isinstance(value, tuple) and all(isinstance(size, int) for size in value)
+    return "none" if value is None else "x".join(map(str, value)) if is_shape else str(value)

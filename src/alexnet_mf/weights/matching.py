@@ -90,7 +90,10 @@ def identify(stored: StoredWeights) -> Match:
     if stored.network is not None:
         same = (network for network in zoo.NETWORKS.values()
                 if not comparison.differences(stored.network, network))
-        return match(stored, next(same, stored.network))
+        own = stored.network
+        if own.name in zoo.NETWORKS:  # the file's name for another network
+            own = replace(own, name=f"my-{own.name}")
+        return match(stored, next(same, own))
     for scheme in ("torchvision", "model_zoo"):
         for candidate in _by_names(stored, zoo.ALEXNET_OWT, True, {scheme: names.SCHEMES[scheme]}):
             if not _misfits(stored, candidate):
