@@ -237,6 +237,30 @@ IDIOMS = {
                     "Conv2d-relu Flatten Dense")}
 
 
+ENDS = "f = Flatten(c) y = Gemm(f, t_{}_3)".format
+PADDED = {
+    "same": ('c = Conv<auto_pad="SAME_UPPER", strides=[2,2]>(x, t_4_2_4_4, t_4) ' + ENDS(80), ((1, 2), (1, 2))),
+    "same, more before": ('c = Conv<auto_pad="SAME_LOWER", strides=[2,2]>(x, t_4_2_4_4) ' + ENDS(80), ((2, 1), (2, 1))),
+    "sides": ("c = Conv<pads=[1,0,2,3]>(x, t_4_2_3_3) " + ENDS(320), ((1, 2), (0, 3))),
+    "a node": ("a = Constant<value_ints=[0,0,1,0,0,0,2,3]>() p = Pad(x, a) c = Conv(p, t_4_2_3_3) " + ENDS(320),
+               ((1, 2), (0, 3))),
+    "a node and sides": ("a = Constant<value_ints=[0,0,1,0,0,0,2,3]>() p = Pad(x, a) "
+                         "c = Conv<pads=[1,1,1,1]>(p, t_4_2_3_3) " + ENDS(480), ((2, 3), (1, 4))),
+    "a node in N, H, W, C": ("a = Constant<value_ints=[0,2,1,0,0,1,2,0]>() p = Pad(x, a) t = Transpose<perm=[0,3,1,2]>(p) "
+                             "c = Conv(t, t_4_7_3_3) " + ENDS(120), ((2, 1), (1, 2)))}
+
+
+@pytest.mark.skipif(not hasattr(spec.layers, "sides"), reason="needs padding by side")
+@pytest.mark.parametrize("name", PADDED)
+def test_padding(name: str) -> None:
+    body, padding = PADDED[name]
+    file = model(body)
+    stored = read(file)
+    assert stored.network is not None
+    assert getattr(stored.network.layers[0], "padding", None) == padding
+    assert error_of(stored, file.SerializeToString()) < TOLERANCE
+
+
 @pytest.mark.parametrize("name", IDIOMS)
 def test_idioms(name: str) -> None:
     body, layers = IDIOMS[name]
@@ -264,6 +288,17 @@ def test_bfloat16_is_widened_exactly() -> None:
     tensor = read(file).tensors["conv1.weight"]
     assert tensor.dtype == "bfloat16"
     assert tensor.load().dtype == np.float32 and tensor.load().tobytes() == values.tobytes()
+
+
+def test_a_graph_of_caffe2() -> None:
+    """Numbers of images are fixed, a pooling's padding is in no window, dropout has two outputs."""
+    file = model("c = Conv<pads=[1,1,1,1]>(x, t_4_2_3_3, t_4) r = Relu(c) n = LRN<size=5, alpha=0.01>(r) "
+                 "p = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[0,0,1,1]>(n) "
+                 "k = Constant<value=int64[2] {1,48}>() f = Reshape(p, k) g = Gemm<transB=1>(f, t_6_48, t_6) h = Relu(g) d, _ = Dropout(h) "
+                 "i = Gemm<transB=1>(d, t_3_6, t_3) y = Softmax(i)", image="1,2,9,7", opset=9)
+    stored = read(file)
+    assert text(stored.network) == ("Conv2d-relu LocalResponseNorm MaxPool2d Flatten Dense-relu Dropout Dense")
+    assert error_of(stored, file.SerializeToString(), images=1) < TOLERANCE
 
 
 def test_a_fixed_batch_may_be_reshaped_by_numbers() -> None:
@@ -370,6 +405,10 @@ REFUSED = {
     "unclear range": (f"k = Constant<value_float=0.6>() d = Mul(x, k) c = Conv(d, t_4_2_3_3) {FLAT}",
                       "does not show their range\\); export the network without it"),
     "dilation": (f"c = Conv<dilations=[2,2]>(x, t_4_2_3_3) {FLAT}", "its dilation is not 1"),
+    "padded pooling": (f"c = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(x) d = Conv(c, t_4_2_3_3) {FLAT}",
+                       "operator MaxPool of node 'c': the spec's MaxPool2d has no padding"),
+    "statistics": (f"d = Conv(x, t_4_2_3_3) c = BatchNormalization(d, t_4, t_4, t_4, p_4) {FLAT}",
+                   "operator BatchNormalization of node 'c': the spec has no BatchNorm layer"),
     "oblong kernel": (f"c = Conv(x, t_4_2_3_1) {FLAT}", "its kernel or stride is 3x1, not square"),
     "unknown attribute": (f"c = Conv<secret=1>(x, t_4_2_3_3) {FLAT}", "its attribute 'secret' is not supported"),
     "transposed image": (f"t = Transpose<perm=[0,1,3,2]>(x) c = Conv(t, t_4_2_3_3) {FLAT}", "neither N, C, H, W nor"),
