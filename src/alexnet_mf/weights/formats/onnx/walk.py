@@ -58,7 +58,7 @@ class Walk:
         self.shape: Shape = ()
         """Shape of the last layer's output; () until the first layer shows the order of the input's axes."""
         self.parts: tuple[Part, ...] = ()
-        """Its axes; after a Flatten layer still channels, height and width."""
+        """Axes of that output; after a Flatten layer still channels, height and width."""
         self.linear: tuple[Any, Any, Part | None] | None = None
         """Factor and summand, by channel, that belong to no layer yet, and the channels' axis."""
         self.stage = 0
