@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -131,14 +133,30 @@ def test_layers_get_the_names_of_the_built_in_networks(name: str) -> None:
     assert [*stored.tensors] == [*parameters.shapes(network)]
 
 
-def test_a_spec_beside_another_graph_is_ignored() -> None:
+@pytest.mark.parametrize("change", [
+    lambda fields: fields["layers"][0].update(activation="relu"), lambda fields: fields.update(output="softmax"),
+    lambda fields: fields["layers"].insert(0, {"kind": "Normalize", "name": "n", "mean": [0.5], "std": [0.5]}),
+    lambda fields: fields["layers"].pop(), lambda fields: fields.update(input=[1, 29, 28]),
+    lambda fields: fields.clear()])
+def test_a_spec_beside_another_graph_is_ignored(change: Callable[[dict[str, Any]], Any]) -> None:
     network = zoo.get_network("lenet5")
     written = onnx_graph.build(network, parameters.initialize(network, 0))
-    [entry] = [entry for entry in written.metadata_props if entry.key == "spec"]
-    entry.value = entry.value.replace("sigmoid", "relu")
+    fields = spec.as_dict(network)
+    change(fields)
+    next(entry for entry in written.metadata_props if entry.key == "spec").value = json.dumps(fields)
     stored = read(written)
-    assert stored.network is not None and stored.network.name == "my-lenet5"
+    assert stored.network is not None and (stored.network.name, stored.network.output) == ("my-lenet5", "logits")
     assert architecture(stored.network) == architecture(network)
+
+
+@pytest.mark.parametrize("mean, std", [((3.0, -1.0), (2.0, 9.0)), ((0.0, 0.0), (1.0, 1.0))])
+def test_own_normalization_is_kept(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    network = Network("small", (2, 3, 3), (spec.Normalize("normalize", mean, std), spec.Flatten("flatten"),
+                                           spec.Dense("fc1", units=2)))
+    written = onnx_graph.build(network, parameters.initialize(network, 0))
+    del written.metadata_props[:]
+    stored = read(written)
+    assert stored.network == network and not stored.notes
 
 
 def test_metadata() -> None:
@@ -183,6 +201,9 @@ IDIOMS = {
              "y = MatMul(f, t_4_3)", "Conv2d AdaptiveAvgPool2d Flatten Dense"),
     "normalized responses": ("c = Conv(x, t_4_2_3_3, t_4) n = LRN<size=3, alpha=0.5, beta=0.6, bias=2.0>(c) "
                              "f = Flatten(n) y = MatMul(f, t_140_3)", "Conv2d LocalResponseNorm Flatten Dense"),
+    "padding after a limit": (f"d = Conv(x, t_4_2_3_3) z = Constant<value_float=0.0>() r = Clip(d, z) "
+                              f"a = Constant<value_ints=[0,0,1,1,0,0,1,1]>() p = Pad(r, a) "
+                              f"c = Conv(p, t_4_4_3_3) {FLAT}", "Conv2d-relu Conv2d Flatten Dense"),
     "sigmoid from exponential": (f"d = Conv(x, t_4_2_3_3) n = Neg(d) e = Exp(n) o = Constant<value_float=1.0>() "
                                  f"p = Add(e, o) c = Div(o, p) {FLAT}", "Conv2d-sigmoid Flatten Dense"),
     "relu as a limit": (f"d = Conv(x, t_4_2_3_3) z = Constant<value_float=0.0>() c = Clip(d, z) {FLAT}",
@@ -231,11 +252,35 @@ IDIOMS = {
         f"a = Constant<value_ints=[0,0,1,0,0,0,0,1,0,0]>() i = Pad(h, a) "
         f"j = AveragePool<kernel_shape=[3,1,1], strides=[1,1,1], count_include_pad=1>(i) "
         f"e = Constant<value_ints=[1]>() s = Squeeze(j, e) alpha = Constant<value_float=0.6>() l = Mul(s, alpha) "
-        f"one = Constant<value_float=2.0>() m = Add(l, one) beta = Constant<value_float=0.75>() "
-        f"n = Pow(m, beta) c = Div(r, n) {FLAT}",
+        f"one = Constant<value_float=2.0>() m = Add(l, one) beta = Constant<value_float=0.75>() n = Pow(m, beta) "
+        f"c = Div(r, n) {FLAT}",
         "Conv2d-relu LocalResponseNorm Flatten Dense"),
     "one channel": ("c = Conv(x, p_1_2_3_3) d = Add(c, t_1_1_1) r = Relu(d) f = Flatten(r) y = Gemm(f, t_35_3)",
                     "Conv2d-relu Flatten Dense")}
+
+
+ENDS = "f = Flatten(c) y = Gemm(f, t_{}_3)".format
+PADDED = {
+    "same": ('c = Conv<auto_pad="SAME_UPPER", strides=[2,2]>(x, t_4_2_4_4, t_4) ' + ENDS(80), ((1, 2), (1, 2))),
+    "same, more before": ('c = Conv<auto_pad="SAME_LOWER", strides=[2,2]>(x, t_4_2_4_4) ' + ENDS(80), ((2, 1), (2, 1))),
+    "sides": ("c = Conv<pads=[1,0,2,3]>(x, t_4_2_3_3) " + ENDS(320), ((1, 2), (0, 3))),
+    "a node": ("a = Constant<value_ints=[0,0,1,0,0,0,2,3]>() p = Pad(x, a) c = Conv(p, t_4_2_3_3) " + ENDS(320),
+               ((1, 2), (0, 3))),
+    "a node and sides": ("a = Constant<value_ints=[0,0,1,0,0,0,2,3]>() p = Pad(x, a) "
+                         "c = Conv<pads=[1,1,1,1]>(p, t_4_2_3_3) " + ENDS(480), ((2, 3), (1, 4))),
+    "a node in N, H, W, C": ("a = Constant<value_ints=[0,2,1,0,0,1,2,0]>() p = Pad(x, a) "
+                             "t = Transpose<perm=[0,3,1,2]>(p) c = Conv(t, t_4_7_3_3) " + ENDS(120), ((2, 1), (1, 2)))}
+
+
+@pytest.mark.skipif(not hasattr(spec.layers, "sides"), reason="needs padding by side")
+@pytest.mark.parametrize("name", PADDED)
+def test_padding(name: str) -> None:
+    body, padding = PADDED[name]
+    file = model(body)
+    stored = read(file)
+    assert stored.network is not None
+    assert getattr(stored.network.layers[0], "padding", None) == padding
+    assert error_of(stored, file.SerializeToString()) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", IDIOMS)
@@ -265,6 +310,18 @@ def test_bfloat16_is_widened_exactly() -> None:
     tensor = read(file).tensors["conv1.weight"]
     assert tensor.dtype == "bfloat16"
     assert tensor.load().dtype == np.float32 and tensor.load().tobytes() == values.tobytes()
+
+
+def test_a_graph_of_caffe2() -> None:
+    """Numbers of images are fixed, a pooling's padding is in no window, dropout has two outputs."""
+    file = model("c = Conv<pads=[1,1,1,1]>(x, t_4_2_3_3, t_4) r = Relu(c) n = LRN<size=5, alpha=0.01>(r) "
+                 "p = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[0,0,1,1]>(n) "
+                 "k = Constant<value=int64[2] {1,48}>() f = Reshape(p, k) g = Gemm<transB=1>(f, t_6_48, t_6) "
+                 "h = Relu(g) d, _ = Dropout(h) i = Gemm<transB=1>(d, t_3_6, t_3) y = Softmax(i)",
+                 image="1,2,9,7", opset=9)
+    stored = read(file)
+    assert text(stored.network) == ("Conv2d-relu LocalResponseNorm MaxPool2d Flatten Dense-relu Dropout Dense")
+    assert error_of(stored, file.SerializeToString(), images=1) < TOLERANCE
 
 
 def test_a_fixed_batch_may_be_reshaped_by_numbers() -> None:
@@ -370,7 +427,22 @@ REFUSED = {
                           "operator Gather of node 'd'"),
     "unclear range": (f"k = Constant<value_float=0.6>() d = Mul(x, k) c = Conv(d, t_4_2_3_3) {FLAT}",
                       "does not show their range\\); export the network without it"),
+    "scaled probabilities": ("c = Conv(x, t_4_2_3_3) f = Flatten(c) m = MatMul(f, t_140_3) s = Softmax(m) "
+                             "y = Add(s, s)", "follows the softmax"),
+    "layer of probabilities": ("c = Conv(x, t_4_2_3_3) f = Flatten(c) m = MatMul(f, t_140_3) s = Softmax(m) "
+                               "y = MatMul(s, t_3_3)", "operator MatMul of node 'y': it follows the softmax"),
+    "padded images": ("a = Constant<value_ints=[0,0,1,1,0,0,1,1]>() p = Pad(x, a) g = GlobalAveragePool(p) "
+                      "f = Flatten(g) y = MatMul(f, t_2_3)",
+                      "operator GlobalAveragePool of node 'g': its input is padded"),
+    "mean over channels": ("c = Conv(x, t_4_2_3_3) a = Constant<value_ints=[1,2]>() f = ReduceMean<keepdims=0>(c, a) "
+                           "y = MatMul(f, t_5_3)", "it is not the mean over height and width"),
+    "two results of one name": (f"c = Conv(x, t_4_2_3_3) d = Relu(c) d = Tanh(c) e = Identity(d) c = Relu(e) {FLAT}",
+                                "another node or tensor has its result's name"),
     "dilation": (f"c = Conv<dilations=[2,2]>(x, t_4_2_3_3) {FLAT}", "its dilation is not 1"),
+    "padded pooling": (f"c = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(x) d = Conv(c, t_4_2_3_3) {FLAT}",
+                       "operator MaxPool of node 'c': the spec's MaxPool2d has no padding"),
+    "statistics": (f"d = Conv(x, t_4_2_3_3) c = BatchNormalization(d, t_4, t_4, t_4, p_4) {FLAT}",
+                   "operator BatchNormalization of node 'c': the spec has no BatchNorm layer"),
     "oblong kernel": (f"c = Conv(x, t_4_2_3_1) {FLAT}", "its kernel or stride is 3x1, not square"),
     "unknown attribute": (f"c = Conv<secret=1>(x, t_4_2_3_3) {FLAT}", "its attribute 'secret' is not supported"),
     "transposed image": (f"t = Transpose<perm=[0,1,3,2]>(x) c = Conv(t, t_4_2_3_3) {FLAT}", "neither N, C, H, W nor"),
@@ -409,11 +481,29 @@ def test_other_inputs_are_refused(image: str, element: str) -> None:
         read(file)
 
 
+def test_two_attributes_or_tensors_of_one_name_are_refused() -> None:
+    """Another reader could take the other one."""
+    file = model(IDIOMS["Gemm with factors"][0])
+    file.graph.node[2].attribute.append(file.graph.node[2].attribute[0])
+    with pytest.raises(ParametersError, match="two of its attributes have the same name"):
+        read(file)
+    file = model(IDIOMS["Gemm with factors"][0])
+    file.graph.initializer.append(file.graph.initializer[0])
+    with pytest.raises(ParametersError, match="two of its tensors have the same name"):
+        read(file)
+
+
 def test_an_input_of_unclear_order_is_refused() -> None:
     """Flattened pixels in the order of the file: only a number of channels like 1 or 3 shows it."""
     body = "f = Flatten(x) y = MatMul(f, t_126_3)"
     with pytest.raises(ParametersError, match="neither N, C, H, W nor N, H, W, C"):
         read(model(body, "N,2,9,7"))
+    file = model(f"m = Mul(x, p_9_1) {body.replace('x', 'm')}", "N,2,9,7")
+    with pytest.raises(ParametersError, match="neither N, C, H, W nor N, H, W, C"):
+        read(file)
+    for image, scale in (("N,2,9,7", "p_2_1_1"), ("N,9,7,2", "p_2")):
+        file = model(f"m = Sub(x, {scale}) {body.replace('x', 'm')}", image)
+        assert error_of(read(file), file.SerializeToString()) < TOLERANCE
     for image in ("N,3,6,7", "N,6,7,3"):
         file = model(body, image)
         assert error_of(read(file), file.SerializeToString()) < TOLERANCE

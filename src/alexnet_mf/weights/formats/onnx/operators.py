@@ -388,7 +388,9 @@ def _pool(walk: Walk, node: Node, x: Value) -> Value:
         if is_mean and count and any(more) and any(map(any, pads)):
             raise Unreadable("its last windows divide by their area within the padding, which the spec does not")
         pads, count = _sum(pads, ((0, more[0]), (0, more[1]))), count and not any(more)
-    fields = {"padding": _padding(pads)} if any(map(any, pads)) else {}
+    is_used = any(before or (size + after - kernel) // stride * stride + kernel > size
+                  for size, (before, after) in zip(walk.shape[1:], pads))
+    fields = {"padding": _padding(pads)} if is_used else {}
     return walk.add("AvgPool2d" if is_mean else "MaxPool2d", f"pool{walk.number}", kernel=kernel, stride=stride,
                     **fields, **({"count_padding": True} if is_mean and count and fields else {}))
 

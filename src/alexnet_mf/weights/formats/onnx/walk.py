@@ -58,7 +58,7 @@ class Walk:
         self.shape: Shape = ()
         """Shape of the last layer's output; () until the first layer shows the order of the input's axes."""
         self.parts: tuple[Part, ...] = ()
-        """Its axes; after a Flatten layer still channels, height and width."""
+        """Axes of that output; after a Flatten layer still channels, height and width."""
         self.linear: tuple[Any, Any, Part | None] | None = None
         """Factor and summand, by channel, that belong to no layer yet, and the channels' axis."""
         self.stage = 0
@@ -201,9 +201,13 @@ class Walk:
         if self.shape:
             return
         first, second, third = self.pixels
-        orders = (first, second, third), (third, first, second)
-        fits = [order for order in orders if axes == axes_of(self.batch, *order)] if len(axes) == 4 else \
-            [order for order in orders if order[0][1] in (1, 3)]
+        orders = [(first, second, third), (third, first, second)]
+        scaled = self.linear and self.linear[2]
+        fits = [order for order in orders if (
+            axes == axes_of(self.batch, *order) if len(axes) == 4 else  # else merged, in the file's own order
+            order[0] == scaled if scaled else order[0][1] in (1, 3))]
+        if self.is_own:
+            fits = orders[:1]
         if not fits or (len(fits) > 1 and len(axes) != 4):
             raise Unreadable("its input's order is neither N, C, H, W nor N, H, W, C")
         self.parts = fits[0]
