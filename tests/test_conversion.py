@@ -26,7 +26,7 @@ from alexnet_mf import backends, conversion, spec
 from alexnet_mf.conversion import FORMATS, convert
 from alexnet_mf.errors import AlexnetMfError, Notice, ParametersError
 from alexnet_mf.parity.tolerances import TIERS, relative_l2
-from alexnet_mf.spec import Network, toml, zoo
+from alexnet_mf.spec import Network, Preprocessing, toml, zoo
 from alexnet_mf.spec.preprocessing import FASHION_MNIST, IMAGENET
 from alexnet_mf.spec.zoo import ALEXNET_OWT
 from alexnet_mf.weights import layouts, names, parameters
@@ -110,8 +110,10 @@ ARCHITECTURES = {spec.digest(network): network.name for network in zoo.NETWORKS.
 def test_every_network_is_written_and_read_in_every_format(name, present, tmp_path):
     network = zoo.get_network(name)
     weights = parameters.initialize(network, 0, random_biases=True)
+    is_plain = not any(isinstance(layer, spec.LocalResponseNorm) for layer in network.layers)
     formats = [each for each in conversion.WRITABLE if FORMATS[each].backend in (None, *present) and (
-        each not in ("torchvision", "gluon-zoo") or names.is_alexnet_owt(network))]
+        each not in ("torchvision", "gluon-zoo") or names.is_alexnet_owt(network)) and (
+            each != "keras-model" or is_plain)]
     assert len(formats) >= 3
     for each in formats:
         path = tmp_path / f"weights{FORMATS[each].suffixes[0]}"
@@ -253,6 +255,47 @@ def run_script(script: str, folder: Path, images: np.ndarray) -> np.ndarray:
 def reference_logits(network: Network, weights: Parameters, images: np.ndarray) -> np.ndarray:
     model = backends.load("numpy").build(network, weights)
     return model.logits(model.place(images, np.zeros(len(images), np.int64)), len(images))
+
+
+KERAS_MODEL = """
+import os
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import keras
+net = keras.models.load_model("weights.keras")
+logits = np.asarray(net(np.load("images.npy").transpose(0, 2, 3, 1)))
+"""
+
+
+def test_a_whole_keras_model_needs_no_code_of_the_user(framework, small, weights, tmp_path):
+    """The record and the classes travel in a member of the archive that Keras ignores."""
+    framework("tensorflow")
+    record = Preprocessing("gray", resize=(28, 28), mean=(0.5,), std=(0.25,))
+    network = dataclasses.replace(small, layers=(*small.layers[:-3], spec.Dense("fc3", 32, "leaky_relu", 0.125),
+                                                 *small.layers[-2:]))
+    names = [f"garment {number}" for number in range(10)]
+    parameters.save(tmp_path / "a.safetensors", weights, {"network": spec.as_dict(network), "seed": 5,
+                                                          **entries(network, record, names)})
+    convert(tmp_path / "a.safetensors", tmp_path / "weights.keras")
+    read = conversion.read(tmp_path / "weights.keras")
+    assert (read.preprocessing, read.classes, read.format) == (record, tuple(names), "keras")
+    assert parameters.digest(read.parameters) == parameters.digest(weights)
+    assert spec.digest(read.network) == spec.digest(network)
+    images = np.random.default_rng(0).random((3, 1, 28, 28), dtype=np.float32)
+    logits = run_script(KERAS_MODEL, tmp_path, images)
+    assert relative_l2(logits, reference_logits(network, weights, images)) < TIERS["float32"].output
+
+
+def test_a_keras_model_has_no_layers_of_this_package(framework, tmp_path):
+    """`alexnet-owt` has a mean over areas of one pixel, which changes nothing."""
+    framework("tensorflow")
+    network = narrower(ALEXNET_OWT)
+    weights = parameters.initialize(network, 0)
+    (tmp_path / "a.keras").write_bytes(conversion.encode("keras-model", network, weights))
+    assert_weights(tmp_path / "a.keras", network, weights)
+    with pytest.raises(ParametersError, match="Keras has no layer for norm1, norm2 of narrow-alexnet-2012; use "
+                                              "`destination_format='keras'`"):
+        network = narrower(zoo.get_network("alexnet-2012"))
+        conversion.encode("keras-model", network, parameters.initialize(network, 0))
 
 
 def test_the_plain_framework_computes_the_same_logits(format_name, native, small, weights, tmp_path):
@@ -711,13 +754,14 @@ def test_an_ending_selects_the_first_format_that_has_it():
     endings = [ending for file_format in FORMATS.values() for ending in file_format.suffixes]
     assert {ending: conversion.format_of_name(Path(f"a{ending}")) for ending in endings} == {
         ".safetensors": "safetensors", ".pt": "torch", ".pth": "torch", ".weights.h5": "keras", ".params": "gluon",
-        ".npz": "npz", ".onnx": "onnx"}
+        ".npz": "npz", ".onnx": "onnx", ".keras": "keras-model"}
 
 
 @pytest.mark.parametrize("name, destination_format, fragment", [
     ("a.bin", None, r"unrecognized ending; supported: \.safetensors, \.pt, .*, \.onnx; use `destination_format`"),
-    ("a.h5", None, "unrecognized ending"), ("a.keras", None, r"\.keras files are read, not written"),
-    ("a.h5", "keras", r"only from names that end in \.weights\.h5"),
+    ("a.h5", None, "unrecognized ending"),
+    ("a.h5", "keras", r"only if its name ends in \.weights\.h5"),
+    ("a.npz", "keras-model", r"only if its name ends in \.keras"),
     ("a.params", "torch", r"has the ending of gluon, not of torch; name it \*\.pt"),
     ("a.pt", "onnx", r"has the ending of torch, not of onnx; name it \*\.onnx"),
     ("a.onnx", "safetensors", r"has the ending of onnx, not of safetensors; name it \*\.safetensors"),

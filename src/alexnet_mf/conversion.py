@@ -26,7 +26,7 @@ from alexnet_mf.spec.preprocessing import IMAGENET
 from alexnet_mf.spec.toml import SUFFIX, find_network
 from alexnet_mf.weights import matching, parameters
 from alexnet_mf.weights.formats import caffe, gluon, keras, npz, onnx, safetensors, torch
-from alexnet_mf.weights.metadata import read_classes, read_preprocessing
+from alexnet_mf.weights.metadata import CLASSES, PREPROCESSING, read_classes, read_preprocessing
 from alexnet_mf.weights.parameters import Parameters
 from alexnet_mf.weights.stored import StoredWeights
 
@@ -50,12 +50,14 @@ class Format:
 
 
 CANONICAL, TORCH, KERAS, GLUON, NPZ, ONNX, CAFFE = "safetensors", "torch", "keras", "gluon", "npz", "onnx", "caffe"
+KERAS_MODEL = "keras-model"
 FORMATS = {
     CANONICAL: Format("canonical safetensors, or a run folder", (".safetensors",)),
     TORCH: Format("PyTorch state_dict with canonical names", (".pt", ".pth"), "torch"),
     "torchvision": Format("PyTorch state_dict of torchvision's alexnet, for alexnet-owt", (".pt", ".pth"), "torch"),
     "torch-book": Format("PyTorch state_dict of the book's class, whose Sequential is `net`", (".pt", ".pth"), "torch"),
-    KERAS: Format("Keras 3 weights; .keras and Keras 2's .h5 can be read, not written", (".weights.h5",), "tensorflow"),
+    KERAS: Format("Keras 3 weights; Keras 2's .h5 can be read, not written", (".weights.h5",), "tensorflow"),
+    KERAS_MODEL: Format("whole Keras 3 model, if Keras has all its layers", (".keras",), "tensorflow"),
     GLUON: Format("MXNet Gluon parameters", (".params",), "mxnet"),
     "gluon-zoo": Format("parameters of the MXNet model zoo's alexnet, for alexnet-owt", (".params",), "mxnet"),
     "gluon-book": Format("parameters of the book's class, whose HybridSequential is `net`", (".params",), "mxnet"),
@@ -188,8 +190,6 @@ def format_of_name(path: Path) -> str:
     for name, file_format in FORMATS.items():
         if path.name.endswith(file_format.suffixes):
             return name
-    if path.suffix == ".keras":
-        raise AlexnetMfError(f"{path}: .keras files are read, not written; name a .weights.h5 file")
     endings = dict.fromkeys(ending for file_format in FORMATS.values() for ending in file_format.suffixes)
     raise AlexnetMfError(f"{path}: unrecognized ending; supported: {', '.join(endings)}; use `destination_format` to "
                          "name the format")
@@ -206,8 +206,8 @@ def check_destination(path: Path, file_format: str, overwrite: bool) -> None:
         raise AlexnetMfError(f"{path}: exists; name another file, or replace it with `overwrite`")
     files.check_writable(path)
     suffixes = FORMATS[file_format].suffixes
-    if file_format == KERAS and not path.name.endswith(suffixes):
-        raise AlexnetMfError(f"{path}: Keras loads weights only from names that end in {suffixes[0]}")
+    if file_format in (KERAS, KERAS_MODEL) and not path.name.endswith(suffixes):
+        raise AlexnetMfError(f"{path}: Keras loads such a file only if its name ends in {suffixes[0]}")
     for name, other in FORMATS.items():
         if path.name.endswith(other.suffixes) and not path.name.endswith(suffixes):
             raise AlexnetMfError(f"{path}: has the ending of {name}, not of {file_format}; name it *{suffixes[0]}")
@@ -337,9 +337,8 @@ def find_described(source: Path | str) -> Network:
     Raises:
         AlexnetMfError: as `find_network` and `read`.
     """
-    path = Path(source)
-    return read(path).network if path.exists() and path.suffix.lower() != SUFFIX and str(source) not in zoo.NETWORKS \
-        else find_network(source)
+    is_name = str(source) in ("", *zoo.NETWORKS) or str(source).lower().endswith(SUFFIX)
+    return read(source).network if not is_name and Path(source).exists() else find_network(source)
 
 
 def file_of_run(folder: Path, which: Which) -> Path:
@@ -400,6 +399,9 @@ def encode(file_format: str, network: Network, values: Parameters, metadata: Map
     backend = FORMATS[file_format].backend
     if backend is not None:
         content = weight_formats(backends.load(backend)).encode_weights(file_format, network, values)
+        if file_format == KERAS_MODEL:
+            content = keras.with_metadata(content, {key: value for key, value in (metadata or {}).items() if key in (
+                PREPROCESSING, CLASSES)})
     elif file_format == ONNX:
         content = _encode_onnx(network, values, metadata or {}, bake_preprocessing)
     else:
@@ -407,7 +409,7 @@ def encode(file_format: str, network: Network, values: Parameters, metadata: Map
     if bake_preprocessing:  # the graph describes another network, with the preprocessing in it
         return content
     try:
-        reader = READERS.get(file_format, READERS[TORCH if backend == "torch" else GLUON])
+        reader = READERS.get(file_format) or READERS[{"torch": TORCH, "mxnet": GLUON}.get(backend or "", KERAS)]
         stored = reader(io.BytesIO(content), NOWHERE)
         back, _ = matching.load(stored, matching.match(stored, network))
     except ParametersError as error:

@@ -38,8 +38,13 @@ def differences(described: Network, network: Network) -> list[str]:
 
 def _computing(network: Network) -> list[Layer]:
     """Return the layers that change their input in evaluation."""
+    return [layer for layer in without_identities(network) if not isinstance(layer, Dropout)]
+
+
+def without_identities(network: Network) -> list[Layer]:
+    """Return the layers without those that never change their input: means over areas of one pixel."""
     inputs = arithmetic.input_shapes(network)
-    return [layer for layer in network.layers if not isinstance(layer, Dropout) and not
+    return [layer for layer in network.layers if not
             (isinstance(layer, AdaptiveAvgPool2d) and inputs[layer.name][1:] == (layer.size, layer.size))]
 
 

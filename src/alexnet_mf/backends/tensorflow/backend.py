@@ -201,7 +201,7 @@ class TensorFlowBackend(Backend, Measurable, WeightFormats):
         return TensorFlowModel(network, parameters, device, speed, precision)
 
     def encode_weights(self, file_format: str, network: Network, parameters: Parameters) -> bytes:
-        return formats.encode(network, parameters)
+        return formats.encode(file_format, network, parameters)
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size = 2048 if device == "cpu" else 8192

@@ -8,9 +8,11 @@ weights, in attributes. Sources: saving/saving_lib.py and legacy/saving/legacy_h
 from __future__ import annotations
 
 import io
+import json
 import math
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeAlias
 
@@ -25,6 +27,8 @@ from alexnet_mf.weights.parameters import shapes
 from alexnet_mf.weights.stored import StoredTensor, StoredWeights
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+OWN = "alexnet_mf.json"
+"""Member of the files that this package writes: preprocessing and class names. Keras ignores it."""
 UNCHECKED = "the model is a class of its own, so its activations, padding and order of layers could not be checked"
 SAVE_AGAIN = "save it again with model.save('NAME.keras')"
 SMALL, LARGEST_RATIO = 2**26, 4
@@ -60,11 +64,23 @@ def read(file: BinaryIO, path: Path) -> StoredWeights:
             return _read_h5(h5py.File(file, "r"))
         with zipfile.ZipFile(file) as archive:
             model = files.parse_json(_member(archive, CONFIG, files.MOST_JSON))
-            return _read_keras_3(h5py.File(io.BytesIO(_member(archive, WEIGHTS)), "r"), model)
+            stored = _read_keras_3(h5py.File(io.BytesIO(_member(archive, WEIGHTS)), "r"), model)
+            if OWN not in archive.namelist():
+                return stored
+            metadata = files.parse_json(_member(archive, OWN, files.MOST_JSON))
+            return replace(stored, metadata=metadata if isinstance(metadata, dict) else {})
     except AlexnetMfError:
         raise
     except Exception as error:  # whatever zipfile, json and h5py raise for a file from outside
         _refuse(error)
+
+
+def with_metadata(content: bytes, metadata: Mapping[str, Any]) -> bytes:
+    """Return a `.keras` file with this package's metadata in it."""
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(OWN, json.dumps(metadata))
+    return file.getvalue()
 
 
 def refuse_saved_model(folder: Path) -> NoReturn:
