@@ -189,6 +189,17 @@ def test_average_pooling_keeps_no_positions_and_dropout_at_rate_0_is_free():
     assert (dropped.stored.total, dropped.training.traffic, dropped.activation_gradients) == (0, 0, 0)
 
 
+def test_a_padding_that_differs_between_the_sides_takes_a_copy():
+    """Backward keeps the copy, of 9 x 9 pixels. The fewest bytes that can be moved are the same."""
+    plain, copied = (costs(Network("padded", (2, 8, 8), (
+        Conv2d("conv1", channels=3, kernel=3, stride=2, padding=padding), Flatten("flatten"),
+        Dense("fc2", units=2))), 7)
+        for padding in (1, "same"))
+    assert find_layer(plain, "conv1").stored.auxiliary == 0
+    assert find_layer(copied, "conv1").stored.auxiliary == 4 * 7 * 2 * 9 * 9
+    assert find_layer(copied, "conv1").training == find_layer(plain, "conv1").training
+
+
 def test_normalized_pixels_are_read_and_written_once():
     """The normalization has no multiply-accumulates and no gradient."""
     network = Network("normalized", (3, 5, 4), (Normalize("normalize", (0.5,) * 3, (0.2,) * 3),

@@ -187,6 +187,20 @@ def test_the_prediction_covers_every_activation(torch_backend, activation, betwe
     assert count_peak(torch_backend, network, 16, 0.0) == pytest.approx(predicted, rel=TOLERANCE)
 
 
+@pytest.mark.parametrize("layers, moment", [
+    ((Conv2d("conv1", channels=8, kernel=3, stride=2, padding="same"),), "the gradients of conv1"),
+    ((Conv2d("conv1", channels=8, kernel=3), Conv2d("conv2", channels=2, kernel=3, stride=2, padding="same")),
+     "the gradients of conv2"),
+    ((Conv2d("conv1", channels=8, kernel=3), AvgPool2d("pool1", 2, 1),
+      Conv2d("conv2", channels=8, kernel=4, padding="same")), "the gradients of conv2")])
+def test_a_padded_copy_is_kept_for_the_backward_pass(torch_backend, layers, moment):
+    """The original is freed, unless its own activation needs it."""
+    network = Network("padded", (3, 64, 64), (*layers, Flatten("flatten"), Dense("fc", units=2)))
+    peak = predicted_peak(costs(network, 8))
+    assert (peak.moment, count_peak(torch_backend, network, 8, 0.0)) == (
+        moment, pytest.approx(peak.bytes, rel=TOLERANCE))
+
+
 def test_the_input_of_dropout_is_freed(torch_backend):
     """The output of fc1 is freed after its dropout. A mask takes four bytes per value on a CPU instead of one. Only the
     mask of drop1 is left at the gradients of fc2."""

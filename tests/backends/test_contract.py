@@ -146,6 +146,19 @@ def test_the_layer_table_names_the_native_classes(backend, small):
     }[backend.name]
 
 
+@pytest.mark.parametrize("padding, native", [
+    (((1, 1), (2, 2)), ("Conv2d + ReLU", "ZeroPadding2D + Conv2D", "Conv2D", "conv2d + relu")),
+    (((0, 1), (0, 1)), ("ZeroPad2d + Conv2d + ReLU", "Conv2D", "Padding + Conv2D", "conv2d + relu")),
+    (((1, 0), (1, 2)), ("ZeroPad2d + Conv2d + ReLU", "ZeroPadding2D + Conv2D", "Padding + Conv2D", "conv2d + relu"))])
+def test_a_padding_is_part_of_its_layer(backend, padding, native):
+    """The second one is TensorFlow's `same` for even sizes."""
+    network = Network("padded", (2, 12, 20), (Conv2d("conv1", channels=3, kernel=3, stride=2, padding=padding),
+                                              Flatten("flatten"), Dense("fc2", units=4)))
+    rows = build(backend, network).describe()
+    assert_rows_agree_with_the_arithmetic(rows, network, backend.name == "tensorflow")
+    assert rows[0].native == native[["torch", "tensorflow", "mxnet", "numpy"].index(backend.name)]
+
+
 # Pixels
 
 
@@ -278,6 +291,12 @@ def assert_matches_reference(model: Model[Any], inputs: np.ndarray, labels: np.n
 @pytest.mark.parametrize("backend_name", backends.FRAMEWORKS, indirect=True)
 @pytest.mark.parametrize("layer", [
     Conv2d("conv1", channels=4, kernel=3, stride=2, padding=1), Conv2d("conv1", channels=4, kernel=5, padding=2),
+    Conv2d("conv1", channels=4, kernel=3, stride=2, padding="same"),
+    Conv2d("conv1", channels=4, kernel=4, padding="same"),
+    Conv2d("conv1", channels=4, kernel=3, stride=2, padding=((1, 0), (2, 1))),
+    Conv2d("conv1", channels=4, kernel=5, padding=((0, 0), (3, 2))),
+    Conv2d("conv1", channels=4, kernel=2, stride=3, padding=((0, 1), (0, 1))),
+    Conv2d("conv1", channels=4, kernel=1, stride=2, padding=((0, 1), (1, 2))),
     Conv2d("conv1", channels=4, kernel=4, padding=2), Conv2d("conv1", channels=4, kernel=3, padding=2),
     Conv2d("conv1", channels=4, kernel=1, stride=2), Conv2d("conv1", channels=4, kernel=3, activation="sigmoid"),
     Conv2d("conv1", channels=4, kernel=3, padding=1, activation=None)], ids=str)
@@ -296,6 +315,10 @@ COMBINATIONS = {
         LocalResponseNorm("norm1", size=5, alpha=0.1, beta=0.75, k=2.0), MaxPool2d("pool1", kernel=3, stride=2),
         Conv2d("conv2", channels=48, kernel=3, padding=1, groups=4),
         LocalResponseNorm("norm2", size=3, alpha=0.5, beta=0.5, k=1.0)),
+    "padded unevenly": (
+        Conv2d("conv1", channels=32, kernel=3, stride=2, padding="same"),
+        Conv2d("conv2", channels=32, kernel=5, padding=((0, 1), (3, 2)), groups=2),
+        Conv2d("conv3", channels=32, kernel=3, stride=2, padding=((1, 0), (2, 1)))),
     "LRN of the paper": (
         Conv2d("conv1", channels=16, kernel=3), LocalResponseNorm("norm1", size=5, alpha=1e-4, beta=0.75, k=2.0),
         Conv2d("conv2", channels=16, kernel=1, stride=2, groups=2)),

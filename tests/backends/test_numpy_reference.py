@@ -27,7 +27,7 @@ SMALL = Network("small", (2, 13, 11), (
     spec.Normalize("norm0", mean=(0.4, 0.6), std=(0.5, 0.3)),
     spec.Conv2d("conv1", channels=3, kernel=3, stride=2, padding=1, activation="gelu"),
     spec.MaxPool2d("pool1", kernel=3, stride=2),
-    spec.Conv2d("conv2", channels=4, kernel=2, padding=1, activation="sigmoid"),
+    spec.Conv2d("conv2", channels=4, kernel=2, padding=((1, 0), (1, 2)), activation="sigmoid"),
     spec.LocalResponseNorm("norm2", size=3, alpha=0.4, beta=0.75, k=2.0),
     spec.Conv2d("conv3", channels=6, kernel=1, activation="leaky_relu", alpha=0.2, groups=2, bias=False),
     spec.MaxPool2d("pool3", kernel=2, stride=1),
@@ -107,6 +107,8 @@ CONVOLUTIONS = [  # input channels, output channels, groups, height, width, kern
     (2, 3, 1, 5, 5, 3, 1, 0), (2, 3, 1, 5, 5, 3, 1, 1), (2, 3, 1, 7, 5, 3, 2, 1), (2, 3, 1, 8, 7, 3, 2, 0),
     (2, 3, 1, 9, 6, 4, 3, 2), (2, 3, 1, 6, 7, 2, 3, 0), (2, 3, 1, 4, 3, 1, 2, 0), (2, 3, 1, 4, 6, 1, 1, 1),
     (2, 3, 1, 3, 3, 3, 1, 0), (2, 3, 1, 11, 12, 5, 4, 2),
+    (2, 3, 1, 6, 5, 3, 2, ((0, 1), (0, 1))), (2, 3, 1, 5, 6, 4, 3, ((3, 0), (1, 2))),
+    (4, 6, 2, 4, 4, 2, 1, ((0, 0), (2, 1))),
     (4, 6, 2, 5, 6, 3, 1, 1), (6, 3, 3, 7, 5, 3, 2, 1), (4, 4, 4, 6, 5, 2, 1, 0), (2, 8, 2, 4, 3, 1, 2, 0),
 ]
 
@@ -121,8 +123,10 @@ def test_convolution_equals_its_defining_sum(inputs, outputs, groups, height, wi
         return layers.conv2d_forward(x, weight, bias, stride, padding, groups)
 
     output = forward()
-    assert output.shape == (2, outputs, *((size + 2 * padding - kernel) // stride + 1 for size in (height, width)))
-    padded = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    (top, bottom), (left, right) = ((padding,) * 2,) * 2 if isinstance(padding, int) else padding
+    assert output.shape == (2, outputs, (height + top + bottom - kernel) // stride + 1,
+                            (width + left + right - kernel) // stride + 1)
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
     for image, channel, row, column in np.ndindex(output.shape):
         first = channel * groups // outputs * inputs // groups  # input channel of its group
         window = padded[image, first:first + inputs // groups, row * stride:, column * stride:][:, :kernel, :kernel]

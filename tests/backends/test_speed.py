@@ -139,8 +139,9 @@ def test_readings_of_many_steps_share_one_block_of_memory(backend):
 @pytest.mark.parametrize("backend_name", ["torch"], indirect=True)
 @pytest.mark.parametrize("change, channels, kernel, stride, padding, groups, height, width", [
     ("fold", 1, 11, 4, 1, 1, 224, 224), ("fold", 1, 11, 4, 0, 1, 224, 224), ("fold", 3, 11, 4, 2, 1, 224, 224),
-    ("fold", 3, 11, 4, 0, 1, 227, 227), ("fold", 2, 4, 2, 0, 1, 9, 11), ("fold", 1, 3, 3, 2, 1, 10, 17),
-    ("keep_to_ieee", 4, 5, 1, 2, 1, 9, 7), ("keep_to_ieee", 4, 5, 1, 2, 2, 9, 7)])
+    ("fold", 3, 11, 4, 0, 1, 227, 227), ("fold", 1, 3, 2, (2, 0), 1, 10, 9),
+    ("fold", 2, 4, 2, 0, 1, 9, 11), ("fold", 1, 3, 3, 2, 1, 10, 17),
+    ("keep_to_ieee", 4, 5, 1, 2, 1, 9, 7), ("keep_to_ieee", 4, 5, 1, (1, 3), 2, 9, 7)])
 def test_folded_and_ieee_convolutions_equal_the_plain_one(backend, change, channels, kernel, stride, padding, groups,
                                                           height, width):
     import torch

@@ -45,6 +45,11 @@ STREAMS = Network("streams", (4, 18, 19), (  # `areas` receives 7x7, which plain
 NORMALIZED = Network("normalized", (3, 18, 17), (
     spec.Normalize("normalize", *IMAGENET), spec.Conv2d("conv1", channels=6, kernel=3, stride=2),
     spec.Flatten("flatten"), spec.Dense("fc1", units=5)))
+# Paddings as TensorFlow and Keras have them: an odd pixel at the end.
+PADDED = Network("padded", (3, 24, 26), (
+    spec.Conv2d("conv1", channels=4, kernel=3, stride=2, padding="same"),
+    spec.Conv2d("conv2", channels=4, kernel=3, padding=((0, 2), (1, 1))), spec.Flatten("flatten"),
+    spec.Dense("fc1", units=5)))
 # Other activations than the networks above have.
 CURVES = Network("curves", (2, 14, 13), (
     spec.Conv2d("conv1", channels=6, kernel=3, stride=2, activation="tanh"),
@@ -53,7 +58,7 @@ CURVES = Network("curves", (2, 14, 13), (
     spec.Flatten("flatten"), spec.Dense("fc1", units=8, activation="tanh"),
     spec.Dense("fc2", units=8, activation="gelu"), spec.Dense("fc3", units=8, activation="gelu_tanh"),
     spec.Dense("fc4", units=5)))
-NETWORKS = {network.name: network for network in (PLAIN, COLOR, STREAMS, NORMALIZED, CURVES)}
+NETWORKS = {network.name: network for network in (PLAIN, COLOR, STREAMS, NORMALIZED, PADDED, CURVES)}
 
 NONE = "none of the usual causes reproduces it"
 
@@ -208,6 +213,20 @@ def _(model: Any) -> None:
     layer_of(model, "conv1").padding = "same"
 
 
+@broken_model("padding 1 for TensorFlow's `same` with stride 2", "torch", "layer outputs", "conv1",
+              "padding 1 instead of 0 top, 1 bottom, 0 left, 1 right", "padded")
+def _(model: Any) -> None:
+    model.net.conv1_padding = torch().nn.Identity()
+    model.net.conv1.padding = (1, 1)
+
+
+broken_model("the odd pixel before the image instead of after it", "mxnet", "layer outputs", "conv1",
+             "padding 1 top, 0 bottom, 1 left, 0 right instead of 0 top, 1 bottom, 0 left, 1 right: its sides are "
+             "swapped", "padded")(
+    lambda model: attributes(_widths=(0, 0, 0, 0, 1, 0, 1, 0))(layer_of(model, "conv1_padding")))
+broken_model("height padded before width, which PyTorch's order reverses", "torch", "layer outputs", "conv2",
+             "its height and width are swapped", "padded")(
+    lambda model: attributes(padding=(0, 2, 1, 1))(model.net.conv2_padding))
 broken_layer("kernel's height and width swapped", "torch", "layer outputs", "conv1", "height and width are swapped")(
     computing(lambda conv, right, x: conv._conv_forward(x, conv.weight.transpose(2, 3), conv.bias)))
 broken_layer("kernel flipped", "mxnet", "layer outputs", "conv2", "the kernel is flipped")(

@@ -21,7 +21,7 @@ from alexnet_mf.parity.case import random_case
 from alexnet_mf.parity.reference import SOFTMAX_ERROR, Reference, make_reference
 from alexnet_mf.parity.run import compare
 from alexnet_mf.parity.trace import trace
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.layers import (
     Activation,
     AdaptiveAvgPool2d,
@@ -34,7 +34,16 @@ from alexnet_mf.spec.layers import (
     MaxPool2d,
     Normalize,
     output_shape,
+    same_padding,
+    sides,
 )
+
+
+def paddings(most: int) -> st.SearchStrategy[Any]:
+    """Draw a padding of up to `most` pixels: the same on all sides, or any four numbers, or `same`."""
+    side = st.integers(0, most)
+    return st.one_of(side, side, st.tuples(st.tuples(side, side), st.tuples(side, side)), st.just("same"))
+
 
 ACTIVATIONS = st.sampled_from([
     {"activation": None}, {"activation": "relu"}, {"activation": "relu"}, {"activation": "sigmoid"},
@@ -63,7 +72,7 @@ def networks(draw: Any) -> Network:
             groups = draw(st.sampled_from([share for share in range(1, shape[0] + 1) if shape[0] % share == 0]))
             each = draw(st.integers(1, 5) if groups == 1 else st.sampled_from([1, 2, 3, 8]))
             layer = Conv2d(f"conv{number}", channels=groups * each, kernel=kernel, stride=stride,
-                           padding=draw(st.integers(0, 3)), groups=groups, bias=draw(BIASES), **draw(ACTIVATIONS))
+                           padding=draw(paddings(3)), groups=groups, bias=draw(BIASES), **draw(ACTIVATIONS))
         elif layer_type is AdaptiveAvgPool2d:
             layer = AdaptiveAvgPool2d(f"areas{number}", size=draw(st.integers(1, 5)))
         elif layer_type is LocalResponseNorm:
@@ -133,7 +142,7 @@ def test_the_random_networks_cover_all_layer_types() -> None:
     """The strategy draws what the fixed networks lack."""
     drawn: list[Network] = []
 
-    @settings(max_examples=100, **QUIET)
+    @settings(max_examples=300, **QUIET)
     @given(network=networks())
     def collect(network: Network) -> None:
         drawn.append(network)
@@ -146,7 +155,13 @@ def test_the_random_networks_cover_all_layer_types() -> None:
     assert {network.input[0] for network in drawn} == {1, 2, 3}
     assert {layer.activation for layer in convolutions} == {None, *get_args(Activation)}
     assert {layer.bias for layer in layers if isinstance(layer, (Conv2d, Dense))} == {True, False}
-    assert any(layer.padding > layer.kernel // 2 for layer in convolutions)
+    pairs = [(layer.kernel, pair) for layer in convolutions for pair in sides(layer.padding)]
+    assert any(before > kernel // 2 for kernel, (before, _) in pairs)
+    assert any(before < after for _, (before, after) in pairs) and any(before > after for _, (before, after) in pairs)
+    strided = [(layer, arithmetic.input_shapes(network)[layer.name][1:]) for network in drawn
+               for layer in network.layers if isinstance(layer, Conv2d) and layer.stride > 1]
+    assert any(isinstance(layer.padding, tuple) and layer.padding == same_padding(sizes, layer.kernel, layer.stride)
+               for layer, sizes in strided)
     assert any(layer.stride > layer.kernel for layer in convolutions)
     assert any(layer.stride < layer.kernel for layer in poolings)
     types = {type(layer) for layer in layers}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import subprocess
 import sys
@@ -35,6 +36,13 @@ DENSE = Dense("last", units=10)
     (lambda: Conv2d("conv9", channels=4, kernel=0), ["conv9", "kernel", "0"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, stride=0), ["conv9", "stride", "0"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, padding=-1), ["conv9", "padding", "at least 0", "-1"]),
+    (lambda: Conv2d("conv9", channels=4, kernel=3, padding=True), ["conv9", "padding", "True"]),
+    (lambda: Conv2d("conv9", channels=4, kernel=3, padding="valid"), ["conv9", "padding", '"same"', "'valid'"]),
+    (lambda: Conv2d("conv9", 4, 3, padding=(1, 2)), ["conv9", "[[top, bottom], [left, right]]", "(1, 2)"]),
+    (lambda: Conv2d("conv9", 4, 3, padding=((0, 1), (0, 1), (0, 1))), ["conv9", "padding", "(0, 1), (0, 1))"]),
+    (lambda: Conv2d("conv9", 4, 3, padding=((0, 1), (0, -1))), ["conv9", "padding", "((0, 1), (0, -1))"]),
+    (lambda: Conv2d("conv9", 4, 3, padding=((0, 1), (0, 1.0))), ["conv9", "padding", "1.0"]),
+    (lambda: Conv2d("conv9", 4, 3, padding=((0, 1), (0, 10**10))), ["conv9", "padding", "10,000,000,000"]),
     (lambda: Conv2d("conv9", channels=4.0, kernel=3), ["conv9", "channels", "whole number", "4.0"]),
     (lambda: Conv2d("conv9", channels=True, kernel=3), ["conv9", "channels", "True"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, activation="swish"), ["conv9", "swish", "relu", "sigmoid", "tanh"]),
@@ -86,6 +94,12 @@ def test_an_error_names_the_bad_layer_and_its_numbers(make, named):
 @pytest.mark.parametrize("size, layers, named", [
     ((1, 28, 28), (Conv2d("conv1", channels=4, kernel=31, padding=1), Flatten("flatten"), DENSE),
      ["conv1", "kernel 31", "30x30", "28x28", "padding 1"]),
+    ((1, 28, 28), (Conv2d("conv1", channels=4, kernel=31, padding=((1, 1), (1, 0))), Flatten("flatten"), DENSE),
+     ["conv1", "kernel 31", "30x29", "28x28", "padding ((1, 1), (1, 0))"]),
+    ((1, 28, 28), (Conv2d("conv1", channels=4, kernel=1, padding=((0, 10**9), (0, 10**9))), Flatten("flatten"), DENSE),
+     ["conv1", "padded input of 1x1000000028x1000000028", "too large"]),
+    ((1, 28, 28), (Flatten("flatten"), Conv2d("conv2", channels=4, kernel=3, padding="same"), DENSE),
+     ["conv2", "(784,)"]),
     ((1, 28, 28), (Conv2d("conv1", channels=4, kernel=10**9, padding=10**9), Flatten("flatten"), DENSE),
      ["conv1", "weight", "too large", "2,147,483,647"]),
     ((1, 28, 28), (Conv2d("conv1", channels=4, kernel=1, padding=10**9), Flatten("flatten"), DENSE),
@@ -167,6 +181,68 @@ def test_output_shapes_round_down():
     assert layers.output_shape(Conv2d("conv", channels=9, kernel=1, groups=3), (6, 3, 2)) == (9, 3, 2)
     assert layers.output_shape(Flatten("flatten"), (7, 3, 2)) == (42,)
     assert layers.output_shape(Dropout("drop", rate=0.5), (7, 3, 2)) == (7, 3, 2)
+
+
+# Padding
+
+
+def padded(padding, kernel=3, stride=1, size=(28, 28)):
+    return Network("padded", (1, *size), (Conv2d("conv1", channels=2, kernel=kernel, stride=stride, padding=padding),
+                                          Flatten("flatten"), DENSE))
+
+
+def test_equal_paddings_have_equal_digests():
+    """Digests from before a padding could differ between sides stay the same."""
+    for equal in (((2, 2), (2, 2)), [[2, 2], [2, 2]]):
+        assert padded(equal) == padded(2) and padded(equal).layers[0].padding == 2
+        assert spec.digest(padded(equal)) == spec.digest(padded(2))
+    paddings = [2, 1, ((1, 2), (2, 2)), ((2, 1), (2, 2)), ((2, 2), (1, 2)), ((2, 2), (2, 1)), ((1, 1), (2, 2))]
+    assert len({spec.digest(padded(padding)) for padding in paddings}) == len(paddings)
+
+
+def test_pairs_are_kept_through_json():
+    network = padded(((0, 1), (2, 3)))
+    described = json.loads(json.dumps(spec.as_dict(network)))
+    assert described == spec.as_dict(network)
+    assert described["layers"][0]["padding"] == [[0, 1], [2, 3]]
+    again = spec.from_dict(described)
+    assert again == network and hash(again) == hash(network)
+
+
+def test_output_shapes_count_each_side():
+    conv = Conv2d("conv", channels=7, kernel=5, stride=3, padding=((1, 2), (0, 4)))
+    assert layers.output_shape(conv, (2, 10, 9)) == (7, (10 + 1 + 2 - 5) // 3 + 1, (9 + 4 - 5) // 3 + 1) == (7, 3, 3)
+
+
+@pytest.mark.parametrize("size, kernel, stride, expected", [
+    ((28, 28), 3, 1, 1), ((28, 28), 5, 1, 2), ((28, 28), 2, 1, ((0, 1), (0, 1))), ((28, 28), 4, 1, ((1, 2), (1, 2))),
+    ((28, 28), 3, 2, ((0, 1), (0, 1))), ((27, 27), 3, 2, 1), ((28, 27), 3, 2, ((0, 1), (1, 1))),
+    ((224, 224), 11, 4, ((3, 4), (3, 4))), ((28, 28), 1, 2, 0), ((27, 29), 2, 3, 0), ((27, 28), 2, 3, ((0, 0), (0, 1))),
+    ((1, 1), 5, 3, 2)])
+def test_same_becomes_tensorflows_numbers(size, kernel, stride, expected):
+    """ceil(size / stride) windows, with an odd pixel at the end. The description has numbers alone."""
+    network = padded("same", kernel, stride, size)
+    assert network.layers[0].padding == expected
+    assert network == padded(expected, kernel, stride, size)
+    assert '"same"' not in json.dumps(spec.as_dict(network))
+    shape = (2, *(math.ceil(side / stride) for side in size))
+    assert layers.output_shape(network.layers[0], network.input) == shape
+    assert layers.output_shape(Conv2d("conv1", 2, kernel, stride, "same"), network.input) == shape
+
+
+def test_same_has_no_numbers_outside_a_network():
+    assert layers.sides(2) == ((2, 2), (2, 2)) and layers.sides(((0, 1), (2, 3))) == ((0, 1), (2, 3))
+    with pytest.raises(SpecError, match="depends on the input's size; take the layer from a network"):
+        layers.sides("same")
+
+
+@pytest.mark.parametrize("padding, kernel, stride, even", [
+    (1, 3, 2, (1, 1)), (((1, 1), (2, 2)), 3, 1, (1, 2)), (((0, 1), (0, 1)), 3, 2, None),
+    (((1, 0), (1, 0)), 3, 2, (1, 1)), (((0, 2), (0, 2)), 3, 4, (0, 0)), (((0, 4), (0, 4)), 11, 1, None),
+    (((0, 10), (0, 10)), 30, 1, None), (((1, 1), (0, 1)), 3, 1, None)])
+def test_an_even_padding_has_the_same_windows(padding, kernel, stride, even):
+    """On 28 pixels, 28 + 1 are whole windows of 3 pixels and stride 2, and so are the first 29 of 28 + 2."""
+    assert layers.even_padding(padded(padding, kernel, stride).layers[0], (1, 28, 28)) == even
 
 
 def test_alpha_is_part_of_the_architecture():

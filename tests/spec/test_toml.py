@@ -84,6 +84,16 @@ def test_a_normalization_is_written_and_read(write):
     assert toml.load(write(toml.dump(network))) == network
 
 
+def test_a_padding_is_written_as_numbers(write):
+    """The last line is for a file's reader: TensorFlow's `same` for 28 pixels, kernel 5 and stride 2."""
+    for written, padding in (("2", 2), ("[[0, 1], [2, 3]]", ((0, 1), (2, 3))), ("[[1, 1], [1, 1]]", 1),
+                             ('"same"\nstride = 2', ((1, 2), (1, 2)))):
+        network = toml.load(write(**{"kernel = 5": f"kernel = 5\npadding = {written}"}))
+        assert network.layers[0].padding == padding
+        assert toml.load(write(toml.dump(network))) == network
+    assert "padding = [[1, 2], [1, 2]]\n" in toml.dump(network)
+
+
 def test_alpha_is_written_only_where_it_belongs(write):
     network = Network("leaky", (1, 4, 4), (Flatten("flatten"), Dense("fc1", 3, activation="leaky_relu", alpha=0.01),
                                            Dense("fc2", 3, activation="elu"), Dense("fc3", units=2)))
@@ -134,6 +144,8 @@ def test_find_network_takes_a_name_or_a_file(write):
     ({"kernel = 5": "kernel = 5\nkernel = 6"}, ["not TOML", "line"]),
     ({"kernel = 5": "kernal = 5"}, ["line 10: layer conv1", "unknown key 'kernal', perhaps 'kernel'"]),
     ({"kernel = 5": "kernel = 29"}, ["line 6: layer conv1", "kernel 29 is larger", "28x28"]),
+    ({"kernel = 5": "kernel = 5\npadding = [1, 1]"}, ["layer conv1", "[[top, bottom], [left, right]]", "[1, 1]"]),
+    ({"kernel = 5": 'kernel = 5\npadding = "full"'}, ["layer conv1", 'or "same"', "'full'"]),
     ({"kernel = 5": "kernel = 5.0"}, ["layer conv1", "whole number", "5.0"]),
     ({"kernel = 5": "kernel = " + "9" * 5000}, ["not TOML"]),
     ({'kind = "Conv2d"': 'kind = "Conv3d"'}, ["line 6: layer conv1", "'Conv3d'", "known: Conv2d, MaxPool2d"]),

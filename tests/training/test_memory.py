@@ -153,6 +153,16 @@ def test_values_of_a_training_step_match_a_hand_count():
     assert arithmetic.training_values(zoo.ALEXNET, 128) == 3 * 46_764_746 + 2 * 128 * (224 * 224 + outputs)
 
 
+def test_the_values_of_a_padded_copy_are_counted():
+    """A padding that differs between the sides takes a copy of 3 x 5 x 7 values. Without it there are fewer outputs."""
+    layers = spec.Flatten("flatten"), spec.Dense("fc2", units=2)
+    copied, even = (arithmetic.training_values(spec.Network("net", (3, 4, 6), (
+        spec.Conv2d("conv1", channels=2, kernel=2, padding=padding), *layers)), 10)
+        for padding in (((0, 1), (0, 1)), 0))
+    outputs = 2 * (4 * 6 - 3 * 5)
+    assert copied - even == 3 * 2 * outputs + 2 * 10 * (2 * outputs + 3 * 5 * 7), "they are flattened"
+
+
 SIX_TRAININGS = """
 import json, os, sys
 import alexnet_mf

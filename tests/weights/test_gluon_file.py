@@ -397,7 +397,6 @@ def test_defaults_are_mxnets(operator, attributes, layer, tmp_path):
 
 @pytest.mark.parametrize("changes, fragment", [
     ({"dilate": "(2, 2)"}, "node 'c': dilate 2 is not supported, only 1"),
-    ({"no_bias": "True"}, "node 'c': no_bias True is not supported, only False"),
     ({"layout": "NHWC"}, "node 'c': layout 'NHWC' is not supported, only 'NCHW'"),
     ({"kernel": "(3, 2)"}, "layer c: kernel must be a whole number of at least 1, not (3, 2)"),
     ({"kernel": "(3,)"}, "layer c: kernel must be a whole number of at least 1, not (3,)"),
@@ -546,3 +545,17 @@ def test_activations_are_described(operator, attributes, activation, alpha, tmp_
 def test_other_kinds_of_leaky_relu_are_refused(act_type, tmp_path):
     assert f"act_type {act_type!r} is not supported" in refusal(
         write(tmp_path, graph(node("LeakyReLU", "a", 3, act_type=act_type))))
+
+
+def test_layers_without_biases_are_described(mx, tmp_path):
+    nn = mx.gluon.nn
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(3, 3, use_bias=False, activation="relu"), nn.Dense(4, use_bias=False))
+    net.initialize()
+    net.hybridize()
+    net(mx.nd.zeros((1, 2, 6, 6)))
+    net.export(str(tmp_path / "net"))
+    values = [parameter.data().asnumpy() for parameter in net.collect_params().values()]
+    assert_described(tmp_path / "net-0000.params", (
+        spec.Conv2d("conv1", 3, 3, bias=False), spec.Flatten("flatten"), spec.Dense("fc2", 4, bias=False)),
+        dict(zip(("conv1.weight", "fc2.weight"), values, strict=True)))

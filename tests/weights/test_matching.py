@@ -125,7 +125,8 @@ def test_numbers_in_names_give_an_order_that_the_file_may_not_contradict():
     tensors = renamed(SAME, modules)
     assert_read(stored(tensors), SAME)
     assert_read(stored(dict(sorted(tensors.items())), is_ordered=False), SAME,
-                "matched by order and shape: conv1 = block2.conv, conv2 = block10.conv, fc3 = fc9, fc4 = fc10, fc5 = fc11")
+                "matched by order and shape: conv1 = block2.conv, conv2 = block10.conv, fc3 = fc9, fc4 = fc10, "
+                "fc5 = fc11")
     with pytest.raises(ParametersError, match=r"the order of fc9, fc10 is not certain|block"):
         match(stored(dict(sorted(tensors.items()))), SAME)
     keras = {"conv1": "conv2d", "conv2": "conv2d_1", "fc3": "dense", "fc4": "dense_1", "fc5": "dense_2"}
@@ -222,10 +223,20 @@ def test_a_description_without_names_in_common_is_matched_by_position(small):
     assert_read(described, small)
 
 
+def test_a_described_network_keeps_its_classes_and_its_softmax():
+    five = dataclasses.replace(spec.with_classes(zoo.LENET5, 5), name="theirs", output="softmax")
+    described = stored(weights(five), network=five, names={name: name for name in weights(five)})
+    matched = match(described, zoo.LENET5, any_classes=True)
+    assert matched.network == dataclasses.replace(five, name="lenet5-5-classes")
+    assert matched.notes == ("5 classes, where lenet5 has 10",)
+    with pytest.raises(ParametersError, match=r"fc5: units is 5 in the file, 10 in lenet5"):
+        match(described, zoo.LENET5)
+
+
 def test_a_described_built_in_network_gets_its_name():
     network = dataclasses.replace(spec.with_dropout(zoo.LENET5_RELU, 0.1), name="theirs")
     described = stored(weights(network), network=network, names={name: name for name in weights(network)})
-    assert identify(described).network is zoo.LENET5_RELU
+    assert identify(described).network == zoo.LENET5_RELU
 
 
 def test_torchvisions_names_tell_the_network():

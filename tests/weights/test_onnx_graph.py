@@ -23,7 +23,7 @@ from alexnet_mf.weights import onnx_graph, parameters
 TOLERANCE = TIERS["float32"].output
 EVERYTHING = Network("everything", (2, 23, 19), (
     spec.Normalize("normalize", mean=(0.1, 0.4), std=(0.2, 0.7)),
-    spec.Conv2d("conv1", channels=6, kernel=4, stride=2, padding=3, groups=2),
+    spec.Conv2d("conv1", channels=6, kernel=4, stride=2, padding=((3, 2), (0, 4)), groups=2),
     spec.LocalResponseNorm("norm1", 5, 0.5, 0.75, 2.0), spec.MaxPool2d("pool1", kernel=3, stride=2),
     spec.Conv2d("conv2", channels=4, kernel=1, activation="sigmoid", bias=False),
     spec.AvgPool2d("pool2", kernel=2, stride=1),

@@ -54,7 +54,7 @@ class Stored:
     """The layer's outputs; 0 for Flatten, whose output is a view of its input."""
     auxiliary: int
     """Other tensors that PyTorch keeps for the backward pass: positions of maxima, dropout masks, the input of a GELU,
-    intermediate results of a normalization."""
+    intermediate results of a normalization, padded copies."""
 
     @property
     def total(self) -> int:
@@ -192,10 +192,11 @@ def _layer_cost(layer: Layer, inputs: Shape, outputs: Shape, macs: int, batch_si
 def auxiliary_bytes(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int, item_bytes: int) -> int:
     """Return the bytes that PyTorch keeps of this layer for the backward pass, beside its inputs and outputs."""
     values = batch_size * math.prod(outputs)
+    if isinstance(layer, (Conv2d, Dense)):
+        copies = batch_size * arithmetic.padded_values(layer, inputs)
+        return item_bytes * (copies + (values if saves_sums(layer) else 0))
     if isinstance(layer, MaxPool2d):
         return INDEX_BYTES * values
-    if saves_sums(layer):
-        return item_bytes * values
     if isinstance(layer, Dropout) and layer.rate:
         return MASK_BYTES * values
     if isinstance(layer, LocalResponseNorm):  # padded squares, the base and the power

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from alexnet_mf.analysis.costs import Costs, LayerCost, first_learner, is_view, saves_sums
 from alexnet_mf.spec import arithmetic
-from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Layer, LocalResponseNorm, Normalize
+from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Layer, LocalResponseNorm, Normalize, sides
 
 NORMALIZATION_FORWARD, NORMALIZATION_BACKWARD = 2, 3
 """Numbers of temporary tensors of its input's size in local response normalization, beside those it keeps."""
@@ -49,9 +49,11 @@ class _Step:
     cost: LayerCost
     stays: bool
     """True if the backward pass needs its output."""
+    copied: int
+    """Bytes of a padded copy of its input."""
     folded: int = 0
     """Bytes of its folded input and kernel. During folding, the padded ones take as many."""
-    padded: int = 0
+    widened: int = 0
     """Bytes of a copy of its input that exists while its weight gradient is computed."""
 
     @property
@@ -61,7 +63,7 @@ class _Step:
     @property
     def sums(self) -> int:
         """Bytes of the activation's input, if backward needs it instead of the output."""
-        return self.cost.stored.auxiliary if saves_sums(self.layer) else 0
+        return self.cost.stored.activations if saves_sums(self.layer) else 0
 
 
 def predicted_peak(costs: Costs, kernels: Mapping[str, Collection[str]] = {}) -> Peak:
@@ -76,8 +78,12 @@ def predicted_peak(costs: Costs, kernels: Mapping[str, Collection[str]] = {}) ->
     layers = [(layer, cost) for layer, cost in zip(costs.network.layers, costs.layers) if not is_view(layer)]
     first = first_learner(costs.network)
     learns = [cost.name for _, cost in layers].index(first)  # before it, backward needs this layer's input alone
-    steps = [_Step(layer, cost, i >= learns - 1 and _stays(layer, layers[i + 1][0] if i + 1 < len(layers) else None))
-             for i, (layer, cost) in enumerate(layers)]
+    inputs = arithmetic.input_shapes(costs.network)
+    copies = [costs.batch_size * costs.item_bytes * arithmetic.padded_values(layer, inputs[layer.name])
+              for layer, _ in layers]
+    following = [*zip([layer for layer, _ in layers], copies), (None, 0)][1:]
+    steps = [_Step(layer, cost, i >= learns - 1 and _stays(layer, after, copied > 0), copies[i])
+             for i, ((layer, cost), (after, copied)) in enumerate(zip(layers, following))]
     _apply(kernels, steps, costs)
     _forward(tape, steps)
     logits = layers[-1][1].stored.activations
@@ -99,8 +105,10 @@ def _apply(kernels: Mapping[str, Collection[str]], steps: list[_Step], costs: Co
         channels, height, width = inputs[layer.name]
         pixel = costs.batch_size * channels * costs.item_bytes
         if "ieee" in names:
-            step.padded = pixel * (height + 2 * layer.padding) * (width + 2 * layer.padding + 1)
-        if "fold" in names:  # backward needs the folded input and kernel, of whole blocks
+            (top, bottom), (left, right) = sides(layer.padding)
+            step.widened = pixel * (top + height + bottom) * (left + width + right + 1)
+        if "fold" in names:  # backward needs the folded input and kernel, of whole blocks, and no padded copy
+            step.cost = replace(step.cost, stored=replace(step.cost.stored, auxiliary=step.sums))
             blocks = -(-layer.kernel // layer.stride)
             rows, columns = (layer.stride * (size - 1 + blocks) for size in step.cost.output[1:])
             kernel = layer.channels * channels * (blocks * layer.stride)**2 * costs.item_bytes
@@ -111,28 +119,34 @@ def _apply(kernels: Mapping[str, Collection[str]], steps: list[_Step], costs: Co
             following.cost = replace(following.cost, stored=replace(stored, auxiliary=stored.activations // item))
 
 
-def _stays(layer: Layer, following: Layer | None) -> bool:
+def _stays(layer: Layer, following: Layer | None, is_copied: bool) -> bool:
     """Return True if backward needs this layer's output: for its own activation, or as the next layer's input. Only
-    dropout does not need its input. The logits stay because the caller keeps them.
+    dropout and a layer that reads a padded copy do not need their input. The logits stay because the caller keeps them.
     """
     needs_output = bool(getattr(layer, "activation", None)) and not saves_sums(layer)
-    return needs_output or not isinstance(following, Dropout)
+    return needs_output or not (isinstance(following, Dropout) or is_copied)
 
 
 def _forward(tape: Tape, steps: list[_Step]) -> None:
     before = 0  # the layer's input, if nothing else holds it
     for step in steps:
         output = step.cost.stored.activations
+        kept = step.copied if step.cost.stored.auxiliary > step.sums else 0
+        if step.copied:
+            tape.in_use += step.copied
+            tape.look(f"the padded input of {step.cost.name}")
+            tape.in_use -= before
+            before = 0
         tape.in_use += step.folded
         tape.look(f"the folded input of {step.cost.name}", step.folded)
-        tape.in_use += step.cost.stored.auxiliary + output
+        tape.in_use += step.cost.stored.auxiliary - kept + output
         passing = output if step.activation and not step.sums else 0
         if isinstance(step.layer, LocalResponseNorm):
             passing = NORMALIZATION_FORWARD * output
         if isinstance(step.layer, Normalize):
             passing = output  # the pixels minus their mean
         tape.look(f"the output of {step.cost.name}", passing)
-        tape.in_use -= before
+        tape.in_use -= before + step.copied - kept
         before = 0 if step.stays else output
 
 
@@ -145,8 +159,8 @@ def _backward(tape: Tape, steps: list[_Step], first: str) -> None:
         if step.activation:
             tape.look(f"the gradients of {cost.name}", gradient)  # one before and one after the activation
             tape.in_use -= step.sums or cost.stored.activations
-        passed_on = below if cost.name != first else 0
-        passing = NORMALIZATION_BACKWARD * gradient if isinstance(layer, LocalResponseNorm) else step.padded
+        passed_on = (step.copied or below) if cost.name != first else 0
+        passing = NORMALIZATION_BACKWARD * gradient if isinstance(layer, LocalResponseNorm) else step.widened
         tape.in_use += passed_on + (cost.stored.weight_gradients if isinstance(layer, (Conv2d, Dense)) else 0)
         tape.look(f"the gradients of {cost.name}", passing)
         if cost.name == first:
@@ -154,4 +168,9 @@ def _backward(tape: Tape, steps: list[_Step], first: str) -> None:
         tape.in_use -= gradient + cost.stored.auxiliary - step.sums + step.folded
         if steps[i - 1].stays and (not steps[i - 1].activation or steps[i - 1].sums):
             tape.in_use -= below
+        if step.copied:  # the gradient in the image, beside that in its padded copy
+            tape.in_use += below
+            tape.look(f"the gradients of {cost.name}")
+            tape.in_use -= passed_on
+            passed_on = below
         gradient = passed_on

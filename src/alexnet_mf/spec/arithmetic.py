@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from alexnet_mf.spec import Network
-from alexnet_mf.spec.layers import Conv2d, Dense, Layer, Shape, output_shape
+from alexnet_mf.spec.layers import Conv2d, Dense, Layer, Shape, even_padding, output_shape, sides
 
 
 def output_shapes(network: Network) -> dict[str, Shape]:
@@ -74,11 +74,20 @@ def input_values(network: Network) -> int:
     return math.prod(network.input)
 
 
+def padded_values(layer: Layer, inputs: Shape) -> int:
+    """Return the number of values in the padded copy of one layer's input; 0 if frameworks pad without a copy."""
+    if not isinstance(layer, Conv2d) or even_padding(layer, inputs):
+        return 0
+    return inputs[0] * math.prod(size + sum(pair) for size, pair in zip(inputs[1:], sides(layer.padding)))
+
+
 def training_values(network: Network, batch_size: int) -> int:
     """Return the number of values that a training step on a batch must store.
 
-    These are weights, gradients and momentum and, for each image, the pixels, every layer's output and the gradients of
-    both.
+    These are weights, gradients and momentum and, for each image, the pixels, every layer's output, padded copies and
+    the gradients of all three.
     """
-    image = input_values(network) + sum(map(math.prod, output_shapes(network).values()))
+    inputs = input_shapes(network)
+    image = input_values(network) + sum(map(math.prod, output_shapes(network).values())) + sum(
+        padded_values(layer, inputs[layer.name]) for layer in network.layers)
     return 3 * sum(parameter_counts(network).values()) + 2 * image * batch_size

@@ -52,4 +52,6 @@ def is_close(value: object, other: object) -> bool:
 
 
 def _text(value: object) -> str:
-    return "none" if value is None else "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple) and all(isinstance(size, int) for size in value):
+        return "x".join(map(str, value))
+    return "none" if value is None else str(value)

@@ -1,14 +1,14 @@
 """Layers of a network as data: their fields, and the shapes of their inputs and outputs.
 
-An activation belongs to its layer. Padding is an explicit number of pixels on each side. Pooling rounds down. This
-module imports nothing outside the standard library.
+An activation belongs to its layer. Padding is an explicit number of pixels on each side. Sizes round down. This module
+imports nothing outside the standard library.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from alexnet_mf.errors import SpecError
@@ -20,6 +20,11 @@ Activation: TypeAlias = Literal["relu", "sigmoid", "tanh", "elu", "leaky_relu", 
 ACTIVATIONS: tuple[Activation, ...] = ("relu", "sigmoid", "tanh", "elu", "leaky_relu", "gelu", "gelu_tanh")
 WITH_ALPHA = "elu", "leaky_relu"
 """Activations with a number: `elu` is alpha (exp(x) - 1) below 0, `leaky_relu` is alpha x there."""
+
+Pair: TypeAlias = tuple[int, int]
+Padding: TypeAlias = int | tuple[Pair, Pair] | Literal["same"]
+"""A number of pixels on all sides; or ((top, bottom), (left, right)); or TensorFlow's "same", which a `Network`
+replaces by the numbers for its input."""
 
 LARGEST_TENSOR = 2**31 - 1
 """Largest number of values in one tensor: MXNet counts them in 32 bits, and more would not fit in any memory."""
@@ -64,6 +69,25 @@ def _check_channels(layer: Normalize, field: str, least: float, limits: str) -> 
     object.__setattr__(layer, field, tuple(map(float, values)))
 
 
+def _check_padding(layer: Conv2d) -> None:
+    """Check a padding. Store equal numbers on all sides as one: equal paddings must have equal digests."""
+    value: object = layer.padding
+    if value == "same":
+        return
+    is_pairs = isinstance(value, (list, tuple)) and len(value) == 2 and all(
+        isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in value)
+    numbers = [number for pair in value for number in pair] if is_pairs else [value]  # type: ignore[attr-defined]
+    for number in numbers:
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            raise SpecError(f"layer {layer.name}: padding must be a whole number of at least 0, "
+                            f"[[top, bottom], [left, right]] or \"same\", not {value!r}")
+        if number > LARGEST_TENSOR:
+            raise SpecError(f"layer {layer.name}: padding must be at most {LARGEST_TENSOR:,}, not {number:,}")
+    if is_pairs:
+        top, bottom, left, right = numbers
+        object.__setattr__(layer, "padding", top if len(set(numbers)) == 1 else ((top, bottom), (left, right)))
+
+
 def _check_activation(layer: Conv2d | Dense) -> None:
     if layer.activation is not None and layer.activation not in ACTIVATIONS:
         raise SpecError(f"layer {layer.name}: activation must be one of {', '.join(ACTIVATIONS)} or none, "
@@ -97,7 +121,7 @@ class Conv2d:
     channels: int
     kernel: int
     stride: int = 1
-    padding: int = 0
+    padding: Padding = 0
     activation: Activation | None = "relu"
     groups: int = 1
     alpha: float | None = None
@@ -105,7 +129,8 @@ class Conv2d:
     bias: bool = True
 
     def __post_init__(self) -> None:
-        _check_integers(self, channels=1, kernel=1, stride=1, padding=0, groups=1)
+        _check_integers(self, channels=1, kernel=1, stride=1, groups=1)
+        _check_padding(self)
         _check_activation(self)
         _check_bias(self)
         if self.channels % self.groups:
@@ -242,8 +267,49 @@ def has_parameters(layer: Layer) -> bool:
     return isinstance(layer, (Conv2d, Dense))
 
 
+def sides(padding: Padding) -> tuple[Pair, Pair]:
+    """Return a padding as ((top, bottom), (left, right)).
+
+    Raises:
+        SpecError: for "same", which has numbers only in a `Network`.
+    """
+    if isinstance(padding, str):
+        raise SpecError("padding \"same\" depends on the input's size; take the layer from a network")
+    return padding if isinstance(padding, tuple) else ((padding, padding), (padding, padding))
+
+
+def same_padding(sizes: Shape, kernel: int, stride: int) -> tuple[Pair, Pair]:
+    """Return TensorFlow's `same` for an input of (height, width): ceil(size / stride) windows, as centered as possible,
+    with an odd pixel at the end."""
+    totals = (max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in sizes)
+    height, width = ((total // 2, total - total // 2) for total in totals)
+    return height, width
+
+
+def even_padding(layer: Conv2d, inputs: Shape) -> Pair | None:
+    """Return the padding in height and in width that gives the same windows, with as much after as before the image.
+
+    Most frameworks' layers have only such a padding. None if there is none.
+    """
+    result = []
+    for size, (before, after) in zip(inputs[1:], sides(layer.padding)):
+        windows, even = ((size + padded - layer.kernel) // layer.stride for padded in (before + after, 2 * before))
+        if windows != even:
+            return None
+        result.append(before)
+    return result[0], result[1]
+
+
+def explicit(layer: Layer, shape: Shape) -> Layer:
+    """Return the layer with its padding as numbers, for an input of that shape."""
+    if isinstance(layer, Conv2d) and layer.padding == "same" and len(shape) == 3:
+        return replace(layer, padding=same_padding(shape[1:], layer.kernel, layer.stride))
+    return layer
+
+
 def output_shape(layer: Layer, shape: Shape) -> Shape:
-    """Return the shape of one image after `layer`: (size + 2 padding - kernel) // stride + 1 for height and width.
+    """Return the shape of one image after `layer`: (size + padding - kernel) // stride + 1 for height and width, where
+    padding is the sum of both sides.
 
     Raises:
         SpecError: if the layer's class is unknown, or the layer does not accept that shape.
@@ -273,7 +339,9 @@ def output_shape(layer: Layer, shape: Shape) -> Shape:
         _check_size(layer, "output", channels, layer.size, layer.size)
         return (channels, layer.size, layer.size)
     padding = layer.padding if isinstance(layer, Conv2d) else 0
-    padded = [size + 2 * padding for size in sizes]
+    if padding == "same":
+        padding = same_padding(shape[1:], layer.kernel, layer.stride)
+    padded = [size + before + after for size, (before, after) in zip(sizes, sides(padding))]
     if layer.kernel > min(padded):
         raise SpecError(f"layer {layer.name}: kernel {layer.kernel} is larger than its padded input "
                         f"{padded[0]}x{padded[1]} ({sizes[0]}x{sizes[1]}, padding {padding}); "

@@ -18,7 +18,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from alexnet_mf.errors import SpecError
-from alexnet_mf.spec.layers import KINDS, LARGEST_TENSOR, Dense, Dropout, Layer, Normalize, Shape, output_shape
+from alexnet_mf.spec.layers import (
+    KINDS,
+    LARGEST_TENSOR,
+    Dense,
+    Dropout,
+    Layer,
+    Normalize,
+    Shape,
+    explicit,
+    output_shape,
+)
 
 BiasInitialisation: TypeAlias = Literal["zeros", "uniform_fan_in"]
 BIAS_INITIALISATIONS: tuple[BiasInitialisation, ...] = ("zeros", "uniform_fan_in")
@@ -37,7 +47,7 @@ default, so the digests of those networks stay the same."""
 
 @dataclass(frozen=True)
 class Network:
-    """A network: the shape of one input image and the layers that follow.
+    """A network: the shape of one input image and the layers that follow. A padding "same" becomes numbers.
 
     Raises:
         SpecError: if two layers have the same name, or a layer does not fit its input; names the layer and numbers.
@@ -76,6 +86,7 @@ class Network:
             raise SpecError(f"network {self.name}: {len(self.layers):,} layers; at most {MOST_LAYERS:,} are allowed")
         shape: Shape = self.input
         names: set[str] = set()
+        layers: list[Layer] = []
         for number, layer in enumerate(self.layers, 1):
             with _in_layer(number):
                 if not isinstance(layer.name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", layer.name):
@@ -86,8 +97,10 @@ class Network:
                 if isinstance(layer, Normalize) and number > 1:
                     raise SpecError(f"layer {layer.name}: a Normalize layer takes the pixels, so it must be "
                                     f"the first layer, not layer {number}")
+                layers.append(explicit(layer, shape))
                 shape = output_shape(layer, shape)
             names.add(layer.name)
+        object.__setattr__(self, "layers", tuple(layers))
         if math.prod(self.input) > LARGEST_TENSOR:
             raise SpecError(f"network {self.name}: an input of {'x'.join(map(str, self.input))} is too large: "
                             f"no tensor may have more than {LARGEST_TENSOR:,} numbers")
@@ -142,9 +155,14 @@ def as_dict(network: Network) -> dict[str, Any]:
 
 def _describe(item: Network | Layer) -> dict[str, Any]:
     """Return the fields, except `LATER_FIELDS` that have their default; tuples become lists, as in JSON."""
-    return {key: list(value) if isinstance(value, tuple) else value
+    return {key: _plain(value)
             for key, value in dataclasses.asdict(item).items()
             if key not in LATER_FIELDS or value != LATER_FIELDS[key]}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with lists for tuples, at every depth."""
+    return list(map(_plain, value)) if isinstance(value, tuple) else value
 
 
 def from_dict(fields: dict[str, Any]) -> Network:

@@ -90,7 +90,10 @@ def identify(stored: StoredWeights) -> Match:
     if stored.network is not None:
         same = (network for network in zoo.NETWORKS.values()
                 if not comparison.differences(stored.network, network))
-        return match(stored, next(same, stored.network))
+        own = stored.network
+        if own.name in zoo.NETWORKS:  # the file's name for another network
+            own = replace(own, name=f"my-{own.name}")
+        return match(stored, next(same, own))
     for scheme in ("torchvision", "model_zoo"):
         for candidate in _by_names(stored, zoo.ALEXNET_OWT, True, {scheme: names.SCHEMES[scheme]}):
             if not _misfits(stored, candidate):
@@ -178,8 +181,11 @@ def _described(stored: StoredWeights, network: Network) -> Network | None:
 
 
 def _match_description(stored: StoredWeights, described: Network, network: Network, any_classes: bool) -> Match:
-    if any_classes:
+    notes: tuple[str, ...] = ()
+    if any_classes and described.classes != network.classes:
+        notes = (_classes_note(network, described.classes),)
         network = spec.with_classes(network, described.classes)
+    network = replace(network, output=described.output)
     faults = comparison.differences(described, network)
     if faults:
         raise ParametersError(f"describes another network than {network.name}: {'; '.join(faults)}; " + (
@@ -189,7 +195,7 @@ def _match_description(stored: StoredWeights, described: Network, network: Netwo
     by_layer = dict(zip(ours, theirs))
     mapped = {name: stored.names["{}.{}".format(by_layer[name.partition(".")[0]], name.partition(".")[2])]
               for name in parameters.shapes(network)}
-    result = Match(network, mapped, stored.layout or "OIHW")
+    result = Match(network, mapped, stored.layout or "OIHW", notes)
     if misfits := _misfits(stored, result, surplus=False):
         raise parameters.misfit(network, misfits)
     return result
@@ -293,8 +299,12 @@ def _with_classes(stored: StoredWeights, candidate: Match) -> Match:
     classes = _canonical_shape(tensor.shape, candidate.layout)[0]
     if classes == candidate.network.classes or classes < 1:
         return candidate
-    notes = (f"{classes:,} classes, where {candidate.network.name} has {candidate.network.classes:,}",)
-    return replace(candidate, network=spec.with_classes(candidate.network, classes), notes=(*candidate.notes, *notes))
+    return replace(candidate, network=spec.with_classes(candidate.network, classes),
+                   notes=(*candidate.notes, _classes_note(candidate.network, classes)))
+
+
+def _classes_note(network: Network, classes: int) -> str:
+    return f"{classes:,} classes, where {network.name} has {network.classes:,}"
 
 
 def _modules(stored: StoredWeights) -> dict[str, dict[str, str]]:
@@ -344,7 +354,7 @@ def _by_shape(stored: StoredWeights, network: Network, any_classes: bool) -> Ite
         if layout == "HWIO" and not stored.layout:
             notes.append(TENSORFLOW_LAYOUT)
         if adapted is not network:
-            notes.append(f"{adapted.classes:,} classes, where {network.name} has {network.classes:,}")
+            notes.append(_classes_note(network, adapted.classes))
         yield Match(adapted, {f"{layer}.{part}": name for layer, module in assigned.items()
                               for part, name in modules[module].items()}, layout, tuple(notes))
 

@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from alexnet_mf import spec
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, Preprocessing, arithmetic
+from alexnet_mf.spec.layers import Padding, sides
 from alexnet_mf.weights.metadata import entries
 
 OPSET = 13
@@ -146,7 +147,7 @@ def _nodes(layer: spec.Layer, shape: spec.Shape, source: str,
             linear = f"{name}_linear" if layer.activation else name
             if isinstance(layer, spec.Conv2d):
                 yield node("Conv", *weights, output=linear, kernel_shape=[layer.kernel] * 2,
-                           strides=[layer.stride] * 2, pads=[layer.padding] * 4, group=layer.groups)
+                           strides=[layer.stride] * 2, pads=_pads(layer.padding), group=layer.groups)
             else:
                 yield node("Gemm", *weights, output=linear, transB=1)
             if layer.activation in ("gelu", "gelu_tanh"):
@@ -177,6 +178,12 @@ def _nodes(layer: spec.Layer, shape: spec.Shape, source: str,
             return
         case _:
             raise TypeError(f"{layer!r} has no node in ONNX")
+
+
+def _pads(padding: Padding) -> list[int]:
+    """Return a padding in ONNX's order: top, left, bottom, right."""
+    (top, bottom), (left, right) = sides(padding)
+    return [top, left, bottom, right]
 
 
 def _gelu(name: str, x: str, by_tanh: bool, tensors: dict[str, NDArray[np.float32]]) -> Iterator[onnx.NodeProto]:

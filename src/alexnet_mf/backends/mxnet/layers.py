@@ -15,6 +15,17 @@ class Dropout(nn.Dropout):
         return F.Dropout(x, p=self._rate, cudnn_off=True)
 
 
+class Padding(nn.HybridBlock):
+    """MXNet's operator as a block: one number around the image, on each side as often as `sides` says."""
+
+    def __init__(self, sides: tuple[tuple[int, int], tuple[int, int]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._widths = (0, 0, 0, 0, *sides[0], *sides[1])
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        return F.pad(x, mode="constant", pad_width=self._widths, constant_value=0.0)
+
+
 class AdaptiveAvgPool2D(nn.HybridBlock):
     """MXNet's operator as a block, which Gluon lacks."""
 

@@ -10,10 +10,12 @@ from alexnet_mf.backends.mxnet.layers import (
     Dropout,
     LocalResponseNorm,
     Normalize,
+    Padding,
     TanhGELU,
     round_factors,
 )
 from alexnet_mf.spec import Network, arithmetic
+from alexnet_mf.spec.layers import even_padding, sides
 from alexnet_mf.weights.names import WITHIN
 
 
@@ -35,12 +37,15 @@ def build(network: Network, precision: str = "float32") -> nn.HybridSequential:
 
 def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.HybridBlock]:
     """Return Gluon's blocks for a layer whose input has shape `inputs`, without the batch."""
-    prefix = names(layer)[0]
+    padding, prefix, *_ = names(layer)
     match layer:
         case spec.Conv2d():
-            return [nn.Conv2D(in_channels=inputs[0], channels=layer.channels, kernel_size=layer.kernel,
-                              strides=layer.stride, padding=layer.padding, groups=layer.groups,
-                              use_bias=layer.bias, activation=within(layer), prefix=prefix), *after(layer)]
+            even = even_padding(layer, inputs)
+            return [*([] if even else [Padding(sides(layer.padding), prefix=padding)]),
+                    nn.Conv2D(in_channels=inputs[0], channels=layer.channels, kernel_size=layer.kernel,
+                              strides=layer.stride, padding=even or (0, 0), groups=layer.groups,
+                              use_bias=layer.bias, activation=within(layer), prefix=prefix),
+                    *after(layer)]
         case spec.MaxPool2d():
             return [nn.MaxPool2D(pool_size=layer.kernel, strides=layer.stride, prefix=prefix)]
         case spec.AvgPool2d():
@@ -82,9 +87,10 @@ def after(layer: spec.Conv2d | spec.Dense) -> list[nn.HybridBlock]:
 
 
 def names(layer: spec.Layer) -> list[str]:
-    """Return the prefixes that a layer's blocks have in the network."""
+    """Return the prefixes of a layer's blocks; the first one, a padding, only some layers have."""
     activation = getattr(layer, "activation", None)
-    return [f"{layer.name}_", *([] if activation in (None, *WITHIN) else [f"{layer.name}_{activation}_"])]
+    return [f"{layer.name}_padding_", f"{layer.name}_",
+            *([] if activation in (None, *WITHIN) else [f"{layer.name}_{activation}_"])]
 
 
 def modules(layer: spec.Layer, net: nn.HybridSequential) -> list[nn.HybridBlock]:

@@ -17,6 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_mf.spec.layers import Padding, sides
+
 Array: TypeAlias = NDArray[Any]
 """Floating-point numbers, all of one dtype."""
 
@@ -40,7 +42,7 @@ def window_pixels(x: Array, kernel: int, stride: int) -> list[Array]:
             for row in range(kernel) for column in range(kernel)]
 
 
-def conv2d_forward(x: Array, weight: Array, bias: Array, stride: int, padding: int, groups: int = 1) -> Array:
+def conv2d_forward(x: Array, weight: Array, bias: Array, stride: int, padding: Padding, groups: int = 1) -> Array:
     """Return the cross-correlation: products of windows and filters, summed over channels and the window's pixels.
 
     Groups are convolutions side by side: each share of the filters sees its own share of the channels. `weight` is
@@ -56,7 +58,7 @@ def conv2d_forward(x: Array, weight: Array, bias: Array, stride: int, padding: i
 
 
 def conv2d_backward_parameters(
-    gradient: Array, x: Array, kernel: int, stride: int, padding: int, groups: int = 1
+    gradient: Array, x: Array, kernel: int, stride: int, padding: Padding, groups: int = 1
 ) -> tuple[Array, Array]:
     """Return the gradients in the weight and the bias.
 
@@ -74,7 +76,7 @@ def conv2d_backward_parameters(
 
 
 def conv2d_backward_input(
-    gradient: Array, weight: Array, input_shape: tuple[int, ...], stride: int, padding: int, groups: int = 1
+    gradient: Array, weight: Array, input_shape: tuple[int, ...], stride: int, padding: Padding, groups: int = 1
 ) -> Array:
     """Return the gradient in the input.
 
@@ -83,18 +85,19 @@ def conv2d_backward_input(
     """
     kernel = weight.shape[-1]
     images, channels, height, width = input_shape
-    padded = np.zeros((images, channels, height + 2 * padding, width + 2 * padding), gradient.dtype)
+    (top, bottom), (left, right) = sides(padding)
+    padded = np.zeros((images, channels, top + height + bottom, left + width + right), gradient.dtype)
     for image, image_gradient in zip(padded, gradient):
         patches = np.concatenate([np.tensordot(filters, share, axes=(0, 0)) for filters, share
                                   in zip(np.split(weight, groups), np.split(image_gradient, groups))])
         positions = patches.reshape(channels, kernel * kernel, *patches.shape[-2:])
         for position, pixels in enumerate(window_pixels(image, kernel, stride)):
             pixels += positions[:, position]
-    return padded[:, :, padding : padding + height, padding : padding + width]
+    return padded[:, :, top : top + height, left : left + width]
 
 
-def _pad(x: Array, padding: int) -> Array:
-    return np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+def _pad(x: Array, padding: Padding) -> Array:
+    return np.pad(x, ((0, 0), (0, 0), *sides(padding)))
 
 
 def _patches(image: Array, kernel: int, stride: int) -> Array:

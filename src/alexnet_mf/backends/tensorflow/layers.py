@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import activations, layers
 
 from alexnet_mf import spec
+from alexnet_mf.spec.layers import same_padding, sides
 
 
 class AdaptiveAveragePooling2D(layers.Layer):
@@ -43,17 +44,18 @@ def gelu_tanh(x: tf.Tensor) -> tf.Tensor:
     return activations.gelu(x, approximate=True)
 
 
-def padding(layer: spec.Conv2d) -> str:
+def padding(layer: spec.Conv2d, inputs: spec.Shape) -> str:
     """Return Keras's word for a convolution's padding: `same` if that adds the same zeros on every side."""
-    return "same" if layer.padding and layer.stride == 1 and layer.kernel == 2 * layer.padding + 1 else "valid"
+    same = same_padding(inputs[1:], layer.kernel, layer.stride)
+    return "same" if layer.padding and sides(layer.padding) == same else "valid"
 
 
 def before_convolution(layer: spec.Conv2d, inputs: spec.Shape) -> list[layers.Layer]:
     """Return the layers that pad or crop the input of a convolution if Keras's own padding cannot."""
     result = []
-    if layer.padding and padding(layer) == "valid":
-        result.append(layers.ZeroPadding2D(padding=layer.padding, name=f"{layer.name}_padding"))
-    rest = [(size + 2 * layer.padding - layer.kernel) % layer.stride for size in inputs[1:]]
+    if layer.padding and padding(layer, inputs) == "valid":
+        result.append(layers.ZeroPadding2D(padding=sides(layer.padding), name=f"{layer.name}_padding"))
+    rest = [(size + sum(pair) - layer.kernel) % layer.stride for size, pair in zip(inputs[1:], sides(layer.padding))]
     if layer.kernel == 1 and any(rest):
         # In TensorFlow 2.21 the weight gradient of a 1x1 convolution of stride 2 on even sizes corrupts the heap
         # (oneDNN, AVX-512). Cropping the pixels that no window reaches makes the sizes odd.

@@ -41,7 +41,7 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[layers.Layer]:
         case spec.Conv2d():
             return [*before_convolution(layer, inputs),
                     layers.Conv2D(filters=layer.channels, kernel_size=layer.kernel, strides=layer.stride,
-                                  padding=padding(layer), groups=layer.groups, use_bias=layer.bias,
+                                  padding=padding(layer, inputs), groups=layer.groups, use_bias=layer.bias,
                                   activation=within(layer), name=name),
                     *after(layer)]
         case spec.MaxPool2d():

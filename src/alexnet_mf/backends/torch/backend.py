@@ -150,8 +150,9 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         kernels: dict[str, list[str]] = {}
         modules = [native.modules(layer, self.net) for layer in self.network.layers]
         for layer, own, following in zip(self.network.layers, modules, modules[1:]):
-            names = [name for kind, name in ((FoldedConv2d, "fold"), (IeeeConv2d, "ieee")) if isinstance(own[0], kind)]
-            if "pool" in self.speed and can_pool([*own, *following]):
+            names = [name for kind, name in ((FoldedConv2d, "fold"), (IeeeConv2d, "ieee"))
+                     if any(isinstance(module, kind) for module in own)]
+            if "pool" in self.speed and can_pool([*own[-2:], *following]):
                 names.append("pool")
             if names:
                 kernels[layer.name] = names

@@ -37,11 +37,11 @@ class FoldedConv2d(nn.Conv2d):
     """
 
     def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        stride, (kernel, _), (padding, _) = self.stride[0], self.kernel_size, self.padding
+        stride, (kernel, _), (top, left) = self.stride[0], self.kernel_size, self.padding
         blocks = -(-kernel // stride)
-        bottom, right = (stride * ((size + 2 * padding - kernel) // stride + blocks) - size - padding
-                         for size in x.shape[2:])
-        x = functional.pad(x, (padding, right, padding, bottom))
+        bottom, right = (stride * ((size + 2 * before - kernel) // stride + blocks) - size - before
+                         for size, before in zip(x.shape[2:], (top, left)))
+        x = functional.pad(x, (left, right, top, bottom))
         weight = functional.pad(weight, (0, stride * blocks - kernel) * 2)
         x, weight = (fold_blocks(tensor, stride) for tensor in (x, weight))
         return functional.conv2d(x, weight, bias)
@@ -56,13 +56,14 @@ class IeeeConv2d(nn.Conv2d):
     """
 
     def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        y: torch.Tensor = _IeeeConvolution.apply(x, weight, self.padding[0], self.groups)
+        y: torch.Tensor = _IeeeConvolution.apply(x, weight, self.padding, self.groups)
         return y if bias is None else y + bias.view(-1, 1, 1)
 
 
 class _IeeeConvolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, padding: int, groups: int) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, padding: tuple[int, int],
+                groups: int) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.padding, ctx.groups = padding, groups
         return functional.conv2d(x, weight, None, 1, padding, 1, groups)
@@ -74,7 +75,8 @@ class _IeeeConvolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = torch.nn.grad.conv2d_input(x.shape, weight, gradient, 1, padding, 1, groups)
         if ctx.needs_input_grad[1]:
-            wide = functional.pad(x, (padding, padding + 1, padding, padding))
+            height, width = padding
+            wide = functional.pad(x, (width, width + 1, height, height))
             size = (*weight.shape[:3], weight.shape[3] + 1)
             of_weight = torch.nn.grad.conv2d_weight(wide, size, gradient, 1, 0, 1, groups)[..., :-1]
         return of_x, of_weight, None, None

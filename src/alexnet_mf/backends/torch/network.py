@@ -7,6 +7,7 @@ from torch import nn
 from alexnet_mf import spec
 from alexnet_mf.backends.torch.layers import Normalize
 from alexnet_mf.spec import Network, arithmetic
+from alexnet_mf.spec.layers import Padding, even_padding, sides
 
 
 def build(network: Network) -> nn.Sequential:
@@ -14,7 +15,8 @@ def build(network: Network) -> nn.Sequential:
     inputs = arithmetic.input_shapes(network)
     net = nn.Sequential()
     for layer in network.layers:
-        for name, module in zip(names(layer), native(layer, inputs[layer.name])):
+        modules = native(layer, inputs[layer.name])
+        for name, module in zip(names(layer)[-len(modules):], modules):
             net.add_module(name, module)
     return net
 
@@ -23,8 +25,10 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.Module]:
     """Return PyTorch's modules for a layer whose input has shape `inputs`, without the batch."""
     match layer:
         case spec.Conv2d():
-            return [nn.Conv2d(in_channels=inputs[0], out_channels=layer.channels, kernel_size=layer.kernel,
-                              stride=layer.stride, padding=layer.padding, groups=layer.groups, bias=layer.bias),
+            even = even_padding(layer, inputs)
+            return [*([] if even else [nn.ZeroPad2d(around(layer.padding))]),
+                    nn.Conv2d(in_channels=inputs[0], out_channels=layer.channels, kernel_size=layer.kernel,
+                              stride=layer.stride, padding=even or 0, groups=layer.groups, bias=layer.bias),
                     *activation(layer)]
         case spec.MaxPool2d():
             return [nn.MaxPool2d(kernel_size=layer.kernel, stride=layer.stride)]
@@ -44,6 +48,12 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.Module]:
         case spec.Dropout():
             return [nn.Dropout(p=layer.rate)]
     raise TypeError(f"{layer!r} has no PyTorch module")
+
+
+def around(padding: Padding) -> tuple[int, int, int, int]:
+    """Return a padding in PyTorch's order: from the last axis to the first."""
+    height, width = sides(padding)
+    return (*width, *height)
 
 
 def activation(layer: spec.Conv2d | spec.Dense) -> list[nn.Module]:
@@ -67,11 +77,12 @@ def activation(layer: spec.Conv2d | spec.Dense) -> list[nn.Module]:
 
 
 def names(layer: spec.Layer) -> list[str]:
-    """Return the names that a layer's modules have in the network."""
+    """Return the names of a layer's modules; the first one, a padding, only some layers have."""
     activation = getattr(layer, "activation", None)
-    return [layer.name, f"{layer.name}_{activation}"] if activation else [layer.name]
+    return [f"{layer.name}_padding", layer.name, *([f"{layer.name}_{activation}"] if activation else [])]
 
 
 def modules(layer: spec.Layer, net: nn.Sequential) -> list[nn.Module]:
     """Return the modules of a built network that make up one layer; the last one gives its output."""
-    return [net.get_submodule(name) for name in names(layer)]
+    children = dict(net.named_children())
+    return [children[name] for name in names(layer) if name in children]

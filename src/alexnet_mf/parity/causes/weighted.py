@@ -11,7 +11,7 @@ from alexnet_mf.backends.numpy import layers
 from alexnet_mf.backends.numpy.network import activate
 from alexnet_mf.evaluation import log_probabilities
 from alexnet_mf.parity.causes import FLATTENED, Array, Cause
-from alexnet_mf.spec.layers import Conv2d, Dense
+from alexnet_mf.spec.layers import Conv2d, Dense, Padding, same_padding, sides
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "a ReLU": layers.relu_forward, "a sigmoid": layers.sigmoid_forward, "a tanh": layers.tanh_forward,
@@ -48,36 +48,24 @@ def _biases(layer: Conv2d | Dense, sums: Array, bias: Array) -> Iterator[Cause]:
     yield "the biases are in reverse order", activate(layer, sums - bias + bias[::-1])
 
 
-def _convolve(layer: Conv2d, x: Array, weight: Array, bias: Array, stride: int, sides: tuple[int, ...]) -> Array:
-    top, bottom, left, right = sides
-    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    return layers.conv2d_forward(padded, weight, bias, stride, 0, layer.groups)
+def named(padding: Padding) -> str:
+    """Return a padding in words: one number, or that of each side."""
+    if not isinstance(padding, tuple):
+        return f"{padding}"
+    (top, bottom), (left, right) = padding
+    return f"{top} top, {bottom} bottom, {left} left, {right} right"
 
 
 def conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator[Cause]:
     """Yield the usual faults of a convolution, each with the output that it would give."""
-    p = layer.padding
-    shape = tuple((size + 2 * p - layer.kernel) // layer.stride + 1 for size in x.shape[2:])
+    right = layer.padding
 
-    def give(weight: Array = weight, stride: int = layer.stride, sides: tuple[int, ...] = (p, p, p, p)) -> Array:
-        return activate(layer, _convolve(layer, x, weight, bias, stride, sides))
+    def give(weight: Array = weight, stride: int = layer.stride, padding: Padding = right) -> Array:
+        return activate(layer, layers.conv2d_forward(x, weight, bias, stride, padding, layer.groups))
 
-    for q in range(2 * p + layer.stride + 1):
-        if q != p and min(x.shape[2:]) + 2 * q >= layer.kernel:
-            yield f"padding {q} instead of {p}", give(sides=(q, q, q, q))
-    for before in range(2 * p + 1):
-        after = 2 * p - before
-        unread = before < p and shape == tuple((size + 2 * before - layer.kernel) // layer.stride + 1
-                                               for size in x.shape[2:])  # else the same as padding `before`, above
-        if before != after and not unread:
-            yield f"asymmetric padding: {before} at the top and left, {after} at the bottom and right", \
-                give(sides=(before, after, before, after))
-    same = [max((-(-size // layer.stride) - 1) * layer.stride + layer.kernel - size, 0) for size in x.shape[2:]]
-    if any(total % 2 for total in same):
-        (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in same)
-        yield f"padding as TensorFlow's `same` has it ({top} top, {bottom} bottom, {left} left, {right} right)", \
-            give(sides=(top, bottom, left, right))
-    sums = _convolve(layer, x, weight, bias, layer.stride, (p, p, p, p))
+    for words, padding in other_paddings(layer, x.shape):
+        yield words, give(padding=padding)
+    sums = layers.conv2d_forward(x, weight, bias, layer.stride, right, layer.groups)
     yield from _biases(layer, sums, bias[:, None, None])
     yield from _activations(layer, sums)
     yield "the kernel's height and width are swapped", give(weight.swapaxes(2, 3))
@@ -91,15 +79,49 @@ def conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator
         give(weight.reshape(kernel, kernel, inputs, out).transpose(3, 2, 0, 1))
     yield "the input channels are in reverse order", give(weight[:, ::-1])
     yield "the output channels are in reverse order", activate(layer, sums[:, ::-1])
+    windows = window_counts(x.shape, layer.kernel, layer.stride, right)
     for stride in range(1, 2 * layer.stride + 2):
-        sizes = tuple((size + 2 * p - layer.kernel) // stride + 1 for size in x.shape[2:])
-        if stride != layer.stride and sizes != shape:
+        if stride != layer.stride and window_counts(x.shape, layer.kernel, stride, right) != windows:
             yield f"stride {stride} instead of {layer.stride}", give(stride=stride)
+
+
+def window_counts(shape: tuple[int, ...], kernel: int, stride: int, padding: Padding) -> list[int]:
+    """Return the numbers of windows in height and width of an image (n, channels, height, width)."""
+    return [(size + sum(pair) - kernel) // stride + 1 for size, pair in zip(shape[2:], sides(padding))]
+
+
+def other_paddings(layer: Conv2d, shape: tuple[int, ...]) -> Iterator[tuple[str, Padding]]:
+    """Yield the paddings that are mistaken for a layer's own, in words and as numbers.
+
+    Args:
+        shape: its input's, (n, channels, height, width).
+    """
+    right, kernel, stride = layer.padding, layer.kernel, layer.stride
+    height, width = sides(right)
+    for q in range(2 * max(height + width) + stride + 1):
+        if q != right and min(shape[2:]) + 2 * q >= kernel:
+            yield f"padding {q} instead of {named(right)}", q
+    if isinstance(right, int):
+        windows = window_counts(shape, kernel, stride, right)
+        for before in range(2 * right + 1):
+            after = 2 * right - before
+            unread = before < right and windows == window_counts(shape, kernel, stride, before)  # as `before`, above
+            if before != after and not unread:
+                yield f"asymmetric padding: {before} at the top and left, {after} at the bottom and right", \
+                    ((before, after), (before, after))
+    else:
+        for words, padding in (("its sides are swapped", (height[::-1], width[::-1])),
+                               ("its height and width are swapped", (width, height))):
+            if padding != right:
+                yield f"padding {named(padding)} instead of {named(right)}: {words}", padding
+    same = same_padding(shape[2:], kernel, stride)
+    if same != right and any(before != after for before, after in same):
+        yield f"padding as TensorFlow's `same` has it ({named(same)})", same
 
 
 def _group_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator[Cause]:
     def give(x: Array) -> Array:
-        return _convolve(layer, x, weight, bias, layer.stride, (layer.padding,) * 4)
+        return layers.conv2d_forward(x, weight, bias, layer.stride, layer.padding, layer.groups)
 
     images, channels, *sizes = x.shape
     shares = x.reshape(images, layer.groups, channels // layer.groups, *sizes)

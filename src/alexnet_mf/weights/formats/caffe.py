@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from alexnet_mf import spec
 from alexnet_mf.errors import ParametersError, SpecError
 from alexnet_mf.spec import Preprocessing
-from alexnet_mf.spec.layers import ACTIVATIONS, Shape
+from alexnet_mf.spec.layers import Activation, Shape
 from alexnet_mf.spec.preprocessing import Color
 from alexnet_mf.weights.formats import protobuf
 from alexnet_mf.weights.formats.caffe_layers import IMAGE_FILES, PARAMETERS, V1, V2, Layer, Transform
@@ -39,7 +39,7 @@ LEGACY_SHAPE = (1, 2, 3, 4)
 
 ENDS = {"Accuracy", "ArgMax", "InfogainLoss", "MultinomialLogisticLoss", "Silence", "Softmax", "SoftmaxWithLoss"}
 """Types of layers that use the logits and have no part in computing them."""
-NONLINEARITIES = {"ReLU": "relu", "Sigmoid": "sigmoid", "TanH": "tanh"}
+NONLINEARITIES: dict[str, Activation] = {"ReLU": "relu", "Sigmoid": "sigmoid", "TanH": "tanh"}
 MAX, AVERAGE = 0, 1
 """Values of `pool`."""
 COLORS: dict[int, Color] = {1: "gray", 3: "bgr"}
@@ -109,7 +109,7 @@ def _read(content: memoryview, path: Path, input_shape: Shape | None) -> StoredW
     network = spec.Network(name, cast("tuple[int, int, int]", shape), tuple(builder.layers), f"Caffe's network {name}")
     metadata, notes = ({}, []) if source is None else _preprocessing(source, shape[0])
     return StoredWeights(builder.tensors, network=network, names=builder.names, metadata=metadata,
-                         notes=(*builder.notes, *notes))
+                         notes=tuple(notes))
 
 
 def _chain(layers: list[Layer]) -> tuple[str, list[Layer]]:
@@ -206,7 +206,6 @@ class Builder:
         """Number of layers with weights so far."""
         self.tensors: dict[str, StoredTensor] = {}
         self.names: dict[str, str] = {}
-        self.notes: list[str] = []
 
     def add(self, layer: Layer) -> None:
         match layer.type:
@@ -258,7 +257,8 @@ class Builder:
         self.number += 1
         name = f"conv{self.number}"
         self._append(spec.Conv2d(name, layer.integer("num_output", 0), layer.side("kernel_size"),
-                                 layer.side("stride", 1), layer.side("pad", 0), None, layer.integer("group", 1)))
+                                 layer.side("stride", 1), layer.side("pad", 0), None, layer.integer("group", 1),
+                                 bias=bool(layer.integer("bias_term", 1))))
         self._add_tensors(layer, name, axes=4)
 
     def _add_dense(self, layer: Layer) -> None:
@@ -266,7 +266,7 @@ class Builder:
         self._flatten()
         self.number += 1
         name = f"fc{self.number}"
-        self._append(spec.Dense(name, layer.integer("num_output", 0)))
+        self._append(spec.Dense(name, layer.integer("num_output", 0), bias=bool(layer.integer("bias_term", 1))))
         self._add_tensors(layer, name, axes=2, is_transposed=bool(layer.integer("transpose", 0)))
 
     def _add_pooling(self, layer: Layer) -> None:
@@ -290,17 +290,16 @@ class Builder:
 
     def _activate(self, layer: Layer) -> None:
         """Give a nonlinearity to the layer that it belongs to."""
-        activation = NONLINEARITIES[layer.type]
-        if activation not in ACTIVATIONS:
-            layer.refuse("is of a type that is not supported", f"supported nonlinearities: {', '.join(ACTIVATIONS)}")
+        activation, alpha = NONLINEARITIES[layer.type], cast("float | None", None)
         if layer.type == "ReLU" and layer.decimal("negative_slope", 0.0) != 0:
-            layer.refuse("has a negative_slope", "only a slope of 0 can be read")
-        # The order does not matter: maxima commute with an increasing function, zeros and multiples with a ReLU.
+            activation, alpha = "leaky_relu", layer.decimal("negative_slope", 0.0)
+        # The order does not matter: maxima commute with an increasing function (the spec has no negative slope), zeros
+        # and multiples with a ReLU.
         commuting = (spec.MaxPool2d, spec.Flatten, *([spec.Dropout] if activation == "relu" else []))
         for index in reversed(range(len(self.layers))):
             before = self.layers[index]
             if isinstance(before, (spec.Conv2d, spec.Dense)) and before.activation is None:
-                self.layers[index] = replace(before, activation=activation)
+                self.layers[index] = replace(before, activation=activation, alpha=alpha)
                 return
             if not isinstance(before, commuting):
                 break
@@ -316,10 +315,6 @@ class Builder:
         tensors = [_tensor(layer, Message(layer.blobs[0]), axes, is_transposed)]
         if has_bias:
             tensors.append(_tensor(layer, Message(layer.blobs[1]), 1))
-        else:
-            count = tensors[0].shape[0]
-            tensors.append(StoredTensor("float32", (count,), partial(np.zeros, count, np.float32)))
-            self.notes.append(f"layer {layer.name[:80]!r} has no biases: zeros")
         for index, (part, tensor) in enumerate(zip(("weight", "bias"), tensors)):
             key = f"{layer.name}[{index}]"
             if key in self.tensors:

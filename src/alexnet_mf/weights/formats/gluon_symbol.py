@@ -73,9 +73,10 @@ def describe(content: Any, tensors: Mapping[str, StoredTensor], symbol: str) -> 
     shapes = {name: tensors[other].shape for name, other in names.items()}
     for layer in layers:
         if isinstance(layer, (Conv2d, Dense)):
-            weight, bias = shapes[f"{layer.name}.weight"], shapes[f"{layer.name}.bias"]
+            weight = shapes[f"{layer.name}.weight"]
             inputs = math.prod(weight[1:2]) * (layer.groups if isinstance(layer, Conv2d) else 1)
-            if (weight, bias) != (arithmetic.weight_shape(layer, (inputs,)), weight[:1]):
+            if weight != arithmetic.weight_shape(layer, (inputs,)) or (
+                    layer.bias and shapes[f"{layer.name}.bias"] != weight[:1]):
                 raise ValueError(f"{names[f'{layer.name}.weight'][:LONGEST_NAME]!r} is {weight}")
     network, declared = None, _value(chain[0].attributes.get("__shape__", ""))
     if isinstance(declared, tuple) and len(declared) == 4 and min(declared[1:]) > 0:
@@ -140,9 +141,10 @@ def _layers(chain: Sequence[_Node]) -> tuple[list[Layer], dict[str, str]]:
         name += f"_{uses[name]}" if uses[name] > 1 else ""
         layers.append(dataclasses.replace(layer, name=name))
         if isinstance(layer, (Conv2d, Dense)):
-            if len(node.inputs) != 3:
-                raise ValueError(f"{node} has {len(node.inputs)} inputs, not 3")
-            names[f"{name}.weight"], names[f"{name}.bias"] = node.inputs[1].name, node.inputs[2].name
+            parts = ("weight", "bias")[:1 + layer.bias]
+            if len(node.inputs) != 1 + len(parts):
+                raise ValueError(f"{node} has {len(node.inputs)} inputs, not {1 + len(parts)}")
+            names |= {f"{name}.{part}": source.name for part, source in zip(parts, node.inputs[1:])}
         if len(layers) > MOST_LAYERS:
             raise SpecError(f"more than {MOST_LAYERS:,} layers; use a smaller network")
     return layers, names
@@ -159,13 +161,13 @@ def _layer(node: _Node) -> Layer | dict[str, Any] | None:
         case "Convolution":
             values = _values(node, num_filter=None, kernel=None, stride=1, pad=0, num_group=1, dilate=1, no_bias=False,
                              layout="NCHW")
-            _require(node, values, dilate=1, no_bias=False, layout="NCHW")
+            _require(node, values, dilate=1, layout="NCHW")
             return Conv2d(node.name, values["num_filter"], values["kernel"], values["stride"], values["pad"], None,
-                          values["num_group"])
+                          values["num_group"], bias=not values["no_bias"])
         case "FullyConnected":
             values = _values(node, num_hidden=None, no_bias=False, flatten=True)
-            _require(node, values, no_bias=False, flatten=True)
-            return Dense(node.name, values["num_hidden"])
+            _require(node, values, flatten=True)
+            return Dense(node.name, values["num_hidden"], bias=not values["no_bias"])
         case "Pooling":
             values = _values(node, kernel=None, stride=1, pad=0, pool_type="max", global_pool=False, layout="NCHW",
                              pooling_convention="valid", count_include_pad=True)
