@@ -567,6 +567,21 @@ def test_tensors_in_damaged_files_are_refused(external: Path, entries: dict[str,
 # Damaged files
 
 
+@pytest.mark.parametrize("content", [
+    b"", b"a text", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", model(IDIOMS["GELU"][0]).SerializeToString()[:-20]],
+    ids=["empty", "text", "HDF5", "archive", "truncated"])
+def test_other_files_are_refused(content: bytes) -> None:
+    with pytest.raises(ParametersError, match=r"^cannot be read as ONNX \(.*\); use another copy$"):
+        read(content)
+
+
+def test_large_constants_are_not_computed() -> None:
+    """Each node doubles the number of values."""
+    grown = " ".join(f"a{i} = Concat<axis=0>(a{i - 1}, a{i - 1})" for i in range(1, 60))
+    with pytest.raises(ParametersError, match="its constants are too large"):
+        read(model(f"a0 = Constant<value_ints=[1,1,1,1]>() {grown} c = Reshape(x, a59) y = Conv(c, t_4_2_3_3)"))
+
+
 def test_sizes_that_do_not_match_are_refused() -> None:
     file = model(IDIOMS["MatMul and Add"][0])
     file.graph.initializer[0].dims[0] = 2**40
