@@ -128,7 +128,8 @@ def decimal(value: Any) -> float:
 def constant_of(value: Value) -> StoredTensor:
     """Return a constant."""
     if not isinstance(value, StoredTensor):
-        raise Unreadable("a weight or parameter is missing or not constant")
+        raise Unreadable("a parameter is missing" if value is None else "it is supported for constants alone, and "
+                         "this value depends on the image")
     return value
 
 
