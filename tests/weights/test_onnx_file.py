@@ -272,7 +272,6 @@ PADDED = {
                              "t = Transpose<perm=[0,3,1,2]>(p) c = Conv(t, t_4_7_3_3) " + ENDS(120), ((2, 1), (1, 2)))}
 
 
-@pytest.mark.skipif(not hasattr(spec.layers, "sides"), reason="needs padding by side")
 @pytest.mark.parametrize("name", PADDED)
 def test_padding(name: str) -> None:
     body, padding = PADDED[name]
@@ -393,7 +392,7 @@ def test_keras(tmp_path: Path) -> None:
     kl = keras.layers
     net = keras.Sequential([
         kl.Input((18, 14, 3)), kl.Rescaling(1 / 255), kl.Normalization(mean=[0.4, 0.5, 0.6], variance=[0.1, 0.2, 0.3]),
-        kl.Conv2D(8, 5, strides=2, activation="relu", bias_initializer="normal"), kl.MaxPooling2D(2),
+        kl.Conv2D(8, 5, strides=2, padding="same", activation="relu", bias_initializer="normal"), kl.MaxPooling2D(2),
         kl.Conv2D(4, 2, activation="tanh"), kl.Dropout(0.5), kl.Flatten(),
         kl.Dense(6, activation="sigmoid", bias_initializer="normal"), kl.Dense(5, bias_initializer="normal")])
     net(np.zeros((1, 18, 14, 3), np.float32))
@@ -568,6 +567,21 @@ def test_tensors_in_damaged_files_are_refused(external: Path, entries: dict[str,
 # Damaged files
 
 
+@pytest.mark.parametrize("content", [
+    b"", b"a text", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", model(IDIOMS["GELU"][0]).SerializeToString()[:-20]],
+    ids=["empty", "text", "HDF5", "archive", "truncated"])
+def test_other_files_are_refused(content: bytes) -> None:
+    with pytest.raises(ParametersError, match=r"^cannot be read as ONNX \(.*\); use another copy$"):
+        read(content)
+
+
+def test_large_constants_are_not_computed() -> None:
+    """Each node doubles the number of values."""
+    grown = " ".join(f"a{i} = Concat<axis=0>(a{i - 1}, a{i - 1})" for i in range(1, 60))
+    with pytest.raises(ParametersError, match="its constants are too large"):
+        read(model(f"a0 = Constant<value_ints=[1,1,1,1]>() {grown} c = Reshape(x, a59) y = Conv(c, t_4_2_3_3)"))
+
+
 def test_sizes_that_do_not_match_are_refused() -> None:
     file = model(IDIOMS["MatMul and Add"][0])
     file.graph.initializer[0].dims[0] = 2**40
@@ -604,7 +618,7 @@ OPERATORS = ["Relu", "Tanh", "Softmax", "Transpose", "Flatten", "Neg"]
 @st.composite
 def damaged_graphs(draw: st.DrawFn) -> onnx.ModelProto:
     """Connect, exchange or remove nodes, and change numbers and shapes."""
-    file = model(IDIOMS[draw(st.sampled_from([*IDIOMS]))][0])
+    file = model(draw(st.sampled_from([body for body, _ in (*IDIOMS.values(), *PADDED.values())])))
     for _ in range(draw(st.integers(1, 3))):
         node, other = (draw(st.sampled_from([*file.graph.node])) for _ in range(2))
         tensor = draw(st.sampled_from([*file.graph.initializer] or [onnx.TensorProto()]))

@@ -45,7 +45,9 @@ def read(file: BinaryIO, path: Path) -> StoredWeights:
         try:
             model = onnx.load_model_from_string(file.read())
         except Exception as error:  # protobuf's own errors have no common class
-            raise values.Unreadable(str(error)) from error
+            raise values.Unreadable(str(error), "use another copy") from error
+        if not model.graph.node:
+            raise values.Unreadable("it has no graph", "use another copy")
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         network, walk = operators.read_graph(model, values.Tensors(path.parent))
     except values.Unreadable as error:

@@ -49,8 +49,10 @@ OPERATORS: dict[str, Operator] = {}
 def read_graph(model: onnx.ModelProto, tensors: Tensors) -> tuple[Network, Walk]:
     """Return the network that a model's graph computes, and the walk with its tensors and notes."""
     graph = model.graph
-    if len(graph.output) != 1 or graph.sparse_initializer:
-        raise Unreadable(f"it has sparse tensors or {len(graph.output)} outputs")
+    if len(graph.output) != 1:
+        raise Unreadable(f"it has {len(graph.output)} outputs, not one")
+    if graph.sparse_initializer:
+        raise Unreadable("it has sparse tensors")
     nodes, used = _needed(graph)
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     if len(initializers) != len(graph.initializer):

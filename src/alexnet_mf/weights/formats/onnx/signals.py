@@ -21,7 +21,7 @@ Part: TypeAlias = tuple[str, int]
 Axis: TypeAlias = tuple[Part, ...]
 """The parts that one axis of a signal merges, outermost first, without those of size 1."""
 
-MOST_FOLDED = 2**12
+MOST_FOLDED = 2**10
 """Largest product of the sizes of the constants that a node computes with."""
 PROBES: Array = np.concatenate([[0, 2.0**30, -1], np.linspace(-8, 8, 128), np.geomspace(1e-3, 1e9, 49),
                                 -np.geomspace(1e-3, 1e9, 49)])
@@ -128,7 +128,8 @@ def decimal(value: Any) -> float:
 def constant_of(value: Value) -> StoredTensor:
     """Return a constant."""
     if not isinstance(value, StoredTensor):
-        raise Unreadable("a weight or parameter is missing or not constant")
+        raise Unreadable("a parameter is missing" if value is None else "it is supported for constants alone, and "
+                         "this value depends on the image")
     return value
 
 
