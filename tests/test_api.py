@@ -401,7 +401,7 @@ def test_filters_are_drawn_from_weights_of_any_format(small, source):
     (lambda: api.evaluate("run", backend="jax"), "`backend` must be one of torch, .*, not 'jax'"),
     (lambda: api.evaluate("run", which="first"), "`which` must be one of last, best, not 'first'"),
     (lambda: api.evaluate("run/weights.safetensors", which="best"), "is not a run folder; leave out `which='best'`"),
-    (lambda: api.evaluate("run", net="lenet5"), "holds weights of small, which differs from lenet5; leave out `net`"),
+    (lambda: api.evaluate("run", net="lenet5"), "has weights of small, which differs from lenet5; leave out `net`"),
     (lambda: api.evaluate("run", net=3), "`net` must be a network, its name or a .toml file, not 3"),
     (lambda: api.evaluate(""), "`source` must be a path, not ''"),
     (lambda: api.evaluate(3, backend="numpy"), "`source` must be a path, not 3"),

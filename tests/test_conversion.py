@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import random
+import struct
 import subprocess
 import sys
 import warnings
@@ -608,6 +609,34 @@ def test_another_name_for_the_same_network_is_written_into_the_header(canonical,
     assert done.network == conversion.read(tmp_path / "b.safetensors").network == same
 
 
+def test_a_canonical_file_keeps_its_softmax_and_its_classes(tmp_path):
+    """A built-in network's name stands for any number of classes."""
+    five = dataclasses.replace(spec.with_classes(zoo.LENET5, 5), output="softmax")
+    parameters.save(tmp_path / "a.safetensors", parameters.initialize(five, 0), {"network": spec.as_dict(five)})
+    assert conversion.read(tmp_path / "a.safetensors", "lenet5").network == five
+    with pytest.raises(ParametersError, match="has weights of lenet5-5-classes, which differs from lenet5-relu-5"):
+        conversion.read(tmp_path / "a.safetensors", "lenet5-relu")
+
+
+def test_a_graph_that_contains_its_preprocessing_is_not_read(canonical, small, weights, tmp_path):
+    pytest.importorskip("onnx")
+    for color in ("gray", "bgr"):
+        network = small if color == "gray" else dataclasses.replace(small, input=(3, 28, 28))
+        record = Preprocessing(color, resize=(28, 28), scale=1, mean=(1,) * network.input[0])
+        parameters.save(tmp_path / "a.safetensors", parameters.initialize(network, 0), {
+            "network": spec.as_dict(network), **entries(network, record)})
+        convert(tmp_path / "a.safetensors", tmp_path / f"{color}.onnx", bake_preprocessing=True)
+        with pytest.raises(ParametersError, match=r"contains its preprocessing \(`bake_preprocessing`\); use the file"):
+            conversion.read(tmp_path / f"{color}.onnx")
+
+
+def test_a_format_without_room_for_preprocessing_says_so(small, weights, tmp_path):
+    parameters.save(tmp_path / "a.safetensors", weights, {"network": spec.as_dict(small),
+                                                          **entries(small, FASHION_MNIST)})
+    with pytest.warns(Notice, match="npz files have no room for preprocessing and class names; keep .*a.safetensors"):
+        convert(tmp_path / "a.safetensors", tmp_path / "a.npz")
+
+
 def test_an_entry_is_named_for_a_checkpoint_only(canonical, tmp_path):
     with pytest.raises(AlexnetMfError, match="has no entries, as a checkpoint of PyTorch has; leave out `entry`"):
         convert(canonical, tmp_path / "a.npz", entry="model")
@@ -723,6 +752,25 @@ def test_an_npz_file_with_a_bad_member_is_refused(weights, net, tmp_path, change
         conversion.read(tmp_path / "bad.npz", net=net)
 
 
+def test_bombs_in_npz_files_are_refused_soon(net, tmp_path):
+    """NumPy reads a header of its second version whole, and zipfile the directory of an archive."""
+    with zipfile.ZipFile(tmp_path / "header.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\x02\0" + (10**8).to_bytes(4, "little") + b" " * 10**8)
+    with pytest.raises(ParametersError, match=r"'a.npy' has version \(2, 0\) of NumPy's format; write it with"):
+        conversion.read(tmp_path / "header.npz", net)
+    end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 65535, 65535, 40_000_000, 0, 0)
+    (tmp_path / "directory.npz").write_bytes(b"PK\3\4" + bytes(40_000_000 - 4) + end)
+    with pytest.raises(ParametersError, match=r"cannot be read \(the archive's directory is too large\)"):
+        conversion.read(tmp_path / "directory.npz", net)
+    with warnings.catch_warnings(), zipfile.ZipFile(tmp_path / "twice.npz", "w") as archive:
+        warnings.simplefilter("ignore")
+        np.savez(tmp_path / "a.npz", x=np.zeros(1))
+        for _ in range(2):
+            archive.writestr("x.npy", zipfile.ZipFile(tmp_path / "a.npz").read("x.npy"))
+    with pytest.raises(ParametersError, match="two arrays have one name"):
+        conversion.read(tmp_path / "twice.npz", net)
+
+
 def test_damaged_files_are_refused_or_read(format_name, native, net, tmp_path):
     """Truncated files and flipped bits give an error of this package, or weights that fit."""
     content, draw = native.read_bytes(), random.Random(0)
@@ -778,7 +826,7 @@ def test_a_destination_that_does_not_fit_is_refused(name, destination_format, fr
     ({"which": "first"}, "`which` must be one of last, best, not 'first'"),
     ({"which": "best"}, "weights.safetensors: is not a run folder; leave out `which='best'`"),
     ({"net": 3}, "`net` must be a network, its name or a .toml file, not 3"),
-    ({"net": "lenet5"}, "weights.safetensors: holds weights of small, which differs from lenet5; leave out `net`"),
+    ({"net": "lenet5"}, "weights.safetensors: has weights of small, which differs from lenet5; leave out `net`"),
     ({"source": 3}, "`source` must be a path, not 3"), ({"destination": ""}, "`destination` must be a path, not ''")])
 def test_invalid_arguments_are_refused(canonical, tmp_path, options, message):
     with pytest.raises(AlexnetMfError, match=message):
@@ -796,7 +844,7 @@ def test_weights_of_another_network_are_refused_even_if_they_fit(canonical, smal
     other = dataclasses.replace(small, name="other", layers=tuple(
         spec.AvgPool2d(layer.name, kernel=2, stride=2) if layer.name == "pool2" else layer for layer in small.layers))
     parameters.check(weights, other)
-    with pytest.raises(ParametersError, match="holds weights of small, which differs from other"):
+    with pytest.raises(ParametersError, match="has weights of small, which differs from other"):
         conversion.read(canonical, other)
     same = dataclasses.replace(spec.with_dropout(small, 0.1), name="same", learning_rate=0.5)
     assert conversion.read(canonical, same).network == same

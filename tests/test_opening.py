@@ -66,8 +66,10 @@ def test_a_file_of_another_program_needs_the_name_of_a_network(tmp_path):
 @pytest.mark.parametrize("network", [3, [], {"name": "x"}, {"name": "x", "input": [1, 28, 28], "layers": 3}])
 def test_a_header_without_a_valid_network_is_refused(small, tmp_path, network):
     parameters.save(tmp_path / "w", parameters.initialize(small, 0), {"network": network})
-    with pytest.raises(ParametersError, match=r"w: its header does not describe a network .*name one with `net`"):
+    with pytest.raises(ParametersError, match=r"w: its header does not describe a network of this version .*; update"):
         read(tmp_path / "w")
+    with pytest.raises(ParametersError, match="its header does not describe a network"):
+        read(tmp_path / "w", small)
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", "[" * 100_000, "3"], ids=["list", "half", "deep", "number"])

@@ -175,7 +175,7 @@ def test_arguments_name_red_first_and_numbers_in_0_to_1_whatever_the_record_has(
     (ALEXNET_OWT, None, {"std": STD}, "`mean` and `std` belong together; give both"),
     (ALEXNET_OWT, IMAGENET, {"mean": MEAN, "std": STD, "normalize": False}, "`normalize=False` contradicts `mean` and"),
     (NORMALIZES, None, {"mean": MEAN, "std": STD}, "normalizes begins with a Normalize layer; leave out `mean` and"),
-    (NORMALIZES, IMAGENET, {}, "normalizes begins with a Normalize layer, which takes .*; use `normalize=False`"),
+    (NORMALIZES, IMAGENET, {}, "normalizes begins with a Normalize layer, which takes .*; use the network without"),
     (ALEXNET_OWT, None, {"mean": [0.5], "std": [0.5]}, "mean must be a list with a number .* for each channel"),
     (ALEXNET, FASHION_MNIST, {"color": "bgr"}, "network alexnet takes gray pictures; leave out `color`"),
     (ALEXNET_OWT, IMAGENET, {"color": "red"}, "`color` must be one of rgb, bgr, not 'red'"),

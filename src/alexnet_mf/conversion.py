@@ -12,7 +12,7 @@ import os
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
 
@@ -70,6 +70,8 @@ READERS: dict[str, Callable[[BinaryIO, Path], StoredWeights]] = {
     ONNX: onnx.read, CAFFE: caffe.read}
 """Readers by format. Variants of a format, such as `torch-book`, are read like the format itself."""
 READABLE = tuple(READERS)
+WITH_METADATA = (CANONICAL, KERAS_MODEL, ONNX)
+"""Formats whose files have preprocessing and class names."""
 WRITABLE = tuple(name for name, entry in FORMATS.items() if entry.suffixes)
 
 PUBLISHED = ("torchvision", "model_zoo")
@@ -159,6 +161,9 @@ def convert(source: Path | str, destination: Path | str, *, source_format: str |
     weights = read(source, net, which, source_format, entry)
     if bake_preprocessing:
         _check_can_be_baked(weights)
+    if file_format not in WITH_METADATA and (weights.preprocessing or weights.classes):
+        warnings.warn(f"{destination}: {file_format} files have no room for preprocessing and class names; keep "
+                      f"{source}", Notice, stacklevel=3)
     files.write_result(destination, encode(file_format, weights.network, weights.parameters, weights.metadata,
                                            bake_preprocessing))
     return Conversion(weights.format, file_format, weights.network,
@@ -244,7 +249,7 @@ def _format_of(file: BinaryIO, path: Path) -> str | None:
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     if start.startswith(ZIP):
-        with zipfile.ZipFile(file) as archive:
+        with files.open_zip(file) as archive:
             return _format_of_archive(archive.namelist())
     if by_start := next((name for first, name in BEGINNINGS.items() if start.startswith(first)), None):
         return by_start
@@ -318,14 +323,13 @@ def _read_stored(content: BinaryIO, path: Path, file_format: str, net: Network |
         else:
             stored = READERS[file_format](content, path)
         matched = matching.identify(stored) if network is None else matching.match(stored, network, has_any_classes)
-        values, conversions = matching.load(stored, matched)
+        values, notes = matching.load(stored, matched)
     except ParametersError as error:
         raise ParametersError(f"{path}: {error}") from error
-    notes = [*stored.notes, *matched.notes, *conversions]
     metadata = dict(stored.metadata)
     if matched.scheme in PUBLISHED and spec.digest(matched.network) == spec.digest(zoo.ALEXNET_OWT):
         metadata["preprocessing"] = IMAGENET.as_dict()
-        notes.append("preprocessing of torchvision's ImageNet weights")
+        notes = (*notes, "preprocessing assumed: that of torchvision's ImageNet weights")
     if notes:
         warnings.warn(f"{path}: {'; '.join(notes)}", Notice, stacklevel=4)
     return Weights(file_format, path, matched.network, values, metadata)
@@ -359,28 +363,31 @@ def _network_of(file: Path, net: Network | Path | str | None) -> Network:
     """Return the network of a canonical weights file: `net` or, without it, the network that the file names.
 
     Raises:
-        ParametersError: if there is no `net` and the file names none (lists the networks that fit), or the two differ.
+        ParametersError: if there is no `net` and the file names none (lists the networks that fit), its description
+            cannot be read, or the two differ.
     """
     network = None if net is None else find_network(net)
     header = parameters.read_header(file)
     described = header.metadata.get("network")
-    try:
-        named = None if described is None else spec.from_dict(described)
-    except SpecError as error:
-        if network is None:
-            raise ParametersError(f"{file}: its header does not describe a network ({error}); name one with "
-                                  "`net`") from error
-        named = None
-    if network is None:
-        if named is not None:
-            return named
+    if described is None:
+        if network is not None:
+            return network
         fits = [name for name in zoo.NETWORKS if parameters.fits(header, zoo.get_network(name))]
         raise ParametersError(f"{file}: does not name its network; " + (
             f"its tensors fit {' and '.join(fits)}: " if fits else "") + "name the network with `net`")
-    if named is not None and spec.digest(named) != spec.digest(network):
-        raise ParametersError(f"{file}: holds weights of {named.name}, which differs from {network.name}; leave out "
+    try:
+        named = spec.from_dict(described)
+    except SpecError as error:
+        raise ParametersError(f"{file}: its header does not describe a network of this version ({error}); update "
+                              "alexnet_mf, or use another copy") from error
+    if network is None:
+        return named
+    if isinstance(net, str) and net in zoo.NETWORKS:
+        network = spec.with_classes(network, named.classes)
+    if spec.digest(named) != spec.digest(network):
+        raise ParametersError(f"{file}: has weights of {named.name}, which differs from {network.name}; leave out "
                               "`net`")
-    return network
+    return replace(network, output=named.output)
 
 
 def encode(file_format: str, network: Network, values: Parameters, metadata: Mapping[str, Any] | None = None,

@@ -10,9 +10,10 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from alexnet_mf.errors import AlexnetMfError
 
@@ -21,6 +22,8 @@ MOST_PER_WRITE = 2**24
 
 MOST_JSON = 16_000_000
 """Largest size of JSON, in bytes; as Python objects it takes up to thirty times the memory."""
+MOST_DIRECTORY = 2**25
+"""Largest size of an archive's directory, in bytes."""
 PARTIAL = ".partial"
 """Suffix of a file that is not complete yet; its name begins with a dot."""
 
@@ -208,6 +211,32 @@ def remove_partial(folder: Path) -> None:
     """
     for path in folder.glob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)
+
+
+def open_zip(file: BinaryIO) -> zipfile.ZipFile:
+    """Open an archive from an unknown source. `zipfile` alone would read a directory of any size into memory.
+
+    Raises:
+        ValueError: if the directory is too large.
+        zipfile.BadZipFile: if it is not an archive.
+    """
+    archive: zipfile.ZipFile = zipfile.ZipFile(_BoundedFile(file))  # type: ignore[call-overload]
+    archive.fp = file  # the members may be larger
+    return archive
+
+
+class _BoundedFile:
+    """File that returns at most `MOST_DIRECTORY` bytes in one read."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(MOST_DIRECTORY + 1 if size < 0 else min(size, MOST_DIRECTORY + 1))
+        if len(content) > MOST_DIRECTORY:
+            raise ValueError("the archive's directory is too large")
+        return content
 
 
 class GrowingFile:

@@ -72,9 +72,11 @@ def find_weights(net: Network | Path | str | None = None, weights: Source | None
     stored = matching.from_mapping(weights)
     try:
         matched = matching.match(stored, network)
-        values, _ = matching.load(stored, matched)
+        values, notes = matching.load(stored, matched)
     except ParametersError as error:
         raise ParametersError(f"`weights`: {error}") from error
+    if notes:
+        warnings.warn(f"`weights`: {'; '.join(notes)}", Notice, stacklevel=3)
     return network, values
 
 

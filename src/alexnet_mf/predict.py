@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 
 from alexnet_mf.backends.contract import Model
 from alexnet_mf.checks import check_choice
-from alexnet_mf.conversion import Weights
+from alexnet_mf.conversion import CANONICAL, Weights
 from alexnet_mf.data import FASHION_CLASSES, LabeledImages, image_files
 from alexnet_mf.data.image_files import Picture, Unreadable
 from alexnet_mf.data.preprocessing import check_fits, to_inputs
-from alexnet_mf.errors import AlexnetMfError, DataError
+from alexnet_mf.errors import AlexnetMfError, DataError, Notice
 from alexnet_mf.evaluation import check_finite, log_probabilities
 from alexnet_mf.spec import Network, Normalize, Preprocessing
 from alexnet_mf.spec.preprocessing import FASHION_MNIST, UNIT, Color
@@ -76,9 +77,11 @@ def choose_preprocessing(weights: Weights, *, mean: Sequence[float] | None = Non
         if color != preprocessing.color:
             preprocessing = dataclasses.replace(preprocessing, color=color, mean=_reversed(preprocessing.mean),
                                                 std=_reversed(preprocessing.std))
-    if not weights.preprocessing and preprocessing.color != "gray" and mean is None and normalize and not is_normalized:
-        raise DataError(f"{weights.path}: does not state how the colors of its pictures were normalized; give `mean` "
-                        "and `std`, or `normalize=False` if they were only scaled to [0, 1]")
+    if not weights.preprocessing and mean is None and normalize and not is_normalized:
+        if preprocessing.color != "gray":
+            raise DataError(f"{weights.path}: does not state how the colors of its pictures were normalized; give "
+                            "`mean` and `std`, or `normalize=False` if they were only scaled to [0, 1]")
+        _notice_assumption(weights)
     changes: dict[str, Any] = {"invert": invert or preprocessing.invert}
     if mean is not None or not normalize:
         is_reversed = preprocessing.color == "bgr"
@@ -91,6 +94,13 @@ def choose_preprocessing(weights: Weights, *, mean: Sequence[float] | None = Non
     preprocessing = dataclasses.replace(preprocessing, **changes)
     check_fits(preprocessing, network)
     return preprocessing
+
+
+def _notice_assumption(weights: Weights) -> None:
+    """Say in a notice that another program's weights do not state how pixels were scaled."""
+    if weights.format != CANONICAL and not isinstance(weights.network.layers[0], Normalize):
+        warnings.warn(f"{weights.path}: does not state its preprocessing; assumed: pixels scaled to [0, 1]", Notice,
+                      stacklevel=4)
 
 
 def _reversed(values: Sequence[float] | None) -> tuple[float, ...] | None:
@@ -122,6 +132,7 @@ def as_in_training(images: LabeledImages, weights: Weights) -> LabeledImages:
         DataError: if the network does not take the result.
     """
     if weights.preprocessing is None:
+        _notice_assumption(weights)
         return images
     height, width = images.images.shape[1:]
     try:
@@ -134,12 +145,12 @@ def as_in_training(images: LabeledImages, weights: Weights) -> LabeledImages:
 
 
 def class_names(weights: Weights) -> tuple[str, ...]:
-    """Return the names that the weights have; without them Fashion-MNIST's if there are ten classes and the input is
-    gray, else `class 0` and so on."""
+    """Return the names that the weights have; without them Fashion-MNIST's for a gray network of this package with ten
+    classes, else `class 0` and so on."""
     network = weights.network
     if weights.classes:
         return weights.classes
-    if network.input[0] == 1 and network.classes == len(FASHION_CLASSES):
+    if weights.format == CANONICAL and network.input[0] == 1 and network.classes == len(FASHION_CLASSES):
         return FASHION_CLASSES
     return tuple(f"class {label}" for label in range(network.classes))
 

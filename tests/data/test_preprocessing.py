@@ -144,7 +144,7 @@ def test_a_network_takes_its_preprocessing(record, net):
     (IMAGENET, network(3, 224, 224, first=(Normalize("n", (0.4,) * 3, (0.2,) * 3),)),
      r"other begins with a Normalize layer, which takes pixels in \[0, 1\], but the preprocessing gives scaled to"),
     (dataclasses.replace(FASHION_MNIST, scale=1), network(1, 28, 28, first=(Normalize("n", (0.4,), (0.2,)),)),
-     r"which takes pixels in \[0, 1\], but the preprocessing gives levels 0 to 255; use `normalize=False`")])
+     r"which takes pixels in \[0, 1\], but the preprocessing gives levels 0 to 255; use the network without")])
 def test_what_a_network_does_not_take_is_refused(record, net, message):
     with pytest.raises(DataError, match=message):
         check_fits(record, net)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from alexnet_mf import spec
-from alexnet_mf.errors import ParametersError
+from alexnet_mf.errors import Notice, ParametersError
+from alexnet_mf.models import build
 from alexnet_mf.spec import Network, zoo
 from alexnet_mf.weights import layouts, matching, names, parameters
 from alexnet_mf.weights.matching import identify, load, match
@@ -46,10 +47,10 @@ def renamed(network: Network, modules: Mapping[str, str], prefix: str = "") -> d
 
 def assert_read(file: StoredWeights, network: Network, *notes: str, any_classes: bool = False) -> None:
     matched = match(file, network, any_classes)
-    values, conversions = load(file, matched)
+    values, all_notes = load(file, matched)
     assert parameters.digest(values) == parameters.digest(weights(matched.network))
     assert list(values) == list(parameters.shapes(matched.network))
-    assert (*matched.notes, *conversions) == notes
+    assert all_notes == notes
 
 
 # Names
@@ -159,6 +160,11 @@ def test_a_mixture_of_layouts_is_refused(small):
 def test_square_weights_under_unknown_names_are_refused():
     dense = Network("dense", (1, 2, 2), (spec.Flatten("flatten"), spec.Dense("fc1", 4), spec.Dense("fc2", 4)))
     assert_read(stored(weights(dense), None), dense)
+    kernels = {f"{name.replace('.weight', '/kernel').replace('.bias', '/bias')}:0": value
+               for name, value in turned(dense).items()}
+    with pytest.raises(ParametersError, match=r"fits in PyTorch's layout and in TensorFlow's; write it under"):
+        match(stored(kernels, None), dense)
+    assert_read(stored(kernels, "HWIO"), dense)
     with pytest.raises(ParametersError, match=r"fits in PyTorch's layout and in TensorFlow's; write it under"):
         match(stored(renamed(dense, {"fc1": "dense1", "fc2": "dense2"}), None), dense)
 
@@ -250,6 +256,30 @@ def test_torchvisions_names_tell_the_network():
         assert identify(StoredWeights(tensors)).network == five
 
 
+def test_known_names_do_not_hide_a_description(monkeypatch):
+    """A symbol file of MXNet describes the layers, but not the shape of the input."""
+    layers = tuple(dataclasses.replace(layer, activation="sigmoid") if layer.name == "conv1" else layer
+                   for layer in zoo.ALEXNET_OWT.layers)
+    tensors = {names.rename(name, names.MODEL_ZOO): StoredTensor("float32", shape, lambda: np.zeros(0))
+               for name, shape in parameters.shapes(zoo.ALEXNET_OWT).items()}
+    described = StoredWeights(tensors, layers=layers, names={
+        name: names.rename(name, names.MODEL_ZOO) for name in parameters.shapes(zoo.ALEXNET_OWT)})
+    with pytest.raises(ParametersError, match=r"another network than alexnet-owt: conv1: activation is sigmoid in the"):
+        identify(described)
+
+
+def test_a_network_that_normalizes_says_so(small):
+    normalized = dataclasses.replace(small, layers=(spec.Normalize("norm0", (0.3,), (0.4,)), *small.layers))
+    described = stored(weights(small), network=small, names={name: name for name in weights(small)})
+    assert match(described, normalized).notes == ("the file does not normalize pixels, small does",)
+
+
+def test_a_description_gets_a_name_of_its_own(small):
+    network = dataclasses.replace(small, name="alexnet")
+    described = stored(weights(network), network=network, names={name: name for name in weights(network)})
+    assert identify(described).network == dataclasses.replace(small, name="my-alexnet")
+
+
 def test_tensors_alone_do_not_tell_the_network():
     with pytest.raises(ParametersError, match=r"its tensors fit lenet5 and lenet5-relu: name the network with `net`"):
         identify(stored(weights(zoo.LENET5)))
@@ -291,6 +321,18 @@ def test_tensors_of_any_framework_are_taken(small, backend):
     else:
         tensors = dict(values)
     assert_read(matching.from_mapping(tensors), small)
+
+
+def test_two_tensors_of_one_name_are_refused():
+    with pytest.raises(ParametersError, match=r"two tensors are named 1; give each a name of its own"):
+        matching.from_mapping({1: np.zeros(1), "1": np.ones(1)})
+
+
+def test_choices_for_a_mapping_are_said(small):
+    """The order of a mapping may be that of the alphabet."""
+    tensors = renamed(SAME, {"conv1": "b", "conv2": "a", "fc3": "d", "fc4": "c", "fc5": "e"})
+    with pytest.warns(Notice, match=r"`weights`: matched by order and shape: conv1 = b, conv2 = a"):
+        build(SAME, "numpy", weights=tensors)
 
 
 @pytest.mark.parametrize("value", ["text", 3, None, [1, 2], np.array([{}])])

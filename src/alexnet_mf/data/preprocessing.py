@@ -82,7 +82,7 @@ def check_fits(preprocessing: Preprocessing, network: Network) -> None:
                         "this network")
     if isinstance(network.layers[0], Normalize) and not preprocessing.is_unit:
         raise DataError(f"network {network.name} begins with a Normalize layer, which takes pixels in [0, 1], but the "
-                        f"preprocessing gives {preprocessing.describe_numbers()}; use `normalize=False`")
+                        f"preprocessing gives {preprocessing.describe_numbers()}; use the network without that layer")
     if preprocessing.size is None:
         raise DataError(f"{takes}, but the preprocessing gives pictures of any size; name one with `crop`")
     if preprocessing.size == (height, width):

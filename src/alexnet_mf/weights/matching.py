@@ -74,11 +74,21 @@ def _match(stored: StoredWeights, network: Network, any_classes: bool = False) -
     for candidate in _candidates(stored, network, any_classes):
         faults = _misfits(stored, candidate)
         if not faults:
-            return candidate
+            return _with_certain_layout(stored, candidate)
         if best is None or len(faults) < len(best[1]):
             best = candidate, faults
     assert best is not None
     raise _Misfit(str(parameters.misfit(best[0].network, [*best[1], *_layout_hint(stored, best[0])])))
+
+
+def _with_certain_layout(stored: StoredWeights, candidate: Match) -> Match:
+    """Return the candidate, unless the other layout fits as well. Canonical names stand for the canonical layout."""
+    is_canonical = all(name == theirs for name, theirs in candidate.names.items())
+    if stored.layout is None and candidate.layout == "OIHW" and not is_canonical and \
+            not _misfits(stored, replace(candidate, layout="HWIO")):
+        raise ParametersError("fits in PyTorch's layout and in TensorFlow's; write it under canonical names "
+                              f"({', '.join(list(candidate.names)[:2])}, ...) in PyTorch's layout")
+    return candidate
 
 
 def identify(stored: StoredWeights) -> Match:
@@ -97,6 +107,8 @@ def identify(stored: StoredWeights) -> Match:
     for scheme in ("torchvision", "model_zoo"):
         for candidate in _by_names(stored, zoo.ALEXNET_OWT, True, {scheme: names.SCHEMES[scheme]}):
             if not _misfits(stored, candidate):
+                if stored.layers:  # without the shape of the input
+                    return match(stored, candidate.network)
                 note = f"network {candidate.network.name}, by the names and shapes of the tensors"
                 return replace(candidate, notes=(note, *candidate.notes))
     fits = fitting(stored)
@@ -114,7 +126,8 @@ def fitting(stored: StoredWeights) -> list[str]:
 
 
 def load(stored: StoredWeights, matched: Match) -> tuple[Parameters, tuple[str, ...]]:
-    """Read the matched tensors, and return them in canonical layout and float32, with notes on what was converted.
+    """Read the matched tensors, and return them in canonical layout and float32, with all notes of the file, the match
+    and the conversion.
 
     Raises:
         ParametersError: if a value is NaN or infinite, or too large for float32; names all tensors.
@@ -138,7 +151,8 @@ def load(stored: StoredWeights, matched: Match) -> tuple[Parameters, tuple[str, 
         raise parameters.misfit(matched.network, faults)
     words = {"float16": "float16 was widened to float32", "bfloat16": "bfloat16 was widened to float32",
              "float64": "float64 was rounded to float32"}
-    return result, tuple(words[dtype] for dtype in FLOATS if dtype in dtypes and dtype in words)
+    conversions = tuple(words[dtype] for dtype in FLOATS if dtype in dtypes and dtype in words)
+    return result, (*stored.notes, *matched.notes, *conversions)
 
 
 def from_mapping(tensors: Mapping[str, Any]) -> StoredWeights:
@@ -149,10 +163,12 @@ def from_mapping(tensors: Mapping[str, Any]) -> StoredWeights:
     Raises:
         ParametersError: if a value is no tensor; names it.
     """
-    layouts_of = {"torch": "OIHW", "mxnet": "OIHW", "tensorflow": "HWIO", "keras": "HWIO", "jax": "HWIO"}
+    layouts_of = {"torch": "OIHW", "mxnet": "OIHW", "tensorflow": "HWIO", "keras": "HWIO"}
     orders: set[Any] = set()
     result = {}
     for name, value in tensors.items():
+        if str(name) in result:
+            raise ParametersError(f"two tensors are named {name}; give each a name of its own")
         orders.add(layouts_of.get(type(value).__module__.partition(".")[0]))
         array = _array(name, value)
         result[str(name)] = StoredTensor(array.dtype.name, array.shape, lambda array=array: array)  # type: ignore[misc]
@@ -195,6 +211,8 @@ def _match_description(stored: StoredWeights, described: Network, network: Netwo
     by_layer = dict(zip(ours, theirs))
     mapped = {name: stored.names["{}.{}".format(by_layer[name.partition(".")[0]], name.partition(".")[2])]
               for name in parameters.shapes(network)}
+    if isinstance(network.layers[0], spec.Normalize) and not isinstance(described.layers[0], spec.Normalize):
+        notes += (f"the file does not normalize pixels, {network.name} does",)
     result = Match(network, mapped, stored.layout or "OIHW", notes)
     if misfits := _misfits(stored, result, surplus=False):
         raise parameters.misfit(network, misfits)
@@ -345,9 +363,6 @@ def _by_shape(stored: StoredWeights, network: Network, any_classes: bool) -> Ite
         else:
             if len(assigned) == len(theirs):
                 fits.append((layout, adapted, assigned, is_certain))
-    if len(fits) > 1:
-        raise ParametersError("fits in PyTorch's layout and in TensorFlow's; write it under canonical names "
-                              f"({', '.join(list(parameters.shapes(network))[:2])}, ...) in PyTorch's layout")
     for layout, adapted, assigned, is_certain in fits:
         pairs = ", ".join(f"{layer} = {parameters.printable(assigned[layer])}" for layer in _own_names(adapted))
         notes = [] if is_certain else [f"matched by order and shape: {pairs}"]

@@ -12,6 +12,10 @@ PREPROCESSING, CLASSES = "preprocessing", "classes"
 """Keys of the entries: the value of `Preprocessing.as_dict`, and a list with a name for each class."""
 
 
+BAKED = "preprocessing_in_graph"
+"""Key of the entry of an ONNX graph that contains its preprocessing."""
+
+
 def entries(network: Network, preprocessing: Preprocessing | None, classes: Sequence[str] = ()) -> dict[str, Any]:
     """Return the metadata's entries. Class names of another number than the network's classes are left out."""
     return {**({PREPROCESSING: preprocessing.as_dict()} if preprocessing else {}),

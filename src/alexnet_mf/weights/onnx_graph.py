@@ -25,7 +25,7 @@ from alexnet_mf import spec
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, Preprocessing, arithmetic
 from alexnet_mf.spec.layers import Padding, sides
-from alexnet_mf.weights.metadata import entries
+from alexnet_mf.weights.metadata import BAKED, entries
 
 OPSET = 13
 """Opset of 2020: its operators have not changed since, and old runtimes read it."""
@@ -89,6 +89,7 @@ def build(network: Network, parameters: Mapping[str, NDArray[np.float32]], prepr
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
                               producer_name="alexnet_mf", doc_string=graph.doc_string)
     about = {name: json.dumps(value) for name, value in entries(network, preprocessing, classes or ()).items()}
+    about |= {BAKED: "true"} if bake else {}
     helper.set_model_props(model, {"network": network.name, "spec_sha256": spec.fingerprint(network),
                                    "spec": json.dumps(spec.as_dict(network)), **about})
     return model

@@ -106,7 +106,8 @@ def _read(content: memoryview, path: Path, input_shape: Shape | None) -> StoredW
     for layer in chain:
         builder.add(layer)
     name = re.sub(r"[^A-Za-z0-9]+", "-", net.text(NAME) or path.stem).strip("-")[:80] or "caffe"
-    network = spec.Network(name, cast("tuple[int, int, int]", shape), tuple(builder.layers), f"Caffe's network {name}")
+    network = spec.Network(name, cast("tuple[int, int, int]", shape), tuple(builder.layers), f"Caffe's network {name}",
+                           output="softmax" if any(layer.type == "Softmax" for layer in layers) else "logits")
     metadata, notes = ({}, []) if source is None else _preprocessing(source, shape[0])
     return StoredWeights(builder.tensors, network=network, names=builder.names, metadata=metadata,
                          notes=tuple(notes))

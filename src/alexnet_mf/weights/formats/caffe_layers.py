@@ -6,6 +6,7 @@ field `layer` of the network), or the one before it (V1, `layers`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
@@ -107,7 +108,7 @@ class Layer:
         """Weights and biases, as BlobProto messages."""
         return self.message.contents(self.form.blobs)
 
-    @property
+    @functools.cached_property
     def parameters(self) -> Message:
         """The message with the parameters of the layer's type; empty if all have their defaults."""
         number = self.form.parameters.get(self.type)

@@ -78,14 +78,15 @@ def describe(content: Any, tensors: Mapping[str, StoredTensor], symbol: str) -> 
             if weight != arithmetic.weight_shape(layer, (inputs,)) or (
                     layer.bias and shapes[f"{layer.name}.bias"] != weight[:1]):
                 raise ValueError(f"{names[f'{layer.name}.weight'][:LONGEST_NAME]!r} is {weight}")
+    has_softmax = any(node.operator in SOFTMAX for node in chain)
     network, declared = None, _value(chain[0].attributes.get("__shape__", ""))
     if isinstance(declared, tuple) and len(declared) == 4 and min(declared[1:]) > 0:
         shape = (declared[1], declared[2], declared[3])
         name = re.sub(r"[^A-Za-z0-9_.-]", "-", symbol.removesuffix("-symbol.json")).lstrip("_.-") or "gluon"
-        network = Network(name, shape, tuple(layers))
+        network = Network(name, shape, tuple(layers), output="softmax" if has_softmax else "logits")
         if parameters.shapes(network) != shapes:
             raise ValueError(f"the tensors do not fit an input of {'x'.join(map(str, shape))}")
-    notes = (f"layers from {symbol}", *["without its softmax" for node in chain if node.operator in SOFTMAX])
+    notes = (f"layers from {symbol}", *["without its softmax"] * (has_softmax and network is None))
     return StoredWeights({name: tensors[name] for name in names.values()}, network=network, names=names, notes=notes,
                          layers=None if network else tuple(layers))
 

@@ -34,6 +34,8 @@ SAVE_AGAIN = "save it again with model.save('NAME.keras')"
 SMALL, LARGEST_RATIO = 2**26, 4
 """Largest size of a compressed member of an archive, in bytes, and of a larger one the largest ratio to its compressed
 size. Keras does not compress, and weights barely shrink."""
+MOST_TEXTS = 1_000
+"""Largest number of texts of any length in an attribute: all could be one long text, stored once."""
 MOST_OBJECTS, DEEPEST = 100_000, 32
 """Largest number of objects in a file, and of groups within groups: hard links can form cycles."""
 MOST_CHANNELS = 2**16
@@ -62,7 +64,7 @@ def read(file: BinaryIO, path: Path) -> StoredWeights:
         file.seek(0)
         if file.read(2) != b"PK":
             return _read_h5(h5py.File(file, "r"))
-        with zipfile.ZipFile(file) as archive:
+        with files.open_zip(file) as archive:
             model = files.parse_json(_member(archive, CONFIG, files.MOST_JSON))
             stored = _read_keras_3(h5py.File(io.BytesIO(_member(archive, WEIGHTS)), "r"), model)
             if OWN not in archive.namelist():
@@ -211,8 +213,11 @@ def _texts(group: Any, key: str) -> list[str]:
         keys.append(f"{key}{len(keys)}")
     texts: list[Any] = []
     for each in keys:
-        if math.prod(group.attrs.get_id(each).shape) > MOST_OBJECTS:
-            raise ParametersError(f"has more than {MOST_OBJECTS:,} texts in {each}; use another copy")
+        attribute = group.attrs.get_id(each)
+        count = math.prod(attribute.shape)
+        most = MOST_TEXTS if attribute.dtype.kind == "O" else MOST_OBJECTS
+        if count > most:
+            raise ParametersError(f"has more than {most:,} texts in {each}; use another copy")
         texts.extend(np.asarray(group.attrs[each], object).reshape(-1))
     return [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
 

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_mf import files
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.weights.parameters import Parameters
 from alexnet_mf.weights.stored import StoredTensor, StoredWeights
@@ -32,8 +33,11 @@ def read(file: BinaryIO, path: Path) -> StoredWeights:
         ParametersError: if it is not a `.npz` file of arrays; the message follows the file's name.
     """
     try:
-        archive = zipfile.ZipFile(file)
-        tensors = {entry.filename.removesuffix(NAME): _tensor(archive, entry) for entry in archive.infolist()}
+        archive = files.open_zip(file)
+        entries = archive.infolist()
+        if len({entry.filename for entry in entries}) < len(entries):
+            raise ValueError("two arrays have one name")
+        tensors = {entry.filename.removesuffix(NAME): _tensor(archive, entry) for entry in entries}
     except ParametersError:
         raise
     except Exception as error:  # whatever NumPy, zipfile and tokenize raise for a file from outside
@@ -44,11 +48,10 @@ def read(file: BinaryIO, path: Path) -> StoredWeights:
 def _tensor(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> StoredTensor:
     with archive.open(entry) as member:
         version = np.lib.format.read_magic(member)  # type: ignore[no-untyped-call]
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in read_header:
+        if version != (1, 0):  # later versions have headers of any size
             raise ParametersError(f"{entry.filename[:80]!r} has version {version} of NumPy's format; write it with "
                                   "np.savez and plain names")
-        shape, _, dtype = read_header[version](member)  # type: ignore[no-untyped-call]
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)  # type: ignore[no-untyped-call]
     if dtype.hasobject:
         raise ParametersError(f"cannot be read as .npz ({entry.filename[:80]!r} has Python objects); save each array "
                               "under a name of its own with np.savez")

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_mf import files
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec.layers import Shape
 from alexnet_mf.weights.formats.opcodes import Interpreter, Placeholder
@@ -136,23 +137,9 @@ def _one_line_errors() -> Iterator[None]:
 # Files
 
 
-class _Directory:
-    """File for `zipfile`, which would read a directory of any size into memory."""
-
-    def __init__(self, file: BinaryIO):
-        self._file = file
-        self.seek, self.tell = file.seek, file.tell
-
-    def read(self, size: int = -1) -> bytes:
-        content = self._file.read(MOST_BYTES + 1 if size < 0 else min(size, MOST_BYTES + 1))
-        if len(content) > MOST_BYTES:
-            raise ValueError("the archive's directory is too large")
-        return content
-
-
 def _read_zip(file: BinaryIO) -> Contents:
     """Return the contents of an archive: `*/data.pkl`, and the storages `*/data/KEY`."""
-    with zipfile.ZipFile(_Directory(file)) as archive:  # type: ignore[call-overload]
+    with files.open_zip(file) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         if len(entries) < len(archive.infolist()):
             raise ValueError("two entries of the archive have one name")

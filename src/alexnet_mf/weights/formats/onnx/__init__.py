@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from alexnet_mf import files, spec
 from alexnet_mf.errors import AlexnetMfError, ParametersError
 from alexnet_mf.spec import Network, comparison
+from alexnet_mf.weights.metadata import BAKED
 from alexnet_mf.weights.stored import StoredWeights
 
 LARGEST_FILE = 2**31 - 1
@@ -49,6 +50,9 @@ def read(file: BinaryIO, path: Path) -> StoredWeights:
         if not model.graph.node:
             raise values.Unreadable("it has no graph", "use another copy")
         metadata = {entry.key: entry.value for entry in model.metadata_props}
+        if BAKED in metadata:
+            raise ParametersError("contains its preprocessing (`bake_preprocessing`); use the file that it was "
+                                  "converted from")
         network, walk = operators.read_graph(model, values.Tensors(path.parent))
     except values.Unreadable as error:
         reason = " ".join(str(error).split())[:LONGEST_TEXT]
@@ -64,7 +68,9 @@ def read(file: BinaryIO, path: Path) -> StoredWeights:
 
 
 def _metadata(entries: dict[str, str]) -> dict[str, Any]:
-    """Return the entries of this package's own, of which `preprocessing` and `classes` are JSON."""
+    """Return the entries of this package's own files, of which `preprocessing` and `classes` are JSON."""
+    if "spec_sha256" not in entries:
+        return {}
     result: dict[str, Any] = {key: entries[key] for key in ("network", "spec_sha256") if key in entries}
     for key in ("preprocessing", "classes"):
         try:

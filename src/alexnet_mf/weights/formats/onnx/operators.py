@@ -180,7 +180,10 @@ def _equal(walk: Walk, node: Node, *values: Value) -> Value:
 def _if(walk: Walk, node: Node, condition: Value) -> Value:
     branches = node.attribute("else_branch"), node.attribute("then_branch")
     branch = branches[bool(small(condition))]
-    walk.values |= {tensor.name: tensor for tensor in branch.initializer}
+    for tensor in branch.initializer:
+        if tensor.name in walk.values:
+            raise Unreadable("another node or tensor has the name of one in its branch")
+        walk.values[tensor.name] = tensor
     _follow(walk, branch.node)
     return walk.value(branch.output[0].name)
 

@@ -187,11 +187,10 @@ class Walk:
 
     def _normalize(self, mean: Array, std: Array) -> None:
         """Add a normalization of the pixels. The spec's are from 0 to 1; the file's may be from 0 to 255."""
-        largest = max(np.abs(mean).max(), std.max())
-        if largest > 2 and not self.is_own:
+        if not self.is_own and (std >= 10).all():
             mean, std = mean / 255, std / 255
             self.notes += ("the file takes pixels from 0 to 255",)
-        elif largest > 1 and not self.is_own:
+        elif not self.is_own and not ((std <= 1) & (np.abs(mean) <= 1)).all():
             raise Unreadable("its scaling of the pixels does not show their range", "export the network without it")
         if self.is_own or not np.allclose(mean, 0, atol=TOLERANCE) or not np.allclose(std, 1, TOLERANCE):
             self.layers.append(layers.Normalize("normalize", *(tuple(map(decimal, each)) for each in (mean, std))))
