@@ -191,8 +191,8 @@ def _preprocessing(source: Layer, channels: int) -> tuple[dict[str, Any], list[s
     record = Preprocessing(COLORS[channels], resize=STORED if is_stored_larger else None, crop=crop,
                            scale=transform.scale, mean=tuple(mean * transform.scale for mean in means * (
                                channels // len(means))) if any(means) else None)
-    note = f"pictures resized to {'x'.join(map(str, STORED))} before the crop, as by Caffe's scripts; the file does not " \
-           "state it"
+    size = "x".join(map(str, STORED))
+    note = f"pictures resized to {size} before the crop, as by Caffe's scripts; the file does not state it"
     return {"preprocessing": record.as_dict()}, [note] * is_stored_larger
 
 
