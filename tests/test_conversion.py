@@ -570,6 +570,38 @@ def test_bfloat16_safetensors_are_widened(net, weights, tmp_path):
         assert_weights(tmp_path / "a.safetensors", net, expected)
 
 
+@pytest.mark.parametrize("content, reason", [
+    (b"", "is empty; use another copy"), (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer, not"),
+    (b" <!DOCTYPE html>", "is a web page or XML; download the file again"), (b"\x1f\x8b\x08", "gzip; unpack it"),
+    (b"PK\3\4 cut", r"is damaged or ends too early \(File is not a zip file\); use another copy")])
+def test_other_files_are_named(content, reason, net, tmp_path):
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(ParametersError, match=reason):
+        conversion.read(tmp_path / "a.pt", net)
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    with pytest.raises(ParametersError, match=r"is a single array; write all arrays of a network to an \.npz file"):
+        conversion.read(tmp_path / "a.npy", net)
+
+
+def test_a_networks_part_of_a_training_program_is_found(framework, weights, net, tmp_path):
+    torch = framework("torch")
+    tensors = {f"model.{name}": torch.from_numpy(value) for name, value in weights.items()}
+    torch.save({"state_dict": {**tensors, "loss.weight": torch.ones(10, 2)}}, tmp_path / "a.ckpt")
+    with pytest.warns(Notice, match=r"entry 'state_dict'; names without `model\.`; without the tensors loss"):
+        assert_weights(tmp_path / "a.ckpt", net, weights)
+    torch.save({**tensors, **{name.replace("model", "teacher"): value for name, value in tensors.items()}},
+               tmp_path / "b.ckpt")
+    with pytest.raises(ParametersError, match="surplus"):
+        conversion.read(tmp_path / "b.ckpt", net)
+
+
+def test_a_softmax_is_written_into_a_keras_model(framework, small, weights, tmp_path):
+    framework("tensorflow")
+    network = dataclasses.replace(small, output="softmax")
+    (tmp_path / "a.keras").write_bytes(conversion.encode("keras-model", network, weights))
+    assert conversion.read(tmp_path / "a.keras").network.output == "softmax"
+
+
 def test_the_advice_for_a_pickled_dictionary_of_layers_works(tmp_path):
     """Like `bvlc_alexnet.npy`: TensorFlow's layout, a square dense layer, and inputs of the first in another order."""
     network = narrower(zoo.get_network("alexnet-caffe"))
@@ -731,8 +763,8 @@ def test_no_file_is_unpickled(net, tmp_path, monkeypatch):
         conversion.read(tmp_path / "evil.npz", net=net)
     for name in ("bare.safetensors", "bare.pt", "bare.npy"):
         (tmp_path / name).write_bytes(pickle.dumps(Evil()))
-        with pytest.raises(ParametersError, match=r"is a pickle, which could run any program, so it is not read; if "
-                                                  r"you trust it, write an \.npz file: np\.savez"):
+        with pytest.raises(ParametersError, match=r"is a pickle, which could run any program, so it is not read; write "
+                                                  r"its arrays to an \.npz file with np\.savez"):
             conversion.read(tmp_path / name, net=net)
     assert not (tmp_path / "harmed").exists()
     pickle.loads((tmp_path / "bare.pt").read_bytes())  # unpickling touches the file

@@ -190,8 +190,8 @@ def test_a_backend_imports_only_itself_and_lower_modules(backend):
     own = [name for name in FILES if within(name, package)]
     assert own and package == f"alexnet_mf.backends.{backend}"
     below = {f"alexnet_mf.{name}" for name in (
-        "errors", "spec", "spec.layers", "spec.zoo", "spec.arithmetic", "weights", "weights.parameters",
-        "weights.names", "weights.layouts", "data", "data.augmentation", "data.preprocessing",
+        "errors", "spec", "spec.layers", "spec.zoo", "spec.arithmetic", "spec.comparison", "weights",
+        "weights.parameters", "weights.names", "weights.layouts", "data", "data.augmentation", "data.preprocessing",
         "backends.contract", "backends.capabilities", "backends.randomness", "backends.execution",
         "backends.allocator")}
     for name in own:

@@ -84,11 +84,16 @@ TORCH_BEFORE_1_6 = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 BEGINNINGS = {b"\x89HDF\r\n\x1a\n": KERAS, (0x112).to_bytes(8, "little"): GLUON,
               b"\x80\x02" + TORCH_BEFORE_1_6: TORCH, b"\x80\x03" + TORCH_BEFORE_1_6: TORCH}
 """Formats by the first bytes of their files."""
-PICKLES = (b"\x93NUMPY", *(bytes([0x80, protocol]) for protocol in range(2, 6)))
-"""First bytes of `.npy` files and pickles."""
+NPY, PICKLES = b"\x93NUMPY", tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+"""First bytes of `.npy` files, and of pickles."""
 UNPICKLE = ("np.savez('weights.npz', **{f'{layer}.{part}': value for layer, values in np.load(FILE, allow_pickle=True, "
-            "encoding='latin1').item().items() for part, value in zip(('weight', 'bias'), values)})")
+            "encoding='latin1').item().items() for part, value in (values.items() if isinstance(values, dict) else "
+            "zip(('weight', 'bias'), values))})")
 """Conversion of a pickled dictionary of layers, as `bvlc_alexnet.npy`, with NumPy alone."""
+OTHERS = {b"version https://git-lfs": "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
+          b"<": "is a web page or XML; download the file again", b"\x1f\x8b": "is compressed with gzip; unpack it",
+          b"BZh": "is compressed with bzip2; unpack it", b"\xfd7zXZ": "is compressed with xz; unpack it"}
+"""Descriptions of other files with the remedy, by their first bytes."""
 
 
 @dataclass(frozen=True)
@@ -240,12 +245,14 @@ def format_of_content(path: Path) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> ParametersError:
+    if isinstance(error, zipfile.BadZipFile):
+        return ParametersError(f"{path}: is damaged or ends too early ({error}); use another copy")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return ParametersError(f"{path}: cannot be read ({reason}); name a weights file or a run folder")
 
 
 def _format_of(file: BinaryIO, path: Path) -> str | None:
-    start = file.read(max(map(len, BEGINNINGS)))
+    start = file.read(32)
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     if start.startswith(ZIP):
@@ -255,9 +262,17 @@ def _format_of(file: BinaryIO, path: Path) -> str | None:
         return by_start
     if int.from_bytes(start[:8], "little") <= size and start[8:9] == b"{":
         return CANONICAL
-    if start.startswith(PICKLES):
-        raise ParametersError(f"{path}: is a pickle, which could run any program, so it is not read; if you trust it, "
-                              f"write an .npz file: {UNPICKLE}")
+    if size == 0:
+        raise ParametersError(f"{path}: is empty; use another copy")
+    if start.startswith(NPY) and b"|O'" not in file.read(200):
+        raise ParametersError(f"{path}: is a single array; write all arrays of a network to an .npz file with np.savez")
+    if start.startswith((NPY, *PICKLES)):
+        raise ParametersError(f"{path}: is a pickle, which could run any program, so it is not read; " + (
+            f"if you trust it, write an .npz file: {UNPICKLE}" if start.startswith(NPY) else
+            "write its arrays to an .npz file with np.savez"))
+    for first, remedy in OTHERS.items():
+        if start.lstrip().startswith(first):
+            raise ParametersError(f"{path}: {remedy}")
     by_ending = next((name for name in (ONNX, CANONICAL) if path.name.endswith(FORMATS[name].suffixes)), None)
     return by_ending or (CAFFE if path.name.endswith(".caffemodel") or caffe.is_net(file) else None)
 
@@ -419,6 +434,8 @@ def encode(file_format: str, network: Network, values: Parameters, metadata: Map
         reader = READERS.get(file_format) or READERS[{"torch": TORCH, "mxnet": GLUON}.get(backend or "", KERAS)]
         stored = reader(io.BytesIO(content), NOWHERE)
         back, _ = matching.load(stored, matching.match(stored, network))
+        if stored.network and stored.network.output != network.output:
+            raise ParametersError(f"its output is {stored.network.output}, not {network.output}")
     except ParametersError as error:
         raise ParametersError(f"the {file_format} file cannot be read back: {error}") from error
     if parameters.digest(back) != parameters.digest(values):

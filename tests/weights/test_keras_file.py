@@ -363,7 +363,7 @@ def test_a_subclassed_model_is_read_without_a_network(keras: Any, tmp_path: Path
             stored, values = read(path)
             assert stored.network is None
             assert stored.is_ordered == is_ordered
-            assert bool(stored.notes) == (path.suffix == ".keras")
+            assert "could not be checked" in stored.notes[0]
             assert {value.tobytes() for value in values.values()} == {value.tobytes() for value in model.get_weights()}
 
 

@@ -124,14 +124,14 @@ def test_layers_of_equal_shapes_follow_the_files_order():
 def test_numbers_in_names_give_an_order_that_the_file_may_not_contradict():
     modules = {"conv1": "block2.conv", "conv2": "block10.conv", "fc3": "fc9", "fc4": "fc10", "fc5": "fc11"}
     tensors = renamed(SAME, modules)
-    assert_read(stored(tensors), SAME)
-    assert_read(stored(dict(sorted(tensors.items())), is_ordered=False), SAME,
-                "matched by order and shape: conv1 = block2.conv, conv2 = block10.conv, fc3 = fc9, fc4 = fc10, "
-                "fc5 = fc11")
+    note = "matched by order and shape: conv1 = block2.conv, conv2 = block10.conv, fc3 = fc9, fc4 = fc10, fc5 = fc11"
+    assert_read(stored(tensors), SAME, note)
+    assert_read(stored(dict(sorted(tensors.items())), is_ordered=False), SAME, note)
     with pytest.raises(ParametersError, match=r"the order of fc9, fc10 is not certain|block"):
         match(stored(dict(sorted(tensors.items()))), SAME)
     keras = {"conv1": "conv2d", "conv2": "conv2d_1", "fc3": "dense", "fc4": "dense_1", "fc5": "dense_2"}
-    assert_read(stored(renamed(SAME, keras)), SAME)
+    assert_read(stored(renamed(SAME, keras)), SAME, "matched by order and shape: conv1 = conv2d, conv2 = conv2d_1, "
+                "fc3 = dense, fc4 = dense_1, fc5 = dense_2")
 
 
 # Layouts
@@ -144,6 +144,7 @@ def test_arrays_in_tensorflows_layout_are_recognized_by_all_tensors_together():
     assert turned(network)["fc4.weight"].shape == (18, 18)
     assert_read(stored(turned(network), None), network, matching.TENSORFLOW_LAYOUT)
     assert_read(stored({name.replace("fc", "dense_"): value for name, value in turned(network).items()}, None), network,
+                "matched by order and shape: conv1 = conv1, fc3 = dense_3, fc4 = dense_4, fc5 = dense_5",
                 matching.TENSORFLOW_LAYOUT)
 
 

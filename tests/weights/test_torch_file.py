@@ -189,7 +189,7 @@ def test_the_state_dict_of_a_checkpoint(name, tmp_path, monkeypatch):
     content = archive(mapping(entries), STORAGES)
     weights = weights_in(content)
     assert_small(weights)
-    assert weights.notes == (f"weights of the entry `{entry}`",)
+    assert weights.notes == (f"weights of the entry '{entry}'",)
     assert_small(weights_in(content, entry))
     assert list(tmp_path.iterdir()) == []
 
@@ -198,16 +198,16 @@ def test_of_several_state_dicts_one_must_be_named():
     other = {"fc1.weight": tensor("0", (2, 3), (0, 1))}
     content = archive(mapping({"epoch": inside(3), "model": mapping(STATE), "old": mapping({"ema": mapping(other)})}),
                       STORAGES)
-    assert refusal(content) == ("contains several state_dicts: `model`, `old.ema`; use `convert` with `entry` to "
+    assert refusal(content) == ("contains several state_dicts: 'model', 'old.ema'; use `convert` with `entry` to "
                                 "name one")
     assert_small(weights_in(content, "model"))
     assert_array_equal(weights_in(content, "old.ema").tensors["fc1.weight"].load(), [WEIGHT[0], WEIGHT[0]])
-    assert refusal(content, "ema") == "has no state_dict `ema`; name one of `model`, `old.ema` with `entry`"
+    assert refusal(content, "ema") == "has no state_dict 'ema'; name one of 'model', 'old.ema' with `entry`"
 
 
 def test_entries_beside_tensors_may_be_a_second_state_dict():
     content = archive(mapping({**STATE, "ema": mapping({"w": tensor("0", (2, 3))})}), STORAGES)
-    assert "several state_dicts: `.`, `ema`;" in refusal(content)
+    assert "several state_dicts: '.', 'ema';" in refusal(content)
     assert_small(weights_in(content, "."))
 
 
@@ -228,7 +228,7 @@ def test_a_torchscript_layer_in_two_places_is_refused():
 def test_paths_that_read_the_same_are_refused():
     other = mapping({"w": tensor("0", (3, 2))})
     content = archive(mapping({"a.b": mapping(STATE), "a": mapping({"b": other})}), STORAGES)
-    assert "contains several state_dicts: `a.b`, `a.b`" in refusal(content, "a.b")
+    assert "contains several state_dicts: 'a.b', 'a.b'" in refusal(content, "a.b")
 
 
 def test_counters_and_other_entries_are_left_out():
@@ -490,7 +490,7 @@ def test_checkpoints_of_a_training(torch, tmp_path, monkeypatch, is_new, optimiz
                  "hparams_name": "kwargs", "hyper_parameters": AttributeDict(lr=0.1)}
     for checkpoint in (example, lightning):
         torch.save(checkpoint, "last.ckpt", _use_new_zipfile_serialization=is_new)
-        assert assert_same(Path("last.ckpt"), checkpoint["state_dict"]).notes == ("weights of the entry `state_dict`",)
+        assert assert_same(Path("last.ckpt"), checkpoint["state_dict"]).notes == ("weights of the entry 'state_dict'",)
     assert not Path("harmed").exists()
 
 

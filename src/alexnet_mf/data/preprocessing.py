@@ -66,7 +66,8 @@ def check_inputs(inputs: NDArray[Any], labels: NDArray[np.int64], network: Netwo
     if labels.shape != inputs.shape[:1]:
         raise DataError(f"{len(inputs)} images need as many labels, not {labels.shape}")
     if labels.size and not 0 <= labels.min() <= labels.max() < network.classes:
-        raise DataError(f"labels must lie in 0..{network.classes - 1}, not {labels.min()}..{labels.max()}")
+        raise DataError(f"labels must lie in 0..{network.classes - 1}, not {labels.min()}..{labels.max()}: network "
+                        f"{network.name} has {network.classes} classes; use data with as many")
 
 
 def check_fits(preprocessing: Preprocessing, network: Network) -> None:

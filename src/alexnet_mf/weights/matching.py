@@ -23,6 +23,8 @@ from alexnet_mf.weights.stored import Layout, StoredTensor, StoredWeights
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 MOST_TENSORS, LONGEST_NAME = 10_000, 1_000
 """Limits for files from outside, beyond any network of the spec."""
+MOST_PREFIXES = 20
+"""Largest number of parts of a training program, such as `model`, `teacher` and `loss`, in one file."""
 TENSORFLOW_LAYOUT = "arrays in TensorFlow's layout (height, width, in, out) were converted"
 
 
@@ -78,7 +80,25 @@ def _match(stored: StoredWeights, network: Network, any_classes: bool = False) -
         if best is None or len(faults) < len(best[1]):
             best = candidate, faults
     assert best is not None
+    inside = list(_inside_prefixes(stored, network, any_classes))
+    if len(inside) == 1:
+        return inside[0]
     raise _Misfit(str(parameters.misfit(best[0].network, [*best[1], *_layout_hint(stored, best[0])])))
+
+
+def _inside_prefixes(stored: StoredWeights, network: Network, any_classes: bool) -> Iterator[Match]:
+    """Yield the match of the tensors under each first component of the names that fits alone, without the others."""
+    prefixes = dict.fromkeys(re.split(r"[./]", name)[0] for name in stored.tensors)
+    for prefix in prefixes if 1 < len(prefixes) <= MOST_PREFIXES else ():
+        tensors = {name: tensor for name, tensor in stored.tensors.items() if re.split(r"[./]", name)[0] == prefix}
+        part = replace(stored, tensors=tensors)
+        for candidate in _by_names(part, network, any_classes, {"canonical": _own_names, **names.SCHEMES}):
+            if not _misfits(part, candidate):
+                others = [parameters.printable(name) for name in stored.tensors if name not in tensors]
+                more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+                note = f"without the tensors {', '.join(others[:3])}{more}"
+                yield replace(_with_certain_layout(part, candidate), notes=(*candidate.notes, note))
+                break
 
 
 def _with_certain_layout(stored: StoredWeights, candidate: Match) -> Match:
@@ -121,7 +141,8 @@ def fitting(stored: StoredWeights) -> list[str]:
     result = []
     for network in zoo.NETWORKS.values():
         with contextlib.suppress(ParametersError):
-            result.append(_match(stored, network).network.name)
+            _match(stored, network, any_classes=True)
+            result.append(network.name)
     return result
 
 
@@ -358,7 +379,7 @@ def _by_shape(stored: StoredWeights, network: Network, any_classes: bool) -> Ite
             same = [module for module, each in theirs.items() if each == shapes]
             if len(layers) != len(same):
                 break
-            is_certain &= len(same) == 1 or (stored.is_ordered and _are_numbered(same))
+            is_certain &= len(same) == 1
             assigned |= dict(zip(layers, _in_order(same, stored.is_ordered, layers)))
         else:
             if len(assigned) == len(theirs):
@@ -399,8 +420,10 @@ def _in_order(modules: list[str], is_ordered: bool, layers: list[str]) -> list[s
     is_numbered = _are_numbered(modules)
     is_certain = (modules == by_number or not is_ordered) if is_numbered else is_ordered
     if len(modules) > 1 and not is_certain:
-        raise ParametersError(f"the order of {', '.join(map(parameters.printable, modules))} is not certain, and their "
-                              f"shapes are equal; name them {', '.join(layers)}, each with .weight and .bias")
+        some = ", ".join(map(parameters.printable, modules[:4])) + ", ..." * (len(modules) > 4)
+        raise ParametersError(f"the order of {some} is not certain, and their shapes are equal; name them "
+                              f"{', '.join(layers[:4])}{', ...' * (len(layers) > 4)}, each with .weight and .bias, or "
+                              "in Keras save the model with model.save('NAME.keras')")
     return by_number if is_numbered else modules
 
 

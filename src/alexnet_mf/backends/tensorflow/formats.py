@@ -11,6 +11,8 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
+import keras
+
 from alexnet_mf.backends.tensorflow import layers, weights
 from alexnet_mf.backends.tensorflow import network as native
 from alexnet_mf.errors import ParametersError
@@ -28,11 +30,14 @@ def encode(file_format: str, network: Network, parameters: Parameters) -> bytes:
     if is_model:
         network = dataclasses.replace(network, layers=tuple(comparison.without_identities(network)))
     net = native.build(network)
-    foreign = [layer.name for layer in net.layers if type(layer).__module__ == layers.__name__]
+    foreign = [layer.name for layer in net.layers if type(layer).__module__ == layers.__name__ or
+               getattr(layer, "activation", None) is layers.gelu_tanh]
     if is_model and foreign:
         raise ParametersError(f"Keras has no layer for {', '.join(foreign)} of {network.name}; use "
                               "`destination_format='keras'`")
     weights.load(net, network, parameters)
+    if is_model and network.output == "softmax":
+        net.add(keras.layers.Softmax(name="softmax"))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ("model.keras" if is_model else "model.weights.h5")
         if is_model:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import mmap
 import re
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -24,6 +23,7 @@ from alexnet_mf.spec.layers import Activation, Shape
 from alexnet_mf.spec.preprocessing import Color
 from alexnet_mf.weights.formats import protobuf
 from alexnet_mf.weights.formats.caffe_layers import IMAGE_FILES, PARAMETERS, V1, V2, Layer, Transform
+from alexnet_mf.weights.formats.merging import activate
 from alexnet_mf.weights.formats.protobuf import BYTES, VARINT, Message
 from alexnet_mf.weights.stored import StoredTensor, StoredWeights
 
@@ -294,17 +294,8 @@ class Builder:
         activation, alpha = NONLINEARITIES[layer.type], cast("float | None", None)
         if layer.type == "ReLU" and layer.decimal("negative_slope", 0.0) != 0:
             activation, alpha = "leaky_relu", layer.decimal("negative_slope", 0.0)
-        # The order does not matter: maxima commute with an increasing function (the spec has no negative slope), zeros
-        # and multiples with a ReLU.
-        commuting = (spec.MaxPool2d, spec.Flatten, *([spec.Dropout] if activation == "relu" else []))
-        for index in reversed(range(len(self.layers))):
-            before = self.layers[index]
-            if isinstance(before, (spec.Conv2d, spec.Dense)) and before.activation is None:
-                self.layers[index] = replace(before, activation=activation, alpha=alpha)
-                return
-            if not isinstance(before, commuting):
-                break
-        layer.refuse("does not follow a Convolution or InnerProduct", "only a nonlinearity that does can be read")
+        if not activate(self.layers, activation, alpha):
+            layer.refuse("does not follow a Convolution or InnerProduct", "only a nonlinearity that does can be read")
 
     def _add_tensors(self, layer: Layer, name: str, axes: int, is_transposed: bool = False) -> None:
         """Add the weights and biases of a layer."""

@@ -26,6 +26,7 @@ from alexnet_mf.spec.layers import (
 )
 from alexnet_mf.spec.network import MOST_LAYERS
 from alexnet_mf.weights import parameters
+from alexnet_mf.weights.formats.merging import activate
 from alexnet_mf.weights.parameters import LONGEST_NAME
 from alexnet_mf.weights.stored import StoredTensor, StoredWeights
 
@@ -125,10 +126,8 @@ def _layers(chain: Sequence[_Node]) -> tuple[list[Layer], dict[str, str]]:
         layer = _layer(node)
         is_flat = any(isinstance(earlier, (Flatten, Dense)) for earlier in layers)
         if isinstance(layer, dict):
-            last = layers[-1] if layers else None
-            if not isinstance(last, (Conv2d, Dense)) or last.activation is not None:
+            if not activate(layers, **layer):
                 raise SpecError(f"{node}: an activation is supported only after a convolution or dense layer")
-            layers[-1] = dataclasses.replace(last, **layer)
             continue
         if layer is None and node is not chain[-1]:
             raise SpecError(f"{node}: a softmax is supported only at the end")
@@ -198,7 +197,9 @@ def _layer(node: _Node) -> Layer | dict[str, Any] | None:
             return {"activation": node.operator.rpartition("_")[2]}
         case "LeakyReLU":
             values = _values(node, act_type="leaky", slope=0.25)
-            _require(node, values, act_type=values["act_type"] if values["act_type"] in LEAKY else "leaky")
+            if values["act_type"] not in LEAKY:
+                raise SpecError(f"{node}: act_type {values['act_type']!r} is not supported, only {', '.join(LEAKY)}; "
+                                "use a network without it")
             return {"activation": LEAKY[values["act_type"]],
                     "alpha": None if values["act_type"] == "gelu" else values["slope"]}
         case "softmax":

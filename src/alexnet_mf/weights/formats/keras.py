@@ -30,6 +30,7 @@ CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 OWN = "alexnet_mf.json"
 """Member of the files that this package writes: preprocessing and class names. Keras ignores it."""
 UNCHECKED = "the model is a class of its own, so its activations, padding and order of layers could not be checked"
+ALONE = "weights alone: activations, padding and order of flattening could not be checked"
 SAVE_AGAIN = "save it again with model.save('NAME.keras')"
 SMALL, LARGEST_RATIO = 2**26, 4
 """Largest size of a compressed member of an archive, in bytes, and of a larger one the largest ratio to its compressed
@@ -164,7 +165,7 @@ def _read_h5(file: Any) -> StoredWeights:
 def _weights_alone(tensors: dict[str, StoredTensor], is_ordered: bool, notes: tuple[str, ...] = ()) -> StoredWeights:
     if not tensors:
         raise ParametersError(f"has no weights of layers; {SAVE_AGAIN}")
-    return StoredWeights(tensors, "HWIO", is_ordered, notes=notes)
+    return StoredWeights(tensors, "HWIO", is_ordered, notes=notes or (ALONE,))
 
 
 def _described(model: Any, locate: Locate) -> StoredWeights:

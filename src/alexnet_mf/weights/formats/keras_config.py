@@ -20,6 +20,7 @@ from alexnet_mf.errors import ParametersError, SpecError
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import KINDS, Shape, output_shape
 from alexnet_mf.spec.network import MOST_LAYERS, Output
+from alexnet_mf.weights.formats.merging import in_unit_range
 
 MODELS = ("Sequential", "Functional", "Model")
 OWN_MODULE = "alexnet_mf.backends.tensorflow.layers"
@@ -450,11 +451,12 @@ class _Builder:
         if self.scaling is None:
             return
         (mean, std, layer), self.scaling = self.scaling, None
-        if np.all(std >= 10):
-            mean, std = mean / 255, std / 255
-            self.notes.append("the network takes pixels in [0, 1], where Keras's model takes [0, 255]")
-        elif not np.all((std <= 1) & (abs(mean) <= 1)):
+        scaled = in_unit_range(mean, std)
+        if scaled is None:
             layer.refuse("does not show whether the model takes pixels in [0, 1] or in [0, 255]")
+        mean, std, takes_levels = scaled
+        if takes_levels:
+            self.notes.append("the network takes pixels in [0, 1], where Keras's model takes [0, 255]")
         if not (np.allclose(mean, 0, atol=1e-6) and np.allclose(std, 1, atol=1e-6)):
             self._append(layer, "Normalize", mean=[float(f"{value:.12g}") for value in mean],
                          std=[float(f"{value:.12g}") for value in std])

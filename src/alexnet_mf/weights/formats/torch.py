@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import re
 import struct
 import zipfile
 import zlib
@@ -40,6 +41,8 @@ INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uin
 
 OPTIMIZER = {"param_groups", "momentum_buffer", "exp_avg", "exp_avg_sq", "square_avg"}
 """Keys that only the state of an optimizer has."""
+OPTIMIZER_KEY = re.compile(r"opt(im|imizer)?s?(_|[A-Z]|$)")
+"""Keys of optimizers, such as `opt`, `optim_state` and `optimizerG`, but not of an `optimized_model`."""
 
 MOST_BYTES = 2**25
 """Largest size of a pickle, and of an archive's directory. AlexNet's pickle has 2 kB."""
@@ -119,7 +122,7 @@ def read(file: BinaryIO, path: Path, entry: str | None = None) -> StoredWeights:
         keys, state = _select(contents.root, entry)
         tensors = {name: _stored(name, value, contents, file) for name, value in state.items()
                    if isinstance(value, Tensor) and not (value.dtype in INTEGERS and value.shape == ())}
-    return StoredWeights(tensors, notes=(f"weights of the entry `{'.'.join(keys)}`",) if keys else ())
+    return StoredWeights(tensors, notes=(f"weights of the entry {'.'.join(keys)!r}",) if keys else ())
 
 
 @contextlib.contextmanager
@@ -238,10 +241,10 @@ def _select(root: Any, entry: str | None) -> tuple[Keys, Mapping[str, Any]]:
         return named[0]
     if not candidates:
         raise ParametersError(f"contains no state_dict; {STATE_DICT}")
-    names = ", ".join(f"`{'.'.join(keys) or '.'}`" for keys, _ in candidates[:MOST_NAMED])
+    names = ", ".join(repr('.'.join(keys) or '.') for keys, _ in candidates[:MOST_NAMED])
     names += f" and {len(candidates) - MOST_NAMED:,} more" if len(candidates) > MOST_NAMED else ""
     if not named:
-        raise ParametersError(f"has no state_dict `{entry}`; name one of {names} with `entry`")
+        raise ParametersError(f"has no state_dict {entry!r}; name one of {names} with `entry`")
     raise ParametersError(f"contains several state_dicts: {names}; use `convert` with `entry` to name one")
 
 
@@ -260,7 +263,7 @@ def _state_dicts(value: Any, keys: Keys, seen: set[int]) -> Iterator[tuple[Keys,
                 raise ValueError("it has a tensor without a name")
             yield keys, value
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-        if isinstance(key, (str, int)) and not str(key).startswith("opt"):  # opt, optim, optimizer, optimizer_states
+        if isinstance(key, (str, int)) and not OPTIMIZER_KEY.match(str(key)):
             yield from _state_dicts(inner, (*keys, str(key)), seen)
 
 

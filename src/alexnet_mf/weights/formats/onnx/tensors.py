@@ -20,7 +20,7 @@ DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorPr
           TensorProto.BOOL: "bool"}
 """Types of weights, and of the constants that describe shapes."""
 FLOATS = ("float32", "float16", "float64", "bfloat16")
-REMEDY = "save its weights as safetensors, and name the network with `net`"
+REMEDY = "export a sequence of supported layers"
 
 
 class Unreadable(Exception):

@@ -17,6 +17,7 @@ from onnx import TensorProto
 from alexnet_mf.spec import Network, layers, zoo
 from alexnet_mf.spec.layers import Shape
 from alexnet_mf.weights import parameters
+from alexnet_mf.weights.formats.merging import activate, in_unit_range
 from alexnet_mf.weights.formats.onnx.signals import (
     MEANS,
     PROBES,
@@ -122,10 +123,8 @@ class Walk:
         fields = activation_of(curve)
         if fields is None:
             raise Unreadable("the nodes before it compute a function that is no activation of the spec")
-        last = self.layers[-1]
-        if getattr(last, "activation", True):
-            raise Unreadable(f"{fields['activation']} cannot follow {last.name}")
-        self.layers[-1] = replace(last, **fields_of(type(last), **fields))
+        if not activate(self.layers, **fields):
+            raise Unreadable(f"{fields['activation']} cannot follow {self.layers[-1].name}")
         self.stage += 1
 
     def _normalize_responses(self, signal: Signal) -> None:
@@ -187,11 +186,12 @@ class Walk:
 
     def _normalize(self, mean: Array, std: Array) -> None:
         """Add a normalization of the pixels. The spec's are from 0 to 1; the file's may be from 0 to 255."""
-        if not self.is_own and (std >= 10).all():
-            mean, std = mean / 255, std / 255
-            self.notes += ("the file takes pixels from 0 to 255",)
-        elif not self.is_own and not ((std <= 1) & (np.abs(mean) <= 1)).all():
-            raise Unreadable("its scaling of the pixels does not show their range", "export the network without it")
+        if not self.is_own:
+            scaled = in_unit_range(mean, std)
+            if scaled is None:
+                raise Unreadable("its scaling of the pixels does not show their range", "export the network without it")
+            mean, std, takes_levels = scaled
+            self.notes += ("the file takes pixels from 0 to 255",) * takes_levels
         if self.is_own or not np.allclose(mean, 0, atol=TOLERANCE) or not np.allclose(std, 1, TOLERANCE):
             self.layers.append(layers.Normalize("normalize", *(tuple(map(decimal, each)) for each in (mean, std))))
 
