@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from alexnet_mf import spec
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, arithmetic, zoo
-from alexnet_mf.spec.layers import Conv2d, Dense, Flatten, Normalize, even_padding
+from alexnet_mf.spec.layers import Conv2d, Dense, Flatten, Normalize
 from alexnet_mf.weights.parameters import Parameters
 
 TORCHVISION = "torchvision"
@@ -65,7 +65,7 @@ def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
 def other_names(network: Network) -> dict[str, str]:
     """Return the canonical name for each name in common modules.
 
-    A flat `Sequential` numbers its modules, activations and `ZeroPad2d` included; the book keeps it in `net`.
+    A flat `Sequential` numbers its modules, activations and paddings included; the book keeps it in `net`.
     torchvision numbers `features`, and after the flattening `classifier`, each from 0. None of them normalizes pixels;
     torchvision's transforms do.
     """
@@ -75,7 +75,7 @@ def other_names(network: Network) -> dict[str, str]:
     for layer in network.layers:
         if isinstance(layer, Normalize):
             continue
-        position += isinstance(layer, Conv2d) and even_padding(layer, inputs[layer.name]) is None
+        position += arithmetic.padded_values(layer, inputs[layer.name]) > 0
         if isinstance(layer, (Conv2d, Dense)):
             torchvision = f"features.{position}" if flattened is None else f"classifier.{position - flattened}"
             for theirs in (f"{position}", f"net.{position}", torchvision):
