@@ -369,9 +369,9 @@ else:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb not in ("list", "plot")]
-                         + ["bench_report", "list_backends", "list_networks", "list_runs", "parity_compare",
-                            "parity_trace", "plot_curves", "plot_filters", "resume"])
+@pytest.mark.parametrize("verb", [verb for verb in cli.VERBS if verb not in ("list", "plot", "weights")]
+                         + ["bench_report", "list_backends", "list_networks", "list_runs", "list_weights",
+                            "get_weights", "parity_compare", "parity_trace", "plot_curves", "plot_filters", "resume"])
 def test_the_api_has_a_documented_function_for_every_verb(verb):
     assert verb in api.__all__ and getattr(api, verb).__doc__
     for name in alexnet_mf.__all__:
@@ -401,11 +401,15 @@ def test_filters_are_drawn_from_weights_of_any_format(small, source):
     (lambda: api.evaluate("run", backend="jax"), "`backend` must be one of torch, .*, not 'jax'"),
     (lambda: api.evaluate("run", which="first"), "`which` must be one of last, best, not 'first'"),
     (lambda: api.evaluate("run/weights.safetensors", which="best"), "is not a run folder; leave out `which='best'`"),
-    (lambda: api.evaluate("run", net="lenet5"), "holds weights of small, which differs from lenet5; leave out `net`"),
+    (lambda: api.evaluate("run", net="lenet5"), "has weights of small, which differs from lenet5; leave out `net`"),
     (lambda: api.evaluate("run", net=3), "`net` must be a network, its name or a .toml file, not 3"),
     (lambda: api.evaluate(""), "`source` must be a path, not ''"),
     (lambda: api.evaluate(3, backend="numpy"), "`source` must be a path, not 3"),
     (lambda: api.predict("run", ["a.png"], invert="yes"), "`invert` must be of type bool, not 'yes'"),
+    (lambda: api.predict("run", ["a.png"], normalize="no"), "`normalize` must be of type bool, not 'no'"),
+    (lambda: api.predict("run", ["a.png"], mean=0.3, std=0.3), "`mean` must be a list, not 0.3"),
+    (lambda: api.predict("run", ["a.png"], mean=[0.3], std=["x"]), "`std` must not contain 'x'"),
+    (lambda: api.predict("run", ["a.png"], resize="28"), r"preprocessing: resize must be the shorter side or \(height"),
     (lambda: api.convert("run", "a.npz", overwrite="no"), "`overwrite` must be of type bool, not 'no'"),
     (lambda: api.analyze(measure=0), "`measure` must be of type bool, not 0"),
     (lambda: api.build(""), "unknown network ''"),
@@ -423,8 +427,8 @@ def test_filters_are_drawn_from_weights_of_any_format(small, source):
     (lambda: api.build("lenet5", "jax"), "`backend` must be one of torch, .*, not 'jax'"),
     (lambda: api.build("lenet5", "numpy", seed=-1), "`seed` must be at least 0, not -1"),
     (lambda: api.build("lenet5", "numpy", which="best"), "`weights` is not a run folder; leave out `which='best'`"),
-    (lambda: api.build("lenet5", "numpy", weights=[1]), "`weights` must be a path, or arrays by their canonical names"),
-    (lambda: api.build("lenet5", "numpy", weights={"fc5.bias": [1]}), "fc5.bias is list, not float32"),
+    (lambda: api.build("lenet5", "numpy", weights=[1]), "`weights` must be a path, or tensors by their names"),
+    (lambda: api.build("lenet5", "numpy", weights={"fc5.bias": [1]}), "fc5.bias is a list, not a tensor"),
     (lambda: api.analyze(batch_size=0), "`batch_size` must be at least 1, not 0"),
     (lambda: api.analyze(batch_size=-4), "`batch_size` must be at least 1, not -4"),
     (lambda: api.analyze(rounds=0), "`rounds` must be at least 1, not 0"),

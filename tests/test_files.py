@@ -152,3 +152,28 @@ def test_parse_json_refuses_invalid_json():
     for text in ("", "{", "NaN", "[-Infinity]", "[" * 100_000, b"\xff", "1" * 5000):
         with pytest.raises(ValueError):
             files.parse_json(text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_text_is_read_in_every_encoding_with_a_mark(path, encoding):
+    """PowerShell's `>` writes UTF-16 with a byte order mark, Windows' Notepad UTF-8 with one."""
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    path.write_bytes(f"{mark}tä\r\nb\n".encode(encoding))
+    assert files.read_text(path, 100) == "tä\r\nb\n"
+
+
+@pytest.mark.parametrize("content, message", [
+    ("tä".encode("latin-1"), r"is not UTF-8 text \(byte 0xe4 at position 1\); save it as UTF-8"),
+    ("tt".encode("utf-16-le"), r"is not UTF-8 text \(null bytes, as in UTF-16 without a byte order mark\); save it"),
+    ("tt".encode("utf-32"), "null bytes"), (b"\xff\xfet", r"is not UTF-8 text \(byte 0x74 at position 2\)"),
+    (b"\xff\xfe\x00\xd8", "is not UTF-8 text")])
+def test_text_in_another_encoding_is_refused(path, content, message):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        files.read_text(path, 100)
+
+
+def test_a_text_that_is_too_large_is_not_read(path):
+    path.write_bytes(bytes(101))
+    with pytest.raises(OSError, match=r"larger than 0\.0001 MB"):
+        files.read_text(path, 100)

@@ -120,20 +120,22 @@ def test_the_checks_read_the_source():
 # contract <- backends.
 DIRECTIONS = {
     "alexnet_mf": set(),
-    "alexnet_mf.spec": {"spec.layers", "spec.network"},
+    "alexnet_mf.spec": {"spec.layers", "spec.network", "spec.preprocessing"},
     "alexnet_mf.spec.layers": {"errors"},
     "alexnet_mf.spec.network": {"errors", "spec.layers"},
+    "alexnet_mf.spec.preprocessing": {"errors", "spec.layers"},
     "alexnet_mf.spec.zoo": {"errors", "spec", "spec.layers"},
     "alexnet_mf.spec.arithmetic": {"spec", "spec.layers"},
     "alexnet_mf.files": {"errors"},
     "alexnet_mf.weights": set(),
     "alexnet_mf.weights.tensor_file": set(),
+    "alexnet_mf.weights.metadata": {"errors", "spec"},
     "alexnet_mf.weights.parameters": {"errors", "files", "spec", "spec.layers", "spec.arithmetic", "weights",
                                       "weights.tensor_file"},
     "alexnet_mf.backends": {"backends.registry"},
     "alexnet_mf.backends.registry": {"errors"},
     "alexnet_mf.data.augmentation": {"errors"},
-    "alexnet_mf.data.preprocessing": {"errors", "spec"},
+    "alexnet_mf.data.preprocessing": {"errors", "spec", "spec.preprocessing"},
     "alexnet_mf.backends.randomness": set(),
     "alexnet_mf.backends.execution": {"errors"},
     "alexnet_mf.backends.contract": {"errors", "spec", "spec.layers", "spec.arithmetic", "weights.parameters",
@@ -145,7 +147,7 @@ DIRECTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", ["spec", "spec.layers", "spec.network", "spec.zoo"])
+@pytest.mark.parametrize("name", ["spec", "spec.layers", "spec.network", "spec.preprocessing", "spec.zoo"])
 def test_the_spec_imports_the_standard_library_alone(name):
     """Imports within functions count."""
     roots = {module.split(".")[0] for module in IMPORTS[f"alexnet_mf.{name}"]}
@@ -159,8 +161,8 @@ def test_low_modules_import_only_lower_ones(name):
 
 
 ORDER = ["errors", "checks", "files", "spec", "instruments", "plots", "weights", "data", "backends", "conversion",
-         "models", "evaluation", "shapes", "predict", "training", "parity", "bench", "sweep", "analysis", "api", "cli",
-         "__main__"]
+         "pretrained", "models", "evaluation", "shapes", "predict", "training", "parity", "bench", "sweep", "analysis",
+         "api", "cli", "__main__"]
 """Packages and modules, lowest first. Each imports only those before it, so that there is no cycle. Imports for the
 type checker alone, such as those of the records that `plots` draws, do not count."""
 
@@ -188,9 +190,10 @@ def test_a_backend_imports_only_itself_and_lower_modules(backend):
     own = [name for name in FILES if within(name, package)]
     assert own and package == f"alexnet_mf.backends.{backend}"
     below = {f"alexnet_mf.{name}" for name in (
-        "errors", "spec", "spec.layers", "spec.zoo", "spec.arithmetic", "weights", "weights.parameters", "data",
-        "data.augmentation", "data.preprocessing", "backends.contract", "backends.capabilities", "backends.randomness",
-        "backends.execution", "backends.allocator")}
+        "errors", "spec", "spec.layers", "spec.zoo", "spec.arithmetic", "weights", "weights.parameters",
+        "weights.names", "weights.layouts", "data", "data.augmentation", "data.preprocessing",
+        "backends.contract", "backends.capabilities", "backends.randomness", "backends.execution",
+        "backends.allocator")}
     for name in own:
         foreign = {imported for imported in package_imports(name) - below - {"alexnet_mf", "alexnet_mf.backends"}
                    if not within(imported, package)}
@@ -223,7 +226,8 @@ def test_training_and_data_import_no_backend_except_the_contract():
                 f"alexnet_mf.backends{part}" for part in ("", ".contract", ".execution")}, name
         if within(name, "alexnet_mf.data"):
             assert {module for module in reached if not within(module, "alexnet_mf.data")} <= {
-                "alexnet_mf", "alexnet_mf.errors", "alexnet_mf.files", "alexnet_mf.spec"}, name
+                "alexnet_mf", "alexnet_mf.errors", "alexnet_mf.files", "alexnet_mf.spec",
+                "alexnet_mf.spec.preprocessing"}, name
 
 
 def test_nothing_imports_tests_or_benchmarks():

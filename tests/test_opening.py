@@ -54,7 +54,7 @@ def test_a_file_of_another_program_needs_the_name_of_a_network(tmp_path):
     with pytest.raises(ParametersError, match="its tensors fit lenet5 and lenet5-relu: name the network with `net`"):
         read(path)
     assert read(path, "lenet5").network is zoo.LENET5
-    with pytest.raises(ParametersError, match=r"not the parameters of alexnet-28: missing conv3.weight; .*surplus fc4"):
+    with pytest.raises(ParametersError, match=r"not the parameters of alexnet-28: .*missing conv3\.weight; .*lenet5"):
         read(path, "alexnet-28")
     with pytest.raises(SpecError, match="unknown network 'lenet'"):
         read(path, "lenet")
@@ -66,8 +66,10 @@ def test_a_file_of_another_program_needs_the_name_of_a_network(tmp_path):
 @pytest.mark.parametrize("network", [3, [], {"name": "x"}, {"name": "x", "input": [1, 28, 28], "layers": 3}])
 def test_a_header_without_a_valid_network_is_refused(small, tmp_path, network):
     parameters.save(tmp_path / "w", parameters.initialize(small, 0), {"network": network})
-    with pytest.raises(ParametersError, match=r"w: its header does not describe a network .*name one with `net`"):
+    with pytest.raises(ParametersError, match=r"w: its header does not describe a network of this version .*; update"):
         read(tmp_path / "w")
+    with pytest.raises(ParametersError, match="its header does not describe a network"):
+        read(tmp_path / "w", small)
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", "[" * 100_000, "3"], ids=["list", "half", "deep", "number"])
@@ -82,7 +84,7 @@ def test_the_error_names_only_some_of_many_surplus_tensors(small, tmp_path):
     path = tmp_path / "w.safetensors"
     surplus = {f"x\n{i}": np.zeros(1, np.float32) for i in range(1000)} | {"y" * 1000: np.zeros(1, np.float32)}
     safetensors.numpy.save_file(parameters.initialize(small, 0) | surplus, path)
-    with pytest.raises(ParametersError, match="and 901 more") as caught:
+    with pytest.raises(ParametersError, match="and 989 more") as caught:
         parameters.load(path, small)
     assert len(str(caught.value)) < 5000 and "\n" not in str(caught.value)
 

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
         build,
         convert,
         evaluate,
+        get_weights,
         list_backends,
         list_networks,
         list_runs,
+        list_weights,
         load_run,
         parity_compare,
         parity_trace,
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Execution", "Recipe", "TrainedRun", "TrainingDisplay", "Watcher", "analyze", "bench_report", "build", "convert",
-    "evaluate", "list_backends", "list_networks", "list_runs", "load_run", "parity_compare", "parity_trace",
-    "plot_curves", "plot_filters", "resume", "train"]
+    "evaluate", "get_weights", "list_backends", "list_networks", "list_runs", "list_weights", "load_run",
+    "parity_compare", "parity_trace", "plot_curves", "plot_filters", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

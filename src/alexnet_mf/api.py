@@ -28,7 +28,7 @@ from alexnet_mf.checks import check_choice, check_integer, check_list, check_pat
 from alexnet_mf.conversion import FORMATS, Conversion, Weights, Which, convert
 from alexnet_mf.data import DATASETS, DatasetName, LabeledImages
 from alexnet_mf.data.image_files import Unreadable
-from alexnet_mf.data.preprocessing import Preparation, check_takes_gray_images
+from alexnet_mf.data.preprocessing import check_takes_gray_images
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice
 from alexnet_mf.evaluation import Evaluation
 from alexnet_mf.instruments.progress import ImagesDisplay
@@ -36,8 +36,10 @@ from alexnet_mf.models import LoadedModel, build
 from alexnet_mf.parity.run import parity, parity_compare, parity_trace
 from alexnet_mf.plots import Picture
 from alexnet_mf.predict import Prediction
+from alexnet_mf.pretrained import get_weights, list_weights
 from alexnet_mf.shapes import ShapeReport, shapes
-from alexnet_mf.spec import Network, arithmetic, toml, zoo
+from alexnet_mf.spec import Network, Preprocessing, arithmetic, zoo
+from alexnet_mf.spec.preprocessing import Color
 from alexnet_mf.sweep.run import sweep
 from alexnet_mf.training import metrics, record
 from alexnet_mf.training.display import TrainingDisplay, Watcher
@@ -50,8 +52,8 @@ from alexnet_mf.weights import parameters
 __all__ = [
     "Conversion", "EvaluationReport", "Execution", "PredictionReport", "Recipe", "ShapeReport", "TrainedRun",
     "TrainingDisplay", "UsedWeights", "Watcher", "analyze", "bench", "bench_report", "build", "convert", "evaluate",
-    "list_backends", "list_networks", "list_runs", "load_run", "parity", "parity_compare", "parity_trace",
-    "plot_curves", "plot_filters", "predict", "resume", "shapes", "sweep", "train"]
+    "get_weights", "list_backends", "list_networks", "list_runs", "list_weights", "load_run", "parity",
+    "parity_compare", "parity_trace", "plot_curves", "plot_filters", "predict", "resume", "shapes", "sweep", "train"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +82,7 @@ class PredictionReport:
     """Predictions for pictures."""
 
     used: UsedWeights
-    preparation: Preparation
+    preprocessing: Preprocessing
     """Steps that turn a picture into the network's input."""
     classes: tuple[str, ...]
     """Names of the classes."""
@@ -105,20 +107,31 @@ class EvaluationReport:
 def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | Path | str | None = None,
             which: Which = "last", backend: str | None = None, device: str = "auto",
             execution: Execution = AS_IT_COMES, top: int = 3, limit: int | None = None, invert: bool = False,
-            classes: Sequence[str] | None = None, progress: bool = True) -> PredictionReport:
-    """Classify pictures.
+            mean: Sequence[float] | None = None, std: Sequence[float] | None = None, normalize: bool = True,
+            resize: int | tuple[int, int] | None = None, crop: int | tuple[int, int] | None = None,
+            color: Color | None = None, classes: Sequence[str] | None = None,
+            progress: bool = True) -> PredictionReport:
+    """Classify pictures, after the preprocessing that the weights state.
 
     Args:
         source: run folder, or a weights file of any format that `convert` reads.
         images: PNG and JPEG files, folders of them, and idx files.
         net: the network; without it `source` names it.
         which: the weights to take from a run folder: `last` or `best`.
-        backend: without it the run's own, the file format's framework, or the first that is installed.
+        backend: without it the run's own, the file format's framework if installed, or the first that is installed.
         device, execution: as for `build`.
         top: number of classes to return for each picture, at most all.
         limit: number of pictures to take from each folder and idx file.
         invert: invert pictures that are dark on light.
-        classes: names of the classes; without them Fashion-MNIST's if there are ten, else numbers.
+        mean, std: numbers that normalize the channels, red first, after scaling to [0, 1]. A network that takes color
+            needs them if the weights state no preprocessing.
+        normalize: False to scale to [0, 1] only.
+        resize: pixels of the shorter side, or (height, width) of the whole picture.
+        crop: side, or (height, width), of the center crop after resizing; without it, the input's size.
+        color: order of the channels, `rgb` or `bgr`, as Caffe's networks take them; without it the weights' own, else
+            `rgb`.
+        classes: names of the classes; without them those of the weights, else Fashion-MNIST's if there are ten and the
+            input is gray, else numbers.
         progress: show a bar on a terminal.
 
     Raises:
@@ -128,7 +141,11 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
     paths = [Path(path) for path in check_list("images", images, (str, Path))]
     check_integer("top", top)
     check_type("invert", invert, bool)
+    check_type("normalize", normalize, bool)
     check_type("progress", progress, bool)
+    for name, numbers in (("mean", mean), ("std", std)):
+        if numbers is not None:
+            check_list(name, numbers, (int, float))
     if limit is not None:
         check_integer("limit", limit)
     if classes is not None:
@@ -138,19 +155,20 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
     if classes is not None and len(classes) != network.classes:
         raise AlexnetMfError(f"`classes` has {len(classes):,} names, but {network.name} has {network.classes:,} "
                              "classes")
-    preparation = prediction.preparation(network, invert)
+    preprocessing = prediction.choose_preprocessing(used.weights, mean=mean, std=std, normalize=normalize,
+                                                    resize=resize, crop=crop, color=color, invert=invert)
     predictions: list[Prediction] = []
     unreadable: list[Unreadable] = []
     with ImagesDisplay("predicting", None, not progress) as display:
-        for answer in prediction.predict(used.loaded.model, paths, preparation, top, limit):
+        for answer in prediction.predict(used.loaded.model, paths, preprocessing, top, limit):
             if isinstance(answer, Unreadable):
                 unreadable.append(answer)
                 warnings.warn(f"{answer.name}: {answer.reason}", Notice, stacklevel=2)
             else:
                 predictions.append(answer)
                 display.done(len(predictions))
-    names = tuple(classes) if classes is not None else prediction.class_names(network)
-    return PredictionReport(used, preparation, names, predictions, unreadable)
+    names = tuple(classes) if classes is not None else prediction.class_names(used.weights)
+    return PredictionReport(used, preprocessing, names, predictions, unreadable)
 
 
 def evaluate(source: Path | str, *, net: Network | Path | str | None = None, which: Which = "last",
@@ -183,9 +201,11 @@ def evaluate(source: Path | str, *, net: Network | Path | str | None = None, whi
                       stacklevel=2)
     images.check_limits(test_images=test_images)
     test = images.test.first(test_images)
-    names = images.classes if network.classes == len(images.classes) else prediction.class_names(network)
+    names = used.weights.classes or (images.classes if network.classes == len(images.classes) else
+                                     prediction.class_names(used.weights))
+    inputs = prediction.as_in_training(test, used.weights)
     with ImagesDisplay("evaluating", len(test), not progress) as display:
-        figures = evaluation.evaluate(used.loaded.model, test, display.done)
+        figures = evaluation.evaluate(used.loaded.model, inputs, display.done)
         rate = len(test) / display.seconds
     return EvaluationReport(used, images.origin, test, names, figures, rate)
 
@@ -207,7 +227,8 @@ def open_model(source: Path | str, net: Network | Path | str | None = None, whic
         else:
             warnings.warn(f"{source}: was trained in {session.backend}, which is not installed here "
                           f"({backends.BACKENDS[session.backend].install})", Notice, stacklevel=3)
-    name = name or FORMATS[weights.format].backend or models.default_backend()
+    own = FORMATS[weights.format].backend
+    name = name or (own if own and backends.is_installed(own) else models.default_backend())
     return UsedWeights(weights, models.load(name, weights.network, weights.parameters, device, execution), run)
 
 
@@ -240,18 +261,19 @@ def plot_curves(runs: Iterable[Path | str], plot: Path | str) -> None:
     picture.save(picture.module.png(lines))
 
 
-def plot_filters(source: Path | str, plot: Path | str, *, net: Network | Path | str | None = None) -> Filters:
+def plot_filters(source: Path | str, plot: Path | str, *, net: Network | Path | str | None = None,
+                 which: Which = "last") -> Filters:
     """Draw the filters of the first convolution, and return them.
 
     Args:
-        source, net: as for `predict`.
+        source, net, which: as for `predict`.
         plot: PNG file to write.
 
     Raises:
         AlexnetMfError: if the weights cannot be read or drawn, the file cannot be written, or matplotlib is missing.
     """
     picture = Picture(plot, "alexnet_mf.plots.filters")
-    first = first_convolution.read(check_path("source", source), net)
+    first = first_convolution.read(check_path("source", source), net, which)
     picture.save(picture.module.png(first.weights, f"{first.network}, {first.layer}"))
     return first
 
@@ -273,11 +295,14 @@ def list_backends() -> list[dict[str, Any]]:
     return entries
 
 
-def list_networks(only: str | None = None) -> list[dict[str, Any]]:
-    """Return each network's input, parameters, multiply-accumulates per image and source; `only` selects one."""
+def list_networks(only: Path | str | None = None) -> list[dict[str, Any]]:
+    """Return each network's input, parameters, multiply-accumulates per image and source.
+
+    Args:
+        only: the network to describe, by name, from a .toml file, or from a weights file that describes it.
+    """
     entries = []
-    for name in zoo.NETWORKS if only is None else [only]:
-        network = toml.find_network(name)
+    for network in zoo.NETWORKS.values() if only is None else [conversion.find_described(only)]:
         entries.append({"network": network.name, "input": "x".join(map(str, network.input)),
                         "parameters": sum(arithmetic.parameter_counts(network).values()),
                         "multiply_accumulates": sum(arithmetic.macs(network).values()), "source": network.source})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import hashlib
@@ -9,9 +10,10 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from alexnet_mf.errors import AlexnetMfError
 
@@ -20,6 +22,8 @@ MOST_PER_WRITE = 2**24
 
 MOST_JSON = 16_000_000
 """Largest size of JSON, in bytes; as Python objects it takes up to thirty times the memory."""
+MOST_DIRECTORY = 2**25
+"""Largest size of an archive's directory, in bytes."""
 PARTIAL = ".partial"
 """Suffix of a file that is not complete yet; its name begins with a dot."""
 
@@ -119,6 +123,26 @@ def read(path: Path, most: int) -> bytes:
         raise OSError(errno.EINVAL, "the path has a null byte", str(path)) from error
 
 
+def read_text(path: Path, most: int) -> str:
+    """Return a text from an unknown source: UTF-8, or UTF-16 with a byte order mark, which PowerShell's `>` writes.
+
+    Raises:
+        OSError: as `read`.
+        ValueError: if it is in another encoding; names the first byte at fault, not the file.
+    """
+    content = read(path, most)
+    try:
+        text = content.decode("utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else
+                              "utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise ValueError(f"is not UTF-8 text (byte 0x{byte:02x} at position {error.start:,}); save it as UTF-8"
+                         ) from error
+    if "\0" in text:
+        raise ValueError("is not UTF-8 text (null bytes, as in UTF-16 without a byte order mark); save it as UTF-8")
+    return text
+
+
 def parse_json(content: bytes | str, most: int = MOST_JSON, nan: bool = False) -> Any:
     """Parse JSON from an unknown source.
 
@@ -187,6 +211,32 @@ def remove_partial(folder: Path) -> None:
     """
     for path in folder.glob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)
+
+
+def open_zip(file: BinaryIO) -> zipfile.ZipFile:
+    """Open an archive from an unknown source. `zipfile` alone would read a directory of any size into memory.
+
+    Raises:
+        ValueError: if the directory is too large.
+        zipfile.BadZipFile: if it is not an archive.
+    """
+    archive: zipfile.ZipFile = zipfile.ZipFile(_BoundedFile(file))  # type: ignore[call-overload]
+    archive.fp = file  # the members may be larger
+    return archive
+
+
+class _BoundedFile:
+    """File that returns at most `MOST_DIRECTORY` bytes in one read."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(MOST_DIRECTORY + 1 if size < 0 else min(size, MOST_DIRECTORY + 1))
+        if len(content) > MOST_DIRECTORY:
+            raise ValueError("the archive's directory is too large")
+        return content
 
 
 class GrowingFile:

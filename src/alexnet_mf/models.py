@@ -17,10 +17,10 @@ from alexnet_mf.backends.contract import Backend, Model, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.checks import check_choice, check_integer, check_type
 from alexnet_mf.conversion import Source, Which
-from alexnet_mf.errors import AlexnetMfError, Notice
+from alexnet_mf.errors import AlexnetMfError, Notice, ParametersError
 from alexnet_mf.spec import Network, zoo
 from alexnet_mf.spec.toml import find_network
-from alexnet_mf.weights import parameters
+from alexnet_mf.weights import matching, parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +68,16 @@ def find_weights(net: Network | Path | str | None = None, weights: Source | None
     if weights is None:
         return network, parameters.initialize(network, seed)
     if not isinstance(weights, Mapping):
-        raise AlexnetMfError(f"`weights` must be a path, or arrays by their canonical names, not {weights!r}")
-    parameters.check(weights, network)
-    return network, weights
+        raise AlexnetMfError(f"`weights` must be a path, or tensors by their names, not {weights!r}")
+    stored = matching.from_mapping(weights)
+    try:
+        matched = matching.match(stored, network)
+        values, notes = matching.load(stored, matched)
+    except ParametersError as error:
+        raise ParametersError(f"`weights`: {error}") from error
+    if notes:
+        warnings.warn(f"`weights`: {'; '.join(notes)}", Notice, stacklevel=3)
+    return network, values
 
 
 def load(backend: str, network: Network, values: Mapping[str, NDArray[np.float32]], device: str = "auto",
@@ -94,8 +101,8 @@ def build(net: Network | Path | str | None = None, backend: str | None = None, *
     Args:
         net: a network's name, a .toml file or a `Network`; without it, the network of `weights`, else `alexnet`.
         backend: `torch`, `tensorflow`, `mxnet` or `numpy`; without it the first framework that is installed.
-        weights: canonical parameters, a run folder, or a file of any format that `convert` reads. Without them the
-            weights are drawn from `seed`.
+        weights: tensors of any framework by name, a run folder, or a file of any format that `convert` reads. Without
+            them the weights are drawn from `seed`.
         which: the weights to take from a run folder: `last`, or `best` (highest test accuracy).
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:N` or `mps`.
         execution: precision and speed settings.

@@ -174,6 +174,19 @@ def test_normalized_pixels_are_kept_only_for_a_convolution(torch_backend, pool, 
     assert count_peak(torch_backend, network, 8, 0.0) == pytest.approx(predicted, rel=TOLERANCE)
 
 
+@pytest.mark.parametrize("activation", [
+    {"activation": "tanh"}, {"activation": "elu"}, {"activation": "leaky_relu", "alpha": 0.1}, {"activation": "gelu"},
+    {"activation": "gelu_tanh"}], ids=str)
+@pytest.mark.parametrize("between", [[MaxPool2d("pool1", 2, 2)], [Dropout("drop1", rate=0)], []], ids=len)
+def test_the_prediction_covers_every_activation(torch_backend, activation, between):
+    """A GELU keeps its input, the other activations their output."""
+    network = Network("curves", (1, 32, 32), (
+        Conv2d("conv1", 8, kernel=3, padding=1, **activation), *between, Conv2d("conv2", 8, kernel=3, **activation),
+        Flatten("flatten"), Dense("fc3", units=16, **activation), Dense("fc4", units=10)))
+    predicted = predicted_peak(costs(network, 16)).bytes
+    assert count_peak(torch_backend, network, 16, 0.0) == pytest.approx(predicted, rel=TOLERANCE)
+
+
 @pytest.mark.parametrize("layers, moment", [
     ((Conv2d("conv1", channels=8, kernel=3, stride=2, padding="same"),), "the gradients of conv1"),
     ((Conv2d("conv1", channels=8, kernel=3), Conv2d("conv2", channels=2, kernel=3, stride=2, padding="same")),

@@ -376,6 +376,15 @@ COMBINATIONS = {
         Conv2d("conv1", channels=32, kernel=3, activation="leaky_relu", alpha=0.1),
         MaxPool2d("pool1", kernel=2, stride=2),
         Conv2d("conv2", channels=16, kernel=3, groups=2, activation="leaky_relu", alpha=0.3)),
+    "GELU": (
+        Conv2d("conv1", channels=32, kernel=3, activation="gelu"), MaxPool2d("pool1", kernel=2, stride=2),
+        Conv2d("conv2", channels=16, kernel=3, groups=2, activation="gelu")),
+    "approximate GELU": (
+        Conv2d("conv1", channels=32, kernel=3, activation="gelu_tanh"), MaxPool2d("pool1", kernel=2, stride=2),
+        Conv2d("conv2", channels=16, kernel=3, groups=2, activation="gelu_tanh")),
+    "without biases": (
+        Conv2d("conv1", channels=32, kernel=3, bias=False), MaxPool2d("pool1", kernel=2, stride=2),
+        Conv2d("conv2", channels=16, kernel=3, groups=2, activation="gelu", bias=False)),
     "tanh": (
         Conv2d("conv1", channels=32, kernel=3, activation="tanh"), MaxPool2d("pool1", kernel=2, stride=2),
         Conv2d("conv2", channels=16, kernel=3, groups=2, activation="tanh")),

@@ -25,19 +25,21 @@ from alexnet_mf.weights import parameters as canonical
 # Every layer type, a stride that does not divide, padding, overlapping windows, an odd and non-square input.
 SMALL = Network("small", (2, 13, 11), (
     spec.Normalize("norm0", mean=(0.4, 0.6), std=(0.5, 0.3)),
-    spec.Conv2d("conv1", channels=3, kernel=3, stride=2, padding=1, activation="tanh"),
+    spec.Conv2d("conv1", channels=3, kernel=3, stride=2, padding=1, activation="gelu"),
     spec.MaxPool2d("pool1", kernel=3, stride=2),
     spec.Conv2d("conv2", channels=4, kernel=2, padding=((1, 0), (1, 2)), activation="sigmoid"),
     spec.LocalResponseNorm("norm2", size=3, alpha=0.4, beta=0.75, k=2.0),
-    spec.Conv2d("conv3", channels=6, kernel=1, activation="leaky_relu", alpha=0.2, groups=2),
+    spec.Conv2d("conv3", channels=6, kernel=1, activation="leaky_relu", alpha=0.2, groups=2, bias=False),
     spec.MaxPool2d("pool3", kernel=2, stride=1, padding=((1, 0), (0, 1))),
     spec.AvgPool2d("average3", kernel=2, stride=1, padding=1, count_padding=True),
     spec.AdaptiveAvgPool2d("areas3", size=2),
     spec.Flatten("flatten"),
     spec.Dense("fc4", units=6, activation="relu"),
     spec.Dropout("drop4", rate=0.5),
-    spec.Dense("fc5", units=5, activation="elu", alpha=0.7),
-    spec.Dense("fc6", units=4),
+    spec.Dense("fc5", units=5, activation="tanh"),
+    spec.Dense("fc6", units=5, activation="gelu_tanh", bias=False),
+    spec.Dense("fc7", units=5, activation="elu", alpha=0.7),
+    spec.Dense("fc8", units=4),
 ))
 # One layer with parameters: its steps can be written out.
 TINY = Network("tiny", (1, 16, 16), (spec.Flatten("flatten"), spec.Dense("fc1", units=3)))
@@ -213,6 +215,8 @@ WITHOUT_PARAMETERS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., np.
         gradient, layers.elu_forward(x, alpha), x > 0, alpha), [((4, 5), 1.0), ((4, 5), 0.3)]),
     "leaky_relu": (layers.leaky_relu_forward, lambda gradient, x, alpha: layers.leaky_relu_backward(
         gradient, x > 0, alpha), [((4, 5), 0.01), ((4, 5), 0.3)]),
+    "gelu": (layers.gelu_forward, layers.gelu_backward, [((4, 5),)]),
+    "gelu_tanh": (layers.gelu_tanh_forward, layers.gelu_tanh_backward, [((4, 5),)]),
     "tanh": (layers.tanh_forward, lambda gradient, x: layers.tanh_backward(
         gradient, layers.tanh_forward(x)), [((4, 5),)]),
     "normalize": (layers.normalize_forward, lambda gradient, x, mean, std: layers.normalize_backward(gradient, std),
@@ -282,6 +286,21 @@ def test_elu_and_leaky_relu_by_hand():
     assert_array_equal(layers.leaky_relu_backward(np.full(4, 2.0), output > 0, 0.25), [0.5, 0.5, 0.5, 2])
 
 
+def test_gelu_by_hand():
+    """One standard deviation has 68.27 % of a normal distribution on its two sides, two have 95.45 %."""
+    one, two = 0.6826894921370859, 0.9544997361036416
+    x = np.array([0.0, 1, -1, 2, -2, 1000, -1000])
+    expected = [0, (1 + one) / 2, -(1 - one) / 2, 1 + two, -(1 - two), 1000, 0]
+    assert_allclose(layers.gelu_forward(x), expected, rtol=1e-14)
+    assert_allclose(layers.gelu_tanh_forward(x), expected, atol=4e-4)
+    assert np.abs(layers.gelu_tanh_forward(x) - expected).max() > 1e-4
+    y = 0.5 + 0.044715 * 0.5**3
+    by_tanh = 0.5 / (1 + math.exp(-2 * math.sqrt(2 / math.pi) * y))
+    assert layers.gelu_tanh_forward(np.array(0.5)) == pytest.approx(by_tanh, rel=1e-14)
+    for backward in (layers.gelu_backward, layers.gelu_tanh_backward):
+        assert_allclose(backward(np.full(3, 2.0), np.array([0.0, 1000, -1000])), [1, 2, 0], atol=1e-14)
+
+
 def test_tanh_by_hand():
     output = layers.tanh_forward(np.array([0.0, math.log(2), -math.log(3), 1000]))
     assert_allclose(output, [0, 3 / 5, -4 / 5, 1], rtol=1e-15)
@@ -328,6 +347,8 @@ FAULTS: dict[str, Callable[..., Any]] = {
     "sigmoid_backward": lambda right, gradient, output: gradient * output,
     "elu_backward": lambda right, gradient, output, positive, alpha: right(gradient, output, positive, 1.0),
     "leaky_relu_backward": lambda right, gradient, positive, alpha: right(gradient, positive, 0.01),
+    "gelu_backward": lambda right, gradient, x: layers.gelu_tanh_backward(gradient, x),
+    "gelu_tanh_backward": lambda right, gradient, x: gradient * layers.gelu_tanh_forward(x) / x,
     "tanh_backward": lambda right, gradient, output: gradient * (1 - output),
     "dense_backward_parameters": lambda right, gradient, x: (right(gradient, x)[0], gradient.mean(axis=0)),
     "dense_backward_input": lambda right, *args: right(*args) * 1.00001,
@@ -453,8 +474,9 @@ def test_other_parameters_are_refused():
 
 def test_describe_names_the_functions_of_each_layer():
     assert [row.native for row in small_model().describe()] == [
-        "normalize", "conv2d + tanh", "max_pool", "conv2d + sigmoid", "local_response_norm", "conv2d + leaky_relu",
-        "max_pool", "avg_pool", "adaptive_avg_pool", "flatten", "dense + relu", "dropout", "dense + elu", "dense"]
+        "normalize", "conv2d + gelu", "max_pool", "conv2d + sigmoid", "local_response_norm", "conv2d + leaky_relu",
+        "max_pool", "avg_pool", "adaptive_avg_pool", "flatten", "dense + relu", "dropout", "dense + tanh",
+        "dense + gelu_tanh", "dense + elu", "dense"]
 
 
 @pytest.mark.exhaustive

@@ -48,6 +48,18 @@ def test_the_kernel_equals_the_separate_layers(requires):
     assert process.returncode == 0, process.stderr
 
 
+def test_only_a_convolution_with_bias_and_relu_is_pooled_by_the_kernel(requires):
+    requires("torch")
+    from torch import nn
+
+    from alexnet_mf.backends.torch.layers import can_pool
+
+    pool = nn.MaxPool2d(3, 2)
+    assert can_pool([nn.Conv2d(2, 4, 3), nn.ReLU(), pool])
+    assert not can_pool([nn.Conv2d(2, 4, 3, bias=False), nn.ReLU(), pool])
+    assert not can_pool([nn.Conv2d(2, 4, 3), nn.LeakyReLU(0.1), pool])
+
+
 @pytest.mark.parametrize("shape, kernel, stride", CASES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_kernel_equals_the_separate_layers_on_a_gpu(requires, shape, kernel, stride, dtype):

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from console import assert_one_line
 
-from alexnet_mf import conversion, spec
+from alexnet_mf import conversion, data, spec
 from alexnet_mf.spec import toml, zoo
 from alexnet_mf.weights import parameters
 
@@ -30,23 +31,23 @@ def test_a_run_is_converted(command, run):
     weights = conversion.read(Path(run))
     digest = parameters.digest(weights.parameters)
     count = sum(value.size for value in weights.parameters.values())
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (0, "a.npz: npz files have no room for preprocessing and class names; keep run\n")
     assert done.out == \
         f"wrote a.npz (npz) from run (safetensors): alexnet, {count:,} parameters, SHA-256 {digest[:16]}\n"
     with np.load("a.npz") as arrays:
         assert parameters.digest(dict(arrays)) == digest
 
 
-def test_weights_best_converts_the_best_weights(command, run):
+def test_which_best_converts_the_best_weights(command, run):
     assert command("convert", run, "last.npz").code == 0
-    assert command("convert", run, "best.npz", "--weights", "best").code == 0
+    assert command("convert", run, "best.npz", "--which", "best").code == 0
     with np.load("last.npz") as last, np.load("best.npz") as best:
         assert np.allclose(best["fc4.bias"] - last["fc4.bias"], 1)
 
 
 def test_json_reports_the_conversion_back_to_safetensors(command, run, small_alexnet):
     assert command("convert", run, "a.npz").code == 0
-    done = command("convert", "a.npz", "b.safetensors", "--json", "-")
+    done = command("convert", "a.npz", "b.safetensors", "--net", "alexnet", "--json", "-")
     assert (done.code, done.err) == (0, "")
     report = json.loads(done.out)
     assert (report["source"], report["destination"], report["network"]) == ("npz", "safetensors",
@@ -56,19 +57,20 @@ def test_json_reports_the_conversion_back_to_safetensors(command, run, small_ale
 
 def test_from_and_to_override_content_and_ending(command, run):
     assert command("convert", run, "a.dat", "--to", "npz").code == 0
-    assert command("convert", "a.dat", "b.npz", "--from", "npz").code == 0
+    assert command("convert", "a.dat", "b.npz", "--from", "npz", "--net", "alexnet").code == 0
     done = command("convert", "a.dat", "c.npz", "--from", "safetensors")
     assert done.code == 2 and "a.dat: cannot be read as safetensors" in done.err
 
 
 @pytest.mark.parametrize("words, fragments", [
     (["run", "a.npz", "--to", "nothing"], ["argument --to: invalid choice: 'nothing'"]),
-    (["a.onnx", "a.npz", "--from", "onnx"], ["argument --from: invalid choice: 'onnx'"]),
+    (["a.npz", "a.npz", "--from", "gluon-zoo"], ["argument --from: invalid choice: 'gluon-zoo'"]),
     (["run", "a.what"], ["a.what: unrecognized ending", "--to"]),
     (["run", "taken.npz"], ["taken.npz: exists", "--force"]),
     (["run", "a.npz", "--net", "lenet.toml"], ["weights of alexnet, which differs from my-lenet5; leave out --net"]),
     (["run", "a.npz", "--from", "npz"], ["run: is a run folder, whose format is safetensors; leave out --from"]),
-    (["run/weights.safetensors", "a.npz", "--weights", "best"], ["is not a run folder; leave out --weights best"]),
+    (["run/weights.safetensors", "a.npz", "--which", "best"], ["is not a run folder; leave out --which best"]),
+    (["run", "a.npz", "--bake-preprocessing"], ["a.npz: npz files have no graph", "leave out --bake-preprocessing"]),
     (["what", "a.npz"], ["what: unrecognized weights format; supported: ",
                          "; if it has one of these, use `convert` with --from to name it"]),
 ])
@@ -96,3 +98,11 @@ def test_force_replaces_an_existing_file(command, run, tmp_path):
     (tmp_path / "taken.npz").write_text("mine")
     assert command("convert", run, "taken.npz", "--force").code == 0
     assert conversion.format_of_content(tmp_path / "taken.npz") == "npz"
+
+
+def test_a_run_is_converted_to_a_graph_that_takes_levels(command, run):
+    assert command("convert", run, "a.onnx", "--bake-preprocessing").code == 0
+    model = onnx.load("a.onnx")
+    assert model.doc_string == ("pixels: float32 (N, 1, 28, 28); gray; resized to fit 28x28, centered on black; "
+                                "levels 0 to 255")
+    assert json.loads({prop.key: prop.value for prop in model.metadata_props}["classes"]) == list(data.FASHION_CLASSES)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from alexnet_mf import backends, data, spec
-from alexnet_mf.spec import layers, zoo
+from alexnet_mf.evaluation import evaluate
+from alexnet_mf.spec import Preprocessing, layers, zoo
+from alexnet_mf.spec.preprocessing import FASHION_MNIST
 from alexnet_mf.weights import parameters
 
 
@@ -84,7 +88,7 @@ def test_weights_best_evaluates_the_best_weights(command, trained, small_alexnet
     best = parameters.initialize(small_alexnet, 5)
     parameters.save(Path("first/weights-best.safetensors"), best, {"network": spec.as_dict(small_alexnet)})
     for words, digest in ([], parameters.digest(parameters.load(Path("first/weights.safetensors"), small_alexnet))), \
-            (["--weights", "best"], parameters.digest(best)):
+            (["--which", "best"], parameters.digest(best)):
         report = json.loads(command("evaluate", "first", *words, "--json", "-", "--limit-test", "1").out)
         assert report["weights_sha256"] == digest
 
@@ -102,23 +106,28 @@ def test_a_native_file_is_evaluated_in_its_framework(command, trained, pictures,
     """An .npz file belongs to no framework and needs `--backend`."""
     requires(backend)
     assert command("convert", "first", file).code == 0
-    words = ["--backend", "numpy"] if backend == "numpy" else []
+    words = ["--net", "alexnet", *(["--backend", "numpy"] if backend == "numpy" else [])]
     report = json.loads(command("evaluate", file, *words, "--data", "synthetic", "--json", "-").out)
     assert (report["backend"], report["weights"]) == (backend, file)
     assert report["loss"] == pytest.approx(trained["test_loss"], rel=1e-5)
     run = json.loads(command("predict", "first", "pictures", "--json", "-").out)
-    same = json.loads(command("predict", file, "pictures", "--backend", "numpy", "--json", "-").out)
+    same = json.loads(command("predict", file, "pictures", "--net", "alexnet", "--backend", "numpy",
+                              "--json", "-").out)
     assert same["weights_sha256"] == run["weights_sha256"] == report["weights_sha256"]
-    assert same["images"] == run["images"]
+    tops = [[[(top["label"], top["probability"]) for top in image["top"]] for image in report["images"]]
+            for report in (run, same)]
+    assert tops[0] == tops[1]
 
 
 def test_a_native_file_of_another_network_is_refused(command, requires):
-    """An .npz file does not name its network, and the default of `--net` is alexnet."""
+    """An .npz file does not name its network."""
     parameters.save(Path("w"), parameters.initialize(zoo.LENET5, 0), {"network": spec.as_dict(zoo.LENET5)})
     assert command("convert", "w", "w.npz").code == 0
     done = command("evaluate", "w.npz", "--backend", "numpy", "--data", "synthetic")
     assert done.code == 2 and done.out == "" and len(done.err.splitlines()) == 1
-    assert "w.npz: not the parameters of alexnet: " in done.err and "name another network with --net" in done.err
+    assert "its tensors fit lenet5 and lenet5-relu: name the network with --net" in done.err
+    done = command("evaluate", "w.npz", "--net", "alexnet", "--backend", "numpy", "--data", "synthetic")
+    assert done.code == 2 and "w.npz: not the parameters of alexnet: " in done.err
     assert command("evaluate", "w.npz", "--net", "lenet5", "--backend", "numpy", "--data", "synthetic",
                    "--limit-test", "4").code == 0
 
@@ -239,12 +248,106 @@ def test_class_names_are_read_from_a_file(command, trained, pictures):
     Path("names").write_text("".join(f"kind {i}\r\n" for i in range(10)) + "\n")
     assert re.search(r"kind \d +0\.\d{3}  kind \d 0\.\d{3}, kind \d ", command("predict", "first", "pictures",
                                                                              "--classes", "names").out)
+    Path("names").write_text("".join(f"Größe {i}\n" for i in range(10)), encoding="utf-16")  # as PowerShell's > writes
+    assert re.search(r"Größe \d +0\.\d{3} ", command("predict", "first", "pictures", "--classes", "names").out)
     for content, message in ((b"one\ntwo\n", "--classes has 2 names, but alexnet has 10 classes"),
-                             (b"\xff\xfe", "names: is not UTF-8 text")):
+                             (b"\xff\xfe", "--classes must have at least one item"),
+                             ("Größe".encode("latin-1"), "names: is not UTF-8 text (byte 0xf6 at position 2)")):
         Path("names").write_bytes(content)
         done = command("predict", "first", "pictures", "--classes", "names")
         assert done.code == 2 and message in done.err
     assert "gone: cannot be read" in command("predict", "first", "pictures", "--classes", "gone").err
+
+
+def save(path: str, network: spec.Network, **metadata: Any) -> None:
+    parameters.save(Path(path), parameters.initialize(network, 0), {"network": spec.as_dict(network), **metadata})
+
+
+def test_predict_uses_the_names_and_the_preprocessing_that_a_run_carries(command, trained, pictures):
+    metadata = parameters.read_header(Path("first/weights-best.safetensors")).metadata
+    assert metadata["classes"] == list(data.FASHION_CLASSES)
+    assert Preprocessing.from_dict(metadata["preprocessing"]) == FASHION_MNIST
+    network = zoo.get_network("alexnet")
+    record = dataclasses.replace(FASHION_MNIST, mean=(0.3,), std=(0.2,))
+    save("w.safetensors", network, classes=[f"kind\n{i}" for i in range(10)], preprocessing=record.as_dict())
+    words = ["w.safetensors", "pictures", "--backend", "numpy"]
+    done = command("predict", *words)
+    assert done.code == 0 and done.lines[1] == (
+        "preprocessing: gray; resized to fit 28x28, centered on black; scaled to [0, 1], normalized by mean 0.3 and "
+        "standard deviation 0.2")
+    assert re.search(r"kind\\n\d +0\.\d{3}  kind\\n\d 0\.\d{3}, ", done.out)
+    plain = command("predict", *words, "--no-normalize", "--json", "-")
+    assert json.loads(plain.out)["preprocessing"] == FASHION_MNIST.describe()
+    other = json.loads(command("predict", *words, "--json", "-").out)
+    assert other["images"] != json.loads(plain.out)["images"]
+    model = backends.load("numpy").build(network, parameters.load(Path("w.safetensors"), network), "cpu")
+    inputs = (pictures[:, None].astype(np.float32) / 255 - 0.3) / 0.2
+    logits = model.logits(model.place(inputs.astype(np.float32), np.zeros(3, np.int64)), 8)
+    assert [entry["top"][0]["label"] for entry in other["images"]] == logits.argmax(axis=1).tolist()
+
+
+def test_predict_refuses_to_guess_the_normalization_of_colors(command, small_alexnet):
+    network = spec.Network("color", (3, 8, 8), (layers.Flatten("f"), layers.Dense("d", units=2)))
+    save("w.safetensors", network)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 12, 3)).astype(np.uint8)).save("a.png")
+    words = ["predict", "w.safetensors", "a.png", "--backend", "numpy"]
+    done = command(*words)
+    assert done.code == 2 and done.out == ""
+    assert done.err == ("alexnet-mf: error: w.safetensors: does not state how the colors of its pictures were "
+                        "normalized; give --mean and --std, or --no-normalize if they were only scaled to [0, 1]\n")
+    for flags, steps in (
+            (["--no-normalize"], "shorter side resized to 8, center crop of 8x8; scaled to [0, 1]"),
+            (["--mean", "0.5,0.4,0.3", "--std", "1,2,3", "--resize", "9"], "shorter side resized to 9, center crop of "
+             "8x8; scaled to [0, 1], normalized by mean 0.5, 0.4, 0.3 and standard deviation 1, 2, 3"),
+            (["--no-normalize", "--resize", "9x12", "--crop", "8"], "resized to 9x12, center crop of 8x8; scaled to "
+             "[0, 1]"), (["--no-normalize", "--resize", "8x8"], "resized to 8x8; scaled to [0, 1]")):
+        done = command(*words, *flags)
+        assert done.code == 0, done.err
+        assert done.lines[1] == f"preprocessing: red, green, blue; {steps}"
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--mean", "0.5"], "--mean and --std belong together; give both"),
+    (["--mean", "x", "--std", "1"], "argument --mean: must be numbers, comma-separated, not 'x'"),
+    (["--resize", "1x2x3"], "argument --resize: must be N or HxW in pixels, not '1x2x3'"),
+    (["--crop", "0"], "argument --crop: must be a whole number of at least 1, not '0'"),
+    (["--crop", "27"], "but the preprocessing gives 27x27 pixels; use --resize and --crop"),
+    (["--mean", "1", "--std", "1", "--no-normalize"], "--no-normalize contradicts --mean and --std; leave it out")])
+def test_wrong_preprocessing_flags_are_refused(command, trained, pictures, flags, message):
+    done = command("predict", "first", "pictures", *flags)
+    assert done.code == 2 and message in done.err and len(done.err.splitlines()) == 1
+
+
+def test_evaluate_normalizes_and_names_classes_as_the_weights_state(command, trained):
+    network, record = zoo.get_network("alexnet"), dataclasses.replace(FASHION_MNIST, mean=(0.3,), std=(0.2,))
+    save("w.safetensors", network, classes=list("abcdefghij"), preprocessing=record.as_dict())
+    save("plain.safetensors", network)
+    words = ["--backend", "numpy", "--data", "synthetic", "--json", "-"]
+    report, plain = (json.loads(command("evaluate", file, *words).out)
+                     for file in ("w.safetensors", "plain.safetensors"))
+    assert [entry["class"] for entry in report["classes"]] == list("abcdefghij")
+    assert [entry["class"] for entry in plain["classes"]] == list(data.FASHION_CLASSES)
+    model = backends.load("numpy").build(network, parameters.load(Path("w.safetensors"), network), "cpu")
+    test = data.synthetic.draw(0).test
+    inputs = ((test.images[:, None] / 255 - 0.3) / 0.2).astype(np.float32)
+    assert report["loss"] == pytest.approx(evaluate(model, data.LabeledImages(inputs, test.labels)).loss, rel=1e-6)
+    assert report["loss"] != pytest.approx(plain["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("entries, message", [
+    ({"preprocessing": {"color": "red"}}, "has a wrong entry in its metadata (preprocessing: color must be one of"),
+    ({"preprocessing": 3}, "has a wrong entry in its metadata (preprocessing: must have a color and other"),
+    ({"classes": ["a", 3]}, "has a wrong entry in its metadata (classes must be a list of names); correct"),
+    ({"classes": "abcdefghij"}, "(classes must be a list of names)"),
+    ({"classes": ["a", "b"]}, "has 2 class names, but alexnet has 10 classes; correct or remove the names in its")])
+def test_wrong_entries_of_a_file_are_refused(command, small_alexnet, entries, message):
+    save("w.safetensors", small_alexnet, **entries)
+    for verb in (["evaluate", "w.safetensors"], ["predict", "w.safetensors", "a.png"],
+                 ["convert", "w.safetensors", "copy.safetensors"]):
+        done = command(*verb)
+        assert done.code == 2 and done.err.startswith("alexnet-mf: error: w.safetensors: ") and message in done.err
+        assert len(done.err.splitlines()) == 1
+    assert not Path("copy.safetensors").exists()
 
 
 def test_missing_matplotlib_is_reported_before_the_work(command, trained, pictures, monkeypatch):

@@ -122,7 +122,7 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("predict", "--top 0", "--top; at least 1"),
     ("predict", "--top x", "--top; 'x'"),
     ("predict", "--limit -1", "--limit; -1"),
-    ("predict", "--weights w", "--weights"),
+    ("predict", "--which w", "--which"),
 ]
 CASES = [(f"{RIGHT[name]} {words}".strip(), fragments) for names, words, fragments in TABLE for name in names.split()]
 CASES += [("parity trace --out t", "--backend"), ("parity trace --backend numpy", "--out"), ("parity compare", "TRACE"),

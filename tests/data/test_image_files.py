@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import os
@@ -17,10 +18,12 @@ from PIL import Image
 
 from alexnet_mf.data import image_files
 from alexnet_mf.data.image_files import Picture, Unreadable, read, read_all
-from alexnet_mf.data.preprocessing import PIXEL_SCALE, Preparation
 from alexnet_mf.errors import DataError
+from alexnet_mf.spec import Preprocessing
+from alexnet_mf.spec.preprocessing import FASHION_MNIST as GRAY
+from alexnet_mf.spec.preprocessing import IMAGENET
 
-GRAY = Preparation(28, 28)
+INVERTED = dataclasses.replace(GRAY, invert=True)
 GARMENT = np.random.default_rng(0).integers(0, 256, (28, 28)).astype(np.uint8)
 
 
@@ -34,7 +37,7 @@ def test_an_image_of_the_dataset_keeps_its_pixels(tmp_path):
     path = saved(tmp_path / "a.png", GARMENT)
     pixels = read(path, GRAY)
     assert pixels.dtype == np.uint8 and (pixels == GARMENT).all()
-    assert (read(path, Preparation(28, 28, invert=True)) == 255 - GARMENT).all()
+    assert (read(path, INVERTED) == 255 - GARMENT).all()
 
 
 def test_pixels_are_kept_in_every_mode_with_enough_levels(tmp_path):
@@ -68,7 +71,7 @@ def test_dark_on_light_stays_unless_inverted(tmp_path):
     dark[10:18] = 0
     path = saved(tmp_path / "dark.png", dark)
     assert (read(path, GRAY)[:, 7:21] == dark).all()
-    inverted = read(path, Preparation(28, 28, invert=True))
+    inverted = read(path, INVERTED)
     assert (inverted[10:18, 7:21] == 255).all() and inverted.sum() == 255 * 8 * 14  # the margin is still black
 
 
@@ -77,7 +80,7 @@ def test_transparent_pixels_are_background(tmp_path):
     image.paste((128, 128, 128, 255), (0, 0, 28, 10))
     path = saved(tmp_path / "a.png", image)
     assert (read(path, GRAY)[:10] == 128).all() and read(path, GRAY)[10:].max() == 0
-    inverted = read(path, Preparation(28, 28, invert=True))
+    inverted = read(path, INVERTED)
     assert (inverted[:10] == 127).all() and inverted[10:].max() == 0
 
 
@@ -90,35 +93,32 @@ def test_the_orientation_of_a_camera_is_applied(tmp_path):
     assert (read(path, GRAY) == upright).all()
 
 
-def test_a_network_of_another_size_takes_scaled_gray(tmp_path):
-    pixels = read(saved(tmp_path / "a.png", np.full((64, 48), 51, np.uint8)), Preparation(64, 48, levels=False))
-    assert pixels.dtype == np.float32 and pixels.shape == (1, 64, 48)
-    np.testing.assert_allclose(pixels, 0.2, rtol=1e-6)
+def test_a_network_of_another_size_takes_gray_of_that_size(tmp_path):
+    pixels = read(saved(tmp_path / "a.png", np.full((64, 48), 51, np.uint8)),
+                  Preprocessing("gray", resize=(64, 48), fit=True))
+    assert pixels.dtype == np.uint8 and pixels.shape == (64, 48) and (pixels == 51).all()
 
 
-def test_a_color_network_takes_imagenets_convention(tmp_path):
-    picture = np.full((100, 300, 3), (255, 0, 51), np.uint8)
-    picture[:, :105] = picture[:, 195:] = picture[:5] = picture[95:] = 0  # only the middle is used: 7/8 of 100 pixels
-    pixels = read(saved(tmp_path / "a.png", picture), Preparation(32, 32, color=True, levels=False))
-    assert pixels.dtype == np.float32 and pixels.shape == (3, 32, 32)
-    expected = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
-    np.testing.assert_allclose(pixels, np.broadcast_to(np.reshape(expected, (3, 1, 1)), pixels.shape), rtol=1e-5)
-    shown = Preparation(32, 32, color=True, levels=False).visible(pixels)
-    assert shown.shape == (32, 32, 3) and (shown == (255, 0, 51)).all()
+def test_a_color_picture_keeps_its_center(tmp_path):
+    picture = np.full((128, 384, 3), (255, 0, 51), np.uint8)
+    picture[:, :130] = picture[:, 254:] = picture[:6] = picture[122:] = 0  # cut off: the middle 7/8 of 128 pixels stay
+    for name, image in (("a.png", Image.fromarray(picture)), ("b.png", Image.fromarray(picture).convert("RGBA"))):
+        pixels = read(saved(tmp_path / name, image), IMAGENET)
+        assert pixels.dtype == np.uint8 and pixels.shape == (224, 224, 3) and (pixels == (255, 0, 51)).all(), name
 
 
-def test_a_network_that_normalizes_takes_colors_in_0_to_1(tmp_path):
-    preparation = Preparation(32, 32, color=True, levels=False, normalize=False)
-    pixels = read(saved(tmp_path / "a.png", np.full((40, 40, 3), (255, 0, 51), np.uint8)), preparation)
-    np.testing.assert_allclose(pixels[:, 0, 0], [1, 0, 0.2], rtol=1e-6)
-    assert (preparation.visible(pixels) == (255, 0, 51)).all()
-    assert "ImageNet" not in preparation.describe()
+def test_transparent_pixels_of_a_color_picture_are_black_or_white_if_inverted(tmp_path):
+    path = saved(tmp_path / "a.png", Image.new("RGBA", (256, 300), (90, 200, 30, 0)))
+    assert read(path, IMAGENET).max() == 0
+    assert read(path, dataclasses.replace(IMAGENET, invert=True)).max() == 0
+    path = saved(tmp_path / "b.png", Image.new("RGBA", (256, 300), (90, 200, 30, 255)))
+    assert (read(path, dataclasses.replace(IMAGENET, invert=True)) == (165, 55, 225)).all()
 
 
-def test_the_description_lists_the_steps():
-    description = Preparation(28, 28, invert=True).describe()
-    assert description.startswith("gray, inverted; resized to fit 28x28, centered on black")
-    assert "ImageNet's mean" in Preparation(224, 224, color=True, levels=False).describe()
+def test_a_picture_that_would_grow_too_large_is_reported_with_its_name(tmp_path):
+    path = saved(tmp_path / "a.png", np.zeros((1, 60_000), np.uint8))
+    (result,) = read_all([path], IMAGENET)
+    assert result == Unreadable(str(path), "is too long: 60000x1 pixels cannot be resized to 15360000x256; crop it")
 
 
 # Files that are not images
@@ -213,9 +213,9 @@ def test_an_idx_file_yields_its_images(tmp_path, pack):
     results = list(read_all([tmp_path / "x"], GRAY, limit=3))
     assert [each.name for each in results] == [f"{tmp_path / 'x'}[{i}]" for i in range(3)]
     assert all((each.pixels == image).all() for each, image in zip(results, images))
-    inverted = list(read_all([tmp_path / "x"], Preparation(56, 28, levels=False, invert=True)))
-    assert len(inverted) == 5 and inverted[0].pixels.shape == (1, 56, 28)
-    assert (inverted[0].pixels[0, 14:42] == (255 - images[0]) * PIXEL_SCALE).all()
+    inverted = list(read_all([tmp_path / "x"], Preprocessing("gray", resize=(56, 28), fit=True, invert=True)))
+    assert len(inverted) == 5 and inverted[0].pixels.shape == (56, 28)
+    assert (inverted[0].pixels[14:42] == 255 - images[0]).all()
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")

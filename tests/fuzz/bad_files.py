@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import math
+import pickletools
 import struct
 import warnings
 import zipfile
@@ -214,6 +215,62 @@ def of_zip(draw: st.DrawFn, content: bytes) -> bytes:
         for each, bytes_ in entries:
             archive.writestr(each, bytes_)
     return result.getvalue()
+
+
+HARMFUL = [b"0", b"1", b"2", b"(", b"t", b"l", b"d", b"e", b"u", b"s", b"a", b"R", b"b", b"o", b"Q", b")", b"]", b"}",
+           b"N", b"\x81", b"\x85", b"\x86", b"\x87", b"\x8f", b"\x90", b"\x91", b"\x92", b"\x93", b"\x94", b"\x97",
+           b"\x98", b"h\x00", b"h\x01", b"h\x05", b"q\x00", b"q\x01", b"J\xff\xff\xff\xff", b"K\x00", b"K\x07",
+           b"\x8a\x09\0\0\0\0\0\0\0\0\x01", b"\x8b\xff\xff\xff\x7f", b"X\xff\xff\xff\xff", b"X\x01\0\0\0x", b"I9\n",
+           b"\x8d\0\0\0\0\0\x01\0\0", b"\x96\0\0\0\0\0\x01\0\0", b"r\xff\xff\xff\xff", b"\x95\xff\xff\xff\0\0\0\0\0",
+           b"cposix\nsystem\n", b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n",
+           b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch._utils\n_rebuild_parameter\n", b"ix\ny\n", b"."]
+"""Opcodes that change the stack, name functions, or claim large sizes."""
+
+
+@st.composite
+def of_pickle(draw: st.DrawFn, content: bytes) -> bytes:
+    """Replace, remove, insert, repeat or move opcodes of the first pickle, or damage any of the bytes."""
+    if draw(st.integers(0, 4)) == 0:
+        return draw(of_bytes(content))
+    starts = [at for _, _, at in pickletools.genops(content) if at is not None]
+    parts = [content[start:end] for start, end in zip(starts, [*starts[1:], starts[-1] + 1])]
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(parts) - 1))
+        other = draw(st.sampled_from(HARMFUL) | st.sampled_from(parts))
+        how = draw(st.sampled_from(["replace", "replace", "insert", "remove", "repeat", "move"]))
+        if how == "replace":
+            parts[at] = other
+        elif how == "insert":
+            parts.insert(at, other)
+        elif how == "repeat":
+            parts[at:at] = [parts[at]] * draw(st.sampled_from([1, 1, 5, 5, 100, 10_000, 1_100_000]))
+        elif len(parts) > 1:
+            part = parts.pop(at)
+            if how == "move":
+                parts.insert(draw(st.integers(0, len(parts))), part)
+    return b"".join(parts) + content[starts[-1] + 1:]
+
+
+@st.composite
+def of_torch_archive(draw: st.DrawFn, content: bytes) -> bytes:
+    """Damage the opcodes of the archive's pickle, or the archive."""
+    if draw(st.integers(0, 2)) == 0:
+        return draw(of_zip(content))
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(result, "w") as target:
+        for name in source.namelist():
+            inside = source.read(name)
+            target.writestr(name, draw(of_pickle(inside)) if name.endswith("/data.pkl") else inside)
+    return result.getvalue()
+
+
+@st.composite
+def of_torch_stream(draw: st.DrawFn, content: bytes) -> bytes:
+    """Damage the opcodes of one of the five pickles before the storages, or any of the bytes."""
+    begin = 0
+    for _ in range(draw(st.integers(0, 4))):
+        begin += 1 + max(at for _, _, at in pickletools.genops(content[begin:]) if at is not None)
+    return content[:begin] + draw(of_pickle(content[begin:]))
 
 
 def chunks(content: bytes) -> list[tuple[bytes, bytes]]:

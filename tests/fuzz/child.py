@@ -11,22 +11,25 @@ import contextlib
 import functools
 import io
 import json
+import math
 import resource
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from alexnet_mf import backends, cli, conversion, data
 from alexnet_mf.bench.report import bench_report
 from alexnet_mf.cli import predict
 from alexnet_mf.data import image_files
-from alexnet_mf.data.preprocessing import Preparation
 from alexnet_mf.data.sources import idx
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.parity import trace
 from alexnet_mf.plots import curves
 from alexnet_mf.spec import arithmetic, toml
+from alexnet_mf.spec.preprocessing import FASHION_MNIST, IMAGENET
 from alexnet_mf.sweep import plot as sweep_plot
 from alexnet_mf.sweep import record as sweep_record
 from alexnet_mf.sweep import run as sweep_run
@@ -34,6 +37,7 @@ from alexnet_mf.sweep.report import report as sweep_report
 from alexnet_mf.training import metrics, record, run
 from alexnet_mf.training.folder import RunFolder
 from alexnet_mf.weights import parameters
+from alexnet_mf.weights.formats import torch as torch_file
 
 BOUND = 700_000_000
 """Memory for reading a file, in bytes. The largest picture takes 400 million, an idx file no more than its size."""
@@ -111,9 +115,18 @@ def read_native(weights_format: str) -> Callable[[Path], None]:
     return read
 
 
+def read_torch_file(folder: Path) -> None:
+    """Read a file and its tensors; a network would refuse those that are too large."""
+    path = folder / "w.pt"
+    with path.open("rb") as file:
+        for tensor in torch_file.read(file, path).tensors.values():
+            if math.prod(tensor.shape) < 1000:
+                np.array(tensor.load())
+
+
 def read_picture(folder: Path) -> None:
-    for color in (False, True):
-        image_files.read(folder / "picture", Preparation(28, 28, color=color, levels=not color))
+    for preprocessing in (FASHION_MNIST, IMAGENET):
+        image_files.read(folder / "picture", preprocessing)
 
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -125,8 +138,9 @@ READERS: dict[str, Callable[[Path], object]] = {
     "run": read_run, "resume": resume, "metrics": read_metrics,
     "curves": lambda folder: curves.png({"run": metrics.read(folder)}), "toml": read_toml,
     "bench": lambda folder: bench_report([folder / "bench.json"]).markdown(), "picture": read_picture,
+    "torch archive": read_torch_file, "torch stream": read_torch_file,
     "sweep": read_sweep, "sweep plot": draw_sweep,
-    **{name: read_native(name) for name in ("torch", "keras", "gluon", "npz")},
+    **{name: read_native(name) for name in conversion.READABLE},
     "names": lambda folder: predict.read_names(folder / "names")}
 
 

@@ -34,24 +34,30 @@ from bad_files import (
     of_png,
     of_safetensors,
     of_toml,
+    of_torch_archive,
+    of_torch_stream,
     of_zip,
     text_of,
 )
+from caffe_files import caffemodel, inputs_of, layers_of
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from simulated_trainings import Trainings
+from torch_files import OLD_STATE, STATE, STORAGES, archive, inside, mapping, stream
 
 from alexnet_mf import cli, conversion, data, files, spec
 from alexnet_mf.instruments.records import plain
 from alexnet_mf.parity import trace
 from alexnet_mf.spec import layers, toml
+from alexnet_mf.spec.preprocessing import IMAGENET
 from alexnet_mf.spec.toml import dump
 from alexnet_mf.sweep.plan import Plan
 from alexnet_mf.sweep.record import Data
 from alexnet_mf.sweep.run import Sweep, begin
 from alexnet_mf.training.record import MOST_BYTES
 from alexnet_mf.weights import parameters
+from alexnet_mf.weights.metadata import entries
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the memory limit needs Linux")
 
@@ -151,7 +157,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for result in record["results"]:
         result["samples"] = result["samples"][:2]
     record["results"] = record["results"][:6]
-    metadata = {"network": spec.as_dict(network), "seed": 0, "step": 3}
+    metadata = {"network": spec.as_dict(network), "seed": 0, "step": 3,
+                **entries(network, IMAGENET, data.FASHION_CLASSES)}
     picture = Image.fromarray(pixels)
     return {"run": folder / "run", "trace": (folder / "trace.safetensors").read_bytes(), "network": network,
             "weights": parameters.to_bytes(parameters.initialize(network, 0), metadata),
@@ -159,6 +166,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "toml": (folder / "tiny.toml").read_bytes(), "bench": text_of(record), "record": record,
             "idx images": idx(images), "idx labels": idx(np.arange(10, dtype=np.uint8)),
             "names": "\n".join(data.FASHION_CLASSES).encode(),
+            "torch archive": archive(mapping({"state_dict": mapping(STATE), "epoch": inside(3)}), STORAGES),
+            "torch stream": stream(mapping(OLD_STATE), STORAGES),
             "pictures": [encode(picture, "PNG"), encode(picture.convert("P"), "PNG"),
                          encode(picture.convert("RGBA"), "PNG"),
                          encode(Image.fromarray(pixels[..., 0].astype(np.uint16) * 200), "PNG")],
@@ -241,11 +250,13 @@ CASES = {  # by reader: the function that puts a bad file, and the number of fil
     "run": (put_run, 200), "checkpoint": (put_checkpoint, 200), "resume": (put_for_resuming, 120),
     "metrics": (put_metrics, 200), "curves": (put_metrics, 10),
     "sweep": (one_file("sweep.json", of_json_text, "sweep"), 120),
-    "sweep plot": (one_file("sweep.json", of_json_text, "sweep"), 10)}
+    "sweep plot": (one_file("sweep.json", of_json_text, "sweep"), 10),
+    "torch archive": (one_file("w.pt", of_torch_archive, "torch archive"), 70),
+    "torch stream": (one_file("w.pt", of_torch_stream, "torch stream"), 70)}
 
 NATIVE = {  # by weights format: its backend, the strategy that damages a file, and the number of files
     "torch": ("torch", of_zip, 60), "keras": ("tensorflow", of_bytes, 60), "gluon": ("mxnet", of_bytes, 100),
-    "npz": ("numpy", of_zip, 60)}
+    "npz": ("numpy", of_zip, 60), "onnx": ("numpy", of_bytes, 100), "caffe": ("numpy", of_bytes, 100)}
 
 
 def fuzz(reader: str, child: Child, put: Any, good: dict[str, Any], folder: Path, examples: int,
@@ -281,7 +292,9 @@ def test_bad_weights_files_of_a_framework_are_read_or_refused(weights_format: st
                                                               tmp_path: Path, requires: Any) -> None:
     backend, strategy, examples = NATIVE[weights_format]
     requires(backend)
-    content = conversion.encode(weights_format, good["network"], parameters.initialize(good["network"], 0))
+    network, weights = good["network"], parameters.initialize(good["network"], 0)
+    content = caffemodel(layers_of(network, weights), **inputs_of(network)) if weights_format == "caffe" else \
+        conversion.encode(weights_format, network, weights)
 
     def put(draw: Callable[..., Any], good: dict[str, Any], folder: Path) -> None:
         (folder / "net.toml").write_bytes(good["toml"])
@@ -332,7 +345,8 @@ def test_good_files_are_read(child: Child, good: dict[str, Any], tmp_path: Path)
     """The other tests would show nothing if the good files were refused."""
     for reader, name in (("weights", "w.safetensors"), ("trace", "trace.safetensors"), ("compare", "trace.safetensors"),
                          ("toml", "net.toml"), ("bench", "bench.json"), ("names", "names"), ("idx images", "idx"),
-                         ("idx labels", "idx"), ("sweep", "sweep.json"), ("sweep plot", "sweep.json")):
+                         ("idx labels", "idx"), ("sweep", "sweep.json"), ("sweep plot", "sweep.json"),
+                         ("torch archive", "w.pt"), ("torch stream", "w.pt")):
         contents = good[{"compare": "trace", "sweep plot": "sweep"}.get(reader, reader)]
         for content in contents if isinstance(contents, list) else [contents]:
             (tmp_path / name).write_bytes(content)

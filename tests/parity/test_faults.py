@@ -61,9 +61,11 @@ POOLED = Network("pooled", (2, 21, 24), (
 # Other activations than the networks above have.
 CURVES = Network("curves", (2, 14, 13), (
     spec.Conv2d("conv1", channels=6, kernel=3, stride=2, activation="tanh"),
-    spec.Conv2d("conv2", channels=8, kernel=2, activation="leaky_relu", alpha=0.1),
+    spec.Conv2d("conv2", channels=8, kernel=2, activation="leaky_relu", alpha=0.1, bias=False),
     spec.Conv2d("conv3", channels=8, kernel=2, activation="elu", alpha=0.5),
-    spec.Flatten("flatten"), spec.Dense("fc1", units=8, activation="tanh"), spec.Dense("fc2", units=5)))
+    spec.Flatten("flatten"), spec.Dense("fc1", units=8, activation="tanh"),
+    spec.Dense("fc2", units=8, activation="gelu"), spec.Dense("fc3", units=8, activation="gelu_tanh"),
+    spec.Dense("fc4", units=5)))
 NETWORKS = {network.name: network for network in (PLAIN, COLOR, STREAMS, NORMALIZED, PADDED, POOLED, CURVES)}
 
 NONE = "none of the usual causes reproduces it"
@@ -288,6 +290,14 @@ broken_model("leaky ReLU for ELU", "torch", "layer outputs", "conv3", "a leaky R
 broken_model("an ELU that passes every gradient back", "tensorflow", "gradients", "conv3.bias",
              "its ELU passes the gradient whole where its output is negative", "curves")(
     lambda model: computing(lambda elu, right, x: x + tf().stop_gradient(right(x) - x))(layer_of(model, "conv3_elu")))
+broken_model("the approximate GELU for the exact one", "torch", "layer outputs", "fc2",
+             "an approximate GELU (tanh) instead of exact GELU", "curves")(
+    lambda model: attributes(approximate="tanh")(model.net.fc2_gelu))
+broken_layer("Keras's `gelu` for the approximate one", "tensorflow", "layer outputs", "fc3",
+             "an exact GELU instead of approximate GELU (tanh)", "curves")(
+    lambda dense: attributes(activation=lambda x: tf().nn.gelu(x))(dense))
+broken_model("a SiLU for GELU", "mxnet", "layer outputs", "fc2", "a SiLU instead of exact GELU", "curves")(
+    lambda model: computing(lambda gelu, right, x: x * x.sigmoid())(layer_of(model, "fc2_gelu")))
 broken_layer("conv1's bias dropped", "torch", "layer outputs", "conv1", "the bias is dropped")(
     computing(lambda conv, right, x: conv._conv_forward(x, conv.weight, 0 * conv.bias)))
 broken_layer("the last bias dropped", "tensorflow", "layer outputs", "fc5", "the bias is dropped")(

@@ -48,7 +48,8 @@ def paddings(most: int) -> st.SearchStrategy[Any]:
 ACTIVATIONS = st.sampled_from([
     {"activation": None}, {"activation": "relu"}, {"activation": "relu"}, {"activation": "sigmoid"},
     {"activation": "tanh"}, {"activation": "elu"}, {"activation": "elu", "alpha": 0.5},
-    {"activation": "leaky_relu", "alpha": 0.1}])
+    {"activation": "leaky_relu", "alpha": 0.1}, {"activation": "gelu"}, {"activation": "gelu_tanh"}])
+BIASES = st.sampled_from([True, True, False])
 RATES = st.sampled_from([0, 0.1, 0.25, 0.5, 0.8])
 
 
@@ -71,7 +72,7 @@ def networks(draw: Any) -> Network:
             groups = draw(st.sampled_from([share for share in range(1, shape[0] + 1) if shape[0] % share == 0]))
             each = draw(st.integers(1, 5) if groups == 1 else st.sampled_from([1, 2, 3, 8]))
             layer = Conv2d(f"conv{number}", channels=groups * each, kernel=kernel, stride=stride,
-                           padding=draw(paddings(3)), groups=groups, **draw(ACTIVATIONS))
+                           padding=draw(paddings(3)), groups=groups, bias=draw(BIASES), **draw(ACTIVATIONS))
         elif layer_type is AdaptiveAvgPool2d:
             layer = AdaptiveAvgPool2d(f"areas{number}", size=draw(st.integers(1, 5)))
         elif layer_type is LocalResponseNorm:
@@ -94,10 +95,11 @@ def networks(draw: Any) -> Network:
     if draw(st.integers(0, 3)) == 3:
         layers.append(Dropout("drop_flatten", rate=draw(RATES)))
     for number in range(1, draw(st.integers(0, 2)) + 1):
-        layers.append(Dense(f"hidden{number}", units=draw(st.integers(2, 12)), **draw(ACTIVATIONS)))
+        layers.append(Dense(f"hidden{number}", units=draw(st.integers(2, 12)), bias=draw(BIASES),
+                            **draw(ACTIVATIONS)))
         if draw(st.booleans()):
             layers.append(Dropout(f"drop_hidden{number}", rate=draw(RATES)))
-    layers.append(Dense("last", units=draw(st.integers(2, 6))))
+    layers.append(Dense("last", units=draw(st.integers(2, 6)), bias=draw(BIASES)))
     return Network("random", image, tuple(layers))
 
 
@@ -143,7 +145,7 @@ def test_the_random_networks_cover_all_layer_types() -> None:
     """The strategy draws what the fixed networks lack."""
     drawn: list[Network] = []
 
-    @settings(max_examples=100, **QUIET)
+    @settings(max_examples=300, **QUIET)
     @given(network=networks())
     def collect(network: Network) -> None:
         drawn.append(network)
@@ -155,6 +157,7 @@ def test_the_random_networks_cover_all_layer_types() -> None:
     assert any(network.input[1] != network.input[2] for network in drawn)
     assert {network.input[0] for network in drawn} == {1, 2, 3}
     assert {layer.activation for layer in convolutions} == {None, *get_args(Activation)}
+    assert {layer.bias for layer in layers if isinstance(layer, (Conv2d, Dense))} == {True, False}
     pairs = [(layer.kernel, pair) for layer in convolutions for pair in sides(layer.padding)]
     assert any(before > kernel // 2 for kernel, (before, _) in pairs)
     assert any(before < after for _, (before, after) in pairs) and any(before > after for _, (before, after) in pairs)

@@ -8,7 +8,17 @@ import pytest
 
 from alexnet_mf.spec import Network, arithmetic, zoo
 from alexnet_mf.spec.layers import Conv2d, Dense, Flatten, LocalResponseNorm, MaxPool2d
-from alexnet_mf.spec.zoo import ALEXNET, ALEXNET_28, ALEXNET_2012, ALEXNET_OWT, ALEXNET_SLIM, LENET5, LENET5_RELU
+from alexnet_mf.spec.zoo import (
+    ALEXNET,
+    ALEXNET_28,
+    ALEXNET_2012,
+    ALEXNET_CAFFE,
+    ALEXNET_OWT,
+    ALEXNET_SLIM,
+    CAFFENET,
+    LENET5,
+    LENET5_RELU,
+)
 
 CHAPTER = [ALEXNET, *zoo.TABS.values()]
 
@@ -27,15 +37,16 @@ ALEXNET_COSTS = (46_764_746, 938_146_176, {
     "conv1": (96, 1 * 11 * 11, 54 * 54), "conv2": (256, 96 * 5 * 5, 26 * 26), "conv3": (384, 256 * 3 * 3, 12 * 12),
     "conv4": (384, 384 * 3 * 3, 12 * 12), "conv5": (256, 384 * 3 * 3, 12 * 12), "fc6": (4096, 256 * 5 * 5, 1),
     "fc7": (4096, 4096, 1), "fc8": (10, 4096, 1)})
+ALEXNET_2012_COSTS = (60_965_224, 724_406_816, {
+    # Section 3.5's kernels: conv2, conv4 and conv5 see half of the channels before them. Caffe's are the same.
+    "conv1": (96, 3 * 11 * 11, 55 * 55), "conv2": (256, 48 * 5 * 5, 27 * 27), "conv3": (384, 256 * 3 * 3, 13 * 13),
+    "conv4": (384, 192 * 3 * 3, 13 * 13), "conv5": (256, 192 * 3 * 3, 13 * 13), "fc6": (4096, 256 * 6 * 6, 1),
+    "fc7": (4096, 4096, 1), "fc8": (1000, 4096, 1)})
 LENET_COSTS = (61_706, 416_520, {
     "conv1": (6, 1 * 5 * 5, 28 * 28), "conv2": (16, 6 * 5 * 5, 10 * 10), "fc3": (120, 16 * 5 * 5, 1),
     "fc4": (84, 120, 1), "fc5": (10, 84, 1)})
 COSTS = {**{network.name: ALEXNET_COSTS for network in CHAPTER}, "lenet5": LENET_COSTS, "lenet5-relu": LENET_COSTS,
-    # Section 3.5's kernels: conv2, conv4 and conv5 see half of the channels before them.
-    "alexnet-2012": (60_965_224, 724_406_816, {
-        "conv1": (96, 3 * 11 * 11, 55 * 55), "conv2": (256, 48 * 5 * 5, 27 * 27), "conv3": (384, 256 * 3 * 3, 13 * 13),
-        "conv4": (384, 192 * 3 * 3, 13 * 13), "conv5": (256, 192 * 3 * 3, 13 * 13), "fc6": (4096, 256 * 6 * 6, 1),
-        "fc7": (4096, 4096, 1), "fc8": (1000, 4096, 1)}),
+    **dict.fromkeys(("alexnet-2012", "alexnet-caffe", "caffenet"), ALEXNET_2012_COSTS),
     "alexnet-owt": (61_100_840, 714_188_480, {
         "conv1": (64, 3 * 11 * 11, 55 * 55), "conv2": (192, 64 * 5 * 5, 27 * 27), "conv3": (384, 192 * 3 * 3, 13 * 13),
         "conv4": (256, 384 * 3 * 3, 13 * 13), "conv5": (256, 256 * 3 * 3, 13 * 13), "fc6": (4096, 256 * 6 * 6, 1),
@@ -69,6 +80,13 @@ def test_parameters_and_multiply_accumulates_layer_by_layer(name):
     assert (sum(counted.values()), sum(used.values())) == (parameters, macs)
 
 
+def test_a_layer_without_bias_has_its_weights_alone():
+    network = Network("bare", (4, 5, 5), (Conv2d("conv1", channels=6, kernel=3, groups=2, bias=False),
+                                          Flatten("flatten"), Dense("fc2", units=7, bias=False), Dense("fc3", units=2)))
+    assert arithmetic.parameter_counts(network) == {
+        "conv1": 6 * 2 * 3 * 3, "flatten": 0, "fc2": 7 * 6 * 3 * 3, "fc3": 2 * 7 + 2}
+
+
 def test_height_and_width_are_not_confused():
     network = Network("wide", (2, 12, 20), (Conv2d("conv", channels=3, kernel=5, stride=3, padding=1),
                                             Flatten("flatten"), Dense("fc", units=4)))
@@ -96,6 +114,24 @@ def test_alexnet_2012_is_in_the_papers_order():
     assert {(layer.k, layer.size, layer.alpha, layer.beta) for layer in ALEXNET_2012.layers
             if isinstance(layer, LocalResponseNorm)} == {(2.0, 5, 1e-4, 0.75)}
     assert {(layer.kernel, layer.stride) for layer in ALEXNET_2012.layers if isinstance(layer, MaxPool2d)} == {(3, 2)}
+
+
+def test_caffes_networks_are_alexnet_2012_with_another_normalization():
+    """Caffe divides alpha 0.0001 by local_size 5, and its k is 1. CaffeNet pools before it normalizes."""
+    norms = {f"norm{number}": LocalResponseNorm(f"norm{number}", 5, 0.0001 / 5, 0.75, 1.0) for number in (1, 2)}
+    layers = [norms.get(layer.name, layer) for layer in ALEXNET_2012.layers]
+    assert (ALEXNET_CAFFE.input, [*ALEXNET_CAFFE.layers]) == (ALEXNET_2012.input, layers)
+    layers[1:3], layers[4:6] = layers[2:0:-1], layers[5:3:-1]
+    assert (CAFFENET.input, [*CAFFENET.layers]) == (ALEXNET_2012.input, layers)
+    assert [layer.name for layer in layers[:6]] == ["conv1", "pool1", "norm1", "conv2", "pool2", "norm2"]
+
+
+def test_the_windows_of_caffes_pooling_fit():
+    """Caffe rounds the number of windows up, the spec rounds it down."""
+    for network in (ALEXNET_CAFFE, CAFFENET):
+        inputs = arithmetic.input_shapes(network)
+        pools = [layer for layer in network.layers if isinstance(layer, MaxPool2d)]
+        assert [(inputs[pool.name][1] - pool.kernel) % pool.stride for pool in pools] == [0, 0, 0]
 
 
 def test_the_adaptive_pooling_of_alexnet_owt_keeps_the_shape():

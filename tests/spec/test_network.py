@@ -50,6 +50,8 @@ DENSE = Dense("last", units=10)
     (lambda: Dense("fc9", units=4, activation="leaky_relu", alpha=-0.1), ["fc9", "alpha", "at least 0", "-0.1"]),
     (lambda: Dense("fc9", units=4, activation="elu", alpha="1"), ["fc9", "alpha", "'1'"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, alpha=0.1), ["conv9", "alpha belongs to elu and", "not to relu"]),
+    (lambda: Conv2d("conv9", channels=4, kernel=3, bias=0), ["conv9", "bias must be true or false", "not 0"]),
+    (lambda: Dense("fc9", units=4, bias=None), ["fc9", "bias", "None"]),
     (lambda: Dense("fc9", units=4, alpha=0.1), ["fc9", "alpha", "a layer without activation", "leave it out"]),
     (lambda: MaxPool2d("pool9", kernel=3, stride=0), ["pool9", "stride", "0"]),
     (lambda: MaxPool2d("pool9", kernel=3, stride=2, padding=3), ["pool9", "padding 3", "below the kernel, 3"]),
@@ -153,6 +155,7 @@ def test_a_network_that_does_not_fit_together_is_refused(size, layers, named):
     ({"learning_rate": 10**400}, "must be a number above 0"),
     ({"learning_rate": "fast"}, "'fast'"), ({"learning_rate": True}, "True"),
     ({"input": (True, 28, 28)}, "input must be"),
+    ({"output": "probabilities"}, "output must be one of logits, softmax, not 'probabilities'"),
     ({"bias_initialisation": "ones"}, "bias_initialisation must be one of zeros, uniform_fan_in, not 'ones'"),
 ])
 def test_a_network_with_a_bad_field_is_refused(change, named):
@@ -350,7 +353,7 @@ def test_as_dict_and_from_dict_keep_the_network_through_json(network):
 def test_as_dict_omits_later_fields_with_their_default():
     """Earlier descriptions, digests and traces stay valid."""
     plain = spec.as_dict(ALEXNET)
-    assert "learning_rate" not in plain
+    assert "learning_rate" not in plain and "output" not in plain
     assert list(plain["layers"][0]) == ["kind", "name", "channels", "kernel", "stride", "padding", "activation"]
     assert spec.as_dict(LENET5)["learning_rate"] == 0.9
     assert spec.as_dict(zoo.ALEXNET_2012)["layers"][3]["groups"] == 2
@@ -392,7 +395,7 @@ def test_fingerprint_is_pinned_and_ignores_names_and_sources():
 def test_digest_covers_the_architecture_alone():
     """Names and training do not matter; every other number does."""
     same = dataclasses.replace(spec.with_dropout(ALEXNET, 0.1), name="other", source="elsewhere", learning_rate=0.5,
-                               bias_initialisation="uniform_fan_in")
+                               bias_initialisation="uniform_fan_in", output="softmax")
     assert spec.digest(same) == spec.digest(ALEXNET) != spec.digest(zoo.TABS["mxnet"])
     assert spec.digest(same) != spec.digest(dataclasses.replace(same, input=(1, 225, 224)))
     without = dataclasses.replace(same, layers=tuple(layer for layer in same.layers if layer.name != "drop6"))
@@ -403,7 +406,7 @@ def test_fingerprint_covers_every_number():
     """Each field of the network and of each layer is changed alone."""
     changed = [dataclasses.replace(ALEXNET, input=(1, 225, 224)),
                dataclasses.replace(ALEXNET, bias_initialisation="uniform_fan_in"),
-               dataclasses.replace(ALEXNET, learning_rate=0.5),
+               dataclasses.replace(ALEXNET, learning_rate=0.5), dataclasses.replace(ALEXNET, output="softmax"),
                dataclasses.replace(ALEXNET, layers=ALEXNET.layers[:10] + ALEXNET.layers[11:])]
     for at, layer in enumerate(ALEXNET.layers):
         for field in dataclasses.fields(layer):
@@ -413,13 +416,14 @@ def test_fingerprint_covers_every_number():
             if field.name == "activation":
                 others = [other for other in ("relu", "sigmoid", None) if other != value]
             else:
-                others = [f"{value}x" if isinstance(value, str) else value + 1 if isinstance(value, int) else value / 2]
+                others = [not value if isinstance(value, bool) else f"{value}x" if isinstance(value, str) else
+                          value + 1 if isinstance(value, int) else value / 2]
             for other in others:
                 layers = list(ALEXNET.layers)
                 layers[at] = dataclasses.replace(layer, **{field.name: other})
                 changed.append(dataclasses.replace(ALEXNET, layers=tuple(layers)))
     digests = {spec.fingerprint(network) for network in [ALEXNET, *changed]}
-    assert len(digests) == 1 + len(changed) == 1 + 4 + 5 * 8 - 1 + 3 * 4 + 1 + 3 * 4 + 2 * 2
+    assert len(digests) == 1 + len(changed) == 1 + 5 + 5 * 9 - 1 + 3 * 4 + 1 + 3 * 5 + 2 * 2
 
 
 IMAGENET = Normalize("normalize", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -463,7 +467,8 @@ def test_equal_networks_have_equal_fingerprints():
 
 def test_the_zoo_contains_its_networks_by_name():
     assert list(zoo.NETWORKS) == ["alexnet", "alexnet-tab-torch", "alexnet-tab-tensorflow", "alexnet-tab-mxnet",
-                                  "alexnet-2012", "alexnet-owt", "lenet5", "lenet5-relu", "alexnet-slim", "alexnet-28"]
+                                  "alexnet-2012", "alexnet-owt", "alexnet-caffe", "caffenet", "lenet5", "lenet5-relu",
+                                  "alexnet-slim", "alexnet-28"]
     for name in zoo.NETWORKS:
         assert zoo.get_network(name).name == name
         assert zoo.get_network(name).source

@@ -108,16 +108,30 @@ def test_alpha_is_written_only_where_it_belongs(write):
     assert toml.load(write(text)) == network
 
 
+def test_a_missing_bias_is_written_and_read(write):
+    network = Network("bare", (1, 4, 4), (Conv2d("conv1", 3, kernel=2, bias=False), Flatten("flatten"),
+                                          Dense("fc2", units=3, bias=False), Dense("fc3", units=2)))
+    assert toml.dump(network).count("bias = false\n") == 2
+    assert toml.load(write(toml.dump(network))) == network
+
+
+def test_a_softmax_is_written_and_read(write):
+    network = dataclasses.replace(zoo.LENET5, name="softmax", output="softmax")
+    assert 'output = "softmax"\n' in toml.dump(network) and "output" not in toml.dump(zoo.LENET5)
+    assert toml.load(write(toml.dump(network))) == network
+
+
 def test_special_characters_are_written_as_toml(write):
     odd = Network("odd", (1, 4, 4), (Flatten("flatten"), Dense("fc", units=2)),
                   source='a "quoted" \\ back\tslash\nand Füße \U0001f600 # none')
     assert toml.load(write(toml.dump(odd))) == odd
 
 
-def test_dump_writes_every_field():
+def test_dump_writes_every_field_but_later_ones_with_their_default():
     text = toml.dump(zoo.LENET5)
-    for line in ('name = "my-lenet5"', "input = [1, 28, 28]", "learning_rate = 0.9", 'kind = "AvgPool2d"', "groups = 1",
-                 'activation = "sigmoid"', 'activation = "none"', 'bias_initialisation = "zeros"'):
+    assert "groups" not in text and "bias =" not in text and "groups = 2" in toml.dump(zoo.ALEXNET_2012)
+    for line in ('name = "my-lenet5"', "input = [1, 28, 28]", "learning_rate = 0.9", 'kind = "AvgPool2d"',
+                 "padding = 0", 'activation = "sigmoid"', 'activation = "none"', 'bias_initialisation = "zeros"'):
         assert line in text
 
 
@@ -179,12 +193,20 @@ def test_a_wrong_file_is_refused_with_line_and_layer(write, replaced, named):
 
 
 @pytest.mark.parametrize("text, named", [
-    (b"", "no layers"), (b"layers = 7", "no layers"), (b"layers = [1]", "no layers"), (b"\xff\xfe", "not TOML"),
+    (b"", "no layers"), (b"layers = 7", "no layers"), (b"layers = [1]", "no layers"), (b"\xff\xfe", "no layers"),
+    (b"x = '\xe4'", r"is not UTF-8 text \(byte 0xe4 at position 5\); save it as UTF-8"),
     (b"x = " + b"[" * 100_000, "not"), (b"[layers]\nkind = 'Conv2d'", "no layers"), (b"name = 'tiny'\n", "no layers"),
 ])
 def test_a_file_without_a_network_is_refused(write, text, named):
     with pytest.raises(SpecError, match=named):
         toml.load(write(text))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_with_a_byte_order_mark_is_read(small, tmp_path, encoding):
+    """PowerShell's `>` writes UTF-16."""
+    (tmp_path / "net.toml").write_text(toml.dump(small), encoding=encoding)
+    assert toml.load(tmp_path / "net.toml") == small
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -53,8 +53,8 @@ class Stored:
     activations: int
     """The layer's outputs; 0 for Flatten, whose output is a view of its input."""
     auxiliary: int
-    """Other tensors that PyTorch keeps for the backward pass: positions of maxima, dropout masks, intermediate results
-    of a normalization, padded copies."""
+    """Other tensors that PyTorch keeps for the backward pass: positions of maxima, dropout masks, the input of a GELU,
+    intermediate results of a normalization, padded copies."""
 
     @property
     def total(self) -> int:
@@ -156,6 +156,11 @@ def is_view(layer: Layer) -> bool:
     return isinstance(layer, Flatten) or (isinstance(layer, Dropout) and not layer.rate)
 
 
+def saves_sums(layer: Layer) -> bool:
+    """Return True if the derivative of the layer's activation is computed from its input, not from its output."""
+    return getattr(layer, "activation", None) in ("gelu", "gelu_tanh")
+
+
 def _layer_cost(layer: Layer, inputs: Shape, outputs: Shape, macs: int, batch_size: int, item_bytes: int,
                 momentum: bool, backward: bool, passes_on: bool) -> LayerCost:
     """Return the costs of a layer.
@@ -173,7 +178,7 @@ def _layer_cost(layer: Layer, inputs: Shape, outputs: Shape, macs: int, batch_si
     forward = Work(macs, 0 if viewed or isinstance(layer, Dropout) else x + weights + y)
     operations = {FORWARD: Work(macs, 0 if viewed else x + weights + y)}
     if backward and parameters:
-        derivative = y if layer.activation else 0  # type: ignore[union-attr]  # computed from its outputs
+        derivative = y if layer.activation else 0  # type: ignore[union-attr]  # computed from its outputs or inputs
         operations[WEIGHT_GRADIENT] = Work(macs, x + y + derivative + weights)
         operations[UPDATE] = Work(0, (5 if momentum else 3) * weights)  # reads and writes weight (and velocity)
     if backward and passes_on and not viewed:
@@ -188,6 +193,8 @@ def auxiliary_bytes(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int
     """Return the bytes that PyTorch keeps of this layer for the backward pass, beside its inputs and outputs."""
     values = batch_size * math.prod(outputs)
     copied = item_bytes * batch_size * arithmetic.padded_values(layer, inputs)
+    if isinstance(layer, (Conv2d, Dense)):
+        return copied + (item_bytes * values if saves_sums(layer) else 0)
     if isinstance(layer, MaxPool2d):
         return INDEX_BYTES * values + copied
     if isinstance(layer, Dropout) and layer.rate:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf import conversion
+from alexnet_mf.conversion import Which
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, layers
 
@@ -26,17 +27,18 @@ class Filters:
     """(filters, channels, height, width), of one channel or three."""
 
 
-def read(path: Path | str, net: Network | Path | str | None = None) -> Filters:
+def read(path: Path | str, net: Network | Path | str | None = None, which: Which = "last") -> Filters:
     """Return the first convolution's filters.
 
     Args:
-        path: a weights file of any format, or a run folder, from which the last weights are read.
-        net: the network; by default the one that the file names.
+        path: a weights file of any format, or a run folder.
+        net: the network; by default the one that the file names or describes.
+        which: the weights to take from a run folder.
 
     Raises:
         ParametersError: if there is no convolution, or its filters cannot be drawn; and as `conversion.read`.
     """
-    source = conversion.read(path, net)
+    source = conversion.read(path, net, which)
     network = source.network
     layer = next((layer for layer in network.layers if isinstance(layer, layers.Conv2d)), None)
     if layer is None:

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from alexnet_mf.analysis.costs import Costs, LayerCost, first_learner, is_view
+from alexnet_mf.analysis.costs import Costs, LayerCost, first_learner, is_view, saves_sums
 from alexnet_mf.spec import arithmetic
 from alexnet_mf.spec.layers import AvgPool2d, Conv2d, Dense, Dropout, Layer, LocalResponseNorm, Normalize, sides
 
@@ -60,6 +60,11 @@ class _Step:
     def activation(self) -> str | None:
         return getattr(self.layer, "activation", None)
 
+    @property
+    def sums(self) -> int:
+        """Bytes of the activation's input, if backward needs it instead of the output."""
+        return self.cost.stored.activations if saves_sums(self.layer) else 0
+
 
 def predicted_peak(costs: Costs, kernels: Mapping[str, Collection[str]] = {}) -> Peak:
     """Return the peak memory of the tensors in a training step after the first.
@@ -103,7 +108,7 @@ def _apply(kernels: Mapping[str, Collection[str]], steps: list[_Step], costs: Co
             (top, bottom), (left, right) = sides(layer.padding)
             step.widened = pixel * (top + height + bottom) * (left + width + right + 1)
         if "fold" in names:  # backward needs the folded input and kernel, of whole blocks, and no padded copy
-            step.cost = replace(step.cost, stored=replace(step.cost.stored, auxiliary=0))
+            step.cost = replace(step.cost, stored=replace(step.cost.stored, auxiliary=step.sums))
             blocks = -(-layer.kernel // layer.stride)
             rows, columns = (layer.stride * (size - 1 + blocks) for size in step.cost.output[1:])
             kernel = layer.channels * channels * (blocks * layer.stride)**2 * costs.item_bytes
@@ -118,14 +123,15 @@ def _stays(layer: Layer, following: Layer | None, is_copied: bool) -> bool:
     """Return True if backward needs this layer's output: for its own activation, or as the next layer's input. Only
     dropout and a layer that reads a padded copy do not need their input. The logits stay because the caller keeps them.
     """
-    return bool(getattr(layer, "activation", None)) or not (isinstance(following, Dropout) or is_copied)
+    needs_output = bool(getattr(layer, "activation", None)) and not saves_sums(layer)
+    return needs_output or not (isinstance(following, Dropout) or is_copied)
 
 
 def _forward(tape: Tape, steps: list[_Step]) -> None:
     before = 0  # the layer's input, if nothing else holds it
     for step in steps:
         output = step.cost.stored.activations
-        kept = step.copied if step.cost.stored.auxiliary else 0
+        kept = step.copied if step.cost.stored.auxiliary > step.sums else 0
         if step.copied:
             tape.in_use += step.copied
             tape.look(f"the padded input of {step.cost.name}")
@@ -134,7 +140,7 @@ def _forward(tape: Tape, steps: list[_Step]) -> None:
         tape.in_use += step.folded
         tape.look(f"the folded input of {step.cost.name}", step.folded)
         tape.in_use += step.cost.stored.auxiliary - kept + output
-        passing = output if step.activation else 0
+        passing = output if step.activation and not step.sums else 0
         if isinstance(step.layer, LocalResponseNorm):
             passing = NORMALIZATION_FORWARD * output
         if isinstance(step.layer, Normalize):
@@ -154,15 +160,15 @@ def _backward(tape: Tape, steps: list[_Step], first: str) -> None:
         below = steps[i - 1].cost.stored.activations if i else 0
         if step.activation:
             tape.look(f"the gradients of {cost.name}", gradient)  # one before and one after the activation
-            tape.in_use -= cost.stored.activations
+            tape.in_use -= step.sums or cost.stored.activations
         passed_on = (step.copied or below) if cost.name != first else 0
         passing = NORMALIZATION_BACKWARD * gradient if isinstance(layer, LocalResponseNorm) else step.widened
         tape.in_use += passed_on + (cost.stored.weight_gradients if isinstance(layer, (Conv2d, Dense)) else 0)
         tape.look(f"the gradients of {cost.name}", passing)
         if cost.name == first:
             return
-        tape.in_use -= gradient + cost.stored.auxiliary + step.folded
-        if steps[i - 1].stays and not steps[i - 1].activation:
+        tape.in_use -= gradient + cost.stored.auxiliary - step.sums + step.folded
+        if steps[i - 1].stays and (not steps[i - 1].activation or steps[i - 1].sums):
             tape.in_use -= below
         if step.copied:  # the gradient in the image, beside that in its padded copy
             tape.in_use += below

@@ -83,7 +83,7 @@ class MeasurableModel(ABC, Generic[Placed]):
 
 
 class WeightFormats(ABC):
-    """A backend that reads and writes its framework's own weights files."""
+    """A backend that writes its framework's own weights files. `weights.formats` reads them."""
 
     @abstractmethod
     def encode_weights(self, file_format: str, network: Network, parameters: Parameters) -> bytes:
@@ -94,16 +94,6 @@ class WeightFormats(ABC):
 
         Raises:
             ParametersError: if this network has no such file.
-        """
-
-    @abstractmethod
-    def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
-        """Return the tensors of such a file, of any origin, in canonical layout. Nothing is unpickled.
-
-        The network's own tensors get canonical names, all others keep theirs. `parameters.check` verifies them.
-
-        Raises:
-            ParametersError: if it is not such a file; the message follows the file's name.
         """
 
 
@@ -122,7 +112,7 @@ def measurable_model(model: Model[Placed]) -> MeasurableModel[Placed]:
 
 
 def weight_formats(backend: Backend) -> WeightFormats:
-    """Return the backend as one that reads and writes weights files."""
+    """Return the backend as one that writes weights files."""
     if isinstance(backend, WeightFormats):
         return backend
     raise BackendUnavailable(f"backend {backend.name}: has no weights files of its own; use safetensors")

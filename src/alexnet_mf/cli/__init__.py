@@ -29,6 +29,7 @@ from alexnet_mf.cli import (
     shapes,
     sweep,
     train,
+    weights,
 )
 from alexnet_mf.cli.flags import with_flags
 from alexnet_mf.errors import AlexnetMfError, Notice
@@ -42,8 +43,8 @@ VERBS = {
     "sweep": (sweep, "train several networks, batch sizes, augmentations and seeds, and compare them"),
     "predict": (predict, "classify pictures with the weights of a run or a file"),
     "evaluate": (evaluate, "evaluate the weights of a run or a file: accuracy, confusion matrix, mistakes"),
-    "convert": (convert, "convert weights between formats: safetensors, PyTorch, Keras, Gluon, NumPy, "
-                         "ONNX"),
+    "convert": (convert, "convert weights between formats: safetensors, PyTorch, Keras, Gluon, NumPy, ONNX, Caffe"),
+    "weights": (weights, "list published ImageNet weights, or download some"),
     "plot": (plot, "draw the curves of runs, or the filters of a first layer"),
     "list": (listing, "list backends, networks or runs"),
 }

@@ -96,7 +96,8 @@ def show_costs(costs: Costs, recipe: Recipe) -> None:
     output.table(["layer", "output", "parameters", "weights", "weight gradients", "velocity", "activations",
                   "activation gradients *", "other **", "share"], rows, right=range(2, 10), title=title)
     output.say("* allocated and freed layer by layer, not counted in the share of memory")
-    output.say("** stored for backward: PyTorch's positions of maxima, dropout masks, parts of normalization\n")
+    output.say("** stored for backward: PyTorch's positions of maxima, dropout masks, inputs of GELU, parts of "
+               "normalization\n")
     rows = [[layer.name, *work_cells(layer.forward, costs.forward), *work_cells(layer.training, costs.training)]
             for layer in costs.layers]
     rows.append(["total", *work_cells(costs.forward, costs.forward), *work_cells(costs.training, costs.training)])

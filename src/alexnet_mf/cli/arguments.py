@@ -43,20 +43,20 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_which(parser: argparse.ArgumentParser) -> None:
-    """Add --weights, for a run folder."""
-    parser.add_argument("--weights", dest="which", choices=list(RUN_WEIGHTS), default="last",
+    """Add --which, for a run folder."""
+    parser.add_argument("--which", choices=list(RUN_WEIGHTS), default="last",
                         help="weights to take from a run folder: last, or best: highest test accuracy (optimistic: "
                              "chosen on the test set) (default: last)")
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
-    """Add RUN|WEIGHTS, --weights, --net, --backend, --device, --precision and the speed settings."""
+    """Add RUN|WEIGHTS, --which, --net, --backend, --device, --precision and the speed settings."""
     add = parser.add_argument
     add("source", type=Path, metavar="RUN|WEIGHTS",
         help="run folder, or weights file of any format that `convert` reads")
     add_which(parser)
     add("--net", help="network, by name or from a file that ends in .toml (default: the network that the weights file "
-        "names, else alexnet)")
+        "names or describes)")
     add("--backend", choices=list(backends.BACKENDS),
         help="framework (default: the run's or the file's own, else the first installed of "
              f"{', '.join(backends.FRAMEWORKS)})")
@@ -160,6 +160,24 @@ def positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
     return value
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Parse comma-separated numbers."""
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers, comma-separated, not {text!r}") from None
+
+
+def size(text: str) -> int | tuple[int, int]:
+    """Parse N or HxW, in pixels."""
+    match text.split("x"):
+        case [side]:
+            return at_least_one(side)
+        case [height, width]:
+            return at_least_one(height), at_least_one(width)
+    raise argparse.ArgumentTypeError(f"must be N or HxW in pixels, not {text!r}")
 
 
 def backend(text: str) -> str:

@@ -16,10 +16,11 @@ TEXT = r'''\'(?:[^\'\\]|\\.)*\'|"(?:[^"\\]|\\.)*"'''
 
 ALIASES = {"pythons": "python", "batch_sizes": "batch_size", "precisions": "precision", "nets": "net",
            "learning_rate": "lr", "learning_rates": "lr", "choosing_epochs": "lr_epochs", "train_images": "limit_train",
-           "test_images": "limit_test", "which": "weights", "source_format": "from", "destination_format": "to",
+           "test_images": "limit_test", "entry": "entry", "source_format": "from", "destination_format": "to",
            "overwrite": "force", "tried": "try"}
 """Arguments whose flag has another name."""
 COMMANDS = {"`alexnet_mf.list_runs()`": "`list runs`", "`list_backends`": "`list backends`",
+            "`list_weights`": "`weights list`",
             "`parity_trace`": "`parity trace`", "`plot_curves`": "`plot curves`", "`plot_filters`": "`plot filters`",
             "`toml.dump`": "`list networks NAME --toml`"}
 """Commands that correspond to functions of the library."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import api
+from alexnet_mf import api, conversion
 from alexnet_mf.cli import arguments, output
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.spec import toml, zoo
@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.add_argument("what", choices=list(LISTS), metavar=f"{{{','.join(LISTS)}}}", help="subject of the list")
     parser.add_argument("name", nargs="?", metavar="NAME",
-                        help="list only this network, by name or from a file (default: all)")
+                        help="list only this network: a name, a .toml file, or a weights file that describes it "
+                             "(default: all)")
     parser.add_argument("--toml", action="store_true",
                         help="print the network as TOML, as a start for a file of your own (--net FILE.toml)")
     parser.add_argument("--runs", type=Path, metavar="FOLDER",
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if options.toml:
         if not options.name or options.json:
             raise AlexnetMfError(f"--toml takes the name of one network ({', '.join(zoo.NETWORKS)}), and no --json")
-        output.say(toml.dump(toml.find_network(options.name)).rstrip())
+        output.say(toml.dump(conversion.find_described(options.name)).rstrip())
         return 0
     entries = LISTS[options.what](options)
     if not entries and options.json != "-":

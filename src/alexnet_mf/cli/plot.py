@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from alexnet_mf import api
-from alexnet_mf.cli import output
+from alexnet_mf.cli import arguments, output
 from alexnet_mf.sweep.record import NAME as SWEEP
 
 
@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     filters = pictures.add_parser("filters", help=purpose, description=purpose, allow_abbrev=False)
     filters.add_argument("source", type=Path, metavar="RUN|WEIGHTS",
                          help="run folder, or weights file of any format that `convert` reads")
-    filters.add_argument("--net", help="network (default: the network that the weights file names, else alexnet)")
+    arguments.add_which(filters)
+    filters.add_argument("--net", help="network (default: the network that the weights file names or describes)")
     for picture in (curves, filters):
         picture.add_argument("--plot", required=True, metavar="FILE", help="PNG file to write; needs matplotlib")
 
@@ -32,6 +33,6 @@ def run(options: argparse.Namespace) -> int:
         api.plot_curves(runs, options.plot)
         output.say(f"{options.plot}: {len(runs)} run{'s' * (len(runs) > 1)}")
     else:
-        first = api.plot_filters(options.source, options.plot, net=options.net)
+        first = api.plot_filters(options.source, options.plot, net=options.net, which=options.which)
         output.say(f"{options.plot}: {len(first.weights)} filters of {first.layer} of {first.network}")
     return 0

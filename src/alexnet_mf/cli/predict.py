@@ -30,7 +30,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=arguments.at_least_one, metavar="N",
         help="only the first N pictures of each folder and idx file (default: all)")
     add("--classes", type=Path, metavar="FILE",
-        help="file with the class names, one per line (default: Fashion-MNIST's if there are ten, else numbers)")
+        help="file with the class names, one per line (default: those of the weights, else Fashion-MNIST's if there "
+             "are ten and the input is gray, else numbers)")
+    add("--mean", type=arguments.numbers, metavar="R,G,B",
+        help="mean of each channel, scaled to [0, 1], to subtract; needs --std (default: as the weights state)")
+    add("--std", type=arguments.numbers, metavar="R,G,B",
+        help="standard deviation of each channel to divide by (default: as the weights state)")
+    add("--no-normalize", dest="normalize", action="store_false",
+        help="only scale pictures to [0, 1] (default: as the weights state)")
+    add("--resize", type=arguments.size, metavar="N|HxW",
+        help="resize the shorter side to N pixels, or the whole picture to HxW (default: as the weights state, else "
+             "the input's size)")
+    add("--crop", type=arguments.size, metavar="N|HxW",
+        help="crop the center to NxN or HxW pixels after resizing (default: as the weights state, else the input's "
+             "size)")
+    add("--color", choices=["rgb", "bgr"],
+        help="order of the channels; Caffe's networks take bgr (default: as the weights state, else rgb)")
     add("--plot", metavar="FILE", help="draw a contact sheet as PNG: the pictures as the network sees them, with "
         "their classes; needs matplotlib")
     arguments.add_json(parser)
@@ -43,11 +58,13 @@ def run(options: argparse.Namespace) -> int:
     quiet = options.quiet or options.json == "-"
     report = api.predict(options.source, options.images, net=options.net, which=options.which, backend=options.backend,
                          device=options.device, execution=arguments.execution(options), top=options.top,
-                         limit=options.limit, invert=options.invert, progress=not quiet,
+                         limit=options.limit, invert=options.invert, mean=options.mean, std=options.std,
+                         normalize=options.normalize, resize=options.resize, crop=options.crop, color=options.color,
+                         progress=not quiet,
                          classes=read_names(options.classes) if options.classes else None)
     if not quiet:
         output.say(one_line(report.used.title()))
-        output.say(f"preprocessing: {report.preparation.describe()}")
+        output.say(f"preprocessing: {describe(report)}")
     if report.predictions and options.json != "-":
         show(report.predictions, report.classes)
     if options.json:
@@ -79,12 +96,17 @@ def read_names(path: Path) -> list[str]:
         DataError: if it cannot be read.
     """
     try:
-        lines = files.read(path, LARGEST_CLASSES_FILE).decode("utf-8").split("\n")
+        lines = files.read_text(path, LARGEST_CLASSES_FILE).split("\n")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
     return [one_line(line.strip()) for line in lines if line.strip()]
+
+
+def describe(report: PredictionReport) -> str:
+    """Return the preprocessing in one line."""
+    return report.preprocessing.describe(report.used.weights.network.input[1:])
 
 
 def as_json(report: PredictionReport) -> dict[str, Any]:
@@ -93,5 +115,5 @@ def as_json(report: PredictionReport) -> dict[str, Any]:
                "top": [{"label": label, "class": report.classes[label], "probability": probability}
                        for label, probability in zip(answer.labels, answer.probabilities)]}
               for answer in report.predictions]
-    return {**report.used.as_dict(), "preprocessing": report.preparation.describe(), "images": images,
+    return {**report.used.as_dict(), "preprocessing": describe(report), "images": images,
             "unreadable": [{"image": fault.name, "reason": fault.reason} for fault in report.unreadable]}

@@ -24,7 +24,7 @@ from alexnet_mf.weights import parameters
 
 RECIPE_FLAGS = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "augment", "train_images",
                 "test_images")
-RUN_FLAGS = ("net", "recipe", "dropout", "weights", "seed", "data")
+RUN_FLAGS = ("net", "recipe", "dropout", "weights", "which", "seed", "data")
 """Flags that define a run; a resumed run has its own values."""
 
 
@@ -54,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--limit-test", type=arguments.at_least_one, dest="test_images", metavar="N",
         help="only the first N test images (default: the recipe's)")
     add("--weights", type=Path, metavar="RUN|WEIGHTS",
-        help="start from the last weights of this run folder, or from a file of any format that `convert` reads "
+        help="start from the weights of this run folder, or from a file of any format that `convert` reads "
              "(default: drawn from the seed)")
+    arguments.add_which(parser)
     add("--out", type=Path, metavar="FOLDER", help="run folder, new or empty (default: runs/DATE-TIME-BACKEND-NET)")
     add("--resume", type=Path, metavar="RUN",
         help="resume the run in this folder from its last good checkpoint, with its own settings. A larger --epochs "
@@ -87,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
                           execution=arguments.execution(options), **common, **expected)
     else:
         done = api.train(options.net, options.backend, recipe=options.recipe, dropout=options.dropout,
-                         weights=options.weights, seed=options.seed, device=options.device,
+                         weights=options.weights, which=options.which, seed=options.seed, device=options.device,
                          execution=arguments.execution(options), data=options.data, out=options.out, **common,
                          **{name: getattr(options, name) for name in RECIPE_FLAGS})
     assert done.result is not None

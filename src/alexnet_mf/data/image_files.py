@@ -11,19 +11,18 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf import files
-from alexnet_mf.data.preprocessing import Preparation
+from alexnet_mf.data.preprocessing import MOST_PIXELS, prepare
 from alexnet_mf.data.sources import idx
 from alexnet_mf.errors import DataError
+from alexnet_mf.spec import Preprocessing
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MOST_BYTES = 100_000_000
-MOST_PIXELS = 50_000_000
-"""Largest size of a stored image: 200 MB once decoded, at four bytes per pixel."""
 MOST_ON_A_SIDE = 65_535
 """Largest height and width, as in JPEG. Pillow keeps a pointer for each row: millions of rows cost much memory."""
 IDX_REMEDY = "give PNG, JPEG or idx files of 28x28 images"
@@ -31,11 +30,12 @@ IDX_REMEDY = "give PNG, JPEG or idx files of 28x28 images"
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image in the form that the network takes."""
+    """An image, prepared for a network."""
 
     name: str
     """Path of the file; for images of an idx file followed by their number in brackets."""
-    pixels: NDArray[Any]
+    pixels: NDArray[np.uint8]
+    """(height, width), or (height, width, 3): the return value of `prepare`."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Unreadable:
     """The problem and the remedy, in one line."""
 
 
-def read_all(paths: Sequence[Path], preparation: Preparation,
+def read_all(paths: Sequence[Path], preprocessing: Preprocessing,
              limit: int | None = None) -> Iterator[Picture | Unreadable]:
     """Yield every image in these files and folders in turn, and an `Unreadable` for each that cannot be read.
 
@@ -61,12 +61,12 @@ def read_all(paths: Sequence[Path], preparation: Preparation,
         try:
             if path.is_dir():
                 for file in list_images(path)[:limit]:
-                    yield from _one(file, preparation)
+                    yield from _one(file, preprocessing)
             elif idx.is_idx(path):
                 for number, gray in enumerate(idx.read_images(path, IDX_REMEDY)[:limit]):
-                    yield Picture(f"{path}[{number}]", preparation(PIL.Image.fromarray(gray)))
+                    yield Picture(f"{path}[{number}]", prepare(PIL.Image.fromarray(gray), preprocessing))
             else:
-                yield from _one(path, preparation)
+                yield from _one(path, preprocessing)
         except DataError as error:
             yield _unreadable(path, error)
 
@@ -88,8 +88,8 @@ def list_images(folder: Path) -> list[Path]:
     return paths
 
 
-def read(path: Path, preparation: Preparation) -> NDArray[Any]:
-    """Return one image in the form that the network takes.
+def read(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Return one image, prepared for a network: (height, width), or (height, width, 3).
 
     Raises:
         DataError: if the file cannot be read as PNG or JPEG, or the image is too large; names the file.
@@ -102,12 +102,12 @@ def read(path: Path, preparation: Preparation) -> NDArray[Any]:
         raise DataError(f"{path}: is empty")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns about damaged animations and EXIF data: neither is needed
-        return _decode(path, content, preparation)
+        return _decode(path, content, preprocessing)
 
 
-def _one(path: Path, preparation: Preparation) -> Iterator[Picture | Unreadable]:
+def _one(path: Path, preprocessing: Preprocessing) -> Iterator[Picture | Unreadable]:
     try:
-        yield Picture(str(path), read(path, preparation))
+        yield Picture(str(path), read(path, preprocessing))
     except DataError as error:
         yield _unreadable(path, error)
 
@@ -117,7 +117,7 @@ def _unreadable(path: Path, error: DataError) -> Unreadable:
     return Unreadable(str(path), str(error).removeprefix(str(DataError(f"{path}: "))))
 
 
-def _decode(path: Path, content: bytes, preparation: Preparation) -> NDArray[Any]:
+def _decode(path: Path, content: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     from PIL import ImageOps
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile
@@ -128,17 +128,19 @@ def _decode(path: Path, content: bytes, preparation: Preparation) -> NDArray[Any
         try:
             image = image_file(io.BytesIO(content))
         except SyntaxError as error:
-            raise DataError(f"{path}: is neither a PNG nor a JPEG image, or its beginning is damaged; convert it to PNG"
+            raise DataError("is neither a PNG nor a JPEG image, or its beginning is damaged; convert it to PNG"
                             ) from error
         with image:
             width, height = image.size
             if width * height > MOST_PIXELS or max(width, height) > MOST_ON_A_SIDE:
-                raise DataError(f"{path}: is too large: {width}x{height} pixels; shrink it to at most "
-                                f"{MOST_PIXELS:,} pixels, and {MOST_ON_A_SIDE:,} on a side")
+                raise DataError(f"is too large: {width}x{height} pixels; shrink it to at most {MOST_PIXELS:,} pixels, "
+                                f"and {MOST_ON_A_SIDE:,} on a side")
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return preparation(image)
-    except (DataError, MemoryError):
+            return prepare(image, preprocessing)
+    except MemoryError:
         raise
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     except Exception as error:  # for a damaged file Pillow raises SyntaxError, struct.error and many others
         raise DataError(f"{path}: is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error

@@ -1,29 +1,25 @@
-"""Turn an image into a network's input. Pillow is imported when there is an image to resize."""
+"""Turn pictures into a network's input, as a `Preprocessing` states. Pillow is imported when there is a picture."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf.errors import DataError
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, Normalize, Preprocessing
+from alexnet_mf.spec.preprocessing import UNIT
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PIXEL_SCALE = np.float32(1 / 255)
+PIXEL_SCALE = np.float32(UNIT)
 """Gray levels to [0, 1] by one float32 multiplication: frameworks and compilers divide differently."""
+MOST_PIXELS = 50_000_000
+"""Largest size of a picture, stored or resized: 200 MB once decoded, at four bytes per pixel."""
 REDUCING_GAP = 4.0
-"""Ratio of an image's size to its target size at which Pillow interpolates: a larger image is first reduced by a whole
-factor, which takes no memory."""
-
-# The published preprocessing of torchvision's AlexNet, with which the weights of color networks were trained.
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
-IMAGENET_CROP = 224 / 256
+"""Ratio of a picture's size to the size it is to fit in, above which Pillow first reduces it by a whole factor."""
 
 
 def upsampling_factor(image: tuple[int, ...], network: Network) -> int:
@@ -73,55 +69,69 @@ def check_inputs(inputs: NDArray[Any], labels: NDArray[np.int64], network: Netwo
         raise DataError(f"labels must lie in 0..{network.classes - 1}, not {labels.min()}..{labels.max()}")
 
 
-@dataclass(frozen=True)
-class Preparation:
-    """The steps that turn an image into a network's input."""
+def check_fits(preprocessing: Preprocessing, network: Network) -> None:
+    """Check that the network takes what the preprocessing gives.
 
-    height: int
-    width: int
-    color: bool = False
-    """True for red, green and blue by ImageNet's conventions; False for gray by Fashion-MNIST's."""
-    levels: bool = True
-    """True for gray levels as bytes, which the backend upsamples and scales; False for float32 scaled to [0, 1]."""
-    invert: bool = False
-    """True to turn dark on light into light on dark."""
-    normalize: bool = True
-    """True to normalize colors by ImageNet's mean and standard deviation; False if the network does so itself."""
+    Raises:
+        DataError: if channels or size differ, or both normalize.
+    """
+    channels, height, width = network.input
+    takes = f"network {network.name} takes {channels}x{height}x{width}"
+    if preprocessing.channels != channels:
+        raise DataError(f"{takes}, but the preprocessing gives {preprocessing.channels} channels; use weights for "
+                        "this network")
+    if isinstance(network.layers[0], Normalize) and not preprocessing.is_unit:
+        raise DataError(f"network {network.name} begins with a Normalize layer, which takes pixels in [0, 1], but the "
+                        f"preprocessing gives {preprocessing.describe_numbers()}; use the network without that layer")
+    if preprocessing.size is None:
+        raise DataError(f"{takes}, but the preprocessing gives pictures of any size; name one with `crop`")
+    if preprocessing.size == (height, width):
+        return
+    gives = f"{takes}, but the preprocessing gives {'x'.join(map(str, preprocessing.size))} pixels"
+    if not preprocessing.is_unit:
+        raise DataError(f"{gives}, which are enlarged only if they lie in [0, 1]; use `resize` and `crop`")
+    try:
+        upsampling_factor(preprocessing.size, network)
+    except DataError as error:
+        raise DataError(f"{gives}; use `resize` and `crop`") from error
 
-    def describe(self) -> str:
-        """Return a description in one sentence."""
-        inverted = ", inverted" if self.invert else ""
-        size = f"{self.height}x{self.width}"
-        if self.color:
-            normalized = ", normalized by ImageNet's mean and standard deviation" if self.normalize else ""
-            return (f"red, green, blue{inverted}; center crop of {IMAGENET_CROP:.1%} of the largest {size}-shaped "
-                    f"part, resized to {size}; scaled to [0, 1]{normalized}")
-        scaled = "then upsampled and scaled as in training" if self.levels else "scaled to [0, 1]"
-        return f"gray{inverted}; resized to fit {size}, centered on black; {scaled}"
 
-    def __call__(self, image: Image) -> NDArray[Any]:
-        """Return the image as uint8 (height, width), or as float32 (channels, height, width)."""
-        image = _to_eight_bits(image)
-        if self.color:
-            middle = _flatten(_center_crop(image, self.height, self.width), "RGB", self.invert)
-            scaled = np.asarray(middle, np.float32) * PIXEL_SCALE
-            if self.normalize:
-                scaled = (scaled - IMAGENET_MEAN) / IMAGENET_DEVIATION
-            return np.ascontiguousarray(scaled.transpose(2, 0, 1))
-        fitted = _flatten(_fit(image, self.height, self.width), "L", self.invert)
-        left, top = (self.width - fitted.width) // 2, (self.height - fitted.height) // 2
-        gray = np.zeros((self.height, self.width), np.uint8)
-        gray[top:top + fitted.height, left:left + fitted.width] = fitted
-        return gray if self.levels else gray[np.newaxis] * PIXEL_SCALE
+def prepare(image: Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Return a picture resized and cropped: gray levels (height, width), or red, green and blue (height, width, 3).
 
-    def visible(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
-        """Return a network's input as a visible image: uint8 (height, width), or (height, width, 3)."""
-        if self.levels and not self.color:
-            return pixels
-        shown = pixels.transpose(1, 2, 0)
-        if self.color and self.normalize:
-            shown = shown * IMAGENET_DEVIATION + IMAGENET_MEAN
-        return np.clip(np.rint(shown * 255), 0, 255).astype(np.uint8).squeeze()
+    The pixels are those of torchvision's transforms `Resize` and `CenterCrop`. Transparent pixels are background.
+
+    Raises:
+        DataError: if the resized picture would be too large; the message lacks the picture's name.
+    """
+    width, height = image.size
+    size = _resized(image.size, preprocessing)
+    if size[0] * max(size[1], height) > MOST_PIXELS:  # Pillow resizes the rows first
+        raise DataError(f"is too long: {width}x{height} pixels cannot be resized to {size[0]}x{size[1]}; crop it")
+    image = _flatten(_resize(_to_eight_bits(image), size, preprocessing.fit), preprocessing)
+    if preprocessing.size:
+        image = _center(image, *preprocessing.size)
+    return np.asarray(image)
+
+
+def to_inputs(levels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[Any]:
+    """Return prepared pictures, (n, height, width) or (n, height, width, 3), in the form that `Model.place` takes.
+
+    Gray levels that are only to be scaled to [0, 1] stay as they are: the backend enlarges and scales them. All others
+    become float32 (n, channels, height, width).
+    """
+    if preprocessing.color == "gray":
+        if preprocessing.is_unit:
+            return levels
+        levels = levels[..., np.newaxis]
+    elif preprocessing.color == "bgr":
+        levels = levels[..., ::-1]
+    values = levels.astype(np.float32) * np.float32(preprocessing.scale)
+    if preprocessing.mean:
+        values -= np.array(preprocessing.mean, np.float32)
+    if preprocessing.std:
+        values /= np.array(preprocessing.std, np.float32)
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
 
 def _to_eight_bits(image: Image) -> Image:
@@ -135,33 +145,45 @@ def _to_eight_bits(image: Image) -> Image:
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
-def _flatten(image: Image, mode: str, invert: bool) -> Image:
+def _resized(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """Return the (width, height) to which a picture of this (width, height) is resized."""
+    width, height = size
+    match preprocessing.resize:
+        case None:
+            return size
+        case int(shorter):  # rounded down, as in torchvision
+            return (shorter, int(shorter * height / width)) if width <= height else \
+                (int(shorter * width / height), shorter)
+        case (rows, columns) if preprocessing.fit:
+            scale = min(columns / width, rows / height)
+            return max(1, round(width * scale)), max(1, round(height * scale))
+        case (rows, columns):
+            return columns, rows
+
+
+def _resize(image: Image, size: tuple[int, int], fit: bool) -> Image:
+    """Resize the image to (width, height); antialias if it shrinks."""
+    from PIL import Image
+
+    if image.size == size:
+        return image
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP if fit else None)
+
+
+def _flatten(image: Image, preprocessing: Preprocessing) -> Image:
     """Return the image in mode `L` or `RGB`, on a black background, or on a white one if it is to be inverted."""
     from PIL import Image, ImageOps
 
     if image.mode == "RGBa":
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white" if invert else "black"), image)
-    flat = image.convert(mode)
-    return ImageOps.invert(flat) if invert else flat
+        background = Image.new("RGBA", image.size, "white" if preprocessing.invert else "black")
+        image = Image.alpha_composite(background, image)
+    flat = image.convert("L" if preprocessing.color == "gray" else "RGB")
+    return ImageOps.invert(flat) if preprocessing.invert else flat
 
 
-def _fit(image: Image, height: int, width: int) -> Image:
-    """Resize the image to the largest size that fits, keeping its proportions; antialias if it shrinks."""
-    from PIL import Image
-
-    scale = min(width / image.width, height / image.height)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    if image.size == size:
-        return image
-    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP)
-
-
-def _center_crop(image: Image, height: int, width: int) -> Image:
-    """Crop the center of the image, 7/8 of the largest part of this shape, and resize it."""
-    from PIL import Image
-
-    scale = min(image.width / width, image.height / height) * IMAGENET_CROP
-    left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
-    return image.resize((width, height), Image.Resampling.BILINEAR,
-                        (left, top, left + width * scale, top + height * scale), REDUCING_GAP)
+def _center(image: Image, height: int, width: int) -> Image:
+    """Return the center of an image, with black margins if it is smaller. Offsets are rounded as in torchvision."""
+    left, top = (round((size - wanted) / 2) if size > wanted else -((wanted - size) // 2)
+                 for size, wanted in zip(image.size, (width, height)))
+    return image.crop((left, top, left + width, top + height))

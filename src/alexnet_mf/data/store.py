@@ -1,4 +1,4 @@
-"""Files of datasets: in a folder that the user names, or downloaded into a cache and checked by their hashes."""
+"""Files of datasets and weights: in a folder that the user names, or downloaded into a cache and checked by a hash."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def find(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     return paths
 
 
-def fetch(folder: Path, title: str, hashes: Mapping[str, str], mirrors: Sequence[str], remedy: str,
+def fetch(folder: Path, title: str, hashes: Mapping[str, str | None], mirrors: Sequence[str], remedy: str,
           progress: Progress | None = None) -> dict[str, Path]:
     """Return the path of each file in the cache. Download those that are missing or fail their hash.
 
     Args:
         title: the dataset's name, for messages.
-        hashes: the published MD5 of each file.
+        hashes: the published hash of each file, or its beginning: `md5:...`; None if none is published.
         mirrors: URLs of folders that hold the files, in the order of preference.
         remedy: advice if no mirror delivers a file; ends the error's message.
         progress: shown during downloads; pooch closes it after each file.
@@ -82,10 +82,10 @@ def fetch(folder: Path, title: str, hashes: Mapping[str, str], mirrors: Sequence
     remaining, paths = list(mirrors), {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, md5 in hashes.items():
+        for name, checksum in hashes.items():
             path = _existing(folder, name)
             if path is None or path.name == name:  # an unpacked file has no published hash: it is parsed strictly
-                path = _fetch_file(folder, title, name, md5, remaining, remedy, progress)
+                path = _fetch_file(folder, title, name, checksum, remaining, remedy, progress)
             paths[name] = path
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be used as the cache ({error.strerror or error}); "
@@ -98,12 +98,19 @@ def _existing(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / name.removesuffix(".gz")) if path.is_file()), None)
 
 
-def _fetch_file(folder: Path, title: str, name: str, md5: str, mirrors: list[str], remedy: str,
+def has_hash(path: Path, checksum: str) -> bool:
+    """Return True if the file's hash begins with the published one, `md5:...`, `sha1:...` or `sha256:...`."""
+    import pooch
+
+    algorithm, _, digits = checksum.partition(":")
+    return bool(pooch.file_hash(str(path), alg=algorithm).startswith(digits))
+
+
+def _fetch_file(folder: Path, title: str, name: str, checksum: str | None, mirrors: list[str], remedy: str,
                 progress: Progress | None) -> Path:
     """Return one file from the cache, or from the first mirror that delivers it; that mirror moves to the front.
 
-    pooch downloads to a temporary file beside the target and renames it once its hash is right. So a file of that name
-    is always complete, and a damaged one is replaced.
+    pooch downloads to a temporary file beside the target and renames it when it is complete. A damaged one is replaced.
     """
     import pooch  # not needed if the user names a folder
 
@@ -112,12 +119,17 @@ def _fetch_file(folder: Path, title: str, name: str, md5: str, mirrors: list[str
                                       headers={"Accept-Encoding": "identity"})
     if (folder / name).exists():
         (folder / name).open("rb").close()  # an unreadable file is not the mirrors' fault
+        if checksum and not has_hash(folder / name, checksum):
+            (folder / name).unlink()
     failures = []
     for mirror in tuple(mirrors):
         try:
             with _quiet(pooch.get_logger()):
-                path = Path(pooch.retrieve(mirror + name, f"md5:{md5}", fname=name, path=folder, downloader=downloader))
-        except (OSError, ValueError) as error:  # requests raises OSErrors; pooch raises ValueError for a wrong hash
+                path = Path(pooch.retrieve(mirror + name, None, fname=name, path=folder, downloader=downloader))
+            if checksum and not has_hash(path, checksum):
+                path.unlink()
+                raise ValueError("another hash")
+        except (OSError, ValueError) as error:  # requests raises OSErrors
             failures.append(f"{urlsplit(mirror).netloc}: {_summary(error)}")
         else:
             mirrors.remove(mirror)
@@ -143,7 +155,7 @@ def _summary(error: BaseException) -> str:
     if status is not None:
         return f"HTTP {status}"
     if not isinstance(error, OSError):
-        return "the md5 is not the published one"
+        return "its hash is not the published one"
     cause: BaseException = error
     while (deeper := cause.__cause__ or cause.__context__) is not None:
         cause = deeper

@@ -13,6 +13,7 @@ from alexnet_mf.spec.layers import (
     MaxPool2d,
     Normalize,
     Shape,
+    has_parameters,
     output_shape,
 )
 from alexnet_mf.spec.network import (
@@ -23,9 +24,12 @@ from alexnet_mf.spec.network import (
     digest,
     fingerprint,
     from_dict,
+    with_classes,
     with_dropout,
 )
+from alexnet_mf.spec.preprocessing import Preprocessing
 
 __all__ = ["BIAS_INITIALISATIONS", "Activation", "AdaptiveAvgPool2d", "AvgPool2d", "BiasInitialisation", "Conv2d",
-           "Dense", "Dropout", "Flatten", "Layer", "LocalResponseNorm", "MaxPool2d", "Network", "Normalize", "Shape",
-           "as_dict", "digest", "fingerprint", "from_dict", "output_shape", "with_dropout"]
+           "Dense", "Dropout", "Flatten", "Layer", "LocalResponseNorm", "MaxPool2d", "Network", "Normalize",
+           "Preprocessing", "Shape", "as_dict", "digest", "fingerprint", "from_dict", "has_parameters", "output_shape",
+           "with_classes", "with_dropout"]

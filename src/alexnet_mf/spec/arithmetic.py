@@ -38,7 +38,7 @@ def parameter_count(layer: Layer, inputs: Shape) -> int:
     if not isinstance(layer, (Conv2d, Dense)):
         return 0
     shape = weight_shape(layer, inputs)
-    return math.prod(shape) + shape[0]
+    return math.prod(shape) + shape[0] * layer.bias
 
 
 def parameter_counts(network: Network) -> dict[str, int]:

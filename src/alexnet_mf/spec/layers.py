@@ -16,8 +16,8 @@ from alexnet_mf.errors import SpecError
 Shape: TypeAlias = tuple[int, ...]
 """Shape of one image: (channels, height, width), or (features,) after `Flatten`."""
 
-Activation: TypeAlias = Literal["relu", "sigmoid", "tanh", "elu", "leaky_relu"]
-ACTIVATIONS: tuple[Activation, ...] = ("relu", "sigmoid", "tanh", "elu", "leaky_relu")
+Activation: TypeAlias = Literal["relu", "sigmoid", "tanh", "elu", "leaky_relu", "gelu", "gelu_tanh"]
+ACTIVATIONS: tuple[Activation, ...] = ("relu", "sigmoid", "tanh", "elu", "leaky_relu", "gelu", "gelu_tanh")
 WITH_ALPHA = "elu", "leaky_relu"
 """Activations with a number: `elu` is alpha (exp(x) - 1) below 0, `leaky_relu` is alpha x there."""
 
@@ -104,9 +104,14 @@ def _check_activation(layer: Conv2d | Dense) -> None:
                         f"{layer.activation or 'a layer without activation'}; leave it out")
 
 
+def _check_bias(layer: Conv2d | Dense) -> None:
+    if not isinstance(layer.bias, bool):
+        raise SpecError(f"layer {layer.name}: bias must be true or false, not {layer.bias!r}")
+
+
 @dataclass(frozen=True)
 class Conv2d:
-    """A square convolution (cross-correlation) with a bias, then its activation.
+    """A square convolution (cross-correlation), usually with a bias, then its activation.
 
     With groups, input and output channels are split into `groups` equal parts, in order. Each part of the output sees
     only its own part of the input.
@@ -121,11 +126,13 @@ class Conv2d:
     groups: int = 1
     alpha: float | None = None
     """Number of `elu` (1 by default) or `leaky_relu` (required); see `WITH_ALPHA`."""
+    bias: bool = True
 
     def __post_init__(self) -> None:
         _check_integers(self, channels=1, kernel=1, stride=1, groups=1)
         _check_padding(self)
         _check_activation(self)
+        _check_bias(self)
         if self.channels % self.groups:
             raise SpecError(f"layer {self.name}: {self.channels} channels cannot be divided into {self.groups} "
                             f"groups; use a multiple")
@@ -239,17 +246,19 @@ class Flatten:
 
 @dataclass(frozen=True)
 class Dense:
-    """A fully connected layer with a bias, then its activation."""
+    """A fully connected layer, usually with a bias, then its activation."""
 
     name: str
     units: int
     activation: Activation | None = None
     alpha: float | None = None
     """Number of the activation, as in `Conv2d`."""
+    bias: bool = True
 
     def __post_init__(self) -> None:
         _check_integers(self, units=1)
         _check_activation(self)
+        _check_bias(self)
 
 
 @dataclass(frozen=True)
@@ -269,6 +278,11 @@ Windowed: TypeAlias = Conv2d | MaxPool2d | AvgPool2d
 """Layers of windows that move over the image."""
 KINDS: dict[str, type[Layer]] = {kind.__name__: kind for kind in (
     Conv2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm, Normalize, Flatten, Dense, Dropout)}
+
+
+def has_parameters(layer: Layer) -> bool:
+    """Return True for a layer with weights."""
+    return isinstance(layer, (Conv2d, Dense))
 
 
 def sides(padding: Padding) -> tuple[Pair, Pair]:

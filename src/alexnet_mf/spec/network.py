@@ -35,10 +35,14 @@ from alexnet_mf.spec.layers import (
 BiasInitialisation: TypeAlias = Literal["zeros", "uniform_fan_in"]
 BIAS_INITIALISATIONS: tuple[BiasInitialisation, ...] = ("zeros", "uniform_fan_in")
 
+Output: TypeAlias = Literal["logits", "softmax"]
+OUTPUTS: tuple[Output, ...] = ("logits", "softmax")
+
 MOST_LAYERS = 1000
 """Largest number of layers; each costs time in the frameworks and in the search for a diverging layer."""
 
-LATER_FIELDS: dict[str, Any] = {"groups": 1, "learning_rate": None, "alpha": None}
+LATER_FIELDS: dict[str, Any] = {"groups": 1, "learning_rate": None, "alpha": None, "bias": True,
+                                "output": "logits"}
 """Fields added after the first networks, with their defaults. A description leaves out a field that has its
 default, so the digests of those networks stay the same."""
 LATER_POOLING_FIELDS: dict[str, Any] = {"padding": 0, "count_padding": False}
@@ -60,6 +64,9 @@ class Network:
     bias_initialisation: BiasInitialisation = "zeros"
     learning_rate: float | None = None
     """Learning rate for plain SGD; None to use the recipe's."""
+    output: Output = "logits"
+    """`softmax` for a network whose users get probabilities: an exported graph then ends in a softmax. Everything else
+    uses the logits, so `digest` leaves this field out."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name):
@@ -77,6 +84,8 @@ class Network:
         if self.bias_initialisation not in BIAS_INITIALISATIONS:
             raise SpecError(f"network {self.name}: bias_initialisation must be one of "
                             f"{', '.join(BIAS_INITIALISATIONS)}, not {self.bias_initialisation!r}")
+        if self.output not in OUTPUTS:
+            raise SpecError(f"network {self.name}: output must be one of {', '.join(OUTPUTS)}, not {self.output!r}")
         if len(self.layers) > MOST_LAYERS:
             raise SpecError(f"network {self.name}: {len(self.layers):,} layers; at most {MOST_LAYERS:,} are allowed")
         shape: Shape = self.input
@@ -129,6 +138,16 @@ def with_dropout(network: Network, rate: float) -> Network:
     layers = tuple(dataclasses.replace(layer, rate=rate) if isinstance(layer, Dropout) else layer
                    for layer in network.layers)
     return dataclasses.replace(network, layers=layers)
+
+
+def with_classes(network: Network, classes: int) -> Network:
+    """Return the network with another number of classes; its name tells the number."""
+    if classes == network.classes:
+        return network
+    last = network.layers[-1]
+    assert isinstance(last, Dense)
+    last = dataclasses.replace(last, units=classes)
+    return dataclasses.replace(network, name=f"{network.name}-{classes}-classes", layers=(*network.layers[:-1], last))
 
 
 def as_dict(network: Network) -> dict[str, Any]:
@@ -205,7 +224,8 @@ def _check_keys(where: str, kind: type[Network] | type[Layer], values: dict[str,
 def digest(network: Network) -> str:
     """Return the SHA-256 of the architecture: networks with equal digests compute the same from the same weights.
 
-    Learning rate, initial biases and dropout rates are left out: only training uses them.
+    Learning rate, initial biases and dropout rates are left out: only training uses them. So is a softmax after the
+    logits.
     """
     fields = as_dict(with_dropout(network, 0))
     return _sha256({key: fields[key] for key in ("input", "layers")})

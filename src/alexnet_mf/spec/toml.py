@@ -6,7 +6,6 @@ fields of that kind in `layers.py`. TOML has no null: no activation is `activati
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import sys
@@ -54,14 +53,17 @@ def load(path: Path) -> Network:
             the line.
     """
     try:
-        text = files.read(path, MOST_BYTES).decode("utf-8")
-        fields = tomllib.loads(text)
+        text = files.read_text(path, MOST_BYTES)
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror}); `toml.dump` writes one of the package's own "
                         "networks to start from") from error
+    except ValueError as error:
+        raise SpecError(f"{path}: {error}") from error
+    try:
+        fields = tomllib.loads(text)
     except RecursionError as error:
         raise SpecError(f"{path}: not a network: nested too deeply") from error
-    except ValueError as error:  # tomllib's own error, or bytes that are not UTF-8
+    except ValueError as error:
         raise SpecError(f"{path}: not TOML: {' '.join(str(error).split())}") from error
     if fields.get("name") in (*zoo.NETWORKS, zoo.TAB):
         raise SpecError(f"{path}: {fields['name']} is the name of one of the package's networks; use another name")
@@ -108,10 +110,10 @@ def dump(network: Network) -> str:
               f"# one of: {', '.join(spec.BIAS_INITIALISATIONS)}"]
     if network.learning_rate is not None:
         lines.append(f"learning_rate = {_value(network.learning_rate)}")
-    for layer in network.layers:
-        values = {"kind": type(layer).__name__, **dataclasses.asdict(layer)}
-        lines += ["", "[[layers]]", *(f"{key} = {_value(value)}" for key, value in values.items()
-                                      if (key, value) != ("alpha", None))]
+    if network.output != "logits":
+        lines.append(f"output = {_value(network.output)}")
+    for values in spec.as_dict(network)["layers"]:
+        lines += ["", "[[layers]]", *(f"{key} = {_value(value)}" for key, value in values.items())]
     return "\n".join(lines) + "\n"
 
 

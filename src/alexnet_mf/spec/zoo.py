@@ -120,6 +120,43 @@ ALEXNET_OWT = Network(
     source="Krizhevsky 2014, One Weird Trick for Parallelizing Convolutional Neural Networks, as in torchvision",
 )
 
+
+
+def _caffe(name: str, source: str, pools_first: bool = False) -> Network:
+    """Return AlexNet as in the `deploy.prototxt` of Caffe's `models` folder, whose trained weights are public."""
+    def norm_and_pool(number: int) -> tuple[Layer, ...]:
+        # lrn_param: local_size 5, alpha 0.0001, beta 0.75; k is Caffe's default, not the paper's 2. Caffe divides alpha
+        # by local_size, the spec does not: BVLC/caffe issue 1453.
+        norm = LocalResponseNorm(f"norm{number}", size=5, alpha=2e-5, beta=0.75, k=1.0)
+        # Caffe's pooling rounds sizes up, the spec's down. Here all windows fit: (55 - 3) / 2, (27 - 3) / 2 and
+        # (13 - 3) / 2 are whole numbers.
+        pool = MaxPool2d(f"pool{number}", kernel=3, stride=2)
+        return (pool, norm) if pools_first else (norm, pool)
+
+    return Network(
+        name=name,
+        input=(3, 227, 227),  # input_param; blue, green, red from 0 to 255, minus the mean image of the training set
+        layers=(
+            # convolution_param: num_output, kernel_size, stride, pad and group, each layer with a ReLU in place.
+            Conv2d("conv1", channels=96, kernel=11, stride=4),
+            *norm_and_pool(1),
+            Conv2d("conv2", channels=256, kernel=5, padding=2, groups=2),
+            *norm_and_pool(2),
+            Conv2d("conv3", channels=384, kernel=3, padding=1),
+            Conv2d("conv4", channels=384, kernel=3, padding=1, groups=2),
+            Conv2d("conv5", channels=256, kernel=3, padding=1, groups=2),
+            MaxPool2d("pool5", kernel=3, stride=2),
+            *_dense(4096, 4096, 1000),  # inner_product_param: num_output; dropout_param: dropout_ratio 0.5
+        ),
+        # Initial weights are ours (Xavier, zero biases). Caffe's train_val.prototxt draws from N(0, 0.01), in fc6 and
+        # fc7 from N(0, 0.005); biases of conv2, conv4, conv5, fc6 and fc7 start at 0.1, in CaffeNet at 1.
+        source=source,
+    )
+
+
+ALEXNET_CAFFE = _caffe("alexnet-caffe", "Caffe's models/bvlc_alexnet, trained by Evan Shelhamer")
+CAFFENET = _caffe("caffenet", "Caffe's models/bvlc_reference_caffenet, trained by Jeff Donahue", pools_first=True)
+
 LENET5 = Network(
     name="lenet5",
     input=(1, 28, 28),  # Fashion-MNIST as it is
@@ -195,7 +232,8 @@ ALEXNET_28 = Network(
 )
 
 NETWORKS = {network.name: network for network in (
-    ALEXNET, *TABS.values(), ALEXNET_2012, ALEXNET_OWT, LENET5, LENET5_RELU, ALEXNET_SLIM, ALEXNET_28)}
+    ALEXNET, *TABS.values(), ALEXNET_2012, ALEXNET_OWT, ALEXNET_CAFFE, CAFFENET, LENET5, LENET5_RELU, ALEXNET_SLIM,
+    ALEXNET_28)}
 """The networks by name."""
 
 

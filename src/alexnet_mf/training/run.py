@@ -115,16 +115,17 @@ class Training:
 
 
 def train(net: Network | str | None = None, backend: str | None = None, *, recipe: Recipe | str | None = None,
-          dropout: float | None = None, weights: Path | str | None = None, seed: int = 0, device: str = "auto",
-          execution: Execution = AS_IT_COMES, data: DatasetName = "auto", data_dir: Path | str | None = None,
+          dropout: float | None = None, weights: Path | str | None = None, which: Which = "last", seed: int = 0,
+          device: str = "auto", execution: Execution = AS_IT_COMES, data: DatasetName = "auto",
+          data_dir: Path | str | None = None,
           out: Path | str | None = None, checkpoint_minutes: float = CHECKPOINT_MINUTES, tensorboard: bool = False,
           progress: Watcher | bool = True, command: Sequence[str] = ("alexnet_mf.train",),
           **changes: Any) -> TrainedRun:
     """Train a network and write a run folder. The command line's `train` calls this function.
 
     Args:
-        net, backend, seed, device, execution: as for `build`.
-        weights: starting weights: a run folder (its last weights), or a file of any format that `convert` reads. They
+        net, backend, which, seed, device, execution: as for `build`.
+        weights: starting weights: a run folder, or a file of any format that `convert` reads. They
             name the network if `net` does not. Without them, the weights are drawn from `seed`.
         recipe: `book`, `quick` or a `Recipe`; without it `book` on a GPU, `quick` on a CPU.
         dropout: rate of every dropout layer; without it the network's own.
@@ -155,7 +156,9 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
     name = backends.default() if backend is None else check_type("backend", backend, str)
     if net is not None:
         check_takes_gray_images(find_network(net))  # before the weights are drawn
-    network, values = models.find_weights(net, weights, seed=seed)
+    network, values = models.find_weights(net, weights, which=which, seed=seed)
+    if weights and which != "last":  # a resumed run reads the file that it names
+        weights = conversion.file_of_run(Path(weights), which)
     if dropout is not None:
         network = _with_dropout(network, dropout)
     check_takes_gray_images(network)
@@ -388,7 +391,7 @@ def _check_expected(folder: RunFolder, expected: Mapping[str, Any]) -> None:
     recipe = {**vars(run.recipe), **vars(run.recipe.sgd)}
     allowed: dict[str, list[Any]] = {
         "net": [network.name], "seed": [run.seed], "recipe": [run.recipe.name], "data": [run.data_name, "auto"],
-        "weights": [], "dropout": [layer.rate for layer in network.layers if isinstance(layer, Dropout)],
+        "weights": [], "which": [], "dropout": [layer.rate for layer in network.layers if isinstance(layer, Dropout)],
         **{name: [recipe[name]] for name in CHANGES}}
     for name, value in expected.items():
         value = tuple(value) if isinstance(value, list) else getattr(value, "name", value)  # a Network, a Recipe

@@ -34,7 +34,7 @@ KEY = "alexnet_mf.weights"
 library writes several in an order that differs from process to process."""
 DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16", "I32": "int32", "I64": "int64"}
 """NumPy's names for those safetensors dtypes that weights are likely to have."""
-MOST_NAMED, LONGEST_NAME = 100, 80
+MOST_NAMED, LONGEST_NAME = 12, 80
 """Largest number of tensors that an error names, and largest length of a name that it quotes from a file."""
 
 
@@ -45,7 +45,8 @@ def shapes(network: Network) -> dict[str, Shape]:
     for layer in network.layers:
         if isinstance(layer, (Conv2d, Dense)):
             result[f"{layer.name}.weight"] = shape = arithmetic.weight_shape(layer, inputs[layer.name])
-            result[f"{layer.name}.bias"] = shape[:1]
+            if layer.bias:
+                result[f"{layer.name}.bias"] = shape[:1]
     return result
 
 
@@ -95,7 +96,7 @@ def _misfits(tensors: Mapping[str, tuple[str, Shape]], network: Network) -> dict
     """Return the faults of tensors with these dtypes and shapes, by name."""
     expected = shapes(network)
     faults = {name: f"missing {name}" for name in expected if name not in tensors}
-    faults |= {name: f"surplus {_printable(name)}" for name in tensors if name not in expected}
+    faults |= {name: f"surplus {printable(name)}" for name in tensors if name not in expected}
     for name, wanted in expected.items():
         dtype, shape = tensors.get(name, ("float32", wanted))
         if shape != wanted:
@@ -107,12 +108,16 @@ def _misfits(tensors: Mapping[str, tuple[str, Shape]], network: Network) -> dict
 
 def _refuse(faults: Mapping[str, str], network: Network, where: str) -> None:
     if faults:
-        named = list(faults.values())[:MOST_NAMED]
-        more = f"; and {len(faults) - MOST_NAMED:,} more" if len(faults) > MOST_NAMED else ""
-        raise ParametersError(f"{where}: not the parameters of {network.name}: {'; '.join(named)}{more}")
+        raise ParametersError(f"{where}: {misfit(network, list(faults.values()))}")
 
 
-def _printable(name: str) -> str:
+def misfit(network: Network, faults: list[str]) -> ParametersError:
+    """Return the error for tensors that are not the network's; it names the first faults."""
+    more = f"; and {len(faults) - MOST_NAMED:,} more" if len(faults) > MOST_NAMED else ""
+    return ParametersError(f"not the parameters of {network.name}: {'; '.join(faults[:MOST_NAMED])}{more}")
+
+
+def printable(name: str) -> str:
     """Return a name from a file as part of one line."""
     short = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
     return short if short.isprintable() else ascii(short)

@@ -8,8 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from numpy.typing import NDArray
 
-from alexnet_mf.spec import Network
-from alexnet_mf.spec.layers import Shape
+from alexnet_mf.spec import Layer, Network, Shape
 
 Layout: TypeAlias = Literal["OIHW", "HWIO"]
 """Order of a convolution's axes. OIHW goes with dense weights (out, in) flattened from channels, height, width; HWIO
@@ -39,8 +38,11 @@ class StoredWeights:
     """False if the file does not give the order of its layers."""
     network: Network | None = None
     """The network that the file describes; None if it has tensors alone."""
+    layers: tuple[Layer, ...] | None = None
+    """The layers under canonical names, if the file describes them without the shape of their input; then `network` is
+    None."""
     names: Mapping[str, str] = field(default_factory=dict)
-    """The file's name by each canonical name of `network`'s parameters."""
+    """The file's name by each canonical name of the parameters of `network` or `layers`."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Entries of a canonical file's header; from other formats `preprocessing` and `classes`, if they have them."""
     notes: tuple[str, ...] = ()

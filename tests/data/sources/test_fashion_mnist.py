@@ -145,7 +145,7 @@ def test_a_file_with_a_wrong_hash_is_refused(mirrors: Any, cache: Path, files: d
     check_content(fashion_mnist.load(), files)
     (cache / TRAIN_IMAGES).unlink()
     mirrors.second.files[TRAIN_IMAGES] = b"another"
-    assert message_of().count("the md5 is not the published one") == 2
+    assert message_of().count("its hash is not the published one") == 2
     assert not (cache / TRAIN_IMAGES).exists()
 
 

@@ -170,9 +170,6 @@ class MXNetBackend(Backend, Measurable, WeightFormats):
     def encode_weights(self, file_format: str, network: Network, parameters: Parameters) -> bytes:
         return formats.encode(file_format, network, parameters)
 
-    def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
-        return formats.decode(content, network)
-
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size, context = (2048, mx.cpu()) if device == "cpu" else (8192, context_of(device))
         a, b = (mx.nd.amp_cast(mx.nd.array(matrix, ctx=context), dtype=execution.precision or "float32")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,13 @@ class Normalize(nn.HybridBlock):
         # Plain numbers: a Gluon constant would be one of the network's parameters, and would be saved in its files.
         return F.concat(*((F.slice_axis(x, axis=1, begin=channel, end=channel + 1) - mean) / std
                           for channel, (mean, std) in enumerate(zip(self._mean, self._std))), dim=1)
+
+
+class TanhGELU(nn.HybridBlock):
+    """GELU's approximation by tanh. Gluon's own GELU is the exact function."""
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        return 0.5 * x * (1 + F.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def round_factors(block: nn.HybridBlock, precision: str) -> None:

@@ -14,13 +14,12 @@ from alexnet_mf.backends.mxnet.layers import (
     Normalize,
     Pad,
     PixelAvgPool2D,
+    TanhGELU,
     round_factors,
 )
 from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.layers import even_padding
-
-WITHIN = "relu", "sigmoid", "tanh"
-"""Activations that Gluon's layers take as an argument; others are blocks of their own."""
+from alexnet_mf.weights.names import WITHIN
 
 
 def build(network: Network, precision: str = "float32") -> nn.HybridSequential:
@@ -48,7 +47,7 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.HybridBlock]:
             return [*([] if even else [Pad(layer.padding, prefix=padding)]),
                     nn.Conv2D(in_channels=inputs[0], channels=layer.channels, kernel_size=layer.kernel,
                               strides=layer.stride, padding=even[0] if even else 0, groups=layer.groups,
-                              activation=within(layer), prefix=prefix),
+                              use_bias=layer.bias, activation=within(layer), prefix=prefix),
                     *after(layer)]
         case spec.MaxPool2d():
             if even := even_padding(layer, inputs):
@@ -73,8 +72,8 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.HybridBlock]:
         case spec.Flatten():
             return []  # Dense flattens its own input
         case spec.Dense():
-            return [nn.Dense(in_units=inputs[0], units=layer.units, activation=within(layer), prefix=prefix),
-                    *after(layer)]
+            return [nn.Dense(in_units=inputs[0], units=layer.units, use_bias=layer.bias, activation=within(layer),
+                             prefix=prefix), *after(layer)]
         case spec.Dropout():
             return [Dropout(rate=layer.rate, prefix=prefix)]
     raise TypeError(f"{layer!r} has no Gluon block")
@@ -93,6 +92,10 @@ def after(layer: spec.Conv2d | spec.Dense) -> list[nn.HybridBlock]:
             return [nn.ELU(layer.alpha, prefix=prefix)]
         case "leaky_relu":
             return [nn.LeakyReLU(layer.alpha, prefix=prefix)]
+        case "gelu":
+            return [nn.GELU(prefix=prefix)]
+        case "gelu_tanh":
+            return [TanhGELU(prefix=prefix)]
     return []
 
 

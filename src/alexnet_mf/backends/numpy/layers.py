@@ -9,6 +9,7 @@ float64 this is the reference; the same code in float32 measures the errors of f
 from __future__ import annotations
 
 import functools
+import math
 import zlib
 from collections.abc import Iterator
 from typing import Any, TypeAlias
@@ -20,6 +21,9 @@ from alexnet_mf.spec.layers import Padding, sides
 
 Array: TypeAlias = NDArray[Any]
 """Floating-point numbers, all of one dtype."""
+
+GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
+"""Numbers of the approximation of GELU (Hendrycks and Gimpel 2016)."""
 
 
 def window_pixels(x: Array, kernel: int, stride: int) -> list[Array]:
@@ -161,6 +165,36 @@ def leaky_relu_forward(x: Array, alpha: float) -> Array:
 def leaky_relu_backward(gradient: Array, positive: NDArray[np.bool_], alpha: float) -> Array:
     """Pass the gradient where the output is `positive`; elsewhere, zero included, multiply it by alpha."""
     return np.where(positive, gradient, alpha * gradient)
+
+
+def gelu_forward(x: Array) -> Array:
+    """Return x times the share of a standard normal distribution that lies below x."""
+    return x * _share_below(x)
+
+
+def gelu_backward(gradient: Array, x: Array) -> Array:
+    """Return the gradient in the input: the derivative of the share is the normal density."""
+    density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    return gradient * (_share_below(x) + x * density)
+
+
+def _share_below(x: Array) -> Array:
+    return (1 + _ERF(x / math.sqrt(2)).astype(x.dtype)) / 2
+
+
+_ERF = np.frompyfunc(math.erf, 1, 1)  # NumPy has no error function
+
+
+def gelu_tanh_forward(x: Array) -> Array:
+    """Return GELU's approximation x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
+    return x * (1 + np.tanh(GELU_SCALE * (x + GELU_CUBE * x**3))) / 2
+
+
+def gelu_tanh_backward(gradient: Array, x: Array) -> Array:
+    """Return the gradient in the input, by the product rule."""
+    tanh = np.tanh(GELU_SCALE * (x + GELU_CUBE * x**3))
+    slope = GELU_SCALE * (1 + 3 * GELU_CUBE * x**2) * (1 - tanh**2)
+    return gradient * (1 + tanh + x * slope) / 2
 
 
 def max_pool_forward(x: Array, kernel: int, stride: int, padding: Padding = 0) -> Array:

@@ -39,10 +39,8 @@ class NumpyNetwork:
         """
         for layer in self.spec.layers:
             match layer:
-                case spec.Conv2d():
-                    x = layers.conv2d_forward(x, *self._weight_and_bias(layer), stride=layer.stride,
-                                              padding=layer.padding, groups=layer.groups)
-                    x = activate(layer, x)
+                case spec.Conv2d() | spec.Dense():
+                    x = activate(layer, self._sums(layer, x))
                 case spec.MaxPool2d():
                     x = layers.max_pool_forward(x, kernel=layer.kernel, stride=layer.stride, padding=layer.padding)
                 case spec.AvgPool2d():
@@ -57,8 +55,6 @@ class NumpyNetwork:
                     x = layers.normalize_forward(x, mean=layer.mean, std=layer.std)
                 case spec.Flatten():
                     x = layers.flatten_forward(x)
-                case spec.Dense():
-                    x = activate(layer, layers.dense_forward(x, *self._weight_and_bias(layer)))
                 case spec.Dropout():
                     if dropout is not None:
                         kept = layers.dropout_kept(x.shape, layer.rate, *dropout, layer.name)
@@ -96,7 +92,7 @@ class NumpyNetwork:
         for layer in reversed(self.spec.layers):
             name, input_shape = layer.name, before[layer.name].shape
             if isinstance(layer, (spec.Conv2d, spec.Dense)):
-                gradient = _deactivate(layer, gradient, outputs[name], chosen[name])
+                gradient = self._deactivate(layer, gradient, before[name], outputs[name], chosen[name])
                 gradients |= self._parameter_gradients(layer, gradient, before[name])
                 if len(gradients) == len(self.parameters):
                     break  # earlier layers have no parameters, and the first convolution's input gradient is slow
@@ -128,8 +124,42 @@ class NumpyNetwork:
                     gradient = layers.dropout_backward(gradient, kept, layer.rate)
         return {name: gradients[name] for name in self.parameters}
 
+    def _sums(self, layer: spec.Conv2d | spec.Dense, x: Array) -> Array:
+        """Return a layer's output without its activation."""
+        if isinstance(layer, spec.Conv2d):
+            return layers.conv2d_forward(x, *self._weight_and_bias(layer), stride=layer.stride,
+                                         padding=layer.padding, groups=layer.groups)
+        return layers.dense_forward(x, *self._weight_and_bias(layer))
+
+    def _deactivate(self, layer: spec.Conv2d | spec.Dense, gradient: Array, x: Array, output: Array,
+                    chosen: Array) -> Array:
+        """Propagate a gradient through a layer's activation.
+
+        Args:
+            x: the layer's input.
+            output: the layer's output.
+            chosen: another run's output, whose signs decide in a ReLU.
+        """
+        match layer.activation, layer.alpha:
+            case "relu", _:
+                return layers.relu_backward(gradient, chosen > 0)
+            case "sigmoid", _:
+                return layers.sigmoid_backward(gradient, output)
+            case "tanh", _:
+                return layers.tanh_backward(gradient, output)
+            case "elu", float(alpha):
+                return layers.elu_backward(gradient, output, chosen > 0, alpha)
+            case "leaky_relu", float(alpha):
+                return layers.leaky_relu_backward(gradient, chosen > 0, alpha)
+            case "gelu", _:  # two inputs may have one output, so its input is computed again
+                return layers.gelu_backward(gradient, self._sums(layer, x))
+            case "gelu_tanh", _:
+                return layers.gelu_tanh_backward(gradient, self._sums(layer, x))
+        return gradient
+
     def _weight_and_bias(self, layer: spec.Conv2d | spec.Dense) -> tuple[Array, Array]:
-        return self.parameters[f"{layer.name}.weight"], self.parameters[f"{layer.name}.bias"]
+        weight = self.parameters[f"{layer.name}.weight"]
+        return weight, self.parameters[f"{layer.name}.bias"] if layer.bias else np.zeros(len(weight), weight.dtype)
 
     def _parameter_gradients(self, layer: spec.Conv2d | spec.Dense, gradient: Array, x: Array) -> dict[str, Array]:
         if isinstance(layer, spec.Conv2d):
@@ -137,7 +167,7 @@ class NumpyNetwork:
                                                              layer.groups)
         else:
             weight, bias = layers.dense_backward_parameters(gradient, x)
-        return {f"{layer.name}.weight": weight, f"{layer.name}.bias": bias}
+        return {f"{layer.name}.weight": weight} | ({f"{layer.name}.bias": bias} if layer.bias else {})
 
 
 def activate(layer: spec.Conv2d | spec.Dense, sums: Array) -> Array:
@@ -153,23 +183,11 @@ def activate(layer: spec.Conv2d | spec.Dense, sums: Array) -> Array:
             return layers.elu_forward(sums, alpha)
         case "leaky_relu", float(alpha):
             return layers.leaky_relu_forward(sums, alpha)
+        case "gelu", _:
+            return layers.gelu_forward(sums)
+        case "gelu_tanh", _:
+            return layers.gelu_tanh_forward(sums)
     return sums
-
-
-def _deactivate(layer: spec.Conv2d | spec.Dense, gradient: Array, output: Array, chosen: Array) -> Array:
-    """Propagate a gradient through an activation: `output` is this run's, the signs of `chosen` decide in a ReLU."""
-    match layer.activation, layer.alpha:
-        case "relu", _:
-            return layers.relu_backward(gradient, chosen > 0)
-        case "sigmoid", _:
-            return layers.sigmoid_backward(gradient, output)
-        case "tanh", _:
-            return layers.tanh_backward(gradient, output)
-        case "elu", float(alpha):
-            return layers.elu_backward(gradient, output, chosen > 0, alpha)
-        case "leaky_relu", float(alpha):
-            return layers.leaky_relu_backward(gradient, chosen > 0, alpha)
-    return gradient
 
 
 def modules(layer: spec.Layer) -> list[str]:

@@ -28,6 +28,7 @@ from alexnet_mf.backends.tensorflow.trainer import (
 )
 from alexnet_mf.data.augmentation import Draws
 from alexnet_mf.spec import Network, arithmetic
+from alexnet_mf.weights import layouts
 from alexnet_mf.weights.parameters import Parameters
 
 COPIED_BYTES = 2**28
@@ -153,7 +154,7 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
 
     def _to_canonical(self, outputs: Mapping[str, tf.Tensor]) -> dict[str, NDArray[Any]]:
         """Return native outputs as NCHW; values after a Flatten layer are put in channel, height, width order."""
-        images = {**arithmetic.output_shapes(self.network), **weights.flattened_outputs(self.network)}
+        images = {**arithmetic.output_shapes(self.network), **layouts.flattened_outputs(self.network)}
         return {name: weights.activations_to_canonical(tf.cast(output, tf.float32).numpy(), images[name])
                 for name, output in outputs.items()}
 
@@ -201,9 +202,6 @@ class TensorFlowBackend(Backend, Measurable, WeightFormats):
 
     def encode_weights(self, file_format: str, network: Network, parameters: Parameters) -> bytes:
         return formats.encode(file_format, network, parameters)
-
-    def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
-        return formats.decode(content, network)
 
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size = 2048 if device == "cpu" else 8192

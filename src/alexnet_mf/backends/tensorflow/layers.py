@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import tensorflow as tf
-from keras import layers
+from keras import activations, layers
 
 from alexnet_mf import spec
 from alexnet_mf.spec.layers import Windowed, same_padding, sides
@@ -38,6 +38,11 @@ class LocalResponseNormalization(layers.Layer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         return tf.nn.local_response_normalization(x, **self._numbers)
+
+
+def gelu_tanh(x: tf.Tensor) -> tf.Tensor:
+    """Return GELU's approximation; Keras's name `gelu` means the exact function."""
+    return activations.gelu(x, approximate=True)
 
 
 class LowestPadding2D(layers.ZeroPadding2D):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from keras import DTypePolicy, Sequential, layers
 
 from alexnet_mf import spec
@@ -11,6 +14,7 @@ from alexnet_mf.backends.tensorflow.layers import (
     PixelAveragePooling2D,
     before,
     before_convolution,
+    gelu_tanh,
     padding,
 )
 from alexnet_mf.spec import Network, arithmetic
@@ -40,8 +44,8 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[layers.Layer]:
         case spec.Conv2d():
             return [*before_convolution(layer, inputs),
                     layers.Conv2D(filters=layer.channels, kernel_size=layer.kernel, strides=layer.stride,
-                                  padding=padding(layer, inputs), groups=layer.groups, activation=within(layer),
-                                  name=name),
+                                  padding=padding(layer, inputs), groups=layer.groups, use_bias=layer.bias,
+                                  activation=within(layer), name=name),
                     *after(layer)]
         case spec.MaxPool2d():
             return [*before(layer, inputs),
@@ -67,14 +71,17 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[layers.Layer]:
         case spec.Flatten():
             return [layers.Flatten(name=name)]
         case spec.Dense():
-            return [layers.Dense(units=layer.units, activation=within(layer), name=name), *after(layer)]
+            return [layers.Dense(units=layer.units, use_bias=layer.bias, activation=within(layer), name=name),
+                    *after(layer)]
         case spec.Dropout():
             return [layers.Dropout(rate=layer.rate, seed=0, name=name)]  # every step sets its own seed
     raise TypeError(f"{layer!r} has no Keras layer")
 
 
-def within(layer: spec.Conv2d | spec.Dense) -> str | None:
+def within(layer: spec.Conv2d | spec.Dense) -> str | Callable[[Any], Any] | None:
     """Return Keras's argument `activation`, which has no room for a number."""
+    if layer.activation == "gelu_tanh":
+        return gelu_tanh
     return layer.activation if layer.alpha is None else None
 
 

@@ -17,6 +17,7 @@ from alexnet_mf.backends.tensorflow.augment import SPECIFICATION, arrays, augmen
 from alexnet_mf.data.augmentation import Draws, draw
 from alexnet_mf.data.preprocessing import PIXEL_SCALE, check_inputs
 from alexnet_mf.spec import Network
+from alexnet_mf.weights import layouts
 
 
 class Placed(PlacedImages):
@@ -166,9 +167,9 @@ class TensorFlowTrainer(Trainer[Placed]):
             variables = weights.variables(self.net)
             with tf.device(self.device):
                 self.optimizer.build(list(variables.values()))
-            flattened = weights.flattened_shapes(self.network)
+            flattened = layouts.flattened_shapes(self.network)
             for name, momentum in zip(variables, self.optimizer.momentums):
-                momentum.assign(weights.to_native(state.velocity[name], flattened.get(name)))
+                momentum.assign(layouts.to_native(state.velocity[name], flattened.get(name)))
 
     def _steps(self, images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor, seeds: tf.Tensor,
                drawn: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,4 +1,4 @@
-"""Convert canonical parameters to Keras's layout and back: HWIO convolutions, (in, out) dense, flattened from HWC."""
+"""Copy canonical parameters to Keras and back, in its layout."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from keras import Sequential
 from numpy.typing import NDArray
 
-from alexnet_mf.spec import Network, arithmetic
-from alexnet_mf.spec.layers import Dense, Flatten, Shape
+from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import Shape
+from alexnet_mf.weights.layouts import flattened_shapes, to_canonical, to_native
 from alexnet_mf.weights.parameters import Parameters
 
 
@@ -38,51 +39,9 @@ def variables(net: Sequential) -> dict[str, Any]:
     for layer in net.layers:
         if layer.trainable_variables:
             result[f"{layer.name}.weight"] = layer.kernel
-            result[f"{layer.name}.bias"] = layer.bias
+            if layer.use_bias:
+                result[f"{layer.name}.bias"] = layer.bias
     return result
-
-
-def flattened_outputs(network: Network) -> dict[str, Shape]:
-    """Return the (channels, height, width) of the image behind each layer's flat output, up to the next Dense."""
-    inputs = arithmetic.input_shapes(network)
-    result: dict[str, Shape] = {}
-    image: Shape | None = None
-    for layer in network.layers:
-        if isinstance(layer, Flatten):
-            image = inputs[layer.name]
-        elif isinstance(layer, Dense):
-            image = None
-        if image is not None:
-            result[layer.name] = image
-    return result
-
-
-def flattened_shapes(network: Network) -> dict[str, Shape]:
-    """Return the (channels, height, width) of each flattened image, by the name of the dense weight that takes it."""
-    images = flattened_outputs(network)
-    return {f"{layer.name}.weight": images[before.name] for before, layer in zip(network.layers, network.layers[1:])
-            if isinstance(layer, Dense) and before.name in images}
-
-
-def to_native(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:
-    """Return a canonical tensor in Keras's layout."""
-    if value.ndim == 4:
-        return value.transpose(2, 3, 1, 0)
-    if value.ndim == 2 and image is not None:
-        units = len(value)
-        return value.reshape(units, *image).transpose(2, 3, 1, 0).reshape(-1, units)
-    return value.T
-
-
-def to_canonical(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:
-    """Return one of Keras's tensors in canonical layout."""
-    if value.ndim == 4:
-        return value.transpose(3, 2, 0, 1)
-    if value.ndim == 2 and image is not None:
-        channels, height, width = image
-        units = value.shape[1]
-        return value.reshape(height, width, channels, units).transpose(3, 2, 0, 1).reshape(units, -1)
-    return value.T
 
 
 def activations_to_canonical(value: NDArray[Any], image: Shape) -> NDArray[Any]:

@@ -245,9 +245,6 @@ class TorchBackend(Backend, Measurable, WeightFormats):
     def encode_weights(self, file_format: str, network: Network, parameters: Parameters) -> bytes:
         return formats.encode(file_format, network, parameters)
 
-    def decode_weights(self, content: bytes, network: Network) -> dict[str, NDArray[Any]]:
-        return formats.decode(content, network)
-
     def ceilings(self, device: str, execution: Execution) -> dict[str, Ceiling]:
         size = 2048 if device == "cpu" else 8192
         dtype = torch.bfloat16 if execution.precision == "bfloat16" else torch.float32

@@ -101,10 +101,11 @@ def keep_to_ieee(net: nn.Sequential) -> None:
 
 
 def can_pool(modules: list[nn.Module]) -> bool:
-    """Return True for a convolution, its ReLU and a max-pooling of small windows without padding, which `pooling`
-    computes in one."""
+    """Return True for a convolution with a bias, its ReLU and a max-pooling of small windows without padding, which
+    `pooling` computes in one."""
     match modules:
-        case [nn.Conv2d(), nn.ReLU(), nn.MaxPool2d(kernel_size=int(kernel), padding=0, ceil_mode=False)]:
+        case [nn.Conv2d(bias=torch.Tensor()), nn.ReLU(),
+              nn.MaxPool2d(kernel_size=int(kernel), padding=0, ceil_mode=False)]:
             return kernel <= LARGEST_POOLING
     return False
 

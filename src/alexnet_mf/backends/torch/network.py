@@ -30,7 +30,8 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.Module]:
             even = even_padding(layer, inputs)
             return [*([] if even else [nn.ZeroPad2d(around(layer))]),
                     nn.Conv2d(in_channels=inputs[0], out_channels=layer.channels, kernel_size=layer.kernel,
-                              stride=layer.stride, padding=even[0] if even else 0, groups=layer.groups),
+                              stride=layer.stride, padding=even[0] if even else 0, groups=layer.groups,
+                              bias=layer.bias),
                     *activation(layer)]
         case spec.MaxPool2d():
             if even := even_padding(layer, inputs):
@@ -55,7 +56,7 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.Module]:
         case spec.Flatten():
             return [nn.Flatten()]
         case spec.Dense():
-            return [nn.Linear(in_features=inputs[0], out_features=layer.units), *activation(layer)]
+            return [nn.Linear(in_features=inputs[0], out_features=layer.units, bias=layer.bias), *activation(layer)]
         case spec.Dropout():
             return [nn.Dropout(p=layer.rate)]
     raise TypeError(f"{layer!r} has no PyTorch module")
@@ -86,6 +87,10 @@ def activation(layer: spec.Conv2d | spec.Dense) -> list[nn.Module]:
             return [nn.ELU(alpha, inplace=True)]
         case "leaky_relu", float(alpha):
             return [nn.LeakyReLU(alpha, inplace=True)]
+        case "gelu", _:
+            return [nn.GELU()]
+        case "gelu_tanh", _:
+            return [nn.GELU(approximate="tanh")]
     return []
 
 

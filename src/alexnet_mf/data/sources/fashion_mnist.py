@@ -43,7 +43,7 @@ def load(data_dir: Path | None = None, *, seed: int = 0, progress: store.Progres
         paths, remedy = store.find(folder, tuple(MD5)), idx.REMEDY
     else:
         folder, remedy = store.cache_folder("fashion-mnist"), "delete it and run again, or use `data='synthetic'`"
-        paths = store.fetch(folder, "Fashion-MNIST", MD5, MIRRORS,
+        paths = store.fetch(folder, "Fashion-MNIST", {name: f"md5:{digits}" for name, digits in MD5.items()}, MIRRORS,
                             "point `data_dir` at the four Fashion-MNIST files, or use `data='synthetic'`", progress)
     train_images, train_labels, test_images, test_labels = (paths[name] for name in MD5)
     train = idx.read_pair(train_images, train_labels, remedy)

@@ -44,7 +44,7 @@ def layer_causes(layer: spec.Layer, x: Array, parameters: dict[str, Array], refe
     values = {name: value.astype(np.float64) for name, value in parameters.items()}
     match layer:
         case spec.Conv2d():
-            yield from conv_causes(layer, x, values[f"{layer.name}.weight"], values[f"{layer.name}.bias"])
+            yield from conv_causes(layer, x, *weight_and_bias(layer, values))
         case spec.MaxPool2d():
             yield from _pool_causes(layer, x, reference)
         case spec.AvgPool2d():
@@ -61,11 +61,16 @@ def layer_causes(layer: spec.Layer, x: Array, parameters: dict[str, Array], refe
         case spec.Dense():
             image = next((arithmetic.input_shapes(case.network)[flatten.name] for flatten in case.network.layers
                           if isinstance(flatten, spec.Flatten)), None)
-            yield from dense_causes(layer, x, values[f"{layer.name}.weight"], values[f"{layer.name}.bias"], image,
-                                    layer is case.network.layers[-1])
+            yield from dense_causes(layer, x, *weight_and_bias(layer, values), image, layer is case.network.layers[-1])
         case spec.Dropout():
             yield "scaled by 1 - rate in evaluation", x * (1 - layer.rate)
             yield "scaled by 1/(1 - rate) in evaluation", x / (1 - layer.rate)
+
+
+def weight_and_bias(layer: spec.Conv2d | spec.Dense, values: dict[str, Array]) -> tuple[Array, Array]:
+    """Return a layer's parameters; its bias is zero if it has none."""
+    weight = values[f"{layer.name}.weight"]
+    return weight, values[f"{layer.name}.bias"] if layer.bias else np.zeros(len(weight))
 
 
 def _norm_causes(layer: spec.LocalResponseNorm, x: Array) -> Iterator[Cause]:

@@ -19,9 +19,13 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "LeCun's 1.7159 tanh(2 x / 3)": lambda sums: 1.7159 * layers.tanh_forward(2 / 3 * sums),
     "an ELU (1)": functools.partial(layers.elu_forward, alpha=1.0),
     **{f"a leaky ReLU ({alpha:g})": functools.partial(layers.leaky_relu_forward, alpha=alpha)
-       for alpha in (0.01, 0.1, 0.2, 0.25, 0.3)}}
+       for alpha in (0.01, 0.1, 0.2, 0.25, 0.3)},
+    "an exact GELU": layers.gelu_forward, "an approximate GELU (tanh)": layers.gelu_tanh_forward,
+    "an approximate GELU (sigmoid)": lambda sums: sums * layers.sigmoid_forward(1.702 * sums),
+    "a SiLU": lambda sums: sums * layers.sigmoid_forward(sums)}
 """Activations that may have taken the place of the right one, with the numbers that are usual somewhere."""
-NAMES = {"relu": "ReLU", "elu": "ELU", "leaky_relu": "leaky ReLU"}
+NAMES = {"relu": "ReLU", "elu": "ELU", "leaky_relu": "leaky ReLU", "gelu": "exact GELU",
+         "gelu_tanh": "approximate GELU (tanh)"}
 """Names of activations in a sentence, where they differ from the spec's."""
 
 

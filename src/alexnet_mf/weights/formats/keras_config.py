@@ -1,0 +1,496 @@
+"""The network that one of Keras's model files describes. The description is plain JSON; nothing in it is run.
+
+Keras 3 and Keras 2 list a model's layers, and models among them, each with its class and its arguments. Whatever the
+spec cannot express exactly is refused by the layer's name and class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeAlias
+
+import numpy as np
+
+from alexnet_mf import spec
+from alexnet_mf.errors import ParametersError, SpecError
+from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import KINDS, Shape, output_shape
+from alexnet_mf.spec.network import MOST_LAYERS, Output
+
+MODELS = ("Sequential", "Functional", "Model")
+OWN_MODULE = "alexnet_mf.backends.tensorflow.layers"
+DAMAGED = "has a damaged description of its model; save the model again"
+CHAIN = "build the model as one chain of layers"
+
+IDENTITIES = frozenset(f"Random{what}" for what in (
+    "Brightness", "ColorJitter", "Contrast", "Erasing", "Flip", "GaussianBlur", "Grayscale", "Hue", "Perspective",
+    "Rotation", "Saturation", "Sharpness", "Shear", "Translation", "Zoom")) | {
+    "ActivityRegularization", "AlphaDropout", "GaussianDropout", "GaussianNoise", "Identity", "SpatialDropout2D"}
+"""Layers that change values in training alone."""
+
+POOL = ("pool_size", "strides", "padding")
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "Conv2D": ("filters", "kernel_size", "strides", "padding", "dilation_rate", "groups", "activation", "use_bias"),
+    "Dense": ("units", "activation", "use_bias"),
+    "BatchNormalization": ("axis", "momentum", "epsilon", "center", "scale", "renorm_momentum", "synchronized"),
+    "MaxPooling2D": POOL, "AveragePooling2D": POOL, "GlobalAveragePooling2D": ("keepdims",),
+    "AdaptiveAveragePooling2D": ("output_size", "size"), "LocalResponseNormalization": ("size", "alpha", "beta", "k"),
+    "Flatten": (), "Dropout": ("rate", "seed"), "ZeroPadding2D": ("padding",), "Cropping2D": ("cropping",),
+    "Rescaling": ("scale", "offset"), "Normalization": ("axis", "mean", "variance"), "Activation": ("activation",),
+    "ReLU": ("threshold", "max_value", "negative_slope"), "LeakyReLU": ("negative_slope", "alpha"), "ELU": ("alpha",),
+    "Softmax": ("axis",)}
+"""The layers that are read, and their arguments in Keras 3 and Keras 2. Another argument is refused if it is set."""
+OTHER_ARGUMENTS = re.compile("name|trainable|dtype|data_format|batch_input_shape|.*_initializer|.*_regularizer|"
+                             ".*_constraint")
+"""Arguments of any layer that are checked elsewhere or used in training alone."""
+WINDOWS = ("Conv2D", "MaxPooling2D", "AveragePooling2D")
+
+ACTIVATIONS: dict[str, tuple[str, float | None]] = {
+    "relu": ("relu", None), "sigmoid": ("sigmoid", None), "tanh": ("tanh", None), "gelu": ("gelu", None),
+    "elu": ("elu", 1.0), "leaky_relu": ("leaky_relu", 0.2), "softmax": ("softmax", None)}
+"""The spec's name and `alpha` of Keras's functions with their default arguments."""
+VARIABLES = {"Normalization": ("mean", "variance", "count"),
+             "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance")}
+"""Names of the variables of layers that have no kernel, in Keras's order."""
+DEFAULTS = {"bias": True, "groups": 1, "padding": 0}
+
+Activation: TypeAlias = "tuple[str, float | None] | None"
+Sides: TypeAlias = "tuple[tuple[int, int], tuple[int, int]]"
+"""Numbers of pixels: ((top, bottom), (left, right))."""
+
+
+@dataclass(frozen=True)
+class KerasLayer:
+    """A layer in a model's description."""
+
+    kind: str
+    name: str
+    config: Mapping[str, Any]
+    group: str
+    """Path of its group in Keras 3's files, which number the layers of each model by class."""
+    top: str
+    """Name of the outermost model's layer that contains it: its group in a legacy file."""
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of its variables, in Keras's order."""
+        return VARIABLES.get(self.kind, ("kernel", "bias") if self.config.get("use_bias", True) else ("kernel",))
+
+    def refuse(self, problem: str, remedy: str = "build the model without it") -> NoReturn:
+        raise ParametersError(f"layer `{self.name[:80]}` ({self.kind[:80]}) {problem}; {remedy}")
+
+    def refuse_argument(self, key: str, remedy: str = "build the model without it") -> NoReturn:
+        self.refuse(f"has {key[:80]}={repr(self.config.get(key))[:80]}, which is not supported", remedy)
+
+    def equal(self, key: str, default: int = 1) -> Any:
+        """Return an argument that is the same for height and width."""
+        value = self.config.get(key) or default
+        height, width = value if isinstance(value, list) else (value, value)
+        if height != width:
+            self.refuse_argument(key, "use the same for height and width")
+        return height
+
+    def sides(self, key: str) -> Sides:
+        """Return an argument with numbers of pixels: one for all sides, or two, or four."""
+        value = self.config[key]
+        rows, columns = value if isinstance(value, list) else (value, value)
+        (top, bottom), (left, right) = (side if isinstance(side, list) else (side, side) for side in (rows, columns))
+        if min(top, bottom, left, right) < 0:
+            self.refuse_argument(key)
+        return (top, bottom), (left, right)
+
+
+Statistics: TypeAlias = Callable[[KerasLayer], "list[Any]"]
+"""Reads the mean and the variance that a Normalization layer has as variables if it was adapted to data."""
+
+
+def is_described(model: Any) -> bool:
+    """Return True if there is a model's description and it lists the layers; a subclassed model's does not.
+
+    Raises:
+        ParametersError: if it is not a description.
+    """
+    if not isinstance(model, (dict, type(None))):
+        raise ParametersError(DAMAGED)
+    return model is not None and model.get("class_name") in MODELS and _is_of_keras(model)
+
+
+@dataclass(frozen=True)
+class Description:
+    """Network that a model's description stands for."""
+
+    network: Network
+    layers: Mapping[str, KerasLayer]
+    """The layers that have the network's parameters, by the names of its own layers."""
+    notes: tuple[str, ...]
+    """One clause for each difference from Keras's model."""
+
+
+def describe(model: dict[str, Any], statistics: Statistics) -> Description:
+    """Return the network that a model's description stands for.
+
+    Raises:
+        ParametersError: if the spec cannot express it; names the layer.
+    """
+    name, layers = _config(model).get("name"), list(itertools.islice(_layers(model), MOST_LAYERS + 1))
+    if len(layers) > MOST_LAYERS:
+        raise ParametersError(f"describes a model of more than {MOST_LAYERS:,} layers; build a smaller one")
+    sources = [*(layer.config for layer in layers[:1]), _config(model), model.get("build_config") or {}]
+    keys = ("batch_shape", "batch_input_shape", "build_input_shape", "input_shape")
+    shape = next((source[key] for source in sources for key in keys if source.get(key)), None)
+    if not isinstance(shape, list) or len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
+        raise ParametersError(f"describes a model with the input shape {repr(shape)[:80]}; build it with "
+                              "keras.Input((height, width, channels)) and save it again")
+    builder = _Builder((shape[3], shape[1], shape[2]), statistics)
+    for layer in layers:
+        try:
+            builder.add(layer)
+        except ParametersError:
+            raise
+        except SpecError as error:
+            layer.refuse(f"is not supported ({error})")
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            layer.refuse(f"has arguments that cannot be read ({str(error)[:200]})", "save the model again")
+    return builder.finish(re.sub("[^A-Za-z0-9_.-]", "_", f"{name or 'keras'}"[:80]).lstrip("_.-") or "keras")
+
+
+def _is_of_keras(entry: dict[str, Any]) -> bool:
+    """Return True for a class of Keras or of this package. Legacy files do not name the module.
+
+    Others' classes named LocalResponseNormalization divide alpha by the size, or do not.
+    """
+    module = str(entry.get("module", "keras"))
+    return module == OWN_MODULE or (module.partition(".")[0] in ("keras", "tf_keras")
+                                    and entry.get("class_name") != "LocalResponseNormalization")
+
+
+def _config(entry: Any) -> dict[str, Any]:
+    config = entry.get("config") if isinstance(entry, dict) else None
+    config = {"layers": config} if isinstance(config, list) else config  # a Sequential of Keras before 2.2.3
+    if not isinstance(config, dict):
+        raise ParametersError(DAMAGED)
+    return config
+
+
+def _layers(model: dict[str, Any], path: str = "", top: str = "") -> Iterator[KerasLayer]:
+    """Yield the layers of a model and of the models in it, in the order of computation."""
+    config = _config(model)
+    counts: dict[str, int] = {}
+    layers: dict[str, tuple[Any, KerasLayer]] = {}
+    for entry in (config.get("layers") or [])[:MOST_LAYERS + 1]:
+        kind, own = str(entry.get("class_name")) if isinstance(entry, dict) else "", _config(entry)
+        name = str(own.get("name") or entry.get("name"))
+        stem = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", kind))
+        stem = re.sub("([a-z])([A-Z])", r"\1_\2", stem).lower()  # as Keras's `to_snake_case`
+        counts[stem] = counts.get(stem, -1) + 1
+        stem += f"_{counts[stem]}" if counts[stem] else ""
+        layer = KerasLayer(kind, name, own, f"{path}layers/{stem}", top or name)
+        if not _is_of_keras(entry):
+            layer.refuse("is not a class of Keras")
+        if name in layers:
+            layer.refuse("has the name of another layer, or is used twice", CHAIN)
+        layers[name] = entry, layer
+    for name in layers if model["class_name"] == "Sequential" else _chain(config, layers):
+        entry, layer = layers[name]
+        if layer.kind in MODELS:
+            yield from _layers(entry, f"{layer.group}/", layer.top)
+        else:
+            yield layer
+
+
+def _chain(config: dict[str, Any], layers: Mapping[str, tuple[Any, KerasLayer]]) -> list[str]:
+    """Return the names of a functional model's layers, from its input to its output, if they are a chain."""
+    chain: list[str] = []
+    references = _references(config.get("output_layers"))
+    while True:
+        names = [reference[0] for reference in references if reference[2] == 0]
+        if len(references) != 1 or not names or names[0] not in layers or names[0] in chain:
+            raise ParametersError(f"describes a model that is not a chain of layers; {CHAIN}")
+        entry, layer = layers[names[0]]
+        chain.insert(0, layer.name)
+        if layer.kind == "InputLayer":
+            break
+        nodes = entry.get("inbound_nodes")
+        references = _references(nodes)
+        if not isinstance(nodes, list) or len(nodes) != 1 or len(references) != 1:
+            layer.refuse(f"has {len(references)} inputs, not one", CHAIN)
+        node = nodes[0] if isinstance(nodes[0], dict) else {"args": [None], "kwargs": references[0][3:]}
+        if not _is_unset([node.get("kwargs"), node["args"][1:] if isinstance(node.get("args"), list) else True]):
+            layer.refuse("is called with more than its input", "call it with its input alone")
+    for _, layer in layers.values():
+        if layer.name not in chain:
+            layer.refuse("is not on the way from the input to the output", CHAIN)
+    return chain
+
+
+def _references(value: Any) -> list[Any]:
+    """Return all [layer, node, output] in a value, in which layers refer to their inputs."""
+    if isinstance(value, list) and len(value) in (3, 4) and list(map(type, value[:3])) == [str, int, int]:
+        return [value]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [reference for item in items for reference in _references(item)]
+
+
+def _is_unset(value: Any) -> bool:
+    """Return True if all values in a value are None or False."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return value is None or value is False if items is None else all(map(_is_unset, items))
+
+
+@dataclass
+class _Builder:
+    """A network that grows by one layer of Keras at a time."""
+
+    input: tuple[int, int, int]
+    statistics: Statistics
+    layers: list[Any] = field(default_factory=list)
+    weighted: dict[str, KerasLayer] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    scaling: tuple[Any, Any, KerasLayer] | None = None
+    """Mean and standard deviation of the pixels, until the first other layer."""
+    border: KerasLayer | None = None
+    """The layer that pads or crops, until the layer that it does that for."""
+    zeros: Sides = ((0, 0), (0, 0))
+    cropping: tuple[int, int] = (0, 0)
+    softmax: KerasLayer | None = None
+    is_nonnegative: bool = False
+    """True if all values are at least 0 so far."""
+
+    def __post_init__(self) -> None:
+        self.shape: Shape = self.input
+
+    def add(self, layer: KerasLayer) -> None:
+        config = layer.config
+        if layer.kind in IDENTITIES:
+            self.notes.append(f"{layer.kind} is left out: it changes nothing in inference")
+            return
+        if layer.kind == "InputLayer":
+            return
+        self._check(layer)
+        match layer.kind:
+            case "Rescaling" | "Normalization":
+                self._scale(layer)
+            case "ZeroPadding2D" | "Cropping2D":
+                self._set_border(layer)
+            case "Conv2D":
+                if layer.equal("dilation_rate") != 1:
+                    layer.refuse_argument("dilation_rate")
+                kernel, stride = layer.equal("kernel_size"), layer.equal("strides")
+                self._append(layer, "Conv2d", channels=config["filters"], kernel=kernel, stride=stride,
+                             padding=self._padding(layer, kernel, stride), groups=config.get("groups", 1),
+                             bias=config.get("use_bias", True), activation=None)
+                self._activate(layer, _activation(layer, config.get("activation")))
+            case "Dense":
+                self._append(layer, "Dense", units=config["units"], bias=config.get("use_bias", True))
+                self._activate(layer, _activation(layer, config.get("activation")))
+            case "BatchNormalization":
+                if not config.get("center", True) or not config.get("scale", True):
+                    layer.refuse("has no beta or no gamma", "build it with center=True and scale=True")
+                self._append(layer, "BatchNorm", epsilon=config["epsilon"], momentum=config["momentum"])
+            case "MaxPooling2D" | "AveragePooling2D":
+                self._pool(layer)
+            case "GlobalAveragePooling2D":
+                self._append(layer, "AdaptiveAvgPool2d", size=1)
+                if not config.get("keepdims"):
+                    self._append(layer, "Flatten")
+            case "AdaptiveAveragePooling2D":
+                size = layer.equal("size" if "size" in config else "output_size")
+                self._append(layer, "AdaptiveAvgPool2d", size=size)
+            case "LocalResponseNormalization":
+                self._append(layer, "LocalResponseNorm", **{key: config[key] for key in ARGUMENTS[layer.kind]})
+            case "Flatten":
+                if len(self.shape) > 1:
+                    self._append(layer, "Flatten")
+            case "Dropout":
+                self._append(layer, "Dropout", rate=config["rate"])
+            case _:
+                self._activate(layer, _activation_of(layer))
+
+    def finish(self, name: str) -> Description:
+        if self.border:
+            self.border.refuse("is not directly before a convolution or pooling")
+        output: Output = "softmax" if self.softmax else "logits"
+        try:
+            network = Network(name, self.input, tuple(self.layers), "a file of Keras", output=output)
+        except SpecError as error:
+            raise ParametersError(f"describes a model that is not supported ({error}); build one that ends in a Dense "
+                                  "layer") from error
+        return Description(network, self.weighted, tuple(self.notes))
+
+    def _check(self, layer: KerasLayer) -> None:
+        """Refuse a class or an argument that is not read, or a layer at this place."""
+        if layer.kind not in ARGUMENTS:
+            layer.refuse("is not supported", f"supported: {', '.join(ARGUMENTS)}")
+        for key, value in layer.config.items():
+            if key not in ARGUMENTS[layer.kind] and not OTHER_ARGUMENTS.fullmatch(key) and not _is_unset(value):
+                layer.refuse_argument(key)
+        if layer.config.get("data_format") not in (None, "channels_last"):
+            layer.refuse_argument("data_format", "build the model with channels_last")
+        if layer.kind.endswith("Normalization") and layer.config.get("axis") not in (
+                None, [], -1, [-1], len(self.shape), [len(self.shape)]):
+            layer.refuse_argument("axis", "normalize each channel")
+        if re.search("uantized|_from_", str(layer.config.get("dtype"))):
+            layer.refuse_argument("dtype", "save the model before it is quantized")
+        if self.softmax:
+            self.softmax.refuse("applies softmax before the end of the model")
+        if self.border and layer.kind not in (*WINDOWS, "ZeroPadding2D", "Cropping2D"):
+            self.border.refuse("is not directly before a convolution or pooling")
+        if layer.kind not in ("Rescaling", "Normalization"):
+            self._finish_scaling()
+
+    def _append(self, layer: KerasLayer, kind: str, **fields: Any) -> None:
+        """Append a layer of the spec, with the number of the layer with weights before it, or its own."""
+        number = sum(isinstance(other, (spec.Conv2d, spec.Dense)) for other in self.layers)
+        stem = {"Conv2d": f"conv{number + 1}", "Dense": f"fc{number + 1}", "BatchNorm": f"bn{number}",
+                "LocalResponseNorm": f"norm{number}", "Dropout": f"drop{number}", "Flatten": "flatten",
+                "Normalize": "normalize"}.get(kind, f"pool{number}")
+        same = sum(re.fullmatch(rf"{stem}(_\d+)?", other.name) is not None for other in self.layers)
+        name = f"{stem}_{same + 1}" if same else stem
+        changed = {key: value for key, value in fields.items() if key not in DEFAULTS or value != DEFAULTS[key]}
+        if kind not in KINDS or not {*changed} <= {each.name for each in dataclasses.fields(KINDS[kind])}:
+            described = ", ".join(f"{key}={value!r}" for key, value in changed.items())[:200]
+            layer.refuse(f"is not supported as {kind} with {described}")
+        self.layers.append(KINDS[kind](name=name, **changed))
+        self.shape = output_shape(self.layers[-1], self.shape)
+        if layer.kind in ("Conv2D", "Dense", "BatchNormalization"):
+            self.weighted[name], self.is_nonnegative = layer, False
+
+    def _activate(self, layer: KerasLayer, activation: Activation) -> None:
+        """Give the last layer with weights its activation, if that computes the same.
+
+        Flattening and dropout change no values. An increasing function's maximum is its value at the maximum.
+        """
+        if activation is None or (activation[0] == "relu" and self.is_nonnegative):
+            return
+        name, alpha = activation
+        passed = (spec.Flatten, spec.Dropout, *(() if name in ("gelu", "softmax") else (spec.MaxPool2d,)))
+        position = next((number for number in range(len(self.layers) - 1, -1, -1)
+                         if not isinstance(self.layers[number], passed)), -1)
+        last = self.layers[position] if position >= 0 else None
+        is_over_pixels = name == "softmax" and len(self.shape) > 1
+        if self.border or is_over_pixels or getattr(last, "activation", "none") is not None:
+            layer.refuse(f"applies {name} to more than one layer with weights and no activation",
+                         "put activations directly after a Conv2D or Dense layer")
+        if name == "softmax":
+            self.softmax = layer
+            return
+        fields = {"activation": name} if alpha is None else {"activation": name, "alpha": alpha}
+        if not {*fields} <= {each.name for each in dataclasses.fields(last)}:  # type: ignore[arg-type]
+            layer.refuse(f"applies {name}, which is not supported")
+        self.layers[position] = dataclasses.replace(last, **fields)  # type: ignore[type-var]
+        self.is_nonnegative = name in ("relu", "sigmoid")
+
+    def _set_border(self, layer: KerasLayer) -> None:
+        if self.border and (layer.kind, self.border.kind) != ("Cropping2D", "ZeroPadding2D"):
+            layer.refuse(f"comes directly after a {self.border.kind}", "build the model with one of them")
+        if layer.kind == "ZeroPadding2D":
+            self.zeros = layer.sides("padding")
+        else:
+            (top, bottom), (left, right) = layer.sides("cropping")
+            if top or left:
+                layer.refuse_argument("cropping")
+            self.cropping = (bottom, right)
+        self.border = layer
+
+    def _padding(self, layer: KerasLayer, kernel: int, stride: int) -> int | Sides:
+        """Return the padding of a layer: the zeros before it and its own, as TensorFlow computes them."""
+        border, is_same = self.border, layer.config.get("padding") == "same"
+        if layer.config.get("padding", "valid") not in ("valid", "same"):
+            layer.refuse_argument("padding")
+        sides = []
+        for size, zeros, crop in zip(self.shape[1:], self.zeros, self.cropping):
+            size += sum(zeros)
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0) if is_same else 0
+            sides.append((zeros[0] + total // 2, zeros[1] + total - total // 2))
+            if border and crop and (is_same or (size - kernel) % stride < crop):
+                border.refuse("crops pixels that a window of the next layer reaches")
+        self.border, self.zeros, self.cropping = None, ((0, 0), (0, 0)), (0, 0)
+        sizes = {size for side in sides for size in side}
+        return sizes.pop() if len(sizes) == 1 else (sides[0], sides[1])
+
+    def _pool(self, layer: KerasLayer) -> None:
+        is_mean, border = layer.kind == "AveragePooling2D", self.border
+        kernel = layer.equal("pool_size", 2)
+        stride, zeros = layer.equal("strides", kernel), max(map(max, self.zeros))
+        if border and zeros:
+            if is_mean and layer.config.get("padding") == "same":
+                border.refuse("adds zeros before a pooling with padding='same'")
+            if not is_mean and (not self.is_nonnegative or zeros >= kernel):
+                border.refuse("adds zeros that can be the maximum of the next layer")
+        padding = self._padding(layer, kernel, stride)
+        self._append(layer, "AvgPool2d" if is_mean else "MaxPool2d", kernel=kernel, stride=stride, padding=padding,
+                     **({"count_padding": zeros > 0} if is_mean and padding else {}))
+
+    def _scale(self, layer: KerasLayer) -> None:
+        """Combine the layers that scale the pixels to one (x - mean) / std."""
+        if self.layers:
+            layer.refuse("is not at the beginning of the model")
+        channels = self.input[0]
+        mean, std, _ = self.scaling or (np.zeros(channels), np.ones(channels), layer)
+        with np.errstate(all="raise"):
+            if layer.kind == "Rescaling":
+                std = std / _numbers(layer.config["scale"], channels)
+                mean = mean - _numbers(layer.config.get("offset", 0), channels) * std
+            else:
+                values = [layer.config.get("mean"), layer.config.get("variance")]
+                values = self.statistics(layer) if values[0] is None else values
+                own_mean, variance = (_numbers(value, channels) for value in values)
+                mean, std = mean + own_mean * std, std * np.sqrt(variance)
+        self.scaling = mean, std, layer
+
+    def _finish_scaling(self) -> None:
+        """Append the scaling as a layer. Its size shows whether the model takes pixels in [0, 1] or in [0, 255].
+
+        A network takes pixels in [0, 1], so Rescaling(1 / 255) vanishes.
+        """
+        if self.scaling is None:
+            return
+        (mean, std, layer), self.scaling = self.scaling, None
+        if np.all(std >= 10):
+            mean, std = mean / 255, std / 255
+            self.notes.append("the network takes pixels in [0, 1], where Keras's model takes [0, 255]")
+        elif not np.all((std <= 1) & (abs(mean) <= 1)):
+            layer.refuse("does not show whether the model takes pixels in [0, 1] or in [0, 255]")
+        if not (np.allclose(mean, 0, atol=1e-6) and np.allclose(std, 1, atol=1e-6)):
+            self._append(layer, "Normalize", mean=[float(f"{value:.12g}") for value in mean],
+                         std=[float(f"{value:.12g}") for value in std])
+
+
+def _numbers(value: Any, channels: int) -> Any:
+    """Return a number for each channel. Keras describes arrays of NumPy as a dictionary."""
+    numbers = np.asarray(value["config"]["value"] if isinstance(value, dict) else value, np.float64)
+    return np.broadcast_to(numbers.reshape(-1), channels)
+
+
+def _activation(layer: KerasLayer, value: Any) -> Activation:
+    """Return the activation that an argument names, or describes as a layer."""
+    if value is None or value == "linear":
+        return None
+    if isinstance(value, dict) and value.get("class_name") in ("ReLU", "LeakyReLU", "ELU", "Softmax"):
+        return _activation_of(dataclasses.replace(layer, kind=value["class_name"], config=_config(value)))
+    if not isinstance(value, str) or value not in ACTIVATIONS:
+        layer.refuse_argument("activation", f"supported: {', '.join(ACTIVATIONS)}, linear")
+    return ACTIVATIONS[value]
+
+
+def _activation_of(layer: KerasLayer) -> Activation:
+    """Return the activation that a layer applies."""
+    config = layer.config
+    if layer.kind == "Activation":
+        return _activation(layer, config.get("activation"))
+    if layer.kind == "Softmax":
+        if config.get("axis", -1) not in (-1, 1, [-1]):
+            layer.refuse_argument("axis")
+        return ACTIVATIONS["softmax"]
+    if config.get("max_value") is not None or config.get("threshold"):
+        layer.refuse("has max_value or threshold")
+    slope = config["alpha"] if "alpha" in config else config["negative_slope"]
+    if slope == np.float32(slope):  # 0.30000001192092896, as Keras 2 writes 0.3
+        slope = float(str(np.float32(slope)))
+    if layer.kind == "ELU":
+        return "elu", slope
+    return ("leaky_relu", slope) if slope or layer.kind == "LeakyReLU" else ACTIVATIONS["relu"]
