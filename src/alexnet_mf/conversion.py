@@ -148,7 +148,7 @@ def convert(source: Path | str, destination: Path | str, *, source_format: str |
     Raises:
         AlexnetMfError: if a format is unknown or cannot be written, the destination exists or cannot be written, or
             there is no preprocessing to put into the graph.
-        ParametersError: if the source is damaged, or holds another network's weights; names every tensor at fault.
+        ParametersError: if the source is damaged, or has another network's weights; names every tensor at fault.
         BackendUnavailable: if a format's framework is not installed; names the line that installs it.
     """
     source, destination = check_path("source", source), check_path("destination", destination)
@@ -312,7 +312,7 @@ def read(path: Path | str, net: Network | Path | str | None = None, which: Which
 
 def _read_stored(content: BinaryIO, path: Path, file_format: str, net: Network | Path | str | None,
                  entry: str | None = None) -> Weights:
-    """Read a file of any format, match its tensors to the network, and say in a notice what was chosen."""
+    """Read a file of any format, match its tensors to the network, and name all choices in a notice."""
     network = None if net is None else find_network(net)
     has_any_classes = isinstance(net, str) and net in zoo.NETWORKS
     try:

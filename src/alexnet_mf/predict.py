@@ -97,7 +97,7 @@ def choose_preprocessing(weights: Weights, *, mean: Sequence[float] | None = Non
 
 
 def _notice_assumption(weights: Weights) -> None:
-    """Say in a notice that another program's weights do not state how pixels were scaled."""
+    """Warn that another program's weights do not state how pixels were scaled."""
     if weights.format != CANONICAL and not isinstance(weights.network.layers[0], Normalize):
         warnings.warn(f"{weights.path}: does not state its preprocessing; assumed: pixels scaled to [0, 1]", Notice,
                       stacklevel=4)

@@ -320,7 +320,7 @@ def test_without_the_inputs_size_the_network_must_be_named(sources, net):
 
 
 SMALL_CROP = {"resize": (256, 256), "crop": (8, 8)}
-RESIZED = "pictures resized to 256x256 before the crop, as Caffe's scripts do; the file does not say"
+RESIZED = "pictures resized to 256x256 before the crop, as by Caffe's scripts; the file does not state it"
 
 
 @pytest.mark.parametrize("layer, expected", [

@@ -244,7 +244,7 @@ def test_counters_and_other_entries_are_left_out():
     (mapping({"epoch": inside(3), "model": mapping({})}), "contains no state_dict; save the weights alone with torch."),
     (inside([1, 2]), "contains no state_dict"), (inside(None), "contains no state_dict"),
     (tensor("0", (2, 3)), "contains no state_dict"),
-    (inside(Evil()), "holds a .*, not a state_dict; save the weights alone with torch.save"),
+    (inside(Evil()), "is a .*, not a state_dict; save the weights alone with torch.save"),
     (inside({"a": np.ones((2, 2))}), "contains no state_dict"),
     (b"}(" + inside(5) + tensor("0", (2, 3)) + b"u", "it has a tensor without a name"),
     (b"}(" + inside("x" * 201) + tensor("0", (2, 3)) + b"u", "it has a tensor without a name")])
@@ -461,7 +461,7 @@ def test_a_models_state_dict(torch, tmp_path, is_new):
         del state[counter]
         assert_same(tmp_path / "model.pt", state)
     torch.save(model, tmp_path / "model.pt", _use_new_zipfile_serialization=is_new)
-    with pytest.raises(ParametersError, match=r"holds a torch\.nn\.modules\.container\.Sequential, "
+    with pytest.raises(ParametersError, match=r"is a torch\.nn\.modules\.container\.Sequential, "
                        r"not a state_dict; save the weights alone with torch\.save\(model\.state_dict\(\), FILE\)"):
         assert_same(tmp_path / "model.pt", {})
 

@@ -34,7 +34,7 @@ class Progress(Protocol):
 
 
 def cache_folder(name: str) -> Path:
-    """Return the folder that holds the downloads of one dataset for the current user."""
+    """Return the folder of one dataset's or all pretrained weights' downloads for the current user."""
     return Path(platformdirs.user_cache_dir("alexnet_mf")) / name
 
 
@@ -70,7 +70,7 @@ def fetch(folder: Path, title: str, hashes: Mapping[str, str | None], mirrors: S
     """Return the path of each file in the cache. Download those that are missing or fail their hash.
 
     Args:
-        title: the dataset's name, for messages.
+        title: name of the dataset or the weights, for messages.
         hashes: the published hash of each file, or its beginning: `md5:...`; None if none is published.
         mirrors: URLs of folders that hold the files, in the order of preference.
         remedy: advice if no mirror delivers a file; ends the error's message.

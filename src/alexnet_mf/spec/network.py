@@ -141,7 +141,7 @@ def with_dropout(network: Network, rate: float) -> Network:
 
 
 def with_classes(network: Network, classes: int) -> Network:
-    """Return the network with another number of classes; its name tells the number."""
+    """Return the network with another number of classes; its name contains the number."""
     if classes == network.classes:
         return network
     last = network.layers[-1]

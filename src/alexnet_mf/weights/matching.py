@@ -1,5 +1,5 @@
-"""Match the tensors in a weights file to a network's parameters: by what the file says of its network, by names, or by
-order and shape. Whatever can be read in two ways is refused."""
+"""Match the tensors in a weights file to a network's parameters: by the file's own description of its network, by
+names, or by order and shape. Whatever can be read in two ways is refused."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _with_certain_layout(stored: StoredWeights, candidate: Match) -> Match:
 
 
 def identify(stored: StoredWeights) -> Match:
-    """Return the match with the network that the file describes, or whose names are known to be a network's.
+    """Return the match with the network that the file describes, or that its names stand for.
 
     Raises:
         ParametersError: if the file shows neither; lists the built-in networks that fit.

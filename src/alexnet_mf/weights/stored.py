@@ -28,7 +28,7 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """The tensors in a weights file, and what the file says of its network."""
+    """The tensors in a weights file, and the file's own description of its network."""
 
     tensors: Mapping[str, StoredTensor]
     """By the file's own names, in the model's order. Optimizer state and counters are left out."""

@@ -192,8 +192,8 @@ def _preprocessing(source: Layer, channels: int) -> tuple[dict[str, Any], list[s
                            scale=transform.scale, mean=tuple(mean * transform.scale for mean in means * (
                                channels // len(means))) if any(means) else None)
     size = "x".join(map(str, STORED))
-    return {"preprocessing": record.as_dict()}, [
-        f"pictures resized to {size} before the crop, as Caffe's scripts do; the file does not say"] * is_stored_larger
+    note = f"pictures resized to {size} before the crop, as by Caffe's scripts; the file does not state it"
+    return {"preprocessing": record.as_dict()}, [note] * is_stored_larger
 
 
 class Builder:

@@ -45,5 +45,5 @@ def _load(file: BinaryIO, begin: int, size: int, dtype: str, shape: tuple[int, .
 
 
 def widen(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Return bfloat16 numbers, given as their bits, in float32: the same bits with 16 zeros after them."""
+    """Return bfloat16 numbers from their bits in float32: the same bits with 16 zeros after them."""
     return (bits.astype(np.uint32) << 16).view(np.float32)

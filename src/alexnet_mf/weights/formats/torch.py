@@ -230,7 +230,7 @@ def _select(root: Any, entry: str | None) -> tuple[Keys, Mapping[str, Any]]:
     """Return path and entries of the one state_dict, or of the one that `entry` names."""
     if isinstance(root, Placeholder):
         if not root.name.startswith("__torch__"):
-            raise ParametersError(f"holds a {root.name.replace(' ', '.')}, not a state_dict; {STATE_DICT}")
+            raise ParametersError(f"is a {root.name.replace(' ', '.')}, not a state_dict; {STATE_DICT}")
         root = dict(_script_parameters(root, (), set()))
     candidates = list(_state_dicts(root, (), set()))
     named = [(keys, state) for keys, state in candidates if entry in (None, ".".join(keys) or ".")]
