@@ -377,9 +377,11 @@ def test_a_state_dict_with_numbered_modules_is_read(framework, weights, net, tmp
 def test_a_module_that_pads_is_numbered(framework, tmp_path):
     torch = framework("torch")
     network = Network("padded", (1, 4, 4), (spec.Conv2d("conv1", channels=2, kernel=3, stride=2, padding="same"),
+                                            spec.MaxPool2d("pool1", kernel=2, stride=1, padding="same"),
                                             spec.Flatten("flatten"), spec.Dense("fc2", units=3)))
     net = torch.nn.Sequential(torch.nn.ZeroPad2d((0, 1, 0, 1)), torch.nn.Conv2d(1, 2, 3, stride=2), torch.nn.ReLU(),
-                              torch.nn.Flatten(), torch.nn.Linear(8, 3))
+                              torch.nn.ZeroPad2d((0, 1, 0, 1)), torch.nn.MaxPool2d(2, 1), torch.nn.Flatten(),
+                              torch.nn.Linear(8, 3))
     torch.save(net.state_dict(), tmp_path / "theirs.pt")
     read = conversion.read(tmp_path / "theirs.pt", net=network).parameters
     images = np.random.default_rng(0).standard_normal((2, 1, 4, 4)).astype(np.float32)
@@ -418,12 +420,12 @@ ODD = Network("odd", (4, 9, 7), (
     spec.Normalize("norm0", (0.5, 0.4, 0.3, 0.2), (0.1, 0.2, 0.3, 0.4)),
     spec.Conv2d("conv1", channels=6, kernel=3, stride=2, padding=2, groups=2, activation="leaky_relu", alpha=0.1,
                 bias=False),
-    spec.LocalResponseNorm("norm1", 3, 0.1, 0.75, 2.0), spec.AvgPool2d("pool1", kernel=2, stride=1),
+    spec.LocalResponseNorm("norm1", 3, 0.1, 0.75, 2.0), spec.AvgPool2d("pool1", 2, 1, "same", True),
     spec.Conv2d("conv2", 4, 3, padding=((1, 0), (1, 2)), activation="sigmoid"),
     spec.AdaptiveAvgPool2d("pool2", size=3), spec.Flatten("flatten"), spec.Dropout("drop3", rate=0.5),
     spec.Dense("fc3", units=5, activation="gelu", bias=False), spec.Dense("fc4", units=5)))
-"""Network with groups, odd padding, layers without biases or parameters, and activations that are layers in some
-frameworks."""
+"""Network with groups, paddings that take modules of their own, layers without biases or parameters, and activations
+that are layers in some frameworks."""
 
 
 @pytest.mark.parametrize("network", [DEEP, ODD], ids=["deep", "odd"])

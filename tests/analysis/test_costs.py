@@ -200,6 +200,18 @@ def test_a_padding_that_differs_between_the_sides_takes_a_copy():
     assert find_layer(copied, "conv1").training == find_layer(plain, "conv1").training
 
 
+def test_a_pooling_that_rounds_up_takes_no_copy():
+    auxiliary = {}
+    for stride in (2, 1):
+        network = Network("padded", (1, 8, 8), (Conv2d("conv1", channels=3, kernel=1),
+                                                MaxPool2d("pool1", 2 + (stride == 2), stride, padding=((0, 1), (0, 1))),
+                                                AvgPool2d("pool2", 2, 1, "same"), Flatten("flatten"),
+                                                Dense("fc3", units=2)))
+        auxiliary[stride] = [find_layer(costs(network, 7), name).stored.auxiliary for name in ("pool1", "pool2")]
+    assert auxiliary == {2: [8 * 7 * 3 * 4 * 4, 4 * 7 * 3 * 5 * 5],
+                         1: [8 * 7 * 3 * 8 * 8 + 4 * 7 * 3 * 9 * 9, 4 * 7 * 3 * 9 * 9]}
+
+
 def test_normalized_pixels_are_read_and_written_once():
     """The normalization has no multiply-accumulates and no gradient."""
     network = Network("normalized", (3, 5, 4), (Normalize("normalize", (0.5,) * 3, (0.2,) * 3),

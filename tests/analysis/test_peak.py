@@ -192,7 +192,12 @@ def test_the_prediction_covers_every_activation(torch_backend, activation, betwe
     ((Conv2d("conv1", channels=8, kernel=3), Conv2d("conv2", channels=2, kernel=3, stride=2, padding="same")),
      "the gradients of conv2"),
     ((Conv2d("conv1", channels=8, kernel=3), AvgPool2d("pool1", 2, 1),
-      Conv2d("conv2", channels=8, kernel=4, padding="same")), "the gradients of conv2")])
+      Conv2d("conv2", channels=8, kernel=4, padding="same")), "the gradients of conv2"),
+    ((Conv2d("conv1", channels=8, kernel=3), MaxPool2d("pool1", 4, 1, padding="same")), "the gradients of pool1"),
+    ((Conv2d("conv1", channels=8, kernel=3), AvgPool2d("pool1", 2, 1, "same")), "the gradients of pool1"),
+    ((Conv2d("conv1", channels=8, kernel=3), AvgPool2d("pool1", 2, 1, "same", True)), "the gradients of pool1"),
+    ((AvgPool2d("pool0", 4, 4, ((1, 2), (3, 0))), Conv2d("conv1", channels=2, kernel=3)),
+     "the output of pool0")])
 def test_a_padded_copy_is_kept_for_the_backward_pass(torch_backend, layers, moment):
     """The original is freed, unless its own activation needs it."""
     network = Network("padded", (3, 64, 64), (*layers, Flatten("flatten"), Dense("fc", units=2)))

@@ -148,12 +148,32 @@ def test_the_layer_table_names_the_native_classes(backend, small):
 
 @pytest.mark.parametrize("padding, native", [
     (((1, 1), (2, 2)), ("Conv2d + ReLU", "ZeroPadding2D + Conv2D", "Conv2D", "conv2d + relu")),
-    (((0, 1), (0, 1)), ("ZeroPad2d + Conv2d + ReLU", "Conv2D", "Padding + Conv2D", "conv2d + relu")),
-    (((1, 0), (1, 2)), ("ZeroPad2d + Conv2d + ReLU", "ZeroPadding2D + Conv2D", "Padding + Conv2D", "conv2d + relu"))])
+    (((0, 1), (0, 1)), ("ZeroPad2d + Conv2d + ReLU", "Conv2D", "Pad + Conv2D", "conv2d + relu")),
+    (((1, 0), (1, 2)), ("ZeroPad2d + Conv2d + ReLU", "ZeroPadding2D + Conv2D", "Pad + Conv2D", "conv2d + relu"))])
 def test_a_padding_is_part_of_its_layer(backend, padding, native):
     """The second one is TensorFlow's `same` for even sizes."""
     network = Network("padded", (2, 12, 20), (Conv2d("conv1", channels=3, kernel=3, stride=2, padding=padding),
                                               Flatten("flatten"), Dense("fc2", units=4)))
+    rows = build(backend, network).describe()
+    assert_rows_agree_with_the_arithmetic(rows, network, backend.name == "tensorflow")
+    assert rows[0].native == native[["torch", "tensorflow", "mxnet", "numpy"].index(backend.name)]
+
+
+@pytest.mark.parametrize("layer, native", [
+    (MaxPool2d("pool1", 3, 2, 1), ("MaxPool2d", "LowestPadding2D + MaxPooling2D", "MaxPool2D", "max_pool")),
+    (MaxPool2d("pool1", 3, 2, "same"), ("MaxPool2d", "MaxPooling2D", "MaxPool2D", "max_pool")),
+    (MaxPool2d("pool1", 2, 1, ((0, 1), (1, 0))), ("ConstantPad2d + MaxPool2d", "LowestPadding2D + MaxPooling2D",
+                                                  "Pad + MaxPool2D", "max_pool")),
+    (AvgPool2d("pool1", 3, 2, "same"), ("AvgPool2d", "AveragePooling2D", "AvgPool2D", "avg_pool")),
+    (AvgPool2d("pool1", 3, 2, 1), ("AvgPool2d", "ZeroPadding2D + PixelAveragePooling2D", "AvgPool2D", "avg_pool")),
+    (AvgPool2d("pool1", 3, 2, 1, True), ("AvgPool2d", "ZeroPadding2D + AveragePooling2D", "AvgPool2D", "avg_pool")),
+    (AvgPool2d("pool1", 2, 1, "same"), ("ZeroPad2d + PixelAvgPool2d", "AveragePooling2D", "PixelAvgPool2D",
+                                        "avg_pool")),
+    (AvgPool2d("pool1", 2, 1, "same", True), ("ZeroPad2d + AvgPool2d", "ZeroPadding2D + AveragePooling2D",
+                                              "Pad + AvgPool2D", "avg_pool"))], ids=str)
+def test_a_pooling_pads_by_itself_where_it_can(backend, layer, native):
+    """For even sizes, PyTorch and MXNet round up where TensorFlow pads by `same`."""
+    network = Network("padded", (2, 12, 20), (layer, Flatten("flatten"), Dense("fc2", units=4)))
     rows = build(backend, network).describe()
     assert_rows_agree_with_the_arithmetic(rows, network, backend.name == "tensorflow")
     assert rows[0].native == native[["torch", "tensorflow", "mxnet", "numpy"].index(backend.name)]
@@ -330,6 +350,22 @@ COMBINATIONS = {
     "average pooling": (
         AvgPool2d("pool1", kernel=2, stride=2), Conv2d("conv2", channels=16, kernel=3),
         AvgPool2d("pool2", kernel=3, stride=1)),
+    "padded poolings": (
+        MaxPool2d("pool0", kernel=3, stride=2, padding=1), Conv2d("conv1", channels=16, kernel=2, activation=None),
+        MaxPool2d("pool1", kernel=3, stride=1, padding="same"), Conv2d("conv2", channels=16, kernel=1, activation=None),
+        AvgPool2d("pool2", kernel=3, stride=2, padding=1), Conv2d("conv3", channels=16, kernel=1, activation=None),
+        AvgPool2d("pool3", kernel=3, stride=1, padding=1, count_padding=True)),
+    "poolings that round up": (
+        Conv2d("conv1", channels=16, kernel=2, activation=None),
+        MaxPool2d("pool1", kernel=3, stride=2, padding=((0, 1), (0, 0))), Conv2d("conv2", channels=16, kernel=2),
+        AvgPool2d("pool2", kernel=3, stride=2, padding=((0, 1), (0, 0)))),
+    "unevenly padded poolings": (
+        Conv2d("conv1", channels=16, kernel=2, activation=None),
+        MaxPool2d("pool1", kernel=2, stride=1, padding=((1, 0), (0, 1))), Conv2d("conv2", channels=16, kernel=1),
+        AvgPool2d("pool2", kernel=2, stride=1, padding="same"), Conv2d("conv3", channels=16, kernel=1, activation=None),
+        AvgPool2d("pool3", kernel=4, stride=3, padding=((3, 0), (1, 2)), count_padding=True),
+        Conv2d("conv4", channels=16, kernel=1, activation=None),
+        MaxPool2d("pool4", kernel=4, stride=1, padding=((3, 1), (0, 3)))),
     "areas that divide": (Conv2d("conv1", channels=16, kernel=2, padding=1), AdaptiveAvgPool2d("areas", size=5)),
     "areas that overlap": (Conv2d("conv1", channels=16, kernel=2), AdaptiveAvgPool2d("areas", size=4)),
     "more areas than pixels": (Conv2d("conv1", channels=4, kernel=7), AdaptiveAvgPool2d("areas", size=15)),
@@ -353,7 +389,7 @@ COMBINATIONS = {
         Conv2d("conv1", channels=32, kernel=3, activation="tanh"), MaxPool2d("pool1", kernel=2, stride=2),
         Conv2d("conv2", channels=16, kernel=3, groups=2, activation="tanh")),
     "normalized": (
-        Normalize("norm0", mean=(0.5, -0.1, 0.0, 0.25), std=(0.25, 1.0, 3.0, 0.5)),
+        Normalize("norm0", mean=(0.5, -0.1, -1e-310, 0.25), std=(0.25, 1.0, 3.0, 0.5)),
         Conv2d("conv1", channels=16, kernel=3)),
     "normalized, then pooled": (
         Normalize("norm0", mean=(0.5,) * 4, std=(0.25,) * 4), AvgPool2d("pool0", kernel=2, stride=2),
@@ -370,6 +406,23 @@ def test_every_layer_type_matches_the_reference(backend, layers, compiled):
     inputs, labels = some_data(network, 3)
     model = backend.build(network, canonical(network), "cpu", Execution(speed=speed))
     assert_matches_reference(model, (inputs - 0.5) * 8, labels)
+
+
+@pytest.mark.parametrize("backend_name", backends.FRAMEWORKS, indirect=True)
+@pytest.mark.parametrize("layer", [
+    MaxPool2d("pool1", kernel=3, stride=2, padding=1), MaxPool2d("pool1", kernel=3, stride=2, padding="same"),
+    MaxPool2d("pool1", kernel=3, stride=1, padding=((0, 1), (1, 0))),
+    MaxPool2d("pool1", kernel=4, stride=2, padding=((3, 1), (0, 3)))], ids=str)
+def test_the_first_of_equal_pixels_gets_the_gradient_beside_padding(backend, layer):
+    """Black and white images and weights of -1 and 1 give equal sums of different pixels in almost every window."""
+    network = Network("ties", (2, 10, 9), (Conv2d("conv1", channels=16, kernel=2), layer, Flatten("flatten"),
+                                           Dense("last", units=5)))
+    inputs, labels = some_data(network, 3)
+    start = {name: np.sign(value) / (100 if name.startswith("last") else 1)
+             for name, value in canonical(network).items()}
+    gradients, expected = (each.gradients(each.place(inputs.round(), labels))[1]["conv1.weight"]
+                           for each in (load.build(network, start) for load in (backend, backends.load("numpy"))))
+    assert relative_l2(gradients, expected) < 1e-5
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,8 +30,8 @@ SMALL = Network("small", (2, 13, 11), (
     spec.Conv2d("conv2", channels=4, kernel=2, padding=((1, 0), (1, 2)), activation="sigmoid"),
     spec.LocalResponseNorm("norm2", size=3, alpha=0.4, beta=0.75, k=2.0),
     spec.Conv2d("conv3", channels=6, kernel=1, activation="leaky_relu", alpha=0.2, groups=2, bias=False),
-    spec.MaxPool2d("pool3", kernel=2, stride=1),
-    spec.AvgPool2d("average3", kernel=2, stride=1),
+    spec.MaxPool2d("pool3", kernel=2, stride=1, padding=((1, 0), (0, 1))),
+    spec.AvgPool2d("average3", kernel=2, stride=1, padding=1, count_padding=True),
     spec.AdaptiveAvgPool2d("areas3", size=2),
     spec.Flatten("flatten"),
     spec.Dense("fc4", units=6, activation="relu"),
@@ -170,23 +170,30 @@ def test_normalization_by_hand():
 
 
 POOLS = [((2, 3, 5, 5), 3, 2), ((2, 3, 7, 6), 3, 2), ((2, 3, 6, 5), 2, 2), ((2, 3, 5, 7), 2, 3), ((2, 3, 4, 5), 2, 1),
-         ((2, 3, 4, 5), 1, 1)]
+         ((2, 3, 4, 5), 1, 1), ((2, 3, 7, 6), 3, 2, 1), ((2, 3, 6, 4), 3, 2, ((0, 1), (0, 2))),
+         ((2, 3, 4, 5), 3, 1, ((2, 0), (1, 2))), ((2, 3, 1, 2), 4, 3, ((3, 2), (0, 3)))]
 
 
-@pytest.mark.parametrize("shape, kernel, stride", POOLS)
-def test_pooling_takes_the_mean_or_the_first_of_the_largest_in_each_window(shape, kernel, stride):
-    """Windows that do not fit are omitted."""
-    x = np.random.default_rng(0).integers(0, 3, shape).astype(np.float64)  # ties everywhere
-    means, largest = layers.avg_pool_forward(x, kernel, stride), layers.max_pool_forward(x, kernel, stride)
-    choice = layers.max_pool_choice(x, kernel, stride)
-    steps = [(size - kernel) // stride + 1 for size in shape[2:]]
-    assert choice.shape == largest.shape == means.shape == (2, 3, *steps)
+@pytest.mark.parametrize("shape, kernel, stride, padding", [(*case, 0)[:4] for case in POOLS])
+def test_pooling_takes_the_mean_or_the_first_of_the_largest_in_each_window(shape, kernel, stride, padding):
+    """Windows that do not fit are omitted. The means are over the image's pixels, or over these and zeros."""
+    x = np.random.default_rng(0).integers(-3, 0, shape).astype(np.float64)  # ties everywhere, and below the padding
+    means, largest = (pool(x, kernel, stride, padding) for pool in (layers.avg_pool_forward, layers.max_pool_forward))
+    choice = layers.max_pool_choice(x, kernel, stride, padding)
+    counted = layers.avg_pool_forward(x, kernel, stride, padding, count_padding=True)
+    (top, bottom), (left, right) = ((padding,) * 2,) * 2 if isinstance(padding, int) else padding
+    steps = [(size - kernel) // stride + 1 for size in (shape[2] + top + bottom, shape[3] + left + right)]
+    assert choice.shape == largest.shape == means.shape == counted.shape == (2, 3, *steps)
     for place in np.ndindex(choice.shape):
         image, channel, row, column = place
-        window = x[image, channel, row * stride:, column * stride:][:kernel, :kernel].ravel()
-        assert choice[place] == window.argmax()
-        assert largest[place] == window.max()
-        assert means[place] == pytest.approx(window.mean(), rel=1e-13)
+        pixels = {(i, j): x[image, channel, row * stride - top + i, column * stride - left + j]
+                  for i, j in np.ndindex(kernel, kernel)
+                  if 0 <= row * stride - top + i < shape[2] and 0 <= column * stride - left + j < shape[3]}
+        first = max(pixels, key=lambda position: pixels[position])  # the first of equal ones, row by row
+        assert divmod(int(choice[place]), kernel) == first
+        assert largest[place] == pixels[first]
+        assert means[place] == pytest.approx(math.fsum(pixels.values()) / len(pixels), rel=1e-13)
+        assert counted[place] == pytest.approx(math.fsum(pixels.values()) / kernel**2, rel=1e-13)
 
 
 def test_adaptive_avg_pool_by_hand():
@@ -217,13 +224,13 @@ WITHOUT_PARAMETERS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., np.
     "local_response_norm": (layers.local_response_norm_forward, layers.local_response_norm_backward, [
         ((2, 6, 2, 3), 5, 0.3, 0.75, 2.0), ((2, 4, 2, 3), 3, 1.0, 0.5, 1.0), ((2, 3, 2, 3), 7, 0.2, 1.0, 0.5),
         ((2, 4, 2, 3), 1, 0.7, 0.75, 2.0), ((2, 5, 2, 3), 5, 0.0, 0.75, 2.0), ((2, 5, 2, 3), 3, 0.4, 0.0, 2.0)]),
-    "avg_pool": (layers.avg_pool_forward, lambda gradient, x, kernel, stride: layers.avg_pool_backward(
-        gradient, x.shape, kernel, stride), POOLS),
+    "avg_pool": (layers.avg_pool_forward, lambda gradient, x, *numbers: layers.avg_pool_backward(
+        gradient, x.shape, *numbers), [*POOLS, *((*case, True) for case in POOLS if len(case) == 4)]),
     "adaptive_avg_pool": (layers.adaptive_avg_pool_forward, lambda gradient, x, size: layers.adaptive_avg_pool_backward(
         gradient, x.shape, size), [((2, 3, 6, 6), 6), ((2, 3, 6, 4), 2), ((2, 3, 5, 7), 3), ((2, 3, 2, 3), 5),
                                    ((2, 3, 4, 9), 1)]),
-    "max_pool": (layers.max_pool_forward, lambda gradient, x, kernel, stride: layers.max_pool_backward(
-        gradient, layers.max_pool_choice(x, kernel, stride), x.shape, kernel, stride), POOLS),
+    "max_pool": (layers.max_pool_forward, lambda gradient, x, *numbers: layers.max_pool_backward(
+        gradient, layers.max_pool_choice(x, *numbers), x.shape, *numbers), POOLS),
 }
 """Function and gradient of each layer, and cases: an input's shape and the layer's numbers."""
 

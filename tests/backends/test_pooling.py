@@ -98,6 +98,10 @@ def test_only_small_poolings_after_convolution_and_relu_are_fused(requires):
     convolution, relu = nn.Conv2d(1, 2, 3), nn.ReLU()
     assert pooled(convolution, relu, nn.MaxPool2d(3, 2), nn.Flatten()) == 2
     assert pooled(convolution, relu, nn.MaxPool2d(8, 8)) == 3
+    assert pooled(convolution, relu, nn.MaxPool2d(3, 2, padding=1)) == 3
+    assert pooled(convolution, relu, nn.MaxPool2d(3, 2, ceil_mode=True)) == 3
+    assert pooled(convolution, relu, nn.ConstantPad2d(1, -float("inf")), nn.MaxPool2d(3, 2)) == 4
+    assert pooled(nn.ZeroPad2d((0, 1, 0, 1)), convolution, relu, nn.MaxPool2d(3, 2)) == 2
     assert pooled(convolution, nn.Sigmoid(), nn.MaxPool2d(3, 2)) == 3
     assert pooled(convolution, relu, nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2)) == 4
     assert pooled(convolution, relu, nn.AvgPool2d(2)) == 3

@@ -50,6 +50,14 @@ PADDED = Network("padded", (3, 24, 26), (
     spec.Conv2d("conv1", channels=4, kernel=3, stride=2, padding="same"),
     spec.Conv2d("conv2", channels=4, kernel=3, padding=((0, 2), (1, 1))), spec.Flatten("flatten"),
     spec.Dense("fc1", units=5)))
+# Negative values in front of padded poolings: a padding of zeros would show.
+POOLED = Network("pooled", (2, 21, 24), (
+    spec.Conv2d("conv1", channels=6, kernel=2, activation=None),
+    spec.MaxPool2d("pool1", kernel=3, stride=1, padding=1),
+    spec.MaxPool2d("pool2", kernel=3, stride=2, padding=((0, 1), (1, 1))),
+    spec.AvgPool2d("pool3", kernel=3, stride=1, padding=1),
+    spec.AvgPool2d("pool4", kernel=3, stride=2, padding=1, count_padding=True),
+    spec.Flatten("flatten"), spec.Dense("fc1", units=5)))
 # Other activations than the networks above have.
 CURVES = Network("curves", (2, 14, 13), (
     spec.Conv2d("conv1", channels=6, kernel=3, stride=2, activation="tanh"),
@@ -58,7 +66,7 @@ CURVES = Network("curves", (2, 14, 13), (
     spec.Flatten("flatten"), spec.Dense("fc1", units=8, activation="tanh"),
     spec.Dense("fc2", units=8, activation="gelu"), spec.Dense("fc3", units=8, activation="gelu_tanh"),
     spec.Dense("fc4", units=5)))
-NETWORKS = {network.name: network for network in (PLAIN, COLOR, STREAMS, NORMALIZED, PADDED, CURVES)}
+NETWORKS = {network.name: network for network in (PLAIN, COLOR, STREAMS, NORMALIZED, PADDED, POOLED, CURVES)}
 
 NONE = "none of the usual causes reproduces it"
 
@@ -223,7 +231,7 @@ def _(model: Any) -> None:
 broken_model("the odd pixel before the image instead of after it", "mxnet", "layer outputs", "conv1",
              "padding 1 top, 0 bottom, 1 left, 0 right instead of 0 top, 1 bottom, 0 left, 1 right: its sides are "
              "swapped", "padded")(
-    lambda model: attributes(_widths=(0, 0, 0, 0, 1, 0, 1, 0))(layer_of(model, "conv1_padding")))
+    lambda model: layer_of(model, "conv1_padding")._numbers.update(pad_width=(0, 0, 0, 0, 1, 0, 1, 0)))
 broken_model("height padded before width, which PyTorch's order reverses", "torch", "layer outputs", "conv2",
              "its height and width are swapped", "padded")(
     lambda model: attributes(padding=(0, 2, 1, 1))(model.net.conv2_padding))
@@ -302,6 +310,34 @@ broken_layer("pooling rounds up", "torch", "output shapes", "pool1", "rounded up
     attributes(ceil_mode=True))
 broken_layer("pooling with Keras's `same`", "tensorflow", "output shapes", "pool1", "rounded up instead of down")(
     attributes(padding="same"))
+broken_layer("max pooling padded by zeros", "torch", "layer outputs", "pool1",
+             "padded by zeros instead of minus infinity", "pooled")(
+    computing(lambda pool, right, x: torch().nn.functional.max_pool2d(
+        torch().nn.functional.pad(x, (1, 1, 1, 1)), 3, 1)))
+broken_layer("max pooling without its padding", "mxnet", "output shapes", "pool1", "padding 0 instead of 1", "pooled")(
+    lambda pool: pool._kwargs.update(pad=(0, 0)))
+broken_layer("padding 1 for a pooling with TensorFlow's `same`", "torch", "layer outputs", "pool2",
+             "padding 1 instead of 0 top, 1 bottom, 1 left, 1 right", "pooled")(attributes(padding=1, ceil_mode=False))
+broken_layer("a pooling that does not round up", "mxnet", "output shapes", "pool2",
+             "rounded down instead of up", "pooled")(
+    lambda pool: pool._kwargs.update(pooling_convention="valid"))
+
+
+@broken_model("Keras's `same` for an average pooling with padding 1", "tensorflow", "layer outputs", "pool4",
+              "padding as TensorFlow's `same` has it (0 top, 1 bottom, 0 left, 1 right), its zeros not counted",
+              "pooled")
+def _(model: Any) -> None:
+    layer_of(model, "pool4_padding").padding = ((0, 0), (0, 0))
+    layer_of(model, "pool4").padding = "same"
+
+
+broken_layer("zeros counted in the mean, PyTorch's default", "torch", "layer outputs", "pool3",
+             "the zeros of the padding count", "pooled")(attributes(count_include_pad=True))
+broken_layer("zeros counted in the mean, MXNet's default", "mxnet", "layer outputs", "pool3",
+             "the zeros of the padding count", "pooled")(lambda pool: pool._kwargs.update(count_include_pad=True))
+broken_layer("zeros not counted in the mean", "mxnet", "layer outputs", "pool4",
+             "the zeros of the padding do not count", "pooled")(
+    lambda pool: pool._kwargs.update(count_include_pad=False))
 broken_layer("pool stride 3 instead of 2", "mxnet", "output shapes", "pool1",
              "kernel 3 and stride 3 instead of 3 and 2", "color")(lambda pool: pool._kwargs.update(stride=(3, 3)))
 broken_layer("pool kernel 2 instead of 3", "mxnet", "output shapes", "pool1",

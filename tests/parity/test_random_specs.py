@@ -65,7 +65,7 @@ def networks(draw: Any) -> Network:
                                                for low in (-0.5, 0.05))))
     for number in range(1, draw(st.integers(1, 4)) + 1):
         kernel, stride = draw(st.integers(1, 5)), draw(st.integers(1, 4))
-        layer_type = draw(st.sampled_from([Conv2d, Conv2d, Conv2d, Conv2d, MaxPool2d, MaxPool2d, AvgPool2d,
+        layer_type = draw(st.sampled_from([Conv2d, Conv2d, Conv2d, Conv2d, MaxPool2d, MaxPool2d, AvgPool2d, AvgPool2d,
                                            AdaptiveAvgPool2d, LocalResponseNorm]))
         layer: Any
         if layer_type is Conv2d:
@@ -80,7 +80,10 @@ def networks(draw: Any) -> Network:
                                       alpha=draw(st.sampled_from([1e-4, 0.1])), beta=draw(st.sampled_from([0.5, 0.75])),
                                       k=draw(st.sampled_from([1, 2])))
         else:
-            layer = layer_type(f"pool{number}", kernel=kernel, stride=stride)
+            numbers = {"kernel": kernel, "stride": stride, "padding": draw(paddings(kernel - 1))}
+            if layer_type is AvgPool2d:
+                numbers["count_padding"] = draw(st.booleans())
+            layer = layer_type(f"pool{number}", **numbers)
         try:
             shape = output_shape(layer, shape)
         except SpecError:  # its kernel is larger than what is left
@@ -164,6 +167,10 @@ def test_the_random_networks_cover_all_layer_types() -> None:
                for layer, sizes in strided)
     assert any(layer.stride > layer.kernel for layer in convolutions)
     assert any(layer.stride < layer.kernel for layer in poolings)
+    assert any(isinstance(layer.padding, int) and layer.padding for layer in poolings)
+    assert any(isinstance(layer.padding, tuple) for layer in poolings)
+    means = [layer for layer in layers if isinstance(layer, AvgPool2d) and layer.padding]
+    assert {layer.count_padding for layer in means} == {True, False}
     types = {type(layer) for layer in layers}
     assert types >= {AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm, Normalize}
     assert {len(layer.mean) for layer in layers if isinstance(layer, Normalize)} == {1, 2, 3}

@@ -54,6 +54,12 @@ DENSE = Dense("last", units=10)
     (lambda: Dense("fc9", units=4, bias=None), ["fc9", "bias", "None"]),
     (lambda: Dense("fc9", units=4, alpha=0.1), ["fc9", "alpha", "a layer without activation", "leave it out"]),
     (lambda: MaxPool2d("pool9", kernel=3, stride=0), ["pool9", "stride", "0"]),
+    (lambda: MaxPool2d("pool9", kernel=3, stride=2, padding=3), ["pool9", "padding 3", "below the kernel, 3"]),
+    (lambda: AvgPool2d("pool9", 2, 2, padding=((0, 1), (0, 2))), ["pool9", "padding ((0, 1), (0, 2))", "kernel, 2"]),
+    (lambda: AvgPool2d("pool9", kernel=1, stride=1, padding=1), ["pool9", "padding 1", "below the kernel, 1"]),
+    (lambda: MaxPool2d("pool9", kernel=3, stride=2, padding=-1), ["pool9", "padding", "at least 0", "-1"]),
+    (lambda: MaxPool2d("pool9", kernel=3, stride=2, padding="SAME"), ["pool9", "padding", '"same"', "'SAME'"]),
+    (lambda: AvgPool2d("pool9", 3, 2, 1, count_padding=1), ["pool9", "count_padding", "true or false", "1"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, groups=0), ["conv9", "groups", "at least 1", "0"]),
     (lambda: Conv2d("conv9", channels=4, kernel=3, groups=3), ["conv9", "4 channels", "3 groups"]),
     (lambda: Conv2d("conv9", channels=4, kernel=10**10), ["conv9", "kernel", "2,147,483,647", "10,000,000,000"]),
@@ -119,6 +125,10 @@ def test_an_error_names_the_bad_layer_and_its_numbers(make, named):
      ["norm1", "for 1 channels", "the input has 3"]),
     ((1, 28, 28), (Conv2d("conv1", 1, 3), Normalize("norm1", (0.5,), (0.5,)), Flatten("flatten"), DENSE),
      ["norm1", "the first layer, not layer 2"]),
+    ((1, 9, 9), (MaxPool2d("pool1", kernel=10**9, stride=1, padding=10**9 - 1), Flatten("flatten"), DENSE),
+     ["pool1", "padded input of 1x2000000007x2000000007", "too large"]),
+    ((1, 28, 4), (MaxPool2d("pool1", kernel=5, stride=1, padding=((0, 0), (0, 0))), Flatten("flatten"), DENSE),
+     ["pool1", "kernel 5", "28x4", "padding 0"]),
     ((1, 28, 4), (MaxPool2d("pool1", kernel=5, stride=1), Flatten("flatten"), DENSE), ["pool1", "kernel 5", "28x4"]),
     ((1, 28, 28), (Flatten("flatten"), Dense("fc1", units=8), Dense("fc1", units=10)), ["layer 3 is named 'fc1'"]),
     ((1, 28, 28), (DENSE,), ["last", "(1, 28, 28)", "Flatten"]),
@@ -191,6 +201,10 @@ def padded(padding, kernel=3, stride=1, size=(28, 28)):
                                           Flatten("flatten"), DENSE))
 
 
+def pooled(layer, size=(28, 28)):
+    return Network("pooled", (1, *size), (layer, Flatten("flatten"), DENSE))
+
+
 def test_equal_paddings_have_equal_digests():
     """Digests from before a padding could differ between sides stay the same."""
     for equal in (((2, 2), (2, 2)), [[2, 2], [2, 2]]):
@@ -198,6 +212,61 @@ def test_equal_paddings_have_equal_digests():
         assert spec.digest(padded(equal)) == spec.digest(padded(2))
     paddings = [2, 1, ((1, 2), (2, 2)), ((2, 1), (2, 2)), ((2, 2), (1, 2)), ((2, 2), (2, 1)), ((1, 1), (2, 2))]
     assert len({spec.digest(padded(padding)) for padding in paddings}) == len(paddings)
+
+
+@pytest.mark.parametrize("kind", [MaxPool2d, AvgPool2d])
+def test_poolings_without_padding_are_described_as_before(kind):
+    plain = pooled(kind("pool1", kernel=3, stride=2))
+    assert spec.as_dict(plain)["layers"][0] == {"kind": kind.__name__, "name": "pool1", "kernel": 3, "stride": 2}
+    again = spec.from_dict(spec.as_dict(plain))
+    assert again == plain == pooled(kind("pool1", 3, 2, padding=[[0, 0], [0, 0]]))
+    networks = [pooled(kind("pool1", 3, 2, padding)) for padding in (0, 1, 2, ((0, 1), (0, 1)), ((1, 0), (0, 1)))]
+    assert len({spec.digest(network) for network in networks}) == 5
+    for network in networks:
+        assert spec.from_dict(json.loads(json.dumps(spec.as_dict(network)))) == network
+
+
+def test_padding_counts_only_where_there_is_any():
+    """PyTorch's layers without padding have `count_include_pad`, too."""
+    assert AvgPool2d("pool1", 3, 2, count_padding=True) == AvgPool2d("pool1", 3, 2)
+    assert pooled(AvgPool2d("pool1", 2, 2, "same", count_padding=True)) == pooled(AvgPool2d("pool1", 2, 2))
+    counted, plain = (pooled(AvgPool2d("pool1", 3, 2, 1, count)) for count in (True, False))
+    assert spec.digest(counted) != spec.digest(plain)
+    assert spec.as_dict(counted)["layers"][0]["count_padding"] is True
+    assert spec.from_dict(spec.as_dict(counted)) == counted
+    assert pooled(AvgPool2d("pool1", 3, 2, "same", count_padding=True)).layers[0].count_padding
+
+
+def test_same_becomes_numbers_in_poolings():
+    assert pooled(MaxPool2d("pool1", 3, 2, "same")).layers[0].padding == ((0, 1), (0, 1))
+    assert pooled(AvgPool2d("pool1", 2, 2, "same"), size=(27, 28)).layers[0].padding == ((0, 1), (0, 0))
+    assert layers.output_shape(MaxPool2d("pool1", 3, 2, "same"), (5, 28, 27)) == (5, 14, 14)
+
+
+@pytest.mark.parametrize("size, kernel, stride, padding, expected", [
+    (9, 3, 2, 0, (0, 0)), (10, 3, 2, 0, (0, 1)), (13, 3, 2, 1, (1, 1)), (14, 3, 2, 1, (1, 2)), (5, 2, 2, 0, (0, 1)),
+    (5, 1, 3, 0, (0, 0)), (4, 1, 3, 0, (0, 0)), (4, 2, 3, 1, (1, 1)), (6, 2, 3, 1, (1, 1)), (14, 3, 2, ((0, 1), (0, 1)),
+                                                                                              (0, 1))])
+def test_ceil_padding_adds_a_window_that_begins_in_the_image(size, kernel, stride, padding, expected):
+    """In 10 pixels, windows of 3 with stride 2 begin at 0, 2, 4, 6 and 8; the last one needs one more pixel. In 5
+    pixels, a window of 1 with stride 3 would begin at 6, outside of the image."""
+    assert layers.ceil_padding((size, size), kernel, stride, padding) == (expected, expected)
+
+
+@pytest.mark.parametrize("layer, even", [
+    (MaxPool2d("pool1", 3, 2, 1), ((1, 1), False)), (MaxPool2d("pool1", 3, 2, ((0, 1), (0, 1))), ((0, 0), True)),
+    (MaxPool2d("pool1", 3, 2, ((1, 1), (0, 1))), None), (MaxPool2d("pool1", 2, 1, ((0, 1), (0, 1))), None),
+    (MaxPool2d("pool1", 3, 1, 2), None), (MaxPool2d("pool1", 3, 2, ((1, 0), (1, 0))), ((1, 1), False)),
+    (AvgPool2d("pool1", 3, 2, ((0, 1), (0, 1))), ((0, 0), True)), (AvgPool2d("pool1", 3, 2, 1, True), ((1, 1), False)),
+    (AvgPool2d("pool1", 3, 2, ((0, 1), (0, 1)), True), None)])
+def test_a_pooling_may_round_up_in_place_of_padding(layer, even):
+    """The image has 28 pixels. Padding is at most half the kernel, and counts only if the size is rounded down."""
+    assert layers.even_padding(layer, (1, 28, 28)) == even
+
+
+def test_the_pixels_of_each_window_are_counted():
+    layer = AvgPool2d("pool1", 3, 2, ((1, 2), (0, 0)))
+    assert layers.image_pixels(layer, (1, 6, 7)) == ([2, 3, 3, 1], [3, 3, 3])
 
 
 def test_pairs_are_kept_through_json():
@@ -242,7 +311,7 @@ def test_same_has_no_numbers_outside_a_network():
     (((0, 10), (0, 10)), 30, 1, None), (((1, 1), (0, 1)), 3, 1, None)])
 def test_an_even_padding_has_the_same_windows(padding, kernel, stride, even):
     """On 28 pixels, 28 + 1 are whole windows of 3 pixels and stride 2, and so are the first 29 of 28 + 2."""
-    assert layers.even_padding(padded(padding, kernel, stride).layers[0], (1, 28, 28)) == even
+    assert layers.even_padding(padded(padding, kernel, stride).layers[0], (1, 28, 28)) == (even and (even, False))
 
 
 def test_alpha_is_part_of_the_architecture():
@@ -354,7 +423,7 @@ def test_fingerprint_covers_every_number():
                 layers[at] = dataclasses.replace(layer, **{field.name: other})
                 changed.append(dataclasses.replace(ALEXNET, layers=tuple(layers)))
     digests = {spec.fingerprint(network) for network in [ALEXNET, *changed]}
-    assert len(digests) == 1 + len(changed) == 1 + 5 + 5 * 9 - 1 + 3 * 3 + 1 + 3 * 5 + 2 * 2
+    assert len(digests) == 1 + len(changed) == 1 + 5 + 5 * 9 - 1 + 3 * 4 + 1 + 3 * 5 + 2 * 2
 
 
 IMAGENET = Normalize("normalize", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -92,6 +92,11 @@ def test_a_padding_is_written_as_numbers(write):
         assert network.layers[0].padding == padding
         assert toml.load(write(toml.dump(network))) == network
     assert "padding = [[1, 2], [1, 2]]\n" in toml.dump(network)
+    network = toml.load(write(**{"kernel = 2": 'kernel = 2\npadding = "same"\ncount_padding = true', "stride = 2":
+                                 "stride = 1"}))
+    assert network.layers[1] == AvgPool2d("pool1", 2, 1, ((0, 1), (0, 1)), count_padding=True)
+    assert "padding = [[0, 1], [0, 1]]\ncount_padding = true\n" in toml.dump(network)
+    assert toml.load(write(toml.dump(network))) == network
 
 
 def test_alpha_is_written_only_where_it_belongs(write):
@@ -150,6 +155,8 @@ def test_find_network_takes_a_name_or_a_file(write):
     ({"kernel = 5": "kernel = " + "9" * 5000}, ["not TOML"]),
     ({'kind = "Conv2d"': 'kind = "Conv3d"'}, ["line 6: layer conv1", "'Conv3d'", "known: Conv2d, MaxPool2d"]),
     ({'kind = "Conv2d"': ""}, ["line 6: layer conv1", "kind is missing"]),
+    ({"kernel = 2": "kernel = 2\npadding = 2"}, ["line 13: layer pool1", "padding 2 must be below the kernel, 2"]),
+    ({"kernel = 2": "kernel = 2\nceil_mode = true"}, ["line 17: layer pool1", "unknown key 'ceil_mode'", "padding"]),
     ({"kernel = 2": "kernel = 25"}, ["line 13: layer pool1", "24x24"]),
     ({"units = 10": ""}, ["line 23: layer fc2", "units missing"]),
     ({'name = "fc2"': ""}, ["line 23: layer 4", "name missing"]),

@@ -282,6 +282,36 @@ def test_padding(name: str) -> None:
     assert error_of(stored, file.SerializeToString()) < TOLERANCE
 
 
+WINDOWS = "kernel_shape=[3,3], strides=[2,2]"
+POOLED = {
+    "maximum": (f"c = MaxPool<{WINDOWS}, pads=[1,1,1,1]>(d) " + ENDS(48), spec.MaxPool2d("pool1", 3, 2, 1)),
+    "maximum, sides": (f"c = MaxPool<{WINDOWS}, pads=[2,0,1,1]>(d) " + ENDS(32),
+                       spec.MaxPool2d("pool1", 3, 2, ((2, 1), (0, 1)))),
+    "maximum, rounded up": ("c = MaxPool<kernel_shape=[2,2], strides=[2,2], ceil_mode=1>(d) " + ENDS(48),
+                            spec.MaxPool2d("pool1", 2, 2, ((0, 1), (0, 1)))),
+    "maximum, same": ('c = MaxPool<kernel_shape=[2,2], strides=[1,1], auto_pad="SAME_UPPER">(d) ' + ENDS(140),
+                      spec.MaxPool2d("pool1", 2, 1, ((0, 1), (0, 1)))),
+    "mean": (f"c = AveragePool<{WINDOWS}, pads=[1,1,1,1]>(d) " + ENDS(48), spec.AvgPool2d("pool1", 3, 2, 1)),
+    "mean, counted": (f"c = AveragePool<{WINDOWS}, pads=[1,1,1,1], count_include_pad=1>(d) " + ENDS(48),
+                      spec.AvgPool2d("pool1", 3, 2, 1, count_padding=True)),
+    "mean, rounded up": ("c = AveragePool<kernel_shape=[2,2], strides=[2,2], ceil_mode=1>(d) " + ENDS(48),
+                         spec.AvgPool2d("pool1", 2, 2, ((0, 1), (0, 1)))),
+    "mean of a padded image": ("a = Constant<value_ints=[0,0,1,0,0,0,0,2]>() p = Pad(d, a) "
+                               f"c = AveragePool<{WINDOWS}>(p) " + ENDS(36),
+                               spec.AvgPool2d("pool1", 3, 2, ((1, 0), (0, 2)), count_padding=True))}
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_padding_of_poolings(name: str) -> None:
+    """The image of the pooling has 7x5 pixels of either sign."""
+    body, pool = POOLED[name]
+    file = model("d = Conv(x, t_4_2_3_3, t_4) " + body)
+    stored = read(file)
+    assert stored.network is not None
+    assert stored.network.layers[1] == pool
+    assert error_of(stored, file.SerializeToString()) < TOLERANCE
+
+
 @pytest.mark.parametrize("name", IDIOMS)
 def test_idioms(name: str) -> None:
     body, layers = IDIOMS[name]
@@ -438,8 +468,12 @@ REFUSED = {
     "two results of one name": (f"c = Conv(x, t_4_2_3_3) d = Relu(c) d = Tanh(c) e = Identity(d) c = Relu(e) {FLAT}",
                                 "another node or tensor has its result's name"),
     "dilation": (f"c = Conv<dilations=[2,2]>(x, t_4_2_3_3) {FLAT}", "its dilation is not 1"),
-    "padded pooling": (f"c = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(x) d = Conv(c, t_4_2_3_3) {FLAT}",
-                       "operator MaxPool of node 'c': the spec's MaxPool2d has no padding"),
+    "a pooling of padding alone": ("a = Constant<value_ints=[0,0,3,3,0,0,3,3]>() l = Constant<value_float=-3.4e38>() "
+                                   "d = Conv(x, t_4_2_3_3) p = Pad(d, a, l) c = MaxPool<kernel_shape=[3,3]>(p) " + FLAT,
+                                   "padding 3 must be below the kernel, 3"),
+    "a mean that rounds up within its padding": (
+        "d = Conv(x, t_4_2_3_3) c = AveragePool<kernel_shape=[4,4], strides=[2,2], pads=[1,1,1,1], ceil_mode=1, "
+        "count_include_pad=1>(d) " + FLAT, "its last windows divide by their area within the padding"),
     "statistics": (f"d = Conv(x, t_4_2_3_3) c = BatchNormalization(d, t_4, t_4, t_4, p_4) {FLAT}",
                    "operator BatchNormalization of node 'c': the spec has no BatchNorm layer"),
     "oblong kernel": (f"c = Conv(x, t_4_2_3_1) {FLAT}", "its kernel or stride is 3x1, not square"),

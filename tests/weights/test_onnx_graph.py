@@ -23,10 +23,11 @@ from alexnet_mf.weights import onnx_graph, parameters
 TOLERANCE = TIERS["float32"].output
 EVERYTHING = Network("everything", (2, 23, 19), (
     spec.Normalize("normalize", mean=(0.1, 0.4), std=(0.2, 0.7)),
-    spec.Conv2d("conv1", channels=6, kernel=4, stride=2, padding=((3, 2), (0, 4)), groups=2),
-    spec.LocalResponseNorm("norm1", 5, 0.5, 0.75, 2.0), spec.MaxPool2d("pool1", kernel=3, stride=2),
+    spec.Conv2d("conv1", channels=6, kernel=4, stride=2, padding=((3, 2), (0, 4)), activation=None, groups=2),
+    spec.LocalResponseNorm("norm1", 5, 0.5, 0.75, 2.0),
+    spec.MaxPool2d("pool1", kernel=3, stride=2, padding=((1, 2), (0, 1))),
     spec.Conv2d("conv2", channels=4, kernel=1, activation="sigmoid", bias=False),
-    spec.AvgPool2d("pool2", kernel=2, stride=1),
+    spec.AvgPool2d("pool2", kernel=2, stride=1, padding=((0, 1), (1, 0))),
     spec.AdaptiveAvgPool2d("pool3", size=3), spec.Conv2d("conv3", 5, 2, activation="leaky_relu", alpha=0.3),
     spec.Flatten("flatten"), spec.Dropout("drop4", rate=0.5), spec.Dense("fc4", units=7, activation="tanh"),
     spec.Dense("fc5", units=6, activation="elu", alpha=0.6), spec.Dense("fc6", units=6, activation="gelu", bias=False),
@@ -93,7 +94,8 @@ def test_every_layer_type_matches_the_reference():
 
 @pytest.mark.parametrize("layer, change", [
     ("normalize", {"mean": (0.4, 0.1)}), ("normalize", {"std": (0.7, 0.2)}), ("normalize", {"std": (1.0, 1.0)}),
-    ("norm1", {"alpha": 0.1}), ("norm1", {"size": 3}), ("norm1", {"k": 1.0}), ("pool2", {"kernel": 1}),
+    ("norm1", {"alpha": 0.1}), ("norm1", {"size": 3}), ("norm1", {"k": 1.0}), ("pool2", {"count_padding": True}),
+    ("pool1", {"padding": ((2, 1), (1, 0))}), ("conv1", {"padding": ((2, 3), (4, 0))}),
     ("conv2", {"activation": "relu"}), ("conv3", {"alpha": 0.2}), ("fc4", {"activation": "relu"}),
     ("fc5", {"alpha": 1.0})])
 def test_another_network_changes_the_logits(layer, change):

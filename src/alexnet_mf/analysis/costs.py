@@ -192,14 +192,14 @@ def _layer_cost(layer: Layer, inputs: Shape, outputs: Shape, macs: int, batch_si
 def auxiliary_bytes(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int, item_bytes: int) -> int:
     """Return the bytes that PyTorch keeps of this layer for the backward pass, beside its inputs and outputs."""
     values = batch_size * math.prod(outputs)
+    copied = item_bytes * batch_size * arithmetic.padded_values(layer, inputs)
     if isinstance(layer, (Conv2d, Dense)):
-        copies = batch_size * arithmetic.padded_values(layer, inputs)
-        return item_bytes * (copies + (values if saves_sums(layer) else 0))
+        return copied + (item_bytes * values if saves_sums(layer) else 0)
     if isinstance(layer, MaxPool2d):
-        return INDEX_BYTES * values
+        return INDEX_BYTES * values + copied
     if isinstance(layer, Dropout) and layer.rate:
         return MASK_BYTES * values
     if isinstance(layer, LocalResponseNorm):  # padded squares, the base and the power
         padded = values // inputs[0] * (inputs[0] + layer.size - 1)
         return item_bytes * (padded + 2 * values)
-    return 0
+    return copied

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from alexnet_mf.analysis.costs import Costs, LayerCost, first_learner, is_view, saves_sums
 from alexnet_mf.spec import arithmetic
-from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Layer, LocalResponseNorm, Normalize, sides
+from alexnet_mf.spec.layers import AvgPool2d, Conv2d, Dense, Dropout, Layer, LocalResponseNorm, Normalize, sides
 
 NORMALIZATION_FORWARD, NORMALIZATION_BACKWARD = 2, 3
 """Numbers of temporary tensors of its input's size in local response normalization, beside those it keeps."""
@@ -145,6 +145,8 @@ def _forward(tape: Tape, steps: list[_Step]) -> None:
             passing = NORMALIZATION_FORWARD * output
         if isinstance(step.layer, Normalize):
             passing = output  # the pixels minus their mean
+        if isinstance(step.layer, AvgPool2d) and step.copied and not step.layer.count_padding:
+            passing = output  # the sums
         tape.look(f"the output of {step.cost.name}", passing)
         tape.in_use -= before + step.copied - kept
         before = 0 if step.stays else output

@@ -14,7 +14,7 @@ from alexnet_mf import spec
 from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.backends.numpy import BACKEND
 from alexnet_mf.backends.numpy.backend import NumpyModel
-from alexnet_mf.backends.numpy.layers import max_pool_choice, window_pixels
+from alexnet_mf.backends.numpy.layers import max_pool_choice, pad, window_pixels
 from alexnet_mf.backends.numpy.trainer import Placed
 from alexnet_mf.parity.case import Case
 from alexnet_mf.parity.tolerances import ratio, relative_l2, relative_largest
@@ -161,9 +161,9 @@ def flips(network: spec.Network, pixels: Array, mine: Mapping[str, Array],
             gaps = np.maximum(np.abs(a[other]), np.abs(b[other]))
             result[layer.name] = int(other.sum()), ratio(float(gaps.max(initial=0)), float(np.abs(b).max()))
         elif isinstance(layer, MaxPool2d):
-            choices = [max_pool_choice(values, layer.kernel, layer.stride) for values in (x, y)]
+            choices = [max_pool_choice(values, layer.kernel, layer.stride, layer.padding) for values in (x, y)]
             other = choices[0] != choices[1]
-            windows = np.stack(window_pixels(y, layer.kernel, layer.stride))
+            windows = np.stack(window_pixels(pad(y, layer.padding, -np.inf), layer.kernel, layer.stride))
             chosen = np.take_along_axis(windows, choices[0][np.newaxis], 0)[0]
             gaps = (theirs[layer.name] - chosen)[other]
             result[layer.name] = int(other.sum()), ratio(float(gaps.max(initial=0)), float(np.abs(y).max()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from alexnet_mf.spec import Network
-from alexnet_mf.spec.layers import Conv2d, Dense, Layer, Shape, even_padding, output_shape, sides
+from alexnet_mf.spec.layers import AvgPool2d, Conv2d, Dense, Layer, MaxPool2d, Shape, even_padding, output_shape, sides
 
 
 def output_shapes(network: Network) -> dict[str, Shape]:
@@ -76,7 +76,7 @@ def input_values(network: Network) -> int:
 
 def padded_values(layer: Layer, inputs: Shape) -> int:
     """Return the number of values in the padded copy of one layer's input; 0 if frameworks pad without a copy."""
-    if not isinstance(layer, Conv2d) or even_padding(layer, inputs):
+    if not isinstance(layer, (Conv2d, MaxPool2d, AvgPool2d)) or even_padding(layer, inputs):
         return 0
     return inputs[0] * math.prod(size + sum(pair) for size, pair in zip(inputs[1:], sides(layer.padding)))
 

@@ -69,7 +69,7 @@ def _check_channels(layer: Normalize, field: str, least: float, limits: str) -> 
     object.__setattr__(layer, field, tuple(map(float, values)))
 
 
-def _check_padding(layer: Conv2d) -> None:
+def _check_padding(layer: Conv2d | _Pool2d) -> None:
     """Check a padding. Store equal numbers on all sides as one: equal paddings must have equal digests."""
     value: object = layer.padding
     if value == "same":
@@ -140,24 +140,40 @@ class Conv2d:
 
 @dataclass(frozen=True)
 class _Pool2d:
-    """Square windows, `stride` apart, without padding."""
+    """Square windows, `stride` apart. Each has at least one pixel of the image."""
 
     name: str
     kernel: int
     stride: int
+    padding: Padding = 0
 
     def __post_init__(self) -> None:
         _check_integers(self, kernel=1, stride=1)
+        _check_padding(self)
+        if self.padding != "same" and max(map(max, sides(self.padding))) >= self.kernel:
+            raise SpecError(f"layer {self.name}: padding {self.padding} must be below the kernel, {self.kernel}: "
+                            "no window may have padding alone")
 
 
 @dataclass(frozen=True)
 class MaxPool2d(_Pool2d):
-    """Maximum of each square window; windows that do not fit are left out."""
+    """Maximum of each square window, padded by minus infinity; windows that do not fit are left out."""
 
 
 @dataclass(frozen=True)
 class AvgPool2d(_Pool2d):
     """Mean of each square window; windows that do not fit are left out."""
+
+    count_padding: bool = False
+    """True for the mean over all of the window, in which padding counts as zeros; False for the mean over its pixels of
+    the image. PyTorch has True by default, and Keras False."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.count_padding, bool):
+            raise SpecError(f"layer {self.name}: count_padding must be true or false, not {self.count_padding!r}")
+        if not self.padding:  # equal layers must have equal digests
+            object.__setattr__(self, "count_padding", False)
 
 
 @dataclass(frozen=True)
@@ -258,6 +274,8 @@ class Dropout:
 
 Layer: TypeAlias = (Conv2d | MaxPool2d | AvgPool2d | AdaptiveAvgPool2d | LocalResponseNorm | Normalize | Flatten |
                     Dense | Dropout)
+Windowed: TypeAlias = Conv2d | MaxPool2d | AvgPool2d
+"""Layers of windows that move over the image."""
 KINDS: dict[str, type[Layer]] = {kind.__name__: kind for kind in (
     Conv2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm, Normalize, Flatten, Dense, Dropout)}
 
@@ -286,23 +304,52 @@ def same_padding(sizes: Shape, kernel: int, stride: int) -> tuple[Pair, Pair]:
     return height, width
 
 
-def even_padding(layer: Conv2d, inputs: Shape) -> Pair | None:
-    """Return the padding in height and in width that gives the same windows, with as much after as before the image.
+def ceil_padding(sizes: Shape, kernel: int, stride: int, padding: Padding = 0) -> tuple[Pair, Pair]:
+    """Return the padding that gives the windows of a pooling which rounds up, for an input of (height, width).
 
-    Most frameworks' layers have only such a padding. None if there is none.
+    A last window that does not fit is added if it begins in the image or in the padding before it. So do PyTorch's
+    `ceil_mode`, and, for strides up to the kernel, Caffe and MXNet's `full` convention. In an average pooling, the
+    pixels that are added never count. So with `count_padding` only a padding of 0 can be rounded up.
     """
     result = []
-    for size, (before, after) in zip(inputs[1:], sides(layer.padding)):
-        windows, even = ((size + padded - layer.kernel) // layer.stride for padded in (before + after, 2 * before))
-        if windows != even:
-            return None
-        result.append(before)
+    for size, (before, after) in zip(sizes, sides(padding)):
+        windows = -(-(size + before + after - kernel) // stride) + 1
+        if (windows - 1) * stride >= size + before:
+            windows -= 1
+        result.append((before, max(after, (windows - 1) * stride + kernel - size - before)))
     return result[0], result[1]
+
+
+def even_padding(layer: Windowed, inputs: Shape) -> tuple[Pair, bool] | None:
+    """Return the padding in height and in width that gives the same windows, with as much after as before the image,
+    and True if the number of windows must round up; None if there is none.
+
+    Most frameworks' layers have only such a padding: up to half the kernel in poolings, which alone can round up.
+    """
+    befores = height, width = sides(layer.padding)[0][0], sides(layer.padding)[1][0]
+    is_pooling = not isinstance(layer, Conv2d)
+    if is_pooling and 2 * max(befores) > layer.kernel:
+        return None
+    can_round_up = is_pooling and not getattr(layer, "count_padding", False)
+    windows = output_shape(layer, inputs)[1:]
+    for rounds_up in (False, True)[:1 + can_round_up]:
+        spans = [size + 2 * before - layer.kernel for size, before in zip(inputs[1:], befores)]
+        if windows == tuple((-(-span // layer.stride) if rounds_up else span // layer.stride) + 1 for span in spans):
+            return (height, width), rounds_up
+    return None
+
+
+def image_pixels(layer: AvgPool2d, inputs: Shape) -> tuple[list[int], list[int]]:
+    """Return the height and the width of the part of each window that lies in the image."""
+    rows, columns = ([min(first + layer.kernel, size) - max(first, 0)
+                      for first in range(-before, size + after - layer.kernel + 1, layer.stride)]
+                     for size, (before, after) in zip(inputs[1:], sides(layer.padding)))
+    return rows, columns
 
 
 def explicit(layer: Layer, shape: Shape) -> Layer:
     """Return the layer with its padding as numbers, for an input of that shape."""
-    if isinstance(layer, Conv2d) and layer.padding == "same" and len(shape) == 3:
+    if isinstance(layer, (Conv2d, MaxPool2d, AvgPool2d)) and layer.padding == "same" and len(shape) == 3:
         return replace(layer, padding=same_padding(shape[1:], layer.kernel, layer.stride))
     return layer
 
@@ -338,9 +385,7 @@ def output_shape(layer: Layer, shape: Shape) -> Shape:
     if isinstance(layer, AdaptiveAvgPool2d):
         _check_size(layer, "output", channels, layer.size, layer.size)
         return (channels, layer.size, layer.size)
-    padding = layer.padding if isinstance(layer, Conv2d) else 0
-    if padding == "same":
-        padding = same_padding(shape[1:], layer.kernel, layer.stride)
+    padding = same_padding(shape[1:], layer.kernel, layer.stride) if layer.padding == "same" else layer.padding
     padded = [size + before + after for size, (before, after) in zip(sizes, sides(padding))]
     if layer.kernel > min(padded):
         raise SpecError(f"layer {layer.name}: kernel {layer.kernel} is larger than its padded input "
@@ -348,6 +393,8 @@ def output_shape(layer: Layer, shape: Shape) -> Shape:
                         f"use a larger input, smaller strides before it, or a smaller kernel")
     height, width = ((size - layer.kernel) // layer.stride + 1 for size in padded)
     if not isinstance(layer, Conv2d):
+        if padding:
+            _check_size(layer, "padded input", channels, *padded)
         return (channels, height, width)
     if channels % layer.groups:
         raise SpecError(f"layer {layer.name}: {channels} input channels cannot be divided into {layer.groups} groups; "

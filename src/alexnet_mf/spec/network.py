@@ -21,9 +21,11 @@ from alexnet_mf.errors import SpecError
 from alexnet_mf.spec.layers import (
     KINDS,
     LARGEST_TENSOR,
+    AvgPool2d,
     Dense,
     Dropout,
     Layer,
+    MaxPool2d,
     Normalize,
     Shape,
     explicit,
@@ -43,6 +45,8 @@ LATER_FIELDS: dict[str, Any] = {"groups": 1, "learning_rate": None, "alpha": Non
                                 "output": "logits"}
 """Fields added after the first networks, with their defaults. A description leaves out a field that has its
 default, so the digests of those networks stay the same."""
+LATER_POOLING_FIELDS: dict[str, Any] = {"padding": 0, "count_padding": False}
+"""Such fields of the poolings; convolutions have had their padding from the start."""
 
 
 @dataclass(frozen=True)
@@ -154,10 +158,11 @@ def as_dict(network: Network) -> dict[str, Any]:
 
 
 def _describe(item: Network | Layer) -> dict[str, Any]:
-    """Return the fields, except `LATER_FIELDS` that have their default; tuples become lists, as in JSON."""
+    """Return the fields, except later ones that have their default; tuples become lists, as in JSON."""
+    later = LATER_FIELDS | (LATER_POOLING_FIELDS if isinstance(item, (MaxPool2d, AvgPool2d)) else {})
     return {key: _plain(value)
             for key, value in dataclasses.asdict(item).items()
-            if key not in LATER_FIELDS or value != LATER_FIELDS[key]}
+            if key not in later or value != later[key]}
 
 
 def _plain(value: Any) -> Any:

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 
 from alexnet_mf import spec
-from alexnet_mf.spec import Network, zoo
-from alexnet_mf.spec.layers import Flatten, Layer, Normalize
+from alexnet_mf.spec import Network, arithmetic, zoo
+from alexnet_mf.spec.layers import AvgPool2d, Flatten, Layer, Normalize
 
 PARTS = {"weight": ("weight", "weights", "kernel", "w", "gamma"), "bias": ("bias", "biases", "b", "beta"),
          "running_mean": ("running_mean", "moving_mean"), "running_var": ("running_var", "moving_var",
@@ -58,9 +58,11 @@ def components(module: str) -> list[str]:
 
 
 def numbered(network: Network) -> dict[str, str]:
-    """Return PyTorch's names in a flat `Sequential`, which numbers its modules, activations included."""
+    """Return PyTorch's names in a flat `Sequential`, which numbers its modules, activations and paddings included."""
     result, position = {}, 0
+    padded = padded_apart(network)
     for layer in without_normalization(network):
+        position += layer.name in padded
         if spec.has_parameters(layer):
             result[layer.name] = str(position)
         position += 1 + bool(getattr(layer, "activation", None))
@@ -70,9 +72,10 @@ def numbered(network: Network) -> dict[str, str]:
 def torchvision(network: Network) -> dict[str, str]:
     """Return torchvision's names: `features` and, after the flattening, `classifier`, each numbered from 0."""
     names = numbered(network)
-    layers = without_normalization(network)
+    layers, padded = without_normalization(network), padded_apart(network)
     flatten = next((i for i, layer in enumerate(layers) if isinstance(layer, Flatten)), len(layers))
-    first = sum(1 + bool(getattr(layer, "activation", None)) for layer in layers[:flatten + 1])
+    first = sum(1 + bool(getattr(layer, "activation", None)) + (layer.name in padded)
+                for layer in layers[:flatten + 1])
     return {layer: f"features.{number}" if int(number) < first else f"classifier.{int(number) - first}"
             for layer, number in names.items()}
 
@@ -80,12 +83,21 @@ def torchvision(network: Network) -> dict[str, str]:
 def blocks(network: Network) -> dict[str, str]:
     """Return Gluon's names in a flat `Sequential`: blocks contain most activations, and Dense flattens by itself."""
     result, position = {}, 0
+    padded = padded_apart(network)
     for layer in without_normalization(network):
+        means_pixels = isinstance(layer, AvgPool2d) and not layer.count_padding  # a block that pads by itself
+        position += layer.name in padded and not means_pixels
         if spec.has_parameters(layer):
             result[layer.name] = str(position)
         activation = getattr(layer, "activation", None)
         position += (not isinstance(layer, Flatten)) + (activation not in (None, *WITHIN))
     return result
+
+
+def padded_apart(network: Network) -> set[str]:
+    """Return the layers with paddings that only a module of its own before the layer can add."""
+    inputs = arithmetic.input_shapes(network)
+    return {layer.name for layer in network.layers if arithmetic.padded_values(layer, inputs[layer.name])}
 
 
 def model_zoo(network: Network) -> dict[str, str]:

@@ -157,8 +157,12 @@ def _nodes(layer: spec.Layer, shape: spec.Shape, source: str,
                 attributes: dict[str, Any] = {} if layer.alpha is None else {"alpha": layer.alpha}
                 yield node(OPERATORS[layer.activation], linear, **attributes)
         case spec.MaxPool2d() | spec.AvgPool2d():
-            yield node("MaxPool" if isinstance(layer, spec.MaxPool2d) else "AveragePool", source,
-                       kernel_shape=[layer.kernel] * 2, strides=[layer.stride] * 2)
+            windows: dict[str, Any] = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2,
+                                       "pads": _pads(layer.padding)}
+            if isinstance(layer, spec.MaxPool2d):
+                yield node("MaxPool", source, **windows)
+            else:
+                yield node("AveragePool", source, **windows, count_include_pad=int(layer.count_padding))
         case spec.AdaptiveAvgPool2d():
             # ONNX has no operator for it: means over rows, then over columns, are two matrix products.
             rows, columns = (areas(pixels, layer.size) for pixels in shape[1:])

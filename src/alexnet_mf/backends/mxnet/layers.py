@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from mxnet.gluon import nn
+
+from alexnet_mf.spec.layers import Padding, sides
 
 
 class Dropout(nn.Dropout):
@@ -15,15 +18,30 @@ class Dropout(nn.Dropout):
         return F.Dropout(x, p=self._rate, cudnn_off=True)
 
 
-class Padding(nn.HybridBlock):
-    """MXNet's operator as a block: one number around the image, on each side as often as `sides` says."""
+class Pad(nn.HybridBlock):
+    """MXNet's operator as a block: a number around the image."""
 
-    def __init__(self, sides: tuple[tuple[int, int], tuple[int, int]], **kwargs: Any) -> None:
+    def __init__(self, padding: Padding, value: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._widths = (0, 0, 0, 0, *sides[0], *sides[1])
+        height, width = sides(padding)
+        self._numbers = {"pad_width": (0, 0, 0, 0, *height, *width), "constant_value": value}
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
-        return F.pad(x, mode="constant", pad_width=self._widths, constant_value=0.0)
+        return F.pad(x, mode="constant", **self._numbers)
+
+
+class PixelAvgPool2D(nn.HybridBlock):
+    """Average pooling with the mean over each window's pixels of the image, without its padding."""
+
+    def __init__(self, pool_size: int, strides: int, padding: Padding, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._pad = Pad(padding, prefix="")
+        self._kwargs = {"kernel": (pool_size,) * 2, "stride": (strides,) * 2, "pool_type": "avg"}
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        # The share of the image is computed, since a Gluon constant would be one of the network's parameters.
+        values, shares = (F.Pooling(self._pad(each), **self._kwargs) for each in (x, F.ones_like(x)))
+        return values / shares
 
 
 class AdaptiveAvgPool2D(nn.HybridBlock):
@@ -65,7 +83,8 @@ class Normalize(nn.HybridBlock):
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._mean, self._std = mean, std
+        # As float32: MXNet refuses a number below double's smallest normal one.
+        self._mean, self._std = (np.array(values, np.float32).tolist() for values in (mean, std))
 
     def hybrid_forward(self, F: Any, x: Any) -> Any:
         # Plain numbers: a Gluon constant would be one of the network's parameters, and would be saved in its files.

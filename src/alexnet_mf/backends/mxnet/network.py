@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mxnet.gluon import nn
 
 from alexnet_mf import spec
@@ -10,12 +12,13 @@ from alexnet_mf.backends.mxnet.layers import (
     Dropout,
     LocalResponseNorm,
     Normalize,
-    Padding,
+    Pad,
+    PixelAvgPool2D,
     TanhGELU,
     round_factors,
 )
 from alexnet_mf.spec import Network, arithmetic
-from alexnet_mf.spec.layers import even_padding, sides
+from alexnet_mf.spec.layers import even_padding
 from alexnet_mf.weights.names import WITHIN
 
 
@@ -41,15 +44,25 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.HybridBlock]:
     match layer:
         case spec.Conv2d():
             even = even_padding(layer, inputs)
-            return [*([] if even else [Padding(sides(layer.padding), prefix=padding)]),
+            return [*([] if even else [Pad(layer.padding, prefix=padding)]),
                     nn.Conv2D(in_channels=inputs[0], channels=layer.channels, kernel_size=layer.kernel,
-                              strides=layer.stride, padding=even or (0, 0), groups=layer.groups,
+                              strides=layer.stride, padding=even[0] if even else 0, groups=layer.groups,
                               use_bias=layer.bias, activation=within(layer), prefix=prefix),
                     *after(layer)]
         case spec.MaxPool2d():
-            return [nn.MaxPool2D(pool_size=layer.kernel, strides=layer.stride, prefix=prefix)]
+            if even := even_padding(layer, inputs):
+                return [nn.MaxPool2D(pool_size=layer.kernel, strides=layer.stride, padding=even[0], ceil_mode=even[1],
+                                     prefix=prefix)]
+            return [Pad(layer.padding, -math.inf, prefix=padding),
+                    nn.MaxPool2D(pool_size=layer.kernel, strides=layer.stride, prefix=prefix)]
         case spec.AvgPool2d():
-            return [nn.AvgPool2D(pool_size=layer.kernel, strides=layer.stride, prefix=prefix)]
+            if even := even_padding(layer, inputs):
+                return [nn.AvgPool2D(pool_size=layer.kernel, strides=layer.stride, padding=even[0], ceil_mode=even[1],
+                                     count_include_pad=layer.count_padding, prefix=prefix)]
+            if layer.count_padding:
+                return [Pad(layer.padding, prefix=padding),
+                        nn.AvgPool2D(pool_size=layer.kernel, strides=layer.stride, prefix=prefix)]
+            return [PixelAvgPool2D(pool_size=layer.kernel, strides=layer.stride, padding=layer.padding, prefix=prefix)]
         case spec.AdaptiveAvgPool2d():
             return [AdaptiveAvgPool2D(size=layer.size, prefix=prefix)]
         case spec.LocalResponseNorm():

@@ -51,7 +51,7 @@ def conv2d_forward(x: Array, weight: Array, bias: Array, stride: int, padding: P
     kernel = weight.shape[-1]
     # An image at a time, here and below: its patches take kernel^2 / stride^2 times the memory of its pixels.
     images = []
-    for image in _pad(x, padding):
+    for image in pad(x, padding):
         shares = zip(np.split(weight, groups), np.split(_patches(image, kernel, stride), groups))
         images.append(np.concatenate([np.tensordot(filters, patches, axes=3) for filters, patches in shares]))
     return np.stack(images) + bias[:, None, None]
@@ -67,7 +67,7 @@ def conv2d_backward_parameters(
     """
     channels = gradient.shape[1]
     weight_gradient = np.zeros((channels, x.shape[1] // groups, kernel, kernel), gradient.dtype)
-    for image, image_gradient in zip(_pad(x, padding), gradient):
+    for image, image_gradient in zip(pad(x, padding), gradient):
         shares = zip(np.split(weight_gradient, groups), np.split(image_gradient, groups),
                      np.split(_patches(image, kernel, stride), groups))
         for share, share_gradient, patches in shares:
@@ -84,20 +84,27 @@ def conv2d_backward_input(
     window hands the weights times its output's gradient back to its pixels, and where windows overlap, they add up.
     """
     kernel = weight.shape[-1]
-    images, channels, height, width = input_shape
-    (top, bottom), (left, right) = sides(padding)
-    padded = np.zeros((images, channels, top + height + bottom, left + width + right), gradient.dtype)
+    padded, inside = _padded_zeros(input_shape, padding, gradient)
     for image, image_gradient in zip(padded, gradient):
         patches = np.concatenate([np.tensordot(filters, share, axes=(0, 0)) for filters, share
                                   in zip(np.split(weight, groups), np.split(image_gradient, groups))])
-        positions = patches.reshape(channels, kernel * kernel, *patches.shape[-2:])
+        positions = patches.reshape(len(image), kernel * kernel, *patches.shape[-2:])
         for position, pixels in enumerate(window_pixels(image, kernel, stride)):
             pixels += positions[:, position]
-    return padded[:, :, top : top + height, left : left + width]
+    return inside
 
 
-def _pad(x: Array, padding: Padding) -> Array:
-    return np.pad(x, ((0, 0), (0, 0), *sides(padding)))
+def pad(x: Array, padding: Padding, value: float = 0) -> Array:
+    """Return the images (n, channels, height, width) surrounded by a number."""
+    return np.pad(x, ((0, 0), (0, 0), *sides(padding)), constant_values=value) if padding else x
+
+
+def _padded_zeros(shape: tuple[int, ...], padding: Padding, like: Array) -> tuple[Array, Array]:
+    """Return zeros for padded images, and the view of them without their padding, which has this shape."""
+    (top, bottom), (left, right) = sides(padding)
+    *outer, height, width = shape
+    zeros = np.zeros((*outer, top + height + bottom, left + width + right), like.dtype)
+    return zeros, zeros[..., top : top + height, left : left + width]
 
 
 def _patches(image: Array, kernel: int, stride: int) -> Array:
@@ -190,19 +197,22 @@ def gelu_tanh_backward(gradient: Array, x: Array) -> Array:
     return gradient * (1 + tanh + x * slope) / 2
 
 
-def max_pool_forward(x: Array, kernel: int, stride: int) -> Array:
-    """Return the largest value in each window; windows that do not fit are left out."""
-    return functools.reduce(np.maximum, window_pixels(x, kernel, stride))
+def max_pool_forward(x: Array, kernel: int, stride: int, padding: Padding = 0) -> Array:
+    """Return the largest value in each window; windows that do not fit are left out.
+
+    Padding is minus infinity. No window has padding alone, so it is never the largest.
+    """
+    return functools.reduce(np.maximum, window_pixels(pad(x, padding, -np.inf), kernel, stride))
 
 
-def max_pool_choice(x: Array, kernel: int, stride: int) -> NDArray[np.int64]:
+def max_pool_choice(x: Array, kernel: int, stride: int, padding: Padding = 0) -> NDArray[np.int64]:
     """Return the position of the largest value in each window, counted row by row, (n, channels, height, width).
 
     Exact ties are common (upsampled images have flat areas, ReLU gives zeros). The first of the tied positions, row by
     row, is chosen. As tested on the CPU in 2026-11, torch 2.15.0, TensorFlow 2.21.0 (eager, tf.function, XLA) and mxnet
     1.9.1 (imperative, hybridized) all do the same.
     """
-    pixels = window_pixels(x, kernel, stride)
+    pixels = window_pixels(pad(x, padding, -np.inf), kernel, stride)
     largest = pixels[0].copy()
     choice = np.zeros(largest.shape, np.int64)
     for position, candidate in enumerate(pixels):
@@ -213,26 +223,43 @@ def max_pool_choice(x: Array, kernel: int, stride: int) -> NDArray[np.int64]:
 
 
 def max_pool_backward(
-    gradient: Array, choice: NDArray[np.int64], input_shape: tuple[int, ...], kernel: int, stride: int
+    gradient: Array, choice: NDArray[np.int64], input_shape: tuple[int, ...], kernel: int, stride: int,
+    padding: Padding = 0
 ) -> Array:
     """Pass each window's gradient to its chosen pixel; a pixel that several windows chose gets the sum."""
-    result = np.zeros(input_shape, gradient.dtype)
-    for position, pixels in enumerate(window_pixels(result, kernel, stride)):
+    padded, inside = _padded_zeros(input_shape, padding, gradient)
+    for position, pixels in enumerate(window_pixels(padded, kernel, stride)):
         np.add(pixels, gradient, out=pixels, where=choice == position)
-    return result
+    return inside
 
 
-def avg_pool_forward(x: Array, kernel: int, stride: int) -> Array:
-    """Return the mean of each window; windows that do not fit are left out."""
-    return functools.reduce(np.add, window_pixels(x, kernel, stride)) / kernel**2
+def avg_pool_forward(x: Array, kernel: int, stride: int, padding: Padding = 0, count_padding: bool = False) -> Array:
+    """Return the mean of each window; windows that do not fit are left out.
+
+    Padding is zeros, which count in the mean with `count_padding`; else it is the mean over the image's own pixels.
+    """
+    sums = functools.reduce(np.add, window_pixels(pad(x, padding), kernel, stride))
+    return sums / _pixel_counts(x.shape, kernel, stride, padding, count_padding, x)
 
 
-def avg_pool_backward(gradient: Array, input_shape: tuple[int, ...], kernel: int, stride: int) -> Array:
+def avg_pool_backward(gradient: Array, input_shape: tuple[int, ...], kernel: int, stride: int, padding: Padding = 0,
+                      count_padding: bool = False) -> Array:
     """Pass each window's gradient to its pixels in equal shares; shares of several windows add up."""
-    result = np.zeros(input_shape, gradient.dtype)
-    for pixels in window_pixels(result, kernel, stride):
-        pixels += gradient / kernel**2
-    return result
+    padded, inside = _padded_zeros(input_shape, padding, gradient)
+    share = gradient / _pixel_counts(input_shape, kernel, stride, padding, count_padding, gradient)
+    for pixels in window_pixels(padded, kernel, stride):
+        pixels += share
+    return inside
+
+
+def _pixel_counts(shape: tuple[int, ...], kernel: int, stride: int, padding: Padding, count_padding: bool,
+                  like: Array) -> Array | int:
+    """Return the number of pixels that count in the mean of each window."""
+    if count_padding or not padding:
+        return kernel**2
+    ones, inside = _padded_zeros(shape[-2:], padding, like)
+    inside += 1
+    return functools.reduce(np.add, window_pixels(ones, kernel, stride))
 
 
 def adaptive_avg_pool_forward(x: Array, size: int) -> Array:

@@ -42,9 +42,10 @@ class NumpyNetwork:
                 case spec.Conv2d() | spec.Dense():
                     x = activate(layer, self._sums(layer, x))
                 case spec.MaxPool2d():
-                    x = layers.max_pool_forward(x, kernel=layer.kernel, stride=layer.stride)
+                    x = layers.max_pool_forward(x, kernel=layer.kernel, stride=layer.stride, padding=layer.padding)
                 case spec.AvgPool2d():
-                    x = layers.avg_pool_forward(x, kernel=layer.kernel, stride=layer.stride)
+                    x = layers.avg_pool_forward(x, kernel=layer.kernel, stride=layer.stride, padding=layer.padding,
+                                                count_padding=layer.count_padding)
                 case spec.AdaptiveAvgPool2d():
                     x = layers.adaptive_avg_pool_forward(x, size=layer.size)
                 case spec.LocalResponseNorm():
@@ -101,10 +102,12 @@ class NumpyNetwork:
                     gradient = layers.conv2d_backward_input(gradient, weight, input_shape, layer.stride, layer.padding,
                                                             layer.groups)
                 case spec.MaxPool2d():
-                    choice = layers.max_pool_choice(chosen_before[name], layer.kernel, layer.stride)
-                    gradient = layers.max_pool_backward(gradient, choice, input_shape, layer.kernel, layer.stride)
+                    windows = layer.kernel, layer.stride, layer.padding
+                    choice = layers.max_pool_choice(chosen_before[name], *windows)
+                    gradient = layers.max_pool_backward(gradient, choice, input_shape, *windows)
                 case spec.AvgPool2d():
-                    gradient = layers.avg_pool_backward(gradient, input_shape, layer.kernel, layer.stride)
+                    gradient = layers.avg_pool_backward(gradient, input_shape, layer.kernel, layer.stride,
+                                                        layer.padding, layer.count_padding)
                 case spec.AdaptiveAvgPool2d():
                     gradient = layers.adaptive_avg_pool_backward(gradient, input_shape, layer.size)
                 case spec.LocalResponseNorm():

@@ -1,14 +1,15 @@
-"""Layers that Keras lacks, and the padding that its convolutions lack."""
+"""Layers that Keras lacks, and the padding that its convolutions and poolings lack."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import tensorflow as tf
 from keras import activations, layers
 
 from alexnet_mf import spec
-from alexnet_mf.spec.layers import same_padding, sides
+from alexnet_mf.spec.layers import Windowed, same_padding, sides
 
 
 class AdaptiveAveragePooling2D(layers.Layer):
@@ -44,17 +45,46 @@ def gelu_tanh(x: tf.Tensor) -> tf.Tensor:
     return activations.gelu(x, approximate=True)
 
 
-def padding(layer: spec.Conv2d, inputs: spec.Shape) -> str:
-    """Return Keras's word for a convolution's padding: `same` if that adds the same zeros on every side."""
-    same = same_padding(inputs[1:], layer.kernel, layer.stride)
-    return "same" if layer.padding and sides(layer.padding) == same else "valid"
+class LowestPadding2D(layers.ZeroPadding2D):
+    """`ZeroPadding2D` with minus infinity, for max pooling."""
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.pad(x, [(0, 0), *self.padding, (0, 0)], constant_values=-math.inf)
+
+
+class PixelAveragePooling2D(layers.AveragePooling2D):
+    """`AveragePooling2D` of a padded image, with the mean over each window's pixels of the image alone."""
+
+    def __init__(self, pixels: tuple[list[int], list[int]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        height, width = self.pool_size
+        self._shares = [[[height * width / (rows * columns)] for columns in pixels[1]] for rows in pixels[0]]
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return super().call(x) * tf.constant(self._shares, x.dtype)
+
+
+def padding(layer: Windowed, inputs: spec.Shape) -> str:
+    """Return Keras's word for a layer's padding: `same` if that has the same numbers on every side.
+
+    Its average pooling does not count the pixels that `same` adds.
+    """
+    if not layer.padding or getattr(layer, "count_padding", False):
+        return "valid"
+    return "same" if sides(layer.padding) == same_padding(inputs[1:], layer.kernel, layer.stride) else "valid"
+
+
+def before(layer: Windowed, inputs: spec.Shape) -> list[layers.Layer]:
+    """Return the layer that pads the input, if Keras's own padding cannot."""
+    if not layer.padding or padding(layer, inputs) == "same":
+        return []
+    padded = LowestPadding2D if isinstance(layer, spec.MaxPool2d) else layers.ZeroPadding2D
+    return [padded(padding=sides(layer.padding), name=f"{layer.name}_padding")]
 
 
 def before_convolution(layer: spec.Conv2d, inputs: spec.Shape) -> list[layers.Layer]:
     """Return the layers that pad or crop the input of a convolution if Keras's own padding cannot."""
-    result = []
-    if layer.padding and padding(layer, inputs) == "valid":
-        result.append(layers.ZeroPadding2D(padding=sides(layer.padding), name=f"{layer.name}_padding"))
+    result = before(layer, inputs)
     rest = [(size + sum(pair) - layer.kernel) % layer.stride for size, pair in zip(inputs[1:], sides(layer.padding))]
     if layer.kernel == 1 and any(rest):
         # In TensorFlow 2.21 the weight gradient of a 1x1 convolution of stride 2 on even sizes corrupts the heap

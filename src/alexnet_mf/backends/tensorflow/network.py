@@ -11,11 +11,14 @@ from alexnet_mf import spec
 from alexnet_mf.backends.tensorflow.layers import (
     AdaptiveAveragePooling2D,
     LocalResponseNormalization,
+    PixelAveragePooling2D,
+    before,
     before_convolution,
     gelu_tanh,
     padding,
 )
 from alexnet_mf.spec import Network, arithmetic
+from alexnet_mf.spec.layers import image_pixels
 
 
 def build(network: Network, dtype: str = "float32") -> Sequential:
@@ -45,9 +48,17 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[layers.Layer]:
                                   activation=within(layer), name=name),
                     *after(layer)]
         case spec.MaxPool2d():
-            return [layers.MaxPool2D(pool_size=layer.kernel, strides=layer.stride, name=name)]
+            return [*before(layer, inputs),
+                    layers.MaxPool2D(pool_size=layer.kernel, strides=layer.stride, padding=padding(layer, inputs),
+                                     name=name)]
         case spec.AvgPool2d():
-            return [layers.AveragePooling2D(pool_size=layer.kernel, strides=layer.stride, name=name)]
+            paddings = before(layer, inputs)
+            if paddings and not layer.count_padding:
+                return [*paddings, PixelAveragePooling2D(pixels=image_pixels(layer, inputs), pool_size=layer.kernel,
+                                                         strides=layer.stride, name=name)]
+            return [*paddings,
+                    layers.AveragePooling2D(pool_size=layer.kernel, strides=layer.stride,
+                                            padding=padding(layer, inputs), name=name)]
         case spec.AdaptiveAvgPool2d():
             return [AdaptiveAveragePooling2D(size=layer.size, name=name)]
         case spec.LocalResponseNorm():
@@ -87,7 +98,7 @@ def after(layer: spec.Conv2d | spec.Dense) -> list[layers.Layer]:
 
 def names(layer: spec.Layer) -> list[str]:
     """Return the names that a layer's Keras layers may have in the network."""
-    before = ["padding", "cropping"] if isinstance(layer, spec.Conv2d) else []
+    before = ["padding", "cropping"] if isinstance(layer, (spec.Conv2d, spec.MaxPool2d, spec.AvgPool2d)) else []
     after = [layer.activation] if isinstance(layer, (spec.Conv2d, spec.Dense)) else []
     return [*(f"{layer.name}_{what}" for what in before), layer.name, *(f"{layer.name}_{what}" for what in after)]
 

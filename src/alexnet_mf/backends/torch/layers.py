@@ -29,6 +29,17 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
+class PixelAvgPool2d(nn.AvgPool2d):
+    """`nn.AvgPool2d` of a padded image, with the mean over each window's pixels of the image alone."""
+
+    def __init__(self, kernel_size: int, stride: int, pixels: tuple[list[int], list[int]]) -> None:
+        super().__init__(kernel_size, stride, divisor_override=1)
+        self.register_buffer("counts", torch.outer(*map(torch.tensor, pixels)), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / self.counts
+
+
 class FoldedConv2d(nn.Conv2d):
     """`nn.Conv2d` with the same parameters and results, computed with stride 1 on s*s times the channels.
 
@@ -90,10 +101,11 @@ def keep_to_ieee(net: nn.Sequential) -> None:
 
 
 def can_pool(modules: list[nn.Module]) -> bool:
-    """Return True for a convolution with a bias, its ReLU and a max-pooling of small windows, which `pooling` computes
-    in one."""
+    """Return True for a convolution with a bias, its ReLU and a max-pooling of small windows without padding, which
+    `pooling` computes in one."""
     match modules:
-        case [nn.Conv2d(bias=torch.Tensor()), nn.ReLU(), nn.MaxPool2d(kernel_size=int(kernel))]:
+        case [nn.Conv2d(bias=torch.Tensor()), nn.ReLU(),
+              nn.MaxPool2d(kernel_size=int(kernel), padding=0, ceil_mode=False)]:
             return kernel <= LARGEST_POOLING
     return False
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 from alexnet_mf import spec
-from alexnet_mf.backends.torch.layers import Normalize
+from alexnet_mf.backends.torch.layers import Normalize, PixelAvgPool2d
 from alexnet_mf.spec import Network, arithmetic
-from alexnet_mf.spec.layers import Padding, even_padding, sides
+from alexnet_mf.spec.layers import Windowed, even_padding, image_pixels, sides
 
 
 def build(network: Network) -> nn.Sequential:
@@ -26,14 +28,24 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.Module]:
     match layer:
         case spec.Conv2d():
             even = even_padding(layer, inputs)
-            return [*([] if even else [nn.ZeroPad2d(around(layer.padding))]),
+            return [*([] if even else [nn.ZeroPad2d(around(layer))]),
                     nn.Conv2d(in_channels=inputs[0], out_channels=layer.channels, kernel_size=layer.kernel,
-                              stride=layer.stride, padding=even or 0, groups=layer.groups, bias=layer.bias),
+                              stride=layer.stride, padding=even[0] if even else 0, groups=layer.groups,
+                              bias=layer.bias),
                     *activation(layer)]
         case spec.MaxPool2d():
-            return [nn.MaxPool2d(kernel_size=layer.kernel, stride=layer.stride)]
+            if even := even_padding(layer, inputs):
+                return [nn.MaxPool2d(kernel_size=layer.kernel, stride=layer.stride, padding=single(even[0]),
+                                     ceil_mode=even[1])]
+            return [nn.ConstantPad2d(around(layer), -math.inf),
+                    nn.MaxPool2d(kernel_size=layer.kernel, stride=layer.stride)]
         case spec.AvgPool2d():
-            return [nn.AvgPool2d(kernel_size=layer.kernel, stride=layer.stride)]
+            if even := even_padding(layer, inputs):
+                return [nn.AvgPool2d(kernel_size=layer.kernel, stride=layer.stride, padding=single(even[0]),
+                                     ceil_mode=even[1], count_include_pad=layer.count_padding)]
+            return [nn.ZeroPad2d(around(layer)),
+                    nn.AvgPool2d(kernel_size=layer.kernel, stride=layer.stride) if layer.count_padding else
+                    PixelAvgPool2d(layer.kernel, layer.stride, image_pixels(layer, inputs))]
         case spec.AdaptiveAvgPool2d():
             return [nn.AdaptiveAvgPool2d(output_size=layer.size)]
         case spec.LocalResponseNorm():
@@ -50,10 +62,16 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.Module]:
     raise TypeError(f"{layer!r} has no PyTorch module")
 
 
-def around(padding: Padding) -> tuple[int, int, int, int]:
-    """Return a padding in PyTorch's order: from the last axis to the first."""
-    height, width = sides(padding)
+def around(layer: Windowed) -> tuple[int, int, int, int]:
+    """Return a layer's padding in PyTorch's order: from the last axis to the first."""
+    height, width = sides(layer.padding)
     return (*width, *height)
+
+
+def single(padding: tuple[int, int]) -> int | tuple[int, int]:
+    """Return two equal numbers as one."""
+    height, width = padding
+    return height if height == width else padding
 
 
 def activation(layer: spec.Conv2d | spec.Dense) -> list[nn.Module]:

@@ -10,10 +10,12 @@ import numpy as np
 from alexnet_mf import spec
 from alexnet_mf.backends.numpy import layers
 from alexnet_mf.parity.causes import FLATTENED, ROUNDING, Array, Cause, reproduce, verdict
+from alexnet_mf.parity.causes.paddings import other_paddings
 from alexnet_mf.parity.causes.weighted import conv_causes, dense_causes
 from alexnet_mf.parity.ladder import Comparison, Rung
 from alexnet_mf.parity.tolerances import relative_l2
 from alexnet_mf.spec import arithmetic
+from alexnet_mf.spec.layers import Padding, ceil_padding, sides
 
 
 def diagnose_layers(c: Comparison, rung: Rung) -> str:
@@ -106,20 +108,31 @@ def _normalize_causes(layer: spec.Normalize, x: Array) -> Iterator[Cause]:
     yield "each image is normalized by its own mean and std", (x - own[0]) / own[1]
 
 
-def _other_windows(k: int, s: int, x: Array, pool: Callable[[Array, int, int], Array]) -> Iterator[Cause]:
+def _other_windows(layer: spec.MaxPool2d | spec.AvgPool2d, x: Array, pool: Callable[..., Array]) -> Iterator[Cause]:
+    k, s, pixels = layer.kernel, layer.stride, max(map(max, sides(layer.padding)))
     for kernel, stride in dict.fromkeys(((k - 1, s), (k + 1, s), (k, s - 1), (k, s + 1), (k, k), (s, s))):
-        if (kernel, stride) != (k, s) and 1 <= kernel <= min(x.shape[2:]) and stride >= 1:
+        if (kernel, stride) != (k, s) and pixels < kernel <= min(x.shape[2:]) and stride >= 1:
             yield f"kernel {kernel} and stride {stride} instead of {k} and {s}", pool(x, kernel, stride)
 
 
 def _avg_pool_causes(layer: spec.AvgPool2d, x: Array) -> Iterator[Cause]:
-    k, s = layer.kernel, layer.stride
-    yield "maximum instead of average", layers.max_pool_forward(x, k, s)
-    yield "the sum instead of the average", layers.avg_pool_forward(x, k, s) * k**2
-    yield from _other_windows(k, s, x, layers.avg_pool_forward)
-    if k > 1:
-        padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-        yield "padding 1 instead of 0, its zeros counted", layers.avg_pool_forward(padded, k, s)
+    k, s, right, counted = layer.kernel, layer.stride, layer.padding, layer.count_padding
+
+    def give(x: Array = x, kernel: int = k, stride: int = s, padding: Padding = right, count: bool = counted) -> Array:
+        return layers.avg_pool_forward(x, kernel, stride, padding, count)
+
+    yield "maximum instead of average", layers.max_pool_forward(x, k, s, right)
+    yield "the sum instead of the average", give(count=True) * k**2
+    if right:
+        yield f"the zeros of the padding {'do not count' if counted else 'count'}", give(count=not counted)
+    yield from _other_windows(layer, x, give)
+    rounded_up = ceil_padding(x.shape[2:], k, s, right)
+    if rounded_up != sides(right):
+        yield "rounded up instead of down", give(padding=rounded_up, count=False)
+    for words, padding in other_paddings(layer, x.shape, k - 1):
+        for count in (True, False) if padding else (False,):
+            zeros = "" if not padding else f", its zeros {'counted' if count else 'not counted'}"
+            yield f"{words}{zeros}", give(padding=padding, count=count)
 
 
 def _adaptive_causes(layer: spec.AdaptiveAvgPool2d, x: Array) -> Iterator[Cause]:
@@ -133,18 +146,25 @@ def _adaptive_causes(layer: spec.AdaptiveAvgPool2d, x: Array) -> Iterator[Cause]
 
 
 def _pool_causes(layer: spec.MaxPool2d, x: Array, reference: Array) -> Iterator[Cause]:
-    k, s = layer.kernel, layer.stride
-    yield "average instead of maximum", np.mean(layers.window_pixels(x, k, s), axis=0)
-    yield from _other_windows(k, s, x, layers.max_pool_forward)
-    for rounding, before, after in (("rounded up instead of down", 0, s - 1), ("padding 1 instead of 0", 1, 1),
-                                    ("asymmetric padding: 0 at the top and left, 1 at the bottom and right", 0, 1),
-                                    ("asymmetric padding: 1 at the top and left, 0 at the bottom and right", 1, 0)):
-        if s == 2 and (before, after) == (0, 1) and rounding.startswith("asymmetric"):
-            continue  # the same as rounding up
-        padded = np.pad(x, ((0, 0), (0, 0), (before, after), (before, after)), constant_values=-np.inf)
-        yield rounding, layers.max_pool_forward(padded, k, s)
+    k, s, right = layer.kernel, layer.stride, layer.padding
+
+    def give(x: Array = x, kernel: int = k, stride: int = s, padding: Padding = right) -> Array:
+        return layers.max_pool_forward(x, kernel, stride, padding)
+
+    yield "average instead of maximum", layers.avg_pool_forward(x, k, s, right)
+    if right:
+        yield "average instead of maximum, the zeros of the padding counted", \
+            layers.avg_pool_forward(x, k, s, right, count_padding=True)
+        yield "padded by zeros instead of minus infinity", give(layers.pad(x, right), padding=0)
+    yield from _other_windows(layer, x, give)
+    rounded_up = ceil_padding(x.shape[2:], k, s, right)
+    if rounded_up != sides(right):
+        yield "rounded up instead of down", give(padding=rounded_up)
+    for words, padding in other_paddings(layer, x.shape, k - 1):
+        if padding != rounded_up:
+            yield words, give(padding=padding)
     if min(reference.shape[2:]) > 1:
-        yield "minimum instead of maximum", -layers.max_pool_forward(-x, k, s)
+        yield "minimum instead of maximum", -give(-x)
 
 
 def _dropout_left_on(x: Array, result: Array) -> str | None:

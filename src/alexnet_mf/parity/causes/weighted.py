@@ -11,7 +11,8 @@ from alexnet_mf.backends.numpy import layers
 from alexnet_mf.backends.numpy.network import activate
 from alexnet_mf.evaluation import log_probabilities
 from alexnet_mf.parity.causes import FLATTENED, Array, Cause
-from alexnet_mf.spec.layers import Conv2d, Dense, Padding, same_padding, sides
+from alexnet_mf.parity.causes.paddings import other_paddings, window_counts
+from alexnet_mf.spec.layers import Conv2d, Dense, Padding, sides
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "a ReLU": layers.relu_forward, "a sigmoid": layers.sigmoid_forward, "a tanh": layers.tanh_forward,
@@ -48,14 +49,6 @@ def _biases(layer: Conv2d | Dense, sums: Array, bias: Array) -> Iterator[Cause]:
     yield "the biases are in reverse order", activate(layer, sums - bias + bias[::-1])
 
 
-def named(padding: Padding) -> str:
-    """Return a padding in words: one number, or that of each side."""
-    if not isinstance(padding, tuple):
-        return f"{padding}"
-    (top, bottom), (left, right) = padding
-    return f"{top} top, {bottom} bottom, {left} left, {right} right"
-
-
 def conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator[Cause]:
     """Yield the usual faults of a convolution, each with the output that it would give."""
     right = layer.padding
@@ -63,7 +56,7 @@ def conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator
     def give(weight: Array = weight, stride: int = layer.stride, padding: Padding = right) -> Array:
         return activate(layer, layers.conv2d_forward(x, weight, bias, stride, padding, layer.groups))
 
-    for words, padding in other_paddings(layer, x.shape):
+    for words, padding in other_paddings(layer, x.shape, 2 * max(map(max, sides(right))) + layer.stride):
         yield words, give(padding=padding)
     sums = layers.conv2d_forward(x, weight, bias, layer.stride, right, layer.groups)
     yield from _biases(layer, sums, bias[:, None, None])
@@ -83,40 +76,6 @@ def conv_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator
     for stride in range(1, 2 * layer.stride + 2):
         if stride != layer.stride and window_counts(x.shape, layer.kernel, stride, right) != windows:
             yield f"stride {stride} instead of {layer.stride}", give(stride=stride)
-
-
-def window_counts(shape: tuple[int, ...], kernel: int, stride: int, padding: Padding) -> list[int]:
-    """Return the numbers of windows in height and width of an image (n, channels, height, width)."""
-    return [(size + sum(pair) - kernel) // stride + 1 for size, pair in zip(shape[2:], sides(padding))]
-
-
-def other_paddings(layer: Conv2d, shape: tuple[int, ...]) -> Iterator[tuple[str, Padding]]:
-    """Yield the paddings that are mistaken for a layer's own, in words and as numbers.
-
-    Args:
-        shape: its input's, (n, channels, height, width).
-    """
-    right, kernel, stride = layer.padding, layer.kernel, layer.stride
-    height, width = sides(right)
-    for q in range(2 * max(height + width) + stride + 1):
-        if q != right and min(shape[2:]) + 2 * q >= kernel:
-            yield f"padding {q} instead of {named(right)}", q
-    if isinstance(right, int):
-        windows = window_counts(shape, kernel, stride, right)
-        for before in range(2 * right + 1):
-            after = 2 * right - before
-            unread = before < right and windows == window_counts(shape, kernel, stride, before)  # as `before`, above
-            if before != after and not unread:
-                yield f"asymmetric padding: {before} at the top and left, {after} at the bottom and right", \
-                    ((before, after), (before, after))
-    else:
-        for words, padding in (("its sides are swapped", (height[::-1], width[::-1])),
-                               ("its height and width are swapped", (width, height))):
-            if padding != right:
-                yield f"padding {named(padding)} instead of {named(right)}: {words}", padding
-    same = same_padding(shape[2:], kernel, stride)
-    if same != right and any(before != after for before, after in same):
-        yield f"padding as TensorFlow's `same` has it ({named(same)})", same
 
 
 def _group_causes(layer: Conv2d, x: Array, weight: Array, bias: Array) -> Iterator[Cause]:
