@@ -386,6 +386,10 @@ def test_attributes_of_all_versions_are_read(old, tmp_path):
     ("Pooling", {"kernel": "(3, 3)", "stride": "(2, 2)", "pool_type": "avg"}, spec.AvgPool2d("pool1", 3, 2)),
     ("Pooling", {"global_pool": "True", "pool_type": "avg", "kernel": "(1, 1)", "pooling_convention": "full"},
      spec.AdaptiveAvgPool2d("avgpool", 1)),
+    ("Pooling", {"kernel": "(3, 3)", "pad": "(1, 1)"}, spec.MaxPool2d("pool1", 3, 1, 1)),
+    ("Pooling", {"kernel": "(3, 3)", "pad": "(1, 1)", "pool_type": "avg"}, spec.AvgPool2d("pool1", 3, 1, 1, True)),
+    ("Pooling", {"kernel": "(3, 3)", "pad": "(1, 1)", "pool_type": "avg", "count_include_pad": "False"},
+     spec.AvgPool2d("pool1", 3, 1, 1)),
     ("_contrib_AdaptiveAvgPooling2D", {"output_size": "6"}, spec.AdaptiveAvgPool2d("avgpool", 6)),
     ("LRN", {"nsize": "5"}, spec.LocalResponseNorm("norm1", 5, 2e-5, 0.75, 2)),
     ("Dropout", {}, spec.Dropout("drop1", 0.5))])
@@ -409,7 +413,7 @@ def test_what_a_convolution_cannot_be_is_refused_by_name(changes, fragment, tmp_
 
 
 @pytest.mark.parametrize("middle, fragment", [
-    ([node("Pooling", "p", 3, kernel="(2, 2)", pad="(1, 1)")], "node 'p': pad 1 is not supported, only 0"),
+    ([node("Pooling", "p", 3, kernel="(2, 2)", pad="(1, 0)")], "layer p: padding must be"),
     ([node("Pooling", "p", 3, kernel="(2, 2)", pooling_convention="full")], "node 'p': pooling_convention 'full'"),
     ([node("Pooling", "p", 3, kernel="(2, 2)", pool_type="sum")], "node 'p': pool_type 'sum' is not supported"),
     ([node("Pooling", "p", 3, global_pool="True")], "node 'p': pool_type 'max' is not supported, only 'avg'"),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from alexnet_mf import spec
 from alexnet_mf.errors import ParametersError, SpecError
 from alexnet_mf.spec import Preprocessing
-from alexnet_mf.spec.layers import Activation, Shape
+from alexnet_mf.spec.layers import Activation, Padding, Shape, ceil_padding
 from alexnet_mf.spec.preprocessing import Color
 from alexnet_mf.weights.formats import protobuf
 from alexnet_mf.weights.formats.caffe_layers import IMAGE_FILES, PARAMETERS, V1, V2, Layer, Transform
@@ -275,19 +275,23 @@ class Builder:
         if not is_max and layer.integer("pool", MAX) != AVERAGE:
             layer.refuse("pools neither maxima nor means", "only MAX and AVE can be read")
         name, (_, height, width) = self._name("pool"), self.shape if len(self.shape) == 3 else (0, 1, 1)
-        if layer.side("pad", 0):
-            layer.refuse(f"pads its input by {layer.side('pad', 0)}", "only pooling without padding can be read")
+        pad = layer.side("pad", 0)
         if layer.integer("global_pooling", 0):
+            if pad:
+                layer.refuse(f"pads its input by {pad}", "all of an image can only be pooled without padding")
             if is_max and height != width:
                 layer.refuse(f"pools all of {height}x{width} pixels", "only squares can be read")
             self._append(spec.MaxPool2d(name, height, 1) if is_max else spec.AdaptiveAvgPool2d(name, 1))
             return
         kernel, stride = layer.side("kernel_size"), layer.side("stride", 1)
-        pool = spec.MaxPool2d(name, kernel, stride) if is_max else spec.AvgPool2d(name, kernel, stride)
-        if any((size - kernel) % stride for size in (height, width)) and not layer.integer("round_mode", 0):
-            layer.refuse(f"has windows that reach beyond its {height}x{width} pixels: Caffe rounds their number up",
-                         "only windows that fit can be read")
-        self._append(pool)
+        padding: Padding = pad
+        if any((size + 2 * pad - kernel) % stride for size in (height, width)) and not layer.integer("round_mode", 0):
+            if stride > kernel or (pad and not is_max):  # a mean counts `pad`, and not the pixels beyond it
+                layer.refuse(f"has windows that reach beyond its {height}x{width} pixels: Caffe rounds their number up",
+                             "means with padding can only be read if all windows fit")
+            padding = ceil_padding((height, width), kernel, stride, pad)
+        self._append(spec.MaxPool2d(name, kernel, stride, padding) if is_max else
+                     spec.AvgPool2d(name, kernel, stride, padding, count_padding=pad > 0))
 
     def _activate(self, layer: Layer) -> None:
         """Give a nonlinearity to the layer that it belongs to."""

@@ -174,11 +174,11 @@ def _layer(node: _Node) -> Layer | dict[str, Any] | None:
             if values["global_pool"]:  # MXNet ignores the window
                 _require(node, values, pool_type="avg", layout="NCHW")
                 return AdaptiveAvgPool2d(node.name, 1)
-            _require(node, values, pad=0, pooling_convention="valid", layout="NCHW")
+            _require(node, values, pooling_convention="valid", layout="NCHW")
             if values["pool_type"] == "max":
-                return MaxPool2d(node.name, values["kernel"], values["stride"])
+                return MaxPool2d(node.name, values["kernel"], values["stride"], values["pad"])
             _require(node, values, pool_type="avg")
-            return AvgPool2d(node.name, values["kernel"], values["stride"])
+            return AvgPool2d(node.name, values["kernel"], values["stride"], values["pad"], values["count_include_pad"])
         case "_contrib_AdaptiveAvgPooling2D":
             return AdaptiveAvgPool2d(node.name, _values(node, output_size=None)["output_size"])
         case "LRN":
