@@ -37,3 +37,11 @@ def test_frameworks_train_side_by_side_in_any_order(order, present):
     done = subprocess.run([sys.executable, "-c", SCRIPT, *names], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-2000:]}"
     assert done.stdout.splitlines() == [f"{name} 1" for name in names]
+
+
+def test_keras_may_be_imported_first(requires):
+    """In a notebook the user's own import comes first. An import of Triton after it would crash."""
+    requires("tensorflow")
+    done = subprocess.run([sys.executable, "-c", f"import keras\n{SCRIPT}", "tensorflow"], capture_output=True,
+                          text=True, timeout=300)
+    assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-2000:]}"
