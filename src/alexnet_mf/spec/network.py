@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 
 from alexnet_mf.errors import SpecError
 from alexnet_mf.spec.layers import (
+    ACTIVATIONS,
     KINDS,
     LARGEST_TENSOR,
     AvgPool2d,
@@ -37,6 +38,9 @@ BIAS_INITIALISATIONS: tuple[BiasInitialisation, ...] = ("zeros", "uniform_fan_in
 
 Output: TypeAlias = Literal["logits", "softmax"]
 OUTPUTS: tuple[Output, ...] = ("logits", "softmax")
+
+PARTS = "padding", "cropping", *ACTIVATIONS
+"""Parts of a layer that are modules of their own in some backends, named after it: `conv1_relu`."""
 
 MOST_LAYERS = 1000
 """Largest number of layers; each costs time in the frameworks and in the search for a diverging layer."""
@@ -105,6 +109,12 @@ class Network:
                 shape = output_shape(layer, shape)
             names.add(layer.name)
         object.__setattr__(self, "layers", tuple(layers))
+        for number, layer in enumerate(layers, 1):
+            for owner in (layer.name.removesuffix(f"_{part}") for part in PARTS):
+                if owner != layer.name and owner in names:
+                    with _in_layer(number):
+                        raise SpecError(f"layer {number} is named {layer.name!r}, as a backend names a part of {owner}"
+                                        "; use another name")
         if math.prod(self.input) > LARGEST_TENSOR:
             raise SpecError(f"network {self.name}: an input of {'x'.join(map(str, self.input))} is too large: "
                             f"no tensor may have more than {LARGEST_TENSOR:,} numbers")
