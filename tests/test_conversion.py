@@ -267,6 +267,7 @@ logits = np.asarray(net(np.load("images.npy").transpose(0, 2, 3, 1)))
 """
 
 
+@pytest.mark.exhaustive
 def test_a_whole_keras_model_needs_no_code_of_the_user(framework, small, weights, tmp_path):
     """The record and the classes travel in a member of the archive that Keras ignores."""
     framework("tensorflow")
@@ -319,6 +320,7 @@ def test_torchvision_computes_the_same_logits_of_alexnet_owt(requires, tmp_path)
     assert_weights(tmp_path / "weights.pt", "alexnet-owt", weights)  # torchvision's names are read, too
 
 
+@pytest.mark.exhaustive
 def test_a_first_normalization_layer_changes_no_file(format_name, native, weights, net, small, tmp_path):
     """The layer has no parameters, so the networks with and without it share their files."""
     normalized = dataclasses.replace(small, layers=(spec.Normalize("norm0", (0.286,), (0.353,)), *small.layers))
