@@ -16,7 +16,7 @@ PUBLIC = {
     "network": ["build", "native", "names", "modules"],
     "layers": [],
     "book": ["alexnet", "initialize", "loader", "train", "train_batch", "evaluate", "calls"],
-    "formats": ["encode", "decode"],
+    "formats": ["encode"],
     "trainer": ["Placed", "place", "pixels", "upsample"],
     "augment": ["augment", "move", "color", "gray"],
     "weights": ["load", "export"],
@@ -35,7 +35,7 @@ MISSING = {
 METHODS = {
     "Model": ["describe", "export", "place", "pixels", "outputs", "logits", "gradients", "trainer", "phases",
               "step_memory", "out_of_memory", "synchronize"],
-    "Backend": ["versions", "devices", "settings", "precisions", "build", "encode_weights", "decode_weights",
+    "Backend": ["versions", "devices", "settings", "precisions", "build", "encode_weights",
                 "ceilings", "book", "synchronize", "peak_memory"],
     "Trainer": ["step", "read", "export_state", "load_state"],
 }
