@@ -19,7 +19,7 @@ from alexnet_mf.backends.numpy.trainer import Placed
 from alexnet_mf.parity.case import Case
 from alexnet_mf.parity.tolerances import ratio, relative_l2, relative_largest
 from alexnet_mf.parity.trace import Trace, trace
-from alexnet_mf.spec.layers import Conv2d, Dense, MaxPool2d
+from alexnet_mf.spec.layers import LEARNERS, BatchNorm, Learner, MaxPool2d
 from alexnet_mf.weights.parameters import Parameters
 
 Array: TypeAlias = NDArray[Any]
@@ -27,6 +27,12 @@ Array: TypeAlias = NDArray[Any]
 SOFTMAX_ERROR = 5e-6
 """Largest relative error of a probability in correct code. Measured in MXNet: 4.6e-6, over 2 to 33 classes and logits
 of any size. Most of it is one error for the whole image, in the logarithm of its sum of exponentials."""
+
+DRAWS = 3
+"""Number of further float32 runs for a network with batch normalization, each from parameters with random last bits.
+It divides by the spread of a batch, so the errors of a single run depend on chance."""
+NOISE = 0.1
+"""Smallest error of float32 in a gradient that is zero but for rounding."""
 
 Rule: TypeAlias = Callable[[Array, Array, dict[str, Array], int], None]
 """Function that updates a weight in place from its gradient, its own state, and the step's number, counted from 0."""
@@ -42,6 +48,13 @@ class Reference:
     """Relative errors of the reference in float32, named like tensors (`outputs/conv1`, `gradients/fc6.bias`);
     also `largest/conv1`, `updates/conv1.bias`, `loss` and `step_loss`. `softmax/conv1.bias` and `softmax/loss` are the
     errors that the least exact softmax causes in a gradient and in the loss."""
+
+    def noise(self) -> set[str]:
+        """Return the names of the gradients that float32 does not resolve.
+
+        Batch normalization removes a bias before it, whose gradient is zero but for rounding.
+        """
+        return {name for name in self.trace.group("gradients") if self.cost.get(f"gradients/{name}", 0.0) >= NOISE}
 
     @functools.cached_property
     def softmax_updates(self) -> dict[str, float]:
@@ -73,12 +86,24 @@ def make_reference(case: Case, continue_from: Parameters | None = None) -> Refer
         continue_from: as for `trace`.
     """
     exact = trace(BACKEND, case, continue_from=continue_from)
-    single = trace(BACKEND, case, build=functools.partial(BACKEND.build, dtype=np.float32))
-    return Reference(case, exact, float32_cost(case, single, exact))
+    builds: list[Callable[..., NumpyModel]] = [functools.partial(BACKEND.build, dtype=np.float32)]
+    if has_batch_norm(case.network):
+        builds += [functools.partial(build_inexactly, draw) for draw in range(DRAWS)]
+    errors = [float32_errors(case, trace(BACKEND, case, build=build), exact) for build in builds]
+    largest = {name: max(error[name] for error in errors) for name in errors[0]}
+    return Reference(case, exact, largest | softmax_cost(case, exact))
 
 
-def float32_cost(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
-    """Return the errors of the reference in float32."""
+def build_inexactly(draw: int, network: spec.Network, parameters: Parameters, device: str) -> NumpyModel:
+    """Build a network in float32 from parameters that are a random last bit larger or smaller."""
+    stream = np.random.default_rng(draw)
+    ends = np.array([-np.inf, np.inf], np.float32)
+    return BACKEND.build(network, {name: np.nextafter(value, stream.choice(ends, value.shape))
+                                   for name, value in parameters.items()}, device, dtype=np.float32)
+
+
+def float32_errors(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
+    """Return the errors of a run of the reference in float32."""
     cost = {}
     references = exact.group("outputs")
     for name, value in single.group("outputs").items():
@@ -97,8 +122,14 @@ def float32_cost(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
     cost["step_loss"] = max((loss_error(a, b, branch[last]) for a, b, branch in losses), default=0.0)
     logits = exact.tensors[f"outputs/{last}"]
     cost["loss"] = loss_error(single.meta["loss"], exact.meta["loss"], logits)
-    cost["softmax/loss"] = loss_error(exact.meta["loss"] + SOFTMAX_ERROR, exact.meta["loss"], logits)
-    model = BACKEND.build(case.network, start)
+    return cost
+
+
+def softmax_cost(case: Case, exact: Trace) -> dict[str, float]:
+    """Return the errors that the least exact softmax causes."""
+    logits = exact.tensors[f"outputs/{case.network.layers[-1].name}"]
+    cost = {"softmax/loss": loss_error(exact.meta["loss"] + SOFTMAX_ERROR, exact.meta["loss"], logits)}
+    model = BACKEND.build(case.network, case.parameters())
     moves = softmax_moves(model, model.place(case.inputs[:case.batch], case.labels[:case.batch]), case.seed)
     cost |= {f"softmax/{name}": ratio(moves[name], float(np.linalg.norm(gradient)))
              for name, gradient in exact.group("gradients").items()}
@@ -119,12 +150,15 @@ def softmax_moves(model: NumpyModel, batch: Placed, seed: int) -> dict[str, floa
     """
     moved: dict[str, float] = {}
     stream = np.random.default_rng(seed)
+    coupled = has_batch_norm(model.network)  # an image's logits depend on the others
+    last = model.network.layers[-1].name
     for image in range(len(batch)):
-        row = batch.rows(slice(image, image + 1))
-        logits = model.logits(row, 1)
-        powers = np.exp(logits - logits.max())
-        errors = SOFTMAX_ERROR * powers / powers.sum() / len(batch)
-        one, other = (model.pull_back(row, pattern)
+        part, row = (batch, image) if coupled else (batch.rows(slice(image, image + 1)), 0)
+        logits = model.training_outputs(part)[last]
+        powers = np.exp(logits[row] - logits[row].max())
+        errors = np.zeros_like(logits)
+        errors[row] = SOFTMAX_ERROR * powers / powers.sum() / len(batch)
+        one, other = (model.pull_back(part, pattern)
                       for pattern in (errors, errors * stream.choice([-1.0, 1.0], logits.shape)))
         for name in one:
             worse = max(float(np.linalg.norm(one[name])), float(np.linalg.norm(other[name])))
@@ -155,7 +189,7 @@ def flips(network: spec.Network, pixels: Array, mine: Mapping[str, Array],
     result = {}
     x = y = pixels
     for layer in network.layers:
-        if isinstance(layer, (Conv2d, Dense)) and has_jump(layer):
+        if isinstance(layer, LEARNERS) and has_jump(layer):
             a, b = mine[layer.name], theirs[layer.name]
             other = (a > 0) != (b > 0)
             gaps = np.maximum(np.abs(a[other]), np.abs(b[other]))
@@ -171,7 +205,12 @@ def flips(network: spec.Network, pixels: Array, mine: Mapping[str, Array],
     return result
 
 
-def has_jump(layer: Conv2d | Dense) -> bool:
+def has_batch_norm(network: spec.Network) -> bool:
+    """Return True if the network normalizes batches."""
+    return any(isinstance(layer, BatchNorm) for layer in network.layers)
+
+
+def has_jump(layer: Learner) -> bool:
     """Return True if the slope of the layer's activation jumps at zero."""
     return layer.activation in ("relu", "leaky_relu") or (layer.activation == "elu" and layer.alpha != 1)
 
@@ -219,10 +258,11 @@ def take_steps(case: Case, start: Mapping[str, Array], update: Rule, first: int 
             if watch:
                 watch(model, batch)
             if branch is not None:
-                for number, gap in flips(case.network, model.pixels(batch), branch, model.outputs(batch)).values():
+                outputs = model.training_outputs(batch)
+                for number, gap in flips(case.network, model.pixels(batch), branch, outputs).values():
                     count_flips, widest = count_flips + number, max(widest, gap)
-            loss, gradients = model.gradients(batch, branch=branch)
+            loss, gradients = model.gradients(batch, branch=branch, moving=True)
             losses.append(loss)
-            for name, weight in model.parameters.items():
-                update(weight, gradients[name], states[name], step)
+            for name, gradient in gradients.items():
+                update(model.parameters[name], gradient, states[name], step)
     return Steps({name: np.nan_to_num(value) for name, value in model.parameters.items()}, losses, count_flips, widest)

@@ -9,7 +9,7 @@ import math
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def compare(answers: Sequence[Trace], tier: str = "float32", reference: Referenc
         rungs[name] = comparison.climb()
         diagnoses[name] = diagnose(comparison, rungs[name])
     others = {name: answer for name, answer in labels.items() if answer.backend != "numpy"}
-    pairs = [pair(a, b, others) for a, b in itertools.combinations(others, 2)]
+    pairs = [pair(a, b, others, reference.noise()) for a, b in itertools.combinations(others, 2)]
     return Report(reference, list(answers), rungs, diagnoses, pairs)
 
 
@@ -123,11 +123,12 @@ def label(answers: Sequence[Trace]) -> dict[str, Trace]:
     return counted
 
 
-def pair(first: str, second: str, answers: Mapping[str, Trace]) -> Pair:
-    """Return the differences between two backends."""
+def pair(first: str, second: str, answers: Mapping[str, Trace], noise: Collection[str]) -> Pair:
+    """Return the differences between two backends, except in gradients that are `noise`."""
     a, b = answers[first], answers[second]
     errors = {group: {name: relative_l2(value, b.group(group)[name]) for name, value in a.group(group).items()
-                      if name in b.group(group)} for group in ("outputs", "gradients")}
+                      if name in b.group(group) and (group == "outputs" or name not in noise)}
+              for group in ("outputs", "gradients")}
     layer = max(errors["outputs"], key=lambda name: errors["outputs"][name])
     parameter = max(errors["gradients"], key=lambda name: errors["gradients"][name])
     equal = a.tensors["pixels"].tobytes() == b.tensors["pixels"].tobytes()

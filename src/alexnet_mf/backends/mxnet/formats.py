@@ -21,9 +21,9 @@ from alexnet_mf import spec
 from alexnet_mf.backends.mxnet import network as native
 from alexnet_mf.backends.mxnet import weights
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.spec import Network, arithmetic, zoo
+from alexnet_mf.spec import Network, zoo
 from alexnet_mf.spec.layers import Layer, Normalize
-from alexnet_mf.weights.parameters import Parameters
+from alexnet_mf.weights.parameters import STATE, Parameters
 
 # src/ndarray/ndarray.cc and src/c_api/c_api.cc of MXNet 1.9.1.
 LIST_MAGIC = 0x112
@@ -88,14 +88,12 @@ def other_names(network: Network) -> dict[str, str]:
     in `net`. Older files have a block's prefix instead: `conv1_weight`.
     """
     result: dict[str, str] = {}
-    inputs = arithmetic.input_shapes(network)
-    blocks = [(layer, block) for layer in _without_normalization(network)
-              for block in native.native(layer, inputs[layer.name])]
+    blocks = native.blocks(dataclasses.replace(network, layers=_without_normalization(network)))
     for position, (layer, block) in enumerate(blocks):
-        if isinstance(block, (nn.Conv2D, nn.Dense)):
-            for part in ("weight", "bias"):
+        if isinstance(block, (nn.Conv2D, nn.Dense, nn.BatchNorm)):
+            for part in ("weight", "bias", *weights.PARTS, *STATE):
                 for theirs in (f"{position}.{part}", f"net.{position}.{part}", f"{layer.name}_{part}"):
-                    result[theirs] = f"{layer.name}.{part}"
+                    result[theirs] = f"{layer.name}.{weights.PARTS.get(part, part)}"
     return result | {f"{theirs}.{part}": f"{name}.{part}" for theirs, name in MODEL_ZOO.items()
                      for part in ("weight", "bias")}
 

@@ -298,6 +298,41 @@ def _planes(values: tuple[float, ...], x: Array) -> Array:
     return np.array(values, x.dtype)[:, None, None]
 
 
+def batch_statistics(x: Array) -> tuple[Array, Array]:
+    """Return mean and variance of each channel, over the batch and its pixels. The variance is divided by their number.
+    """
+    axes = (0, 2, 3) if x.ndim == 4 else 0
+    mean = x.mean(axis=axes)
+    return mean, ((x - _by_channel(mean, x)) ** 2).mean(axis=axes)
+
+
+def batch_norm_forward(x: Array, weight: Array, bias: Array, mean: Array, variance: Array, epsilon: float) -> Array:
+    """Return weight (x - mean) / sqrt(variance + epsilon) + bias, with one of each for every channel."""
+    scale = weight / np.sqrt(variance + epsilon)
+    return (x - _by_channel(mean, x)) * _by_channel(scale, x) + _by_channel(bias, x)
+
+
+def batch_norm_backward(gradient: Array, x: Array, weight: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    """Return the gradients in the input, the weight and the bias, for the batch's own statistics.
+
+    With z = (x - mean) / sqrt(variance + epsilon), an input moves its own z, and through mean and variance all z of its
+    channel: dz_j / dx_i = (1{i = j} - 1/n - z_i z_j / n) / sqrt(variance + epsilon).
+    """
+    mean, variance = batch_statistics(x)
+    std = np.sqrt(variance + epsilon)
+    z = (x - _by_channel(mean, x)) / _by_channel(std, x)
+    axes = (0, 2, 3) if x.ndim == 4 else 0
+    weight_gradient, bias_gradient = (gradient * z).sum(axis=axes), gradient.sum(axis=axes)
+    count = x.size // x.shape[1]
+    through_statistics = (_by_channel(bias_gradient, x) + z * _by_channel(weight_gradient, x)) / count
+    return (gradient - through_statistics) * _by_channel(weight / std, x), weight_gradient, bias_gradient
+
+
+def _by_channel(values: Array, x: Array) -> Array:
+    """Return one number for each channel or feature, to broadcast with `x`."""
+    return values[:, None, None] if x.ndim == 4 else values
+
+
 def flatten_forward(x: Array) -> Array:
     """Reshape (n, channels, height, width) to (n, features), in that order."""
     return x.reshape(len(x), -1)

@@ -1,8 +1,9 @@
 """Keras's weights files: `.weights.h5`, and the weights in a `.keras` file; its model description is never run.
 
 Keras does not store the names of layers. It numbers them by class, in their order: `layers/conv2d`, `layers/conv2d_1`,
-..., `layers/dense`, ..., each with `vars/0`, the kernel, and `vars/1`, the bias. Any model with the same convolutions
-and dense layers in the same order loads such a file, whatever lies between them.
+..., `layers/dense`, ..., each with `vars/0`, the kernel, and `vars/1`, the bias; `layers/batch_normalization` has the
+four of batch normalization. Any model with the same layers of these classes in the same order loads such a file,
+whatever lies between them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from alexnet_mf.backends.tensorflow import network as native
 from alexnet_mf.backends.tensorflow import weights
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network
-from alexnet_mf.spec.layers import Conv2d, Dense, Shape
+from alexnet_mf.spec.layers import BatchNorm, Conv2d, Dense, Layer, Shape
 from alexnet_mf.weights.parameters import Parameters, shapes
 
 IN_ARCHIVE = "model.weights.h5"
@@ -96,12 +97,15 @@ def _order(name: str) -> tuple[str, int]:
 def _canonical_names(network: Network, variables: dict[str, h5py.Dataset]) -> dict[str, str]:
     """Return the canonical name by each variable's path: the first conv2d is the network's first convolution."""
     result: dict[str, str] = {}
-    for layer_type, prefix in ((Conv2d, "conv2d"), (Dense, "dense")):
+    kinds: tuple[tuple[type[Layer], str, tuple[str, ...]], ...] = (
+        (Conv2d, "conv2d", ("weight", "bias")), (Dense, "dense", ("weight", "bias")),
+        (BatchNorm, "batch_normalization", tuple(weights.NORMALIZATION)))
+    for layer_type, prefix, parts in kinds:
         theirs = sorted({path.rpartition("/vars/")[0] for path in variables
                          if re.search(rf"layers/{prefix}(_\d+)?/vars/\d+$", path)}, key=_order)
         ours = [layer.name for layer in network.layers if isinstance(layer, layer_type)]
         for path, name in zip(theirs, ours):
-            result |= {f"{path}/vars/0": f"{name}.weight", f"{path}/vars/1": f"{name}.bias"}
+            result |= {f"{path}/vars/{number}": f"{name}.{part}" for number, part in enumerate(parts)}
     return result
 
 

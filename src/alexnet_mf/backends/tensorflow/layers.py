@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
-from keras import activations, layers
+from keras import Sequential, activations, layers
 
 from alexnet_mf import spec
 from alexnet_mf.spec.layers import same_padding, sides
@@ -37,6 +39,17 @@ class LocalResponseNormalization(layers.Layer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         return tf.nn.local_response_normalization(x, **self._numbers)
+
+
+@contextmanager
+def keeping_statistics(net: Sequential) -> Iterator[None]:
+    """Restore the running statistics of batch normalization at the end."""
+    variables = [variable for layer in net.layers if isinstance(layer, layers.BatchNormalization)
+                 for variable in layer.non_trainable_variables]
+    before = [tf.identity(variable.value) for variable in variables]
+    yield
+    for variable, value in zip(variables, before):
+        variable.assign(value)
 
 
 def gelu_tanh(x: tf.Tensor) -> tf.Tensor:

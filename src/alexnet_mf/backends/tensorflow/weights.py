@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from keras import Sequential
+from keras import Sequential, layers
 from numpy.typing import NDArray
 
 from alexnet_mf.spec import Network, arithmetic
-from alexnet_mf.spec.layers import Dense, Flatten, Shape
-from alexnet_mf.weights.parameters import Parameters
+from alexnet_mf.spec.layers import BatchNorm, Dense, Flatten, Shape
+from alexnet_mf.weights.parameters import Parameters, is_trained
+
+NORMALIZATION = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+"""Keras's names for the parameters of batch normalization."""
 
 
 def load(net: Sequential, network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> None:
@@ -33,14 +36,21 @@ def export_values(values: Mapping[str, Any], network: Network) -> Parameters:
 
 
 def variables(net: Sequential) -> dict[str, Any]:
-    """Return the trainable variables by their canonical names, in the network's order."""
-    result = {}
+    """Return the variables by their canonical names, in the network's order."""
+    result: dict[str, Any] = {}
     for layer in net.layers:
-        if layer.trainable_variables:
+        if isinstance(layer, layers.BatchNormalization):
+            result |= {f"{layer.name}.{part}": getattr(layer, name) for part, name in NORMALIZATION.items()}
+        elif layer.trainable_variables:
             result[f"{layer.name}.weight"] = layer.kernel
             if layer.use_bias:
                 result[f"{layer.name}.bias"] = layer.bias
     return result
+
+
+def trained(net: Sequential) -> dict[str, Any]:
+    """Return the variables that gradients change."""
+    return {name: variable for name, variable in variables(net).items() if is_trained(name)}
 
 
 def flattened_outputs(network: Network) -> dict[str, Shape]:
@@ -59,10 +69,14 @@ def flattened_outputs(network: Network) -> dict[str, Shape]:
 
 
 def flattened_shapes(network: Network) -> dict[str, Shape]:
-    """Return the (channels, height, width) of each flattened image, by the name of the dense weight that takes it."""
+    """Return the (channels, height, width) of each flattened image, by the names of the parameters in its order: those
+    of the dense weight that takes it, and of batch normalizations before it.
+    """
     images = flattened_outputs(network)
-    return {f"{layer.name}.weight": images[before.name] for before, layer in zip(network.layers, network.layers[1:])
-            if isinstance(layer, Dense) and before.name in images}
+    result = {f"{layer.name}.weight": images[before.name] for before, layer in zip(network.layers, network.layers[1:])
+              if isinstance(layer, Dense) and before.name in images}
+    return result | {f"{layer.name}.{part}": images[layer.name] for layer in network.layers
+                     if isinstance(layer, BatchNorm) and layer.name in images for part in NORMALIZATION}
 
 
 def to_native(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:
@@ -72,6 +86,8 @@ def to_native(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:
     if value.ndim == 2 and image is not None:
         units = len(value)
         return value.reshape(units, *image).transpose(2, 3, 1, 0).reshape(-1, units)
+    if value.ndim == 1 and image is not None:
+        return value.reshape(image).transpose(1, 2, 0).reshape(-1)
     return value.T
 
 
@@ -83,6 +99,9 @@ def to_canonical(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:
         channels, height, width = image
         units = value.shape[1]
         return value.reshape(height, width, channels, units).transpose(3, 2, 0, 1).reshape(units, -1)
+    if value.ndim == 1 and image is not None:
+        channels, height, width = image
+        return value.reshape(height, width, channels).transpose(2, 0, 1).reshape(-1)
     return value.T
 
 

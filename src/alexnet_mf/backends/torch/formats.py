@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet_mf import spec
+from alexnet_mf.backends.torch import weights
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, arithmetic, zoo
-from alexnet_mf.spec.layers import Conv2d, Dense, Flatten, Normalize, even_padding
-from alexnet_mf.weights.parameters import Parameters
+from alexnet_mf.spec.layers import LEARNERS, Conv2d, Flatten, Normalize, even_padding
+from alexnet_mf.weights.parameters import STATE, Parameters
 
 TORCHVISION = "torchvision"
 
@@ -59,7 +60,8 @@ def decode(content: bytes, network: Network) -> dict[str, NDArray[Any]]:
         raise ParametersError("contains other objects than a state_dict's tensors; save model.state_dict() and nothing "
                               "else")
     canonical = other_names(network)
-    return {_name(str(name), canonical, tensors): _array(str(name), value) for name, value in tensors.items()}
+    return {_name(str(name), canonical, tensors): _array(str(name), value) for name, value in tensors.items()
+            if not str(name).endswith(weights.COUNTER)}
 
 
 def other_names(network: Network) -> dict[str, str]:
@@ -76,10 +78,10 @@ def other_names(network: Network) -> dict[str, str]:
         if isinstance(layer, Normalize):
             continue
         position += isinstance(layer, Conv2d) and even_padding(layer, inputs[layer.name]) is None
-        if isinstance(layer, (Conv2d, Dense)):
+        if isinstance(layer, LEARNERS):
             torchvision = f"features.{position}" if flattened is None else f"classifier.{position - flattened}"
             for theirs in (f"{position}", f"net.{position}", torchvision):
-                result |= {f"{theirs}.{part}": f"{layer.name}.{part}" for part in ("weight", "bias")}
+                result |= {f"{theirs}.{part}": f"{layer.name}.{part}" for part in ("weight", "bias", *STATE)}
             position += bool(layer.activation)
         position += 1
         if isinstance(layer, Flatten):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from alexnet_mf import spec
-from alexnet_mf.backends.torch.layers import Normalize
+from alexnet_mf.backends.torch.layers import BatchNorm1d, BatchNorm2d, Normalize
 from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.layers import Padding, even_padding, sides
 
@@ -45,6 +45,9 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.Module]:
             return [nn.Flatten()]
         case spec.Dense():
             return [nn.Linear(in_features=inputs[0], out_features=layer.units, bias=layer.bias), *activation(layer)]
+        case spec.BatchNorm():
+            kind = BatchNorm2d if len(inputs) == 3 else BatchNorm1d
+            return [kind(num_features=inputs[0], eps=layer.epsilon, momentum=layer.momentum), *activation(layer)]
         case spec.Dropout():
             return [nn.Dropout(p=layer.rate)]
     raise TypeError(f"{layer!r} has no PyTorch module")
@@ -56,7 +59,7 @@ def around(padding: Padding) -> tuple[int, int, int, int]:
     return (*width, *height)
 
 
-def activation(layer: spec.Conv2d | spec.Dense) -> list[nn.Module]:
+def activation(layer: spec.Learner) -> list[nn.Module]:
     """Return PyTorch's module for a layer's activation, or nothing."""
     match layer.activation, layer.alpha:
         case "relu", _:

@@ -11,6 +11,9 @@ from torch import nn
 
 from alexnet_mf.weights.parameters import Parameters
 
+COUNTER = ".num_batches_tracked"
+"""End of the name of PyTorch's count of batches, which batch normalization uses only without a momentum."""
+
 
 def load(net: nn.Sequential, parameters: Mapping[str, NDArray[np.float32]]) -> None:
     """Copy canonical parameters into the network."""
@@ -18,8 +21,9 @@ def load(net: nn.Sequential, parameters: Mapping[str, NDArray[np.float32]]) -> N
 
 
 def export(net: nn.Sequential) -> Parameters:
-    """Return the network's parameters, copied to canonical arrays."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in net.named_parameters()}
+    """Return the network's parameters and running statistics, copied to canonical arrays."""
+    return {name: value.cpu().numpy().copy() for name, value in net.state_dict().items()
+            if not name.endswith(COUNTER)}
 
 
 def export_gradients(net: nn.Sequential) -> Parameters:
