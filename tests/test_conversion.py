@@ -896,6 +896,13 @@ def test_an_existing_file_is_replaced_only_with_overwrite(canonical, tmp_path):
     assert conversion.format_of_content(path) == "npz"
 
 
+def test_a_file_is_not_converted_into_itself(canonical):
+    content = canonical.read_bytes()
+    with pytest.raises(AlexnetMfError, match="is the source itself; name another file"):
+        convert(canonical, canonical, overwrite=True)
+    assert canonical.read_bytes() == content
+
+
 def test_a_full_disk_keeps_the_old_file(canonical, tmp_path, failing_os):
     path = tmp_path / "there.npz"
     path.write_text("mine")

@@ -160,6 +160,8 @@ def convert(source: Path | str, destination: Path | str, *, source_format: str |
     file_format = format_of_name(destination) if destination_format is None else \
         check_choice("destination_format", destination_format, WRITABLE)
     check_destination(destination, file_format, check_type("overwrite", overwrite, bool))
+    if destination.exists() and source.exists() and destination.samefile(source):
+        raise AlexnetMfError(f"{destination}: is the source itself; name another file")
     if check_type("bake_preprocessing", bake_preprocessing, bool) and file_format != ONNX:
         raise AlexnetMfError(f"{destination}: {file_format} files have no graph to put the preprocessing into; leave "
                              "out `bake_preprocessing`")
