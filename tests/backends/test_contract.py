@@ -570,6 +570,19 @@ def test_a_training_step_uses_the_masks_of_its_seed_and_number(backend, small):
 # Gradients and steps
 
 
+@pytest.mark.parametrize("activation", [
+    {"activation": "relu"}, {"activation": "elu", "alpha": 0.5}, {"activation": "leaky_relu", "alpha": 0.1}], ids=str)
+def test_the_slope_jumps_exactly_at_zero(backend, activation):
+    """A value however small has the slope of its sign, and zero that of negative values."""
+    values = np.array([1, 1e-6, 5e-8, 1e-10, 0, -1e-10, -5e-8, -1], np.float32)
+    network = Network("slopes", (1, 1, 8), (
+        Flatten("flatten"), Dense("fc1", units=8, **activation), Dense("fc2", units=2)))
+    start = {**canonical(network), "fc1.weight": np.eye(8, dtype=np.float32), "fc1.bias": np.zeros(8, np.float32)}
+    slopes, expected = (model.gradients(model.place(values.reshape(1, 1, 1, 8), np.array([0])))[1]["fc1.bias"]
+                        for model in (backends.load(name).build(network, start) for name in (backend.name, "numpy")))
+    assert_allclose(slopes, expected, rtol=1e-4, atol=1e-9)
+
+
 def test_gradients_are_those_of_the_mean_loss(backend, small):
     """Repeated data give the same gradients, unlike a summed loss. The parameters stay as they were."""
     model, reference = build(backend, small), build(backends.load("numpy"), small)

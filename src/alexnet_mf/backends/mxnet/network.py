@@ -8,6 +8,7 @@ from mxnet.gluon import nn
 
 from alexnet_mf import spec
 from alexnet_mf.backends.mxnet.layers import (
+    ELU,
     AdaptiveAvgPool2D,
     Dropout,
     LocalResponseNorm,
@@ -87,14 +88,14 @@ def within(layer: spec.Conv2d | spec.Dense) -> str | None:
 def after(layer: spec.Conv2d | spec.Dense) -> list[nn.HybridBlock]:
     """Return the block of an activation that is no argument, or nothing."""
     prefix = names(layer)[-1]
-    match layer.activation:
-        case "elu":
-            return [nn.ELU(layer.alpha, prefix=prefix)]
-        case "leaky_relu":
-            return [nn.LeakyReLU(layer.alpha, prefix=prefix)]
-        case "gelu":
+    match layer.activation, layer.alpha:
+        case "elu", float(alpha):
+            return [ELU(alpha, prefix=prefix)]
+        case "leaky_relu", float(alpha):
+            return [nn.LeakyReLU(alpha, prefix=prefix)]
+        case "gelu", _:
             return [nn.GELU(prefix=prefix)]
-        case "gelu_tanh":
+        case "gelu_tanh", _:
             return [TanhGELU(prefix=prefix)]
     return []
 
