@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from caffe_files import caffemodel, inputs_of, layers_of
 from numpy.testing import assert_array_equal
 from sizes import by_size, narrower
 
@@ -576,7 +577,7 @@ def test_bfloat16_safetensors_are_widened(net, weights, tmp_path):
 
 @pytest.mark.parametrize("content, reason", [
     (b"", "is empty; use another copy"), (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer, not"),
-    (b" <!DOCTYPE html>", "is a web page or XML; download the file again"), (b"\x1f\x8b\x08", "gzip; unpack it"),
+    (b" <!DOCTYPE html>", "is a web page; download the file again"), (b"\x1f\x8b\x08", "gzip; unpack it"),
     (b"PK\3\4 cut", r"is damaged or ends too early \(File is not a zip file\); use another copy")])
 def test_other_files_are_named(content, reason, net, tmp_path):
     (tmp_path / "a.pt").write_bytes(content)
@@ -585,6 +586,15 @@ def test_other_files_are_named(content, reason, net, tmp_path):
     np.save(tmp_path / "a.npy", np.zeros(3))
     with pytest.raises(ParametersError, match=r"is a single array; write all arrays of a network to an \.npz file"):
         conversion.read(tmp_path / "a.npy", net)
+
+
+def test_the_name_of_a_network_of_caffe_may_have_60_letters(tmp_path):
+    """Then the file begins with a line feed and `<`."""
+    network = narrower(zoo.get_network("alexnet-caffe"))
+    content = caffemodel(layers_of(network, parameters.initialize(network, 0)), name="n" * 60, **inputs_of(network))
+    assert content.startswith(b"\n<")
+    (tmp_path / "a").write_bytes(content)
+    assert conversion.format_of_content(tmp_path / "a") == "caffe"
 
 
 def test_a_networks_part_of_a_training_program_is_found(framework, weights, net, tmp_path):

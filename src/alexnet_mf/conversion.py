@@ -91,7 +91,8 @@ UNPICKLE = ("np.savez('weights.npz', **{f'{layer}.{part}': value for layer, valu
             "zip(('weight', 'bias'), values))})")
 """Conversion of a pickled dictionary of layers, as `bvlc_alexnet.npy`, with NumPy alone."""
 OTHERS = {b"version https://git-lfs": "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
-          b"<": "is a web page or XML; download the file again", b"\x1f\x8b": "is compressed with gzip; unpack it",
+          **dict.fromkeys((b"<!DOCTYPE", b"<!doctype", b"<html", b"<?xml"), "is a web page; download the file again"),
+          b"\x1f\x8b": "is compressed with gzip; unpack it",
           b"BZh": "is compressed with bzip2; unpack it", b"\xfd7zXZ": "is compressed with xz; unpack it"}
 """Descriptions of other files with the remedy, by their first bytes."""
 
