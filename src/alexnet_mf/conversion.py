@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +27,18 @@ from alexnet_mf.weights import matching, parameters
 from alexnet_mf.weights.formats import caffe, gluon, keras, npz, onnx, safetensors, torch
 from alexnet_mf.weights.metadata import CLASSES, PREPROCESSING, read_classes, read_preprocessing
 from alexnet_mf.weights.parameters import Parameters
+from alexnet_mf.weights.recognition import (
+    CAFFE,
+    CANONICAL,
+    GLUON,
+    KERAS,
+    NPZ,
+    ONNX,
+    READABLE,
+    TORCH,
+    format_of_content,
+    unreadable,
+)
 from alexnet_mf.weights.stored import StoredWeights
 
 Source: TypeAlias = Mapping[str, Any] | str | Path
@@ -49,7 +60,6 @@ class Format:
     """The backend whose framework writes it."""
 
 
-CANONICAL, TORCH, KERAS, GLUON, NPZ, ONNX, CAFFE = "safetensors", "torch", "keras", "gluon", "npz", "onnx", "caffe"
 KERAS_MODEL = "keras-model"
 FORMATS = {
     CANONICAL: Format("canonical safetensors, or a run folder", (".safetensors",)),
@@ -69,7 +79,6 @@ READERS: dict[str, Callable[[BinaryIO, Path], StoredWeights]] = {
     CANONICAL: safetensors.read, TORCH: torch.read, KERAS: keras.read, GLUON: gluon.read, NPZ: npz.read,
     ONNX: onnx.read, CAFFE: caffe.read}
 """Readers by format. Variants of a format, such as `torch-book`, are read like the format itself."""
-READABLE = tuple(READERS)
 WITH_METADATA = (CANONICAL, KERAS_MODEL, ONNX)
 """Formats whose files have preprocessing and class names."""
 WRITABLE = tuple(name for name, entry in FORMATS.items() if entry.suffixes)
@@ -78,23 +87,6 @@ PUBLISHED = ("torchvision", "model_zoo")
 """Names of modules that stand, with ImageNet's 1000 classes, for the published weights and their preprocessing."""
 NOWHERE = Path(os.devnull, "weights")
 """Path of weights that are in memory alone: no file lies beside it."""
-ZIP = b"PK\x03\x04"
-TORCH_BEFORE_1_6 = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""Beginning of a `torch.save` file until 1.6, after the pickle's protocol: a magic number, 0x1950a86a20f9469cfc6c."""
-BEGINNINGS = {b"\x89HDF\r\n\x1a\n": KERAS, (0x112).to_bytes(8, "little"): GLUON,
-              b"\x80\x02" + TORCH_BEFORE_1_6: TORCH, b"\x80\x03" + TORCH_BEFORE_1_6: TORCH}
-"""Formats by the first bytes of their files."""
-NPY, PICKLES = b"\x93NUMPY", tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
-"""First bytes of `.npy` files, and of pickles."""
-UNPICKLE = ("np.savez('weights.npz', **{f'{layer}.{part}': value for layer, values in np.load(FILE, allow_pickle=True, "
-            "encoding='latin1').item().items() for part, value in (values.items() if isinstance(values, dict) else "
-            "zip(('weight', 'bias'), values))})")
-"""Conversion of a pickled dictionary of layers, as `bvlc_alexnet.npy`, with NumPy alone."""
-OTHERS = {b"version https://git-lfs": "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
-          **dict.fromkeys((b"<!DOCTYPE", b"<!doctype", b"<html", b"<?xml"), "is a web page; download the file again"),
-          b"\x1f\x8b": "is compressed with gzip; unpack it",
-          b"BZh": "is compressed with bzip2; unpack it", b"\xfd7zXZ": "is compressed with xz; unpack it"}
-"""Descriptions of other files with the remedy, by their first bytes."""
 
 
 @dataclass(frozen=True)
@@ -226,68 +218,6 @@ def check_destination(path: Path, file_format: str, overwrite: bool) -> None:
             raise AlexnetMfError(f"{path}: has the ending of {name}, not of {file_format}; name it *{suffixes[0]}")
 
 
-def format_of_content(path: Path) -> str:
-    """Return the format of a file, by its first bytes or the names in its archive.
-
-    Raises:
-        ParametersError: if the format is not recognized, or the file cannot be read.
-    """
-    try:
-        if path.exists() and not path.is_file():
-            raise OSError("not a file")
-        with path.open("rb") as file:
-            name = _format_of(file, path)
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        if isinstance(error, AlexnetMfError):
-            raise
-        raise _unreadable(path, error) from error
-    if name is None:
-        raise ParametersError(f"{path}: unrecognized weights format; supported: {', '.join(READABLE)}; if it has one "
-                              "of these, use `convert` with `source_format` to name it")
-    return name
-
-
-def _unreadable(path: Path, error: Exception) -> ParametersError:
-    if isinstance(error, zipfile.BadZipFile):
-        return ParametersError(f"{path}: is damaged or ends too early ({error}); use another copy")
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return ParametersError(f"{path}: cannot be read ({reason}); name a weights file or a run folder")
-
-
-def _format_of(file: BinaryIO, path: Path) -> str | None:
-    start = file.read(32)
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    if start.startswith(ZIP):
-        with files.open_zip(file) as archive:
-            return _format_of_archive(archive.namelist())
-    if by_start := next((name for first, name in BEGINNINGS.items() if start.startswith(first)), None):
-        return by_start
-    if int.from_bytes(start[:8], "little") <= size and start[8:9] == b"{":
-        return CANONICAL
-    if size == 0:
-        raise ParametersError(f"{path}: is empty; use another copy")
-    if start.startswith(NPY) and b"|O'" not in file.read(200):
-        raise ParametersError(f"{path}: is a single array; write all arrays of a network to an .npz file with np.savez")
-    if start.startswith((NPY, *PICKLES)):
-        raise ParametersError(f"{path}: is a pickle, which could run any program, so it is not read; " + (
-            f"if you trust it, write an .npz file: {UNPICKLE}" if start.startswith(NPY) else
-            "write its arrays to an .npz file with np.savez"))
-    for first, remedy in OTHERS.items():
-        if start.lstrip().startswith(first):
-            raise ParametersError(f"{path}: {remedy}")
-    by_ending = next((name for name in (ONNX, CANONICAL) if path.name.endswith(FORMATS[name].suffixes)), None)
-    return by_ending or (CAFFE if path.name.endswith(".caffemodel") or caffe.is_net(file) else None)
-
-
-def _format_of_archive(names: list[str]) -> str | None:
-    if "model.weights.h5" in names:
-        return KERAS
-    if any(name.endswith("/data.pkl") for name in names):
-        return TORCH
-    return NPZ if names and all(name.endswith(".npy") for name in names) else None
-
-
 def read(path: Path | str, net: Network | Path | str | None = None, which: Which = "last",
          source_format: str | None = None, entry: str | None = None) -> Weights:
     """Read and check the weights in a run folder, or in a file of any format. A notice says what was chosen.
@@ -324,7 +254,7 @@ def read(path: Path | str, net: Network | Path | str | None = None, which: Which
     except (OSError, ValueError) as error:
         if isinstance(error, AlexnetMfError):
             raise
-        raise _unreadable(file, error) from error
+        raise unreadable(file, error) from error
     return weights
 
 

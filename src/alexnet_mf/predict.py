@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from alexnet_mf.backends.contract import Model
 from alexnet_mf.checks import check_choice
-from alexnet_mf.conversion import CANONICAL, Weights
+from alexnet_mf.conversion import Weights
 from alexnet_mf.data import FASHION_CLASSES, LabeledImages, image_files
 from alexnet_mf.data.image_files import Picture, Unreadable
 from alexnet_mf.data.preprocessing import check_fits, to_inputs
@@ -23,6 +23,7 @@ from alexnet_mf.errors import AlexnetMfError, DataError, Notice
 from alexnet_mf.evaluation import check_finite, log_probabilities
 from alexnet_mf.spec import Network, Normalize, Preprocessing
 from alexnet_mf.spec.preprocessing import FASHION_MNIST, UNIT, Color
+from alexnet_mf.weights.recognition import CANONICAL
 
 BATCH = 32
 """Number of pictures in memory at a time."""

@@ -14,6 +14,7 @@ from alexnet_mf.data import store
 from alexnet_mf.errors import DataError
 from alexnet_mf.instruments.progress import DownloadDisplay
 from alexnet_mf.spec.preprocessing import CAFFE, IMAGENET, Preprocessing
+from alexnet_mf.weights.recognition import CANONICAL
 
 FOLDER = "pretrained"
 """Name of the cache folder."""
@@ -93,13 +94,13 @@ def get_weights(name: str, out: Path | str | None = None, *, overwrite: bool = F
         AlexnetMfError: if an argument is wrong, or the file cannot be written.
     """
     entry = PRETRAINED[check_choice("name", name, PRETRAINED)]
-    path = check_path("out", out) if out is not None else Path(f"{name}.{conversion.CANONICAL}")
+    path = check_path("out", out) if out is not None else Path(f"{name}.{CANONICAL}")
     check_type("progress", progress, bool)
-    conversion.check_destination(path, conversion.CANONICAL, check_type("overwrite", overwrite, bool))
+    conversion.check_destination(path, CANONICAL, check_type("overwrite", overwrite, bool))
     weights = _read(name, entry, progress)
     about = {"preprocessing": entry.preprocessing.as_dict(), "classes": imagenet_classes(), "source": entry.source,
              "published_accuracy_percent": {"top_1": entry.top1, "top_5": entry.top5}}
-    files.write_result(path, conversion.encode(conversion.CANONICAL, weights.network, weights.parameters, about))
+    files.write_result(path, conversion.encode(CANONICAL, weights.network, weights.parameters, about))
     return path
 
 

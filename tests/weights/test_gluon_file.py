@@ -385,12 +385,12 @@ def test_attributes_of_all_versions_are_read(old, tmp_path):
     ("Pooling", {"kernel": "(2, 2)"}, spec.MaxPool2d("pool1", 2, 1)),
     ("Pooling", {"kernel": "(3, 3)", "stride": "(2, 2)", "pool_type": "avg"}, spec.AvgPool2d("pool1", 3, 2)),
     ("Pooling", {"global_pool": "True", "pool_type": "avg", "kernel": "(1, 1)", "pooling_convention": "full"},
-     spec.AdaptiveAvgPool2d("avgpool", 1)),
+     spec.AdaptiveAvgPool2d("pool1", 1)),
     ("Pooling", {"kernel": "(3, 3)", "pad": "(1, 1)"}, spec.MaxPool2d("pool1", 3, 1, 1)),
     ("Pooling", {"kernel": "(3, 3)", "pad": "(1, 1)", "pool_type": "avg"}, spec.AvgPool2d("pool1", 3, 1, 1, True)),
     ("Pooling", {"kernel": "(3, 3)", "pad": "(1, 1)", "pool_type": "avg", "count_include_pad": "False"},
      spec.AvgPool2d("pool1", 3, 1, 1)),
-    ("_contrib_AdaptiveAvgPooling2D", {"output_size": "6"}, spec.AdaptiveAvgPool2d("avgpool", 6)),
+    ("_contrib_AdaptiveAvgPooling2D", {"output_size": "6"}, spec.AdaptiveAvgPool2d("pool1", 6)),
     ("LRN", {"nsize": "5"}, spec.LocalResponseNorm("norm1", 5, 2e-5, 0.75, 2)),
     ("Dropout", {}, spec.Dropout("drop1", 0.5))])
 def test_defaults_are_mxnets(operator, attributes, layer, tmp_path):

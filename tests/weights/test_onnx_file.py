@@ -145,7 +145,7 @@ def test_a_spec_beside_another_graph_is_ignored(change: Callable[[dict[str, Any]
     change(fields)
     next(entry for entry in written.metadata_props if entry.key == "spec").value = json.dumps(fields)
     stored = read(written)
-    assert stored.network is not None and (stored.network.name, stored.network.output) == ("my-lenet5", "logits")
+    assert stored.network is not None and (stored.network.name, stored.network.output) == ("lenet5", "logits")
     assert architecture(stored.network) == architecture(network)
 
 
@@ -475,7 +475,7 @@ REFUSED = {
         "d = Conv(x, t_4_2_3_3) c = AveragePool<kernel_shape=[4,4], strides=[2,2], pads=[1,1,1,1], ceil_mode=1, "
         "count_include_pad=1>(d) " + FLAT, "its last windows divide by their area within the padding"),
     "statistics": (f"d = Conv(x, t_4_2_3_3) c = BatchNormalization(d, t_4, t_4, t_4, p_4) {FLAT}",
-                   "operator BatchNormalization of node 'c': the spec has no BatchNorm layer"),
+                   "operator BatchNormalization of node 'c': it is not supported"),
     "oblong kernel": (f"c = Conv(x, t_4_2_3_1) {FLAT}", "its kernel or stride is 3x1, not square"),
     "unknown attribute": (f"c = Conv<secret=1>(x, t_4_2_3_3) {FLAT}", "its attribute 'secret' is not supported"),
     "transposed image": (f"t = Transpose<perm=[0,1,3,2]>(x) c = Conv(t, t_4_2_3_3) {FLAT}", "neither N, C, H, W nor"),

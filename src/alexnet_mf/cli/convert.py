@@ -9,6 +9,7 @@ from pathlib import Path
 from alexnet_mf import api, conversion, spec
 from alexnet_mf.cli import arguments, output
 from alexnet_mf.spec import zoo
+from alexnet_mf.weights.recognition import READABLE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", type=Path, metavar="SRC", help="weights file, or a run folder")
     add("destination", type=Path, metavar="DST", help="file to write")
-    add("--from", dest="source_format", choices=conversion.READABLE, metavar="FORMAT",
+    add("--from", dest="source_format", choices=READABLE, metavar="FORMAT",
         help=f"format of SRC. {formats} (default: by the content)")
     add("--to", dest="destination_format", choices=conversion.WRITABLE, metavar="FORMAT",
         help="format of DST, as for --from (default: by the ending of DST)")

@@ -10,7 +10,7 @@ from typing import Any
 from alexnet_mf import api, backends, spec
 from alexnet_mf.cli import arguments, output, signals
 from alexnet_mf.cli.flags import add_schema, resume_command
-from alexnet_mf.conversion import CANONICAL, FORMATS
+from alexnet_mf.conversion import FORMATS
 from alexnet_mf.errors import AlexnetMfError
 from alexnet_mf.instruments.records import json_schema, plain
 from alexnet_mf.instruments.units import duration
@@ -21,6 +21,7 @@ from alexnet_mf.training.recipe import BOOK, QUICK, RECIPES
 from alexnet_mf.training.record import RunRecord
 from alexnet_mf.training.run import CHECKPOINT_MINUTES, TrainedRun, Training
 from alexnet_mf.weights import parameters
+from alexnet_mf.weights.recognition import CANONICAL
 
 RECIPE_FLAGS = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "augment", "train_images",
                 "test_images")

@@ -18,9 +18,8 @@ from alexnet_mf.spec import Network, comparison, zoo
 from alexnet_mf.spec.layers import Shape
 from alexnet_mf.weights import layouts, names, parameters
 from alexnet_mf.weights.parameters import Parameters
-from alexnet_mf.weights.stored import Layout, StoredTensor, StoredWeights
+from alexnet_mf.weights.stored import FLOATS, Layout, StoredTensor, StoredWeights
 
-FLOATS = ("float32", "float16", "bfloat16", "float64")
 MOST_TENSORS, LONGEST_NAME = 10_000, 1_000
 """Limits for files from outside, beyond any network of the spec."""
 MOST_PREFIXES = 20

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf.spec import Layer, Network, Shape
@@ -13,6 +14,15 @@ from alexnet_mf.spec import Layer, Network, Shape
 Layout: TypeAlias = Literal["OIHW", "HWIO"]
 """Order of a convolution's axes. OIHW goes with dense weights (out, in) flattened from channels, height, width; HWIO
 with (in, out) flattened from height, width, channels."""
+
+
+FLOATS = ("float32", "float16", "bfloat16", "float64")
+"""Dtypes of weights."""
+
+
+def widen(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Return bfloat16 numbers from their bits in float32: the same bits with 16 zeros after them."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 @dataclass(frozen=True)

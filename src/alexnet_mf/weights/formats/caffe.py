@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import re
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -23,7 +22,7 @@ from alexnet_mf.spec.layers import Activation, Padding, Shape, ceil_padding
 from alexnet_mf.spec.preprocessing import Color
 from alexnet_mf.weights.formats import protobuf
 from alexnet_mf.weights.formats.caffe_layers import IMAGE_FILES, PARAMETERS, V1, V2, Layer, Transform
-from alexnet_mf.weights.formats.merging import activate
+from alexnet_mf.weights.formats.description import activate, canonical_name, network_name
 from alexnet_mf.weights.formats.protobuf import BYTES, VARINT, Message
 from alexnet_mf.weights.stored import StoredTensor, StoredWeights
 
@@ -105,7 +104,7 @@ def _read(content: memoryview, path: Path, input_shape: Shape | None) -> StoredW
     builder = Builder(shape)
     for layer in chain:
         builder.add(layer)
-    name = re.sub(r"[^A-Za-z0-9]+", "-", net.text(NAME) or path.stem).strip("-")[:80] or "caffe"
+    name = network_name(net.text(NAME) or path.stem, "caffe")
     network = spec.Network(name, cast("tuple[int, int, int]", shape), tuple(builder.layers), f"Caffe's network {name}",
                            output="softmax" if any(layer.type == "Softmax" for layer in layers) else "logits")
     metadata, notes = ({}, []) if source is None else _preprocessing(source, shape[0])
@@ -203,12 +202,11 @@ class Builder:
         self.shape = shape
         """Shape of one image after the layers so far."""
         self.layers: list[spec.Layer] = []
-        self.number = 0
-        """Number of layers with weights so far."""
         self.tensors: dict[str, StoredTensor] = {}
         self.names: dict[str, str] = {}
 
     def add(self, layer: Layer) -> None:
+        """Add the spec's layers for one of the file's."""
         match layer.type:
             case "Convolution":
                 self._add_convolution(layer)
@@ -220,11 +218,12 @@ class Builder:
                 if layer.integer("norm_region", 0):
                     layer.refuse("normalizes within channels", "only normalization across channels can be read")
                 size = layer.integer("local_size", 5)
+                name = canonical_name(self.layers, "LocalResponseNorm")
                 self._append(spec.LocalResponseNorm(  # Caffe divides alpha by the size, the spec does not
-                    self._name("norm"), size, layer.decimal("alpha", 1.0) / (size or 1), layer.decimal("beta", 0.75),
+                    name, size, layer.decimal("alpha", 1.0) / (size or 1), layer.decimal("beta", 0.75),
                     layer.decimal("k", 1.0)))
             case "Dropout":
-                self._append(spec.Dropout(self._name("drop"), layer.decimal("dropout_ratio", 0.5)))
+                self._append(spec.Dropout(canonical_name(self.layers, "Dropout"), layer.decimal("dropout_ratio", 0.5)))
             case "Flatten":
                 self._check_axis(layer, "axis", 1, -len(self.shape))
                 self._check_axis(layer, "end_axis", -1, len(self.shape))
@@ -235,12 +234,6 @@ class Builder:
     def _append(self, layer: spec.Layer) -> None:
         self.shape = spec.output_shape(layer, self.shape)
         self.layers.append(layer)
-
-    def _name(self, prefix: str) -> str:
-        """Return a layer's name: it has the number of the layer with weights before it."""
-        name = f"{prefix}{self.number}"
-        same = sum(layer.name.partition("_")[0] == name for layer in self.layers)
-        return f"{name}_{same + 1}" if same else name
 
     def _check_axis(self, layer: Layer, name: str, *allowed: int) -> None:
         axis = layer.integer(name, allowed[0])
@@ -255,8 +248,7 @@ class Builder:
         self._check_axis(layer, "axis", 1, -3)
         if set(layer.integers("dilation")) - {1}:
             layer.refuse("is dilated", "only dilation 1 can be read")
-        self.number += 1
-        name = f"conv{self.number}"
+        name = canonical_name(self.layers, "Conv2d")
         self._append(spec.Conv2d(name, layer.integer("num_output", 0), layer.side("kernel_size"),
                                  layer.side("stride", 1), layer.side("pad", 0), None, layer.integer("group", 1),
                                  bias=bool(layer.integer("bias_term", 1))))
@@ -265,8 +257,7 @@ class Builder:
     def _add_dense(self, layer: Layer) -> None:
         self._check_axis(layer, "axis", 1, -len(self.shape))
         self._flatten()
-        self.number += 1
-        name = f"fc{self.number}"
+        name = canonical_name(self.layers, "Dense")
         self._append(spec.Dense(name, layer.integer("num_output", 0), bias=bool(layer.integer("bias_term", 1))))
         self._add_tensors(layer, name, axes=2, is_transposed=bool(layer.integer("transpose", 0)))
 
@@ -274,7 +265,8 @@ class Builder:
         is_max = layer.integer("pool", MAX) == MAX
         if not is_max and layer.integer("pool", MAX) != AVERAGE:
             layer.refuse("pools neither maxima nor means", "only MAX and AVE can be read")
-        name, (_, height, width) = self._name("pool"), self.shape if len(self.shape) == 3 else (0, 1, 1)
+        name = canonical_name(self.layers, "MaxPool2d")
+        _, height, width = self.shape if len(self.shape) == 3 else (0, 1, 1)
         pad = layer.side("pad", 0)
         if layer.integer("global_pooling", 0):
             if pad:

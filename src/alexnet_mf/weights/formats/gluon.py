@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from alexnet_mf import files
 from alexnet_mf.errors import ParametersError, SpecError
 from alexnet_mf.weights.formats import gluon_symbol
-from alexnet_mf.weights.stored import StoredTensor, StoredWeights
+from alexnet_mf.weights.stored import StoredTensor, StoredWeights, widen
 
 # src/ndarray/ndarray.cc and src/c_api/c_api.cc of MXNet 1.9.1.
 LIST_MAGIC = 0x112
@@ -122,7 +122,7 @@ def _array(file: BinaryIO, size: int, number: int) -> StoredTensor:
         file.seek(begin)
         values = np.frombuffer(file.read(count * stored.itemsize), stored)
         if DTYPES[flag] == "bfloat16":  # the first half of a float32
-            values = (values.astype("<u4") << 16).view("<f4")
+            values = widen(values)
         return values.reshape(shape)
     return StoredTensor(DTYPES[flag], shape, load)
 

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import math
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,16 +25,12 @@ from alexnet_mf.spec.layers import (
 )
 from alexnet_mf.spec.network import MOST_LAYERS
 from alexnet_mf.weights import parameters
-from alexnet_mf.weights.formats.merging import activate
+from alexnet_mf.weights.formats.description import activate, canonical_name, network_name
 from alexnet_mf.weights.parameters import LONGEST_NAME
 from alexnet_mf.weights.stored import StoredTensor, StoredWeights
 
 PREFIX = r"^(arg|aux):"
 """Start of a tensor's name in the weights file that its name in the graph lacks."""
-NAMES: dict[type[Layer], str] = {
-    Conv2d: "conv{}", Dense: "fc{}", MaxPool2d: "pool{}", AvgPool2d: "pool{}", AdaptiveAvgPool2d: "avgpool",
-    LocalResponseNorm: "norm{}", Dropout: "drop{}", Flatten: "flatten"}
-"""Canonical names, with the number of convolutions and dense layers so far."""
 LEAKY = {"leaky": "leaky_relu", "elu": "elu", "gelu": "gelu"}
 """Activations by the types of the operator LeakyReLU."""
 SOFTMAX = ("softmax", "SoftmaxOutput")
@@ -83,7 +78,7 @@ def describe(content: Any, tensors: Mapping[str, StoredTensor], symbol: str) -> 
     network, declared = None, _value(chain[0].attributes.get("__shape__", ""))
     if isinstance(declared, tuple) and len(declared) == 4 and min(declared[1:]) > 0:
         shape = (declared[1], declared[2], declared[3])
-        name = re.sub(r"[^A-Za-z0-9_.-]", "-", symbol.removesuffix("-symbol.json")).lstrip("_.-") or "gluon"
+        name = network_name(symbol.removesuffix("-symbol.json"), "gluon")
         network = Network(name, shape, tuple(layers), output="softmax" if has_softmax else "logits")
         if parameters.shapes(network) != shapes:
             raise ValueError(f"the tensors do not fit an input of {'x'.join(map(str, shape))}")
@@ -120,8 +115,6 @@ def _layers(chain: Sequence[_Node]) -> tuple[list[Layer], dict[str, str]]:
     """Return the layers under canonical names, and the graph's name by the canonical name of each parameter."""
     layers: list[Layer] = []
     names: dict[str, str] = {}
-    uses: Counter[str] = Counter()
-    count = 0
     for node in chain:
         layer = _layer(node)
         is_flat = any(isinstance(earlier, (Flatten, Dense)) for earlier in layers)
@@ -135,10 +128,7 @@ def _layers(chain: Sequence[_Node]) -> tuple[list[Layer], dict[str, str]]:
             continue
         if isinstance(layer, Dense) and not is_flat:  # FullyConnected flattens its input
             layers.append(Flatten("flatten"))
-        count += isinstance(layer, (Conv2d, Dense))
-        name = NAMES[type(layer)].format(count)
-        uses[name] += 1
-        name += f"_{uses[name]}" if uses[name] > 1 else ""
+        name = canonical_name(layers, type(layer).__name__)
         layers.append(dataclasses.replace(layer, name=name))
         if isinstance(layer, (Conv2d, Dense)):
             parts = ("weight", "bias")[:1 + layer.bias]

@@ -24,7 +24,7 @@ from alexnet_mf.errors import AlexnetMfError, ParametersError
 from alexnet_mf.weights.formats import keras_config
 from alexnet_mf.weights.formats.keras_config import KerasLayer
 from alexnet_mf.weights.parameters import shapes
-from alexnet_mf.weights.stored import StoredTensor, StoredWeights
+from alexnet_mf.weights.stored import StoredTensor, StoredWeights, widen
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 OWN = "alexnet_mf.json"
@@ -239,7 +239,7 @@ def _tensor(dataset: Any) -> StoredTensor:
         except Exception as error:  # whatever h5py raises for a damaged file
             _refuse(error)
         if is_bfloat16:  # the upper half of a float32
-            return (value.view("<u2").astype(np.uint32) << 16).view(np.float32)
+            return widen(value.view("<u2"))
         return value.astype(dtype.newbyteorder("="), copy=False)
 
     return StoredTensor("bfloat16" if is_bfloat16 else dtype.name, dataset.shape, load)

@@ -11,16 +11,16 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, cast
 
 import numpy as np
 
 from alexnet_mf import spec
 from alexnet_mf.errors import ParametersError, SpecError
 from alexnet_mf.spec import Network
-from alexnet_mf.spec.layers import KINDS, Shape, output_shape
+from alexnet_mf.spec.layers import KINDS, Shape, output_shape, same_padding
 from alexnet_mf.spec.network import MOST_LAYERS, Output
-from alexnet_mf.weights.formats.merging import in_unit_range
+from alexnet_mf.weights.formats.description import activate, canonical_name, in_unit_range, network_name
 
 MODELS = ("Sequential", "Functional", "Model")
 OWN_MODULE = "alexnet_mf.backends.tensorflow.layers"
@@ -37,7 +37,6 @@ POOL = ("pool_size", "strides", "padding")
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Conv2D": ("filters", "kernel_size", "strides", "padding", "dilation_rate", "groups", "activation", "use_bias"),
     "Dense": ("units", "activation", "use_bias"),
-    "BatchNormalization": ("axis", "momentum", "epsilon", "center", "scale", "renorm_momentum", "synchronized"),
     "MaxPooling2D": POOL, "AveragePooling2D": POOL, "GlobalAveragePooling2D": ("keepdims",),
     "AdaptiveAveragePooling2D": ("output_size", "size"), "LocalResponseNormalization": ("size", "alpha", "beta", "k"),
     "Flatten": (), "Dropout": ("rate", "seed"), "ZeroPadding2D": ("padding",), "Cropping2D": ("cropping",),
@@ -54,14 +53,13 @@ ACTIVATIONS: dict[str, tuple[str, float | None]] = {
     "relu": ("relu", None), "sigmoid": ("sigmoid", None), "tanh": ("tanh", None), "gelu": ("gelu", None),
     "elu": ("elu", 1.0), "leaky_relu": ("leaky_relu", 0.2), "softmax": ("softmax", None)}
 """The spec's name and `alpha` of Keras's functions with their default arguments."""
-VARIABLES = {"Normalization": ("mean", "variance", "count"),
-             "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance")}
+VARIABLES = {"Normalization": ("mean", "variance", "count")}
 """Names of the variables of layers that have no kernel, in Keras's order."""
-DEFAULTS = {"bias": True, "groups": 1, "padding": 0}
 
 Activation: TypeAlias = "tuple[str, float | None] | None"
 Sides: TypeAlias = "tuple[tuple[int, int], tuple[int, int]]"
 """Numbers of pixels: ((top, bottom), (left, right))."""
+NO_ZEROS: Sides = ((0, 0), (0, 0))
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def describe(model: dict[str, Any], statistics: Statistics) -> Description:
             layer.refuse(f"is not supported ({error})")
         except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
             layer.refuse(f"has arguments that cannot be read ({str(error)[:200]})", "save the model again")
-    return builder.finish(re.sub("[^A-Za-z0-9_.-]", "_", f"{name or 'keras'}"[:80]).lstrip("_.-") or "keras")
+    return builder.finish(network_name(str(name or ""), "keras"))
 
 
 def _is_of_keras(entry: dict[str, Any]) -> bool:
@@ -255,7 +253,7 @@ class _Builder:
     """Mean and standard deviation of the pixels, until the first other layer."""
     border: KerasLayer | None = None
     """The layer that pads or crops, until the layer that it does that for."""
-    zeros: Sides = ((0, 0), (0, 0))
+    zeros: Sides = NO_ZEROS
     cropping: tuple[int, int] = (0, 0)
     softmax: KerasLayer | None = None
     is_nonnegative: bool = False
@@ -265,6 +263,7 @@ class _Builder:
         self.shape: Shape = self.input
 
     def add(self, layer: KerasLayer) -> None:
+        """Add the spec's layers for one of Keras's."""
         config = layer.config
         if layer.kind in IDENTITIES:
             self.notes.append(f"{layer.kind} is left out: it changes nothing in inference")
@@ -288,10 +287,6 @@ class _Builder:
             case "Dense":
                 self._append(layer, "Dense", units=config["units"], bias=config.get("use_bias", True))
                 self._activate(layer, _activation(layer, config.get("activation")))
-            case "BatchNormalization":
-                if not config.get("center", True) or not config.get("scale", True):
-                    layer.refuse("has no beta or no gamma", "build it with center=True and scale=True")
-                self._append(layer, "BatchNorm", epsilon=config["epsilon"], momentum=config["momentum"])
             case "MaxPooling2D" | "AveragePooling2D":
                 self._pool(layer)
             case "GlobalAveragePooling2D":
@@ -312,6 +307,7 @@ class _Builder:
                 self._activate(layer, _activation_of(layer))
 
     def finish(self, name: str) -> Description:
+        """Return the network of the layers so far."""
         if self.border:
             self.border.refuse("is not directly before a convolution or pooling")
         output: Output = "softmax" if self.softmax else "logits"
@@ -345,44 +341,24 @@ class _Builder:
 
     def _append(self, layer: KerasLayer, kind: str, **fields: Any) -> None:
         """Append a layer of the spec, with the number of the layer with weights before it, or its own."""
-        number = sum(isinstance(other, (spec.Conv2d, spec.Dense)) for other in self.layers)
-        stem = {"Conv2d": f"conv{number + 1}", "Dense": f"fc{number + 1}", "BatchNorm": f"bn{number}",
-                "LocalResponseNorm": f"norm{number}", "Dropout": f"drop{number}", "Flatten": "flatten",
-                "Normalize": "normalize"}.get(kind, f"pool{number}")
-        same = sum(re.fullmatch(rf"{stem}(_\d+)?", other.name) is not None for other in self.layers)
-        name = f"{stem}_{same + 1}" if same else stem
-        changed = {key: value for key, value in fields.items() if key not in DEFAULTS or value != DEFAULTS[key]}
-        if kind not in KINDS or not {*changed} <= {each.name for each in dataclasses.fields(KINDS[kind])}:
-            described = ", ".join(f"{key}={value!r}" for key, value in changed.items())[:200]
-            layer.refuse(f"is not supported as {kind} with {described}")
-        self.layers.append(KINDS[kind](name=name, **changed))
+        name = canonical_name(self.layers, kind)
+        self.layers.append(KINDS[kind](name=name, **fields))
         self.shape = output_shape(self.layers[-1], self.shape)
-        if layer.kind in ("Conv2D", "Dense", "BatchNormalization"):
+        if layer.kind in ("Conv2D", "Dense"):
             self.weighted[name], self.is_nonnegative = layer, False
 
     def _activate(self, layer: KerasLayer, activation: Activation) -> None:
-        """Give the last layer with weights its activation, if that computes the same.
-
-        Flattening and dropout change no values. An increasing function's maximum is its value at the maximum.
-        """
+        """Give the last layer with weights its activation, if that computes the same."""
         if activation is None or (activation[0] == "relu" and self.is_nonnegative):
             return
         name, alpha = activation
-        passed = (spec.Flatten, spec.Dropout, *(() if name in ("gelu", "softmax") else (spec.MaxPool2d,)))
-        position = next((number for number in range(len(self.layers) - 1, -1, -1)
-                         if not isinstance(self.layers[number], passed)), -1)
-        last = self.layers[position] if position >= 0 else None
-        is_over_pixels = name == "softmax" and len(self.shape) > 1
-        if self.border or is_over_pixels or getattr(last, "activation", "none") is not None:
-            layer.refuse(f"applies {name} to more than one layer with weights and no activation",
-                         "put activations directly after a Conv2D or Dense layer")
-        if name == "softmax":
+        is_at_end = not self.border and len(self.shape) == 1 and getattr(self.layers[-1], "activation", "none") is None
+        if name == "softmax" and is_at_end:
             self.softmax = layer
             return
-        fields = {"activation": name} if alpha is None else {"activation": name, "alpha": alpha}
-        if not {*fields} <= {each.name for each in dataclasses.fields(last)}:  # type: ignore[arg-type]
-            layer.refuse(f"applies {name}, which is not supported")
-        self.layers[position] = dataclasses.replace(last, **fields)  # type: ignore[type-var]
+        if self.border or name == "softmax" or not activate(self.layers, cast(spec.Activation, name), alpha):
+            layer.refuse(f"applies {name} to more than one layer with weights and no activation",
+                         "put activations directly after a Conv2D or Dense layer")
         self.is_nonnegative = name in ("relu", "sigmoid")
 
     def _set_border(self, layer: KerasLayer) -> None:
@@ -397,21 +373,19 @@ class _Builder:
             self.cropping = (bottom, right)
         self.border = layer
 
-    def _padding(self, layer: KerasLayer, kernel: int, stride: int) -> int | Sides:
+    def _padding(self, layer: KerasLayer, kernel: int, stride: int) -> Sides:
         """Return the padding of a layer: the zeros before it and its own, as TensorFlow computes them."""
         border, is_same = self.border, layer.config.get("padding") == "same"
         if layer.config.get("padding", "valid") not in ("valid", "same"):
             layer.refuse_argument("padding")
-        sides = []
-        for size, zeros, crop in zip(self.shape[1:], self.zeros, self.cropping):
-            size += sum(zeros)
-            total = max((-(-size // stride) - 1) * stride + kernel - size, 0) if is_same else 0
-            sides.append((zeros[0] + total // 2, zeros[1] + total - total // 2))
+        sizes = tuple(size + sum(zeros) for size, zeros in zip(self.shape[1:], self.zeros))
+        own = same_padding(sizes, kernel, stride) if is_same else NO_ZEROS
+        for size, crop in zip(sizes, self.cropping):
             if border and crop and (is_same or (size - kernel) % stride < crop):
                 border.refuse("crops pixels that a window of the next layer reaches")
-        self.border, self.zeros, self.cropping = None, ((0, 0), (0, 0)), (0, 0)
-        sizes = {size for side in sides for size in side}
-        return sizes.pop() if len(sizes) == 1 else (sides[0], sides[1])
+        height, width = ((zeros[0] + same[0], zeros[1] + same[1]) for zeros, same in zip(self.zeros, own))
+        self.border, self.zeros, self.cropping = None, NO_ZEROS, (0, 0)
+        return height, width
 
     def _pool(self, layer: KerasLayer) -> None:
         is_mean, border = layer.kind == "AveragePooling2D", self.border
@@ -424,7 +398,7 @@ class _Builder:
                 border.refuse("adds zeros that can be the maximum of the next layer")
         padding = self._padding(layer, kernel, stride)
         self._append(layer, "AvgPool2d" if is_mean else "MaxPool2d", kernel=kernel, stride=stride, padding=padding,
-                     **({"count_padding": zeros > 0} if is_mean and padding else {}))
+                     **({"count_padding": zeros > 0} if is_mean else {}))
 
     def _scale(self, layer: KerasLayer) -> None:
         """Combine the layers that scale the pixels to one (x - mean) / std."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.weights import parameters
-from alexnet_mf.weights.stored import StoredTensor, StoredWeights
+from alexnet_mf.weights.stored import StoredTensor, StoredWeights, widen
 
 BFLOAT16 = "bfloat16"
 
@@ -42,8 +42,3 @@ def _load(file: BinaryIO, begin: int, size: int, dtype: str, shape: tuple[int, .
     if dtype == BFLOAT16:
         return widen(np.frombuffer(content, "<u2")).reshape(shape)
     return np.frombuffer(content, np.dtype(dtype).newbyteorder("<")).reshape(shape)
-
-
-def widen(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Return bfloat16 numbers from their bits in float32: the same bits with 16 zeros after them."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)

@@ -25,7 +25,7 @@ from alexnet_mf import files
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec.layers import Shape
 from alexnet_mf.weights.formats.opcodes import Interpreter, Placeholder
-from alexnet_mf.weights.stored import StoredTensor, StoredWeights
+from alexnet_mf.weights.stored import FLOATS, StoredTensor, StoredWeights, widen
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 """First two objects in a file of PyTorch before 1.6."""
@@ -36,7 +36,6 @@ STORAGES = {"Float": "float32", "Double": "float64", "Half": "float16", "BFloat1
 """Dtypes by the storage classes `torch.FloatStorage`, ..."""
 SIZES = {"bfloat16": 2, "qint8": 1, "quint8": 1, "qint32": 4, "quint4x2": 1, "quint2x4": 1}
 """Bytes per element of the dtypes that NumPy lacks."""
-FLOATS = ("float32", "float64", "float16", "bfloat16")
 INTEGERS = ("int64", "int32", "int16", "int8", "uint8", "uint16", "uint32", "uint64", "bool")
 
 OPTIMIZER = {"param_groups", "momentum_buffer", "exp_avg", "exp_avg_sq", "square_avg"}
@@ -306,7 +305,7 @@ def _stored(name: str, tensor: Tensor, contents: Contents, file: BinaryIO) -> St
             content = _bytes(file, extent, tensor.offset * itemsize, count * itemsize)
             values = np.frombuffer(content, np.dtype(f"{contents.byte_order}{dtype.str[1:]}")).astype(dtype, copy=False)
             if tensor.dtype == "bfloat16":  # the first half of a float32
-                values = (values.astype(np.uint32) << 16).view(np.float32)
+                values = widen(values)
             strides = [stride * values.itemsize for stride in tensor.strides]
             return np.lib.stride_tricks.as_strided(values, tensor.shape, strides, writeable=False)
 

@@ -12,6 +12,7 @@ import onnx
 
 from alexnet_mf.errors import SpecError
 from alexnet_mf.spec import Network
+from alexnet_mf.spec.layers import same_padding
 from alexnet_mf.weights import onnx_graph
 from alexnet_mf.weights.formats.onnx.signals import (
     FUNCTIONS,
@@ -33,9 +34,9 @@ from alexnet_mf.weights.formats.onnx.signals import (
     smalls,
     weight_of,
 )
-from alexnet_mf.weights.formats.onnx.tensors import DTYPES, FLOATS, Tensors, Unreadable, constant, view
-from alexnet_mf.weights.formats.onnx.walk import Walk, fields_of
-from alexnet_mf.weights.stored import StoredTensor
+from alexnet_mf.weights.formats.onnx.tensors import DTYPES, Tensors, Unreadable, constant, view
+from alexnet_mf.weights.formats.onnx.walk import Walk
+from alexnet_mf.weights.stored import FLOATS, StoredTensor
 
 Operator: TypeAlias = Callable[..., Value]
 Pads: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
@@ -344,20 +345,13 @@ def _windows(node: Node, kernel: int, sizes: Sequence[int]) -> tuple[int, Pads]:
         return stride, ((top, bottom), (left, right))
     if auto == "VALID":
         return stride, ((0, 0), (0, 0))
-    totals = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in sizes]
-    less, more = ([total // 2 for total in totals], [total - total // 2 for total in totals])
-    before, after = {"SAME_UPPER": (less, more), "SAME_LOWER": (more, less)}[auto]
-    return stride, ((before[0], after[0]), (before[1], after[1]))
+    height, width = same_padding(tuple(sizes), kernel, stride)  # an odd pixel comes at the end, in SAME_LOWER before
+    return stride, {"SAME_UPPER": (height, width), "SAME_LOWER": (height[::-1], width[::-1])}[auto]
 
 
 def _sum(pads: Sequence[tuple[int, int]], other: Pads) -> Pads:
     (top, bottom), (left, right) = ((a + c, b + d) for (a, b), (c, d) in zip(pads, other))
     return (top, bottom), (left, right)
-
-
-def _padding(pads: Pads) -> Any:
-    """Return the spec's padding: one number if all sides have the same."""
-    return pads[0][0] if len({*pads[0], *pads[1]}) == 1 else pads
 
 
 @operator("Conv")
@@ -368,7 +362,7 @@ def _convolution(walk: Walk, node: Node, x: Value, weight: Value, bias: Value = 
         raise Unreadable("its kernel is not that of its weight, or its padding is not 0")
     stride, pads = _windows(node, kernel, [size + sum(pad) for size, pad in zip(walk.shape[1:], image.pads[2:])])
     return walk.add_weights("Conv2d", tensor, bias, channels=tensor.shape[0], kernel=kernel, stride=stride,
-                            padding=_padding(_sum(image.pads[2:], pads)), groups=node.attribute("group", 1))
+                            padding=_sum(image.pads[2:], pads), groups=node.attribute("group", 1))
 
 
 @operator("MaxPool", "AveragePool")
@@ -395,8 +389,8 @@ def _pool(walk: Walk, node: Node, x: Value) -> Value:
         pads, count = _sum(pads, ((0, more[0]), (0, more[1]))), count and not any(more)
     is_used = any(before or (size + after - kernel) // stride * stride + kernel > size
                   for size, (before, after) in zip(walk.shape[1:], pads))
-    fields = {"padding": _padding(pads)} if is_used else {}
-    return walk.add("AvgPool2d" if is_mean else "MaxPool2d", f"pool{walk.number}", kernel=kernel, stride=stride,
+    fields = {"padding": pads} if is_used else {}
+    return walk.add("AvgPool2d" if is_mean else "MaxPool2d", kernel=kernel, stride=stride,
                     **fields, **({"count_padding": True} if is_mean and count and fields else {}))
 
 
@@ -430,7 +424,7 @@ def _mean_of_squares(walk: Walk, node: Node, x: Value, sizes: Sequence[int]) -> 
 @operator("GlobalAveragePool")
 def _global_pool(walk: Walk, node: Node, x: Value) -> Value:
     walk.maps(x)
-    return walk.add("AdaptiveAvgPool2d", "avgpool", size=1)
+    return walk.add("AdaptiveAvgPool2d", size=1)
 
 
 @operator("ReduceMean")
@@ -444,7 +438,7 @@ def _mean(walk: Walk, node: Node, x: Value, *rest: Value) -> Value:
     if rank != 4 or removed != sorted(part for part in walk.parts[1:] if part[1] > 1) or len(axes) != 2:
         raise Unreadable("it is not the mean over height and width")
     channels = walk.parts[0]
-    walk.add("AdaptiveAvgPool2d", "avgpool", size=1)
+    walk.add("AdaptiveAvgPool2d", size=1)
     left: list[Axis] = [() if i in axes else tuple(walk.parts[0] if part == channels else part for part in axis)
                         for i, axis in enumerate(signal.axes) if keeps or i not in axes]
     return Signal(walk.stage, tuple(left))
@@ -468,7 +462,7 @@ def _dropout(walk: Walk, node: Node, x: Value, *rest: Value) -> Value:
     walk.arrange(signal.axes)
     if len(signal.axes) == 2:
         walk.features(signal)
-    walk.add("Dropout", f"drop{walk.number}", rate=decimal(rate))
+    walk.add("Dropout", rate=decimal(rate))
     return replace(signal, stage=walk.stage)
 
 
@@ -529,7 +523,7 @@ def _columns(walk: Walk, x: Signal, shares: StoredTensor) -> Value:
     if (x.stage, x.axes) != (walk.stage, axes) or x.curve is not PROBES or x.pads:
         raise Unreadable("it does not follow the product for the rows")
     _check_shares(_transposed(shares), width, size)
-    return walk.add("AdaptiveAvgPool2d", "avgpool", size=size)
+    return walk.add("AdaptiveAvgPool2d", size=size)
 
 
 def _check_shares(shares: StoredTensor, pixels: int, size: int) -> None:
@@ -539,31 +533,13 @@ def _check_shares(shares: StoredTensor, pixels: int, size: int) -> None:
         raise Unreadable("it multiplies the image by a matrix")
 
 
-@operator("BatchNormalization")
-def _batch_norm(walk: Walk, node: Node, x: Value, *statistics: Value) -> Value:
-    if node.attribute("training_mode", 0) or not node.attribute("is_test", 1) or not node.attribute("spatial", 1):
-        raise Unreadable("it is in training mode")
-    signal = walk.settle(x)
-    walk.arrange(signal.axes)
-    if len(signal.axes) == 4:
-        walk.maps(signal)
-    else:
-        walk.features(signal)
-    name = f"bn{walk.number}"
-    walk.add("BatchNorm", name, epsilon=decimal(node.attribute("epsilon", 1e-5)),
-             momentum=decimal(node.attribute("momentum", 0.9)))
-    for part, value in zip(("weight", "bias", "running_mean", "running_var"), statistics):
-        walk.tensors[f"{name}.{part}"] = weight_of(value)
-    return replace(signal, stage=walk.stage)
-
-
 @operator("Softmax", "LogSoftmax")
 def _softmax(walk: Walk, node: Node, x: Value) -> Value:
     signal = walk.settle(x)
     if len(signal.axes) != 2 or node.attribute("axis", -1) not in (1, -1):
         raise Unreadable("it is not over the classes")
     if node.operator == "Softmax":
-        walk.output = fields_of(Network, output="softmax")
+        walk.output = "softmax"
     else:  # softmax and cross entropy are the same after it
         walk.notes += ("the LogSoftmax at the end is left out",)
     walk.end = signal

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
 from alexnet_mf.spec.layers import Shape
-from alexnet_mf.weights.formats.onnx.tensors import FLOATS, Unreadable, view
-from alexnet_mf.weights.stored import StoredTensor
+from alexnet_mf.weights.formats.onnx.tensors import Unreadable, view
+from alexnet_mf.weights.stored import FLOATS, StoredTensor
 
 Array: TypeAlias = NDArray[Any]
 Part: TypeAlias = tuple[str, int]

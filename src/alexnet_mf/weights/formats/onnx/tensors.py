@@ -19,7 +19,6 @@ DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorPr
           TensorProto.BFLOAT16: "bfloat16", TensorProto.INT64: "int64", TensorProto.INT32: "int32",
           TensorProto.BOOL: "bool"}
 """Types of weights, and of the constants that describe shapes."""
-FLOATS = ("float32", "float16", "float64", "bfloat16")
 REMEDY = "export a sequence of supported layers"
 
 

@@ -6,18 +6,17 @@ layers is recognized by its values. So layouts, shapes and the many spellings of
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto
 
-from alexnet_mf.spec import Network, layers, zoo
+from alexnet_mf.spec import Network, layers
 from alexnet_mf.spec.layers import Shape
+from alexnet_mf.spec.network import Output
 from alexnet_mf.weights import parameters
-from alexnet_mf.weights.formats.merging import activate, in_unit_range
+from alexnet_mf.weights.formats.description import activate, canonical_name, in_unit_range, network_name
 from alexnet_mf.weights.formats.onnx.signals import (
     MEANS,
     PROBES,
@@ -67,18 +66,13 @@ class Walk:
         """Size of an adaptive pooling of which only the rows are complete."""
         self.end: Signal | None = None
         """The result after a softmax."""
-        self.output: dict[str, Any] = {}
+        self.output: Output = "logits"
         """The network's field for it."""
 
     @property
     def image(self) -> Signal:
         """The graph's input."""
         return Signal(0, axes_of(self.batch, *self.pixels))
-
-    @property
-    def number(self) -> int:
-        """Number of the last layer with weights."""
-        return sum(isinstance(layer, WEIGHTED) for layer in self.layers)
 
     def value(self, name: str) -> Value:
         """Return the result of that name."""
@@ -136,17 +130,13 @@ class Walk:
 
     def add_response_norm(self, size: int, alpha: float, k: float, beta: float) -> Signal:
         """Add a normalization of local responses, whose alpha is for a mean in ONNX and for a sum in the spec."""
-        return self.add("LocalResponseNorm", f"norm{self.number}", size=size, alpha=decimal(decimal(alpha) / size),
+        return self.add("LocalResponseNorm", size=size, alpha=decimal(decimal(alpha) / size),
                         beta=decimal(beta), k=decimal(k))
 
-    def add(self, kind: str, name: str, **fields: Any) -> Signal:
+    def add(self, kind: str, **fields: Any) -> Signal:
         """Add a layer, and return its output in canonical order."""
         self.flush()
-        if kind not in layers.KINDS:
-            raise Unreadable(f"the spec has no {kind} layer")
-        count = sum(re.fullmatch(rf"{name}(_\d+)?", layer.name) is not None for layer in self.layers)
-        name += f"_{count + 1}" if count else ""
-        layer = layers.KINDS[kind](name, **fields_of(layers.KINDS[kind], **fields))
+        layer = layers.KINDS[kind](canonical_name(self.layers, kind), **fields)
         self.shape = layers.output_shape(layer, self.shape)
         self.layers.append(layer)
         self.stage += 1
@@ -156,8 +146,8 @@ class Walk:
 
     def add_weights(self, kind: str, weight: StoredTensor, bias: Value, **fields: Any) -> Signal:
         """Add a convolution or dense layer, whose weight has the canonical layout."""
-        name, size = f"{'conv' if kind == 'Conv2d' else 'fc'}{self.number + 1}", weight.shape[0]
-        result = self.add(kind, name, activation=None, **fields)
+        result, size = self.add(kind, activation=None, **fields), weight.shape[0]
+        name = self.layers[-1].name
         self.tensors[f"{name}.weight"] = weight
         if bias is not None:
             tensor = weight_of(bias)
@@ -232,7 +222,7 @@ class Walk:
         if len(signal.axes) != 2 or signal.axes[:1] != axes_of(self.batch) or sorted(signal.axes[1]) != wanted:
             raise Unreadable("it does not take (images, features)")
         if len(self.shape) == 3:
-            self.add("Flatten", "flatten")
+            self.add("Flatten")
         return signal.axes[1]
 
     def finish(self, value: Value, name: str) -> Network:
@@ -243,20 +233,10 @@ class Walk:
         self.flush()
         self.layers = [replace(layer, bias=f"{layer.name}.bias" in self.tensors) if isinstance(layer, WEIGHTED) else
                        layer for layer in self.layers]
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:80].lstrip("_.-") or "onnx"
-        network = Network(f"my-{name}" if name in zoo.NETWORKS else name, self.input, tuple(self.layers),
-                          **self.output)
+        network = Network(network_name(name, "onnx"), self.input, tuple(self.layers), output=self.output)
         shapes = parameters.shapes(network)
         for name, shape in shapes.items():
             if self.tensors[name].shape != shape:
                 raise Unreadable(f"{name} is {self.tensors[name].shape}, not {shape}")
         self.tensors = {name: self.tensors[name] for name in shapes}
         return network
-
-
-def fields_of(kind: type, **fields: Any) -> dict[str, Any]:
-    """Return the fields, which the spec must have."""
-    missing = fields.keys() - {entry.name for entry in dataclasses.fields(kind)}
-    if missing:
-        raise Unreadable(f"the spec's {kind.__name__} has no {' or '.join(sorted(missing))}")
-    return fields

@@ -1,17 +1,42 @@
-"""Activations that a file has as layers of their own, and scalings of the pixels: merged into the spec's layers."""
+"""Common parts of the formats that describe a network: names of layers, activations, and scalings of the pixels."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_mf import spec
 from alexnet_mf.spec.layers import Activation, Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d
 
+STEMS = {"LocalResponseNorm": "norm", "Dropout": "drop"}
+"""Beginnings of canonical names by layer type, except poolings and those without a number."""
+LONGEST = 80
+"""Largest length of a network's name."""
 INCREASING = ("relu", "sigmoid", "tanh", "elu", "leaky_relu")
 """Activations that commute with a maximum."""
+
+
+def canonical_name(layers: Sequence[Layer], kind: str) -> str:
+    """Return the canonical name of the layer of this type that follows: conv1, pool1, fc6, drop6, ...
+
+    Layers with weights are numbered in one sequence; another layer has the number of the one before it, and `_2` if
+    that name exists.
+    """
+    number = sum(map(spec.has_parameters, layers))
+    name = {"Conv2d": f"conv{number + 1}", "Dense": f"fc{number + 1}", "Flatten": "flatten",
+            "Normalize": "normalize"}.get(kind, f"{STEMS.get(kind, 'pool')}{number}")
+    same = sum(re.fullmatch(rf"{name}(_\d+)?", layer.name) is not None for layer in layers)
+    return f"{name}_{same + 1}" if same else name
+
+
+def network_name(text: str, default: str) -> str:
+    """Return a text from a file as the name of a network."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:LONGEST].strip("_.-") or default
 
 
 def activate(layers: list[Layer], activation: Activation, alpha: float | None = None) -> bool:
