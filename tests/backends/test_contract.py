@@ -366,6 +366,10 @@ COMBINATIONS = {
         AvgPool2d("pool3", kernel=4, stride=3, padding=((3, 0), (1, 2)), count_padding=True),
         Conv2d("conv4", channels=16, kernel=1, activation=None),
         MaxPool2d("pool4", kernel=4, stride=1, padding=((3, 1), (0, 3)))),
+    "a maximum of more than the image": (
+        Conv2d("conv1", channels=16, kernel=5, stride=6), MaxPool2d("pool1", 5, 4, padding=((1, 2), (1, 2)))),
+    "a mean of more than the image": (
+        Conv2d("conv1", channels=16, kernel=5, stride=6), AvgPool2d("pool1", 5, 4, padding=((1, 2), (1, 2)))),
     "areas that divide": (Conv2d("conv1", channels=16, kernel=2, padding=1), AdaptiveAvgPool2d("areas", size=5)),
     "areas that overlap": (Conv2d("conv1", channels=16, kernel=2), AdaptiveAvgPool2d("areas", size=4)),
     "more areas than pixels": (Conv2d("conv1", channels=4, kernel=7), AdaptiveAvgPool2d("areas", size=15)),

@@ -262,9 +262,10 @@ def test_ceil_padding_adds_a_window_that_begins_in_the_image(size, kernel, strid
     (MaxPool2d("pool1", 3, 2, ((1, 1), (0, 1))), None), (MaxPool2d("pool1", 2, 1, ((0, 1), (0, 1))), None),
     (MaxPool2d("pool1", 3, 1, 2), None), (MaxPool2d("pool1", 3, 2, ((1, 0), (1, 0))), ((1, 1), False)),
     (AvgPool2d("pool1", 3, 2, ((0, 1), (0, 1))), ((0, 0), True)), (AvgPool2d("pool1", 3, 2, 1, True), ((1, 1), False)),
-    (AvgPool2d("pool1", 3, 2, ((0, 1), (0, 1)), True), None)])
+    (AvgPool2d("pool1", 3, 2, ((0, 1), (0, 1)), True), None), (MaxPool2d("pool1", 31, 4, ((1, 2), (1, 2))), None)])
 def test_a_pooling_may_round_up_in_place_of_padding(layer, even):
-    """The image has 28 pixels. Padding is at most half the kernel, and counts only if the size is rounded down."""
+    """The image has 28 pixels. Padding is at most half the kernel, counts only if the size is rounded down, and makes
+    windows fit."""
     assert layers.even_padding(layer, (1, 28, 28)) == even
 
 

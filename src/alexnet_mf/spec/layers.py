@@ -332,8 +332,10 @@ def even_padding(layer: Windowed, inputs: Shape) -> tuple[Pair, bool] | None:
         return None
     can_round_up = is_pooling and not getattr(layer, "count_padding", False)
     windows = output_shape(layer, inputs)[1:]
+    spans = [size + 2 * before - layer.kernel for size, before in zip(inputs[1:], befores)]
+    if min(spans) < 0:  # MXNet refuses windows larger than the padded image
+        return None
     for rounds_up in (False, True)[:1 + can_round_up]:
-        spans = [size + 2 * before - layer.kernel for size, before in zip(inputs[1:], befores)]
         if windows == tuple((-(-span // layer.stride) if rounds_up else span // layer.stride) + 1 for span in spans):
             return (height, width), rounds_up
     return None
