@@ -37,6 +37,10 @@ LRN = {"local_size": (1, "varint"), "alpha": (2, "float"), "beta": (3, "float"),
 MEMORY_DATA = {"batch_size": (1, "varint"), "channels": (2, "varint"), "height": (3, "varint"), "width": (4, "varint")}
 COMMON = {"convolution_param": CONVOLUTION, "data_param": DATA, "dropout_param": {"dropout_ratio": (1, "float")},
           "inner_product_param": INNER_PRODUCT, "lrn_param": LRN, "memory_data_param": MEMORY_DATA,
+          "batch_norm_param": {"use_global_stats": (1, "varint"), "moving_average_fraction": (2, "float"),
+                               "eps": (3, "float")},
+          "elu_param": {"alpha": (1, "float")},
+          "scale_param": {"axis": (1, "varint"), "num_axes": (2, "varint"), "bias_term": (4, "varint")},
           "pooling_param": POOLING, "relu_param": {"negative_slope": (1, "float")}, "transform_param": TRANSFORM,
           "flatten_param": {"axis": (1, "varint"), "end_axis": (2, "varint")}, "input_param": {"shape": (1, SHAPE)},
           "blobs": BLOB, "include": RULE, "exclude": RULE}
@@ -52,7 +56,7 @@ V1_LAYER = numbered(bottom=2, top=3, name=4, blobs=6, include=32, exclude=33, co
 V2_LAYER = numbered(name=1, type=2, bottom=3, top=4, blobs=7, include=8, exclude=9, transform_param=100,
                     convolution_param=106, data_param=107, dropout_param=108, inner_product_param=117, lrn_param=118,
                     memory_data_param=119, pooling_param=121, relu_param=123, flatten_param=135,
-                    input_param=143) | {"phase": (10, "varint")}
+                    batch_norm_param=139, elu_param=140, scale_param=142, input_param=143) | {"phase": (10, "varint")}
 NET = {"name": (1, "string"), "layers": (2, V1_LAYER), "input": (3, "string"), "input_dim": (4, "varint"),
        "input_shape": (8, SHAPE), "layer": (100, V2_LAYER)}
 V1_TYPES = {"Accuracy": 1, "BNLL": 2, "Concat": 3, "Convolution": 4, "Data": 5, "Dropout": 6, "Flatten": 8,
@@ -126,7 +130,7 @@ def caffemodel(layers: list[dict[str, Any]], v1: bool = False, is_legacy: bool |
 
 NAMES = {"pool": ("MAX", "AVE", "STOCHASTIC"), "phase": ("TRAIN", "TEST"),
          "norm_region": ("ACROSS_CHANNELS", "WITHIN_CHANNEL"), "round_mode": ("CEIL", "FLOOR"),
-         **dict.fromkeys(("bias_term", "transpose", "global_pooling", "mirror"), ("false", "true"))}
+         **dict.fromkeys(("bias_term", "transpose", "use_global_stats", "global_pooling", "mirror"), ("false", "true"))}
 """Values that the text format spells out."""
 
 

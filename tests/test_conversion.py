@@ -24,6 +24,7 @@ from caffe_files import caffemodel, inputs_of, layers_of
 from numpy.testing import assert_array_equal
 from sizes import by_size, narrower
 
+import alexnet_mf
 from alexnet_mf import backends, conversion, spec
 from alexnet_mf.conversion import FORMATS, convert
 from alexnet_mf.errors import AlexnetMfError, Notice, ParametersError
@@ -390,6 +391,45 @@ def test_a_module_that_pads_is_numbered(framework, tmp_path):
     images = np.random.default_rng(0).standard_normal((2, 1, 4, 4)).astype(np.float32)
     logits = net(torch.from_numpy(images)).detach().numpy()
     assert relative_l2(logits, reference_logits(network, read, images)) < TIERS["float32"].output
+
+
+def test_batch_normalization_of_pytorch_is_read_and_written(framework, tmp_path):
+    """The class of the book, trained for a step: counters of batches are no weights."""
+    torch = framework("torch")
+    nn = torch.nn
+
+    class BNLeNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(
+                nn.Conv2d(1, 6, 5), nn.BatchNorm2d(6), nn.Sigmoid(), nn.AvgPool2d(2, 2),
+                nn.Conv2d(6, 16, 5), nn.BatchNorm2d(16), nn.Sigmoid(), nn.AvgPool2d(2, 2), nn.Flatten(),
+                nn.Linear(256, 120), nn.BatchNorm1d(120), nn.Sigmoid(), nn.Linear(120, 84), nn.BatchNorm1d(84),
+                nn.Sigmoid(), nn.Linear(84, 10))
+
+        def forward(self, x: Any) -> Any:
+            return self.net(x)
+
+    torch.manual_seed(0)
+    theirs, images = BNLeNet(), torch.rand(9, 1, 28, 28)
+    theirs(images)  # moves the running statistics
+    state, expected = theirs.state_dict(), theirs.eval()(images).detach().numpy()
+    torch.save(state, tmp_path / "theirs.pt")
+    arrays = {name: value.numpy() for name, value in state.items()}
+    safetensors.numpy.save_file(arrays, tmp_path / "theirs.safetensors")
+    npz_path = tmp_path / "theirs.npz"
+    np.savez(npz_path, **arrays)
+    for path in (tmp_path / "theirs.pt", tmp_path / "theirs.safetensors", npz_path):
+        values = conversion.read(path, net="lenet5-bn").parameters
+        model = backends.load("numpy").build(zoo.LENET5_BN, values, "cpu")
+        logits = model.logits(model.place(images.numpy(), np.zeros(9, np.int64)), 9)
+        assert relative_l2(logits, expected) < TIERS["float32"].output
+    convert(tmp_path / "theirs.pt", tmp_path / "book.pt", net="lenet5-bn", destination_format="torch-book")
+    again = BNLeNet().eval()
+    again.load_state_dict(torch.load(tmp_path / "book.pt", weights_only=True))
+    assert_array_equal(again(images).detach().numpy(), expected)
+    built = alexnet_mf.build("lenet5-bn", backend="torch", weights=state)
+    assert parameters.digest(built.export()) == parameters.digest(values)
 
 
 def test_a_state_dict_of_pytorch_before_1_6_is_read(framework, weights, net, tmp_path):

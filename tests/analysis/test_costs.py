@@ -51,7 +51,11 @@ def test_sums_over_layers_equal_the_arithmetic(network):
     result = costs(network, 5, momentum=True)
     assert {cost.name: cost.training.macs for cost in result.layers} == {
         name: 5 * count for name, count in arithmetic.training_macs(network).items()}
-    assert sum(cost.stored.weights for cost in result.layers) == 4 * sum(arithmetic.parameter_counts(network).values())
+    trained = sum(arithmetic.parameter_counts(network).values())
+    statistics = sum(math.prod(shape) for name, shape in parameters.shapes(network).items()
+                     if not parameters.is_trained(name))
+    assert sum(cost.stored.weights for cost in result.layers) == 4 * (trained + statistics)
+    assert sum(cost.stored.weight_gradients for cost in result.layers) == 4 * trained
     assert sum(map(len, map(result.part, (CONVOLUTIONS, DENSE, OTHER)))) == len(network.layers)
 
 

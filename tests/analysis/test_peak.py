@@ -7,6 +7,7 @@ The tensors are counted on a CPU after each operation, as a GPU's allocator woul
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from alexnet_mf.analysis.costs import MASK_BYTES, costs
 from alexnet_mf.analysis.peak import predicted_peak
 from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.spec import Network, zoo
-from alexnet_mf.spec.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, MaxPool2d, Normalize
+from alexnet_mf.spec.layers import AvgPool2d, BatchNorm, Conv2d, Dense, Dropout, Flatten, MaxPool2d, Normalize
 from alexnet_mf.weights import parameters
 
 TOLERANCE = 0.002
@@ -126,7 +127,7 @@ LARGE = [("alexnet", 2, 0.0), ("alexnet", 16, 0.9), ("alexnet-2012", 8, 0.0), ("
 
 @pytest.mark.parametrize("name, batch_size, momentum, narrow", [
     *((*case, True) for case in LARGE), *(pytest.param(*case, False, marks=pytest.mark.exhaustive) for case in LARGE),
-    ("lenet5", 64, 0.9, False), ("alexnet-28", 16, 0.0, False)])
+    ("lenet5", 64, 0.9, False), ("lenet5-bn", 64, 0.9, False), ("alexnet-28", 16, 0.0, False)])
 def test_the_prediction_matches_pytorchs_tensors(torch_backend, name, batch_size, momentum, narrow):
     """Some cases have their peak at the end of the forward pass, others in the backward pass."""
     network = narrower(zoo.get_network(name)) if narrow else zoo.get_network(name)
@@ -183,6 +184,18 @@ def test_the_prediction_covers_every_activation(torch_backend, activation, betwe
     network = Network("curves", (1, 32, 32), (
         Conv2d("conv1", 8, kernel=3, padding=1, **activation), *between, Conv2d("conv2", 8, kernel=3, **activation),
         Flatten("flatten"), Dense("fc3", units=16, **activation), Dense("fc4", units=10)))
+    predicted = predicted_peak(costs(network, 16)).bytes
+    assert count_peak(torch_backend, network, 16, 0.0) == pytest.approx(predicted, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("activation", [{}, {"activation": "relu"}, {"activation": "gelu"}], ids=str)
+@pytest.mark.parametrize("layers", [
+    (Conv2d("conv1", 8, kernel=3, activation=None, bias=False), BatchNorm("bn1"), Conv2d("conv2", 8, kernel=3)),
+    (Conv2d("conv1", 8, kernel=3), BatchNorm("bn1"), MaxPool2d("pool1", 2, 2)),
+    (BatchNorm("bn1"), Conv2d("conv1", 8, kernel=3))], ids=lambda layers: layers[-1].name)
+def test_batch_normalization_keeps_its_input(torch_backend, layers, activation):
+    layers = [replace(layer, **activation) if isinstance(layer, BatchNorm) else layer for layer in layers]
+    network = Network("batches", (3, 32, 32), (*layers, Flatten("flatten"), Dense("fc2", units=10)))
     predicted = predicted_peak(costs(network, 16)).bytes
     assert count_peak(torch_backend, network, 16, 0.0) == pytest.approx(predicted, rel=TOLERANCE)
 

@@ -20,6 +20,7 @@ from alexnet_mf.spec import Network, arithmetic, layers, with_dropout
 from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
+    BatchNorm,
     Conv2d,
     Dense,
     Dropout,
@@ -65,10 +66,11 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def test_export_gives_the_canonical_parameters_bit_for_bit(backend, small):
-    exported = build(backend, small).export()
-    assert {name: (value.shape, value.dtype) for name, value in exported.items()} == \
-        {name: (shape, np.float32) for name, shape in parameters.shapes(small).items()}
-    assert parameters.digest(exported) == parameters.digest(canonical(small))
+    for network in (small, BATCHES):
+        exported = build(backend, network).export()
+        assert {name: (value.shape, value.dtype) for name, value in exported.items()} == \
+            {name: (shape, np.float32) for name, shape in parameters.shapes(network).items()}
+        assert parameters.digest(exported) == parameters.digest(canonical(network))
 
 
 def test_the_model_and_its_export_are_copies(backend, small):
@@ -115,7 +117,7 @@ def test_describe_agrees_with_the_arithmetic(backend, small):
     oblong = Network("oblong", (2, 12, 20), (
         Conv2d("conv1", channels=3, kernel=3, padding=1), MaxPool2d("pool1", kernel=3, stride=2), Flatten("flatten"),
         Dense("fc2", units=4)))
-    for network in (small, oblong):
+    for network in (small, oblong, BATCHES):
         assert_rows_agree_with_the_arithmetic(build(backend, network).describe(), network, backend.name == "tensorflow")
 
 
@@ -299,7 +301,7 @@ def assert_matches_reference(model: Model[Any], inputs: np.ndarray, labels: np.n
         assert relative_l2(value, expected[name]) < 2e-6, name
     (loss, gradients), (expected_loss, expected) = model.gradients(data), reference.gradients(expected_data)
     assert loss == pytest.approx(expected_loss, rel=5e-6)
-    assert list(gradients) == list(start)
+    assert list(gradients) == parameters.trained(model.network)
     for name, value in gradients.items():
         assert relative_l2(value, expected[name]) < 1e-5, name
     for each, batch in ((model, data), (reference, expected_data)):
@@ -392,6 +394,17 @@ COMBINATIONS = {
     "tanh": (
         Conv2d("conv1", channels=32, kernel=3, activation="tanh"), MaxPool2d("pool1", kernel=2, stride=2),
         Conv2d("conv2", channels=16, kernel=3, groups=2, activation="tanh")),
+    "batch normalization": (
+        Conv2d("conv1", channels=32, kernel=3, activation=None, bias=False), BatchNorm("bn1", activation="relu"),
+        MaxPool2d("pool1", kernel=2, stride=2), Conv2d("conv2", channels=16, kernel=3),
+        BatchNorm("bn2", epsilon=1e-3, momentum=0.3, activation="sigmoid"),
+        Conv2d("conv3", channels=16, kernel=1, bias=False), BatchNorm("bn3", activation="leaky_relu", alpha=0.1)),
+    "batch normalization of pixels": (
+        BatchNorm("bn0", momentum=0.5), Conv2d("conv1", channels=16, kernel=3), BatchNorm("bn1", activation="gelu")),
+    "batch normalization after Flatten": (
+        Conv2d("conv1", channels=16, kernel=5, stride=3), Flatten("flatten"), BatchNorm("bn2", activation="tanh"),
+        Dense("fc3", units=24, bias=False), BatchNorm("bn3", activation="elu", alpha=0.5),
+        Dropout("drop3", rate=0.0), BatchNorm("bn4", activation="gelu_tanh")),
     "normalized": (
         Normalize("norm0", mean=(0.5, -0.1, -1e-310, 0.25), std=(0.25, 1.0, 3.0, 0.5)),
         Conv2d("conv1", channels=16, kernel=3)),
@@ -405,9 +418,11 @@ COMBINATIONS = {
 @pytest.mark.parametrize("layers", COMBINATIONS.values(), ids=COMBINATIONS)
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "eager"])
 def test_every_layer_type_matches_the_reference(backend, layers, compiled):
-    network = Network("layers", (4, 19, 14), (*layers, Flatten("flatten"), Dense("last", units=5)))
+    is_flat = any(isinstance(layer, Flatten) for layer in layers)
+    network = Network("layers", (4, 19, 14), (*layers, *([] if is_flat else [Flatten("flatten")]),
+                                              Dense("last", units=5)))
     speed = {"compile": False} if not compiled and backend.name != "torch" else {}
-    inputs, labels = some_data(network, 3)
+    inputs, labels = some_data(network, 12 if any(isinstance(layer, BatchNorm) for layer in layers) else 3)
     model = backend.build(network, canonical(network), "cpu", Execution(speed=speed))
     assert_matches_reference(model, (inputs - 0.5) * 8, labels)
 
@@ -483,6 +498,95 @@ def test_dropout_stays_off_after_training_steps(backend, small):
     assert_array_equal(outputs["drop3"], outputs["fc3"])
     assert relative_l2(model.logits(data, 5), outputs["fc4"]) < 1e-6
     assert model.gradients(data)[0] == pytest.approx(cross_entropy(outputs["fc4"], some_data(small, 5)[1]), rel=1e-5)
+
+
+# Batch normalization
+
+BATCHES = Network("batches", (1, 28, 28), (
+    Conv2d("conv1", channels=4, kernel=5, stride=3, activation=None, bias=False),
+    BatchNorm("bn1", epsilon=1e-3, momentum=0.3), Dropout("drop1", rate=0.2), Flatten("flatten"),
+    BatchNorm("bn2", activation="relu"), Dense("fc3", units=10)))
+
+
+def normalized(x: np.ndarray, layer: BatchNorm, values: parameters.Parameters, *statistics: np.ndarray) -> np.ndarray:
+    """Return a batch normalization's output before its activation, in float64."""
+    weight, bias, mean, variance = (
+        value.astype(np.float64).reshape(-1, *[1] * (x.ndim - 2))
+        for value in (values[f"{layer.name}.weight"], values[f"{layer.name}.bias"], *statistics))
+    return weight * (x - mean) / np.sqrt(variance + layer.epsilon) + bias
+
+
+def statistics_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    axes = (0, 2, 3) if x.ndim == 4 else 0
+    return x.mean(axes, np.float64), x.astype(np.float64).var(axes)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_batches_are_normalized_by_the_running_statistics_or_their_own(backend, training):
+    model, values = build(backend, BATCHES), canonical(BATCHES)
+    outputs = model.outputs(model.place(*some_data(BATCHES, 6)), dropout=(0, 0) if training else None)
+    for layer, before in ((BATCHES.layers[1], "conv1"), (BATCHES.layers[4], "flatten")):
+        x = outputs[before]
+        running = [values[f"{layer.name}.{part}"] for part in ("running_mean", "running_var")]
+        expected = normalized(x, layer, values, *(statistics_of(x) if training else running))
+        expected = np.maximum(expected, 0) if layer.activation else expected
+        assert relative_l2(outputs[layer.name], expected) < 2e-6, layer.name
+
+
+def test_a_training_step_moves_the_running_statistics(backend):
+    """The share `momentum` of the way goes to the batch's mean and to its variance, which is the mean square."""
+    model, before = build(backend, BATCHES), canonical(BATCHES)
+    inputs, labels = some_data(BATCHES, 9)
+    data, rows = model.place(inputs, labels), np.array([7, 2, 3, 5])
+    outputs = model.outputs(model.place(inputs[rows], labels[rows]), dropout=(3, 8))
+    model.trainer(Sgd(0.1), 3).step(data, rows, 8)
+    after = model.export()
+    for name, momentum, source in (("bn1", 0.3, "conv1"), ("bn2", 0.1, "flatten")):
+        for part, value in zip(("running_mean", "running_var"), statistics_of(outputs[source])):
+            expected = (1 - momentum) * before[f"{name}.{part}"].astype(np.float64) + momentum * value
+            assert_allclose(after[f"{name}.{part}"], expected, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_inference_and_gradients_leave_the_running_statistics(backend):
+    model = build(backend, BATCHES)
+    data = model.place(*some_data(BATCHES, 6))
+    loss, gradients = model.gradients(data)
+    model.outputs(data, dropout=(0, 0))
+    model.outputs(data)
+    model.logits(data, 4)
+    assert parameters.digest(model.export()) == parameters.digest(canonical(BATCHES))
+    assert set(gradients) == {"conv1.weight", "bn1.weight", "bn1.bias", "bn2.weight", "bn2.bias", "fc3.weight",
+                              "fc3.bias"}
+    again, same = model.gradients(data)
+    assert again == loss
+    for name, value in gradients.items():
+        assert_array_equal(same[name], value)
+
+
+def test_logits_after_training_steps_use_the_running_statistics(backend):
+    """A new model with the exported parameters gives the same logits, whatever the batch."""
+    model = build(backend, BATCHES)
+    data = model.place(*some_data(BATCHES, 6))
+    trainer = model.trainer(Sgd(0.1, momentum=0.9), 3)
+    for step in range(3):
+        trainer.step(data, np.arange(6), step)
+    other = backend.build(BATCHES, model.export(), "cpu")
+    logits = model.logits(data, 6)
+    assert relative_l2(logits, other.logits(other.place(*some_data(BATCHES, 6)), 1)) < 1e-6
+    assert relative_l2(logits, model.logits(data, 1)) < 1e-6
+
+
+def test_a_batch_of_one_image_has_no_variance(backend):
+    """Each feature is its own mean, so it is normalized to 0, and the output is the bias."""
+    model, values = build(backend, BATCHES), canonical(BATCHES)
+    data = model.place(*some_data(BATCHES, 1))
+    outputs = model.outputs(data, dropout=(0, 0))
+    # x scale + (bias - mean scale) is the bias up to rounding, and here the scale is 316, 1 / sqrt(epsilon).
+    assert_allclose(outputs["bn2"][0], np.maximum(values["bn2.bias"], 0), atol=2e-4)
+    model.trainer(Sgd(0.1), 3).step(data, np.array([0]), 0)
+    after = model.export()
+    assert all(np.isfinite(value).all() for value in after.values())
+    assert_allclose(after["bn2.running_var"], 0.9 * values["bn2.running_var"], rtol=1e-6)
 
 
 # Dropout masks
@@ -672,9 +776,11 @@ def test_the_same_seed_gives_the_same_losses_bit_for_bit(backend, small):
 @pytest.mark.parametrize("evaluated", [False, True], ids=["", "evaluated"])
 @pytest.mark.parametrize("sgd", [Sgd(0.05), Sgd(0.05, momentum=0.9), Sgd(0.05, momentum=0.8, weight_decay=0.01)],
                          ids=str)
-def test_another_trainer_resumes_with_the_same_bits(backend, small, sgd, evaluated):
+@pytest.mark.parametrize("name", ["small", "batches"])
+def test_another_trainer_resumes_with_the_same_bits(backend, small, name, sgd, evaluated):
     """The other model was built on other parameters; inference before the export may rearrange weights."""
-    model = build(backend, small)
+    network = small if name == "small" else BATCHES
+    model = build(backend, network)
     data = model.place(gray_images(0), np.arange(10))
     trainer = model.trainer(sgd, 4)
     some_steps(trainer, data, range(3))
@@ -682,14 +788,14 @@ def test_another_trainer_resumes_with_the_same_bits(backend, small, sgd, evaluat
         model.logits(data, 10)
     state = trainer.export_state()
     losses = some_steps(trainer, data, range(3, 6))
-    other = backend.build(small, parameters.initialize(small, 1), "cpu")
+    other = backend.build(network, parameters.initialize(network, 1), "cpu")
     resumed = other.trainer(sgd, 4)
     resumed.load_state(state)
     assert some_steps(resumed, other.place(gray_images(0), np.arange(10)), range(3, 6)) == losses
     expected, actual = trainer.export_state(), resumed.export_state()
     assert parameters.digest(actual.parameters) == parameters.digest(expected.parameters)
     assert parameters.digest(actual.velocity) == parameters.digest(expected.velocity)
-    assert set(state.velocity) == (set(state.parameters) if sgd.momentum else set())
+    assert set(state.velocity) == (set(parameters.trained(network)) if sgd.momentum else set())
 
 
 def test_the_state_of_a_trainer_is_a_copy(backend, small):

@@ -30,10 +30,12 @@ SMALL = Network("small", (2, 13, 11), (
     spec.Conv2d("conv2", channels=4, kernel=2, padding=((1, 0), (1, 2)), activation="sigmoid"),
     spec.LocalResponseNorm("norm2", size=3, alpha=0.4, beta=0.75, k=2.0),
     spec.Conv2d("conv3", channels=6, kernel=1, activation="leaky_relu", alpha=0.2, groups=2, bias=False),
+    spec.BatchNorm("bn3", epsilon=0.1, momentum=0.3, activation="elu", alpha=0.6),
     spec.MaxPool2d("pool3", kernel=2, stride=1, padding=((1, 0), (0, 1))),
     spec.AvgPool2d("average3", kernel=2, stride=1, padding=1, count_padding=True),
     spec.AdaptiveAvgPool2d("areas3", size=2),
     spec.Flatten("flatten"),
+    spec.BatchNorm("bn4", epsilon=0.5),
     spec.Dense("fc4", units=6, activation="relu"),
     spec.Dropout("drop4", rate=0.5),
     spec.Dense("fc5", units=5, activation="tanh"),
@@ -172,6 +174,36 @@ def test_normalization_by_hand():
 POOLS = [((2, 3, 5, 5), 3, 2), ((2, 3, 7, 6), 3, 2), ((2, 3, 6, 5), 2, 2), ((2, 3, 5, 7), 2, 3), ((2, 3, 4, 5), 2, 1),
          ((2, 3, 4, 5), 1, 1), ((2, 3, 7, 6), 3, 2, 1), ((2, 3, 6, 4), 3, 2, ((0, 1), (0, 2))),
          ((2, 3, 4, 5), 3, 1, ((2, 0), (1, 2))), ((2, 3, 1, 2), 4, 3, ((3, 2), (0, 3)))]
+
+
+def test_batch_normalization_by_hand():
+    """A channel's statistics are those of all its pixels in the batch."""
+    x = np.array([[[[1.0, 3]], [[7, 7]]], [[[3, 5]], [[7, 7]]]])  # two images of two channels of 1x2 pixels
+    mean, variance = layers.batch_statistics(x)
+    assert_array_equal(mean, [3, 7])
+    assert_array_equal(variance, [2, 0])
+    y = layers.batch_norm_forward(x, np.array([6.0, 5]), np.array([10.0, 20]), mean, variance, epsilon=2)
+    assert_allclose(y, [[[[4, 10]], [[20, 20]]], [[[10, 16]], [[20, 20]]]])  # 10 + 6 (x - 3) / sqrt(2 + 2)
+    flat = x.transpose(0, 2, 3, 1).reshape(4, 2)  # an image's pixels are as good as further images of features
+    assert_array_equal(layers.batch_statistics(flat), layers.batch_statistics(x))
+    assert_array_equal(layers.batch_norm_forward(flat, np.array([6.0, 5]), np.array([10.0, 20]), mean, variance, 2),
+                       y.transpose(0, 2, 3, 1).reshape(4, 2))
+
+
+def test_training_moves_the_running_statistics_and_inference_uses_them():
+    network = Network("one", (1, 1, 1), (spec.Flatten("flatten"), spec.BatchNorm("bn", epsilon=1.0, momentum=0.25),
+                                         spec.Dense("fc1", units=2)))
+    start = canonical.initialize(network, 0) | {
+        "bn.running_mean": np.array([2], np.float32), "bn.running_var": np.array([8], np.float32)}
+    model = load("numpy").build(network, start)
+    data = model.place(np.array([2, 6], np.float32).reshape(2, 1, 1, 1), np.array([0, 1]))
+    assert_allclose(model.outputs(data)["bn"], [[0], [4 / 3]])  # (x - 2) / sqrt(8 + 1)
+    assert_allclose(model.outputs(data, dropout=(0, 0))["bn"], [[-2 / math.sqrt(5)], [2 / math.sqrt(5)]])
+    assert_array_equal(model.export()["bn.running_mean"], [2], "outputs move nothing")
+    model.trainer(Sgd(learning_rate=0.0), seed=0).step(data, np.array([0, 1]), 0)
+    assert_allclose(model.export()["bn.running_mean"], [0.75 * 2 + 0.25 * 4])
+    assert_allclose(model.export()["bn.running_var"], [0.75 * 8 + 0.25 * 4])  # 4 is the mean square of -2 and 2
+    assert set(model.gradients(data)[1]) == {"bn.weight", "bn.bias", "fc1.weight", "fc1.bias"}
 
 
 @pytest.mark.parametrize("shape, kernel, stride, padding", [(*case, 0)[:4] for case in POOLS])
@@ -330,7 +362,7 @@ def native_small() -> NumpyNetwork:
 
 
 @pytest.mark.parametrize("dropout", [None, (0, 3)])
-@pytest.mark.parametrize("name", canonical.shapes(SMALL))
+@pytest.mark.parametrize("name", canonical.trained(SMALL))
 def test_network_gradients_by_finite_differences(name, dropout):
     native = native_small()
     data = trainer.place(SMALL, *small_data())
@@ -350,6 +382,9 @@ FAULTS: dict[str, Callable[..., Any]] = {
     "gelu_backward": lambda right, gradient, x: layers.gelu_tanh_backward(gradient, x),
     "gelu_tanh_backward": lambda right, gradient, x: gradient * layers.gelu_tanh_forward(x) / x,
     "tanh_backward": lambda right, gradient, output: gradient * (1 - output),
+    "batch_norm_backward": lambda right, gradient, x, weight, epsilon, *sums: (  # mean and variance as constants
+        gradient * layers._by_channel(weight / np.sqrt(layers.batch_statistics(x)[1] + epsilon), x),
+        *right(gradient, x, weight, epsilon)[1:]),
     "dense_backward_parameters": lambda right, gradient, x: (right(gradient, x)[0], gradient.mean(axis=0)),
     "dense_backward_input": lambda right, *args: right(*args) * 1.00001,
     "softmax_cross_entropy": lambda right, logits, labels: (right(logits, labels)[0], right(logits, labels)[1] * 3),
@@ -390,7 +425,7 @@ def test_a_models_own_branch_changes_nothing():
     model = small_model()
     data = model.place(*small_data())
     loss, gradients = model.gradients(data)
-    same_loss, same = model.gradients(data, branch=model.outputs(data))
+    same_loss, same = model.gradients(data, branch=model.training_outputs(data))
     assert same_loss == loss
     for name in gradients:
         assert_array_equal(same[name], gradients[name])
@@ -475,8 +510,8 @@ def test_other_parameters_are_refused():
 def test_describe_names_the_functions_of_each_layer():
     assert [row.native for row in small_model().describe()] == [
         "normalize", "conv2d + gelu", "max_pool", "conv2d + sigmoid", "local_response_norm", "conv2d + leaky_relu",
-        "max_pool", "avg_pool", "adaptive_avg_pool", "flatten", "dense + relu", "dropout", "dense + tanh",
-        "dense + gelu_tanh", "dense + elu", "dense"]
+        "batch_norm + elu", "max_pool", "avg_pool", "adaptive_avg_pool", "flatten", "batch_norm", "dense + relu",
+        "dropout", "dense + tanh", "dense + gelu_tanh", "dense + elu", "dense"]
 
 
 @pytest.mark.exhaustive

@@ -66,7 +66,12 @@ CURVES = Network("curves", (2, 14, 13), (
     spec.Flatten("flatten"), spec.Dense("fc1", units=8, activation="tanh"),
     spec.Dense("fc2", units=8, activation="gelu"), spec.Dense("fc3", units=8, activation="gelu_tanh"),
     spec.Dense("fc4", units=5)))
-NETWORKS = {network.name: network for network in (PLAIN, COLOR, STREAMS, NORMALIZED, PADDED, POOLED, CURVES)}
+BATCHES = Network("batches", (2, 14, 13), (
+    spec.Conv2d("conv1", channels=6, kernel=3, stride=2, activation=None, bias=False),
+    spec.BatchNorm("bn1", epsilon=1e-3, momentum=0.3, activation="relu"),
+    spec.Conv2d("conv2", channels=8, kernel=2), spec.BatchNorm("bn2"), spec.Flatten("flatten"),
+    spec.Dense("fc3", units=8, activation="relu"), spec.BatchNorm("bn3", momentum=0.05), spec.Dense("fc4", units=5)))
+NETWORKS = {network.name: network for network in (PLAIN, COLOR, STREAMS, NORMALIZED, PADDED, POOLED, CURVES, BATCHES)}
 
 NONE = "none of the usual causes reproduces it"
 
@@ -600,6 +605,43 @@ broken_module("clipped gradients in the step", "tensorflow", "SGD steps", "SGD s
 broken_module("every step takes the first batch", "tensorflow", "SGD steps", "SGD steps", NONE)(
     instead("tensorflow.trainer.TensorFlowTrainer.step", lambda right: lambda self, data, indices, number: right(
         self, data, np.arange(len(indices)), number)))
+
+
+# Batch normalization
+
+
+broken_layer("MXNet's default `fix_gamma`", "mxnet", "layer outputs", "bn1", "the weight is 1 (MXNet's `fix_gamma`)",
+             "batches")(lambda bn: bn._kwargs.update(fix_gamma=True))
+broken_layer("Keras's default epsilon", "tensorflow", "layer outputs", "bn2", "epsilon is 0.001 instead of 1e-05",
+             "batches")(attributes(epsilon=1e-3))
+broken_layer("batches normalized by their own statistics in evaluation", "torch", "layer outputs", "bn2",
+             "normalized by the batch's statistics instead of the running ones", "batches")(
+    computing(lambda bn, right, x: torch().nn.functional.batch_norm(x, None, None, bn.weight, bn.bias, True,
+                                                                    eps=bn.eps)))
+broken_layer("batches normalized by the running statistics in training", "tensorflow", "logits and loss", "bn1",
+             "normalized by the running statistics instead of the batch's", "batches")(
+    computing(lambda bn, right, x, training=None, mask=None: right(x, training=False)))
+broken_layer("the running variance of PyTorch", "torch", "SGD steps", "bn1.running_var",
+             "the running variance follows the batch's variance divided by n - 1", "batches")(
+    computing(lambda bn, right, x: torch().nn.BatchNorm2d.forward(bn, x)))
+broken_layer("Keras's momentum in PyTorch", "torch", "SGD steps", "bn1.running_mean",
+             "the momentum is taken for the share of the old value", "batches")(attributes(momentum=0.7))
+broken_layer("PyTorch's momentum in MXNet", "mxnet", "SGD steps", "bn3.running_mean",
+             "the momentum is taken for the share of the old value", "batches")(
+    lambda bn: bn._kwargs.update(momentum=0.05))
+broken_layer("Keras's default momentum", "tensorflow", "SGD steps", "bn3.running_mean",
+             "the momentum is 0.01, Keras's default", "batches")(attributes(momentum=0.99))
+broken_layer("running statistics that never move", "mxnet", "SGD steps", "bn1.running_mean", "never changed",
+             "batches")(lambda bn: bn._kwargs.update(momentum=1.0))
+broken_model("mean and variance without gradients", "torch", "gradients", "conv1.weight", NONE, "batches")(
+    lambda model: computing(lambda bn, right, x: torch().nn.functional.batch_norm(
+        x, x.mean((0, 2, 3)).detach(), x.var((0, 2, 3), correction=0).detach(), bn.weight, bn.bias, eps=bn.eps)
+        if bn.training else right(x))(layer_of(model, "bn1")))
+broken_module("weights loaded without the running statistics", "tensorflow", "layers and weights", "bn1.running_mean",
+              "as before training, 0 and 1", "batches")(
+    instead("tensorflow.weights.load", lambda right: lambda net, network, values: right(net, network, {
+        name: np.full_like(value, name.endswith("var")) if "running" in name else value
+        for name, value in values.items()})))
 
 
 # Weights from elsewhere

@@ -27,8 +27,9 @@ from alexnet_mf.weights import parameters
 
 FOLDER = Path(__file__).parent / "golden"
 BATCH = 2
-EPSILON = 1e-10
-"""Relative tolerance of the reference itself: another processor may sum float64 in another order."""
+EPSILON, NOTHING = 1e-10, 1e-4
+"""Relative tolerance of the reference itself: another processor may sum float64 in another order. A norm below it is 0:
+that of a bias's gradient before batch normalization. In float32 it may be `NOTHING`."""
 
 
 @functools.cache
@@ -101,7 +102,7 @@ def test_the_reference_gives_the_golden_numbers(name: str) -> None:
     mine, theirs = measure(name, "numpy"), golden(name)
     assert {key: value for key, value in mine.items() if key != "norms"} == {
         key: value for key, value in theirs.items() if key != "norms"}
-    assert mine["norms"] == pytest.approx(theirs["norms"], rel=EPSILON)
+    assert mine["norms"] == pytest.approx(theirs["norms"], rel=EPSILON, abs=EPSILON)
 
 
 @pytest.mark.real_data
@@ -124,7 +125,8 @@ def test_each_backend_gives_the_golden_numbers(backend: Backend, name: str) -> N
         assert mine[key] == theirs[key], key
     assert list(mine["norms"]) == list(theirs["norms"])
     for key, value in theirs["norms"].items():
-        assert mine["norms"][key] == pytest.approx(value, rel=tolerances[key.partition("/")[0]]), key
+        assert mine["norms"][key] == pytest.approx(value, rel=tolerances[key.partition("/")[0]],
+                                                   abs=NOTHING if value < EPSILON else 0), key
 
 
 def write() -> None:

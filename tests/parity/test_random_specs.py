@@ -26,6 +26,7 @@ from alexnet_mf.spec.layers import (
     Activation,
     AdaptiveAvgPool2d,
     AvgPool2d,
+    BatchNorm,
     Conv2d,
     Dense,
     Dropout,
@@ -53,16 +54,23 @@ BIASES = st.sampled_from([True, True, False])
 RATES = st.sampled_from([0, 0.1, 0.25, 0.5, 0.8])
 
 
+def normalizations(name: str) -> st.SearchStrategy[BatchNorm]:
+    """Draw a batch normalization."""
+    return st.builds(lambda epsilon, momentum, activation: BatchNorm(name, epsilon, momentum, **activation),
+                     st.sampled_from([1e-5, 1e-3]), st.sampled_from([0.1, 0.01, 0.5]), ACTIVATIONS)
+
+
 @st.composite
 def networks(draw: Any) -> Network:
     """Draw a network: up to four convolutions (some grouped), poolings and normalizations in any order, then up to two
-    hidden dense layers, and dropout after any of them. Inputs are odd and oblong; a third is normalized first."""
+    hidden dense layers, and batch normalization and dropout after any of them. Inputs are odd and oblong; a third is
+    normalized first."""
     image = (draw(st.integers(1, 3)), draw(st.integers(5, 24)), draw(st.integers(5, 24)))
     shape: Any = image
     layers: list[Any] = []
     if draw(st.integers(0, 2)) == 2:
-        layers.append(Normalize("normalize", *(tuple(draw(st.floats(low, 1.0)) for _ in range(image[0]))
-                                               for low in (-0.5, 0.05))))
+        layers.append(Normalize("normalize", *(tuple(draw(st.floats(low, 1.0, allow_subnormal=False))
+                                                     for _ in range(image[0])) for low in (-0.5, 0.05))))
     for number in range(1, draw(st.integers(1, 4)) + 1):
         kernel, stride = draw(st.integers(1, 5)), draw(st.integers(1, 4))
         layer_type = draw(st.sampled_from([Conv2d, Conv2d, Conv2d, Conv2d, MaxPool2d, MaxPool2d, AvgPool2d, AvgPool2d,
@@ -90,13 +98,19 @@ def networks(draw: Any) -> Network:
             continue
         layers.append(layer)
         if draw(st.integers(0, 3)) == 3:
+            layers.append(draw(normalizations(f"norm_{layer.name}")))
+        if draw(st.integers(0, 3)) == 3:
             layers.append(Dropout(f"drop_{layer.name}", rate=draw(RATES)))
     layers.append(Flatten("flatten"))
+    if draw(st.integers(0, 5)) == 5:
+        layers.append(draw(normalizations("norm_flatten")))
     if draw(st.integers(0, 3)) == 3:
         layers.append(Dropout("drop_flatten", rate=draw(RATES)))
     for number in range(1, draw(st.integers(0, 2)) + 1):
         layers.append(Dense(f"hidden{number}", units=draw(st.integers(2, 12)), bias=draw(BIASES),
                             **draw(ACTIVATIONS)))
+        if draw(st.integers(0, 3)) == 3:
+            layers.append(draw(normalizations(f"norm_hidden{number}")))
         if draw(st.booleans()):
             layers.append(Dropout(f"drop_hidden{number}", rate=draw(RATES)))
     layers.append(Dense("last", units=draw(st.integers(2, 6)), bias=draw(BIASES)))
@@ -172,7 +186,8 @@ def test_the_random_networks_cover_all_layer_types() -> None:
     means = [layer for layer in layers if isinstance(layer, AvgPool2d) and layer.padding]
     assert {layer.count_padding for layer in means} == {True, False}
     types = {type(layer) for layer in layers}
-    assert types >= {AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm, Normalize}
+    assert types >= {AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm, Normalize, BatchNorm}
+    assert {layer.activation for layer in layers if isinstance(layer, BatchNorm)} == {None, *get_args(Activation)}
     assert {len(layer.mean) for layer in layers if isinstance(layer, Normalize)} == {1, 2, 3}
     assert any(layer.groups > 1 for layer in convolutions)
     before_dropout = {type(before) for network in drawn for before, layer in zip(network.layers, network.layers[1:])

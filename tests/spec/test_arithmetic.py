@@ -7,7 +7,7 @@ import math
 import pytest
 
 from alexnet_mf.spec import Network, arithmetic, zoo
-from alexnet_mf.spec.layers import Conv2d, Dense, Flatten, LocalResponseNorm, MaxPool2d
+from alexnet_mf.spec.layers import BatchNorm, Conv2d, Dense, Flatten, LocalResponseNorm, MaxPool2d
 from alexnet_mf.spec.zoo import (
     ALEXNET,
     ALEXNET_28,
@@ -19,6 +19,7 @@ from alexnet_mf.spec.zoo import (
     LENET5,
     LENET5_RELU,
 )
+from alexnet_mf.weights import parameters
 
 CHAPTER = [ALEXNET, *zoo.TABS.values()]
 
@@ -51,6 +52,9 @@ COSTS = {**{network.name: ALEXNET_COSTS for network in CHAPTER}, "lenet5": LENET
         "conv1": (64, 3 * 11 * 11, 55 * 55), "conv2": (192, 64 * 5 * 5, 27 * 27), "conv3": (384, 192 * 3 * 3, 13 * 13),
         "conv4": (256, 384 * 3 * 3, 13 * 13), "conv5": (256, 256 * 3 * 3, 13 * 13), "fc6": (4096, 256 * 6 * 6, 1),
         "fc7": (4096, 4096, 1), "fc8": (1000, 4096, 1)}),
+    "lenet5-bn": (44_878, 281_640, {
+        "conv1": (6, 1 * 5 * 5, 24 * 24), "bn1": (6, 1, 0), "conv2": (16, 6 * 5 * 5, 8 * 8), "bn2": (16, 1, 0),
+        "fc3": (120, 16 * 4 * 4, 1), "bn3": (120, 1, 0), "fc4": (84, 120, 1), "bn4": (84, 1, 0), "fc5": (10, 84, 1)}),
     "alexnet-slim": (4_075_466, 161_033_408, {
         "conv1": (48, 1 * 11 * 11, 54 * 54), "conv2": (96, 48 * 5 * 5, 26 * 26), "conv3": (144, 96 * 3 * 3, 12 * 12),
         "conv4": (144, 144 * 3 * 3, 12 * 12), "conv5": (96, 144 * 3 * 3, 12 * 12), "fc6": (1024, 96 * 5 * 5, 1),
@@ -69,14 +73,15 @@ def test_every_network_has_its_costs_here():
 
 @pytest.mark.parametrize("name", COSTS)
 def test_parameters_and_multiply_accumulates_layer_by_layer(name):
-    """Each output has one bias, and the other layers have no parameters."""
+    """Each output has one bias, and the other layers have no parameters. Batch normalization counts as no
+    multiply-accumulates."""
     network, (parameters, macs, layers) = zoo.get_network(name), COSTS[name]
     counted, used = arithmetic.parameter_counts(network), arithmetic.macs(network)
     assert list(counted) == list(used) == [layer.name for layer in network.layers]
     assert {layer: count for layer, count in counted.items() if count} == {
         layer: outputs * (weights + 1) for layer, (outputs, weights, _) in layers.items()}
     assert {layer: count for layer, count in used.items() if count} == {
-        layer: outputs * weights * pixels for layer, (outputs, weights, pixels) in layers.items()}
+        layer: outputs * weights * pixels for layer, (outputs, weights, pixels) in layers.items() if pixels}
     assert (sum(counted.values()), sum(used.values())) == (parameters, macs)
 
 
@@ -85,6 +90,19 @@ def test_a_layer_without_bias_has_its_weights_alone():
                                           Flatten("flatten"), Dense("fc2", units=7, bias=False), Dense("fc3", units=2)))
     assert arithmetic.parameter_counts(network) == {
         "conv1": 6 * 2 * 3 * 3, "flatten": 0, "fc2": 7 * 6 * 3 * 3, "fc3": 2 * 7 + 2}
+
+
+def test_batch_normalization_has_two_parameters_for_each_channel_or_feature():
+    """Running statistics are no parameters: no gradient changes them."""
+    network = Network("batches", (4, 5, 5), (BatchNorm("bn0"), Conv2d("conv1", channels=6, kernel=3), BatchNorm("bn1"),
+                                             Flatten("flatten"), BatchNorm("bn2"), Dense("fc3", units=2)))
+    counts = arithmetic.parameter_counts(network)
+    assert (counts["bn0"], counts["bn1"], counts["bn2"]) == (2 * 4, 2 * 6, 2 * 6 * 3 * 3)
+    assert [arithmetic.macs(network)[name] for name in ("bn0", "bn1", "bn2")] == [0, 0, 0]
+    assert {name: shape for name, shape in parameters.shapes(network).items() if name.startswith("bn2")} == {
+        f"bn2.{part}": (54,) for part in ("weight", "bias", "running_mean", "running_var")}
+    assert arithmetic.training_macs(network)["conv1"] == 3 * arithmetic.macs(network)["conv1"], \
+        "bn0 needs the gradients of its output"
 
 
 def test_height_and_width_are_not_confused():

@@ -14,10 +14,11 @@ import pytest
 
 from alexnet_mf import spec
 from alexnet_mf.errors import SpecError
-from alexnet_mf.spec import Network, layers, zoo
+from alexnet_mf.spec import Network, comparison, layers, zoo
 from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
+    BatchNorm,
     Conv2d,
     Dense,
     Dropout,
@@ -85,6 +86,12 @@ DENSE = Dense("last", units=10)
     (lambda: Normalize("norm9", (0.5,), (True,)), ["norm9", "std", "True"]),
     (lambda: Dense("fc9", units=0), ["fc9", "units", "0"]),
     (lambda: Dense("fc9", units=4, activation="softmax"), ["fc9", "softmax", "relu"]),
+    (lambda: BatchNorm("bn9", epsilon=0), ["bn9", "epsilon", "above 0", "no variance"]),
+    (lambda: BatchNorm("bn9", epsilon=-1e-5), ["bn9", "epsilon", "at least 0", "-1e-05"]),
+    (lambda: BatchNorm("bn9", momentum=1.5), ["bn9", "momentum", "a number from 0 to 1", "1.5"]),
+    (lambda: BatchNorm("bn9", momentum="0.1"), ["bn9", "momentum", "'0.1'"]),
+    (lambda: BatchNorm("bn9", activation="swish"), ["bn9", "activation", "relu", "'swish'"]),
+    (lambda: BatchNorm("bn9", activation="relu", alpha=0.1), ["bn9", "alpha"]),
     (lambda: Dropout("drop9", rate=1.0), ["drop9", "rate", "below 1", "1.0"]),
     (lambda: Dropout("drop9", rate=-0.1), ["drop9", "-0.1"]),
     (lambda: Dropout("drop9", rate=float("nan")), ["drop9", "nan"]),
@@ -195,6 +202,8 @@ def test_output_shapes_round_down():
     assert layers.output_shape(Conv2d("conv", channels=9, kernel=1, groups=3), (6, 3, 2)) == (9, 3, 2)
     assert layers.output_shape(Flatten("flatten"), (7, 3, 2)) == (42,)
     assert layers.output_shape(Dropout("drop", rate=0.5), (7, 3, 2)) == (7, 3, 2)
+    assert layers.output_shape(BatchNorm("bn"), (7, 3, 2)) == (7, 3, 2)
+    assert layers.output_shape(BatchNorm("bn"), (42,)) == (42,)
 
 
 # Padding
@@ -407,6 +416,15 @@ def test_digest_covers_the_architecture_alone():
     assert spec.digest(without) != spec.digest(same), "torchvision numbers its dropout layers too"
 
 
+def test_the_momentum_of_the_running_statistics_matters_in_training_alone():
+    one, other, another = (dataclasses.replace(LENET5, layers=(BatchNorm("bn", **fields), *LENET5.layers))
+                           for fields in ({}, {"momentum": 0.3}, {"epsilon": 1e-3}))
+    assert spec.digest(one) == spec.digest(other) != spec.digest(another)
+    assert spec.fingerprint(one) != spec.fingerprint(other)
+    assert comparison.differences(one, other) == []
+    assert comparison.differences(one, another) == ["bn: epsilon is 1e-05 in the file, 0.001 in lenet5"]
+
+
 def test_fingerprint_covers_every_number():
     """Each field of the network and of each layer is changed alone."""
     changed = [dataclasses.replace(ALEXNET, input=(1, 225, 224)),
@@ -459,9 +477,10 @@ def test_fingerprint_covers_every_number_of_the_other_layers():
         *(LocalResponseNorm("norm1", **{"size": 5, "alpha": 0.1, "beta": 0.75, "k": 2.0, **changed})
           for changed in ({}, {"size": 3}, {"alpha": 0.2}, {"beta": 0.5}, {"k": 1.0})),
         AvgPool2d("pool", 3, 2), AvgPool2d("pool", 2, 2), AvgPool2d("pool", 3, 1), MaxPool2d("pool", 3, 2),
-        AdaptiveAvgPool2d("areas", 6), AdaptiveAvgPool2d("areas", 7)]
+        AdaptiveAvgPool2d("areas", 6), AdaptiveAvgPool2d("areas", 7),
+        *(BatchNorm("bn", **fields) for fields in ({}, {"epsilon": 1e-3}, {"momentum": 0.2}, {"activation": "relu"}))]
     rest = Conv2d("conv1", channels=4, kernel=3), Flatten("flatten"), Dense("fc2", units=2)
-    assert len({spec.fingerprint(Network("other", (3, 16, 16), (layer, *rest))) for layer in others}) == 15
+    assert len({spec.fingerprint(Network("other", (3, 16, 16), (layer, *rest))) for layer in others}) == 19
 
 
 def test_equal_networks_have_equal_fingerprints():
@@ -473,7 +492,7 @@ def test_equal_networks_have_equal_fingerprints():
 def test_the_zoo_contains_its_networks_by_name():
     assert list(zoo.NETWORKS) == ["alexnet", "alexnet-tab-torch", "alexnet-tab-tensorflow", "alexnet-tab-mxnet",
                                   "alexnet-2012", "alexnet-owt", "alexnet-caffe", "caffenet", "lenet5", "lenet5-relu",
-                                  "alexnet-slim", "alexnet-28"]
+                                  "lenet5-bn", "alexnet-slim", "alexnet-28"]
     for name in zoo.NETWORKS:
         assert zoo.get_network(name).name == name
         assert zoo.get_network(name).source

@@ -36,8 +36,9 @@ SESSION = Session(**fields(RUN, Session))
 
 def make_checkpoint(number: int = 7, dtype: type = np.float32, velocity: bool = True) -> Checkpoint:
     generator = np.random.default_rng(number)
-    weights = {"conv1.weight": generator.random((3, 1, 5, 5)).astype(dtype), "conv1.bias": np.zeros(3, dtype)}
-    momenta = {name: -value for name, value in weights.items()} if velocity else {}
+    weights = {"conv1.weight": generator.random((3, 1, 5, 5)).astype(dtype), "conv1.bias": np.zeros(3, dtype),
+               "bn1.running_mean": generator.random(3).astype(dtype)}
+    momenta = {name: -value for name, value in weights.items() if parameters.is_trained(name)} if velocity else {}
     snapshot = Snapshot(dataclasses.replace(POSITION, number=number), TrainerState(weights, momenta, RATE_INSIDE))
     return Checkpoint(snapshot, RUN, SESSION, (12, "abc"))
 
@@ -101,11 +102,12 @@ SHORT = np.zeros(3, np.float32)
     ({"velocity": {"conv1.bias": SHORT}}, "momentum and weights differ in shape"),
     ({"velocity": STATE.velocity | {"conv1.weight": SHORT}}, "momentum and weights differ in shape"),
     ({"velocity": STATE.velocity | {"fc9.bias": SHORT}}, "momentum and weights differ in shape"),
+    ({"velocity": STATE.velocity | {"bn1.running_mean": SHORT}}, "momentum and weights differ in shape"),
     ({"parameters": STATE.parameters | {"conv1.bias": np.zeros(3, np.int64)}},
      "conv1.bias is int64, not float32 or float64"),
     ({"parameters": STATE.parameters | {"conv1.bias": np.zeros(3, np.int64)}, "velocity": {}},
      "conv1.bias is int64, not float32 or float64")],
-                         ids=["missing", "wrong shape", "surplus", "another dtype", "another dtype, no momentum"])
+    ids=["missing", "wrong shape", "surplus", "of a statistic", "another dtype", "another dtype, no momentum"])
 def test_tensors_that_do_not_fit_are_refused(tmp_path, change, message):
     snapshot = Snapshot(POSITION, dataclasses.replace(STATE, **change))
     with pytest.raises(RunError, match=f"is damaged: {message}"):
@@ -114,7 +116,8 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path, change, message):
 
 def test_a_checkpoint_is_plain_safetensors_with_canonical_names(tmp_path):
     tensors = load_file(checkpoint.save(tmp_path, make_checkpoint()))
-    assert set(tensors) == {"conv1.weight", "conv1.bias", "velocity.conv1.weight", "velocity.conv1.bias"}
+    assert set(tensors) == {"conv1.weight", "conv1.bias", "bn1.running_mean", "velocity.conv1.weight",
+                            "velocity.conv1.bias"}
     assert_array_equal(tensors["velocity.conv1.weight"], -tensors["conv1.weight"])
 
 

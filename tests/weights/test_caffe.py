@@ -189,6 +189,17 @@ def norm(**param: Any) -> tuple:
     return "norm1", "LRN", {"lrn_param": param}
 
 
+def batch_norm(name: str, count: int, total: float = 4, **param: Any) -> tuple:
+    """Return a normalization, whose blobs are sums of statistics, and the sum of their weights."""
+    return name, "BatchNorm", {"blobs": [array(count) * total, (array(count, 1)[:, 0] + 1) * total,
+                                         np.array([total], np.float32)], "batch_norm_param": param}
+
+
+def scale(name: str, count: int, bias_term: int = 1, **param: Any) -> tuple:
+    blobs = [array(count, 2)[:, 0], array(count, 3)[:, 0]][:1 + bias_term]
+    return name, "Scale", {"blobs": blobs, "scale_param": {"bias_term": bias_term, **param}}
+
+
 RELU = ("relu1", "ReLU", {})
 FC = dense("fc2", 4 * 6 * 6)
 """A dense layer after a convolution of 8x8 pixels with a kernel of 3."""
@@ -236,6 +247,19 @@ CASES: dict[str, tuple[list[tuple], tuple[spec.Layer, ...]]] = {
     "no biases": ([convolution(bias_term=0), FC], (replace(conv1(), bias=False),)),
     "leaky": ([convolution(), ("r", "ReLU", {"relu_param": {"negative_slope": 0.125}}), FC],
               (replace(conv1(), activation="leaky_relu", alpha=0.125),)),
+    "elu": ([convolution(), ("e", "ELU", {"elu_param": {"alpha": 0.5}}), FC],
+            (replace(conv1(), activation="elu", alpha=0.5),)),
+    "batch normalization": ([convolution(bias_term=0), batch_norm("bn", 4, eps=0.01, moving_average_fraction=0.9),
+                             scale("s", 4), RELU, FC],
+                            (replace(conv1(), bias=False), spec.BatchNorm("bn1", 0.01, 0.1, "relu"))),
+    "batch normalization without weights": ([convolution(), batch_norm("bn", 4), FC],
+                                            (conv1(), spec.BatchNorm("bn1", 1e-5, 0.001))),
+    "batch normalization without biases": ([convolution(), batch_norm("bn", 4, use_global_stats=1),
+                                            scale("s", 4, bias_term=0), FC],
+                                           (conv1(), spec.BatchNorm("bn1", 1e-5, 0.001))),
+    "batch normalization of features": ([convolution(), dense("fc", 4 * 6 * 6, 5), batch_norm("bn", 5), scale("s", 5),
+                                         dense("fc2", 5)],
+                                        (conv1(), spec.Dense("fc2", 5), spec.BatchNorm("bn2", 1e-5, 0.001))),
     "a transposed matrix": ([convolution(), (*FC[:2], {
         "blobs": [np.ascontiguousarray(FC[2]["blobs"][0].T), FC[2]["blobs"][1]],
         "inner_product_param": {"num_output": 2, "transpose": 1}})], (conv1(),)),
@@ -250,7 +274,8 @@ def test_layers_become_the_specs_and_opencv_agrees(case):
     stored = read(content)
     network = network_of(stored)
     assert network.input == (3, 8, 8)
-    assert tuple(layer for layer in network.layers if not isinstance(layer, spec.Flatten)) == (*expected, FC2)
+    last = replace(FC2, name=network.layers[-1].name)
+    assert tuple(layer for layer in network.layers if not isinstance(layer, spec.Flatten)) == (*expected, last)
     values = values_of(stored)
     parameters.check(values, network)
     assert {name: stored.tensors[key].shape for name, key in stored.names.items()} == parameters.shapes(network)
@@ -277,6 +302,15 @@ def test_doubles_stay_doubles(v1):
     stored = read(caffemodel(layers, v1, **INPUT))
     assert {tensor.dtype for tensor in stored.tensors.values()} == {"float64"}
     assert np.array_equal(stored.tensors["fc2[0]"].load(), layers[1]["blobs"][0])
+
+
+def test_statistics_of_nothing_are_0_and_a_normalization_by_the_batch_is_named():
+    """Before the first step of a training, the sum of weights is 0."""
+    stored = read(unsupported(convolution(), batch_norm("bn", 4, total=0, use_global_stats=0), FC))
+    assert stored.notes == ("bn normalizes by its running statistics, in training by the batch",)
+    values = values_of(stored)
+    for part, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 0)):
+        assert np.array_equal(values[f"bn1.{part}"], np.full(4, value, np.float32))
 
 
 def test_gradients_in_a_file_are_left_out():
@@ -387,8 +421,16 @@ def unsupported(*layers: tuple, **net: Any) -> bytes:
 CONCAT = {"name": "c", "type": "Concat", "bottom": ["conv1", "data"], "top": ["c"]}
 AGAIN = {"name": "again", "type": "ReLU", "bottom": ["conv1"], "top": ["again"]}
 REFUSED: dict[str, tuple[bytes, str]] = {
-    "BatchNorm": (unsupported(convolution(), ("bn", "BatchNorm", {}), FC),
-                  "layer 'bn' (BatchNorm) is of a type that is not supported; supported: Convolution, Dropout, "),
+    "another type": (unsupported(convolution(), ("p", "PReLU", {}), FC),
+                     "layer 'p' (PReLU) is of a type that is not supported; supported: BatchNorm, Convolution, "),
+    "a normalization without statistics": (unsupported(convolution(), ("bn", "BatchNorm", {}), FC),
+                                           "layer 'bn' (BatchNorm) has 0 blobs, expected 3"),
+    "a scale alone": (unsupported(convolution(), scale("s", 4), FC),
+                      "layer 's' (Scale) does not follow a BatchNorm; only a scale that does can be read"),
+    "two scales": (unsupported(convolution(), batch_norm("bn", 4), scale("s", 4), scale("t", 4), FC),
+                   "layer 't' (Scale) does not follow a BatchNorm"),
+    "a scale of columns": (unsupported(convolution(), batch_norm("bn", 4), scale("s", 4, axis=3), FC),
+                           "layer 's' (Scale) has axis 3"),
     "V1 type": (caffemodel(chain(convolution(), ("x", "BNLL", {}), FC), v1=True, **INPUT),
                 "layer 'x' (BNLL) is of a type that is not supported"),
     "two inputs": (caffemodel([*chain(convolution()), CONCAT], **INPUT), "layer 'c' (Concat) is of a type that is not"),
@@ -420,12 +462,13 @@ REFUSED: dict[str, tuple[bytes, str]] = {
                             "(Pooling) pads its input by 1; all of an image can only be pooled without padding"),
     "a slope below 0": (unsupported(convolution(), ("r", "ReLU", {"relu_param": {"negative_slope": -0.1}}), FC),
                         "alpha must be a number of at least 0, not -0.1"),
-    "relu alone": (unsupported(RELU, convolution(), FC), "(ReLU) does not follow a Convolution or InnerProduct"),
+    "relu alone": (unsupported(RELU, convolution(), FC),
+                   "(ReLU) does not follow a Convolution, InnerProduct or BatchNorm"),
     "relu twice": (unsupported(convolution(), RELU, ("r", "ReLU", {}), FC), "layer 'r' (ReLU) does not follow a Conv"),
     "sigmoid after means": (unsupported(convolution(), pooling(pool=1, kernel_size=2), ("s", "Sigmoid", {}), FC),
-                            "layer 's' (Sigmoid) does not follow a Convolution or InnerProduct"),
+                            "layer 's' (Sigmoid) does not follow a Convolution, InnerProduct or BatchNorm"),
     "sigmoid after dropout": (unsupported(convolution(), ("d", "Dropout", {}), ("s", "Sigmoid", {}), FC),
-                              "layer 's' (Sigmoid) does not follow a Convolution or InnerProduct"),
+                              "layer 's' (Sigmoid) does not follow a Convolution, InnerProduct or BatchNorm"),
     "all of a rectangle": (unsupported(convolution(), pooling(global_pooling=1), input_shape={"dim": [1, 3, 8, 9]}),
                            "layer 'pool1' (Pooling) pools all of 6x7 pixels; only squares can be read"),
     "within channels": (unsupported(convolution(), ("n", "LRN", {"lrn_param": {"norm_region": 1}}), FC),

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -419,7 +419,7 @@ def test_what_a_convolution_cannot_be_is_refused_by_name(changes, fragment, tmp_
     ([node("Pooling", "p", 3, global_pool="True")], "node 'p': pool_type 'max' is not supported, only 'avg'"),
     ([node("Activation", "a", 3, act_type="softsign")], "activation must be one of"),
     ([node("Activation", "a", 3)], "activation must be one of"),
-    ([node("relu", "a", 3), node("relu", "b", 4)], "node 'b': an activation is supported only after a conv"),
+    ([node("relu", "a", 3), node("relu", "b", 4)], "node 'b': an activation is supported only after a layer"),
     ([node("Dropout", "d", 3, mode="always")], "node 'd': mode 'always' is not supported"),
     ([node("softmax", "s", 3)], "node 's': a softmax is supported only at the end"),
     ([node("transpose", "t", 3)], "node 't': operator 'transpose' is not supported"),
@@ -563,3 +563,65 @@ def test_layers_without_biases_are_described(mx, tmp_path):
     assert_described(tmp_path / "net-0000.params", (
         spec.Conv2d("conv1", 3, 3, bias=False), spec.Flatten("flatten"), spec.Dense("fc2", 4, bias=False)),
         dict(zip(("conv1.weight", "fc2.weight"), values, strict=True)))
+
+
+def logits_of(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """Return the reference's logits of the layers that a file describes."""
+    with opened(path) as stored:
+        network = Network("file", pixels.shape[1:], stored.layers)
+        values = {name: stored.tensors[theirs].load() for name, theirs in stored.names.items()}
+    model = backends.load("numpy").build(network, values)
+    return model.logits(model.place(pixels, np.zeros(len(pixels), np.int64)), len(pixels))
+
+
+def randomize(parameters: Iterable[tuple[str, Any]]) -> None:
+    """Give parameters random values, variances around 1."""
+    stream = np.random.default_rng(0)
+    for name, value in parameters:
+        value[:] = stream.uniform(-0.5, 0.5, value.shape) + name.endswith("var")
+
+
+def test_batch_normalization_of_gluon_is_described(mx, tmp_path):
+    nn = mx.gluon.nn
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(3, 3, use_bias=False), nn.BatchNorm(epsilon=1e-3, momentum=0.7), nn.Activation("relu"),
+            nn.MaxPool2D(), nn.Flatten(), nn.BatchNorm(), nn.Dense(5), nn.BatchNorm(), nn.LeakyReLU(0.3), nn.Dense(4))
+    net.initialize()
+    net.hybridize()
+    pixels = np.random.default_rng(1).random((3, 2, 7, 8), np.float32)
+    net(mx.nd.array(pixels))
+    randomize((name, parameter.data()) for name, parameter in net.collect_params().items())
+    net.export(str(tmp_path / "net"))
+    with opened(tmp_path / "net-0000.params") as stored:
+        assert stored.layers == (
+            spec.Conv2d("conv1", 3, 3, activation=None, bias=False), spec.BatchNorm("bn1", 1e-3, 0.3, "relu"),
+            spec.MaxPool2d("pool1", 2, 2), spec.Flatten("flatten"), spec.BatchNorm("bn1_2"), spec.Dense("fc2", 5),
+            spec.BatchNorm("bn2", activation="leaky_relu", alpha=0.3), spec.Dense("fc3", 4))
+    assert relative_l2(logits_of(tmp_path / "net-0000.params", pixels), net(mx.nd.array(pixels)).asnumpy()) < 2e-6
+
+
+def test_a_fixed_gamma_is_1_whatever_the_file_has(mx, tmp_path):
+    """`fix_gamma` is the default of MXNet's operator; epsilon is 0.001 then."""
+    x = mx.sym.Convolution(mx.sym.Variable("data"), name="c", kernel=(3, 3), num_filter=2)
+    x = mx.sym.FullyConnected(mx.sym.BatchNorm(x, name="b"), name="f", num_hidden=4)
+    pixels = np.random.default_rng(1).random((3, 1, 6, 6), np.float32)
+    module = mx.mod.Module(x, label_names=None)
+    module.bind([("data", pixels.shape)], for_training=False)
+    module.init_params()
+    values = [dict(each) for each in module.get_params()]
+    randomize((name, value) for each in values for name, value in each.items())
+    module.set_params(*values)
+    module.save_checkpoint(str(tmp_path / "net"), 0)
+    assert mx.nd.load(str(tmp_path / "net-0000.params"))["arg:b_gamma"].asnumpy().max() < 0.6
+    with opened(tmp_path / "net-0000.params") as stored:
+        assert stored.layers[1] == spec.BatchNorm("bn1", 1e-3, 0.1)
+    module.forward(mx.io.DataBatch([mx.nd.array(pixels)]), is_train=False)
+    assert relative_l2(logits_of(tmp_path / "net-0000.params", pixels), module.get_outputs()[0].asnumpy()) < 2e-6
+
+
+@pytest.mark.parametrize("attributes, fragment", [
+    ({"axis": "2"}, "axis 2 is not supported"), ({"output_mean_var": "True"}, "output_mean_var True is not supported")])
+def test_other_batch_normalizations_are_refused(attributes, fragment, tmp_path):
+    parts = [node("null", f"b_{part}") for part in ("gamma", "beta", "moving_mean", "moving_var")]
+    symbol = graph(*parts, node("BatchNorm", "b", 3, 4, 5, 6, 7, **attributes))
+    assert fragment in refusal(write(tmp_path, symbol))

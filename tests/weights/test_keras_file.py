@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import itertools
 import json
 import re
 import zipfile
@@ -21,6 +22,7 @@ from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, arithmetic, digest
 from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
+    BatchNorm,
     Conv2d,
     Dense,
     Dropout,
@@ -59,6 +61,8 @@ def canonical(stored: StoredWeights, values: dict[str, np.ndarray]) -> dict[str,
     """Return canonical parameters, converted independently of the package."""
     inputs = arithmetic.input_shapes(stored.network)
     images = [inputs[layer.name] for layer in stored.network.layers if isinstance(layer, Flatten)]
+    flat = {after.name for before, after in itertools.pairwise(stored.network.layers)
+            if isinstance(before, Flatten) and isinstance(after, BatchNorm)}
     result = {}
     for name, theirs in stored.names.items():
         value = values[theirs]
@@ -67,6 +71,9 @@ def canonical(stored: StoredWeights, values: dict[str, np.ndarray]) -> dict[str,
         elif value.ndim == 2:
             channels, height, width = images.pop() if images else (1, 1, len(value))
             value = np.einsum("hwcu->uchw", value.reshape(height, width, channels, -1)).reshape(value.shape[1], -1)
+        elif name.partition(".")[0] in flat:
+            channels, height, width = images[-1]
+            value = np.einsum("hwc->chw", value.reshape(height, width, channels)).ravel()
         result[name] = value
     return result
 
@@ -125,6 +132,14 @@ SUPPORTED: dict[str, tuple[str, float]] = {
     "gray levels": (f"Rescaling(1 / 255), RandomRotation(0.1), Conv2D(4, 3), {END}", 255),
     "gray levels to [-1, 1]": (f"Rescaling(1 / 127.5, -1), Conv2D(4, 3), {END}", 255),
     "pixels to [-1, 1]": (f"Rescaling(2, offset=-1), Conv2D(4, 3), {END}", 1),
+    "batch normalization": ("Conv2D(4, 3), BatchNormalization(), ReLU(), Conv2D(4, 3, use_bias=False), "
+                            "BatchNormalization(momentum=0.5, epsilon=0.01), MaxPooling2D(), Activation('tanh'), "
+                            f"{END}", 1),
+    "batch normalization without gamma or beta": (
+        f"Conv2D(4, 3), BatchNormalization(scale=False), Conv2D(4, 3), BatchNormalization(center=False), {END}", 1),
+    "batch normalization of features": ("Conv2D(4, 3), Flatten(), BatchNormalization(), Dense(6), "
+                                        "BatchNormalization(), ELU(), Dense(5)", 1),
+    "batch normalization of pixels": (f"BatchNormalization(axis=3), Conv2D(4, 3), {END}", 1),
     "normalization": (f"Normalization(mean=[0.3], variance=[0.04]), Conv2D(4, 3), {END}", 1),
     "normalized gray levels": (f"Normalization(mean=70, variance=900, axis=None), Conv2D(4, 3), {END}", 255),
     "rescaling and normalization": (f"Rescaling(1 / 255), Normalization(mean=[0.3], variance=[0.04]), Conv2D(4, 3), "
@@ -136,7 +151,6 @@ LATER: dict[str, tuple[str, str]] = {
     "same pooling": (f"MaxPooling2D(3, 2, padding='same', name='p'), {END}",
                      r"layer `p` \(MaxPooling2D\) .*\(\(0, 1\), \(0, 1\)\)"),
     "no bias": (f"Conv2D(4, 3, use_bias=False, name='c'), {END}", r"layer `c` \(Conv2D\) .*bias=False"),
-    "batch normalization": (f"Conv2D(4, 3), BatchNormalization(name='b'), {END}", r"layer `b` \(BatchNormalization\)"),
 }
 """Layers that the spec expresses, or does not yet."""
 REFUSED: dict[str, tuple[str, str]] = {
@@ -145,6 +159,8 @@ REFUSED: dict[str, tuple[str, str]] = {
                                     r"layer `f` \(Flatten\) has data_format='channels_first'"),
     "permuting": ("Conv2D(4, 3), Permute((3, 1, 2), name='p'), Flatten(), Dense(3)", r"layer `p` \(Permute\) is"),
     "reshaping": ("Conv2D(4, 3), Reshape((26, 4, 26), name='r'), Flatten(), Dense(3)", r"layer `r` \(Reshape\) is"),
+    "batch normalization of rows": (f"Conv2D(4, 3), BatchNormalization(axis=1, name='b'), {END}",
+                                    r"layer `b` \(BatchNormalization\) has axis=1"),
     "another layer": (f"Conv2D(4, 3), LayerNormalization(name='ln'), {END}",
                       r"layer `ln` \(LayerNormalization\) is not supported; supported: Conv2D, Dense,"),
     "cropping at random": (f"RandomCrop(24, 24, name='r'), Conv2D(4, 3), {END}", r"layer `r` \(RandomCrop\) is not"),

@@ -255,6 +255,28 @@ IDIOMS = {
         f"one = Constant<value_float=2.0>() m = Add(l, one) beta = Constant<value_float=0.75>() n = Pow(m, beta) "
         f"c = Div(r, n) {FLAT}",
         "Conv2d-relu LocalResponseNorm Flatten Dense"),
+    "batch normalization": (f"d = Conv(x, t_4_2_3_3) e = BatchNormalization<epsilon=0.01, momentum=0.8>(d, t_4, t_4, "
+                            f"t_4, p_4) c = Relu(e) {FLAT}", "Conv2d BatchNorm-relu Flatten Dense"),
+    "batch normalization of features": (
+        "c = Conv(x, t_4_2_3_3) f = Flatten(c) b = BatchNormalization(f, t_140, t_140, t_140, p_140) "
+        "d = MatMul(b, t_140_5) e = BatchNormalization(d, t_5, t_5, t_5, p_5) g = Tanh(e) y = MatMul(g, t_5_3)",
+        "Conv2d Flatten BatchNorm Dense BatchNorm-tanh Dense"),
+    "batch normalization of features in N, H, W, C": (
+        "t = Transpose<perm=[0,3,1,2]>(x) c = Conv(t, t_4_7_1_1) u = Transpose<perm=[0,2,3,1]>(c) "
+        "k = Constant<value_ints=[-1,72]>() f = Reshape(u, k) b = BatchNormalization(f, t_72, t_72, t_72, p_72) "
+        "y = MatMul(b, t_72_3)", "Conv2d Flatten BatchNorm Dense"),
+    "batch normalization as a product and a sum": (
+        f"d = Conv(x, t_4_2_3_3, t_4) m = Mul(d, p_4_1_1) a = Add(m, t_4_1_1) c = Relu(a) {FLAT}",
+        "Conv2d-relu Flatten Dense"),
+    "batch normalization as a quotient": (
+        "c = Conv(x, t_4_2_3_3) f = Flatten(c) g = MatMul(f, t_140_5) s = Sub(g, t_5) q = Div(s, p_1_5) "
+        "a = Add(q, t_5) r = Relu(a) y = MatMul(r, t_5_3)", "Conv2d Flatten Dense-relu Dense"),
+    "a product and a sum after a ReLU": (
+        f"d = Conv(x, t_4_2_3_3) r = Relu(d) m = Mul(r, t_4_1_1) a = Add(m, t_4_1_1) c = Tanh(a) {FLAT}",
+        "Conv2d-relu BatchNorm-tanh Flatten Dense"),
+    "a product after dense features": (
+        "c = Conv(x, t_4_2_3_3) f = Flatten(c) g = MatMul(f, t_140_5) r = Relu(g) q = Div(r, p_5) "
+        "y = MatMul(q, t_5_3)", "Conv2d Flatten Dense-relu BatchNorm Dense"),
     "one channel": ("c = Conv(x, p_1_2_3_3) d = Add(c, t_1_1_1) r = Relu(d) f = Flatten(r) y = Gemm(f, t_35_3)",
                     "Conv2d-relu Flatten Dense")}
 
@@ -377,14 +399,15 @@ def test_attributes_of_older_opsets() -> None:
 
 
 def torch_network() -> Any:
-    from torch import manual_seed, nn
+    from torch import manual_seed, nn, rand
 
     class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.features = nn.Sequential(
                 nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.LocalResponseNorm(3, 0.5, 0.7, 2.0),
-                nn.MaxPool2d(2), nn.Conv2d(8, 4, 2, groups=2, bias=False), nn.Tanh(), nn.AvgPool2d(2, 1),
+                nn.MaxPool2d(2), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 2, groups=2, bias=False), nn.Tanh(),
+                nn.AvgPool2d(2, 1),
                 nn.Conv2d(4, 6, 1), nn.LeakyReLU(0.2))
             self.classifier = nn.Sequential(nn.Dropout(), nn.Linear(12, 7, bias=False), nn.ELU(0.5), nn.Linear(7, 5),
                                             nn.LogSoftmax(1))
@@ -394,7 +417,9 @@ def torch_network() -> Any:
             return self.classifier(x.view(x.size(0), -1))
 
     manual_seed(0)
-    return Network().eval()
+    net = Network()
+    net(rand(9, 3, 18, 14))  # moves the running statistics
+    return net.eval()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -408,8 +433,8 @@ def test_pytorch(dynamo: bool, tmp_path: Path) -> None:
     torch.onnx.export(torch_network(), (torch.rand(2, 3, 18, 14),), str(path), dynamo=dynamo, verbose=False, **free)
     with path.open("rb") as file:
         stored = onnx_file.read(file, path)
-        assert text(stored.network) == ("Normalize Conv2d-relu LocalResponseNorm MaxPool2d Conv2d-tanh AvgPool2d "
-                                        "Conv2d-leaky_relu Flatten Dense-elu Dense")
+        assert text(stored.network) == ("Normalize Conv2d-relu LocalResponseNorm MaxPool2d BatchNorm Conv2d-tanh "
+                                        "AvgPool2d Conv2d-leaky_relu Flatten Dense-elu Dense")
         assert stored.notes == ("the LogSoftmax at the end is left out",)
         assert error_of(stored, path) < TOLERANCE
 
@@ -423,15 +448,17 @@ def test_keras(tmp_path: Path) -> None:
     net = keras.Sequential([
         kl.Input((18, 14, 3)), kl.Rescaling(1 / 255), kl.Normalization(mean=[0.4, 0.5, 0.6], variance=[0.1, 0.2, 0.3]),
         kl.Conv2D(8, 5, strides=2, padding="same", activation="relu", bias_initializer="normal"), kl.MaxPooling2D(2),
-        kl.Conv2D(4, 2, activation="tanh"), kl.Dropout(0.5), kl.Flatten(),
+        kl.BatchNormalization(), kl.Conv2D(4, 2, activation="tanh"), kl.Dropout(0.5), kl.Flatten(),
         kl.Dense(6, activation="sigmoid", bias_initializer="normal"), kl.Dense(5, bias_initializer="normal")])
-    net(np.zeros((1, 18, 14, 3), np.float32))
+    net(np.random.default_rng(0).random((9, 18, 14, 3), np.float32), training=True)  # moves the running statistics
     path = tmp_path / "model.onnx"
     net.export(str(path), format="onnx", verbose=False)
     with path.open("rb") as file:
         stored = onnx_file.read(file, path)
-        assert text(stored.network) == "Normalize Conv2d-relu MaxPool2d Conv2d-tanh Flatten Dense-sigmoid Dense"
-        assert stored.notes == ("the file takes images in N, H, W, C order", "the file takes pixels from 0 to 255")
+        assert text(stored.network) == ("Normalize Conv2d-relu MaxPool2d BatchNorm Conv2d-tanh Flatten Dense-sigmoid "
+                                        "Dense")
+        assert stored.notes == ("the file takes images in N, H, W, C order", "the file takes pixels from 0 to 255",
+                                "a multiplication after pool1 is a batch normalization with mean 0 and variance 1")
         assert error_of(stored, path) < TOLERANCE
 
 
@@ -448,8 +475,6 @@ REFUSED = {
     "own function": (f"d = Conv(x, t_4_2_3_3) s = Sigmoid(d) c = Mul(d, s) {FLAT}", "joins the outputs"),
     "limit of 6": (f"d = Conv(x, t_4_2_3_3) a = Constant<value_float=0.0>() b = Constant<value_float=6.0>() "
                    f"c = Clip(d, a, b) {FLAT}", "operator Gemm of node 'y': the nodes before it compute a function"),
-    "scaled channels": (f"d = Conv(x, t_4_2_3_3) e = Relu(d) c = Mul(e, t_4_1_1) {FLAT}",
-                        "a multiplication or addition follows conv1"),
     "image subtracted": (f"d = Sub(x, t_2_9_7) c = Conv(d, t_4_2_3_3) {FLAT}", "is not one number for each channel"),
     "rows scaled": (f"d = Mul(x, t_9_1) c = Conv(d, t_4_2_3_3) {FLAT}", "an axis that is not the channels'"),
     "channels reversed": (f"i = Constant<value_ints=[1,0]>() d = Gather<axis=1>(x, i) c = Conv(d, t_4_2_3_3) {FLAT}",
@@ -474,8 +499,12 @@ REFUSED = {
     "a mean that rounds up within its padding": (
         "d = Conv(x, t_4_2_3_3) c = AveragePool<kernel_shape=[4,4], strides=[2,2], pads=[1,1,1,1], ceil_mode=1, "
         "count_include_pad=1>(d) " + FLAT, "its last windows divide by their area within the padding"),
-    "statistics": (f"d = Conv(x, t_4_2_3_3) c = BatchNormalization(d, t_4, t_4, t_4, p_4) {FLAT}",
-                   "operator BatchNormalization of node 'c': it is not supported"),
+    "statistics of the batch": (
+        f"d = Conv(x, t_4_2_3_3) c, m, v = BatchNormalization<training_mode=1>(d, t_4, t_4, t_4, p_4) {FLAT}",
+        "operator BatchNormalization of node 'cmv': it is in training mode"),
+    "a product of flattened channels": (
+        "c = Conv(x, t_4_2_3_3) f = Flatten(c) m = Mul(f, t_140) y = MatMul(m, t_140_3)",
+        "operator Mul of node 'm': its constant of shape .140,. is not one number for each channel"),
     "oblong kernel": (f"c = Conv(x, t_4_2_3_1) {FLAT}", "its kernel or stride is 3x1, not square"),
     "unknown attribute": (f"c = Conv<secret=1>(x, t_4_2_3_3) {FLAT}", "its attribute 'secret' is not supported"),
     "transposed image": (f"t = Transpose<perm=[0,1,3,2]>(x) c = Conv(t, t_4_2_3_3) {FLAT}", "neither N, C, H, W nor"),

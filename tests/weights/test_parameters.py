@@ -16,7 +16,7 @@ from sizes import narrower
 
 from alexnet_mf.errors import AlexnetMfError, ParametersError
 from alexnet_mf.spec import Network
-from alexnet_mf.spec.layers import Conv2d, Dense, Flatten
+from alexnet_mf.spec.layers import BatchNorm, Conv2d, Dense, Flatten
 from alexnet_mf.spec.zoo import ALEXNET, TABS
 from alexnet_mf.weights import parameters, tensor_file
 
@@ -70,6 +70,21 @@ def test_random_biases_ignore_the_setting_of_the_network(small, initialisation):
     plain, random = parameters.initialize(small, 0), parameters.initialize(small, 0, random_biases=True)
     for name in plain:
         assert np.array_equal(plain[name], random[name]) == name.endswith(".weight"), name
+
+
+def test_batch_normalization_begins_as_the_identity_of_standard_inputs():
+    network = Network("batches", (4, 4, 4), (BatchNorm("bn"), Flatten("flatten"), Dense("fc", units=2)))
+    assert list(parameters.shapes(network)) == ["bn.weight", "bn.bias", "bn.running_mean", "bn.running_var",
+                                                "fc.weight", "fc.bias"]
+    assert parameters.trained(network) == ["bn.weight", "bn.bias", "fc.weight", "fc.bias"]
+    drawn = parameters.initialize(network, 0)
+    for part, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
+        assert_array_equal(drawn[f"bn.{part}"], np.full(4, value, np.float32))
+    random = parameters.initialize(network, 0, random_biases=True)
+    for part, value, reach in (("weight", 1, 0.5), ("bias", 0, 0.1), ("running_mean", 0, 0.1), ("running_var", 1, 0.5)):
+        distances = np.abs(random[f"bn.{part}"] - value)
+        assert ((0 < distances) & (distances <= reach)).all()
+    assert len({random[f"bn.{part}"][0] - value for part, value in (("weight", 1), ("running_var", 1))}) == 2
 
 
 # Seeds

@@ -12,7 +12,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from alexnet_mf.spec import Network, arithmetic
-from alexnet_mf.spec.layers import Conv2d, Dense, Dropout, Flatten, Layer, LocalResponseNorm, MaxPool2d, Shape
+from alexnet_mf.spec.layers import (
+    LEARNERS,
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LocalResponseNorm,
+    MaxPool2d,
+    Shape,
+)
 
 CONVOLUTIONS, DENSE, OTHER = "convolutions", "fully connected layers", "other layers"
 PARTS = (CONVOLUTIONS, DENSE, OTHER)
@@ -47,6 +58,7 @@ class Stored:
     """Bytes that training keeps from the forward pass to the backward pass, or longer."""
 
     weights: int
+    """Parameters, and the running statistics of batch normalization."""
     weight_gradients: int
     optimizer: int
     """A velocity for each weight, with momentum."""
@@ -148,7 +160,7 @@ def costs(network: Network, batch_size: int, item_bytes: int = 4, momentum: bool
 
 def first_learner(network: Network) -> str:
     """Return the first layer with weights, where the backward pass ends."""
-    return next(layer.name for layer in network.layers if isinstance(layer, (Conv2d, Dense)))
+    return next(layer.name for layer in network.layers if isinstance(layer, LEARNERS))
 
 
 def is_view(layer: Layer) -> bool:
@@ -172,17 +184,18 @@ def _layer_cost(layer: Layer, inputs: Shape, outputs: Shape, macs: int, batch_si
     x, y = (batch_size * math.prod(shape) * item_bytes for shape in (inputs, outputs))
     parameters = arithmetic.parameter_count(layer, inputs)
     weights = parameters * item_bytes
+    statistics = 2 * inputs[0] * item_bytes if isinstance(layer, BatchNorm) else 0
     viewed = is_view(layer)
-    stored = Stored(weights, weights, weights * momentum, 0 if viewed else y,
+    stored = Stored(weights + statistics, weights, weights * momentum, 0 if viewed else y,
                   auxiliary_bytes(layer, inputs, outputs, batch_size, item_bytes) if backward else 0)
-    forward = Work(macs, 0 if viewed or isinstance(layer, Dropout) else x + weights + y)
-    operations = {FORWARD: Work(macs, 0 if viewed else x + weights + y)}
+    forward = Work(macs, 0 if viewed or isinstance(layer, Dropout) else x + weights + statistics + y)
+    operations = {FORWARD: Work(macs, 0 if viewed else x + weights + 2 * statistics + y)}  # read, moved and written
     if backward and parameters:
         derivative = y if layer.activation else 0  # type: ignore[union-attr]  # computed from its outputs or inputs
         operations[WEIGHT_GRADIENT] = Work(macs, x + y + derivative + weights)
         operations[UPDATE] = Work(0, (5 if momentum else 3) * weights)  # reads and writes weight (and velocity)
     if backward and passes_on and not viewed:
-        reads = 2 if isinstance(layer, LocalResponseNorm) else 1  # its derivative depends on its inputs
+        reads = 2 if isinstance(layer, (LocalResponseNorm, BatchNorm)) else 1  # their derivatives depend on the inputs
         operations[INPUT_GRADIENT] = Work(macs, weights + y + reads * x)
     part = CONVOLUTIONS if isinstance(layer, Conv2d) else DENSE if isinstance(layer, Dense) else OTHER
     return LayerCost(layer.name, type(layer).__name__, part, outputs, parameters, stored,
@@ -193,7 +206,7 @@ def auxiliary_bytes(layer: Layer, inputs: Shape, outputs: Shape, batch_size: int
     """Return the bytes that PyTorch keeps of this layer for the backward pass, beside its inputs and outputs."""
     values = batch_size * math.prod(outputs)
     copied = item_bytes * batch_size * arithmetic.padded_values(layer, inputs)
-    if isinstance(layer, (Conv2d, Dense)):
+    if isinstance(layer, LEARNERS):
         return copied + (item_bytes * values if saves_sums(layer) else 0)
     if isinstance(layer, MaxPool2d):
         return INDEX_BYTES * values + copied

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from alexnet_mf.analysis.costs import Costs, LayerCost, first_learner, is_view, saves_sums
 from alexnet_mf.spec import arithmetic
-from alexnet_mf.spec.layers import AvgPool2d, Conv2d, Dense, Dropout, Layer, LocalResponseNorm, Normalize, sides
+from alexnet_mf.spec.layers import LEARNERS, AvgPool2d, Conv2d, Dropout, Layer, LocalResponseNorm, Normalize, sides
 
 NORMALIZATION_FORWARD, NORMALIZATION_BACKWARD = 2, 3
 """Numbers of temporary tensors of its input's size in local response normalization, beside those it keeps."""
@@ -163,7 +163,7 @@ def _backward(tape: Tape, steps: list[_Step], first: str) -> None:
             tape.in_use -= step.sums or cost.stored.activations
         passed_on = (step.copied or below) if cost.name != first else 0
         passing = NORMALIZATION_BACKWARD * gradient if isinstance(layer, LocalResponseNorm) else step.widened
-        tape.in_use += passed_on + (cost.stored.weight_gradients if isinstance(layer, (Conv2d, Dense)) else 0)
+        tape.in_use += passed_on + (cost.stored.weight_gradients if isinstance(layer, LEARNERS) else 0)
         tape.look(f"the gradients of {cost.name}", passing)
         if cost.name == first:
             return

@@ -36,7 +36,7 @@ class NativeLayer:
     native_shape: Shape
     """Output shape in the framework's own layout (TensorFlow: NHWC)."""
     parameters: int
-    """Weights and biases, counted on the native network."""
+    """Trained weights and biases, counted on the native network."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,9 @@ class TrainerState:
     """Everything that a training step changes, as arrays in canonical layout and in the dtype of the computation."""
 
     parameters: dict[str, NDArray[Any]]
+    """Parameters and running statistics."""
     velocity: dict[str, NDArray[Any]]
-    """Velocity by parameter name; {} without momentum and before the first step."""
+    """Velocity by the name of the trained parameter; {} without momentum and before the first step."""
     rule: UpdateRule
     """The update rule that defines the velocity: one of the two below."""
 
@@ -150,7 +151,7 @@ class Model(ABC, Generic[Placed]):
 
     @abstractmethod
     def export(self) -> Parameters:
-        """Return the current parameters in canonical layout."""
+        """Return the current parameters and running statistics in canonical layout."""
 
     @abstractmethod
     def place(self, inputs: NDArray[Any], labels: NDArray[np.int64]) -> Placed:
@@ -169,17 +170,24 @@ class Model(ABC, Generic[Placed]):
     def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
         """Return every layer's output after its activation, by layer name, in canonical layout.
 
+        The running statistics stay as they are.
+
         Args:
-            dropout: (seed, step) of the masks to apply; without it dropout is off.
+            dropout: (seed, step) of the masks to apply, as in a training step: batch normalization takes the batch's
+                statistics. Without it dropout is off, and batch normalization takes the running statistics.
         """
 
     @abstractmethod
     def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
-        """Return the logits (n, classes), dropout off, computed `batch_size` images at a time."""
+        """Return the logits (n, classes) in evaluation, as the last of `outputs`, `batch_size` images at a time."""
 
     @abstractmethod
     def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
-        """Return the mean cross entropy of the whole data and the gradient of every parameter, dropout off."""
+        """Return the mean cross entropy of the whole data and the gradient of every trained parameter.
+
+        As in a training step, batch normalization takes the batch's statistics. But dropout is off, and the running
+        statistics stay as they are.
+        """
 
     @abstractmethod
     def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> Trainer[Placed]:

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from alexnet_mf.parity.causes import forward, inputs, training
 from alexnet_mf.parity.ladder import Comparison, Rung
 
+IN_TRAINING = "logits and loss", "gradients", "SGD steps"
+"""Rungs that a layer can fail by another output in training alone."""
+
 
 def diagnose(comparison: Comparison, rungs: list[Rung]) -> list[str]:
     """Return sentences on the lowest red rung; none if all rungs hold."""
@@ -27,7 +30,8 @@ def diagnose(comparison: Comparison, rungs: list[Rung]) -> list[str]:
         "dropout": _words, "predicted classes": _words, "weight exchange": _continued}
     for name, find in finders.items():
         if name in red:
-            return [*sentences, find(comparison, red[name])]
+            in_training = forward.diagnose_training(comparison) if name in IN_TRAINING else None
+            return [*sentences, in_training or find(comparison, red[name])]
     return sentences
 
 

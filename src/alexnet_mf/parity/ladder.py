@@ -158,7 +158,7 @@ def logits_and_loss(c: Comparison) -> Finding:
 
 
 def gradients(c: Comparison) -> Finding:
-    """Rung 6: the gradient of every parameter, with near ties decided as in the backend."""
+    """Rung 6: the gradient of every trained parameter, with near ties decided as in the backend."""
     case, mine = c.reference.case, c.subject.group("gradients")
     decided: dict[str, tuple[int, float]] = {}
     if same_shapes(c):
@@ -174,7 +174,7 @@ def gradients(c: Comparison) -> Finding:
     errors = [Measurement(name, relative_l2(mine[name], references[name]) if name in mine else math.inf,
                           max(c.tolerance(c.floors.gradient, f"gradients/{name}"),
                               c.reference.cost.get(f"softmax/{name}", 0.0)))
-              for name in reversed(parameters.shapes(case.network))]
+              for name in reversed(parameters.trained(case.network))]
     note = _near_ties(sum(count for count, _ in decided.values())) if followed else ""
     return [*errors, *ties], note
 
@@ -186,7 +186,7 @@ def same_shapes(c: Comparison) -> bool:
 
 
 def steps(c: Comparison) -> Finding:
-    """Rung 7: the update of every parameter by the SGD steps, and the loss of each step."""
+    """Rung 7: the update of every parameter and running statistic by the SGD steps, and the loss of each step."""
     case, theirs = c.reference.case, c.reference.trace
     measurements = step_errors(c, theirs.group("stepped"), theirs.meta["step_losses"])
     note = f"{case.steps} steps"
@@ -249,8 +249,9 @@ def modes(c: Comparison) -> Finding:
 def dropout_step(c: Comparison, logits: NDArray[Any]) -> Measurement:
     """Check that an SGD step uses the dropout masks that the layers draw at its seed and number."""
     labels, loss = c.reference.case.labels[:len(logits)], c.subject.meta["dropout_step_loss"]
+    last = c.reference.case.network.layers[-1].name
     expected, without = (softmax_cross_entropy(values.astype(np.float64), labels)[0]
-                         for values in (logits, c.subject.group("outputs")[c.reference.case.network.layers[-1].name]))
+                         for values in (logits, c.subject.group("training")[last]))
     error = loss_error(loss, expected, logits) if np.isfinite(logits).all() else math.inf
     tolerance = c.floors.step_loss
     off = loss_error(loss, without, logits) <= tolerance

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,11 +16,12 @@ from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.backends.numpy import BACKEND
 from alexnet_mf.backends.numpy.backend import NumpyModel
 from alexnet_mf.backends.numpy.layers import max_pool_choice, pad, window_pixels
+from alexnet_mf.backends.numpy.network import NumpyNetwork
 from alexnet_mf.backends.numpy.trainer import Placed
 from alexnet_mf.parity.case import Case
-from alexnet_mf.parity.tolerances import ratio, relative_l2, relative_largest
+from alexnet_mf.parity.tolerances import COST_FACTOR, TIERS, Floors, ratio, relative_l2, relative_largest
 from alexnet_mf.parity.trace import Trace, trace
-from alexnet_mf.spec.layers import Conv2d, Dense, MaxPool2d
+from alexnet_mf.spec.layers import LEARNERS, BatchNorm, Learner, MaxPool2d
 from alexnet_mf.weights.parameters import Parameters
 
 Array: TypeAlias = NDArray[Any]
@@ -27,6 +29,12 @@ Array: TypeAlias = NDArray[Any]
 SOFTMAX_ERROR = 5e-6
 """Largest relative error of a probability in correct code. Measured in MXNet: 4.6e-6, over 2 to 33 classes and logits
 of any size. Most of it is one error for the whole image, in the logarithm of its sum of exponentials."""
+
+DRAWS = 4
+"""Number of further float32 runs for a network with batch normalization, which divides by the spread of a batch and so
+multiplies the errors of the layers before it."""
+NOISE = 0.1
+"""Smallest error of float32 in a gradient that is zero but for rounding."""
 
 Rule: TypeAlias = Callable[[Array, Array, dict[str, Array], int], None]
 """Function that updates a weight in place from its gradient, its own state, and the step's number, counted from 0."""
@@ -42,6 +50,21 @@ class Reference:
     """Relative errors of the reference in float32, named like tensors (`outputs/conv1`, `gradients/fc6.bias`);
     also `largest/conv1`, `updates/conv1.bias`, `loss` and `step_loss`. `softmax/conv1.bias` and `softmax/loss` are the
     errors that the least exact softmax causes in a gradient and in the loss."""
+
+    def at(self, floors: Floors) -> Reference:
+        """Return the reference with the errors that a tier's tolerances allow. They grow in batch normalization alone.
+        """
+        if not has_batch_norm(self.case.network):
+            return self
+        cost = inexact_cost(self.case, self.trace, floors)
+        return replace(self, cost={name: max(value, cost.get(name, 0.0)) for name, value in self.cost.items()})
+
+    def noise(self) -> set[str]:
+        """Return the names of the gradients that float32 does not resolve.
+
+        Batch normalization removes a bias before it, whose gradient is zero but for rounding.
+        """
+        return {name for name in self.trace.group("gradients") if self.cost.get(f"gradients/{name}", 0.0) >= NOISE}
 
     @functools.cached_property
     def softmax_updates(self) -> dict[str, float]:
@@ -74,11 +97,58 @@ def make_reference(case: Case, continue_from: Parameters | None = None) -> Refer
     """
     exact = trace(BACKEND, case, continue_from=continue_from)
     single = trace(BACKEND, case, build=functools.partial(BACKEND.build, dtype=np.float32))
-    return Reference(case, exact, float32_cost(case, single, exact))
+    own = Reference(case, exact, float32_errors(case, single, exact) | softmax_cost(case, exact))
+    return own.at(TIERS["float32"])
 
 
-def float32_cost(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
-    """Return the errors of the reference in float32."""
+def plain_sums(x: Array) -> Array:
+    """Return the sum of each channel, one value added after the other, as in MXNet. In float32, the sum of n values of
+    one sign has a relative error of about sqrt(n) / 2 last bits, and of more if they are equal."""
+    return np.add.accumulate(np.moveaxis(x, 1, 0).reshape(x.shape[1], -1), axis=1)[:, -1]
+
+
+class InexactNetwork(NumpyNetwork):
+    """A network that adds up plainly, and whose layers have outputs and gradients with random relative errors."""
+
+    channel_sums = staticmethod(plain_sums)
+
+    def __init__(self, draw: int, floors: Floors, network: spec.Network, parameters: dict[str, Array]) -> None:
+        """Take the number of the draw, and the tolerances. Draw 0 has no random errors."""
+        super().__init__(network, parameters)
+        self.draw, self.floors = draw, floors
+
+    def learned(self, layer: spec.Learner, x: Array, training: bool) -> Array:
+        return self.err(layer.name, super().learned(layer, x, training), self.floors.output)
+
+    def parameter_gradients(self, layer: spec.Learner, gradient: Array, x: Array) -> dict[str, Array]:
+        gradient = self.err(f"{layer.name}.gradient", gradient, self.floors.gradient)
+        gradients = super().parameter_gradients(layer, gradient, x)
+        bias = f"{layer.name}.bias"
+        return gradients | ({bias: plain_sums(gradient)} if bias in gradients else {})
+
+    def err(self, name: str, values: Array, tolerance: float) -> Array:
+        """Return values with errors that `COST_FACTOR` makes the tolerance. They are the same each time."""
+        if not self.draw:
+            return values
+        stream, size = np.random.default_rng((self.draw, zlib.crc32(name.encode()))), tolerance / COST_FACTOR
+        return values * stream.choice(np.array([1 - size, 1 + size], self.dtype), values.shape)
+
+
+def inexact_cost(case: Case, exact: Trace, floors: Floors) -> dict[str, float]:
+    """Return the largest errors of float32 runs whose outputs and gradients are as inexact as these tolerances allow.
+    """
+    def build(draw: int, network: spec.Network, parameters: Parameters, device: str) -> NumpyModel:
+        model = BACKEND.build(network, parameters, device, dtype=np.float32)
+        model.net = InexactNetwork(draw, floors, network, model.parameters)
+        return model
+
+    errors = [float32_errors(case, trace(BACKEND, case, build=functools.partial(build, draw)), exact)
+              for draw in range(DRAWS)]
+    return {name: max(error[name] for error in errors) for name in errors[0]}
+
+
+def float32_errors(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
+    """Return the errors of a run of the reference in float32."""
     cost = {}
     references = exact.group("outputs")
     for name, value in single.group("outputs").items():
@@ -97,8 +167,14 @@ def float32_cost(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
     cost["step_loss"] = max((loss_error(a, b, branch[last]) for a, b, branch in losses), default=0.0)
     logits = exact.tensors[f"outputs/{last}"]
     cost["loss"] = loss_error(single.meta["loss"], exact.meta["loss"], logits)
-    cost["softmax/loss"] = loss_error(exact.meta["loss"] + SOFTMAX_ERROR, exact.meta["loss"], logits)
-    model = BACKEND.build(case.network, start)
+    return cost
+
+
+def softmax_cost(case: Case, exact: Trace) -> dict[str, float]:
+    """Return the errors that the least exact softmax causes."""
+    logits = exact.tensors[f"outputs/{case.network.layers[-1].name}"]
+    cost = {"softmax/loss": loss_error(exact.meta["loss"] + SOFTMAX_ERROR, exact.meta["loss"], logits)}
+    model = BACKEND.build(case.network, case.parameters())
     moves = softmax_moves(model, model.place(case.inputs[:case.batch], case.labels[:case.batch]), case.seed)
     cost |= {f"softmax/{name}": ratio(moves[name], float(np.linalg.norm(gradient)))
              for name, gradient in exact.group("gradients").items()}
@@ -119,12 +195,15 @@ def softmax_moves(model: NumpyModel, batch: Placed, seed: int) -> dict[str, floa
     """
     moved: dict[str, float] = {}
     stream = np.random.default_rng(seed)
+    coupled = has_batch_norm(model.network)  # an image's logits depend on the others
+    last = model.network.layers[-1].name
     for image in range(len(batch)):
-        row = batch.rows(slice(image, image + 1))
-        logits = model.logits(row, 1)
-        powers = np.exp(logits - logits.max())
-        errors = SOFTMAX_ERROR * powers / powers.sum() / len(batch)
-        one, other = (model.pull_back(row, pattern)
+        part, row = (batch, image) if coupled else (batch.rows(slice(image, image + 1)), 0)
+        logits = model.training_outputs(part)[last]
+        powers = np.exp(logits[row] - logits[row].max())
+        errors = np.zeros_like(logits)
+        errors[row] = SOFTMAX_ERROR * powers / powers.sum() / len(batch)
+        one, other = (model.pull_back(part, pattern)
                       for pattern in (errors, errors * stream.choice([-1.0, 1.0], logits.shape)))
         for name in one:
             worse = max(float(np.linalg.norm(one[name])), float(np.linalg.norm(other[name])))
@@ -155,7 +234,7 @@ def flips(network: spec.Network, pixels: Array, mine: Mapping[str, Array],
     result = {}
     x = y = pixels
     for layer in network.layers:
-        if isinstance(layer, (Conv2d, Dense)) and has_jump(layer):
+        if isinstance(layer, LEARNERS) and has_jump(layer):
             a, b = mine[layer.name], theirs[layer.name]
             other = (a > 0) != (b > 0)
             gaps = np.maximum(np.abs(a[other]), np.abs(b[other]))
@@ -171,7 +250,12 @@ def flips(network: spec.Network, pixels: Array, mine: Mapping[str, Array],
     return result
 
 
-def has_jump(layer: Conv2d | Dense) -> bool:
+def has_batch_norm(network: spec.Network) -> bool:
+    """Return True if the network normalizes batches."""
+    return any(isinstance(layer, BatchNorm) for layer in network.layers)
+
+
+def has_jump(layer: Learner) -> bool:
     """Return True if the slope of the layer's activation jumps at zero."""
     return layer.activation in ("relu", "leaky_relu") or (layer.activation == "elu" and layer.alpha != 1)
 
@@ -219,10 +303,11 @@ def take_steps(case: Case, start: Mapping[str, Array], update: Rule, first: int 
             if watch:
                 watch(model, batch)
             if branch is not None:
-                for number, gap in flips(case.network, model.pixels(batch), branch, model.outputs(batch)).values():
+                outputs = model.training_outputs(batch)
+                for number, gap in flips(case.network, model.pixels(batch), branch, outputs).values():
                     count_flips, widest = count_flips + number, max(widest, gap)
-            loss, gradients = model.gradients(batch, branch=branch)
+            loss, gradients = model.gradients(batch, branch=branch, moving=True)
             losses.append(loss)
-            for name, weight in model.parameters.items():
-                update(weight, gradients[name], states[name], step)
+            for name, gradient in gradients.items():
+                update(model.parameters[name], gradient, states[name], step)
     return Steps({name: np.nan_to_num(value) for name, value in model.parameters.items()}, losses, count_flips, widest)

@@ -9,7 +9,7 @@ import math
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,14 +92,15 @@ def compare(answers: Sequence[Trace], tier: str = "float32", reference: Referenc
     check_comparable([reference.trace, *answers])
     labels = label(answers)
     origins = {parameters.digest(answer.group("stepped")): answer for answer in [*answers, reference.trace]}
+    tiered = reference if tier == "float32" else reference.at(TIERS[tier])
     rungs: dict[str, list[Rung]] = {}
     diagnoses: dict[str, list[str]] = {}
     for name, answer in labels.items():
-        comparison = Comparison(answer, reference, TIERS[tier], origins)
+        comparison = Comparison(answer, tiered, TIERS[tier], origins)
         rungs[name] = comparison.climb()
         diagnoses[name] = diagnose(comparison, rungs[name])
     others = {name: answer for name, answer in labels.items() if answer.backend != "numpy"}
-    pairs = [pair(a, b, others) for a, b in itertools.combinations(others, 2)]
+    pairs = [pair(a, b, others, tiered.noise()) for a, b in itertools.combinations(others, 2)]
     return Report(reference, list(answers), rungs, diagnoses, pairs)
 
 
@@ -123,11 +124,12 @@ def label(answers: Sequence[Trace]) -> dict[str, Trace]:
     return counted
 
 
-def pair(first: str, second: str, answers: Mapping[str, Trace]) -> Pair:
-    """Return the differences between two backends."""
+def pair(first: str, second: str, answers: Mapping[str, Trace], noise: Collection[str]) -> Pair:
+    """Return the differences between two backends, except in gradients that are `noise`."""
     a, b = answers[first], answers[second]
     errors = {group: {name: relative_l2(value, b.group(group)[name]) for name, value in a.group(group).items()
-                      if name in b.group(group)} for group in ("outputs", "gradients")}
+                      if name in b.group(group) and (group == "outputs" or name not in noise)}
+              for group in ("outputs", "gradients")}
     layer = max(errors["outputs"], key=lambda name: errors["outputs"][name])
     parameter = max(errors["gradients"], key=lambda name: errors["gradients"][name])
     equal = a.tensors["pixels"].tobytes() == b.tensors["pixels"].tobytes()

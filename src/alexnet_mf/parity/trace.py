@@ -42,7 +42,8 @@ class Trace:
     """A backend's results. Tensors are named by group and layer or parameter: `outputs/conv1`, `gradients/fc6.bias`.
 
     Groups: `inputs` and `labels` of the case; `pixels`, the network's input; `outputs` of each layer, and in
-    `training` mode without dropout; `gradients` of each parameter; `stepped`, each parameter after the SGD steps;
+    `training` mode without dropout; `gradients` of each trained parameter; `stepped`, each parameter and running
+    statistic after the SGD steps;
     `stepwise`, the outputs in training mode before each of these; `logits` of every input; `dropped`, the inputs and
     outputs of the dropout layers in training, and the resulting logits.
     """
@@ -219,7 +220,8 @@ def check_whole(path: Path, answer: Trace, case: Case) -> None:
     if case.digest() != answer.meta["case_sha256"]:
         raise TraceError(f"{path}: its inputs do not match its header; write it again with `parity_trace`")
     expected = {f"{group}/{name}": shape for group in ("gradients", "stepped")
-                for name, shape in parameters.shapes(case.network).items()}
+                for name, shape in parameters.shapes(case.network).items()
+                if group == "stepped" or parameters.is_trained(name)}
     faults = header_faults(answer.meta)
     for name, count in (("step_losses", case.steps), ("continued_losses", case.continued)):
         if isinstance(answer.meta.get(name), list) and len(answer.meta[name]) != count:

@@ -8,7 +8,19 @@ from __future__ import annotations
 import math
 
 from alexnet_mf.spec import Network
-from alexnet_mf.spec.layers import AvgPool2d, Conv2d, Dense, Layer, MaxPool2d, Shape, even_padding, output_shape, sides
+from alexnet_mf.spec.layers import (
+    LEARNERS,
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Layer,
+    MaxPool2d,
+    Shape,
+    even_padding,
+    output_shape,
+    sides,
+)
 
 
 def output_shapes(network: Network) -> dict[str, Shape]:
@@ -34,7 +46,9 @@ def weight_shape(layer: Conv2d | Dense, inputs: Shape) -> Shape:
 
 
 def parameter_count(layer: Layer, inputs: Shape) -> int:
-    """Return the number of weights and biases of one layer."""
+    """Return the number of weights and biases of one layer. Running statistics are no parameters."""
+    if isinstance(layer, BatchNorm):
+        return 2 * inputs[0]
     if not isinstance(layer, (Conv2d, Dense)):
         return 0
     shape = weight_shape(layer, inputs)
@@ -65,7 +79,7 @@ def training_macs(network: Network) -> dict[str, int]:
     weights needs no gradients of its inputs: no layer before it has parameters.
     """
     forward = macs(network)
-    first = next(layer.name for layer in network.layers if isinstance(layer, (Conv2d, Dense)))
+    first = next(layer.name for layer in network.layers if isinstance(layer, LEARNERS))
     return {name: count * (2 if name == first else 3) for name, count in forward.items()}
 
 

@@ -13,8 +13,8 @@ from alexnet_mf.spec.network import Network
 def differences(described: Network, network: Network) -> list[str]:
     """Return a clause for each layer or field of `network` that differs in the network that a file describes.
 
-    Dropout is left out, and so are means over areas of one pixel. If the file has no `Normalize`, the other network may
-    have one: in other programs it is a transform of the data.
+    Dropout is left out, and so are the momentum of batch normalization and means over areas of one pixel. If the file
+    has no `Normalize`, the other network may have one: in other programs it is a transform of the data.
     """
     faults = []
     if described.input != network.input:
@@ -28,7 +28,7 @@ def differences(described: Network, network: Network) -> list[str]:
                              f"{type(their).__name__} there"]
         for field in dataclasses.fields(our):
             his, my = getattr(their, field.name), getattr(our, field.name)
-            if field.name != "name" and not is_close(his, my):
+            if field.name not in ("name", "momentum") and not is_close(his, my):
                 faults.append(f"{our.name}: {field.name} is {_text(his)} in the file, {_text(my)} in {network.name}")
     for longer, shorter, place in ((theirs, ours, "the file"), (ours, theirs, network.name)):
         if len(longer) > len(shorter):

@@ -88,7 +88,7 @@ def _check_padding(layer: Conv2d | _Pool2d) -> None:
         object.__setattr__(layer, "padding", top if len(set(numbers)) == 1 else ((top, bottom), (left, right)))
 
 
-def _check_activation(layer: Conv2d | Dense) -> None:
+def _check_activation(layer: Learner) -> None:
     if layer.activation is not None and layer.activation not in ACTIVATIONS:
         raise SpecError(f"layer {layer.name}: activation must be one of {', '.join(ACTIVATIONS)} or none, "
                         f"not {layer.activation!r}")
@@ -262,6 +262,32 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalization of each channel, or of each feature after `Flatten`; then its activation.
+
+    Source: Ioffe and Szegedy 2015. The output is weight (x - mean) / sqrt(variance + epsilon) + bias. Training takes
+    mean and variance over the batch and its pixels, and evaluation takes the running ones. Each training step moves the
+    running statistics towards the batch's: running = (1 - momentum) running + momentum batch. Momentum is the share of
+    the batch, as in PyTorch; in Keras and MXNet it is that of the old value. The running variance is that of the batch,
+    divided by n, as in Keras and MXNet; PyTorch and the paper divide it by n - 1.
+    """
+
+    name: str
+    epsilon: float = 1e-5
+    momentum: float = 0.1
+    activation: Activation | None = None
+    alpha: float | None = None
+    """Number of the activation, as in `Conv2d`."""
+
+    def __post_init__(self) -> None:
+        _check_number(self, "epsilon")
+        if self.epsilon == 0:
+            raise SpecError(f"layer {self.name}: epsilon must be above 0: a constant channel has no variance")
+        _check_number(self, "momentum", "a number from 0 to 1", 1)
+        _check_activation(self)
+
+
+@dataclass(frozen=True)
 class Dropout:
     """Random zeros in training: a share `rate` of the values becomes 0, the others are scaled by 1 / (1 - rate)."""
 
@@ -272,17 +298,15 @@ class Dropout:
         _check_number(self, "rate", "at least 0 and below 1", math.nextafter(1, 0))
 
 
+Learner: TypeAlias = Conv2d | Dense | BatchNorm
+LEARNERS = Conv2d, Dense, BatchNorm
+"""Layers with parameters. They alone have activations."""
 Layer: TypeAlias = (Conv2d | MaxPool2d | AvgPool2d | AdaptiveAvgPool2d | LocalResponseNorm | Normalize | Flatten |
-                    Dense | Dropout)
+                    Dense | BatchNorm | Dropout)
 Windowed: TypeAlias = Conv2d | MaxPool2d | AvgPool2d
 """Layers of windows that move over the image."""
 KINDS: dict[str, type[Layer]] = {kind.__name__: kind for kind in (
-    Conv2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm, Normalize, Flatten, Dense, Dropout)}
-
-
-def has_parameters(layer: Layer) -> bool:
-    """Return True for a layer with weights."""
-    return isinstance(layer, (Conv2d, Dense))
+    Conv2d, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, LocalResponseNorm, Normalize, Flatten, Dense, BatchNorm, Dropout)}
 
 
 def sides(padding: Padding) -> tuple[Pair, Pair]:
@@ -365,7 +389,7 @@ def output_shape(layer: Layer, shape: Shape) -> Shape:
     """
     if type(layer) not in KINDS.values():
         raise SpecError(f"layer {layer.name}: unknown kind {type(layer).__name__!r}; known: {', '.join(KINDS)}")
-    if isinstance(layer, Dropout):
+    if isinstance(layer, (BatchNorm, Dropout)):
         return shape
     if isinstance(layer, Dense):
         if len(shape) != 1:

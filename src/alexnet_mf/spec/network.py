@@ -23,6 +23,7 @@ from alexnet_mf.spec.layers import (
     KINDS,
     LARGEST_TENSOR,
     AvgPool2d,
+    BatchNorm,
     Dense,
     Dropout,
     Layer,
@@ -234,10 +235,12 @@ def _check_keys(where: str, kind: type[Network] | type[Layer], values: dict[str,
 def digest(network: Network) -> str:
     """Return the SHA-256 of the architecture: networks with equal digests compute the same from the same weights.
 
-    Learning rate, initial biases and dropout rates are left out: only training uses them. So is a softmax after the
-    logits.
+    Learning rate, initial biases, dropout rates and the momentum of batch normalization are left out: only training
+    uses them. So is a softmax after the logits.
     """
-    fields = as_dict(with_dropout(network, 0))
+    layers = tuple(dataclasses.replace(layer, momentum=0) if isinstance(layer, BatchNorm) else layer
+                   for layer in with_dropout(network, 0).layers)
+    fields = as_dict(dataclasses.replace(network, layers=layers))
     return _sha256({key: fields[key] for key in ("input", "layers")})
 
 

@@ -7,6 +7,7 @@ from alexnet_mf.spec import BiasInitialisation, Network
 from alexnet_mf.spec.layers import (
     AdaptiveAvgPool2d,
     AvgPool2d,
+    BatchNorm,
     Conv2d,
     Dense,
     Dropout,
@@ -198,6 +199,29 @@ LENET5_RELU = Network(
     learning_rate=0.3,
 )
 
+LENET5_BN = Network(
+    name="lenet5-bn",
+    input=LENET5.input,
+    layers=(
+        # Dive into Deep Learning, section 8.5.4: LeNet with a batch normalization before each sigmoid, and without the
+        # padding of conv1. Epsilon and momentum are those of section 8.5.2.
+        Conv2d("conv1", channels=6, kernel=5, activation=None),
+        BatchNorm("bn1", epsilon=1e-5, momentum=0.1, activation="sigmoid"),
+        AvgPool2d("pool1", kernel=2, stride=2),
+        Conv2d("conv2", channels=16, kernel=5, activation=None),
+        BatchNorm("bn2", epsilon=1e-5, momentum=0.1, activation="sigmoid"),
+        AvgPool2d("pool2", kernel=2, stride=2),
+        Flatten("flatten"),
+        Dense("fc3", units=120),
+        BatchNorm("bn3", epsilon=1e-5, momentum=0.1, activation="sigmoid"),
+        Dense("fc4", units=84),
+        BatchNorm("bn4", epsilon=1e-5, momentum=0.1, activation="sigmoid"),
+        Dense("fc5", units=10),
+    ),
+    source="Dive into Deep Learning, section 8.5 (after Ioffe and Szegedy 2015)",
+    learning_rate=0.1,  # section 8.5.4, there with batches of 128
+)
+
 # Dive into Deep Learning, section 8.1.5, exercise 2.1; the numbers are ours. AlexNet is made for photographs of 1000
 # classes; ten kinds of garments in gray need fewer filters, but filters of the same reach. So kernels, strides,
 # paddings and poolings are AlexNet's, conv1 has half its channels, the others three eighths (all multiples of 16, as
@@ -232,8 +256,8 @@ ALEXNET_28 = Network(
 )
 
 NETWORKS = {network.name: network for network in (
-    ALEXNET, *TABS.values(), ALEXNET_2012, ALEXNET_OWT, ALEXNET_CAFFE, CAFFENET, LENET5, LENET5_RELU, ALEXNET_SLIM,
-    ALEXNET_28)}
+    ALEXNET, *TABS.values(), ALEXNET_2012, ALEXNET_OWT, ALEXNET_CAFFE, CAFFENET, LENET5, LENET5_RELU, LENET5_BN,
+    ALEXNET_SLIM, ALEXNET_28)}
 """The networks by name."""
 
 

@@ -27,6 +27,7 @@ from alexnet_mf.instruments.records import Whole
 from alexnet_mf.training.loop import Position, Snapshot
 from alexnet_mf.training.record import RECORD, Run, Session
 from alexnet_mf.weights import tensor_file
+from alexnet_mf.weights.parameters import is_trained
 
 FORMAT: Literal[1] = 1
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{16})\.safetensors")
@@ -157,12 +158,13 @@ def load(path: Path) -> Checkpoint:
 
 
 def _check_tensors(path: Path, weights: dict[str, Any], velocity: dict[str, Any]) -> None:
-    """Check the dtypes, and that the momentum, if any, has the weights' shapes. The network's builder does the rest."""
+    """Check the dtypes, and that the momentum, if any, has the trained weights' shapes. The network's builder does the
+    rest."""
     for name, value in [*weights.items(), *velocity.items()]:
         if value.dtype not in (np.float32, np.float64):
             raise RunError(f"{path.name} is damaged: {name} is {value.dtype}, not float32 or float64")
     if velocity and {name: value.shape for name, value in velocity.items()} != {
-            name: value.shape for name, value in weights.items()}:
+            name: value.shape for name, value in weights.items() if is_trained(name)}:
         raise RunError(f"{path.name} is damaged: momentum and weights differ in shape")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from alexnet_mf.spec import Network, arithmetic
-from alexnet_mf.spec.layers import Dense, Flatten, Shape
+from alexnet_mf.spec.layers import BatchNorm, Dense, Flatten, Shape
+from alexnet_mf.weights.parameters import parts
 
 
 def flattened_outputs(network: Network) -> dict[str, Shape]:
@@ -27,23 +28,28 @@ def flattened_outputs(network: Network) -> dict[str, Shape]:
 
 
 def flattened_shapes(network: Network) -> dict[str, Shape]:
-    """Return the (channels, height, width) of each flattened image, by the name of the dense weight that takes it."""
+    """Return the (channels, height, width) of each flattened image, by the names of the parameters in its order: those
+    of the dense weight that takes it, and of batch normalizations before it."""
     images = flattened_outputs(network)
-    return {f"{layer.name}.weight": images[before.name] for before, layer in zip(network.layers, network.layers[1:])
-            if isinstance(layer, Dense) and before.name in images}
+    result = {f"{layer.name}.weight": images[before.name] for before, layer in zip(network.layers, network.layers[1:])
+              if isinstance(layer, Dense) and before.name in images}
+    return result | {f"{layer.name}.{part}": images[layer.name] for layer in network.layers
+                     if isinstance(layer, BatchNorm) and layer.name in images for part in parts(layer)}
 
 
 def to_native(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:
     """Return a canonical tensor in TensorFlow's layout.
 
     Args:
-        image: the (channels, height, width) that was flattened before a dense weight; None for any other tensor.
+        image: the (channels, height, width) whose flattened order the tensor has; None for any other tensor.
     """
     if value.ndim == 4:
         return value.transpose(2, 3, 1, 0)
     if value.ndim == 2 and image is not None:
         units = len(value)
         return value.reshape(units, *image).transpose(2, 3, 1, 0).reshape(-1, units)
+    if value.ndim == 1 and image is not None:
+        return value.reshape(image).transpose(1, 2, 0).reshape(-1)
     return value.T
 
 
@@ -55,6 +61,9 @@ def to_canonical(value: NDArray[Any], image: Shape | None) -> NDArray[Any]:
         channels, height, width = image
         units = value.shape[1]
         return value.reshape(height, width, channels, units).transpose(3, 2, 0, 1).reshape(units, -1)
+    if value.ndim == 1 and image is not None:
+        channels, height, width = image
+        return value.reshape(height, width, channels).transpose(2, 0, 1).reshape(-1)
     return value.T
 
 

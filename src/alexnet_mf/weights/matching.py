@@ -226,8 +226,8 @@ def _match_description(stored: StoredWeights, described: Network, network: Netwo
     if faults:
         raise ParametersError(f"describes another network than {network.name}: {'; '.join(faults)}; " + (
             "leave out `net`" if stored.network else "name another network with `net`"))
-    ours = [layer.name for layer in network.layers if spec.has_parameters(layer)]
-    theirs = [layer.name for layer in described.layers if spec.has_parameters(layer)]
+    ours = [layer.name for layer in network.layers if isinstance(layer, spec.LEARNERS)]
+    theirs = [layer.name for layer in described.layers if isinstance(layer, spec.LEARNERS)]
     by_layer = dict(zip(ours, theirs))
     mapped = {name: stored.names["{}.{}".format(by_layer[name.partition(".")[0]], name.partition(".")[2])]
               for name in parameters.shapes(network)}
@@ -284,7 +284,7 @@ def _by_position(stored: StoredWeights, network: Network) -> Match:
         theirs[any(len(stored.tensors[name].shape) == 4 for name in parts.values())].append(module)
     ours: dict[bool, list[str]] = {True: [], False: []}
     for layer in network.layers:
-        if spec.has_parameters(layer):
+        if isinstance(layer, spec.LEARNERS):
             ours[isinstance(layer, spec.Conv2d)].append(layer.name)
     return Match(network, {f"{layer}.{part}": name for is_conv, own in ours.items()
                            for layer, module in zip(own, theirs[is_conv]) for part, name in modules[module].items()},
@@ -292,7 +292,7 @@ def _by_position(stored: StoredWeights, network: Network) -> Match:
 
 
 def _own_names(network: Network) -> dict[str, str]:
-    return {layer.name: layer.name for layer in network.layers if spec.has_parameters(layer)}
+    return {layer.name: layer.name for layer in network.layers if isinstance(layer, spec.LEARNERS)}
 
 
 def _by_names(stored: StoredWeights, network: Network, any_classes: bool,

@@ -63,7 +63,7 @@ def numbered(network: Network) -> dict[str, str]:
     padded = padded_apart(network)
     for layer in without_normalization(network):
         position += layer.name in padded
-        if spec.has_parameters(layer):
+        if isinstance(layer, spec.LEARNERS):
             result[layer.name] = str(position)
         position += 1 + bool(getattr(layer, "activation", None))
     return result
@@ -87,7 +87,7 @@ def blocks(network: Network) -> dict[str, str]:
     for layer in without_normalization(network):
         means_pixels = isinstance(layer, AvgPool2d) and not layer.count_padding  # a block that pads by itself
         position += layer.name in padded and not means_pixels
-        if spec.has_parameters(layer):
+        if isinstance(layer, spec.LEARNERS):
             result[layer.name] = str(position)
         activation = getattr(layer, "activation", None)
         position += (not isinstance(layer, Flatten)) + (activation not in (None, *WITHIN))

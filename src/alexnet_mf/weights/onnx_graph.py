@@ -26,6 +26,7 @@ from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, Preprocessing, arithmetic
 from alexnet_mf.spec.layers import Padding, sides
 from alexnet_mf.weights.metadata import BAKED, entries
+from alexnet_mf.weights.parameters import parts
 
 OPSET = 13
 """Opset of 2020: its operators have not changed since, and old runtimes read it."""
@@ -143,14 +144,17 @@ def _nodes(layer: spec.Layer, shape: spec.Shape, source: str,
         return helper.make_node(operator, inputs, [output], output, **attributes)
 
     match layer:
-        case spec.Conv2d() | spec.Dense():
-            weights = (source, f"{name}.weight", *([f"{name}.bias"] if layer.bias else []))
+        case spec.Conv2d() | spec.Dense() | spec.BatchNorm():
+            weights = (source, *(f"{name}.{part}" for part in parts(layer)))
             linear = f"{name}_linear" if layer.activation else name
             if isinstance(layer, spec.Conv2d):
                 yield node("Conv", *weights, output=linear, kernel_shape=[layer.kernel] * 2,
                            strides=[layer.stride] * 2, pads=_pads(layer.padding), group=layer.groups)
-            else:
+            elif isinstance(layer, spec.Dense):
                 yield node("Gemm", *weights, output=linear, transB=1)
+            else:
+                yield node("BatchNormalization", *weights, output=linear, epsilon=layer.epsilon,
+                           momentum=1 - layer.momentum)
             if layer.activation in ("gelu", "gelu_tanh"):
                 yield from _gelu(name, linear, layer.activation == "gelu_tanh", tensors)
             elif layer.activation:

@@ -1,8 +1,10 @@
 """Canonical parameters: the one form in which weights travel between frameworks.
 
 A mapping from `conv1.weight`, `conv1.bias`, ... to float32 arrays: convolution weights (out, in, height, width), dense
-weights (out, in) with the input flattened in channel, height, width order, biases (out,). NumPy draws them from a seed,
-outside the frameworks, so every backend starts from the same bits.
+weights (out, in) with the input flattened in channel, height, width order, biases (out,). Batch normalization has a
+weight and a bias for each channel, and two arrays of state that no gradient changes: `norm1.running_mean` and
+`norm1.running_var`. NumPy draws the parameters from a seed, outside the frameworks, so every backend starts from the
+same bits.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from alexnet_mf import files
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, arithmetic
-from alexnet_mf.spec.layers import Conv2d, Dense, Shape
+from alexnet_mf.spec.layers import BatchNorm, Conv2d, Dense, Learner, Shape
 from alexnet_mf.weights import tensor_file
 
 Parameters: TypeAlias = dict[str, NDArray[np.float32]]
@@ -34,6 +36,10 @@ KEY = "alexnet_mf.weights"
 library writes several in an order that differs from process to process."""
 DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64", "BF16": "bfloat16", "I32": "int32", "I64": "int64"}
 """NumPy's names for those safetensors dtypes that weights are likely to have."""
+STATE = "running_mean", "running_var"
+"""Last parts of the names of running statistics."""
+COUNTER = ".num_batches_tracked"
+"""End of the name of PyTorch's count of batches, which batch normalization uses only without a momentum."""
 MOST_NAMED, LONGEST_NAME = 12, 80
 """Largest number of tensors that an error names, and largest length of a name that it quotes from a file."""
 
@@ -44,10 +50,28 @@ def shapes(network: Network) -> dict[str, Shape]:
     result: dict[str, Shape] = {}
     for layer in network.layers:
         if isinstance(layer, (Conv2d, Dense)):
-            result[f"{layer.name}.weight"] = shape = arithmetic.weight_shape(layer, inputs[layer.name])
-            if layer.bias:
-                result[f"{layer.name}.bias"] = shape[:1]
+            shape = arithmetic.weight_shape(layer, inputs[layer.name])
+            result |= {f"{layer.name}.{part}": shape if part == "weight" else shape[:1] for part in parts(layer)}
+        elif isinstance(layer, BatchNorm):
+            result |= {f"{layer.name}.{part}": inputs[layer.name][:1] for part in parts(layer)}
     return result
+
+
+def parts(layer: Learner) -> list[str]:
+    """Return the last parts of the names of a layer's parameters and running statistics."""
+    if isinstance(layer, BatchNorm):
+        return ["weight", "bias", *STATE]
+    return ["weight", "bias"] if layer.bias else ["weight"]
+
+
+def is_trained(name: str) -> bool:
+    """Return True for the name of a parameter that gradients change, False for running statistics."""
+    return name.rpartition(".")[2] not in STATE
+
+
+def trained(network: Network) -> list[str]:
+    """Return the canonical names of the parameters that gradients change, in the network's order."""
+    return [name for name in shapes(network) if is_trained(name)]
 
 
 def _uniform(seed: int, name: str, shape: Shape, bound: float) -> NDArray[np.float32]:
@@ -60,13 +84,23 @@ def _uniform(seed: int, name: str, shape: Shape, bound: float) -> NDArray[np.flo
 def initialize(network: Network, seed: int, *, random_biases: bool = False) -> Parameters:
     """Draw Xavier-uniform weights, bound sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010), and biases.
 
+    Batch normalization begins with weight 1, bias 0, and running statistics of mean 0 and variance 1.
+
     Args:
         seed: any non-negative integer; the same seed gives the same bits everywhere.
-        random_biases: draw uniform biases within +-0.1, not the network's. Parity cannot detect a lost bias of 0.
+        random_biases: draw uniform biases and running means within +-0.1, not the network's, and weights and running
+            variances of batch normalization within 1 +- 0.5. Parity cannot detect a lost bias of 0.
     """
     result: Parameters = {}
+    normalizations = {layer.name for layer in network.layers if isinstance(layer, BatchNorm)}
     for name, shape in shapes(network).items():
-        if name.endswith(".weight"):
+        layer, _, part = name.rpartition(".")
+        if layer in normalizations:
+            usual, reach = (1, 0.5) if part in ("weight", "running_var") else (0, 0.1)
+            result[name] = np.full(shape, usual, np.float32)
+            if random_biases:
+                result[name] += _uniform(seed, name, shape, reach)
+        elif part == "weight":
             fan_out, fan_in = (size * math.prod(shape[2:]) for size in shape[:2])
             result[name] = _uniform(seed, name, shape, math.sqrt(6 / (fan_in + fan_out)))
         elif random_biases:

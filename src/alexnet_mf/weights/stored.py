@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf.spec import Layer, Network, Shape
+from alexnet_mf.weights.parameters import COUNTER
 
 Layout: TypeAlias = Literal["OIHW", "HWIO"]
 """Order of a convolution's axes. OIHW goes with dense weights (out, in) flattened from channels, height, width; HWIO
@@ -23,6 +24,11 @@ FLOATS = ("float32", "float16", "bfloat16", "float64")
 def widen(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     """Return bfloat16 numbers from their bits in float32: the same bits with 16 zeros after them."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def filled(value: float, shape: Shape) -> StoredTensor:
+    """Return a tensor that a file leaves out because all its numbers are `value`."""
+    return StoredTensor("float32", shape, lambda: np.full(shape, value, np.float32))
 
 
 @dataclass(frozen=True)
@@ -57,3 +63,7 @@ class StoredWeights:
     """Entries of a canonical file's header; from other formats `preprocessing` and `classes`, if they have them."""
     notes: tuple[str, ...] = ()
     """One clause for each choice that the reader made, such as `weights of the entry state_dict`."""
+
+    def __post_init__(self) -> None:
+        tensors = {name: tensor for name, tensor in self.tensors.items() if not name.endswith(COUNTER)}
+        object.__setattr__(self, "tensors", tensors)

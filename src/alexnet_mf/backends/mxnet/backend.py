@@ -55,7 +55,8 @@ class MXNetModel(Model[Placed], MeasurableModel[Placed]):
                 name=layer.name,
                 native=" + ".join(type(module).__name__ for module in modules) or "(flattened by Dense)",
                 shape=shape, native_shape=shape,
-                parameters=sum(value.data().size for module in modules for value in module.collect_params().values())))
+                parameters=sum(value.data().size for module in modules for value in module.collect_params().values()
+                               if value.grad_req != "null")))
         return rows
 
     def export(self) -> Parameters:
@@ -79,13 +80,14 @@ class MXNetModel(Model[Placed], MeasurableModel[Placed]):
     def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
         pixels, labels = data.batch(slice(None))
         # Not record(train_mode=False): oneDNN's max pooling then keeps no workspace, and its gradients are wrong.
-        with autograd.record():
-            for block in self.net:
-                with autograd.predict_mode() if isinstance(block, gluon.nn.Dropout) else nullcontext():
-                    pixels = block(pixels)
-            loss = gluon.loss.SoftmaxCrossEntropyLoss()(pixels, labels).mean()
-        loss.backward()
-        return float(loss.asscalar()), weights.export_gradients(self.net)
+        with weights.keeping_statistics(self.net):
+            with autograd.record():
+                for block in self.net:
+                    with autograd.predict_mode() if isinstance(block, gluon.nn.Dropout) else nullcontext():
+                        pixels = block(pixels)
+                loss = gluon.loss.SoftmaxCrossEntropyLoss()(pixels, labels).mean()
+            loss.backward()  # moves the running statistics
+            return float(loss.asscalar()), weights.export_gradients(self.net)
 
     def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> MXNetTrainer:
         return MXNetTrainer(self.net, sgd, seed, self.context, augment)

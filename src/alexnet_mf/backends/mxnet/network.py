@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from mxnet.gluon import nn
 
@@ -29,14 +30,25 @@ def build(network: Network, precision: str = "float32") -> nn.HybridSequential:
     Args:
         precision: precision of convolutions and matrix products; everything else stays float32.
     """
-    inputs = arithmetic.input_shapes(network)
     net = nn.HybridSequential(prefix="")
-    for layer in network.layers:
-        for module in native(layer, inputs[layer.name]):
-            if precision != "float32" and isinstance(module, (nn.Conv2D, nn.Dense)):
-                round_factors(module, precision)
-            net.add(module)
+    for _, block in blocks(network):
+        if precision != "float32" and isinstance(block, (nn.Conv2D, nn.Dense)):
+            round_factors(block, precision)
+        net.add(block)
     return net
+
+
+def blocks(network: Network) -> Iterator[tuple[spec.Layer, nn.HybridBlock]]:
+    """Yield all blocks, each with its layer."""
+    inputs = arithmetic.input_shapes(network)
+    flatten: spec.Flatten | None = None
+    for layer in network.layers:
+        if isinstance(layer, spec.BatchNorm) and flatten:  # Dense flattens its own input, batch normalization does not
+            yield flatten, nn.Flatten(prefix=f"{flatten.name}_")
+        if not isinstance(layer, spec.Dropout):
+            flatten = layer if isinstance(layer, spec.Flatten) else None
+        for block in native(layer, inputs[layer.name]):
+            yield layer, block
 
 
 def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.HybridBlock]:
@@ -71,21 +83,25 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.HybridBlock]:
         case spec.Normalize():
             return [Normalize(mean=layer.mean, std=layer.std, prefix=prefix)]
         case spec.Flatten():
-            return []  # Dense flattens its own input
+            return []  # see `blocks`
         case spec.Dense():
             return [nn.Dense(in_units=inputs[0], units=layer.units, use_bias=layer.bias, activation=within(layer),
                              prefix=prefix), *after(layer)]
+        case spec.BatchNorm():
+            # Gluon's momentum is the share of the old value.
+            return [nn.BatchNorm(momentum=1 - layer.momentum, epsilon=layer.epsilon, in_channels=inputs[0],
+                                 prefix=prefix), *after(layer)]
         case spec.Dropout():
             return [Dropout(rate=layer.rate, prefix=prefix)]
     raise TypeError(f"{layer!r} has no Gluon block")
 
 
-def within(layer: spec.Conv2d | spec.Dense) -> str | None:
+def within(layer: spec.Learner) -> str | None:
     """Return Gluon's argument `activation`."""
     return layer.activation if layer.activation in WITHIN else None
 
 
-def after(layer: spec.Conv2d | spec.Dense) -> list[nn.HybridBlock]:
+def after(layer: spec.Learner) -> list[nn.HybridBlock]:
     """Return the block of an activation that is no argument, or nothing."""
     prefix = names(layer)[-1]
     match layer.activation, layer.alpha:
@@ -97,14 +113,16 @@ def after(layer: spec.Conv2d | spec.Dense) -> list[nn.HybridBlock]:
             return [nn.GELU(prefix=prefix)]
         case "gelu_tanh", _:
             return [TanhGELU(prefix=prefix)]
+    if isinstance(layer, spec.BatchNorm) and layer.activation:
+        return [nn.Activation(layer.activation, prefix=prefix)]
     return []
 
 
 def names(layer: spec.Layer) -> list[str]:
     """Return the prefixes of a layer's blocks; the first one, a padding, only some layers have."""
     activation = getattr(layer, "activation", None)
-    return [f"{layer.name}_padding_", f"{layer.name}_",
-            *([] if activation in (None, *WITHIN) else [f"{layer.name}_{activation}_"])]
+    is_contained = activation is None or (activation in WITHIN and not isinstance(layer, spec.BatchNorm))
+    return [f"{layer.name}_padding_", f"{layer.name}_", *([] if is_contained else [f"{layer.name}_{activation}_"])]
 
 
 def modules(layer: spec.Layer, net: nn.HybridSequential) -> list[nn.HybridBlock]:

@@ -1,15 +1,20 @@
-"""Copy canonical parameters to Gluon and back. The layout is the same; names have _ for the dot."""
+"""Copy canonical parameters to Gluon and back. The layout is the same; names have _ for the dot, and batch
+normalization has names of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import nn
 from numpy.typing import NDArray
 
-from alexnet_mf.weights.parameters import Parameters
+from alexnet_mf.weights.parameters import Parameters, is_trained
+
+PARTS = {"gamma": "weight", "beta": "bias"}
+"""Canonical names of parameters that Gluon names otherwise."""
 
 
 def load(net: nn.HybridSequential, parameters: Mapping[str, NDArray[np.float32]]) -> None:
@@ -27,9 +32,26 @@ def export(net: nn.HybridSequential) -> Parameters:
 
 def export_gradients(net: nn.HybridSequential) -> Parameters:
     """Return the gradients of the last backward pass, copied to canonical arrays."""
-    return {name: parameter.grad().asnumpy() for name, parameter in named_parameters(net).items()}
+    return {name: parameter.grad().asnumpy() for name, parameter in named_parameters(net).items() if is_trained(name)}
+
+
+@contextmanager
+def keeping_statistics(net: nn.HybridSequential) -> Iterator[None]:
+    """Restore the running statistics of batch normalization at the end."""
+    before = {name: parameter.data().copy() for name, parameter in named_parameters(net).items()
+              if not is_trained(name)}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            named_parameters(net)[name].set_data(value)
 
 
 def named_parameters(net: nn.HybridSequential) -> dict[str, mx.gluon.Parameter]:
-    """Return the parameters by their canonical names: `conv1_weight` is conv1.weight."""
-    return {".".join(name.rsplit("_", 1)): parameter for name, parameter in net.collect_params().items()}
+    """Return the parameters by their canonical names: `conv1_weight` is conv1.weight, `norm1_gamma` is norm1.weight."""
+    result = {}
+    for block in net:
+        for name, parameter in block.collect_params().items():
+            part = name.removeprefix(block.prefix)
+            result[f"{block.prefix[:-1]}.{PARTS.get(part, part)}"] = parameter
+    return result

@@ -50,7 +50,7 @@ class NumpyModel(Model[Placed], MeasurableModel[Placed]):
             shape = outputs[layer.name].shape
             rows.append(NativeLayer(
                 name=layer.name, native=" + ".join(native.modules(layer)), shape=shape, native_shape=shape,
-                parameters=sum(value.size for name, value in self.parameters.items()
+                parameters=sum(self.parameters[name].size for name in self.net.trained
                                if name.rpartition(".")[0] == layer.name)))
         return rows
 
@@ -66,6 +66,10 @@ class NumpyModel(Model[Placed], MeasurableModel[Placed]):
     def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, Array]:
         return dict(self.net.forward(self.net.cast(data.pixels()), dropout))
 
+    def training_outputs(self, data: Placed) -> dict[str, Array]:
+        """Return every layer's output as `gradients` computes it: the batch's own statistics, dropout off."""
+        return dict(self.net.forward(self.net.cast(data.pixels()), training=True))
+
     def logits(self, data: Placed, batch_size: int) -> Array:
         result = np.empty((len(data), self.network.classes), self.net.dtype)
         for rows in data.batches(batch_size):
@@ -74,20 +78,21 @@ class NumpyModel(Model[Placed], MeasurableModel[Placed]):
             result[rows] = logits
         return result
 
-    def gradients(self, data: Placed, branch: Mapping[str, Array] | None = None) -> tuple[float, dict[str, Array]]:
-        """Return the mean cross entropy of the whole data and the gradient of every parameter, dropout off.
+    def gradients(self, data: Placed, branch: Mapping[str, Array] | None = None,
+                  moving: bool = False) -> tuple[float, dict[str, Array]]:
+        """Return the mean cross entropy of the whole data and the gradient of every trained parameter, dropout off.
 
         Args:
             branch: layer outputs of another run on the same data. The gradient follows that run's choices in ReLU and
                 max pooling; see `NumpyNetwork.backward`.
+            moving: move the running statistics, as a training step does.
         """
-        loss, _, gradients = loss_and_gradients(self.net, data, branch=branch)
+        loss, _, gradients = loss_and_gradients(self.net, data, branch=branch, moving=moving)
         return loss, gradients
 
     def pull_back(self, data: Placed, gradient: Array) -> dict[str, Array]:
-        """Propagate any gradient at the logits (n, classes) back to every parameter, dropout off."""
-        x = self.net.cast(data.pixels())
-        return self.net.backward(gradient, x, dict(self.net.forward(x)))
+        """Propagate any gradient at the logits (n, classes) back to every trained parameter, dropout off."""
+        return self.net.backward(gradient, self.net.cast(data.pixels()), self.training_outputs(data))
 
     def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> NumpyTrainer:
         return NumpyTrainer(self.net, sgd, seed, augment)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +21,8 @@ from alexnet_mf.spec.layers import Padding, sides
 
 Array: TypeAlias = NDArray[Any]
 """Floating-point numbers, all of one dtype."""
+Sums: TypeAlias = Callable[[Array], Array]
+"""Function that adds up each channel."""
 
 GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
 """Numbers of the approximation of GELU (Hendrycks and Gimpel 2016)."""
@@ -323,6 +325,53 @@ def normalize_backward(gradient: Array, std: tuple[float, ...]) -> Array:
 def _planes(values: tuple[float, ...], x: Array) -> Array:
     """Return one number for each channel, to broadcast with (n, channels, height, width)."""
     return np.array(values, x.dtype)[:, None, None]
+
+
+def channel_sums(x: Array) -> Array:
+    """Return the sum of each channel, over the batch and its pixels."""
+    return x.sum(axis=(0, 2, 3) if x.ndim == 4 else 0)
+
+
+def batch_statistics(x: Array, sums: Sums = channel_sums) -> tuple[Array, Array]:
+    """Return mean and variance of each channel, over the batch and its pixels. The variance is divided by their number.
+
+    Args:
+        sums: function like `channel_sums`, with rounding of its own.
+    """
+    count = x.dtype.type(x.size // x.shape[1])
+    mean = sums(x) / count
+    return mean, sums((x - _by_channel(mean, x)) ** 2) / count
+
+
+def batch_norm_forward(x: Array, weight: Array, bias: Array, mean: Array, variance: Array, epsilon: float) -> Array:
+    """Return weight (x - mean) / sqrt(variance + epsilon) + bias, with one of each for every channel.
+
+    The linear function is computed as the frameworks do: in float32 it loses digits if the mean is far from 0.
+    """
+    scale = weight / np.sqrt(variance + epsilon)
+    return x * _by_channel(scale, x) + _by_channel(bias - mean * scale, x)
+
+
+def batch_norm_backward(gradient: Array, x: Array, weight: Array, epsilon: float,
+                        sums: Sums = channel_sums) -> tuple[Array, Array, Array]:
+    """Return the gradients in the input, the weight and the bias, for the batch's own statistics; `sums` is as for
+    `batch_statistics`.
+
+    With z = (x - mean) / sqrt(variance + epsilon), an input moves its own z, and through mean and variance all z of its
+    channel: dz_j / dx_i = (1{i = j} - 1/n - z_i z_j / n) / sqrt(variance + epsilon).
+    """
+    mean, variance = batch_statistics(x, sums)
+    std = np.sqrt(variance + epsilon)
+    z = (x - _by_channel(mean, x)) / _by_channel(std, x)
+    weight_gradient, bias_gradient = sums(gradient * z), sums(gradient)
+    through_statistics = _by_channel(bias_gradient, x) + z * _by_channel(weight_gradient, x)
+    count = x.dtype.type(x.size // x.shape[1])
+    return (gradient - through_statistics / count) * _by_channel(weight / std, x), weight_gradient, bias_gradient
+
+
+def _by_channel(values: Array, x: Array) -> Array:
+    """Return one number for each channel or feature, to broadcast with `x`."""
+    return values[:, None, None] if x.ndim == 4 else values
 
 
 def flatten_forward(x: Array) -> Array:

@@ -12,6 +12,7 @@ from alexnet_mf import spec
 from alexnet_mf.backends.numpy import layers
 from alexnet_mf.backends.numpy.layers import Array
 from alexnet_mf.spec import Network
+from alexnet_mf.weights.parameters import parts, trained
 
 
 def build(network: Network, parameters: dict[str, Array]) -> NumpyNetwork:
@@ -22,25 +23,30 @@ def build(network: Network, parameters: dict[str, Array]) -> NumpyNetwork:
 class NumpyNetwork:
     """The layers of a spec, one after the other, and their parameters by canonical name."""
 
+    channel_sums = staticmethod(layers.channel_sums)
+
     def __init__(self, network: Network, parameters: dict[str, Array]) -> None:
         self.spec = network
         self.parameters = parameters
+        self.trained = trained(network)
         self.dtype: np.dtype[Any] = next(iter(parameters.values())).dtype
 
     def cast(self, pixels: NDArray[Any]) -> Array:
         """Return the pixels in the dtype of the computation."""
         return pixels.astype(self.dtype, copy=False)
 
-    def forward(self, x: Array, dropout: tuple[int, int] | None = None) -> Iterator[tuple[str, Array]]:
+    def forward(self, x: Array, dropout: tuple[int, int] | None = None,
+                training: bool = False) -> Iterator[tuple[str, Array]]:
         """Yield each layer's name and its output after its activation; `dict()` keeps them all, for `backward`.
 
         Args:
             dropout: (seed, step) of the masks to apply; without it dropout is off.
+            training: normalize batches by their own statistics, as with dropout on, not by the running ones.
         """
         for layer in self.spec.layers:
             match layer:
-                case spec.Conv2d() | spec.Dense():
-                    x = activate(layer, self._sums(layer, x))
+                case spec.Conv2d() | spec.Dense() | spec.BatchNorm():
+                    x = self.learned(layer, x, training or dropout is not None)
                 case spec.MaxPool2d():
                     x = layers.max_pool_forward(x, kernel=layer.kernel, stride=layer.stride, padding=layer.padding)
                 case spec.AvgPool2d():
@@ -71,12 +77,12 @@ class NumpyNetwork:
         dropout: tuple[int, int] | None = None,
         branch: Mapping[str, Array] | None = None,
     ) -> dict[str, Array]:
-        """Return the gradient of the loss in every parameter.
+        """Return the gradient of the loss in every trained parameter.
 
         Args:
             gradient: gradient of the loss in the last layer's output.
             x: the input of `forward`.
-            outputs: the outputs of `forward`.
+            outputs: the outputs of `forward` in training.
             dropout: as in `forward`.
             branch: the layer outputs of another run. ReLU and max pooling choose, and where values nearly tie, runs
                 that differ by rounding alone choose differently. With a branch, ReLU passes the gradient where the
@@ -91,10 +97,10 @@ class NumpyNetwork:
 
         for layer in reversed(self.spec.layers):
             name, input_shape = layer.name, before[layer.name].shape
-            if isinstance(layer, (spec.Conv2d, spec.Dense)):
+            if isinstance(layer, spec.LEARNERS):
                 gradient = self._deactivate(layer, gradient, before[name], outputs[name], chosen[name])
-                gradients |= self._parameter_gradients(layer, gradient, before[name])
-                if len(gradients) == len(self.parameters):
+                gradients |= self.parameter_gradients(layer, gradient, before[name])
+                if len(gradients) == len(self.trained):
                     break  # earlier layers have no parameters, and the first convolution's input gradient is slow
             match layer:
                 case spec.Conv2d():
@@ -119,19 +125,52 @@ class NumpyNetwork:
                     gradient = layers.flatten_backward(gradient, input_shape)
                 case spec.Dense():
                     gradient = layers.dense_backward_input(gradient, self.parameters[f"{name}.weight"])
+                case spec.BatchNorm():
+                    weight = self.parameters[f"{name}.weight"]
+                    gradient = layers.batch_norm_backward(gradient, before[name], weight, layer.epsilon,
+                                                          self.channel_sums)[0]
                 case spec.Dropout() if dropout is not None:
                     kept = layers.dropout_kept(input_shape, layer.rate, *dropout, name)
                     gradient = layers.dropout_backward(gradient, kept, layer.rate)
-        return {name: gradients[name] for name in self.parameters}
+        return {name: gradients[name] for name in self.trained}
 
-    def _sums(self, layer: spec.Conv2d | spec.Dense, x: Array) -> Array:
+    def batch_statistics(self, x: Array, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the statistics of the batch in each batch normalization, under the names of the running ones.
+
+        Args:
+            x: the input of `forward`.
+            outputs: the outputs of `forward` in training.
+        """
+        statistics: dict[str, Array] = {}
+        for layer, before in zip(self.spec.layers, [x, *outputs.values()]):
+            if isinstance(layer, spec.BatchNorm):
+                mean, variance = layers.batch_statistics(before, self.channel_sums)
+                statistics |= {f"{layer.name}.running_mean": mean, f"{layer.name}.running_var": variance}
+        return statistics
+
+    def move_statistics(self, x: Array, outputs: Mapping[str, Array]) -> None:
+        """Move the running statistics towards those of the batch, in place; arguments as of `batch_statistics`."""
+        momenta = {layer.name: layer.momentum for layer in self.spec.layers if isinstance(layer, spec.BatchNorm)}
+        for name, value in self.batch_statistics(x, outputs).items():
+            running = self.parameters[name]
+            running += momenta[name.rpartition(".")[0]] * (value - running)
+
+    def learned(self, layer: spec.Learner, x: Array, training: bool) -> Array:
+        """Return the output of a layer with parameters; `training` is as for `forward`."""
+        return activate(layer, self._sums(layer, x, training))
+
+    def _sums(self, layer: spec.Learner, x: Array, training: bool = True) -> Array:
         """Return a layer's output without its activation."""
+        if isinstance(layer, spec.BatchNorm):
+            weight, bias, *running = (self.parameters[f"{layer.name}.{part}"] for part in parts(layer))
+            mean, variance = layers.batch_statistics(x, self.channel_sums) if training else running
+            return layers.batch_norm_forward(x, weight, bias, mean, variance, layer.epsilon)
         if isinstance(layer, spec.Conv2d):
             return layers.conv2d_forward(x, *self._weight_and_bias(layer), stride=layer.stride,
                                          padding=layer.padding, groups=layer.groups)
         return layers.dense_forward(x, *self._weight_and_bias(layer))
 
-    def _deactivate(self, layer: spec.Conv2d | spec.Dense, gradient: Array, x: Array, output: Array,
+    def _deactivate(self, layer: spec.Learner, gradient: Array, x: Array, output: Array,
                     chosen: Array) -> Array:
         """Propagate a gradient through a layer's activation.
 
@@ -161,7 +200,12 @@ class NumpyNetwork:
         weight = self.parameters[f"{layer.name}.weight"]
         return weight, self.parameters[f"{layer.name}.bias"] if layer.bias else np.zeros(len(weight), weight.dtype)
 
-    def _parameter_gradients(self, layer: spec.Conv2d | spec.Dense, gradient: Array, x: Array) -> dict[str, Array]:
+    def parameter_gradients(self, layer: spec.Learner, gradient: Array, x: Array) -> dict[str, Array]:
+        """Return the gradients of a layer's parameters from that of its output without the activation."""
+        if isinstance(layer, spec.BatchNorm):
+            _, weight, bias = layers.batch_norm_backward(gradient, x, self.parameters[f"{layer.name}.weight"],
+                                                         layer.epsilon, self.channel_sums)
+            return {f"{layer.name}.weight": weight, f"{layer.name}.bias": bias}
         if isinstance(layer, spec.Conv2d):
             weight, bias = layers.conv2d_backward_parameters(gradient, x, layer.kernel, layer.stride, layer.padding,
                                                              layer.groups)
@@ -170,7 +214,7 @@ class NumpyNetwork:
         return {f"{layer.name}.weight": weight} | ({f"{layer.name}.bias": bias} if layer.bias else {})
 
 
-def activate(layer: spec.Conv2d | spec.Dense, sums: Array) -> Array:
+def activate(layer: spec.Learner, sums: Array) -> Array:
     """Return a layer's output from its weighted sums."""
     match layer.activation, layer.alpha:
         case "relu", _:
@@ -195,6 +239,7 @@ def modules(layer: spec.Layer) -> list[str]:
     kinds: dict[type[spec.Layer], str] = {
         spec.Conv2d: "conv2d", spec.MaxPool2d: "max_pool", spec.AvgPool2d: "avg_pool",
         spec.AdaptiveAvgPool2d: "adaptive_avg_pool", spec.LocalResponseNorm: "local_response_norm",
-        spec.Normalize: "normalize", spec.Flatten: "flatten", spec.Dense: "dense", spec.Dropout: "dropout"}
+        spec.Normalize: "normalize", spec.Flatten: "flatten", spec.Dense: "dense", spec.BatchNorm: "batch_norm",
+        spec.Dropout: "dropout"}
     activation = getattr(layer, "activation", None)
     return [kinds[type(layer)], activation] if activation else [kinds[type(layer)]]

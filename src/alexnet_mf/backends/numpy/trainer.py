@@ -81,22 +81,22 @@ class NumpyTrainer(Trainer[Placed]):
         self.sgd = sgd
         self.seed = seed
         self.augment = augment
-        self._velocity = {name: np.zeros_like(value) for name, value in net.parameters.items()}
+        self._velocity = {name: np.zeros_like(net.parameters[name]) for name in net.trained}
         self._losses: list[float] = []
         self._correct: list[int] = []
 
     def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
         batch = data.rows(indices)
         draws = draw(self.augment, self.seed, number, len(batch), batch.image)
-        loss, logits, gradients = loss_and_gradients(self.net, batch, (self.seed, number), draws=draws)
+        loss, logits, gradients = loss_and_gradients(self.net, batch, (self.seed, number), draws=draws, moving=True)
         self._losses.append(loss)
         self._correct.append(int((logits.argmax(axis=1) == batch.labels).sum()))
         self.update(gradients)
 
     def update(self, gradients: Mapping[str, Array]) -> None:
         """Update the parameters once, in place."""
-        for name, weight in self.net.parameters.items():
-            velocity = self._velocity[name]
+        for name, velocity in self._velocity.items():
+            weight = self.net.parameters[name]
             velocity *= self.sgd.momentum
             velocity += gradients[name]
             if self.sgd.weight_decay:
@@ -126,10 +126,17 @@ def loss_and_gradients(
     dropout: tuple[int, int] | None = None,
     branch: Mapping[str, Array] | None = None,
     draws: Draws | None = None,
+    moving: bool = False,
 ) -> tuple[float, Array, dict[str, Array]]:
-    """Return the mean cross entropy of a batch, its logits, and the gradient of every parameter."""
+    """Return the mean cross entropy of a batch, its logits, and the gradient of every trained parameter.
+
+    Args:
+        moving: move the running statistics, as a training step does.
+    """
     x = net.cast(data.pixels(draws))
-    outputs = dict(net.forward(x, dropout))
+    outputs = dict(net.forward(x, dropout, training=True))
+    if moving:
+        net.move_statistics(x, outputs)
     logits = outputs[net.spec.layers[-1].name]
     loss, gradient = softmax_cross_entropy(logits, data.labels)
     return loss, logits, net.backward(gradient, x, outputs, dropout, branch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.randomness import dropout_seed, random_bytes, random_matrices
 from alexnet_mf.backends.tensorflow import formats, weights
 from alexnet_mf.backends.tensorflow import network as native
+from alexnet_mf.backends.tensorflow.layers import keeping_statistics
 from alexnet_mf.backends.tensorflow.speed import SPEED
 from alexnet_mf.backends.tensorflow.trainer import (
     Placed,
@@ -32,6 +34,8 @@ from alexnet_mf.weights import layouts
 from alexnet_mf.weights.parameters import Parameters
 
 COPIED_BYTES = 2**28
+WITH_MODES = keras.layers.Dropout, keras.layers.BatchNormalization
+"""Layers that compute otherwise in training."""
 
 
 class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
@@ -64,7 +68,8 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
             rows.append(NativeLayer(
                 name=layer.name, native=" + ".join(type(module).__name__ for module in modules),
                 shape=outputs[layer.name].shape, native_shape=tuple(native_outputs[layer.name].shape),
-                parameters=sum(module.count_params() for module in modules)))
+                parameters=sum(math.prod(variable.shape) for module in modules
+                               for variable in module.trainable_variables)))
         return rows
 
     def export(self) -> Parameters:
@@ -81,7 +86,8 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
         finish_steps(self._waiting)
         if dropout is not None:
             seed_dropout(self.net, tf.constant(dropout_seed(*dropout), tf.uint32))
-        return self._to_canonical(self._run(self._batch(data, slice(None))[0], training=dropout is not None))
+        with keeping_statistics(self.net):
+            return self._to_canonical(self._run(self._batch(data, slice(None))[0], training=dropout is not None))
 
     def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
         finish_steps(self._waiting)
@@ -91,9 +97,15 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
     def gradients(self, data: Placed) -> tuple[float, dict[str, NDArray[Any]]]:
         finish_steps(self._waiting)
         pixels, labels = self._batch(data, slice(None))
-        variables = weights.variables(self.net)
-        with tf.device(self._tf_device), tf.GradientTape() as tape:
-            loss = mean_loss(self.net(pixels, training=False), labels)
+        variables = weights.trained(self.net)
+        with keeping_statistics(self.net), tf.device(self._tf_device), tf.GradientTape() as tape:
+            logits = pixels
+            for layer in self.net.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    logits = layer(logits, training=True)
+                else:
+                    logits = layer(logits)
+            loss = mean_loss(logits, labels)
         gradients = tape.gradient(loss, [variable.value for variable in variables.values()])
         return float(loss), weights.export_values(dict(zip(variables, gradients)), self.network)
 
@@ -148,7 +160,7 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
         with tf.device(self._tf_device):
             for layer in self.network.layers:
                 for module in native.modules(layer, self.net):
-                    x = module(x, training=training) if isinstance(module, keras.layers.Dropout) else module(x)
+                    x = module(x, training=training) if isinstance(module, WITH_MODES) else module(x)
                 outputs[layer.name] = x
         return outputs
 

@@ -2,7 +2,8 @@
 
 In a weights file Keras does not store the order of layers. It numbers them by class: `layers/conv2d`,
 `layers/conv2d_1`, ..., `layers/dense`, ..., each with `vars/0`, the kernel, and `vars/1`, the bias. Any model with the
-same convolutions and dense layers in the same order loads such a file, whatever lies between them.
+same convolutions and dense layers in the same order loads such a file, whatever lies between them. Of batch
+normalization, `layers/batch_normalization`, all four are kept.
 """
 
 from __future__ import annotations

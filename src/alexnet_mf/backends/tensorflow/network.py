@@ -73,33 +73,39 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[layers.Layer]:
         case spec.Dense():
             return [layers.Dense(units=layer.units, use_bias=layer.bias, activation=within(layer), name=name),
                     *after(layer)]
+        case spec.BatchNorm():
+            # Keras's momentum is the share of the old value.
+            return [layers.BatchNormalization(momentum=1 - layer.momentum, epsilon=layer.epsilon, name=name),
+                    *after(layer)]
         case spec.Dropout():
             return [layers.Dropout(rate=layer.rate, seed=0, name=name)]  # every step sets its own seed
     raise TypeError(f"{layer!r} has no Keras layer")
 
 
-def within(layer: spec.Conv2d | spec.Dense) -> str | Callable[[Any], Any] | None:
+def within(layer: spec.Learner) -> str | Callable[[Any], Any] | None:
     """Return Keras's argument `activation`, which has no room for a number."""
     if layer.activation == "gelu_tanh":
         return gelu_tanh
     return layer.activation if layer.alpha is None else None
 
 
-def after(layer: spec.Conv2d | spec.Dense) -> list[layers.Layer]:
-    """Return the Keras layer of an activation with a number, or nothing."""
+def after(layer: spec.Learner) -> list[layers.Layer]:
+    """Return the Keras layer of an activation that is no argument, or nothing."""
     name = f"{layer.name}_{layer.activation}"
     match layer.activation:
         case "elu":
             return [layers.ELU(alpha=layer.alpha, name=name)]
         case "leaky_relu":
             return [layers.LeakyReLU(negative_slope=layer.alpha, name=name)]
+    if isinstance(layer, spec.BatchNorm) and layer.activation:
+        return [layers.Activation(within(layer), name=name)]
     return []
 
 
 def names(layer: spec.Layer) -> list[str]:
     """Return the names that a layer's Keras layers may have in the network."""
     before = ["padding", "cropping"] if isinstance(layer, (spec.Conv2d, spec.MaxPool2d, spec.AvgPool2d)) else []
-    after = [layer.activation] if isinstance(layer, (spec.Conv2d, spec.Dense)) else []
+    after = [layer.activation] if isinstance(layer, spec.LEARNERS) else []
     return [*(f"{layer.name}_{what}" for what in before), layer.name, *(f"{layer.name}_{what}" for what in after)]
 
 

@@ -157,14 +157,14 @@ class TensorFlowTrainer(Trainer[Placed]):
     def export_state(self) -> TrainerState:
         finish_steps(self._waiting)
         momenta = self.optimizer.momentums if self.optimizer.built and self.sgd.momentum else []
-        velocity = weights.export_values(dict(zip(weights.variables(self.net), momenta)), self.network)
+        velocity = weights.export_values(dict(zip(weights.trained(self.net), momenta)), self.network)
         return TrainerState(weights.export(self.net, self.network), velocity, RATE_INSIDE)
 
     def load_state(self, state: TrainerState) -> None:
         finish_steps(self._waiting)
         weights.load(self.net, self.network, state.parameters)
         if state.velocity:
-            variables = weights.variables(self.net)
+            variables = weights.trained(self.net)
             with tf.device(self.device):
                 self.optimizer.build(list(variables.values()))
             flattened = layouts.flattened_shapes(self.network)
@@ -199,12 +199,12 @@ class TensorFlowTrainer(Trainer[Placed]):
         with tf.GradientTape() as tape:
             logits = self.net(x, training=True)
             loss = mean_loss(logits, y)
-        variables = weights.variables(self.net).values()
+        variables = weights.trained(self.net).values()
         return loss, logits, tape.gradient(loss, [variable.value for variable in variables])
 
     def update(self, gradients: list[tf.Tensor]) -> None:
         """Update the variables once."""
-        variables = list(weights.variables(self.net).values())
+        variables = list(weights.trained(self.net).values())
         if self.sgd.weight_decay:  # Keras's weight decay is decoupled, as in AdamW; the paper's is not
             gradients = [g + self.sgd.weight_decay * w for g, w in zip(gradients, variables)]
         with tf.init_scope():  # variables are created outside the graph

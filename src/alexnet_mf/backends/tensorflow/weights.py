@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from keras import Sequential
+from keras import Sequential, layers
 from numpy.typing import NDArray
 
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import Shape
 from alexnet_mf.weights.layouts import flattened_shapes, to_canonical, to_native
-from alexnet_mf.weights.parameters import Parameters
+from alexnet_mf.weights.parameters import Parameters, is_trained
+
+NORMALIZATION = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+"""Keras's names for the parameters of batch normalization."""
 
 
 def load(net: Sequential, network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> None:
@@ -34,14 +37,21 @@ def export_values(values: Mapping[str, Any], network: Network) -> Parameters:
 
 
 def variables(net: Sequential) -> dict[str, Any]:
-    """Return the trainable variables by their canonical names, in the network's order."""
-    result = {}
+    """Return the variables by their canonical names, in the network's order."""
+    result: dict[str, Any] = {}
     for layer in net.layers:
-        if layer.trainable_variables:
+        if isinstance(layer, layers.BatchNormalization):
+            result |= {f"{layer.name}.{part}": getattr(layer, name) for part, name in NORMALIZATION.items()}
+        elif layer.trainable_variables:
             result[f"{layer.name}.weight"] = layer.kernel
             if layer.use_bias:
                 result[f"{layer.name}.bias"] = layer.bias
     return result
+
+
+def trained(net: Sequential) -> dict[str, Any]:
+    """Return the variables that gradients change."""
+    return {name: variable for name, variable in variables(net).items() if is_trained(name)}
 
 
 def activations_to_canonical(value: NDArray[Any], image: Shape) -> NDArray[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,6 +40,55 @@ class PixelAvgPool2d(nn.AvgPool2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x) / self.counts
+
+
+class _BatchVariance(nn.modules.batchnorm._BatchNorm):
+    """Batch normalization whose running variance follows the variance of the batch, divided by n. PyTorch's own
+    follows n / (n - 1) of it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(x)
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        # With a momentum of 1, PyTorch overwrites these with the batch's own statistics.
+        y = torch.batch_norm(x, self.weight, self.bias, mean, variance, True, 1.0, self.eps,
+                             torch.backends.cudnn.enabled)
+        count = x.numel() // x.shape[1]
+        with torch.no_grad():
+            variance = variance * (count - 1) / count if count > 1 else torch.zeros_like(variance)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance, self.momentum)
+        return y
+
+
+class BatchNorm1d(_BatchVariance, nn.BatchNorm1d):
+    """`nn.BatchNorm1d` with the running variance of `_BatchVariance`."""
+
+
+class BatchNorm2d(_BatchVariance, nn.BatchNorm2d):
+    """`nn.BatchNorm2d` with the running variance of `_BatchVariance`."""
+
+
+@contextmanager
+def keeping_statistics(net: nn.Sequential) -> Iterator[None]:
+    """Restore the running statistics of batch normalization at the end."""
+    buffers = [buffer for module in net if isinstance(module, _BatchVariance) for buffer in module.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(buffers, before):
+                buffer.copy_(value)
+
+
+def normalize_by_batch(net: nn.Sequential) -> None:
+    """Switch a network to evaluation, but batch normalization to the batch's statistics."""
+    net.eval()
+    for module in net:
+        if isinstance(module, _BatchVariance):
+            module.train()
 
 
 class FoldedConv2d(nn.Conv2d):

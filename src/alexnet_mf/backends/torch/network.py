@@ -7,7 +7,7 @@ import math
 from torch import nn
 
 from alexnet_mf import spec
-from alexnet_mf.backends.torch.layers import Normalize, PixelAvgPool2d
+from alexnet_mf.backends.torch.layers import BatchNorm1d, BatchNorm2d, Normalize, PixelAvgPool2d
 from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.layers import Windowed, even_padding, image_pixels, sides
 
@@ -57,6 +57,9 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.Module]:
             return [nn.Flatten()]
         case spec.Dense():
             return [nn.Linear(in_features=inputs[0], out_features=layer.units, bias=layer.bias), *activation(layer)]
+        case spec.BatchNorm():
+            kind = BatchNorm2d if len(inputs) == 3 else BatchNorm1d
+            return [kind(num_features=inputs[0], eps=layer.epsilon, momentum=layer.momentum), *activation(layer)]
         case spec.Dropout():
             return [nn.Dropout(p=layer.rate)]
     raise TypeError(f"{layer!r} has no PyTorch module")
@@ -74,7 +77,7 @@ def single(padding: tuple[int, int]) -> int | tuple[int, int]:
     return height if height == width else padding
 
 
-def activation(layer: spec.Conv2d | spec.Dense) -> list[nn.Module]:
+def activation(layer: spec.Learner) -> list[nn.Module]:
     """Return PyTorch's module for a layer's activation, or nothing."""
     match layer.activation, layer.alpha:
         case "relu", _:

@@ -22,6 +22,7 @@ from alexnet_mf.backends.randomness import dropout_seed
 from alexnet_mf.backends.torch import weights
 from alexnet_mf.backends.torch.augment import augment, tensors
 from alexnet_mf.backends.torch.graph import Graphed, GraphMemory
+from alexnet_mf.backends.torch.layers import keeping_statistics
 from alexnet_mf.data.augmentation import Draws, draw
 from alexnet_mf.data.preprocessing import PIXEL_SCALE, check_inputs
 from alexnet_mf.errors import BackendUnavailable
@@ -186,7 +187,8 @@ class TorchTrainer(Trainer[Placed]):
 
     def prepare(self, data: Placed, size: int) -> None:
         if self.is_compiled:
-            self.forward_backward(*data.batch(slice(size)), 0)  # seeds dropout, as each step does
+            with keeping_statistics(self.net):
+                self.forward_backward(*data.batch(slice(size)), 0)  # seeds dropout, as each step does
             self.update.drop_gradients()
 
     def set_rate(self, learning_rate: float) -> None:

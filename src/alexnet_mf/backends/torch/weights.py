@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from alexnet_mf.weights.parameters import Parameters
+from alexnet_mf.weights.parameters import COUNTER, Parameters
 
 
 def load(net: nn.Sequential, parameters: Mapping[str, NDArray[np.float32]]) -> None:
@@ -18,8 +18,9 @@ def load(net: nn.Sequential, parameters: Mapping[str, NDArray[np.float32]]) -> N
 
 
 def export(net: nn.Sequential) -> Parameters:
-    """Return the network's parameters, copied to canonical arrays."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in net.named_parameters()}
+    """Return the network's parameters and running statistics, copied to canonical arrays."""
+    return {name: value.cpu().numpy().copy() for name, value in net.state_dict().items()
+            if not name.endswith(COUNTER)}
 
 
 def export_gradients(net: nn.Sequential) -> Parameters:

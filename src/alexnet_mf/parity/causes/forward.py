@@ -11,7 +11,7 @@ from alexnet_mf import spec
 from alexnet_mf.backends.numpy import layers
 from alexnet_mf.parity.causes import FLATTENED, ROUNDING, Array, Cause, reproduce, verdict
 from alexnet_mf.parity.causes.paddings import other_paddings
-from alexnet_mf.parity.causes.weighted import conv_causes, dense_causes
+from alexnet_mf.parity.causes.weighted import batch_norm_causes, conv_causes, dense_causes
 from alexnet_mf.parity.ladder import Comparison, Rung
 from alexnet_mf.parity.tolerances import relative_l2
 from alexnet_mf.spec import arithmetic
@@ -38,8 +38,24 @@ def diagnose_layers(c: Comparison, rung: Rung) -> str:
     return "the measured shapes differ, the outputs of the batch do not"
 
 
+def diagnose_training(c: Comparison) -> str | None:
+    """Name the first layer that diverges in training, and its fault; None if there is none.
+
+    Layers before it agree in training, and all agree in evaluation.
+    """
+    case, outputs, references = c.reference.case, c.subject.group("training"), c.reference.trace.group("training")
+    x: Array = c.subject.tensors["pixels"].astype(np.float64)
+    for layer in case.network.layers:
+        result, reference = outputs[layer.name].astype(np.float64), references[layer.name]
+        if relative_l2(result, reference) > 10 * c.tolerance(c.floors.output, f"outputs/{layer.name}"):
+            causes = layer_causes(layer, x, case.parameters(), reference, case, training=True)
+            return verdict(f"first divergent layer in training: {layer.name}", reproduce(result, reference, causes))
+        x = result
+    return None
+
+
 def layer_causes(layer: spec.Layer, x: Array, parameters: dict[str, Array], reference: Array,
-                 case: Any) -> Iterator[Cause]:
+                 case: Any, training: bool = False) -> Iterator[Cause]:
     """Yield the usual faults of a layer, each with the output that it gives on the input `x`."""
     values = {name: value.astype(np.float64) for name, value in parameters.items()}
     match layer:
@@ -62,6 +78,8 @@ def layer_causes(layer: spec.Layer, x: Array, parameters: dict[str, Array], refe
             image = next((arithmetic.input_shapes(case.network)[flatten.name] for flatten in case.network.layers
                           if isinstance(flatten, spec.Flatten)), None)
             yield from dense_causes(layer, x, *weight_and_bias(layer, values), image, layer is case.network.layers[-1])
+        case spec.BatchNorm():
+            yield from batch_norm_causes(layer, x, values, training)
         case spec.Dropout():
             yield "scaled by 1 - rate in evaluation", x * (1 - layer.rate)
             yield "scaled by 1/(1 - rate) in evaluation", x / (1 - layer.rate)

@@ -10,7 +10,7 @@ from alexnet_mf.backends.numpy import layers
 from alexnet_mf.parity.causes import Array, Cause, first_of, reproduce, verdict
 from alexnet_mf.parity.ladder import Comparison, Rung
 from alexnet_mf.parity.tolerances import relative_l2
-from alexnet_mf.weights.parameters import digest
+from alexnet_mf.weights.parameters import digest, is_trained
 
 LAST_BITS = 3e-7
 """Largest relative L2 difference of pixels that rounding alone explains."""
@@ -24,16 +24,19 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def diagnose_parameters(c: Comparison, names: list[str]) -> str:
     """Name the faults that give the exported parameters, of which a trace has only the digests."""
     mine, start = c.subject.meta["exported_sha256"], c.reference.case.parameters()
-    explained = [[cause for cause, value in parameter_causes(start[name])
+    explained = [[cause for cause, value in parameter_causes(name, start[name])
                   if mine[name] == digest({name: np.ascontiguousarray(value)})] if name in start else []
                  for name in names]
     common = [cause for cause in explained[0] if all(cause in causes for causes in explained)]
     return verdict(f"parameters after loading and exporting, {first_of(names)}", " or ".join(common) or None)
 
 
-def parameter_causes(value: Array) -> Iterator[Cause]:
+def parameter_causes(name: str, value: Array) -> Iterator[Cause]:
     """Yield the usual faults of a tensor on its way in or out, each with the tensor that it gives."""
-    yield "zero", np.zeros_like(value)
+    if is_trained(name):
+        yield "zero", np.zeros_like(value)
+    else:
+        yield "as before training, 0 and 1", np.full_like(value, name.endswith("var"))
     yield "in float64", value.astype(np.float64)
     yield "rounded to half precision", value.astype(np.float16).astype(np.float32)
     yield "cut to bfloat16", (value.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)

@@ -11,9 +11,11 @@ from alexnet_mf.backends.contract import Sgd
 from alexnet_mf.backends.numpy import layers
 from alexnet_mf.evaluation import log_probabilities
 from alexnet_mf.parity.causes import REPRODUCES, ROUNDING, Array, Cause, first_of, reproduce, verdict
+from alexnet_mf.parity.causes.statistics import is_evaluated, statistics_causes
 from alexnet_mf.parity.ladder import Comparison, Rung, same_shapes
 from alexnet_mf.parity.reference import Rule, branch_gradients, take_steps
 from alexnet_mf.parity.tolerances import relative_l2
+from alexnet_mf.weights.parameters import is_trained
 
 PASSED_WHOLE = {"relu": "its ReLU passes the gradient where its output is zero",
                 "elu": "its ELU passes the gradient whole where its output is negative",
@@ -26,13 +28,15 @@ SAME_STEPS = 1e-3
 def diagnose_loss(c: Comparison, rung: Rung) -> str:
     """Name the fault that gives this loss from the backend's logits, or the logits that are wrong."""
     case, mine = c.reference.case, c.subject.meta["loss"]
-    last = c.subject.group("outputs")[case.network.layers[-1].name].astype(np.float64)
+    evaluated, trained = (c.subject.group(mode)[case.network.layers[-1].name].astype(np.float64)
+                          for mode in ("outputs", "training"))
     if not any(failure.where == "loss" for failure in rung.failures):
-        return f"logits: {_logits(c.subject.tensors['logits'], c.reference.trace.tensors['logits'], last)}"
-    theirs = c.reference.trace.meta["loss"]
+        return f"logits: {_logits(c.subject.tensors['logits'], c.reference.trace.tensors['logits'], evaluated)}"
+    theirs, labels = c.reference.trace.meta["loss"], case.labels[:case.batch]
     bound = min(1e-5, abs(mine / theirs - 1) / 10)
-    causes = [cause for cause, value in loss_causes(last, case.labels[:case.batch], theirs)
-              if abs(mine - value) <= bound * abs(value)]
+    usual = {"computed in evaluation, so batches are normalized by the running statistics":
+             layers.softmax_cross_entropy(evaluated, labels)[0], **dict(loss_causes(trained, labels, theirs))}
+    causes = [cause for cause, value in usual.items() if abs(mine - value) <= bound * abs(value)]
     return verdict("loss", " or ".join(causes) or None)
 
 
@@ -73,8 +77,13 @@ def diagnose_gradients(c: Comparison, rung: Rung) -> str:
         return f"gradients: {first}: a wide gap was decided differently, though the layer's outputs in evaluation agree"
     if first not in mine or not mine[first].any():
         return f"{where}: no gradient reaches it: frozen or detached"
+    noise = c.reference.noise()
+    if first in noise:
+        return f"{where}: batch normalization leaves it none, but it is larger than rounding explains"
     factors = {}
-    for name, value in mine.items():
+    theirs = {name: value for name, value in theirs.items() if name not in noise}
+    for name in theirs.keys() & mine.keys():
+        value = mine[name]
         factor = float((value * theirs[name]).sum() / max(float((theirs[name] ** 2).sum()), 1e-300))
         if relative_l2(value, factor * theirs[name]) < REPRODUCES:
             factors[name] = factor
@@ -115,11 +124,16 @@ def diagnose_steps(c: Comparison, rung: Rung) -> str:
     start = case.parameters()
     errors = {name: relative_l2(mine[name] - start[name], theirs[name] - start[name]) for name in start}
     wrong = [failure.where for failure in rung.failures]
+    if "loss of step 1" in wrong and is_evaluated(c):
+        return "SGD steps: taken in evaluation, so batches are normalized by the running statistics"
     frozen = [name for name in wrong if name in start and np.array_equal(mine[name], start[name])]
     if frozen:
         return f"SGD steps: {', '.join(frozen)} never changed"
     bound = min(max(SAME_STEPS, c.floors.update), max(errors.values()) / 10)
     branches = [c.subject.group(f"stepwise/{step}") for step in range(case.steps)] if same_shapes(c) else None
+    if not any(name.startswith("loss") or is_trained(name) for name in wrong):
+        causes = " or ".join(statistics_causes(c, wrong, branches))
+        return verdict(f"SGD steps: {first_of(wrong)}", causes or None)
     rules = [rule for rule, update in sgd_rules(case.sgd, case.batch).items()
              if _follows(c, take_steps(case, start, update, count=min(3, case.steps), branches=branches).losses)
              and max(relative_l2(mine[name] - start[name], value - start[name]) for name, value in

@@ -1,4 +1,4 @@
-"""Outputs of convolutions and fully connected layers under each of the usual faults."""
+"""Outputs of layers with parameters under each of the usual faults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from alexnet_mf.backends.numpy.network import activate
 from alexnet_mf.evaluation import log_probabilities
 from alexnet_mf.parity.causes import FLATTENED, Array, Cause
 from alexnet_mf.parity.causes.paddings import other_paddings, window_counts
-from alexnet_mf.spec.layers import Conv2d, Dense, Padding, sides
+from alexnet_mf.spec.layers import BatchNorm, Conv2d, Dense, Learner, Padding, sides
+from alexnet_mf.weights.parameters import parts
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "a ReLU": layers.relu_forward, "a sigmoid": layers.sigmoid_forward, "a tanh": layers.tanh_forward,
@@ -29,7 +30,7 @@ NAMES = {"relu": "ReLU", "elu": "ELU", "leaky_relu": "leaky ReLU", "gelu": "exac
 """Names of activations in a sentence, where they differ from the spec's."""
 
 
-def _activations(layer: Conv2d | Dense, sums: Array) -> Iterator[Cause]:
+def _activations(layer: Learner, sums: Array) -> Iterator[Cause]:
     """Yield the layer's outputs with other activations than its own."""
     place = "that the spec does not have"
     if layer.activation is not None:
@@ -121,3 +122,39 @@ def dense_causes(layer: Dense, x: Array, weight: Array, bias: Array, image: tupl
             if not np.array_equal(weight[:, inverse], columns):
                 yield f"the weight is read as if its input were flattened as {order}", give(weight[:, inverse])
     yield "the output units are in reverse order", activate(layer, sums[:, ::-1])
+
+
+def batch_norm_causes(layer: BatchNorm, x: Array, values: dict[str, Array], training: bool) -> Iterator[Cause]:
+    """Yield the usual faults of a batch normalization, each with the output that it would give.
+
+    Args:
+        values: all parameters and running statistics, by name.
+        training: True if the batch's own statistics are the right ones.
+    """
+    weight, bias, *running = (values[f"{layer.name}.{part}"] for part in parts(layer))
+    batch = layers.batch_statistics(x)
+    mean, variance = batch if training else running
+
+    def give(mean: Array = mean, variance: Array = variance, weight: Array = weight, bias: Array = bias,
+             epsilon: float = layer.epsilon) -> Array:
+        return activate(layer, layers.batch_norm_forward(x, weight, bias, mean, variance, epsilon))
+
+    if training:
+        yield "normalized by the running statistics instead of the batch's", give(running[0], running[1])
+        count = x.size // x.shape[1]
+        if count > 1:
+            yield "the variance is divided by n - 1", give(variance=variance * count / (count - 1))
+    else:
+        yield "normalized by the batch's statistics instead of the running ones", give(batch[0], batch[1])
+        yield "the running statistics are 0 and 1, as before training", give(0 * mean, 0 * variance + 1)
+    for epsilon in (1e-3, 1e-5, 1e-6):
+        yield f"epsilon is {epsilon:g} instead of {layer.epsilon:g}", give(epsilon=epsilon)
+    yield "epsilon is added to the standard deviation", give(variance=(np.sqrt(variance) + layer.epsilon)**2, epsilon=0)
+    yield "the variance is taken for a standard deviation", give(variance=variance**2)
+    yield "the normalization is missing", activate(layer, x)
+    yield "the mean is not subtracted", give(mean=0 * mean)
+    yield "it is not divided by the standard deviation", give(variance=0 * variance + 1 - layer.epsilon)
+    yield "the weight is 1 (MXNet's `fix_gamma`)", give(weight=0 * weight + 1)
+    yield "the bias is dropped", give(bias=0 * bias)
+    yield "weight and bias are swapped", give(weight=bias, bias=weight)
+    yield from _activations(layer, layers.batch_norm_forward(x, weight, bias, mean, variance, layer.epsilon))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import mmap
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -20,11 +21,12 @@ from alexnet_mf.errors import ParametersError, SpecError
 from alexnet_mf.spec import Preprocessing
 from alexnet_mf.spec.layers import Activation, Padding, Shape, ceil_padding
 from alexnet_mf.spec.preprocessing import Color
+from alexnet_mf.weights import parameters
 from alexnet_mf.weights.formats import protobuf
 from alexnet_mf.weights.formats.caffe_layers import IMAGE_FILES, PARAMETERS, V1, V2, Layer, Transform
-from alexnet_mf.weights.formats.description import activate, canonical_name, network_name
+from alexnet_mf.weights.formats.description import activate, batch_share, canonical_name, network_name
 from alexnet_mf.weights.formats.protobuf import BYTES, VARINT, Message
-from alexnet_mf.weights.stored import StoredTensor, StoredWeights
+from alexnet_mf.weights.stored import StoredTensor, StoredWeights, filled
 
 NAME, V1_LAYERS, INPUT, INPUT_DIM, INPUT_SHAPE, V2_LAYERS = 1, 2, 3, 4, 8, 100
 """Fields of NetParameter."""
@@ -38,7 +40,7 @@ LEGACY_SHAPE = (1, 2, 3, 4)
 
 ENDS = {"Accuracy", "ArgMax", "InfogainLoss", "MultinomialLogisticLoss", "Silence", "Softmax", "SoftmaxWithLoss"}
 """Types of layers that use the logits and have no part in computing them."""
-NONLINEARITIES: dict[str, Activation] = {"ReLU": "relu", "Sigmoid": "sigmoid", "TanH": "tanh"}
+NONLINEARITIES: dict[str, Activation] = {"ReLU": "relu", "Sigmoid": "sigmoid", "TanH": "tanh", "ELU": "elu"}
 MAX, AVERAGE = 0, 1
 """Values of `pool`."""
 COLORS: dict[int, Color] = {1: "gray", 3: "bgr"}
@@ -109,7 +111,7 @@ def _read(content: memoryview, path: Path, input_shape: Shape | None) -> StoredW
                            output="softmax" if any(layer.type == "Softmax" for layer in layers) else "logits")
     metadata, notes = ({}, []) if source is None else _preprocessing(source, shape[0])
     return StoredWeights(builder.tensors, network=network, names=builder.names, metadata=metadata,
-                         notes=tuple(notes))
+                         notes=(*builder.notes, *notes))
 
 
 def _chain(layers: list[Layer]) -> tuple[str, list[Layer]]:
@@ -204,6 +206,7 @@ class Builder:
         self.layers: list[spec.Layer] = []
         self.tensors: dict[str, StoredTensor] = {}
         self.names: dict[str, str] = {}
+        self.notes: list[str] = []
 
     def add(self, layer: Layer) -> None:
         """Add the spec's layers for one of the file's."""
@@ -212,6 +215,10 @@ class Builder:
                 self._add_convolution(layer)
             case "InnerProduct":
                 self._add_dense(layer)
+            case "BatchNorm":
+                self._add_batch_norm(layer)
+            case "Scale":
+                self._add_scale(layer)
             case "Pooling":
                 self._add_pooling(layer)
             case "LRN":
@@ -261,6 +268,41 @@ class Builder:
         self._append(spec.Dense(name, layer.integer("num_output", 0), bias=bool(layer.integer("bias_term", 1))))
         self._add_tensors(layer, name, axes=2, is_transposed=bool(layer.integer("transpose", 0)))
 
+    def _add_batch_norm(self, layer: Layer) -> None:
+        """Add a normalization without weight and bias, which Caffe has in a layer of its own."""
+        if layer.integer("use_global_stats", 1) == 0:
+            self.notes.append(f"{layer.name[:80]} normalizes by its running statistics, in training by the batch")
+        name = canonical_name(self.layers, "BatchNorm")
+        self._append(spec.BatchNorm(name, layer.decimal("eps", 1e-5),
+                                    batch_share(layer.decimal("moving_average_fraction", 0.999))))
+        if len(layer.blobs) != 3:
+            layer.refuse(f"has {len(layer.blobs)} blobs, expected 3", "copy or download the file again")
+        mean, variance, weight_of_sums = (_tensor(layer, Message(blob), 1) for blob in layer.blobs)
+        total = float(weight_of_sums.load()[0])
+        factor = 1 / total if total else 0.0  # Caffe keeps sums of the statistics, and the sum of their weights
+        for index, (part, tensor) in enumerate(zip(parameters.STATE, (mean, variance))):
+            self._add_tensor(layer, index, f"{name}.{part}", _multiplied(tensor, factor))
+        for part, value in (("weight", 1), ("bias", 0)):
+            self.names[f"{name}.{part}"] = f"{name}.{part}"
+            self.tensors[f"{name}.{part}"] = filled(value, self.shape[:1])
+
+    def _add_scale(self, layer: Layer) -> None:
+        """Give weight and bias to the normalization before it."""
+        self._check_axis(layer, "axis", 1, -len(self.shape))
+        self._check_axis(layer, "num_axes", 1)
+        last = self.layers[-1] if self.layers else None
+        own = f"{last.name}.weight" if isinstance(last, spec.BatchNorm) and not last.activation else ""
+        if self.tensors.pop(own, None) is None:
+            layer.refuse("does not follow a BatchNorm", "only a scale that does can be read")
+        has_bias = bool(layer.integer("bias_term", 0))
+        if len(layer.blobs) != 1 + has_bias:
+            layer.refuse(f"has {len(layer.blobs)} blobs, expected {1 + has_bias}", "copy or download the file again")
+        self._add_tensor(layer, 0, own, _tensor(layer, Message(layer.blobs[0]), 1))
+        if has_bias:
+            bias = own.replace(".weight", ".bias")
+            del self.tensors[bias]
+            self._add_tensor(layer, 1, bias, _tensor(layer, Message(layer.blobs[1]), 1))
+
     def _add_pooling(self, layer: Layer) -> None:
         is_max = layer.integer("pool", MAX) == MAX
         if not is_max and layer.integer("pool", MAX) != AVERAGE:
@@ -290,8 +332,11 @@ class Builder:
         activation, alpha = NONLINEARITIES[layer.type], cast("float | None", None)
         if layer.type == "ReLU" and layer.decimal("negative_slope", 0.0) != 0:
             activation, alpha = "leaky_relu", layer.decimal("negative_slope", 0.0)
+        elif layer.type == "ELU":
+            alpha = layer.decimal("alpha", 1.0)
         if not activate(self.layers, activation, alpha):
-            layer.refuse("does not follow a Convolution or InnerProduct", "only a nonlinearity that does can be read")
+            layer.refuse("does not follow a Convolution, InnerProduct or BatchNorm",
+                         "only a nonlinearity that does can be read")
 
     def _add_tensors(self, layer: Layer, name: str, axes: int, is_transposed: bool = False) -> None:
         """Add the weights and biases of a layer."""
@@ -304,11 +349,15 @@ class Builder:
         if has_bias:
             tensors.append(_tensor(layer, Message(layer.blobs[1]), 1))
         for index, (part, tensor) in enumerate(zip(("weight", "bias"), tensors)):
-            key = f"{layer.name}[{index}]"
-            if key in self.tensors:
-                layer.refuse("has the name of another layer", "rename one of them")
-            self.tensors[key] = tensor
-            self.names[f"{name}.{part}"] = key
+            self._add_tensor(layer, index, f"{name}.{part}", tensor)
+
+    def _add_tensor(self, layer: Layer, index: int, name: str, tensor: StoredTensor) -> None:
+        """Add a blob as the tensor of that canonical name."""
+        key = f"{layer.name}[{index}]"
+        if key in self.tensors:
+            layer.refuse("has the name of another layer", "rename one of them")
+        self.tensors[key] = tensor
+        self.names[name] = key
 
 
 def _sizes(blob: Message) -> list[int]:
@@ -330,6 +379,10 @@ def _tensor(layer: Layer, blob: Message, axes: int, is_transposed: bool = False)
     shape = tuple(sizes)
     return StoredTensor(dtype, shape[::-1] if is_transposed else shape,
                         partial(_load, blob, number, dtype, shape, is_transposed))
+
+
+def _multiplied(tensor: StoredTensor, factor: float) -> StoredTensor:
+    return replace(tensor, load=lambda: (tensor.load() * np.float64(factor)).astype(tensor.dtype))
 
 
 def _load(blob: Message, number: int, dtype: str, shape: Shape, is_transposed: bool) -> NDArray[Any]:

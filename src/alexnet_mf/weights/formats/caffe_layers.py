@@ -36,7 +36,7 @@ V1 = Form(name=4, type=5, bottom=2, top=3, blobs=6, rules=(32, 33), transform=36
     "WindowData": 20, "MemoryData": 22, "ReLU": 30, "TanH": 37, "Sigmoid": 38})
 V2 = Form(name=1, type=2, bottom=3, top=4, blobs=7, rules=(8, 9), transform=100, parameters={
     "Convolution": 106, "Dropout": 108, "InnerProduct": 117, "LRN": 118, "MemoryData": 119, "Pooling": 121,
-    "ReLU": 123, "Sigmoid": 124, "TanH": 127, "Flatten": 135, "Input": 143})
+    "ReLU": 123, "Sigmoid": 124, "TanH": 127, "Flatten": 135, "BatchNorm": 139, "ELU": 140, "Scale": 142, "Input": 143})
 V0_LAYER = 1
 """Field of a V1 layer that contains a layer of the form of 2013."""
 V1_TYPES = ("None Accuracy BNLL Concat Convolution Data Dropout EuclideanLoss Flatten HDF5Data HDF5Output Im2col "
@@ -50,16 +50,20 @@ IMAGE_FILES = ("Data", "ImageData", "WindowData")
 """Types of layers that read image files."""
 
 PARAMETERS: dict[str, dict[str, int]] = {
+    "BatchNorm": {"use_global_stats": 1, "moving_average_fraction": 2, "eps": 3},
     "Convolution": {"num_output": 1, "bias_term": 2, "pad": 3, "kernel_size": 4, "group": 5, "stride": 6,
                     "weight_filler": 7, "bias_filler": 8, "pad_h": 9, "pad_w": 10, "kernel_h": 11, "kernel_w": 12,
                     "stride_h": 13, "stride_w": 14, "engine": 15, "axis": 16, "force_nd_im2col": 17, "dilation": 18},
     "Dropout": {"dropout_ratio": 1},
+    "ELU": {"alpha": 1},
     "Flatten": {"axis": 1, "end_axis": 2},
     "InnerProduct": {"num_output": 1, "bias_term": 2, "weight_filler": 3, "bias_filler": 4, "axis": 5, "transpose": 6},
     "LRN": {"local_size": 1, "alpha": 2, "beta": 3, "norm_region": 4, "k": 5, "engine": 6},
     "Pooling": {"pool": 1, "kernel_size": 2, "stride": 3, "pad": 4, "kernel_h": 5, "kernel_w": 6, "stride_h": 7,
                 "stride_w": 8, "pad_h": 9, "pad_w": 10, "engine": 11, "global_pooling": 12, "round_mode": 13},
-    "ReLU": {"negative_slope": 1, "engine": 2}, "Sigmoid": {"engine": 1}, "TanH": {"engine": 1}}
+    "ReLU": {"negative_slope": 1, "engine": 2},
+    "Scale": {"axis": 1, "num_axes": 2, "filler": 3, "bias_term": 4, "bias_filler": 5},
+    "Sigmoid": {"engine": 1}, "TanH": {"engine": 1}}
 """All parameters, with their field numbers, of the layers that can be read."""
 
 

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf import spec
-from alexnet_mf.spec.layers import Activation, Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d
+from alexnet_mf.spec.layers import LEARNERS, Activation, Conv2d, Dense, Dropout, Flatten, Layer, MaxPool2d
 
-STEMS = {"LocalResponseNorm": "norm", "Dropout": "drop"}
+STEMS = {"LocalResponseNorm": "norm", "BatchNorm": "bn", "Dropout": "drop"}
 """Beginnings of canonical names by layer type, except poolings and those without a number."""
 LONGEST = 80
 """Largest length of a network's name."""
@@ -24,10 +23,10 @@ INCREASING = ("relu", "sigmoid", "tanh", "elu", "leaky_relu")
 def canonical_name(layers: Sequence[Layer], kind: str) -> str:
     """Return the canonical name of the layer of this type that follows: conv1, pool1, fc6, drop6, ...
 
-    Layers with weights are numbered in one sequence; another layer has the number of the one before it, and `_2` if
-    that name exists.
+    Convolutions and dense layers are numbered in one sequence; another layer has the number of the one before it, and
+    `_2` if that name exists.
     """
-    number = sum(map(spec.has_parameters, layers))
+    number = sum(isinstance(layer, (Conv2d, Dense)) for layer in layers)
     name = {"Conv2d": f"conv{number + 1}", "Dense": f"fc{number + 1}", "Flatten": "flatten",
             "Normalize": "normalize"}.get(kind, f"{STEMS.get(kind, 'pool')}{number}")
     same = sum(re.fullmatch(rf"{name}(_\d+)?", layer.name) is not None for layer in layers)
@@ -40,7 +39,7 @@ def network_name(text: str, default: str) -> str:
 
 
 def activate(layers: list[Layer], activation: Activation, alpha: float | None = None) -> bool:
-    """Give an activation to the layer with weights that it belongs to; return False if there is none.
+    """Give an activation to the layer with parameters that it belongs to; return False if there is none.
 
     The layers between do not matter if they commute with it: Flatten, maxima with an increasing function, and the zeros
     and multiples of dropout with a ReLU.
@@ -49,12 +48,17 @@ def activate(layers: list[Layer], activation: Activation, alpha: float | None = 
                  *([Dropout] if activation == "relu" else []))
     for index in reversed(range(len(layers))):
         before = layers[index]
-        if isinstance(before, (Conv2d, Dense)) and before.activation is None:
+        if isinstance(before, LEARNERS) and before.activation is None:
             layers[index] = replace(before, activation=activation, alpha=alpha)
             return True
         if not isinstance(before, commuting):
             return False
     return False
+
+
+def batch_share(momentum: float) -> float:
+    """Return the momentum of the spec, the batch's share, from that of other programs, the share of the old value."""
+    return float(f"{1 - momentum:.12g}")
 
 
 def in_unit_range(mean: NDArray[Any], std: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], bool] | None:

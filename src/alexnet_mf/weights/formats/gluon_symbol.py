@@ -13,8 +13,10 @@ from typing import Any
 from alexnet_mf.errors import SpecError
 from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.layers import (
+    LEARNERS,
     AdaptiveAvgPool2d,
     AvgPool2d,
+    BatchNorm,
     Conv2d,
     Dense,
     Dropout,
@@ -25,9 +27,9 @@ from alexnet_mf.spec.layers import (
 )
 from alexnet_mf.spec.network import MOST_LAYERS
 from alexnet_mf.weights import parameters
-from alexnet_mf.weights.formats.description import activate, canonical_name, network_name
+from alexnet_mf.weights.formats.description import activate, batch_share, canonical_name, network_name
 from alexnet_mf.weights.parameters import LONGEST_NAME
-from alexnet_mf.weights.stored import StoredTensor, StoredWeights
+from alexnet_mf.weights.stored import StoredTensor, StoredWeights, filled
 
 PREFIX = r"^(arg|aux):"
 """Start of a tensor's name in the weights file that its name in the graph lacks."""
@@ -74,6 +76,11 @@ def describe(content: Any, tensors: Mapping[str, StoredTensor], symbol: str) -> 
             if weight != arithmetic.weight_shape(layer, (inputs,)) or (
                     layer.bias and shapes[f"{layer.name}.bias"] != weight[:1]):
                 raise ValueError(f"{names[f'{layer.name}.weight'][:LONGEST_NAME]!r} is {weight}")
+    normalizations = (layer for layer in layers if isinstance(layer, BatchNorm))
+    for layer, node in zip(normalizations, [node for node in chain if node.operator == "BatchNorm"]):
+        if _value(node.attributes.get("fix_gamma", "True")):  # gamma counts as 1, whatever the file has
+            gamma = f"{layer.name}.weight"
+            tensors = {**tensors, names[gamma]: filled(1, shapes[gamma])}
     has_softmax = any(node.operator in SOFTMAX for node in chain)
     network, declared = None, _value(chain[0].attributes.get("__shape__", ""))
     if isinstance(declared, tuple) and len(declared) == 4 and min(declared[1:]) > 0:
@@ -120,7 +127,7 @@ def _layers(chain: Sequence[_Node]) -> tuple[list[Layer], dict[str, str]]:
         is_flat = any(isinstance(earlier, (Flatten, Dense)) for earlier in layers)
         if isinstance(layer, dict):
             if not activate(layers, **layer):
-                raise SpecError(f"{node}: an activation is supported only after a convolution or dense layer")
+                raise SpecError(f"{node}: an activation is supported only after a layer with parameters")
             continue
         if layer is None and node is not chain[-1]:
             raise SpecError(f"{node}: a softmax is supported only at the end")
@@ -130,8 +137,8 @@ def _layers(chain: Sequence[_Node]) -> tuple[list[Layer], dict[str, str]]:
             layers.append(Flatten("flatten"))
         name = canonical_name(layers, type(layer).__name__)
         layers.append(dataclasses.replace(layer, name=name))
-        if isinstance(layer, (Conv2d, Dense)):
-            parts = ("weight", "bias")[:1 + layer.bias]
+        if isinstance(layer, LEARNERS):
+            parts = parameters.parts(layer)
             if len(node.inputs) != 1 + len(parts):
                 raise ValueError(f"{node} has {len(node.inputs)} inputs, not {1 + len(parts)}")
             names |= {f"{name}.{part}": source.name for part, source in zip(parts, node.inputs[1:])}
@@ -158,6 +165,11 @@ def _layer(node: _Node) -> Layer | dict[str, Any] | None:
             values = _values(node, num_hidden=None, no_bias=False, flatten=True)
             _require(node, values, flatten=True)
             return Dense(node.name, values["num_hidden"], bias=not values["no_bias"])
+        case "BatchNorm":
+            values = _values(node, eps=1e-3, momentum=0.9, fix_gamma=True, axis=1, use_global_stats=False,
+                             output_mean_var=False)
+            _require(node, values, axis=1, output_mean_var=False)
+            return BatchNorm(node.name, values["eps"], batch_share(values["momentum"]))
         case "Pooling":
             values = _values(node, kernel=None, stride=1, pad=0, pool_type="max", global_pool=False, layout="NCHW",
                              pooling_convention="valid", count_include_pad=True)

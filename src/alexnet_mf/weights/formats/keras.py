@@ -24,7 +24,7 @@ from alexnet_mf.errors import AlexnetMfError, ParametersError
 from alexnet_mf.weights.formats import keras_config
 from alexnet_mf.weights.formats.keras_config import KerasLayer
 from alexnet_mf.weights.parameters import shapes
-from alexnet_mf.weights.stored import StoredTensor, StoredWeights, widen
+from alexnet_mf.weights.stored import StoredTensor, StoredWeights, filled, widen
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 OWN = "alexnet_mf.json"
@@ -188,6 +188,9 @@ def _described(model: Any, locate: Locate) -> StoredWeights:
             shape = (*shape[2:], *shape[1::-1]) if len(shape) == 4 else shape[::-1]
             if dataset.shape != shape:
                 layer.refuse(f"has a {variable} of shape {dataset.shape}, not {shape}", "save the model again")
+    for canonical in wanted.keys() - names.keys():  # batch normalization without scale or center
+        names[canonical] = canonical
+        tensors[canonical] = filled(canonical.endswith(".weight"), wanted[canonical])
     return StoredWeights(tensors, "HWIO", network=description.network, names=names, notes=description.notes)
 
 

@@ -20,7 +20,7 @@ from alexnet_mf.errors import ParametersError, SpecError
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import KINDS, Shape, output_shape, same_padding
 from alexnet_mf.spec.network import MOST_LAYERS, Output
-from alexnet_mf.weights.formats.description import activate, canonical_name, in_unit_range, network_name
+from alexnet_mf.weights.formats.description import activate, batch_share, canonical_name, in_unit_range, network_name
 
 MODELS = ("Sequential", "Functional", "Model")
 OWN_MODULE = "alexnet_mf.backends.tensorflow.layers"
@@ -37,6 +37,7 @@ POOL = ("pool_size", "strides", "padding")
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Conv2D": ("filters", "kernel_size", "strides", "padding", "dilation_rate", "groups", "activation", "use_bias"),
     "Dense": ("units", "activation", "use_bias"),
+    "BatchNormalization": ("axis", "momentum", "epsilon", "center", "scale", "renorm_momentum", "synchronized"),
     "MaxPooling2D": POOL, "AveragePooling2D": POOL, "GlobalAveragePooling2D": ("keepdims",),
     "AdaptiveAveragePooling2D": ("output_size", "size"), "LocalResponseNormalization": ("size", "alpha", "beta", "k"),
     "Flatten": (), "Dropout": ("rate", "seed"), "ZeroPadding2D": ("padding",), "Cropping2D": ("cropping",),
@@ -53,8 +54,11 @@ ACTIVATIONS: dict[str, tuple[str, float | None]] = {
     "relu": ("relu", None), "sigmoid": ("sigmoid", None), "tanh": ("tanh", None), "gelu": ("gelu", None),
     "elu": ("elu", 1.0), "leaky_relu": ("leaky_relu", 0.2), "softmax": ("softmax", None)}
 """The spec's name and `alpha` of Keras's functions with their default arguments."""
-VARIABLES = {"Normalization": ("mean", "variance", "count")}
-"""Names of the variables of layers that have no kernel, in Keras's order."""
+VARIABLES = {"Conv2D": ("kernel", "bias"), "Dense": ("kernel", "bias"), "Normalization": ("mean", "variance", "count"),
+             "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance")}
+"""Names of the variables of a layer, in Keras's order."""
+SWITCHES = {"bias": "use_bias", "gamma": "scale", "beta": "center"}
+"""Arguments that leave out a variable where they are False."""
 
 Activation: TypeAlias = "tuple[str, float | None] | None"
 Sides: TypeAlias = "tuple[tuple[int, int], tuple[int, int]]"
@@ -77,7 +81,7 @@ class KerasLayer:
     @property
     def variables(self) -> tuple[str, ...]:
         """Names of its variables, in Keras's order."""
-        return VARIABLES.get(self.kind, ("kernel", "bias") if self.config.get("use_bias", True) else ("kernel",))
+        return tuple(name for name in VARIABLES[self.kind] if self.config.get(SWITCHES.get(name, ""), True))
 
     def refuse(self, problem: str, remedy: str = "build the model without it") -> NoReturn:
         raise ParametersError(f"layer `{self.name[:80]}` ({self.kind[:80]}) {problem}; {remedy}")
@@ -287,6 +291,8 @@ class _Builder:
             case "Dense":
                 self._append(layer, "Dense", units=config["units"], bias=config.get("use_bias", True))
                 self._activate(layer, _activation(layer, config.get("activation")))
+            case "BatchNormalization":
+                self._append(layer, "BatchNorm", epsilon=config["epsilon"], momentum=batch_share(config["momentum"]))
             case "MaxPooling2D" | "AveragePooling2D":
                 self._pool(layer)
             case "GlobalAveragePooling2D":
@@ -344,11 +350,11 @@ class _Builder:
         name = canonical_name(self.layers, kind)
         self.layers.append(KINDS[kind](name=name, **fields))
         self.shape = output_shape(self.layers[-1], self.shape)
-        if layer.kind in ("Conv2D", "Dense"):
+        if kind in ("Conv2d", "Dense", "BatchNorm"):
             self.weighted[name], self.is_nonnegative = layer, False
 
     def _activate(self, layer: KerasLayer, activation: Activation) -> None:
-        """Give the last layer with weights its activation, if that computes the same."""
+        """Give the last layer with parameters its activation, if that computes the same."""
         if activation is None or (activation[0] == "relu" and self.is_nonnegative):
             return
         name, alpha = activation
@@ -357,8 +363,8 @@ class _Builder:
             self.softmax = layer
             return
         if self.border or name == "softmax" or not activate(self.layers, cast(spec.Activation, name), alpha):
-            layer.refuse(f"applies {name} to more than one layer with weights and no activation",
-                         "put activations directly after a Conv2D or Dense layer")
+            layer.refuse(f"applies {name} to something else than a layer with parameters and no activation",
+                         "put activations directly after a Conv2D, Dense or BatchNormalization layer")
         self.is_nonnegative = name in ("relu", "sigmoid")
 
     def _set_border(self, layer: KerasLayer) -> None:

@@ -92,4 +92,4 @@ def _described(entries: dict[str, str], network: Network) -> Network | None:
 
 
 def _weighted(network: Network) -> list[str]:
-    return [layer.name for layer in network.layers if spec.has_parameters(layer)]
+    return [layer.name for layer in network.layers if isinstance(layer, spec.LEARNERS)]

@@ -14,6 +14,7 @@ from alexnet_mf.errors import SpecError
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import same_padding
 from alexnet_mf.weights import onnx_graph
+from alexnet_mf.weights.formats.description import batch_share
 from alexnet_mf.weights.formats.onnx.signals import (
     FUNCTIONS,
     MEANS,
@@ -36,6 +37,7 @@ from alexnet_mf.weights.formats.onnx.signals import (
 )
 from alexnet_mf.weights.formats.onnx.tensors import DTYPES, Tensors, Unreadable, constant, view
 from alexnet_mf.weights.formats.onnx.walk import Walk
+from alexnet_mf.weights.parameters import STATE
 from alexnet_mf.weights.stored import FLOATS, StoredTensor
 
 Operator: TypeAlias = Callable[..., Value]
@@ -466,17 +468,42 @@ def _dropout(walk: Walk, node: Node, x: Value, *rest: Value) -> Value:
     return replace(signal, stage=walk.stage)
 
 
+@operator("BatchNormalization")
+def _batch_norm(walk: Walk, node: Node, x: Value, *statistics: Value) -> Value:
+    if node.attribute("training_mode", 0) or not node.attribute("is_test", 1):
+        raise Unreadable("it is in training mode")
+    if not node.attribute("spatial", 1):
+        raise Unreadable("it normalizes each pixel")
+    signal = walk.settle(x)
+    walk.arrange(signal.axes)
+    tensors = [weight_of(value) for value in statistics]
+    if len(signal.axes) == 2:
+        merged = walk.features(signal)
+        tensors = [_in_order(walk, merged, tensor) for tensor in tensors]
+    else:
+        walk.maps(signal)
+    walk.add("BatchNorm", epsilon=decimal(node.attribute("epsilon", 1e-5)),
+             momentum=batch_share(decimal(node.attribute("momentum", 0.9))))
+    for part, tensor in zip(("weight", "bias", *STATE), tensors, strict=True):
+        walk.tensors[f"{walk.layers[-1].name}.{part}"] = tensor
+    return replace(signal, stage=walk.stage)
+
+
 def _dense(walk: Walk, x: Value, weight: StoredTensor, bias: Value = None) -> Value:
     """Add a dense layer with a weight (out, in), whose inputs have the order of the graph's merged axes."""
     merged = walk.features(x)
-    order = [1 + merged.index(part) for part in walk.parts if part[1] > 1]
     if len(weight.shape) != 2 or weight.shape[1] != math.prod(walk.shape):
         raise Unreadable(f"its weight has the shape {weight.shape}, for {walk.shape[0]} inputs")
-    if order != sorted(order):
-        split = [size for _, size in merged]
-        weight = view(weight, weight.shape, lambda array: array.reshape(-1, *split).transpose(0, *order).reshape(
-            array.shape))
-    return walk.add_weights("Dense", weight, bias, units=weight.shape[0])
+    return walk.add_weights("Dense", _in_order(walk, merged, weight), bias, units=weight.shape[0])
+
+
+def _in_order(walk: Walk, merged: Axis, tensor: StoredTensor) -> StoredTensor:
+    """Return a tensor with the features of its last axis in canonical order, not in that of the graph's merged axes."""
+    order = [1 + merged.index(part) for part in walk.parts if part[1] > 1]
+    if order == sorted(order):
+        return tensor
+    split = [size for _, size in merged]
+    return view(tensor, tensor.shape, lambda array: array.reshape(-1, *split).transpose(0, *order).reshape(array.shape))
 
 
 def _transposed(tensor: StoredTensor) -> StoredTensor:

@@ -140,7 +140,7 @@ class Walk:
         self.shape = layers.output_shape(layer, self.shape)
         self.layers.append(layer)
         self.stage += 1
-        if kind not in ("Flatten", "Dropout", "LocalResponseNorm"):
+        if kind not in ("Flatten", "BatchNorm", "Dropout", "LocalResponseNorm"):
             self.parts = tuple(zip("CHW" if len(self.shape) == 3 else "F", self.shape))
         return Signal(self.stage, axes_of(self.batch, *self.parts))
 
@@ -157,7 +157,7 @@ class Walk:
         return result
 
     def flush(self) -> None:
-        """Make a linear function part of a layer: a normalization of the pixels, or a bias."""
+        """Make a linear function part of a layer: a normalization of the pixels, a bias, or a batch normalization."""
         if self.linear is None:
             return
         (factor, summand, part), self.linear = self.linear, None
@@ -167,12 +167,36 @@ class Walk:
         last = self.layers[-1] if self.layers else None
         if last is None:
             self._normalize(-summand / factor, 1 / factor)
-        elif isinstance(last, WEIGHTED) and not last.activation and f"{last.name}.bias" not in self.tensors and \
-                np.allclose(factor, 1, 1e-12, 0):
-            dtype = self.tensors[f"{last.name}.weight"].dtype
-            self.tensors[f"{last.name}.bias"] = constant(summand.astype("f4" if dtype == "bfloat16" else dtype))
+        elif isinstance(last, WEIGHTED) and not last.activation:
+            self._fold(last.name, factor, summand)
+        elif self.parts[0][1:] == self.shape[:1]:
+            self._normalize_batches(factor, summand)
         else:
             raise Unreadable(f"a multiplication or addition follows {last.name}, which is no layer of the spec")
+
+    def _fold(self, name: str, factor: Array, summand: Array) -> None:
+        """Make a linear function of a layer's output, such as a batch normalization that is written so, part of its
+        weights."""
+        weight, bias = self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias")
+        if not np.allclose(factor, 1, 1e-12, 0):
+            self.notes += (f"a multiplication after {name} is part of its weights",)
+            self.tensors[f"{name}.weight"] = view(weight, weight.shape, lambda array: (
+                array * factor.reshape(-1, *[1] * (array.ndim - 1))).astype(array.dtype))
+        if bias is not None:
+            summand = summand + factor * bias.load()
+        dtype = "float32" if weight.dtype == "bfloat16" else weight.dtype
+        self.tensors[f"{name}.bias"] = constant(np.asarray(summand, dtype))
+
+    def _normalize_batches(self, factor: Array, summand: Array) -> None:
+        """Add a batch normalization with mean 0 and variance 1, as an exporter may write one that has others."""
+        before = self.layers[-1].name
+        self.add("BatchNorm")
+        norm = self.layers[-1]
+        assert isinstance(norm, layers.BatchNorm)
+        self.notes += (f"a multiplication after {before} is a batch normalization with mean 0 and variance 1",)
+        zeros = np.zeros_like(summand)
+        for part, value in zip(parameters.parts(norm), (factor * np.sqrt(1 + norm.epsilon), summand, zeros, zeros + 1)):
+            self.tensors[f"{norm.name}.{part}"] = constant(np.asarray(value, np.float32))
 
     def _normalize(self, mean: Array, std: Array) -> None:
         """Add a normalization of the pixels. The spec's are from 0 to 1; the file's may be from 0 to 255."""
