@@ -19,7 +19,15 @@ from alexnet_mf.backends.numpy.layers import max_pool_choice, pad, window_pixels
 from alexnet_mf.backends.numpy.network import NumpyNetwork
 from alexnet_mf.backends.numpy.trainer import Placed
 from alexnet_mf.parity.case import Case
-from alexnet_mf.parity.tolerances import COST_FACTOR, TIERS, Floors, ratio, relative_l2, relative_largest
+from alexnet_mf.parity.tolerances import (
+    COST_FACTOR,
+    TIERS,
+    Floors,
+    ratio,
+    relative_l2,
+    relative_largest,
+    smallest_gradient,
+)
 from alexnet_mf.parity.trace import Trace, trace
 from alexnet_mf.spec.layers import LEARNERS, BatchNorm, Learner, MaxPool2d
 from alexnet_mf.weights.parameters import Parameters
@@ -33,8 +41,6 @@ of any size. Most of it is one error for the whole image, in the logarithm of it
 DRAWS = 4
 """Number of further float32 runs for a network with batch normalization, which divides by the spread of a batch and so
 multiplies the errors of the layers before it."""
-NOISE = 0.1
-"""Smallest error of float32 in a gradient that is zero but for rounding."""
 
 Rule: TypeAlias = Callable[[Array, Array, dict[str, Array], int], None]
 """Function that updates a weight in place from its gradient, its own state, and the step's number, counted from 0."""
@@ -60,11 +66,10 @@ class Reference:
         return replace(self, cost={name: max(value, cost.get(name, 0.0)) for name, value in self.cost.items()})
 
     def noise(self) -> set[str]:
-        """Return the names of the gradients that float32 does not resolve.
-
-        Batch normalization removes a bias before it, whose gradient is zero but for rounding.
-        """
-        return {name for name in self.trace.group("gradients") if self.cost.get(f"gradients/{name}", 0.0) >= NOISE}
+        """Return the names of the gradients that are zero but for rounding: see `SMALLEST_GRADIENT`."""
+        gradients = self.trace.group("gradients")
+        smallest = smallest_gradient(gradients)
+        return {name for name, value in gradients.items() if np.linalg.norm(value) < smallest}
 
     @functools.cached_property
     def softmax_updates(self) -> dict[str, float]:
@@ -155,7 +160,8 @@ def float32_errors(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
         cost[f"outputs/{name}"] = relative_l2(value, references[name])
         cost[f"largest/{name}"] = relative_largest(value, references[name])
     references = branch_gradients(case, single.group("training"))
-    cost |= {f"gradients/{name}": relative_l2(value, references[name])
+    smallest = smallest_gradient(references)
+    cost |= {f"gradients/{name}": relative_l2(value, references[name], smallest)
              for name, value in single.group("gradients").items()}
     start = case.parameters()
     branches = [single.group(f"stepwise/{step}") for step in range(case.steps)]
@@ -176,8 +182,10 @@ def softmax_cost(case: Case, exact: Trace) -> dict[str, float]:
     cost = {"softmax/loss": loss_error(exact.meta["loss"] + SOFTMAX_ERROR, exact.meta["loss"], logits)}
     model = BACKEND.build(case.network, case.parameters())
     moves = softmax_moves(model, model.place(case.inputs[:case.batch], case.labels[:case.batch]), case.seed)
-    cost |= {f"softmax/{name}": ratio(moves[name], float(np.linalg.norm(gradient)))
-             for name, gradient in exact.group("gradients").items()}
+    gradients = exact.group("gradients")
+    smallest = smallest_gradient(gradients)
+    cost |= {f"softmax/{name}": ratio(moves[name], max(smallest, float(np.linalg.norm(gradient))))
+             for name, gradient in gradients.items()}
     return cost
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 
 COST_FACTOR = 10
 """Smallest tolerance, as a multiple of the reference's own float32 error on the same batch."""
+
+SMALLEST_GRADIENT = 1e-4
+"""Smallest norm of a gradient by which its error is divided, as a share of the norm of all. Batch normalization removes
+a bias before it, whose gradient is zero but for rounding."""
 
 CHUNK = 1 << 15
 """Number of values that are compared at a time."""
@@ -45,12 +49,22 @@ TIERS = {
 }
 
 
-def relative_l2(value: NDArray[Any], reference: NDArray[Any]) -> float:
-    """Return |value - reference| / |reference| in the Euclidean norm; infinity if the shapes differ."""
+def smallest_gradient(gradients: Mapping[str, NDArray[Any]]) -> float:
+    """Return the norm below which one of these float64 gradients is rounding: `SMALLEST_GRADIENT` of the norm of all.
+    """
+    return SMALLEST_GRADIENT * math.hypot(*(float(np.linalg.norm(value)) for value in gradients.values()))
+
+
+def relative_l2(value: NDArray[Any], reference: NDArray[Any], smallest: float = 0.0) -> float:
+    """Return |value - reference| / |reference| in the Euclidean norm; infinity if the shapes differ.
+
+    Args:
+        smallest: smallest norm to divide by.
+    """
     if value.shape != reference.shape:
         return math.inf
     squares = [(float(np.dot(a - b, a - b)), float(np.dot(b, b))) for a, b in _chunks(value, reference)]
-    return ratio(math.sqrt(sum(d for d, _ in squares)), math.sqrt(sum(r for _, r in squares)))
+    return ratio(math.sqrt(sum(d for d, _ in squares)), max(smallest, math.sqrt(sum(r for _, r in squares))))
 
 
 def relative_largest(value: NDArray[Any], reference: NDArray[Any]) -> float:
