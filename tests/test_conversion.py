@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -424,12 +425,66 @@ def test_batch_normalization_of_pytorch_is_read_and_written(framework, tmp_path)
         model = backends.load("numpy").build(zoo.LENET5_BN, values, "cpu")
         logits = model.logits(model.place(images.numpy(), np.zeros(9, np.int64)), 9)
         assert relative_l2(logits, expected) < TIERS["float32"].output
+    with pytest.raises(ParametersError, match=r"surplus net\.1\.weight.*its tensors fit lenet5-bn: name the network"):
+        conversion.read(tmp_path / "theirs.pt", net="lenet5-relu")
     convert(tmp_path / "theirs.pt", tmp_path / "book.pt", net="lenet5-bn", destination_format="torch-book")
     again = BNLeNet().eval()
     again.load_state_dict(torch.load(tmp_path / "book.pt", weights_only=True))
     assert_array_equal(again(images).detach().numpy(), expected)
     built = alexnet_mf.build("lenet5-bn", backend="torch", weights=state)
     assert parameters.digest(built.export()) == parameters.digest(values)
+
+
+def pruned(torch: Any, module: Any) -> str:
+    torch.nn.utils.prune.l1_unstructured(module, "weight", 0.3)
+    return "its weights are pruned: call torch.nn.utils.prune.remove(module, 'weight')"
+
+
+def normalized(torch: Any, module: Any) -> str:
+    torch.nn.utils.weight_norm(module)
+    return "its weights are normalized: call torch.nn.utils.remove_weight_norm(module)"
+
+
+def parametrized(torch: Any, module: Any) -> str:
+    torch.nn.utils.parametrizations.spectral_norm(module)
+    return "its weights are parametrized: call torch.nn.utils.parametrize.remove_parametrizations(module, 'weight')"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("change", [pruned, normalized, parametrized])
+def test_weights_in_another_form_are_refused_with_a_remedy_that_works(framework, small, net, tmp_path, change):
+    torch = framework("torch")
+    importlib.import_module("torch.nn.utils.prune")
+    model = backends.load("torch").build(small, parameters.initialize(small, 0), "cpu").net
+    message = change(torch, model.conv1)
+    torch.save(model.state_dict(), tmp_path / "theirs.pt")
+    with pytest.raises(ParametersError, match=re.escape(message)):
+        conversion.read(tmp_path / "theirs.pt", net=net)
+    exec(message.partition("call ")[2], {"torch": torch, "module": model.conv1})
+    torch.save(model.state_dict(), tmp_path / "theirs.pt")
+    read = conversion.read(tmp_path / "theirs.pt", net=net)
+    assert_array_equal(read.parameters["conv1.weight"], model.conv1.weight.detach().numpy())
+
+
+def test_quantized_weights_and_arrays_without_names_are_refused_with_a_remedy(framework, small, net, tmp_path):
+    torch = framework("torch")
+    values = {name: torch.from_numpy(value) for name, value in parameters.initialize(small, 0).items()}
+    del values["fc4.weight"]
+    torch.save({**values, "fc4.scale": torch.tensor(0.5), "fc4.zero_point": torch.tensor(3)}, tmp_path / "theirs.pt")
+    with pytest.raises(ParametersError, match="its weights are quantized: save the model before it is quantized"):
+        conversion.read(tmp_path / "theirs.pt", net=net)
+    np.savez(tmp_path / "theirs.npz", *values.values())
+    with pytest.raises(ParametersError, match=r"its arrays have no names: write np\.savez\(FILE, \*\*\{'conv1"):
+        conversion.read(tmp_path / "theirs.npz", net=net)
+
+
+def test_weights_alone_describe_no_network(canonical, small, weights, tmp_path):
+    convert(canonical, tmp_path / "alone.npz")
+    parameters.save(tmp_path / "alone.safetensors", weights, {})
+    for name in ("alone.npz", "alone.safetensors"):
+        with pytest.raises(ParametersError, match="has weights alone, which do not show their network; name a run"):
+            conversion.find_described(tmp_path / name)
+    assert conversion.find_described(canonical) == small
 
 
 def test_a_state_dict_of_pytorch_before_1_6_is_read(framework, weights, net, tmp_path):

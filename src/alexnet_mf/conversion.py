@@ -233,9 +233,8 @@ def read(path: Path | str, net: Network | Path | str | None = None, which: Which
     check_choice("which", which, RUN_WEIGHTS)
     if source_format is not None:
         check_choice("source_format", source_format, READABLE)
+    keras.refuse_tensorflow(path)
     if path.is_dir():
-        if (path / "saved_model.pb").exists():
-            keras.refuse_saved_model(path)
         if source_format is not None:
             raise AlexnetMfError(f"{path}: is a run folder, whose format is {CANONICAL}; leave out `source_format`")
         file, name = file_of_run(path, which), CANONICAL
@@ -273,7 +272,7 @@ def _read_stored(content: BinaryIO, path: Path, file_format: str, net: Network |
         matched = matching.identify(stored) if network is None else matching.match(stored, network, has_any_classes)
         values, notes = matching.load(stored, matched)
     except ParametersError as error:
-        raise ParametersError(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
     metadata = dict(stored.metadata)
     if matched.scheme in PUBLISHED and spec.digest(matched.network) == spec.digest(zoo.ALEXNET_OWT):
         metadata["preprocessing"] = IMAGENET.as_dict()
@@ -290,7 +289,13 @@ def find_described(source: Path | str) -> Network:
         AlexnetMfError: as `find_network` and `read`.
     """
     is_name = str(source) in ("", *zoo.NETWORKS) or str(source).lower().endswith(SUFFIX)
-    return read(source).network if not is_name and Path(source).exists() else find_network(source)
+    if is_name or not Path(source).exists():
+        return find_network(source)
+    try:
+        return read(source).network
+    except matching.Unnamed as error:
+        raise ParametersError(f"{source}: has weights alone, which do not show their network; name a run folder, a "
+                              "file that describes its network, such as .keras or ONNX, or a network") from error
 
 
 def file_of_run(folder: Path, which: Which) -> Path:
@@ -321,7 +326,7 @@ def _network_of(file: Path, net: Network | Path | str | None) -> Network:
         if network is not None:
             return network
         fits = [name for name in zoo.NETWORKS if parameters.fits(header, zoo.get_network(name))]
-        raise ParametersError(f"{file}: does not name its network; " + (
+        raise matching.Unnamed(f"{file}: does not name its network; " + (
             f"its tensors fit {' and '.join(fits)}: " if fits else "") + "name the network with `net`")
     try:
         named = spec.from_dict(described)

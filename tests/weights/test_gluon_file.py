@@ -23,7 +23,7 @@ from alexnet_mf.errors import ParametersError
 from alexnet_mf.parity.tolerances import relative_l2
 from alexnet_mf.spec import Network, zoo
 from alexnet_mf.spec.layers import Layer
-from alexnet_mf.weights import parameters
+from alexnet_mf.weights import matching, parameters
 from alexnet_mf.weights.formats import gluon
 from alexnet_mf.weights.stored import StoredWeights
 
@@ -404,7 +404,7 @@ def test_defaults_are_mxnets(operator, attributes, layer, tmp_path):
     ({"layout": "NHWC"}, "node 'c': layout 'NHWC' is not supported, only 'NCHW'"),
     ({"kernel": "(3, 2)"}, "layer c: kernel must be a whole number of at least 1, not (3, 2)"),
     ({"kernel": "(3,)"}, "layer c: kernel must be a whole number of at least 1, not (3,)"),
-    ({"pad": "(1, 0)"}, "layer c: padding must be"), ({"stride": "x"}, "layer c: stride must be"),
+    ({"pad": "(1, 0, 0)"}, "layer c: padding must be"), ({"stride": "x"}, "layer c: stride must be"),
     ({"num_filter": "None"}, "layer c: channels must be"), ({"rate": "1"}, "node 'c': 'rate' is not supported")])
 def test_what_a_convolution_cannot_be_is_refused_by_name(changes, fragment, tmp_path):
     message = refusal(write(tmp_path, graph(**changes)))
@@ -413,12 +413,13 @@ def test_what_a_convolution_cannot_be_is_refused_by_name(changes, fragment, tmp_
 
 
 @pytest.mark.parametrize("middle, fragment", [
-    ([node("Pooling", "p", 3, kernel="(2, 2)", pad="(1, 0)")], "layer p: padding must be"),
+    ([node("Pooling", "p", 3, kernel="(2, 2)", pad="(1, 0, 0)")], "layer p: padding must be"),
     ([node("Pooling", "p", 3, kernel="(2, 2)", pooling_convention="full")], "node 'p': pooling_convention 'full'"),
     ([node("Pooling", "p", 3, kernel="(2, 2)", pool_type="sum")], "node 'p': pool_type 'sum' is not supported"),
     ([node("Pooling", "p", 3, global_pool="True")], "node 'p': pool_type 'max' is not supported, only 'avg'"),
-    ([node("Activation", "a", 3, act_type="softsign")], "activation must be one of"),
-    ([node("Activation", "a", 3)], "activation must be one of"),
+    ([node("Activation", "a", 3, act_type="softsign")],
+     "node 'a': act_type 'softsign' is not supported, only relu, sigmoid, tanh; use a network without it"),
+    ([node("Activation", "a", 3)], "node 'a': act_type 'None' is not supported"),
     ([node("relu", "a", 3), node("relu", "b", 4)], "node 'b': an activation is supported only after a layer"),
     ([node("Dropout", "d", 3, mode="always")], "node 'd': mode 'always' is not supported"),
     ([node("softmax", "s", 3)], "node 's': a softmax is supported only at the end"),
@@ -625,3 +626,24 @@ def test_other_batch_normalizations_are_refused(attributes, fragment, tmp_path):
     parts = [node("null", f"b_{part}") for part in ("gamma", "beta", "moving_mean", "moving_var")]
     symbol = graph(*parts, node("BatchNorm", "b", 3, 4, 5, 6, 7, **attributes))
     assert fragment in refusal(write(tmp_path, symbol))
+
+
+def test_paddings_of_height_and_width_are_described(mx, tmp_path):
+    nn = mx.gluon.nn
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(3, 3, padding=(1, 2)), nn.MaxPool2D(2, 2, (0, 1)), nn.AvgPool2D(2, 1, (1, 0)), nn.Dense(4))
+    net.initialize(mx.init.Normal(1))
+    net.hybridize()
+    pixels = np.random.default_rng(1).random((3, 2, 7, 8), np.float32)
+    expected = net(mx.nd.array(pixels)).asnumpy()
+    net.export(str(tmp_path / "net"))
+    with opened(tmp_path / "net-0000.params") as stored:
+        assert [layer.padding for layer in stored.layers[:3]] == [
+            ((1, 1), (2, 2)), ((0, 0), (1, 1)), ((1, 1), (0, 0))]
+    assert relative_l2(logits_of(tmp_path / "net-0000.params", pixels), expected) < 2e-6
+
+
+def test_without_the_inputs_size_a_network_must_be_named(tmp_path):
+    message = "describes its layers without the size of their input; name a network with that input with `net`$"
+    with opened(write(tmp_path, graph())) as stored, pytest.raises(ParametersError, match=message):
+        matching.identify(stored)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet_mf import backends
+from alexnet_mf import backends, conversion
 from alexnet_mf.backends.numpy import network as reference
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network, arithmetic, digest
@@ -640,7 +640,7 @@ def test_damaged_bytes_are_read_or_refused(data: Any) -> None:
     check_one_line(bytes(content))
 
 
-# SavedModel
+# SavedModel and checkpoints
 
 
 def test_the_remedy_for_a_saved_model_works(keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -656,7 +656,7 @@ def test_the_remedy_for_a_saved_model_works(keras: Any, tmp_path: Path, monkeypa
     expected = [*model(np.zeros((1, 28, 28, 1), np.float32)), *model.get_weights()][1:]
     model.export(tmp_path / "saved", verbose=False)
     with pytest.raises(ParametersError, match="is a SavedModel") as error:
-        keras_file.refuse_saved_model(tmp_path / "saved")
+        keras_file.refuse_tensorflow(tmp_path / "saved")
     monkeypatch.chdir(tmp_path)
     exec(str(error.value).partition("with: ")[2], {})
     with np.load("weights.npz") as arrays:
@@ -664,3 +664,48 @@ def test_the_remedy_for_a_saved_model_works(keras: Any, tmp_path: Path, monkeypa
         assert [name.partition("/")[0] for name in arrays] == ["1", "1", "2", "2"]
         assert {value.tobytes() for value in arrays.values()} == {value.tobytes() for value in expected}
         assert [value.ndim for value in arrays.values()] == [4, 1, 2, 1]  # in the order of computation
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+@pytest.mark.parametrize("name", ["saved", "saved/checkpoint", "saved/ckpt-1", "saved/ckpt-1.index",
+                                  "saved/ckpt-1.data-00000-of-00001"])
+def test_the_remedies_for_a_checkpoint_work(keras: Any, name: str, is_compiled: bool, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than ten layers, whose numbers do not sort by letters. Of a compiled model, the optimizer hides the names.
+    """
+    tf = importlib.import_module("tensorflow")
+    text = ", ".join(["Conv2D(4, 3, padding='same'), BatchNormalization()"] * 6) + ", " + END
+    model = build(keras, text)
+    if is_compiled:
+        model.compile("adam", "mse")
+        model.fit(np.zeros((1, 28, 28, 1), np.float32), np.zeros((1, 5), np.float32), verbose=0)
+    tf.train.Checkpoint(model=randomize(model)).save(str(tmp_path / "saved/ckpt"))
+    model.save(tmp_path / "expected.keras")
+    monkeypatch.chdir(tmp_path)
+    expected = conversion.read("expected.keras")
+    with pytest.raises(ParametersError, match="is a checkpoint of TensorFlow") as error:
+        conversion.read(name)
+    with_model, without = (part.partition("write: ")[2] for part in str(error.value).split("; else"))
+    exec(with_model, {"model": build(keras, text)})
+    assert parameters.digest(conversion.read("model.keras").parameters) == parameters.digest(expected.parameters)
+    if not is_compiled:
+        exec(without, {})
+        alone = conversion.read("weights.npz", net=expected.network)
+        assert parameters.digest(alone.parameters) == parameters.digest(expected.parameters)
+
+
+def test_the_remedy_for_a_checkpoint_with_names_works(keras: Any, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint of TensorFlow 1 has the names of variables, and of the momenta of an optimizer."""
+    tf = importlib.import_module("tensorflow")
+    monkeypatch.chdir(tmp_path)
+    values = {"conv1/weights": np.ones((5, 5, 1, 6), np.float32), "conv1/biases": np.ones(6, np.float32),
+              "conv1/weights/Momentum": np.zeros((5, 5, 1, 6), np.float32), "global_step": np.zeros((), np.int64)}
+    tf.raw_ops.SaveV2(prefix="model.ckpt-7", tensor_names=list(values), shape_and_slices=[""] * len(values),
+                      tensors=list(values.values()))
+    with pytest.raises(ParametersError, match="is a checkpoint of TensorFlow") as error:
+        conversion.read("model.ckpt-7.index")
+    exec(str(error.value).rpartition("write: ")[2], {})
+    with np.load("weights.npz") as arrays:
+        assert {name: value.shape for name, value in arrays.items()} == {
+            "conv1/weights": (5, 5, 1, 6), "conv1/biases": (6,)}

@@ -24,6 +24,17 @@ MOST_TENSORS, LONGEST_NAME = 10_000, 1_000
 """Limits for files from outside, beyond any network of the spec."""
 MOST_PREFIXES = 20
 """Largest number of parts of a training program, such as `model`, `teacher` and `loss`, in one file."""
+OTHER_FORMS = tuple((re.compile(pattern, re.DOTALL), what) for pattern, what in {
+    r"(.*\.)?weight_(orig|mask)": "weights are pruned: call torch.nn.utils.prune.remove(module, 'weight') for each "
+                                  "pruned module, and save it again",
+    r"(.*\.)?weight_[gv]": "weights are normalized: call torch.nn.utils.remove_weight_norm(module) for each such "
+                           "module, and save it again",
+    r"(.*\.)?parametrizations\..*": "weights are parametrized: call torch.nn.utils.parametrize.remove_parametrizations("
+                                    "module, 'weight') for each such module, and save it again",
+    r"(.*\.)?scale\[\]": "weights are quantized: save the model before it is quantized",
+    r"arr_\d+": "arrays have no names: write np.savez(FILE, **{'conv1.weight': array, ...}), or in Keras save the "
+               "model with model.save('NAME.keras')"}.items())
+"""Descriptions of weights in another form, with the remedy, by a pattern of a tensor's name; [] ends a scalar's."""
 TENSORFLOW_LAYOUT = "arrays in TensorFlow's layout (height, width, in, out) were converted"
 
 
@@ -56,8 +67,15 @@ def match(stored: StoredWeights, network: Network, any_classes: bool = False) ->
         return _match(stored, network, any_classes)
     except _Misfit as error:
         fits = " and ".join(name for name in fitting(stored) if name != network.name)
-        remedy = f"its tensors fit {fits}: name the network with `net`" if fits else "name another network with `net`"
+        kinds = [name if tensor.shape else f"{name}[]" for name, tensor in stored.tensors.items()]
+        form = next((f"its {what}" for pattern, what in OTHER_FORMS if any(map(pattern.fullmatch, kinds))), "")
+        fitting_one = f"its tensors fit {fits}: name the network with `net`" if fits else ""
+        remedy = form or fitting_one or "name another network with `net`"
         raise ParametersError(f"{error}; {remedy}") from error
+
+
+class Unnamed(ParametersError):
+    """Weights alone, whose network is not known."""
 
 
 class _Misfit(ParametersError):
@@ -131,8 +149,11 @@ def identify(stored: StoredWeights) -> Match:
                 note = f"network {candidate.network.name}, by the names and shapes of the tensors"
                 return replace(candidate, notes=(note, *candidate.notes))
     fits = fitting(stored)
-    raise ParametersError("does not name its network; " + (f"its tensors fit {' and '.join(fits)}: " if fits else "")
-                          + "name the network with `net`")
+    if stored.layers:
+        raise ParametersError("describes its layers without the size of their input; name a network with that input "
+                              "with `net`" + (f", such as {' or '.join(fits)}" if fits else ""))
+    raise Unnamed("does not name its network; " + (f"its tensors fit {' and '.join(fits)}: " if fits else "")
+                  + "name the network with `net`")
 
 
 def fitting(stored: StoredWeights) -> list[str]:
@@ -263,8 +284,9 @@ def _canonical_shape(shape: Shape, layout: Layout) -> Shape:
 def _layout_hint(stored: StoredWeights, candidate: Match) -> list[str]:
     """Return a clause if some tensors have TensorFlow's layout and others do not: a square one could have either."""
     wanted = parameters.shapes(candidate.network)
-    turned = [name for name, theirs in candidate.names.items() if theirs in stored.tensors
-              and stored.tensors[theirs].shape != wanted[name] == layouts.canonical_shape(stored.tensors[theirs].shape)]
+    theirs = {name: stored.tensors[candidate.names[name]].shape for name in wanted
+              if candidate.names.get(name) in stored.tensors}
+    turned = [name for name, shape in theirs.items() if shape != wanted[name] == layouts.canonical_shape(shape)]
     return [f"{', '.join(turned)} would fit in TensorFlow's layout; bring all tensors, square ones too, into one layout"
             ] if turned and stored.layout is None else []
 
@@ -277,18 +299,19 @@ def _candidates(stored: StoredWeights, network: Network, any_classes: bool) -> I
 
 
 def _by_position(stored: StoredWeights, network: Network) -> Match:
-    """Return the assignment of convolutions and dense layers in turn. It fits no file, and gives a good message."""
-    modules = _modules(stored)
-    theirs: dict[bool, list[str]] = {True: [], False: []}
-    for module, parts in modules.items():
-        theirs[any(len(stored.tensors[name].shape) == 4 for name in parts.values())].append(module)
-    ours: dict[bool, list[str]] = {True: [], False: []}
+    """Return the assignment of layers of each kind in turn. It fits no file, and gives a good message."""
+    ours: dict[type[spec.Layer], list[dict[str, str]]] = {kind: [] for kind in spec.LEARNERS}
     for layer in network.layers:
         if isinstance(layer, spec.LEARNERS):
-            ours[isinstance(layer, spec.Conv2d)].append(layer.name)
-    return Match(network, {f"{layer}.{part}": name for is_conv, own in ours.items()
-                           for layer, module in zip(own, theirs[is_conv]) for part, name in modules[module].items()},
-                 stored.layout or "OIHW")
+            ours[type(layer)].append({part: f"{layer.name}.{part}" for part in parameters.parts(layer)})
+    result: dict[str, str] = {}
+    for parts in _modules(stored).values():
+        is_conv = any(len(stored.tensors[name].shape) == 4 for name in parts.values())
+        has_state = not parts.keys().isdisjoint(parameters.STATE)
+        same = ours[spec.Conv2d if is_conv else spec.BatchNorm if has_state else spec.Dense]
+        own = same.pop(0) if same else {}
+        result |= {own[part]: name for part, name in parts.items() if part in own}
+    return Match(network, result, stored.layout or "OIHW")
 
 
 def _own_names(network: Network) -> dict[str, str]:

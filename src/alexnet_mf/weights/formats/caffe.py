@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from alexnet_mf import spec
 from alexnet_mf.errors import ParametersError, SpecError
 from alexnet_mf.spec import Preprocessing
-from alexnet_mf.spec.layers import Activation, Padding, Shape, ceil_padding
+from alexnet_mf.spec.layers import Activation, Shape, ceil_padding
 from alexnet_mf.spec.preprocessing import Color
 from alexnet_mf.weights import parameters
 from alexnet_mf.weights.formats import protobuf
@@ -257,7 +257,7 @@ class Builder:
             layer.refuse("is dilated", "only dilation 1 can be read")
         name = canonical_name(self.layers, "Conv2d")
         self._append(spec.Conv2d(name, layer.integer("num_output", 0), layer.side("kernel_size"),
-                                 layer.side("stride", 1), layer.side("pad", 0), None, layer.integer("group", 1),
+                                 layer.side("stride", 1), _padding(layer), None, layer.integer("group", 1),
                                  bias=bool(layer.integer("bias_term", 1))))
         self._add_tensors(layer, name, axes=4)
 
@@ -309,23 +309,24 @@ class Builder:
             layer.refuse("pools neither maxima nor means", "only MAX and AVE can be read")
         name = canonical_name(self.layers, "MaxPool2d")
         _, height, width = self.shape if len(self.shape) == 3 else (0, 1, 1)
-        pad = layer.side("pad", 0)
+        pad = _padding(layer)
         if layer.integer("global_pooling", 0):
-            if pad:
-                layer.refuse(f"pads its input by {pad}", "all of an image can only be pooled without padding")
+            if any(pad[0] + pad[1]):
+                layer.refuse("pads its input", "all of an image can only be pooled without padding")
             if is_max and height != width:
                 layer.refuse(f"pools all of {height}x{width} pixels", "only squares can be read")
             self._append(spec.MaxPool2d(name, height, 1) if is_max else spec.AdaptiveAvgPool2d(name, 1))
             return
         kernel, stride = layer.side("kernel_size"), layer.side("stride", 1)
-        padding: Padding = pad
-        if any((size + 2 * pad - kernel) % stride for size in (height, width)) and not layer.integer("round_mode", 0):
-            if stride > kernel or (pad and not is_max):  # a mean counts `pad`, and not the pixels beyond it
+        padding, has_zeros = pad, any(pad[0] + pad[1])
+        if not layer.integer("round_mode", 0) and any(
+                (size + sum(zeros) - kernel) % stride for size, zeros in zip((height, width), pad)):
+            if stride > kernel or (has_zeros and not is_max):  # a mean counts `pad`, and not the pixels beyond it
                 layer.refuse(f"has windows that reach beyond its {height}x{width} pixels: Caffe rounds their number up",
                              "means with padding can only be read if all windows fit")
             padding = ceil_padding((height, width), kernel, stride, pad)
         self._append(spec.MaxPool2d(name, kernel, stride, padding) if is_max else
-                     spec.AvgPool2d(name, kernel, stride, padding, count_padding=pad > 0))
+                     spec.AvgPool2d(name, kernel, stride, padding, count_padding=has_zeros))
 
     def _activate(self, layer: Layer) -> None:
         """Give a nonlinearity to the layer that it belongs to."""
@@ -358,6 +359,11 @@ class Builder:
             layer.refuse("has the name of another layer", "rename one of them")
         self.tensors[key] = tensor
         self.names[name] = key
+
+
+def _padding(layer: Layer) -> tuple[tuple[int, int], tuple[int, int]]:
+    height, width = layer.sides("pad", 0)
+    return (height, height), (width, width)
 
 
 def _sizes(blob: Message) -> list[int]:

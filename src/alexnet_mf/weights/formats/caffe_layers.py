@@ -148,16 +148,23 @@ class Layer:
         return self.parameters.decimal(PARAMETERS[self.type][name], default)
 
     def side(self, name: str, *default: int) -> int:
-        """Return a size that is equal in both directions: `name`, once or twice, or its variants `_h` and `_w`."""
+        """Return a size that is equal in both directions."""
+        height, width = self.sides(name, *default)
+        if height != width:
+            self.refuse(f"has {name} {height} and {width}", "height and width must have one size")
+        return height
+
+    def sides(self, name: str, *default: int) -> tuple[int, int]:
+        """Return a size for height and width: `name`, once or twice, or its variants `_h` and `_w`."""
         apart = [self.integers(f"{name.removesuffix('_size')}_{axis}")[-1:] for axis in "hw"]
         values = self.integers(name)
         if any(apart):
             values += [value for side in apart for value in side or [0]]
         values = values or [*default]
-        if len(values) > 2 or len(set(values)) != 1:
+        if not 1 <= len(values) <= 2:
             self.refuse(f"has {name} {' and '.join(map(str, values[:9])) or 'missing'}",
-                        "height and width must have one size")
-        return values[0]
+                        "height and width must have one size each")
+        return values[0], values[-1]
 
 
 class Transform(NamedTuple):

@@ -33,6 +33,8 @@ from alexnet_mf.weights.stored import StoredTensor, StoredWeights, filled
 
 PREFIX = r"^(arg|aux):"
 """Start of a tensor's name in the weights file that its name in the graph lacks."""
+ACTIVATIONS = ("relu", "sigmoid", "tanh")
+"""Types of the operator Activation that the spec has."""
 LEAKY = {"leaky": "leaky_relu", "elu": "elu", "gelu": "gelu"}
 """Activations by the types of the operator LeakyReLU."""
 SOFTMAX = ("softmax", "SoftmaxOutput")
@@ -159,8 +161,8 @@ def _layer(node: _Node) -> Layer | dict[str, Any] | None:
             values = _values(node, num_filter=None, kernel=None, stride=1, pad=0, num_group=1, dilate=1, no_bias=False,
                              layout="NCHW")
             _require(node, values, dilate=1, layout="NCHW")
-            return Conv2d(node.name, values["num_filter"], values["kernel"], values["stride"], values["pad"], None,
-                          values["num_group"], bias=not values["no_bias"])
+            return Conv2d(node.name, values["num_filter"], values["kernel"], values["stride"], _padding(values["pad"]),
+                          None, values["num_group"], bias=not values["no_bias"])
         case "FullyConnected":
             values = _values(node, num_hidden=None, no_bias=False, flatten=True)
             _require(node, values, flatten=True)
@@ -178,9 +180,10 @@ def _layer(node: _Node) -> Layer | dict[str, Any] | None:
                 return AdaptiveAvgPool2d(node.name, 1)
             _require(node, values, pooling_convention="valid", layout="NCHW")
             if values["pool_type"] == "max":
-                return MaxPool2d(node.name, values["kernel"], values["stride"], values["pad"])
+                return MaxPool2d(node.name, values["kernel"], values["stride"], _padding(values["pad"]))
             _require(node, values, pool_type="avg")
-            return AvgPool2d(node.name, values["kernel"], values["stride"], values["pad"], values["count_include_pad"])
+            return AvgPool2d(node.name, values["kernel"], values["stride"], _padding(values["pad"]),
+                             values["count_include_pad"])
         case "_contrib_AdaptiveAvgPooling2D":
             return AdaptiveAvgPool2d(node.name, _values(node, output_size=None)["output_size"])
         case "LRN":
@@ -194,7 +197,11 @@ def _layer(node: _Node) -> Layer | dict[str, Any] | None:
         case "Flatten":
             return Flatten(node.name)
         case "Activation":
-            return {"activation": str(_values(node, act_type=None)["act_type"])}
+            activation = str(_values(node, act_type=None)["act_type"])
+            if activation not in ACTIVATIONS:
+                raise SpecError(f"{node}: act_type {activation[:LONGEST_NAME]!r} is not supported, only "
+                                f"{', '.join(ACTIVATIONS)}; use a network without it")
+            return {"activation": activation}
         case "relu" | "_npx_relu" | "sigmoid" | "_npx_sigmoid" | "tanh" | "_npi_tanh":
             return {"activation": node.operator.rpartition("_")[2]}
         case "LeakyReLU":
@@ -222,6 +229,14 @@ def _values(node: _Node, **defaults: Any) -> dict[str, Any]:
         elif key not in defaults and not HARMLESS.fullmatch(key):
             raise SpecError(f"{node}: {key[:LONGEST_NAME]!r} is not supported; use a network without it")
     return values
+
+
+def _padding(value: Any) -> Any:
+    """Return a padding of height and width as one of all sides, if they differ."""
+    if isinstance(value, tuple) and len(value) == 2:
+        height, width = value
+        return (height, height), (width, width)
+    return value
 
 
 def _require(node: _Node, values: Mapping[str, Any], **wanted: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -40,6 +41,10 @@ MOST_TEXTS = 1_000
 MOST_OBJECTS, DEEPEST = 100_000, 32
 """Largest number of objects in a file, and of groups within groups: hard links can form cycles."""
 MOST_CHANNELS = 2**16
+PART_OF_CHECKPOINT = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
+"""End of the name of one of a checkpoint's files."""
+VARIABLES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "weights", "biases")
+"""Last parts of the names of weights in checkpoints."""
 NOT_LAYERS = ("optimizer", "metrics", "seed_generator")
 """Groups whose variables are not weights."""
 CANONICAL = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean",
@@ -86,17 +91,28 @@ def with_metadata(content: bytes, metadata: Mapping[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def refuse_saved_model(folder: Path) -> NoReturn:
-    """Refuse a SavedModel folder, which is a program, with the line of Python that writes its variables to a file.
+def refuse_tensorflow(path: Path) -> None:
+    """Refuse a SavedModel folder, which is a program, or a checkpoint of TensorFlow, which only TensorFlow reads.
 
     Raises:
-        ParametersError: always; names the folder.
+        ParametersError: if it is one; has the line of Python that writes its variables to a file.
     """
-    raise ParametersError(
-        f"{folder}: is a SavedModel, a program; write its variables with: import numpy as np, tensorflow as tf; "
-        f"m = tf.saved_model.load({str(folder)!r}); v = m.signatures['serving_default'].variables; "
-        "np.savez('weights.npz', **{f\"{sum('/kernel:' in x.name for x in v[:i + 1])}/{x.name[:-2]}\": x.numpy() "
-        "for i, x in enumerate(v)})")
+    if (path / "saved_model.pb").exists():
+        raise ParametersError(
+            f"{path}: is a SavedModel, a program; write its variables with: import numpy as np, tensorflow as tf; "
+            f"m = tf.saved_model.load({str(path)!r}); v = m.signatures['serving_default'].variables; "
+            "np.savez('weights.npz', **{f\"{sum('/kernel:' in x.name for x in v[:i + 1])}/{x.name[:-2]}\": x.numpy() "
+            "for i, x in enumerate(v)})")
+    prefix = path.parent if path.name == "checkpoint" else path.with_name(PART_OF_CHECKPOINT.sub("", path.name))
+    if any(prefix.glob("*.index")) if prefix.is_dir() else prefix.with_name(f"{prefix.name}.index").exists():
+        newest = f"tf.train.latest_checkpoint({str(prefix)!r})" if prefix.is_dir() else repr(str(prefix))
+        raise ParametersError(
+            f"{path}: is a checkpoint of TensorFlow; if you have its Keras model, write: import tensorflow as tf; "
+            f"tf.train.Checkpoint(model=model).restore({newest}).expect_partial(); model.save('model.keras'); else, if "
+            "it has names of layers, write: import re, numpy as np, tensorflow as tf; r = tf.train.load_checkpoint("
+            f"{str(prefix)!r}); np.savez('weights.npz', **{{n.partition('/.')[0].replace('/_', '/'): r.get_tensor(n) "
+            "for n in sorted(r.get_variable_to_shape_map(), key=lambda n: [int(t) for t in re.findall('[0-9]+', n)]) "
+            f"if re.search('({'|'.join(VARIABLES)})(/.ATTRIBUTES/VARIABLE_VALUE)?$', n)}})")
 
 
 def _refuse(error: Exception) -> NoReturn:
