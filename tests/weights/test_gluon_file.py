@@ -522,9 +522,11 @@ def test_a_damaged_file_is_refused(content, reason, tmp_path):
 @given(st.data())
 def test_any_damage_is_refused_in_one_line(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp()
-    symbol = graph(node("Activation", "a", 3, act_type="relu"), node("Pooling", "p", 4, kernel="(2, 2)"),
-                   node("LRN", "n", 5, nsize="5", alpha="0.5"), node("Dropout", "d", 6, p="0.3", axes="()"))
-    tensors = TENSORS | {"f_weight": np.ones((4, 18), np.float32)}
+    parts = [f"b_{part}" for part in ("gamma", "beta", "moving_mean", "moving_var")]
+    symbol = graph(*(node("null", part) for part in parts), node("BatchNorm", "b", 3, 4, 5, 6, 7, eps="0.01", axis="1"),
+                   node("Activation", "a", 8, act_type="relu"), node("Pooling", "p", 9, kernel="(2, 2)"),
+                   node("LRN", "n", 10, nsize="5", alpha="0.5"), node("Dropout", "d", 11, p="0.3", axes="()"))
+    tensors = TENSORS | {"f_weight": np.ones((4, 18), np.float32)} | dict.fromkeys(parts, np.ones(2, np.float32))
     write(folder, symbol, tensors)
     name, damage = data.draw(st.sampled_from([("net-0000.params", of_bytes), ("net-symbol.json", of_json_text)]))
     path = folder / name

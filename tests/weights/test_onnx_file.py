@@ -347,9 +347,11 @@ def test_idioms(name: str) -> None:
 def test_other_numbers_keep_their_dtype() -> None:
     stored = read(model(IDIOMS["MatMul and Add"][0], element="double"))
     assert {tensor.dtype for tensor in stored.tensors.values()} == {"float64"}  # ONNX Runtime has no such convolution
+    assert not stored.notes
     file = model(IDIOMS["MatMul and Add"][0], element="float16")
     stored = read(file)
     assert {tensor.dtype for tensor in stored.tensors.values()} == {"float16"}
+    assert stored.notes == ("the file computes in float16, this program in float32",)
     assert error_of(stored, file.SerializeToString()) < 2e-3
 
 

@@ -65,6 +65,7 @@ def read_graph(model: onnx.ModelProto, tensors: Tensors) -> tuple[Network, Walk]
         raise Unreadable(f"it has {len(inputs)} inputs, not one image")
     walk = Walk(tensors, _image_shape(inputs[0]), model.producer_name == "alexnet_mf")
     walk.values |= {**initializers, inputs[0].name: walk.image}
+    walk.compute_in(DTYPES[inputs[0].type.tensor_type.elem_type])
     _follow(walk, nodes)
     try:
         return walk.finish(walk.value(graph.output[0].name), graph.name), walk
@@ -252,6 +253,7 @@ def _cast(walk: Walk, node: Node, x: Value) -> Value:
         return StoredTensor(dtype, x.shape, lambda: x.load().astype(dtype))
     if dtype not in FLOATS:
         raise Unreadable(f"it makes the image {dtype}")
+    walk.compute_in(dtype)
     return x
 
 

@@ -74,6 +74,12 @@ class Walk:
         """The graph's input."""
         return Signal(0, axes_of(self.batch, *self.pixels))
 
+    def compute_in(self, dtype: str) -> None:
+        """Note that the graph computes in this type, if it is less exact than float32."""
+        note = f"the file computes in {dtype}, this program in float32"
+        if dtype in ("float16", "bfloat16") and note not in self.notes:
+            self.notes += (note,)
+
     def value(self, name: str) -> Value:
         """Return the result of that name."""
         if name not in self.values:
