@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from alexnet_mf import spec
 from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.errors import TraceError
-from alexnet_mf.parity.reference import Reference, branch_gradients, flips, loss_error, sgd_rule, take_steps
-from alexnet_mf.parity.tolerances import (
-    COST_FACTOR,
-    TIERS,
-    Floors,
-    ratio,
-    relative_l2,
-    relative_largest,
+from alexnet_mf.parity.reference import (
+    Reference,
+    branch_gradients,
+    flips,
+    loss_error,
+    sgd_rule,
     smallest_gradient,
+    take_steps,
 )
+from alexnet_mf.parity.tolerances import COST_FACTOR, TIERS, Floors, ratio, relative_l2, relative_largest
 from alexnet_mf.parity.trace import Trace, digests
 from alexnet_mf.spec import arithmetic
 from alexnet_mf.spec.layers import Dropout
@@ -179,7 +179,7 @@ def gradients(c: Comparison) -> Finding:
     references = (branch_gradients(case, c.subject.group("training")) if followed
                   else c.reference.trace.group("gradients"))
     # From the loss down, as gradients flow: the first wrong one is closest to the cause.
-    smallest = smallest_gradient(references)
+    smallest = smallest_gradient(case.network, references)
     errors = [Measurement(name, relative_l2(mine[name], references[name], smallest) if name in mine else math.inf,
                           max(c.tolerance(c.floors.gradient, f"gradients/{name}"),
                               c.reference.cost.get(f"softmax/{name}", 0.0)))

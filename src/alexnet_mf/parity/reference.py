@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,15 +20,7 @@ from alexnet_mf.backends.numpy.layers import max_pool_choice, pad, window_pixels
 from alexnet_mf.backends.numpy.network import NumpyNetwork
 from alexnet_mf.backends.numpy.trainer import Placed
 from alexnet_mf.parity.case import Case
-from alexnet_mf.parity.tolerances import (
-    COST_FACTOR,
-    TIERS,
-    Floors,
-    ratio,
-    relative_l2,
-    relative_largest,
-    smallest_gradient,
-)
+from alexnet_mf.parity.tolerances import COST_FACTOR, TIERS, Floors, ratio, relative_l2, relative_largest
 from alexnet_mf.parity.trace import Trace, trace
 from alexnet_mf.spec.layers import LEARNERS, BatchNorm, Learner, MaxPool2d
 from alexnet_mf.weights.parameters import Parameters
@@ -41,6 +34,10 @@ of any size. Most of it is one error for the whole image, in the logarithm of it
 DRAWS = 4
 """Number of further float32 runs for a network with batch normalization, which divides by the spread of a batch and so
 multiplies the errors of the layers before it."""
+
+SMALLEST_GRADIENT = 1e-4
+"""Smallest norm of a gradient by which its error is divided, as a share of the norm of all, in a network with batch
+normalization. A bias before that has no effect: its gradient is zero but for rounding."""
 
 Rule: TypeAlias = Callable[[Array, Array, dict[str, Array], int], None]
 """Function that updates a weight in place from its gradient, its own state, and the step's number, counted from 0."""
@@ -66,9 +63,9 @@ class Reference:
         return replace(self, cost={name: max(value, cost.get(name, 0.0)) for name, value in self.cost.items()})
 
     def noise(self) -> set[str]:
-        """Return the names of the gradients that are zero but for rounding: see `SMALLEST_GRADIENT`."""
+        """Return the names of the gradients that are zero but for rounding."""
         gradients = self.trace.group("gradients")
-        smallest = smallest_gradient(gradients)
+        smallest = smallest_gradient(self.case.network, gradients)
         return {name for name, value in gradients.items() if np.linalg.norm(value) < smallest}
 
     @functools.cached_property
@@ -160,7 +157,7 @@ def float32_errors(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
         cost[f"outputs/{name}"] = relative_l2(value, references[name])
         cost[f"largest/{name}"] = relative_largest(value, references[name])
     references = branch_gradients(case, single.group("training"))
-    smallest = smallest_gradient(references)
+    smallest = smallest_gradient(case.network, references)
     cost |= {f"gradients/{name}": relative_l2(value, references[name], smallest)
              for name, value in single.group("gradients").items()}
     start = case.parameters()
@@ -183,10 +180,17 @@ def softmax_cost(case: Case, exact: Trace) -> dict[str, float]:
     model = BACKEND.build(case.network, case.parameters())
     moves = softmax_moves(model, model.place(case.inputs[:case.batch], case.labels[:case.batch]), case.seed)
     gradients = exact.group("gradients")
-    smallest = smallest_gradient(gradients)
+    smallest = smallest_gradient(case.network, gradients)
     cost |= {f"softmax/{name}": ratio(moves[name], max(smallest, float(np.linalg.norm(gradient))))
              for name, gradient in gradients.items()}
     return cost
+
+
+def smallest_gradient(network: spec.Network, gradients: Mapping[str, Array]) -> float:
+    """Return the norm below which one of these float64 gradients is rounding; 0 without batch normalization."""
+    if not has_batch_norm(network):
+        return 0.0
+    return SMALLEST_GRADIENT * math.hypot(*(float(np.linalg.norm(value)) for value in gradients.values()))
 
 
 def loss_error(loss: float, reference: float, logits: Array) -> float:

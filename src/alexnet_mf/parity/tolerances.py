@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,6 @@ from numpy.typing import NDArray
 
 COST_FACTOR = 10
 """Smallest tolerance, as a multiple of the reference's own float32 error on the same batch."""
-
-SMALLEST_GRADIENT = 1e-4
-"""Smallest norm of a gradient by which its error is divided, as a share of the norm of all. Batch normalization removes
-a bias before it, whose gradient is zero but for rounding."""
 
 CHUNK = 1 << 15
 """Number of values that are compared at a time."""
@@ -47,12 +43,6 @@ TIERS = {
     # 7 bits. The steps' tolerance leaves room for TensorFlow on a CPU, whose graph rounds fused layers once (0.13).
     "bfloat16": Floors(output=2e-2, largest=1e-1, loss=2e-2, gradient=1e-1, update=2e-1, step_loss=5e-2),
 }
-
-
-def smallest_gradient(gradients: Mapping[str, NDArray[Any]]) -> float:
-    """Return the norm below which one of these float64 gradients is rounding: `SMALLEST_GRADIENT` of the norm of all.
-    """
-    return SMALLEST_GRADIENT * math.hypot(*(float(np.linalg.norm(value)) for value in gradients.values()))
 
 
 def relative_l2(value: NDArray[Any], reference: NDArray[Any], smallest: float = 0.0) -> float:
