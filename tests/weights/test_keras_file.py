@@ -666,9 +666,17 @@ def test_the_remedy_for_a_saved_model_works(keras: Any, tmp_path: Path, monkeypa
         assert [value.ndim for value in arrays.values()] == [4, 1, 2, 1]  # in the order of computation
 
 
-@pytest.mark.parametrize("is_compiled", [True, False])
 @pytest.mark.parametrize("name", ["saved", "saved/checkpoint", "saved/ckpt-1", "saved/ckpt-1.index",
-                                  "saved/ckpt-1.data-00000-of-00001"])
+                                  "saved/ckpt-1.meta", "saved/ckpt-1.data-00000-of-00001"])
+def test_a_checkpoint_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "saved").mkdir()
+    for part in ("checkpoint", "ckpt-1.index", "ckpt-1.meta", "ckpt-1.data-00000-of-00001"):
+        (tmp_path / "saved" / part).write_bytes(b"0")
+    with pytest.raises(ParametersError, match="is a checkpoint of TensorFlow"):
+        conversion.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name, is_compiled", [("saved", True), ("saved/ckpt-1.index", False)])
 def test_the_remedies_for_a_checkpoint_work(keras: Any, name: str, is_compiled: bool, tmp_path: Path,
                                             monkeypatch: pytest.MonkeyPatch) -> None:
     """More than ten layers, whose numbers do not sort by letters. Of a compiled model, the optimizer hides the names.
@@ -678,7 +686,7 @@ def test_the_remedies_for_a_checkpoint_work(keras: Any, name: str, is_compiled: 
     model = build(keras, text)
     if is_compiled:
         model.compile("adam", "mse")
-        model.fit(np.zeros((1, 28, 28, 1), np.float32), np.zeros((1, 5), np.float32), verbose=0)
+        model.optimizer.build(model.trainable_variables)
     tf.train.Checkpoint(model=randomize(model)).save(str(tmp_path / "saved/ckpt"))
     model.save(tmp_path / "expected.keras")
     monkeypatch.chdir(tmp_path)
