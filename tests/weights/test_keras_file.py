@@ -676,6 +676,13 @@ def test_a_checkpoint_is_refused(name: str, tmp_path: Path) -> None:
         conversion.read(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", [".", "/", ".index", "checkpoint", "no/checkpoint"])
+def test_other_paths_are_no_checkpoints(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoint").mkdir()
+    keras_file.refuse_tensorflow(Path(name))
+
+
 @pytest.mark.parametrize("name, is_compiled", [("saved", True), ("saved/ckpt-1.index", False)])
 def test_the_remedies_for_a_checkpoint_work(keras: Any, name: str, is_compiled: bool, tmp_path: Path,
                                             monkeypatch: pytest.MonkeyPatch) -> None:

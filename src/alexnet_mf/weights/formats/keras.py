@@ -103,7 +103,8 @@ def refuse_tensorflow(path: Path) -> None:
             f"m = tf.saved_model.load({str(path)!r}); v = m.signatures['serving_default'].variables; "
             "np.savez('weights.npz', **{f\"{sum('/kernel:' in x.name for x in v[:i + 1])}/{x.name[:-2]}\": x.numpy() "
             "for i, x in enumerate(v)})")
-    prefix = path.parent if path.name == "checkpoint" else path.with_name(PART_OF_CHECKPOINT.sub("", path.name))
+    folder = path.parent if path.name == "checkpoint" and path.is_file() else path
+    prefix = folder if folder.is_dir() else path.with_name(PART_OF_CHECKPOINT.sub("", path.name) or path.name)
     if any(prefix.glob("*.index")) if prefix.is_dir() else prefix.with_name(f"{prefix.name}.index").exists():
         newest = f"tf.train.latest_checkpoint({str(prefix)!r})" if prefix.is_dir() else repr(str(prefix))
         raise ParametersError(
