@@ -435,6 +435,47 @@ def test_batch_normalization_of_pytorch_is_read_and_written(framework, tmp_path)
     assert parameters.digest(built.export()) == parameters.digest(values)
 
 
+def test_batch_normalization_is_written_for_the_books_gluon_class(framework, tmp_path):
+    mx = framework("mxnet")
+    nn = mx.gluon.nn
+
+    class BNLeNet(nn.HybridBlock):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.HybridSequential()
+            self.net.add(nn.Conv2D(6, 5), nn.BatchNorm(), nn.Activation("sigmoid"), nn.AvgPool2D(2, 2),
+                         nn.Conv2D(16, 5), nn.BatchNorm(), nn.Activation("sigmoid"), nn.AvgPool2D(2, 2),
+                         nn.Dense(120), nn.BatchNorm(), nn.Activation("sigmoid"), nn.Dense(84), nn.BatchNorm(),
+                         nn.Activation("sigmoid"), nn.Dense(10))
+
+        def hybrid_forward(self, F: Any, x: Any) -> Any:
+            return self.net(x)
+
+    values = parameters.initialize(zoo.LENET5_BN, 0, random_biases=True)
+    (tmp_path / "book.params").write_bytes(conversion.encode("gluon-book", zoo.LENET5_BN, values))
+    theirs = BNLeNet()
+    theirs.load_parameters(str(tmp_path / "book.params"))
+    images = np.random.default_rng(0).random((3, 1, 28, 28), np.float32)
+    expected = reference_logits(zoo.LENET5_BN, values, images)
+    assert relative_l2(theirs(mx.nd.array(images)).asnumpy(), expected) < TIERS["float32"].output
+    with pytest.warns(Notice, match="epsilon of batch normalization is not in the file, 1e-05 by the network"):
+        assert_weights(tmp_path / "book.params", "lenet5-bn", values)
+
+
+def test_gluons_names_are_those_of_its_blocks(framework):
+    """Batch normalization has no activation, and does not flatten."""
+    framework("mxnet")
+    native = importlib.import_module("alexnet_mf.backends.mxnet.network")
+    network = Network("blocks", (1, 12, 12), (
+        spec.Conv2d("conv1", 3, 3, padding=((0, 1), (0, 0)), activation="elu"),
+        spec.BatchNorm("bn1", activation="relu"),
+        spec.Flatten("flatten"), spec.Dropout("drop1", 0.5), spec.BatchNorm("bn2", activation="gelu"),
+        spec.Dense("fc3", units=4, activation="tanh"), spec.BatchNorm("bn3"), spec.Dense("fc4", units=2)))
+    built = [block.prefix[:-1] for block in native.build(network)]
+    assert names.blocks(network) == {layer.name: str(built.index(layer.name)) for layer in network.layers
+                                     if isinstance(layer, spec.LEARNERS)}
+
+
 def pruned(torch: Any, module: Any) -> str:
     torch.nn.utils.prune.l1_unstructured(module, "weight", 0.3)
     return "its weights are pruned: call torch.nn.utils.prune.remove(module, 'weight')"
@@ -476,6 +517,18 @@ def test_quantized_weights_and_arrays_without_names_are_refused_with_a_remedy(fr
     np.savez(tmp_path / "theirs.npz", *values.values())
     with pytest.raises(ParametersError, match=r"its arrays have no names: write np\.savez\(FILE, \*\*\{'conv1"):
         conversion.read(tmp_path / "theirs.npz", net=net)
+    values = parameters.initialize(small, 0)
+    np.savez(tmp_path / "theirs.npz", **values, **{"temperature.scale": np.float32(2)})
+    with pytest.raises(ParametersError, match=r"surplus temperature\.scale; name another network with `net`$"):
+        conversion.read(tmp_path / "theirs.npz", net=net)
+
+
+def test_a_variance_below_0_is_refused(tmp_path):
+    values = parameters.initialize(zoo.LENET5_BN, 0)
+    values["bn1.running_var"][2] = -1
+    np.savez(tmp_path / "theirs.npz", **values)
+    with pytest.raises(ParametersError, match=r"bn1\.running_var has a variance below 0"):
+        conversion.read(tmp_path / "theirs.npz", net="lenet5-bn")
 
 
 def test_weights_alone_describe_no_network(canonical, small, weights, tmp_path):

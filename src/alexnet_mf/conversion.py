@@ -234,7 +234,7 @@ def read(path: Path | str, net: Network | Path | str | None = None, which: Which
     if source_format is not None:
         check_choice("source_format", source_format, READABLE)
     keras.refuse_tensorflow(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # pathlib's raises OSError for a name that is too long
         if source_format is not None:
             raise AlexnetMfError(f"{path}: is a run folder, whose format is {CANONICAL}; leave out `source_format`")
         file, name = file_of_run(path, which), CANONICAL

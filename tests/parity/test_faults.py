@@ -71,7 +71,13 @@ BATCHES = Network("batches", (2, 14, 13), (
     spec.BatchNorm("bn1", epsilon=1e-3, momentum=0.3, activation="relu"),
     spec.Conv2d("conv2", channels=8, kernel=2), spec.BatchNorm("bn2"), spec.Flatten("flatten"),
     spec.Dense("fc3", units=8, activation="relu"), spec.BatchNorm("bn3", momentum=0.05), spec.Dense("fc4", units=5)))
-NETWORKS = {network.name: network for network in (PLAIN, COLOR, STREAMS, NORMALIZED, PADDED, POOLED, CURVES, BATCHES)}
+# Batch normalizations that almost remove each other's weights, whose gradients float32 does not resolve.
+STACKED = Network("stacked", (1, 28, 28), (
+    spec.BatchNorm("bn0"), spec.Conv2d("conv1", channels=6, kernel=5, stride=2, activation=None, bias=False),
+    spec.BatchNorm("bn1", activation="relu"), spec.MaxPool2d("pool1", kernel=2, stride=2), spec.BatchNorm("bn2"),
+    spec.Flatten("flatten"), spec.BatchNorm("bn3"), spec.Dropout("drop3", rate=0.3), spec.Dense("fc4", units=10)))
+NETWORKS = {network.name: network for network in (PLAIN, COLOR, STREAMS, NORMALIZED, PADDED, POOLED, CURVES, BATCHES,
+                                                  STACKED)}
 
 NONE = "none of the usual causes reproduces it"
 

@@ -603,8 +603,9 @@ def test_batch_normalization_of_gluon_is_described(mx, tmp_path):
     assert relative_l2(logits_of(tmp_path / "net-0000.params", pixels), net(mx.nd.array(pixels)).asnumpy()) < 2e-6
 
 
-def test_a_fixed_gamma_is_1_whatever_the_file_has(mx, tmp_path):
-    """`fix_gamma` is the default of MXNet's operator; epsilon is 0.001 then."""
+@pytest.mark.parametrize("fixed", ["False", "false", "0", "True", "true", "1", None])
+def test_a_fixed_gamma_is_1_whatever_the_file_has(mx, fixed, tmp_path):
+    """`fix_gamma` is the default of MXNet's operator; epsilon is 0.001 then. MXNet reads switches in any spelling."""
     x = mx.sym.Convolution(mx.sym.Variable("data"), name="c", kernel=(3, 3), num_filter=2)
     x = mx.sym.FullyConnected(mx.sym.BatchNorm(x, name="b"), name="f", num_hidden=4)
     pixels = np.random.default_rng(1).random((3, 1, 6, 6), np.float32)
@@ -616,10 +617,14 @@ def test_a_fixed_gamma_is_1_whatever_the_file_has(mx, tmp_path):
     module.set_params(*values)
     module.save_checkpoint(str(tmp_path / "net"), 0)
     assert mx.nd.load(str(tmp_path / "net-0000.params"))["arg:b_gamma"].asnumpy().max() < 0.6
+    symbol = json.loads((tmp_path / "net-symbol.json").read_text())
+    norm = next(entry for entry in symbol["nodes"] if entry["op"] == "BatchNorm")
+    norm["attrs"] = {} if fixed is None else {"fix_gamma": fixed}
+    (tmp_path / "net-symbol.json").write_text(json.dumps(symbol))
+    net = mx.gluon.SymbolBlock.imports(str(tmp_path / "net-symbol.json"), ["data"], str(tmp_path / "net-0000.params"))
     with opened(tmp_path / "net-0000.params") as stored:
         assert stored.layers[1] == spec.BatchNorm("bn1", 1e-3, 0.1)
-    module.forward(mx.io.DataBatch([mx.nd.array(pixels)]), is_train=False)
-    assert relative_l2(logits_of(tmp_path / "net-0000.params", pixels), module.get_outputs()[0].asnumpy()) < 2e-6
+    assert relative_l2(logits_of(tmp_path / "net-0000.params", pixels), net(mx.nd.array(pixels)).asnumpy()) < 2e-6
 
 
 @pytest.mark.parametrize("attributes, fragment", [

@@ -345,6 +345,14 @@ def test_weights_alone_come_in_the_order_of_their_numbers(keras: Any, tmp_path: 
     assert [value.tobytes() for value in values.values()] == [value.tobytes() for value in model.get_weights()]
 
 
+@pytest.mark.parametrize("arguments", ["scale=False", "center=False", "scale=False, center=False"])
+def test_batch_normalization_without_all_variables_needs_its_description(keras: Any, arguments: str,
+                                                                         tmp_path: Path) -> None:
+    build(keras, f"Conv2D(4, 3), BatchNormalization({arguments}), {END}").save_weights(tmp_path / "w.weights.h5")
+    with pytest.raises(ParametersError, match="gamma or beta is not one; save it again with"):
+        read(tmp_path / "w.weights.h5")
+
+
 def test_the_order_of_nested_models_is_not_in_weights_alone(keras: Any, tmp_path: Path) -> None:
     layers = keras.layers
     ordered = keras.Sequential([keras.Input((28, 28, 1)), keras.Sequential([layers.Conv2D(2, 3), layers.Flatten()]),
@@ -676,10 +684,14 @@ def test_a_checkpoint_is_refused(name: str, tmp_path: Path) -> None:
         conversion.read(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", [".", "/", ".index", "checkpoint", "no/checkpoint"])
+@pytest.mark.parametrize("name", [".", "", "/", ".index", "checkpoint", "no/checkpoint", "w.safetensors", "images",
+                                  "a" * 300])
 def test_other_paths_are_no_checkpoints(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "checkpoint").mkdir()
+    for file in ("images.index", "w.safetensors", "w.safetensors.index", "w.safetensors.data-00000-of-00001"):
+        (tmp_path / file).write_bytes(b"0")
+    (tmp_path / "w.safetensors.data-00000-of-00001").rename(tmp_path / "data")
     keras_file.refuse_tensorflow(Path(name))
 
 

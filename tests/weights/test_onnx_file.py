@@ -557,6 +557,19 @@ def test_two_attributes_or_tensors_of_one_name_are_refused() -> None:
         read(file)
 
 
+@pytest.mark.parametrize("opset, body", [
+    (13, "d = Conv(x, t_4_2_3_3) c, m, v, n, w = BatchNormalization(d, t_4, t_4, t_4, p_4) "),
+    (9, "d = Conv(x, t_4_2_3_3) c, m, v, n, w = BatchNormalization(d, t_4, t_4, t_4, p_4) "),
+    (6, "d = Conv(x, t_4_2_3_3) c = BatchNormalization(d, t_4, t_4, t_4, p_4) ")])
+def test_batch_normalization_in_training_is_refused_in_every_opset(opset: int, body: str) -> None:
+    """Before opset 14 it has five outputs, and before opset 7 it is the default."""
+    with pytest.raises(ParametersError, match="it is in training mode"):
+        read(model(body + FLAT, opset=opset))
+    if opset == 6:
+        stored = read(model(body.replace("Normalization(", "Normalization<is_test=1>(") + FLAT, opset=opset))
+        assert text(stored.network) == "Conv2d BatchNorm Flatten Dense"
+
+
 def test_an_input_of_unclear_order_is_refused() -> None:
     """Flattened pixels in the order of the file: only a number of channels like 1 or 3 shows it."""
     body = "f = Flatten(x) y = MatMul(f, t_126_3)"

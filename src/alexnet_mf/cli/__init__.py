@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -143,6 +144,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
               + ("; resume it with train --resume RUN (see list runs)" if options.verb == "train" else ""),
               file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"alexnet-mf: error: {str(error.filename)[:80]}...: {error.strerror}; use a shorter name",
+              file=sys.stderr)
+        return 2
     finally:
         signal.signal(signal.SIGTERM, previous)
 

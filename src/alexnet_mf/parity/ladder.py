@@ -14,12 +14,12 @@ from alexnet_mf import spec
 from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.errors import TraceError
 from alexnet_mf.parity.reference import (
+    LARGEST_TOLERANCE,
     Reference,
     branch_gradients,
     flips,
     loss_error,
     sgd_rule,
-    smallest_gradient,
     take_steps,
 )
 from alexnet_mf.parity.tolerances import COST_FACTOR, TIERS, Floors, ratio, relative_l2, relative_largest
@@ -179,13 +179,22 @@ def gradients(c: Comparison) -> Finding:
     references = (branch_gradients(case, c.subject.group("training")) if followed
                   else c.reference.trace.group("gradients"))
     # From the loss down, as gradients flow: the first wrong one is closest to the cause.
-    smallest = smallest_gradient(case.network, references)
-    errors = [Measurement(name, relative_l2(mine[name], references[name], smallest) if name in mine else math.inf,
-                          max(c.tolerance(c.floors.gradient, f"gradients/{name}"),
-                              c.reference.cost.get(f"softmax/{name}", 0.0)))
+    errors = [gradient_error(c, name, mine.get(name), references)
               for name in reversed(parameters.trained(case.network))]
     note = _near_ties(sum(count for count, _ in decided.values())) if followed else ""
     return [*errors, *ties], note
+
+
+def gradient_error(c: Comparison, name: str, mine: NDArray[Any] | None,
+                   references: Mapping[str, NDArray[Any]]) -> Measurement:
+    """Return the relative error of a gradient; for one that float32 does not resolve, as a share of all gradients."""
+    error = math.inf if mine is None else relative_l2(mine, references[name])
+    tolerance = max(c.tolerance(c.floors.gradient, f"gradients/{name}"), c.reference.cost.get(f"softmax/{name}", 0.0))
+    if mine is None or tolerance <= LARGEST_TOLERANCE:
+        return Measurement(name, error, tolerance)
+    norms = {other: float(np.linalg.norm(value)) for other, value in references.items()}
+    share = ratio(norms[name], math.hypot(*norms.values()))
+    return Measurement(name, error * share, max(c.floors.gradient, tolerance * share))
 
 
 def same_shapes(c: Comparison) -> bool:
@@ -205,7 +214,7 @@ def steps(c: Comparison) -> Finding:
     # reference repeats the steps and decides near ties as the backend did.
     branches = [c.subject.group(f"stepwise/{step}") for step in range(case.steps)]
     run = take_steps(case, case.parameters(), sgd_rule(case.sgd), branches=branches)
-    if run.gap > c.floors.largest:  # no near tie
+    if run.gap > c.tolerance(c.floors.largest, "gap"):  # no near tie
         return measurements, note
     note = f"{note}, {_near_ties(run.flips)}"
     measurements = step_errors(c, run.parameters, run.losses)

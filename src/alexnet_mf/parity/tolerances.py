@@ -45,16 +45,12 @@ TIERS = {
 }
 
 
-def relative_l2(value: NDArray[Any], reference: NDArray[Any], smallest: float = 0.0) -> float:
-    """Return |value - reference| / |reference| in the Euclidean norm; infinity if the shapes differ.
-
-    Args:
-        smallest: smallest norm to divide by.
-    """
+def relative_l2(value: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Return |value - reference| / |reference| in the Euclidean norm; infinity if the shapes differ."""
     if value.shape != reference.shape:
         return math.inf
     squares = [(float(np.dot(a - b, a - b)), float(np.dot(b, b))) for a, b in _chunks(value, reference)]
-    return ratio(math.sqrt(sum(d for d, _ in squares)), max(smallest, math.sqrt(sum(r for _, r in squares))))
+    return ratio(math.sqrt(sum(d for d, _ in squares)), math.sqrt(sum(r for _, r in squares)))
 
 
 def relative_largest(value: NDArray[Any], reference: NDArray[Any]) -> float:

@@ -68,9 +68,10 @@ def match(stored: StoredWeights, network: Network, any_classes: bool = False) ->
     except _Misfit as error:
         fits = " and ".join(name for name in fitting(stored) if name != network.name)
         kinds = [name if tensor.shape else f"{name}[]" for name, tensor in stored.tensors.items()]
-        form = next((f"its {what}" for pattern, what in OTHER_FORMS if any(map(pattern.fullmatch, kinds))), "")
+        form = next((f"its {what}" for pattern, what in OTHER_FORMS if any(map(pattern.fullmatch, kinds))
+                     and "missing " in str(error)), "")
         fitting_one = f"its tensors fit {fits}: name the network with `net`" if fits else ""
-        remedy = form or fitting_one or "name another network with `net`"
+        remedy = fitting_one or form or "name another network with `net`"
         raise ParametersError(f"{error}; {remedy}") from error
 
 
@@ -93,7 +94,7 @@ def _match(stored: StoredWeights, network: Network, any_classes: bool = False) -
     for candidate in _candidates(stored, network, any_classes):
         faults = _misfits(stored, candidate)
         if not faults:
-            return _with_certain_layout(stored, candidate)
+            return _with_epsilon(_with_certain_layout(stored, candidate))
         if best is None or len(faults) < len(best[1]):
             best = candidate, faults
     assert best is not None
@@ -116,6 +117,13 @@ def _inside_prefixes(stored: StoredWeights, network: Network, any_classes: bool)
                 note = f"without the tensors {', '.join(others[:3])}{more}"
                 yield replace(_with_certain_layout(part, candidate), notes=(*candidate.notes, note))
                 break
+
+
+def _with_epsilon(candidate: Match) -> Match:
+    """Return the candidate with a note on the numbers of batch normalization that tensors alone do not have."""
+    numbers = sorted({layer.epsilon for layer in candidate.network.layers if isinstance(layer, spec.BatchNorm)})
+    note = f"epsilon of batch normalization is not in the file, {' and '.join(map(str, numbers))} by the network"
+    return replace(candidate, notes=(*candidate.notes, note)) if numbers else candidate
 
 
 def _with_certain_layout(stored: StoredWeights, candidate: Match) -> Match:
@@ -184,6 +192,8 @@ def load(stored: StoredWeights, matched: Match) -> tuple[Parameters, tuple[str, 
         if not np.isfinite(converted).all():
             faults.append(f"{name} contains " + ("values beyond float32" if np.isfinite(value).all() else
                                                  "NaN or infinity"))
+        elif name.endswith(".running_var") and value.min() < 0:
+            faults.append(f"{name} has a variance below 0")
         if matched.layout == "HWIO":
             converted = layouts.to_canonical(converted, images.get(name))
         result[name] = np.require(converted, requirements=("C", "W"))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from alexnet_mf import spec
 from alexnet_mf.spec import Network, arithmetic, zoo
-from alexnet_mf.spec.layers import AvgPool2d, Flatten, Layer, Normalize
+from alexnet_mf.spec.layers import AvgPool2d, BatchNorm, Dropout, Flatten, Layer, Normalize
 
 PARTS = {"weight": ("weight", "weights", "kernel", "w", "gamma"), "bias": ("bias", "biases", "b", "beta"),
          "running_mean": ("running_mean", "moving_mean"), "running_var": ("running_var", "moving_var",
@@ -81,16 +81,21 @@ def torchvision(network: Network) -> dict[str, str]:
 
 
 def blocks(network: Network) -> dict[str, str]:
-    """Return Gluon's names in a flat `Sequential`: blocks contain most activations, and Dense flattens by itself."""
-    result, position = {}, 0
+    """Return Gluon's names in a flat `Sequential`: blocks contain most activations, and Dense flattens by itself. Batch
+    normalization does neither."""
+    result, position, is_flattening = {}, 0, False
     padded = padded_apart(network)
     for layer in without_normalization(network):
         means_pixels = isinstance(layer, AvgPool2d) and not layer.count_padding  # a block that pads by itself
         position += layer.name in padded and not means_pixels
+        contained = () if isinstance(layer, BatchNorm) else WITHIN
+        position += isinstance(layer, BatchNorm) and is_flattening
+        if not isinstance(layer, Dropout):
+            is_flattening = isinstance(layer, Flatten)
         if isinstance(layer, spec.LEARNERS):
             result[layer.name] = str(position)
         activation = getattr(layer, "activation", None)
-        position += (not isinstance(layer, Flatten)) + (activation not in (None, *WITHIN))
+        position += (not isinstance(layer, Flatten)) + (activation not in (None, *contained))
     return result
 
 

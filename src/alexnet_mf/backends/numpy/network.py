@@ -98,8 +98,12 @@ class NumpyNetwork:
         for layer in reversed(self.spec.layers):
             name, input_shape = layer.name, before[layer.name].shape
             if isinstance(layer, spec.LEARNERS):
-                gradient = self._deactivate(layer, gradient, before[name], outputs[name], chosen[name])
-                gradients |= self.parameter_gradients(layer, gradient, before[name])
+                gradient = self.deactivate(layer, gradient, before[name], outputs[name], chosen[name])
+                if isinstance(layer, spec.BatchNorm):
+                    gradient, gradients[f"{name}.weight"], gradients[f"{name}.bias"] = layers.batch_norm_backward(
+                        gradient, before[name], self.parameters[f"{name}.weight"], layer.epsilon, self.channel_sums)
+                else:
+                    gradients |= self.parameter_gradients(layer, gradient, before[name])
                 if len(gradients) == len(self.trained):
                     break  # earlier layers have no parameters, and the first convolution's input gradient is slow
             match layer:
@@ -125,10 +129,6 @@ class NumpyNetwork:
                     gradient = layers.flatten_backward(gradient, input_shape)
                 case spec.Dense():
                     gradient = layers.dense_backward_input(gradient, self.parameters[f"{name}.weight"])
-                case spec.BatchNorm():
-                    weight = self.parameters[f"{name}.weight"]
-                    gradient = layers.batch_norm_backward(gradient, before[name], weight, layer.epsilon,
-                                                          self.channel_sums)[0]
                 case spec.Dropout() if dropout is not None:
                     kept = layers.dropout_kept(input_shape, layer.rate, *dropout, name)
                     gradient = layers.dropout_backward(gradient, kept, layer.rate)
@@ -170,7 +170,7 @@ class NumpyNetwork:
                                          padding=layer.padding, groups=layer.groups)
         return layers.dense_forward(x, *self._weight_and_bias(layer))
 
-    def _deactivate(self, layer: spec.Learner, gradient: Array, x: Array, output: Array,
+    def deactivate(self, layer: spec.Learner, gradient: Array, x: Array, output: Array,
                     chosen: Array) -> Array:
         """Propagate a gradient through a layer's activation.
 
@@ -200,12 +200,8 @@ class NumpyNetwork:
         weight = self.parameters[f"{layer.name}.weight"]
         return weight, self.parameters[f"{layer.name}.bias"] if layer.bias else np.zeros(len(weight), weight.dtype)
 
-    def parameter_gradients(self, layer: spec.Learner, gradient: Array, x: Array) -> dict[str, Array]:
+    def parameter_gradients(self, layer: spec.Conv2d | spec.Dense, gradient: Array, x: Array) -> dict[str, Array]:
         """Return the gradients of a layer's parameters from that of its output without the activation."""
-        if isinstance(layer, spec.BatchNorm):
-            _, weight, bias = layers.batch_norm_backward(gradient, x, self.parameters[f"{layer.name}.weight"],
-                                                         layer.epsilon, self.channel_sums)
-            return {f"{layer.name}.weight": weight, f"{layer.name}.bias": bias}
         if isinstance(layer, spec.Conv2d):
             weight, bias = layers.conv2d_backward_parameters(gradient, x, layer.kernel, layer.stride, layer.padding,
                                                              layer.groups)

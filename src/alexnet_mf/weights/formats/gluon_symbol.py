@@ -247,8 +247,8 @@ def _require(node: _Node, values: Mapping[str, Any], **wanted: Any) -> None:
 
 def _value(text: str) -> Any:
     """Return a bool, a number, a tuple, or the text itself; one number for a pair of equal ones."""
-    if text in ("True", "False"):
-        return text == "True"
+    if text.lower() in ("true", "false"):  # MXNet reads both spellings
+        return text.lower() == "true"
     if re.fullmatch(r"[(\[][\d, L]*[)\]]", text):  # with L from Python 2
         sizes = tuple(int(number) for number in re.findall(r"\d+", text))
         return sizes[0] if len(sizes) == 2 and sizes[0] == sizes[1] else sizes

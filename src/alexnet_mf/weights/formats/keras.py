@@ -7,6 +7,7 @@ weights, in attributes. Sources: saving/saving_lib.py and legacy/saving/legacy_h
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -50,6 +51,9 @@ NOT_LAYERS = ("optimizer", "metrics", "seed_generator")
 CANONICAL = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean",
              "moving_variance": "running_var"}
 """Canonical names of variables that have another in Keras."""
+
+STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
+"""Variables of batch normalization."""
 
 Locate: TypeAlias = "Callable[[KerasLayer], dict[str, Any]]"
 """Returns a layer's datasets by their names in the file, in the order of its variables."""
@@ -97,23 +101,39 @@ def refuse_tensorflow(path: Path) -> None:
     Raises:
         ParametersError: if it is one; has the line of Python that writes its variables to a file.
     """
-    if (path / "saved_model.pb").exists():
+    is_saved_model, prefix = False, None
+    with contextlib.suppress(OSError, ValueError):  # of a path without a name, or with one that is too long
+        is_saved_model, prefix = (path / "saved_model.pb").exists(), _checkpoint(path)
+    if is_saved_model:
         raise ParametersError(
             f"{path}: is a SavedModel, a program; write its variables with: import numpy as np, tensorflow as tf; "
             f"m = tf.saved_model.load({str(path)!r}); v = m.signatures['serving_default'].variables; "
             "np.savez('weights.npz', **{f\"{sum('/kernel:' in x.name for x in v[:i + 1])}/{x.name[:-2]}\": x.numpy() "
             "for i, x in enumerate(v)})")
+    if prefix is not None:
+        _refuse_checkpoint(path, prefix)
+
+
+def _checkpoint(path: Path) -> Path | None:
+    """Return the folder of checkpoints, or the path of a checkpoint without the endings of its files."""
     folder = path.parent if path.name == "checkpoint" and path.is_file() else path
-    prefix = folder if folder.is_dir() else path.with_name(PART_OF_CHECKPOINT.sub("", path.name) or path.name)
-    if any(prefix.glob("*.index")) if prefix.is_dir() else prefix.with_name(f"{prefix.name}.index").exists():
-        newest = f"tf.train.latest_checkpoint({str(prefix)!r})" if prefix.is_dir() else repr(str(prefix))
-        raise ParametersError(
-            f"{path}: is a checkpoint of TensorFlow; if you have its Keras model, write: import tensorflow as tf; "
-            f"tf.train.Checkpoint(model=model).restore({newest}).expect_partial(); model.save('model.keras'); else, if "
-            "it has names of layers, write: import re, numpy as np, tensorflow as tf; r = tf.train.load_checkpoint("
-            f"{str(prefix)!r}); np.savez('weights.npz', **{{n.partition('/.')[0].replace('/_', '/'): r.get_tensor(n) "
-            "for n in sorted(r.get_variable_to_shape_map(), key=lambda n: [int(t) for t in re.findall('[0-9]+', n)]) "
-            f"if re.search('({'|'.join(VARIABLES)})(/.ATTRIBUTES/VARIABLE_VALUE)?$', n)}})")
+    if folder.is_dir():
+        return folder if any(folder.glob("*.data-?????-of-?????")) and any(folder.glob("*.index")) else None
+    stem = PART_OF_CHECKPOINT.sub("", path.name)
+    parts = {entry.name for entry in path.parent.iterdir() if entry.name.startswith(stem)} if stem else set()
+    is_whole = f"{stem}.index" in parts and any(part.startswith(f"{stem}.data-") for part in parts)
+    return path.with_name(stem) if is_whole and stem not in parts else None
+
+
+def _refuse_checkpoint(path: Path, prefix: Path) -> NoReturn:
+    newest = f"tf.train.latest_checkpoint({str(prefix)!r})" if prefix.is_dir() else repr(str(prefix))
+    raise ParametersError(
+        f"{path}: is a checkpoint of TensorFlow; if you have its Keras model, write: import tensorflow as tf; "
+        f"tf.train.Checkpoint(model=model).restore({newest}).expect_partial(); model.save('model.keras'); else, if "
+        "it has names of layers, write: import re, numpy as np, tensorflow as tf; r = tf.train.load_checkpoint("
+        f"{str(prefix)!r}); np.savez('weights.npz', **{{n.partition('/.')[0].replace('/_', '/'): r.get_tensor(n) "
+        "for n in sorted(r.get_variable_to_shape_map(), key=lambda n: [int(t) for t in re.findall('[0-9]+', n)]) "
+        f"if re.search('({'|'.join(VARIABLES)})(/.ATTRIBUTES/VARIABLE_VALUE)?$', n)}})")
 
 
 def _refuse(error: Exception) -> NoReturn:
@@ -144,6 +164,11 @@ def _read_keras_3(file: Any, model: Any) -> StoredWeights:
         return _described(model, locate)
     tensors = {name: _tensor(dataset) for name, dataset in _variables(file, [0]) if dataset.dtype.kind in "fV"}
     owners = {tuple(name.rpartition("/vars/")[0].split("/")) for name in tensors}
+    for owner in owners:
+        count = sum(name.startswith("/".join((*owner, "vars/"))) for name in tensors)
+        if _order(owner[-1])[0] == "batch_normalization" and count != len(STATISTICS):
+            raise ParametersError(f"has batch normalization with {count} variables and without their names, of which "
+                                  f"gamma or beta is not one; {SAVE_AGAIN}")
     # A subclassed model may call its own layers in any order, those of its only Sequential in one.
     is_ordered = _are_ordered(owners) and (model is None or len({owner[:2] for owner in owners}) == 1)
     return _weights_alone(tensors, is_ordered, () if model is None else (UNCHECKED,))

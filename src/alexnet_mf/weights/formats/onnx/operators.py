@@ -63,7 +63,8 @@ def read_graph(model: onnx.ModelProto, tensors: Tensors) -> tuple[Network, Walk]
     inputs = [entry for entry in graph.input if entry.name in used - initializers.keys()]
     if len(inputs) != 1:
         raise Unreadable(f"it has {len(inputs)} inputs, not one image")
-    walk = Walk(tensors, _image_shape(inputs[0]), model.producer_name == "alexnet_mf")
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+    walk = Walk(tensors, _image_shape(inputs[0]), model.producer_name == "alexnet_mf", opset)
     walk.values |= {**initializers, inputs[0].name: walk.image}
     walk.compute_in(DTYPES[inputs[0].type.tensor_type.elem_type])
     _follow(walk, nodes)
@@ -472,7 +473,8 @@ def _dropout(walk: Walk, node: Node, x: Value, *rest: Value) -> Value:
 
 @operator("BatchNormalization")
 def _batch_norm(walk: Walk, node: Node, x: Value, *statistics: Value) -> Value:
-    if node.attribute("training_mode", 0) or not node.attribute("is_test", 1):
+    is_test = node.attribute("is_test", int(walk.opset >= 7))
+    if node.attribute("training_mode", 0) or not is_test or len(node.outputs) > 1:  # more outputs until opset 13
         raise Unreadable("it is in training mode")
     if not node.attribute("spatial", 1):
         raise Unreadable("it normalizes each pixel")

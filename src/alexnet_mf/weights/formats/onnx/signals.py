@@ -58,7 +58,7 @@ class Node:
     """A node's values and attributes. An attribute that nobody asks for is an error."""
 
     def __init__(self, node: NodeProto, inputs: Sequence[Value]) -> None:
-        self.operator, self.inputs = node.op_type, inputs
+        self.operator, self.inputs, self.outputs = node.op_type, inputs, [name for name in node.output if name]
         self.attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
         if len(self.attributes) != len(node.attribute):
             raise Unreadable("two of its attributes have the same name")

@@ -45,9 +45,9 @@ WEIGHTED = (layers.Conv2d, layers.Dense)
 class Walk:
     """Layers and tensors so far, and the results of the nodes."""
 
-    def __init__(self, source: Tensors, image: Shape, is_own: bool) -> None:
+    def __init__(self, source: Tensors, image: Shape, is_own: bool, opset: int) -> None:
         """Begin with an image of this shape, in the graph's own order; 0 stands for any number of images."""
-        self.source, self.is_own = source, is_own
+        self.source, self.is_own, self.opset = source, is_own, opset
         self.batch, *self.pixels = ("N", image[0] or MANY), *zip("123", image[1:])
         self.values: dict[str, Any] = {"": None}
         """Results by name. A tensor of the file is checked at its first use."""
