@@ -155,7 +155,7 @@ def test_evaluate_draws_a_picture(command, trained):
 @pytest.mark.parametrize("verb", [("evaluate",), ("predict", "x.png")], ids=["evaluate", "predict"])
 @pytest.mark.parametrize("source, message", [
     ("gone", "gone: cannot be read (No such file or directory); name a weights file or a run folder"),
-    (".", ".: has no weights.safetensors; "), ("a" * 300, "File name too long"),
+    (".", ".: has no weights.safetensors; "), ("a" * 300, "a" * 80 + "...: File name too long"),
     ("text", "text: unrecognized weights format; supported: safetensors, torch, "),
     ("w.safetensors", "w.safetensors: cannot be read as safetensors")])
 def test_a_source_without_weights_is_refused(command, small_alexnet, verb, source, message):

@@ -20,7 +20,15 @@ from traces import PLAIN, Change, put, rung_of, scale
 from alexnet_mf import spec
 from alexnet_mf.errors import TraceError
 from alexnet_mf.parity.case import random_case
-from alexnet_mf.parity.ladder import RUNGS, Comparison, Measurement, Rung, dropout_activity, dropout_step
+from alexnet_mf.parity.ladder import (
+    RUNGS,
+    Comparison,
+    Measurement,
+    Rung,
+    dropout_activity,
+    dropout_step,
+    gradient_error,
+)
 from alexnet_mf.parity.reference import Reference, branch_gradients, make_reference, sgd_rule, take_steps
 from alexnet_mf.parity.run import Report, compare
 from alexnet_mf.parity.tolerances import TIERS, ratio, relative_l2, relative_largest
@@ -620,3 +628,15 @@ def test_a_network_without_dropout_is_compared():
     dropout = rung_of(report, "dropout")
     assert [measurement.where for measurement in dropout.measurements] == ["evaluation"]
     assert dropout.note == "the network has no dropout; only two evaluations are compared"
+
+
+@pytest.mark.parametrize("right", [0.0, 1e-12])
+def test_a_gradient_that_float32_does_not_resolve_is_measured_as_a_share_of_all(right: float) -> None:
+    """A bias before batch normalization has no effect; all gradients have a norm of 5 here."""
+    unresolved = replace(reference(), cost={"gradients/bias": math.inf if right == 0 else 1e4})
+    gradients = {"bias": np.array([right]), "weight": np.array([3.0, 4.0])}
+    comparison = Comparison(correct(), unresolved)
+    close, far = (gradient_error(comparison, "bias", np.array([right + error]), gradients) for error in (1e-6, 1e-3))
+    assert (close.error, close.tolerance) == (pytest.approx(2e-7, rel=1e-5), TIERS["float32"].gradient)
+    assert close.holds and not far.holds
+    assert not gradient_error(comparison, "bias", None, gradients).holds

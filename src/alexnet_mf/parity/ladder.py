@@ -188,13 +188,16 @@ def gradients(c: Comparison) -> Finding:
 def gradient_error(c: Comparison, name: str, mine: NDArray[Any] | None,
                    references: Mapping[str, NDArray[Any]]) -> Measurement:
     """Return the relative error of a gradient; for one that float32 does not resolve, as a share of all gradients."""
-    error = math.inf if mine is None else relative_l2(mine, references[name])
+    if mine is None or mine.shape != references[name].shape:
+        return Measurement(name, math.inf, c.floors.gradient)
     tolerance = max(c.tolerance(c.floors.gradient, f"gradients/{name}"), c.reference.cost.get(f"softmax/{name}", 0.0))
-    if mine is None or tolerance <= LARGEST_TOLERANCE:
-        return Measurement(name, error, tolerance)
+    if tolerance <= LARGEST_TOLERANCE:
+        return Measurement(name, relative_l2(mine, references[name]), tolerance)
     norms = {other: float(np.linalg.norm(value)) for other, value in references.items()}
-    share = ratio(norms[name], math.hypot(*norms.values()))
-    return Measurement(name, error * share, max(c.floors.gradient, tolerance * share))
+    total = math.hypot(*norms.values())
+    share = ratio(norms[name], total)
+    return Measurement(name, ratio(float(np.linalg.norm(mine - references[name])), total),
+                       max(c.floors.gradient, tolerance * share if share else 0.0))
 
 
 def same_shapes(c: Comparison) -> bool:
