@@ -100,7 +100,7 @@ def _match(stored: StoredWeights, network: Network, any_classes: bool = False) -
     assert best is not None
     inside = list(_inside_prefixes(stored, network, any_classes))
     if len(inside) == 1:
-        return inside[0]
+        return _with_epsilon(inside[0])
     raise _Misfit(str(parameters.misfit(best[0].network, [*best[1], *_layout_hint(stored, best[0])])))
 
 
