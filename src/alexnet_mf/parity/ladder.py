@@ -173,7 +173,8 @@ def gradients(c: Comparison) -> Finding:
         decided = flips(case.network, c.subject.tensors["pixels"], c.subject.group("training"),
                         c.reference.trace.group("training"))
     # Only near ties may be decided differently: a wide gap is a fault.
-    ties = [Measurement(f"{name}, near ties", gap, c.tolerance(c.floors.largest, f"largest/{name}"))
+    ties = [Measurement(f"{name}, near ties", gap, max(c.tolerance(c.floors.largest, f"largest/{name}"),
+                                                       c.tolerance(c.floors.largest, f"training/{name}")))
             for name, (count, gap) in decided.items() if count]
     followed = bool(ties) and all(tie.holds for tie in ties)
     references = (branch_gradients(case, c.subject.group("training")) if followed
@@ -197,7 +198,8 @@ def gradient_error(c: Comparison, name: str, mine: NDArray[Any] | None,
     total = math.hypot(*norms.values())
     share = ratio(norms[name], total)
     return Measurement(name, ratio(float(np.linalg.norm(mine - references[name])), total),
-                       max(c.floors.gradient, tolerance * share if share else 0.0))
+                       max(c.tolerance(c.floors.gradient, f"shares/{name}"),
+                           c.reference.cost.get(f"softmax/{name}", 0.0) * share if share else 0.0))
 
 
 def same_shapes(c: Comparison) -> bool:

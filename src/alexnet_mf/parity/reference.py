@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -50,8 +51,11 @@ class Reference:
     cost: dict[str, float]
     """Relative errors of the reference in float32, named like tensors (`outputs/conv1`, `gradients/fc6.bias`);
     also `largest/conv1`, `updates/conv1.bias`, `loss` and `step_loss`. `softmax/conv1.bias` and `softmax/loss` are the
-    errors that the least exact softmax causes in a gradient and in the loss. With batch normalization, `gap` is the
-    widest gap of a near tie that the SGD steps decided differently."""
+    errors that the least exact softmax causes in a gradient and in the loss.
+
+    With batch normalization also `gap`, the widest gap of a near tie that the SGD steps decided differently,
+    `shares/conv1.bias`, the error of a gradient over the norm of all, and `training/conv1`, the largest error of an
+    output in training over its largest value."""
 
     def at(self, floors: Floors) -> Reference:
         """Return the reference with the errors that a tier's tolerances allow. They grow in batch normalization alone.
@@ -172,6 +176,11 @@ def float32_errors(case: Case, single: Trace, exact: Trace) -> dict[str, float]:
     losses = zip(single.meta["step_losses"], run.losses, branches)
     if has_batch_norm(case.network):
         cost["gap"] = run.gap
+        total = math.hypot(*(float(np.linalg.norm(value)) for value in references.values()))
+        cost |= {f"shares/{name}": ratio(float(np.linalg.norm(value - references[name])), total)
+                 for name, value in single.group("gradients").items()}
+        cost |= {f"training/{name}": relative_largest(value, exact.tensors[f"training/{name}"])
+                 for name, value in single.group("training").items()}
     cost["step_loss"] = max((loss_error(a, b, branch[last]) for a, b, branch in losses), default=0.0)
     logits = exact.tensors[f"outputs/{last}"]
     cost["loss"] = loss_error(single.meta["loss"], exact.meta["loss"], logits)
