@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from alexnet_mf import spec
 from alexnet_mf.spec import Network, arithmetic, zoo
-from alexnet_mf.spec.layers import AvgPool2d, BatchNorm, Dropout, Flatten, Layer, Normalize
+from alexnet_mf.spec.layers import AvgPool2d, BatchNorm, Flatten, Layer, Normalize
 
 PARTS = {"weight": ("weight", "weights", "kernel", "w", "gamma"), "bias": ("bias", "biases", "b", "beta"),
          "running_mean": ("running_mean", "moving_mean"), "running_var": ("running_var", "moving_var",
@@ -83,20 +83,24 @@ def torchvision(network: Network) -> dict[str, str]:
 def blocks(network: Network) -> dict[str, str]:
     """Return Gluon's names in a flat `Sequential`: blocks contain most activations, and Dense flattens by itself. Batch
     normalization does neither."""
-    result, position, is_flattening = {}, 0, False
-    padded = padded_apart(network)
+    result, position = {}, 0
+    padded, flattened = padded_apart(network), flattened_by_dense(network)
     for layer in without_normalization(network):
         means_pixels = isinstance(layer, AvgPool2d) and not layer.count_padding  # a block that pads by itself
         position += layer.name in padded and not means_pixels
         contained = () if isinstance(layer, BatchNorm) else WITHIN
-        position += isinstance(layer, BatchNorm) and is_flattening
-        if not isinstance(layer, Dropout):
-            is_flattening = isinstance(layer, Flatten)
         if isinstance(layer, spec.LEARNERS):
             result[layer.name] = str(position)
         activation = getattr(layer, "activation", None)
-        position += (not isinstance(layer, Flatten)) + (activation not in (None, *contained))
+        position += (layer.name not in flattened) + (activation not in (None, *contained))
     return result
+
+
+def flattened_by_dense(network: Network) -> set[str]:
+    """Return the Flatten layers that are no block in Gluon, because the next layer with parameters is Dense."""
+    following = {layer.name: next(other for other in network.layers[i:] if isinstance(other, spec.LEARNERS))
+                 for i, layer in enumerate(network.layers) if isinstance(layer, Flatten)}
+    return {name for name, layer in following.items() if isinstance(layer, spec.Dense)}
 
 
 def padded_apart(network: Network) -> set[str]:

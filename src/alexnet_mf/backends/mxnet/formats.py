@@ -11,7 +11,7 @@ import mxnet as mx
 from alexnet_mf.backends.mxnet import network as native
 from alexnet_mf.backends.mxnet import weights
 from alexnet_mf.errors import ParametersError
-from alexnet_mf.spec import BatchNorm, Network
+from alexnet_mf.spec import Network
 from alexnet_mf.weights import names
 from alexnet_mf.weights.parameters import Parameters
 
@@ -35,18 +35,13 @@ def encode(file_format: str, network: Network, parameters: Parameters) -> bytes:
         modules = {layer: f"net.{number}" for layer, number in names.blocks(network).items()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.params"
+        net = native.build(dataclasses.replace(network, layers=names.without_normalization(network)))
+        net.initialize(mx.init.Zero())
+        weights.load(net, parameters)
         if modules:
-            normalizations = {layer.name for layer in network.layers if isinstance(layer, BatchNorm)}
-            own = {canonical: part for part, canonical in weights.PARTS.items()}
-            arrays = {}
-            for name, value in parameters.items():
-                layer, _, part = name.partition(".")
-                part = own.get(part, part) if layer in normalizations else part
-                arrays[f"{modules[layer]}.{part}"] = mx.nd.array(value)
-            mx.nd.save(str(path), arrays)
+            mx.nd.save(str(path), {f"{modules[layer]}.{parameter.name.removeprefix(f'{layer}_')}": parameter.data()
+                                   for name, parameter in weights.named_parameters(net).items()
+                                   for layer in [name.partition(".")[0]]})
         else:
-            net = native.build(dataclasses.replace(network, layers=names.without_normalization(network)))
-            net.initialize(mx.init.Zero())
-            weights.load(net, parameters)
             net.save_parameters(str(path))
         return path.read_bytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from mxnet.gluon import nn
 
@@ -21,7 +20,7 @@ from alexnet_mf.backends.mxnet.layers import (
 )
 from alexnet_mf.spec import Network, arithmetic
 from alexnet_mf.spec.layers import even_padding
-from alexnet_mf.weights.names import WITHIN
+from alexnet_mf.weights.names import WITHIN, flattened_by_dense
 
 
 def build(network: Network, precision: str = "float32") -> nn.HybridSequential:
@@ -30,25 +29,17 @@ def build(network: Network, precision: str = "float32") -> nn.HybridSequential:
     Args:
         precision: precision of convolutions and matrix products; everything else stays float32.
     """
-    net = nn.HybridSequential(prefix="")
-    for _, block in blocks(network):
-        if precision != "float32" and isinstance(block, (nn.Conv2D, nn.Dense)):
-            round_factors(block, precision)
-        net.add(block)
-    return net
-
-
-def blocks(network: Network) -> Iterator[tuple[spec.Layer, nn.HybridBlock]]:
-    """Yield all blocks, each with its layer."""
     inputs = arithmetic.input_shapes(network)
-    flatten: spec.Flatten | None = None
+    flattened = flattened_by_dense(network)
+    net = nn.HybridSequential(prefix="")
     for layer in network.layers:
-        if isinstance(layer, spec.BatchNorm) and flatten:  # Dense flattens its own input, batch normalization does not
-            yield flatten, nn.Flatten(prefix=f"{flatten.name}_")
-        if not isinstance(layer, spec.Dropout):
-            flatten = layer if isinstance(layer, spec.Flatten) else None
+        if layer.name in flattened:
+            continue
         for block in native(layer, inputs[layer.name]):
-            yield layer, block
+            if precision != "float32" and isinstance(block, (nn.Conv2D, nn.Dense)):
+                round_factors(block, precision)
+            net.add(block)
+    return net
 
 
 def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.HybridBlock]:
@@ -83,7 +74,7 @@ def native(layer: spec.Layer, inputs: spec.Shape) -> list[nn.HybridBlock]:
         case spec.Normalize():
             return [Normalize(mean=layer.mean, std=layer.std, prefix=prefix)]
         case spec.Flatten():
-            return []  # see `blocks`
+            return [nn.Flatten(prefix=prefix)]
         case spec.Dense():
             return [nn.Dense(in_units=inputs[0], units=layer.units, use_bias=layer.bias, activation=within(layer),
                              prefix=prefix), *after(layer)]

@@ -38,13 +38,13 @@ def export_gradients(net: nn.HybridSequential) -> Parameters:
 @contextmanager
 def keeping_statistics(net: nn.HybridSequential) -> Iterator[None]:
     """Restore the running statistics of batch normalization at the end."""
-    before = {name: parameter.data().copy() for name, parameter in named_parameters(net).items()
-              if not is_trained(name)}
+    before = [(parameter, parameter.data().copy()) for name, parameter in named_parameters(net).items()
+              if not is_trained(name)]
     try:
         yield
     finally:
-        for name, value in before.items():
-            named_parameters(net)[name].set_data(value)
+        for parameter, kept in before:
+            parameter.set_data(kept)
 
 
 def named_parameters(net: nn.HybridSequential) -> dict[str, mx.gluon.Parameter]:

@@ -24,6 +24,7 @@ class NumpyNetwork:
     """The layers of a spec, one after the other, and their parameters by canonical name."""
 
     channel_sums = staticmethod(layers.channel_sums)
+    """Adds up each channel in batch normalization."""
 
     def __init__(self, network: Network, parameters: dict[str, Array]) -> None:
         self.spec = network
@@ -170,8 +171,7 @@ class NumpyNetwork:
                                          padding=layer.padding, groups=layer.groups)
         return layers.dense_forward(x, *self._weight_and_bias(layer))
 
-    def deactivate(self, layer: spec.Learner, gradient: Array, x: Array, output: Array,
-                    chosen: Array) -> Array:
+    def deactivate(self, layer: spec.Learner, gradient: Array, x: Array, output: Array, chosen: Array) -> Array:
         """Propagate a gradient through a layer's activation.
 
         Args:

@@ -18,7 +18,6 @@ from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.backends.randomness import dropout_seed, random_bytes, random_matrices
 from alexnet_mf.backends.tensorflow import formats, weights
 from alexnet_mf.backends.tensorflow import network as native
-from alexnet_mf.backends.tensorflow.layers import keeping_statistics
 from alexnet_mf.backends.tensorflow.speed import SPEED
 from alexnet_mf.backends.tensorflow.trainer import (
     Placed,
@@ -86,7 +85,7 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
         finish_steps(self._waiting)
         if dropout is not None:
             seed_dropout(self.net, tf.constant(dropout_seed(*dropout), tf.uint32))
-        with keeping_statistics(self.net):
+        with weights.keeping_statistics(self.net):
             return self._to_canonical(self._run(self._batch(data, slice(None))[0], training=dropout is not None))
 
     def logits(self, data: Placed, batch_size: int) -> NDArray[Any]:
@@ -98,7 +97,7 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
         finish_steps(self._waiting)
         pixels, labels = self._batch(data, slice(None))
         variables = weights.trained(self.net)
-        with keeping_statistics(self.net), tf.device(self._tf_device), tf.GradientTape() as tape:
+        with weights.keeping_statistics(self.net), tf.device(self._tf_device), tf.GradientTape() as tape:
             logits = pixels
             for layer in self.net.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):

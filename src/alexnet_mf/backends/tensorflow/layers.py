@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
-from keras import Sequential, activations, layers
+from keras import activations, layers
 
 from alexnet_mf import spec
 from alexnet_mf.spec.layers import Windowed, same_padding, sides
@@ -40,19 +38,6 @@ class LocalResponseNormalization(layers.Layer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         return tf.nn.local_response_normalization(x, **self._numbers)
-
-
-@contextmanager
-def keeping_statistics(net: Sequential) -> Iterator[None]:
-    """Restore the running statistics of batch normalization at the end."""
-    variables = [variable for layer in net.layers if isinstance(layer, layers.BatchNormalization)
-                 for variable in layer.non_trainable_variables]
-    before = [tf.identity(variable.value) for variable in variables]
-    try:
-        yield
-    finally:
-        for variable, value in zip(variables, before):
-            variable.assign(value)
 
 
 def gelu_tanh(x: tf.Tensor) -> tf.Tensor:

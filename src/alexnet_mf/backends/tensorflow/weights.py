@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from keras import Sequential, layers
 from numpy.typing import NDArray
 
@@ -34,6 +36,18 @@ def export_values(values: Mapping[str, Any], network: Network) -> Parameters:
     flattened = flattened_shapes(network)
     return {name: np.ascontiguousarray(to_canonical(np.asarray(value), flattened.get(name)))
             for name, value in values.items()}
+
+
+@contextmanager
+def keeping_statistics(net: Sequential) -> Iterator[None]:
+    """Restore the running statistics of batch normalization at the end."""
+    before = [(variable, tf.identity(variable.value)) for name, variable in variables(net).items()
+              if not is_trained(name)]
+    try:
+        yield
+    finally:
+        for variable, kept in before:
+            variable.assign(kept)
 
 
 def variables(net: Sequential) -> dict[str, Any]:

@@ -23,15 +23,7 @@ from alexnet_mf.backends.torch import allocations, formats, weights
 from alexnet_mf.backends.torch import network as native
 from alexnet_mf.backends.torch.augment import tensors
 from alexnet_mf.backends.torch.graph import Graphed, GraphMemory
-from alexnet_mf.backends.torch.layers import (
-    FoldedConv2d,
-    IeeeConv2d,
-    can_pool,
-    fold,
-    keep_to_ieee,
-    keeping_statistics,
-    normalize_by_batch,
-)
+from alexnet_mf.backends.torch.layers import FoldedConv2d, IeeeConv2d, can_pool, fold, keep_to_ieee, normalize_by_batch
 from alexnet_mf.backends.torch.openmp import spins
 from alexnet_mf.backends.torch.speed import SPEED
 from alexnet_mf.backends.torch.trainer import (
@@ -109,7 +101,7 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
     def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
         if dropout is not None:
             seed_dropout(torch.device(self.device), dropout_seed(*dropout))
-        with keeping_statistics(self.net):
+        with weights.keeping_statistics(self.net):
             outputs = self._run(data.batch(slice(None))[0], training=dropout is not None)
         return {name: value.float().cpu().numpy() for name, value in outputs.items()}
 
@@ -121,7 +113,7 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
         normalize_by_batch(self.net)
         self.net.zero_grad()
         pixels, labels = data.batch(slice(None))
-        with keeping_statistics(self.net):
+        with weights.keeping_statistics(self.net):
             with autocast(self.device, self.precision):
                 logits = self.call(pixels)
             loss = mean_loss(logits, labels)

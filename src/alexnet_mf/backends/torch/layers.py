@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -68,19 +66,6 @@ class BatchNorm1d(_BatchVariance, nn.BatchNorm1d):
 
 class BatchNorm2d(_BatchVariance, nn.BatchNorm2d):
     """`nn.BatchNorm2d` with the running variance of `_BatchVariance`."""
-
-
-@contextmanager
-def keeping_statistics(net: nn.Sequential) -> Iterator[None]:
-    """Restore the running statistics of batch normalization at the end."""
-    buffers = [buffer for module in net if isinstance(module, _BatchVariance) for buffer in module.buffers()]
-    before = [buffer.clone() for buffer in buffers]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, value in zip(buffers, before):
-                buffer.copy_(value)
 
 
 def normalize_by_batch(net: nn.Sequential) -> None:

@@ -22,7 +22,6 @@ from alexnet_mf.backends.randomness import dropout_seed
 from alexnet_mf.backends.torch import weights
 from alexnet_mf.backends.torch.augment import augment, tensors
 from alexnet_mf.backends.torch.graph import Graphed, GraphMemory
-from alexnet_mf.backends.torch.layers import keeping_statistics
 from alexnet_mf.data.augmentation import Draws, draw
 from alexnet_mf.data.preprocessing import PIXEL_SCALE, check_inputs
 from alexnet_mf.errors import BackendUnavailable
@@ -187,7 +186,7 @@ class TorchTrainer(Trainer[Placed]):
 
     def prepare(self, data: Placed, size: int) -> None:
         if self.is_compiled:
-            with keeping_statistics(self.net):
+            with weights.keeping_statistics(self.net):
                 self.forward_backward(*data.batch(slice(size)), 0)  # seeds dropout, as each step does
             self.update.drop_gradients()
 
