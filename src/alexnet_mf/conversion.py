@@ -24,7 +24,7 @@ from alexnet_mf.spec import Network, Preprocessing, arithmetic, zoo
 from alexnet_mf.spec.preprocessing import IMAGENET
 from alexnet_mf.spec.toml import SUFFIX, find_network
 from alexnet_mf.weights import matching, parameters
-from alexnet_mf.weights.formats import caffe, gluon, keras, npz, onnx, safetensors, torch
+from alexnet_mf.weights.formats import caffe, gluon, keras, npz, onnx, safetensors, tensorflow, torch
 from alexnet_mf.weights.metadata import CLASSES, PREPROCESSING, read_classes, read_preprocessing
 from alexnet_mf.weights.parameters import Parameters
 from alexnet_mf.weights.recognition import (
@@ -233,7 +233,7 @@ def read(path: Path | str, net: Network | Path | str | None = None, which: Which
     check_choice("which", which, RUN_WEIGHTS)
     if source_format is not None:
         check_choice("source_format", source_format, READABLE)
-    keras.refuse_tensorflow(path)
+    tensorflow.refuse(path)
     if os.path.isdir(path):  # pathlib's raises OSError for a name that is too long
         if source_format is not None:
             raise AlexnetMfError(f"{path}: is a run folder, whose format is {CANONICAL}; leave out `source_format`")

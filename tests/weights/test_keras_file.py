@@ -33,6 +33,7 @@ from alexnet_mf.spec.layers import (
 )
 from alexnet_mf.weights import parameters
 from alexnet_mf.weights.formats import keras as keras_file
+from alexnet_mf.weights.formats import tensorflow
 from alexnet_mf.weights.stored import StoredWeights
 
 h5py = pytest.importorskip("h5py")
@@ -664,7 +665,7 @@ def test_the_remedy_for_a_saved_model_works(keras: Any, tmp_path: Path, monkeypa
     expected = [*model(np.zeros((1, 28, 28, 1), np.float32)), *model.get_weights()][1:]
     model.export(tmp_path / "saved", verbose=False)
     with pytest.raises(ParametersError, match="is a SavedModel") as error:
-        keras_file.refuse_tensorflow(tmp_path / "saved")
+        tensorflow.refuse(tmp_path / "saved")
     monkeypatch.chdir(tmp_path)
     exec(str(error.value).partition("with: ")[2], {})
     with np.load("weights.npz") as arrays:
@@ -692,7 +693,7 @@ def test_other_paths_are_no_checkpoints(name: str, tmp_path: Path, monkeypatch: 
     for file in ("images.index", "w.safetensors", "w.safetensors.index", "w.safetensors.data-00000-of-00001"):
         (tmp_path / file).write_bytes(b"0")
     (tmp_path / "w.safetensors.data-00000-of-00001").rename(tmp_path / "data")
-    keras_file.refuse_tensorflow(Path(name))
+    tensorflow.refuse(Path(name))
 
 
 @pytest.mark.parametrize("name, is_compiled", [("saved", True), ("saved/ckpt-1.index", False)])

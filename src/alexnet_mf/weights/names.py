@@ -17,6 +17,8 @@ PARTS = {"weight": ("weight", "weights", "kernel", "w", "gamma"), "bias": ("bias
          "running_mean": ("running_mean", "moving_mean"), "running_var": ("running_var", "moving_var",
                                                                         "moving_variance")}
 """Last component of a parameter's name in other programs, by the canonical one."""
+CANONICAL = {theirs: part for part, names in PARTS.items() for theirs in names}
+"""Canonical parts, by those of other programs."""
 BY_NUMBER = tuple(PARTS)
 """Parts of Keras's `vars/0`, `vars/1` and so on."""
 WRAPPERS = ("module", "_orig_mod", "_forward_module")

@@ -11,10 +11,8 @@ import numpy as np
 from mxnet.gluon import nn
 from numpy.typing import NDArray
 
+from alexnet_mf.weights.names import CANONICAL
 from alexnet_mf.weights.parameters import Parameters, is_trained
-
-PARTS = {"gamma": "weight", "beta": "bias"}
-"""Canonical names of parameters that Gluon names otherwise."""
 
 
 def load(net: nn.HybridSequential, parameters: Mapping[str, NDArray[np.float32]]) -> None:
@@ -52,6 +50,5 @@ def named_parameters(net: nn.HybridSequential) -> dict[str, mx.gluon.Parameter]:
     result = {}
     for block in net:
         for name, parameter in block.collect_params().items():
-            part = name.removeprefix(block.prefix)
-            result[f"{block.prefix[:-1]}.{PARTS.get(part, part)}"] = parameter
+            result[f"{block.prefix[:-1]}.{CANONICAL[name.removeprefix(block.prefix)]}"] = parameter
     return result

@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from keras import Sequential, layers
+from keras import Sequential
 from numpy.typing import NDArray
 
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import Shape
 from alexnet_mf.weights.layouts import flattened_shapes, to_canonical, to_native
+from alexnet_mf.weights.names import CANONICAL
 from alexnet_mf.weights.parameters import Parameters, is_trained
-
-NORMALIZATION = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
-"""Keras's names for the parameters of batch normalization."""
 
 
 def load(net: Sequential, network: Network, parameters: Mapping[str, NDArray[np.float32]]) -> None:
@@ -52,15 +50,8 @@ def keeping_statistics(net: Sequential) -> Iterator[None]:
 
 def variables(net: Sequential) -> dict[str, Any]:
     """Return the variables by their canonical names, in the network's order."""
-    result: dict[str, Any] = {}
-    for layer in net.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            result |= {f"{layer.name}.{part}": getattr(layer, name) for part, name in NORMALIZATION.items()}
-        elif layer.trainable_variables:
-            result[f"{layer.name}.weight"] = layer.kernel
-            if layer.use_bias:
-                result[f"{layer.name}.bias"] = layer.bias
-    return result
+    return {f"{layer.name}.{CANONICAL[variable.name]}": variable for layer in net.layers for variable in layer.weights
+            if variable.name in CANONICAL}  # not the state of dropout
 
 
 def trained(net: Sequential) -> dict[str, Any]:

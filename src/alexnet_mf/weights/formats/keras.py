@@ -7,11 +7,9 @@ weights, in attributes. Sources: saving/saving_lib.py and legacy/saving/legacy_h
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import math
-import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -24,7 +22,8 @@ from numpy.typing import NDArray
 from alexnet_mf import files
 from alexnet_mf.errors import AlexnetMfError, ParametersError
 from alexnet_mf.weights.formats import keras_config
-from alexnet_mf.weights.formats.keras_config import KerasLayer
+from alexnet_mf.weights.formats.keras_layers import VARIABLES, KerasLayer, is_described
+from alexnet_mf.weights.names import CANONICAL
 from alexnet_mf.weights.parameters import shapes
 from alexnet_mf.weights.stored import StoredTensor, StoredWeights, filled, widen
 
@@ -42,19 +41,8 @@ MOST_TEXTS = 1_000
 MOST_OBJECTS, DEEPEST = 100_000, 32
 """Largest number of objects in a file, and of groups within groups: hard links can form cycles."""
 MOST_CHANNELS = 2**16
-PART_OF_CHECKPOINT = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
-"""End of the name of one of a checkpoint's files."""
-VARIABLES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "weights", "biases")
-"""Last parts of the names of weights in checkpoints."""
 NOT_LAYERS = ("optimizer", "metrics", "seed_generator")
 """Groups whose variables are not weights."""
-CANONICAL = {"kernel": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean",
-             "moving_variance": "running_var"}
-"""Canonical names of variables that have another in Keras."""
-
-STATISTICS = ("gamma", "beta", "moving_mean", "moving_variance")
-"""Variables of batch normalization."""
-
 Locate: TypeAlias = "Callable[[KerasLayer], dict[str, Any]]"
 """Returns a layer's datasets by their names in the file, in the order of its variables."""
 
@@ -95,47 +83,6 @@ def with_metadata(content: bytes, metadata: Mapping[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def refuse_tensorflow(path: Path) -> None:
-    """Refuse a SavedModel folder, which is a program, or a checkpoint of TensorFlow, which only TensorFlow reads.
-
-    Raises:
-        ParametersError: if it is one; has the line of Python that writes its variables to a file.
-    """
-    is_saved_model, prefix = False, None
-    with contextlib.suppress(OSError, ValueError):  # of a path without a name, or with one that is too long
-        is_saved_model, prefix = (path / "saved_model.pb").exists(), _checkpoint(path)
-    if is_saved_model:
-        raise ParametersError(
-            f"{path}: is a SavedModel, a program; write its variables with: import numpy as np, tensorflow as tf; "
-            f"m = tf.saved_model.load({str(path)!r}); v = m.signatures['serving_default'].variables; "
-            "np.savez('weights.npz', **{f\"{sum('/kernel:' in x.name for x in v[:i + 1])}/{x.name[:-2]}\": x.numpy() "
-            "for i, x in enumerate(v)})")
-    if prefix is not None:
-        _refuse_checkpoint(path, prefix)
-
-
-def _checkpoint(path: Path) -> Path | None:
-    """Return the folder of checkpoints, or the path of a checkpoint without the endings of its files."""
-    folder = path.parent if path.name == "checkpoint" and path.is_file() else path
-    if folder.is_dir():
-        return folder if any(folder.glob("*.data-?????-of-?????")) and any(folder.glob("*.index")) else None
-    stem = PART_OF_CHECKPOINT.sub("", path.name)
-    parts = {entry.name for entry in path.parent.iterdir() if entry.name.startswith(stem)} if stem else set()
-    is_whole = f"{stem}.index" in parts and any(part.startswith(f"{stem}.data-") for part in parts)
-    return path.with_name(stem) if is_whole and stem not in parts else None
-
-
-def _refuse_checkpoint(path: Path, prefix: Path) -> NoReturn:
-    newest = f"tf.train.latest_checkpoint({str(prefix)!r})" if prefix.is_dir() else repr(str(prefix))
-    raise ParametersError(
-        f"{path}: is a checkpoint of TensorFlow; if you have its Keras model, write: import tensorflow as tf; "
-        f"tf.train.Checkpoint(model=model).restore({newest}).expect_partial(); model.save('model.keras'); else, if "
-        "it has names of layers, write: import re, numpy as np, tensorflow as tf; r = tf.train.load_checkpoint("
-        f"{str(prefix)!r}); np.savez('weights.npz', **{{n.partition('/.')[0].replace('/_', '/'): r.get_tensor(n) "
-        "for n in sorted(r.get_variable_to_shape_map(), key=lambda n: [int(t) for t in re.findall('[0-9]+', n)]) "
-        f"if re.search('({'|'.join(VARIABLES)})(/.ATTRIBUTES/VARIABLE_VALUE)?$', n)}})")
-
-
 def _refuse(error: Exception) -> NoReturn:
     reason = " ".join(str(error).split())[:300]
     raise ParametersError(f"cannot be read as a file of Keras ({reason}); {SAVE_AGAIN}") from error
@@ -160,13 +107,13 @@ def _read_keras_3(file: Any, model: Any) -> StoredWeights:
             layer.refuse(f"has another name or number of variables in {WEIGHTS}", "save the model again")
         return {f"{path}/{number}": _child(group, str(number)) for number in range(len(layer.variables))}
 
-    if keras_config.is_described(model):
+    if is_described(model):
         return _described(model, locate)
     tensors = {name: _tensor(dataset) for name, dataset in _variables(file, [0]) if dataset.dtype.kind in "fV"}
     owners = {tuple(name.rpartition("/vars/")[0].split("/")) for name in tensors}
     for owner in owners:
         count = sum(name.startswith("/".join((*owner, "vars/"))) for name in tensors)
-        if _order(owner[-1])[0] == "batch_normalization" and count != len(STATISTICS):
+        if _order(owner[-1])[0] == "batch_normalization" and count != len(VARIABLES["BatchNormalization"]):
             raise ParametersError(f"has batch normalization with {count} variables and without their names, of which "
                                   f"gamma or beta is not one; {SAVE_AGAIN}")
     # A subclassed model may call its own layers in any order, those of its only Sequential in one.
@@ -191,7 +138,7 @@ def _read_h5(file: Any) -> StoredWeights:
         return result
 
     model = files.parse_json("".join(_texts(file, "model_config"))) if "model_config" in file.attrs else None
-    if keras_config.is_described(model):
+    if is_described(model):
         return _described(model, locate)
     tensors: dict[str, StoredTensor] = {}
     is_ordered = True
@@ -224,7 +171,7 @@ def _described(model: Any, locate: Locate) -> StoredWeights:
     names: dict[str, str] = {}
     for own_name, layer in description.layers.items():
         for variable, (name, dataset) in zip(layer.variables, locate(layer).items()):
-            canonical = f"{own_name}.{CANONICAL.get(variable, variable)}"
+            canonical = f"{own_name}.{CANONICAL[variable]}"
             names[canonical], tensors[name] = name, _tensor(dataset)
             shape = wanted[canonical]
             shape = (*shape[2:], *shape[1::-1]) if len(shape) == 4 else shape[::-1]

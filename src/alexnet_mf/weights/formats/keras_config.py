@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -21,11 +21,7 @@ from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import KINDS, Shape, output_shape, same_padding
 from alexnet_mf.spec.network import MOST_LAYERS, Output
 from alexnet_mf.weights.formats.description import activate, batch_share, canonical_name, in_unit_range, network_name
-
-MODELS = ("Sequential", "Functional", "Model")
-OWN_MODULE = "alexnet_mf.backends.tensorflow.layers"
-DAMAGED = "has a damaged description of its model; save the model again"
-CHAIN = "build the model as one chain of layers"
+from alexnet_mf.weights.formats.keras_layers import KerasLayer, Sides, config_of, is_unset, layers_of
 
 IDENTITIES = frozenset(f"Random{what}" for what in (
     "Brightness", "ColorJitter", "Contrast", "Erasing", "Flip", "GaussianBlur", "Grayscale", "Hue", "Perspective",
@@ -54,72 +50,11 @@ ACTIVATIONS: dict[str, tuple[str, float | None]] = {
     "relu": ("relu", None), "sigmoid": ("sigmoid", None), "tanh": ("tanh", None), "gelu": ("gelu", None),
     "elu": ("elu", 1.0), "leaky_relu": ("leaky_relu", 0.2), "softmax": ("softmax", None)}
 """The spec's name and `alpha` of Keras's functions with their default arguments."""
-VARIABLES = {"Conv2D": ("kernel", "bias"), "Dense": ("kernel", "bias"), "Normalization": ("mean", "variance", "count"),
-             "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance")}
-"""Names of the variables of a layer, in Keras's order."""
-SWITCHES = {"bias": "use_bias", "gamma": "scale", "beta": "center"}
-"""Arguments that leave out a variable where they are False."""
 
 Activation: TypeAlias = "tuple[str, float | None] | None"
-Sides: TypeAlias = "tuple[tuple[int, int], tuple[int, int]]"
-"""Numbers of pixels: ((top, bottom), (left, right))."""
-NO_ZEROS: Sides = ((0, 0), (0, 0))
-
-
-@dataclass(frozen=True)
-class KerasLayer:
-    """A layer in a model's description."""
-
-    kind: str
-    name: str
-    config: Mapping[str, Any]
-    group: str
-    """Path of its group in Keras 3's files, which number the layers of each model by class."""
-    top: str
-    """Name of the outermost model's layer that contains it: its group in a legacy file."""
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        """Names of its variables, in Keras's order."""
-        return tuple(name for name in VARIABLES[self.kind] if self.config.get(SWITCHES.get(name, ""), True))
-
-    def refuse(self, problem: str, remedy: str = "build the model without it") -> NoReturn:
-        raise ParametersError(f"layer `{self.name[:80]}` ({self.kind[:80]}) {problem}; {remedy}")
-
-    def refuse_argument(self, key: str, remedy: str = "build the model without it") -> NoReturn:
-        self.refuse(f"has {key[:80]}={repr(self.config.get(key))[:80]}, which is not supported", remedy)
-
-    def equal(self, key: str, default: int = 1) -> Any:
-        """Return an argument that is the same for height and width."""
-        value = self.config.get(key) or default
-        height, width = value if isinstance(value, list) else (value, value)
-        if height != width:
-            self.refuse_argument(key, "use the same for height and width")
-        return height
-
-    def sides(self, key: str) -> Sides:
-        """Return an argument with numbers of pixels: one for all sides, or two, or four."""
-        value = self.config[key]
-        rows, columns = value if isinstance(value, list) else (value, value)
-        (top, bottom), (left, right) = (side if isinstance(side, list) else (side, side) for side in (rows, columns))
-        if min(top, bottom, left, right) < 0:
-            self.refuse_argument(key)
-        return (top, bottom), (left, right)
-
-
 Statistics: TypeAlias = Callable[[KerasLayer], "list[Any]"]
 """Reads the mean and the variance that a Normalization layer has as variables if it was adapted to data."""
-
-
-def is_described(model: Any) -> bool:
-    """Return True if there is a model's description and it lists the layers; a subclassed model's does not.
-
-    Raises:
-        ParametersError: if it is not a description.
-    """
-    if not isinstance(model, (dict, type(None))):
-        raise ParametersError(DAMAGED)
-    return model is not None and model.get("class_name") in MODELS and _is_of_keras(model)
+NO_ZEROS: Sides = ((0, 0), (0, 0))
 
 
 @dataclass(frozen=True)
@@ -139,10 +74,10 @@ def describe(model: dict[str, Any], statistics: Statistics) -> Description:
     Raises:
         ParametersError: if the spec cannot express it; names the layer.
     """
-    name, layers = _config(model).get("name"), list(itertools.islice(_layers(model), MOST_LAYERS + 1))
+    name, layers = config_of(model).get("name"), list(itertools.islice(layers_of(model), MOST_LAYERS + 1))
     if len(layers) > MOST_LAYERS:
         raise ParametersError(f"describes a model of more than {MOST_LAYERS:,} layers; build a smaller one")
-    sources = [*(layer.config for layer in layers[:1]), _config(model), model.get("build_config") or {}]
+    sources = [*(layer.config for layer in layers[:1]), config_of(model), model.get("build_config") or {}]
     keys = ("batch_shape", "batch_input_shape", "build_input_shape", "input_shape")
     shape = next((source[key] for source in sources for key in keys if source.get(key)), None)
     if not isinstance(shape, list) or len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
@@ -159,89 +94,6 @@ def describe(model: dict[str, Any], statistics: Statistics) -> Description:
         except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
             layer.refuse(f"has arguments that cannot be read ({str(error)[:200]})", "save the model again")
     return builder.finish(network_name(str(name or ""), "keras"))
-
-
-def _is_of_keras(entry: dict[str, Any]) -> bool:
-    """Return True for a class of Keras or of this package. Legacy files do not name the module.
-
-    Others' classes named LocalResponseNormalization divide alpha by the size, or do not.
-    """
-    module = str(entry.get("module", "keras"))
-    return module == OWN_MODULE or (module.partition(".")[0] in ("keras", "tf_keras")
-                                    and entry.get("class_name") != "LocalResponseNormalization")
-
-
-def _config(entry: Any) -> dict[str, Any]:
-    config = entry.get("config") if isinstance(entry, dict) else None
-    config = {"layers": config} if isinstance(config, list) else config  # a Sequential of Keras before 2.2.3
-    if not isinstance(config, dict):
-        raise ParametersError(DAMAGED)
-    return config
-
-
-def _layers(model: dict[str, Any], path: str = "", top: str = "") -> Iterator[KerasLayer]:
-    """Yield the layers of a model and of the models in it, in the order of computation."""
-    config = _config(model)
-    counts: dict[str, int] = {}
-    layers: dict[str, tuple[Any, KerasLayer]] = {}
-    for entry in (config.get("layers") or [])[:MOST_LAYERS + 1]:
-        kind, own = str(entry.get("class_name")) if isinstance(entry, dict) else "", _config(entry)
-        name = str(own.get("name") or entry.get("name"))
-        stem = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", kind))
-        stem = re.sub("([a-z])([A-Z])", r"\1_\2", stem).lower()  # as Keras's `to_snake_case`
-        counts[stem] = counts.get(stem, -1) + 1
-        stem += f"_{counts[stem]}" if counts[stem] else ""
-        layer = KerasLayer(kind, name, own, f"{path}layers/{stem}", top or name)
-        if not _is_of_keras(entry):
-            layer.refuse("is not a class of Keras")
-        if name in layers:
-            layer.refuse("has the name of another layer, or is used twice", CHAIN)
-        layers[name] = entry, layer
-    for name in layers if model["class_name"] == "Sequential" else _chain(config, layers):
-        entry, layer = layers[name]
-        if layer.kind in MODELS:
-            yield from _layers(entry, f"{layer.group}/", layer.top)
-        else:
-            yield layer
-
-
-def _chain(config: dict[str, Any], layers: Mapping[str, tuple[Any, KerasLayer]]) -> list[str]:
-    """Return the names of a functional model's layers, from its input to its output, if they are a chain."""
-    chain: list[str] = []
-    references = _references(config.get("output_layers"))
-    while True:
-        names = [reference[0] for reference in references if reference[2] == 0]
-        if len(references) != 1 or not names or names[0] not in layers or names[0] in chain:
-            raise ParametersError(f"describes a model that is not a chain of layers; {CHAIN}")
-        entry, layer = layers[names[0]]
-        chain.insert(0, layer.name)
-        if layer.kind == "InputLayer":
-            break
-        nodes = entry.get("inbound_nodes")
-        references = _references(nodes)
-        if not isinstance(nodes, list) or len(nodes) != 1 or len(references) != 1:
-            layer.refuse(f"has {len(references)} inputs, not one", CHAIN)
-        node = nodes[0] if isinstance(nodes[0], dict) else {"args": [None], "kwargs": references[0][3:]}
-        if not _is_unset([node.get("kwargs"), node["args"][1:] if isinstance(node.get("args"), list) else True]):
-            layer.refuse("is called with more than its input", "call it with its input alone")
-    for _, layer in layers.values():
-        if layer.name not in chain:
-            layer.refuse("is not on the way from the input to the output", CHAIN)
-    return chain
-
-
-def _references(value: Any) -> list[Any]:
-    """Return all [layer, node, output] in a value, in which layers refer to their inputs."""
-    if isinstance(value, list) and len(value) in (3, 4) and list(map(type, value[:3])) == [str, int, int]:
-        return [value]
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [reference for item in items for reference in _references(item)]
-
-
-def _is_unset(value: Any) -> bool:
-    """Return True if all values in a value are None or False."""
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return value is None or value is False if items is None else all(map(_is_unset, items))
 
 
 @dataclass
@@ -329,7 +181,7 @@ class _Builder:
         if layer.kind not in ARGUMENTS:
             layer.refuse("is not supported", f"supported: {', '.join(ARGUMENTS)}")
         for key, value in layer.config.items():
-            if key not in ARGUMENTS[layer.kind] and not OTHER_ARGUMENTS.fullmatch(key) and not _is_unset(value):
+            if key not in ARGUMENTS[layer.kind] and not OTHER_ARGUMENTS.fullmatch(key) and not is_unset(value):
                 layer.refuse_argument(key)
         if layer.config.get("data_format") not in (None, "channels_last"):
             layer.refuse_argument("data_format", "build the model with channels_last")
@@ -453,7 +305,7 @@ def _activation(layer: KerasLayer, value: Any) -> Activation:
     if value is None or value == "linear":
         return None
     if isinstance(value, dict) and value.get("class_name") in ("ReLU", "LeakyReLU", "ELU", "Softmax"):
-        return _activation_of(dataclasses.replace(layer, kind=value["class_name"], config=_config(value)))
+        return _activation_of(dataclasses.replace(layer, kind=value["class_name"], config=config_of(value)))
     if not isinstance(value, str) or value not in ACTIVATIONS:
         layer.refuse_argument("activation", f"supported: {', '.join(ACTIVATIONS)}, linear")
     return ACTIVATIONS[value]
