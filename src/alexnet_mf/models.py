@@ -21,6 +21,7 @@ from alexnet_mf.errors import AlexnetMfError, Notice, ParametersError
 from alexnet_mf.spec import Network, zoo
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.weights import matching, parameters
+from alexnet_mf.weights.stored import from_mapping
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ def find_weights(net: Network | Path | str | None = None, weights: Source | None
         return network, parameters.initialize(network, seed)
     if not isinstance(weights, Mapping):
         raise AlexnetMfError(f"`weights` must be a path, or tensors by their names, not {weights!r}")
-    stored = matching.from_mapping(weights)
+    stored = from_mapping(weights)
     try:
         matched = matching.match(stored, network)
         values, notes = matching.load(stored, matched)

@@ -16,7 +16,7 @@ from alexnet_mf.models import build
 from alexnet_mf.spec import Network, zoo
 from alexnet_mf.weights import layouts, matching, names, parameters
 from alexnet_mf.weights.matching import identify, load, match
-from alexnet_mf.weights.stored import Layout, StoredTensor, StoredWeights
+from alexnet_mf.weights.stored import Layout, StoredTensor, StoredWeights, from_mapping
 
 SAME = Network("same", (2, 6, 6), (
     spec.Conv2d("conv1", channels=2, kernel=3, padding=1), spec.Conv2d("conv2", channels=2, kernel=3, padding=1),
@@ -321,12 +321,12 @@ def test_tensors_of_any_framework_are_taken(small, backend):
         tensors = {name: mx.nd.array(value) for name, value in values.items()}
     else:
         tensors = dict(values)
-    assert_read(matching.from_mapping(tensors), small)
+    assert_read(from_mapping(tensors), small)
 
 
 def test_two_tensors_of_one_name_are_refused():
     with pytest.raises(ParametersError, match=r"two tensors are named 1; give each a name of its own"):
-        matching.from_mapping({1: np.zeros(1), "1": np.ones(1)})
+        from_mapping({1: np.zeros(1), "1": np.ones(1)})
 
 
 def test_choices_for_a_mapping_are_said(small):
@@ -339,4 +339,4 @@ def test_choices_for_a_mapping_are_said(small):
 @pytest.mark.parametrize("value", ["text", 3, None, [1, 2], np.array([{}])])
 def test_other_values_are_refused(small, value):
     with pytest.raises(ParametersError, match=r"conv1.weight is a .*, not a tensor; give arrays by their names"):
-        matching.from_mapping({"conv1.weight": value})
+        from_mapping({"conv1.weight": value})

@@ -10,31 +10,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alexnet_mf import spec
 from alexnet_mf.errors import ParametersError, SpecError
 from alexnet_mf.spec import Network, comparison, zoo
 from alexnet_mf.spec.layers import Shape
-from alexnet_mf.weights import layouts, names, parameters
+from alexnet_mf.weights import layouts, names, other_forms, parameters
 from alexnet_mf.weights.parameters import Parameters
-from alexnet_mf.weights.stored import FLOATS, Layout, StoredTensor, StoredWeights
+from alexnet_mf.weights.stored import FLOATS, Layout, StoredWeights
 
 MOST_TENSORS, LONGEST_NAME = 10_000, 1_000
 """Limits for files from outside, beyond any network of the spec."""
 MOST_PREFIXES = 20
 """Largest number of parts of a training program, such as `model`, `teacher` and `loss`, in one file."""
-OTHER_FORMS = tuple((re.compile(pattern, re.DOTALL), what) for pattern, what in {
-    r"(.*\.)?weight_(orig|mask)": "weights are pruned: call torch.nn.utils.prune.remove(module, 'weight') for each "
-                                  "pruned module, and save it again",
-    r"(.*\.)?weight_[gv]": "weights are normalized: call torch.nn.utils.remove_weight_norm(module) for each such "
-                           "module, and save it again",
-    r"(.*\.)?parametrizations\..*": "weights are parametrized: call torch.nn.utils.parametrize.remove_parametrizations("
-                                    "module, 'weight') for each such module, and save it again",
-    r"(.*\.)?scale\[\]": "weights are quantized: save the model before it is quantized",
-    r"arr_\d+": "arrays have no names: write np.savez(FILE, **{'conv1.weight': array, ...}), or in Keras save the "
-               "model with model.save('NAME.keras')"}.items())
-"""Descriptions of weights in another form, with the remedy, by a pattern of a tensor's name; [] ends a scalar's."""
 TENSORFLOW_LAYOUT = "arrays in TensorFlow's layout (height, width, in, out) were converted"
 
 
@@ -67,11 +55,7 @@ def match(stored: StoredWeights, network: Network, any_classes: bool = False) ->
         return _match(stored, network, any_classes)
     except _Misfit as error:
         fits = " and ".join(name for name in fitting(stored) if name != network.name)
-        kinds = [name if tensor.shape else f"{name}[]" for name, tensor in stored.tensors.items()]
-        form = next((f"its {what}" for pattern, what in OTHER_FORMS if any(map(pattern.fullmatch, kinds))
-                     and "missing " in str(error)), "")
-        fitting_one = f"its tensors fit {fits}: name the network with `net`" if fits else ""
-        remedy = fitting_one or form or "name another network with `net`"
+        remedy = f"its tensors fit {fits}: name the network with `net`" if fits else error.remedy
         raise ParametersError(f"{error}; {remedy}") from error
 
 
@@ -81,6 +65,10 @@ class Unnamed(ParametersError):
 
 class _Misfit(ParametersError):
     """Tensors that are not those of the network."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 def _match(stored: StoredWeights, network: Network, any_classes: bool = False) -> Match:
@@ -101,7 +89,11 @@ def _match(stored: StoredWeights, network: Network, any_classes: bool = False) -
     inside = list(_inside_prefixes(stored, network, any_classes))
     if len(inside) == 1:
         return _with_epsilon(inside[0])
-    raise _Misfit(str(parameters.misfit(best[0].network, [*best[1], *_layout_hint(stored, best[0])])))
+    closest, faults = best
+    wanted = {closest.names.get(name, name) for name in parameters.shapes(closest.network)}
+    form = "" if wanted <= stored.tensors.keys() else other_forms.remedy(stored)
+    raise _Misfit(str(parameters.misfit(closest.network, [*faults, *_layout_hint(stored, closest)])),
+                  form or "name another network with `net`")
 
 
 def _inside_prefixes(stored: StoredWeights, network: Network, any_classes: bool) -> Iterator[Match]:
@@ -204,36 +196,6 @@ def load(stored: StoredWeights, matched: Match) -> tuple[Parameters, tuple[str, 
              "float64": "float64 was rounded to float32"}
     conversions = tuple(words[dtype] for dtype in FLOATS if dtype in dtypes and dtype in words)
     return result, (*stored.notes, *matched.notes, *conversions)
-
-
-def from_mapping(tensors: Mapping[str, Any]) -> StoredWeights:
-    """Return tensors of any framework, by name, like those of a file.
-
-    PyTorch and MXNet store convolutions as OIHW, TensorFlow as HWIO. NumPy arrays may have either layout.
-
-    Raises:
-        ParametersError: if a value is no tensor; names it.
-    """
-    layouts_of = {"torch": "OIHW", "mxnet": "OIHW", "tensorflow": "HWIO", "keras": "HWIO"}
-    orders: set[Any] = set()
-    result = {}
-    for name, value in tensors.items():
-        if str(name) in result:
-            raise ParametersError(f"two tensors are named {name}; give each a name of its own")
-        orders.add(layouts_of.get(type(value).__module__.partition(".")[0]))
-        array = _array(name, value)
-        result[str(name)] = StoredTensor(array.dtype.name, array.shape, lambda array=array: array)  # type: ignore[misc]
-    return StoredWeights(result, orders.pop() if len(orders) == 1 else None)
-
-
-def _array(name: str, value: Any) -> NDArray[Any]:
-    for method in ("detach", "cpu", "float" if "bfloat16" in str(getattr(value, "dtype", "")) else "", "asnumpy"):
-        if not isinstance(value, np.ndarray) and hasattr(value, method):
-            value = getattr(value, method)()
-    array = np.asarray(value) if hasattr(value, "__array__") else None
-    if array is None or array.dtype == object:
-        raise ParametersError(f"{name} is a {type(value).__name__}, not a tensor; give arrays by their names")
-    return array
 
 
 def _described(stored: StoredWeights, network: Network) -> Network | None:

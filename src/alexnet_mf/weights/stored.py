@@ -9,13 +9,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Layer, Network, Shape
 from alexnet_mf.weights.parameters import COUNTER
 
 Layout: TypeAlias = Literal["OIHW", "HWIO"]
 """Order of a convolution's axes. OIHW goes with dense weights (out, in) flattened from channels, height, width; HWIO
 with (in, out) flattened from height, width, channels."""
-
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 """Dtypes of weights."""
@@ -67,3 +67,33 @@ class StoredWeights:
     def __post_init__(self) -> None:
         tensors = {name: tensor for name, tensor in self.tensors.items() if not name.endswith(COUNTER)}
         object.__setattr__(self, "tensors", tensors)
+
+
+def from_mapping(tensors: Mapping[str, Any]) -> StoredWeights:
+    """Return tensors of any framework, by name, like those of a file.
+
+    PyTorch and MXNet store convolutions as OIHW, TensorFlow as HWIO. NumPy arrays may have either layout.
+
+    Raises:
+        ParametersError: if a value is no tensor; names it.
+    """
+    layouts_of = {"torch": "OIHW", "mxnet": "OIHW", "tensorflow": "HWIO", "keras": "HWIO"}
+    orders: set[Any] = set()
+    result = {}
+    for name, value in tensors.items():
+        if str(name) in result:
+            raise ParametersError(f"two tensors are named {name}; give each a name of its own")
+        orders.add(layouts_of.get(type(value).__module__.partition(".")[0]))
+        array = _array(name, value)
+        result[str(name)] = StoredTensor(array.dtype.name, array.shape, lambda array=array: array)  # type: ignore[misc]
+    return StoredWeights(result, orders.pop() if len(orders) == 1 else None)
+
+
+def _array(name: str, value: Any) -> NDArray[Any]:
+    for method in ("detach", "cpu", "float" if "bfloat16" in str(getattr(value, "dtype", "")) else "", "asnumpy"):
+        if not isinstance(value, np.ndarray) and hasattr(value, method):
+            value = getattr(value, method)()
+    array = np.asarray(value) if hasattr(value, "__array__") else None
+    if array is None or array.dtype == object:
+        raise ParametersError(f"{name} is a {type(value).__name__}, not a tensor; give arrays by their names")
+    return array

@@ -34,7 +34,7 @@ def read(file: BinaryIO, path: Path) -> StoredWeights:
     try:
         import onnx  # an extra
 
-        from alexnet_mf.weights.formats.onnx import operators
+        from alexnet_mf.weights.formats.onnx import graph
         from alexnet_mf.weights.formats.onnx import tensors as values
     except ImportError as error:
         raise AlexnetMfError(f"ONNX files need onnx, which cannot be imported ({error}); pip install onnx, or "
@@ -53,7 +53,7 @@ def read(file: BinaryIO, path: Path) -> StoredWeights:
         if BAKED in metadata:
             raise ParametersError("contains its preprocessing (`bake_preprocessing`); use the file that it was "
                                   "converted from")
-        network, walk = operators.read_graph(model, values.Tensors(path.parent))
+        network, walk = graph.read_graph(model, values.Tensors(path.parent))
     except values.Unreadable as error:
         reason = " ".join(str(error).split())[:LONGEST_TEXT]
         raise ParametersError(f"cannot be read as ONNX ({reason}); {error.remedy}") from error

@@ -73,6 +73,21 @@ class Node:
         return self.attribute(name, default) if value is None else small(value).tolist()
 
 
+Operator: TypeAlias = Callable[..., Value]
+
+
+class Operators(dict[str, Operator]):
+    """Functions by the names of operators. Each takes the walk, the node and the node's inputs, and returns its result.
+    """
+
+    def register(self, *names: str) -> Callable[[Operator], Operator]:
+        """Return a decorator that enters a function under these names."""
+        def enter(function: Operator) -> Operator:
+            self.update(dict.fromkeys(names, function))
+            return function
+        return enter
+
+
 def _gelu(x: Array, approximate: str = "none") -> Array:
     inner = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)) if approximate == "tanh" else _erf(x / math.sqrt(2))
     return x * (1 + inner) / 2
