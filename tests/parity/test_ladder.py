@@ -29,8 +29,9 @@ from alexnet_mf.parity.ladder import (
     dropout_step,
     gradient_error,
 )
-from alexnet_mf.parity.reference import Reference, branch_gradients, make_reference, sgd_rule, take_steps
+from alexnet_mf.parity.reference import Reference, make_reference
 from alexnet_mf.parity.run import Report, compare
+from alexnet_mf.parity.steps import branch_gradients, sgd_rule, take_steps
 from alexnet_mf.parity.tolerances import TIERS, ratio, relative_l2, relative_largest
 from alexnet_mf.parity.trace import Trace
 from alexnet_mf.spec import Network, arithmetic

@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 from alexnet_mf import spec
 from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.errors import TraceError
-from alexnet_mf.parity.reference import (
-    LARGEST_TOLERANCE,
-    Reference,
-    branch_gradients,
-    flips,
+from alexnet_mf.parity.reference import LARGEST_TOLERANCE, Reference
+from alexnet_mf.parity.steps import branch_gradients, flips, sgd_rule, take_steps
+from alexnet_mf.parity.tolerances import (
+    COST_FACTOR,
+    TIERS,
+    Floors,
     loss_error,
-    sgd_rule,
-    take_steps,
+    norm_of_all,
+    ratio,
+    relative_l2,
+    relative_largest,
 )
-from alexnet_mf.parity.tolerances import COST_FACTOR, TIERS, Floors, ratio, relative_l2, relative_largest
 from alexnet_mf.parity.trace import Trace, digests
 from alexnet_mf.spec import arithmetic
 from alexnet_mf.spec.layers import Dropout
@@ -194,9 +196,8 @@ def gradient_error(c: Comparison, name: str, mine: NDArray[Any] | None,
     tolerance = max(c.tolerance(c.floors.gradient, f"gradients/{name}"), c.reference.cost.get(f"softmax/{name}", 0.0))
     if tolerance <= LARGEST_TOLERANCE:
         return Measurement(name, relative_l2(mine, references[name]), tolerance)
-    norms = {other: float(np.linalg.norm(value)) for other, value in references.items()}
-    total = math.hypot(*norms.values())
-    share = ratio(norms[name], total)
+    total = norm_of_all(references.values())
+    share = ratio(float(np.linalg.norm(references[name])), total)
     return Measurement(name, ratio(float(np.linalg.norm(mine - references[name])), total),
                        max(c.tolerance(c.floors.gradient, f"shares/{name}"),
                            c.reference.cost.get(f"softmax/{name}", 0.0) * share if share else 0.0))

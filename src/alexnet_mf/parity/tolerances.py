@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,16 @@ def relative_largest(value: NDArray[Any], reference: NDArray[Any]) -> float:
         return math.inf
     peaks = [(float(np.abs(a - b).max()), float(np.abs(b).max())) for a, b in _chunks(value, reference)]
     return ratio(*(float(np.max(column, initial=0)) for column in zip(*peaks))) if peaks else 0.0
+
+
+def loss_error(loss: float, reference: float, logits: NDArray[Any]) -> float:
+    """Return the error of a loss over the loss or the largest logit: a small loss is a difference of larger numbers."""
+    return ratio(abs(loss - reference), max(abs(reference), float(np.abs(logits).max())))
+
+
+def norm_of_all(arrays: Iterable[NDArray[Any]]) -> float:
+    """Return the Euclidean norm of all arrays together."""
+    return math.hypot(*(float(np.linalg.norm(array)) for array in arrays))
 
 
 def _chunks(*arrays: NDArray[Any]) -> Iterator[list[NDArray[np.float64]]]:

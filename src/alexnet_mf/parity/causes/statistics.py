@@ -13,8 +13,8 @@ from alexnet_mf.backends.numpy.layers import softmax_cross_entropy
 from alexnet_mf.backends.numpy.trainer import Placed
 from alexnet_mf.parity.causes import Array
 from alexnet_mf.parity.ladder import Comparison
-from alexnet_mf.parity.reference import loss_error, sgd_rule, take_steps
-from alexnet_mf.parity.tolerances import relative_l2
+from alexnet_mf.parity.steps import sgd_rule, take_steps
+from alexnet_mf.parity.tolerances import loss_error, relative_l2
 from alexnet_mf.spec.layers import BatchNorm
 
 SAME_STATISTICS = 1e-3

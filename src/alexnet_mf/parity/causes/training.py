@@ -13,7 +13,7 @@ from alexnet_mf.evaluation import log_probabilities
 from alexnet_mf.parity.causes import REPRODUCES, ROUNDING, Array, Cause, first_of, reproduce, verdict
 from alexnet_mf.parity.causes.statistics import is_evaluated, statistics_causes
 from alexnet_mf.parity.ladder import Comparison, Rung, same_shapes
-from alexnet_mf.parity.reference import Rule, branch_gradients, take_steps
+from alexnet_mf.parity.steps import Rule, branch_gradients, take_steps
 from alexnet_mf.parity.tolerances import relative_l2
 from alexnet_mf.weights.parameters import is_trained
 
