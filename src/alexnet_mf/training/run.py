@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -28,16 +28,15 @@ from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import Dropout
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.training import checkpoint as checkpoints
-from alexnet_mf.training import loop, metrics, record, tensorboard
+from alexnet_mf.training import loop, metrics, record, resuming, tensorboard
 from alexnet_mf.training.checkpoint import Checkpoint
 from alexnet_mf.training.display import TrainingDisplay, Watcher
 from alexnet_mf.training.folder import RunFolder
 from alexnet_mf.training.interrupt import Interrupt
 from alexnet_mf.training.loop import Epoch, Result
 from alexnet_mf.training.new_folder import RUNS, check_new, new_folder
-from alexnet_mf.training.recipe import CHANGES, Recipe, choose_recipe
+from alexnet_mf.training.recipe import Recipe, choose_recipe
 from alexnet_mf.training.record import DataName, Run, RunRecord, Session, StartingWeights, how_to_resume
-from alexnet_mf.training.weight_files import WEIGHTS
 from alexnet_mf.weights import parameters
 from alexnet_mf.weights.parameters import Parameters
 
@@ -214,19 +213,19 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
     folder = RunFolder.open(check_path("run", run))
     try:
         run_record, before = folder.record, folder.last_session
-        _check_expected(folder, expected)
+        resuming.check_expected(folder, expected)
         name = backend or before.backend
         if name == before.backend:
-            execution = _same_execution(folder, execution)
+            execution = resuming.same_execution(folder, execution)
             device = before.device if device == "auto" else device
-        loaded = models.load(name, run_record.net, _starting_weights(folder), device, execution or AS_IT_COMES)
+        loaded = models.load(name, run_record.net, resuming.starting_weights(folder), device, execution or AS_IT_COMES)
         images = load_images(run_record.data_name, data_dir, watcher.quiet)
         if images.digest() != run_record.data_sha256:
             raise RunError(f"{folder.path}: the images differ from those of the run ({run_record.data}); name their "
                            "folder with `data_dir`")
         images = images.hold_out(run_record.recipe.held_out)
         if epochs is not None:
-            _change_epochs(folder, epochs, images)
+            resuming.change_epochs(folder, epochs, images)
         if folder.is_finished and tensorboard:
             raise RunError(f"{folder.path}: is finished and writes no more events; leave out `tensorboard`")
         start = folder.resume(describe_session(loaded, command))
@@ -383,74 +382,3 @@ def _checkpoint(folder: Path, fault: RunError) -> Checkpoint:
         raise fault
     warnings.warn(f"{fault}; the checkpoint {latest[0].name} replaces it", Notice, stacklevel=3)
     return latest[1]
-
-
-def _check_expected(folder: RunFolder, expected: Mapping[str, Any]) -> None:
-    """Check that arguments of `train` agree with a run. The error names the argument, both values and the remedy."""
-    run, network = folder.record, folder.record.net
-    recipe = {**vars(run.recipe), **vars(run.recipe.sgd)}
-    allowed: dict[str, list[Any]] = {
-        "net": [network.name], "seed": [run.seed], "recipe": [run.recipe.name], "data": [run.data_name, "auto"],
-        "weights": [], "which": [], "dropout": [layer.rate for layer in network.layers if isinstance(layer, Dropout)],
-        **{name: [recipe[name]] for name in CHANGES}}
-    for name, value in expected.items():
-        value = tuple(value) if isinstance(value, list) else getattr(value, "name", value)  # a Network, a Recipe
-        if name not in allowed:
-            raise RunError(f"{folder.path}: `resume` takes no `{name}`; leave it out")
-        if value not in allowed[name]:
-            own = " or ".join(dict.fromkeys(map(_text, allowed[name])))
-            remedy = "start a new run without `resume`" if name in ("net", "seed") else _how_to_start_new_run(folder)
-            difference = f"is {own} in this run, not {_text(value)}" if own else "cannot change in a resumed run"
-            raise RunError(f"{folder.path}: `{name}` {difference}; leave it out, or {remedy}")
-
-
-def _text(value: Any) -> str:
-    return ",".join(value) or "none" if isinstance(value, tuple) else str(value)
-
-
-def _how_to_start_new_run(folder: RunFolder) -> str:
-    return f"start a new run with `weights={str(folder.path / WEIGHTS)!r}`"
-
-
-def _same_execution(folder: RunFolder, execution: Execution | None) -> Execution:
-    """Return the execution of the run's last session, and refuse another."""
-    before = folder.last_session
-    if execution is not None:
-        if execution.precision not in (None, before.precision):
-            raise RunError(f"{folder.path}: `precision` is {before.precision} in this run, not {execution.precision}; "
-                           "leave it out")
-        for setting, on in execution.speed.items():
-            if before.speed.get(setting) is not on:
-                raise RunError(f"{folder.path}: the speed settings of a run are fixed; leave out `{setting}={on}`")
-    return Execution(before.precision, before.speed)
-
-
-def _change_epochs(folder: RunFolder, epochs: int, data: Dataset) -> None:
-    """Change a run's number of epochs, or refuse if steps already taken would have been different."""
-    recipe = folder.record.recipe
-    if folder.checkpoint and epochs != recipe.epochs:
-        position = folder.checkpoint.snapshot.position
-        begun = len(position.epochs) + (position.images > 0)
-        if epochs < begun:
-            raise RunError(f"{folder.path}: has begun epoch {begun}; `epochs` must be at least {begun}")
-        steps = recipe.steps(len(data.train.first(recipe.train_images)))
-        if recipe.annealed and position.number >= recipe.annealed_from(steps):
-            raise RunError(f"{folder.path}: has begun its last steps, with a smaller learning rate, so `epochs` "
-                           f"cannot change; {_how_to_start_new_run(folder)}")
-    folder.record.recipe = recipe.with_changes(epochs=epochs)
-
-
-def _starting_weights(folder: RunFolder) -> Parameters:
-    """Return the checkpoint's weights, in float32; without a checkpoint, the run's starting weights. Refuse a weights
-    file that has changed."""
-    run = folder.record
-    if folder.checkpoint:
-        weights = folder.checkpoint.snapshot.weights()
-        parameters.check(weights, run.net, str(folder.last_checkpoint))
-        return weights
-    if run.weights is None:
-        return parameters.initialize(run.net, run.seed)
-    weights = conversion.read(run.weights.file, run.net).parameters
-    if parameters.digest(weights) != run.weights.sha256:
-        raise RunError(f"{run.weights.file}: has changed since {folder.path} started from it; start a new run")
-    return weights
