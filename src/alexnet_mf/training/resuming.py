@@ -1,4 +1,4 @@
-"""What a resumed run keeps from its folder, and what may change."""
+"""Values that a resumed run keeps from its folder, and changes that are refused."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class NumpyNetwork:
     """The layers of a spec, one after the other, and their parameters by canonical name."""
 
     channel_sums = staticmethod(layers.channel_sums)
-    """Adds up each channel in batch normalization."""
+    """Function that adds up each channel in batch normalization."""
 
     def __init__(self, network: Network, parameters: dict[str, Array]) -> None:
         self.spec = network
