@@ -43,9 +43,8 @@ class Trace:
 
     Groups: `inputs` and `labels` of the case; `pixels`, the network's input; `outputs` of each layer, and in
     `training` mode without dropout; `gradients` of each trained parameter; `stepped`, each parameter and running
-    statistic after the SGD steps;
-    `stepwise`, the outputs in training mode before each of these; `logits` of every input; `dropped`, the inputs and
-    outputs of the dropout layers in training, and the resulting logits.
+    statistic after the SGD steps; `stepwise`, the outputs in training mode before each of these; `logits` of every
+    input; `dropped`, the inputs and outputs of the dropout layers in training, and the resulting logits.
     """
 
     meta: dict[str, Any]
