@@ -1,8 +1,5 @@
-"""The network that one of Keras's model files describes. The description is plain JSON; nothing in it is run.
-
-Keras 3 and Keras 2 list a model's layers, and models among them, each with its class and its arguments. Whatever the
-spec cannot express exactly is refused by the layer's name and class.
-"""
+"""The network that the layers of a Keras model stand for. Whatever the spec cannot express exactly is refused by the
+layer's name and class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Layers of a Keras model as its description lists them. The description is plain JSON; nothing in it is run."""
+"""Layers of a Keras model as its description lists them. The description is plain JSON; nothing in it is run.
+
+Keras 3 and Keras 2 list a model's layers, and models among them, each with its class and its arguments.
+"""
 
 from __future__ import annotations
 
