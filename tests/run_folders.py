@@ -15,7 +15,9 @@ from safetensors.numpy import load_file
 
 from alexnet_mf import spec
 from alexnet_mf.cli import train
+from alexnet_mf.data import FASHION_CLASSES, DataSource
 from alexnet_mf.instruments.machine import conditions
+from alexnet_mf.spec.preprocessing import FASHION_MNIST
 from alexnet_mf.training import checkpoint
 from alexnet_mf.training.recipe import QUICK
 from alexnet_mf.training.record import Run
@@ -32,7 +34,8 @@ def make_run(network: spec.Network, **changes: Any) -> Run:
     session = {**conditions(["alexnet-mf"]), "backend": "torch", "versions": {"torch": "2.15.0"},
                "settings": {"threads": 2}, "device": "cpu", "precision": "float32", "speed": {"layout": True}}
     fields = {**session, "network": spec.as_dict(network), "spec_sha256": "1", "seed": 5, "recipe": QUICK,
-              "data": "drawn", "data_name": "synthetic", "data_sha256": "2", "weights": None}
+              "data": "drawn", "source": DataSource("synthetic"), "classes": list(FASHION_CLASSES),
+              "preprocessing": FASHION_MNIST.as_dict(), "data_sha256": "2", "test_sha256": "3", "weights": None}
     return Run(**{**fields, **changes})
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_mf import spec
+from alexnet_mf.data import FASHION_CLASSES, DataSource
 from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.records import parse
+from alexnet_mf.spec.preprocessing import FASHION_MNIST
 from alexnet_mf.sweep.record import Data
 from alexnet_mf.training import metrics, record
 from alexnet_mf.training.loop import Epoch
 
-DATA = Data(name="synthetic", origin="drawn for a test", sha256="0" * 64)
+DATA = Data(source=DataSource("synthetic"), origin="drawn for a test", sha256="0" * 64)
 BEST_RATE = 0.1
 CONDITIONS = machine.conditions(["alexnet-mf", "sweep"])
 
@@ -65,8 +67,9 @@ def leave_run(command: dict[str, Any], images: str = DATA.sha256) -> None:
     (folder / metrics.NAME).write_bytes(b"".join(map(metrics.epoch_line, epochs)))
     record.write(folder, parse({
         **CONDITIONS, "network": command["network"], "recipe": recipe, "seed": seed, "data": "",
-        "spec_sha256": spec.fingerprint(spec.from_dict(command["network"])), "data_name": "synthetic",
-        "data_sha256": images, "weights": None, "backend": command["backend"], "versions": {"numpy": "1"},
+        "spec_sha256": spec.fingerprint(spec.from_dict(command["network"])), "source": {"name": "synthetic"},
+        "classes": list(FASHION_CLASSES), "preprocessing": FASHION_MNIST.as_dict(), "data_sha256": images,
+        "test_sha256": "", "weights": None, "backend": command["backend"], "versions": {"numpy": "1"},
         "settings": {}, "device": "cpu", "precision": "float64", "speed": command["speed"], "format": record.FORMAT,
         "state": "finished", "reason": None, "resumed": [], "sha256": "",
         "closing": {"steps": 1, "epochs": len(epochs), "images_timed": 100, "seconds": 1.0,

@@ -124,7 +124,7 @@ def test_an_interrupt_within_the_first_epoch_finishes_the_step_and_saves(small, 
     whole = alexnet_mf.train(small, "numpy", **SHORT)
     step = NumpyTrainer.step
 
-    def interrupted(self: Any, data: Any, indices: Any, number: int) -> None:
+    def interrupted(self: Any, data: Any, indices: Any, number: int, draws: Any) -> None:
         if number == 1:
             signal.raise_signal(signal.SIGINT)
         step(self, data, indices, number)
@@ -140,7 +140,7 @@ def test_an_interrupt_within_the_first_epoch_finishes_the_step_and_saves(small, 
 
 
 def test_a_second_interrupt_stops_at_once(small, monkeypatch):
-    def twice(self: Any, data: Any, indices: Any, number: int) -> None:
+    def twice(self: Any, data: Any, indices: Any, number: int, draws: Any) -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
@@ -396,7 +396,7 @@ def test_filters_are_drawn_from_weights_of_any_format(small, source):
     (lambda: api.evaluate("run", test_images=0), "`test_images` must be at least 1, not 0"),
     (lambda: api.evaluate("run", test_images=-5), "`test_images` must be at least 1, not -5"),
     (lambda: api.evaluate("run", data="synthetic", test_images=10**6), "`test_images` is 1,000,000, but there are"),
-    (lambda: api.evaluate("run", data="mnist"), "`data` must be one of auto, .*, not 'mnist'"),
+    (lambda: api.evaluate("run", data="mnist"), "mnist: is neither a built-in dataset"),
     (lambda: api.evaluate("run", data_dir=3), "`data_dir` must be a path, not 3"),
     (lambda: api.evaluate("run", backend="jax"), "`backend` must be one of torch, .*, not 'jax'"),
     (lambda: api.evaluate("run", which="first"), "`which` must be one of last, best, not 'first'"),
@@ -443,7 +443,7 @@ def test_filters_are_drawn_from_weights_of_any_format(small, source):
     (lambda: api.plot_curves([], "a.png"), "`runs` must have at least one item"),
     (lambda: api.plot_curves("run", "a.png"), "`runs` must be a list, not 'run'"),
     (lambda: api.train("lenet5", "nothing", **SHORT), "unknown backend 'nothing'; known: torch"),
-    (lambda: api.train("lenet5", "numpy", data="other"), "unknown dataset 'other'"),
+    (lambda: api.train("lenet5", "numpy", data="other"), "other: is neither a built-in dataset"),
     (lambda: api.load_run("nowhere"), "nowhere: there is no run here"),
     (lambda: api.resume("run", checkpoint_minutes=0), "`checkpoint_minutes` must be a number greater than 0, not 0"),
     (lambda: api.resume("run", execution=5), "`execution` must be of type Execution, not 5"),

@@ -16,7 +16,14 @@ from alexnet_mf.data import FASHION_CLASSES, LabeledImages
 from alexnet_mf.data.image_files import Unreadable
 from alexnet_mf.data.preprocessing import prepare, to_inputs
 from alexnet_mf.errors import AlexnetMfError, DataError, OutputsNotFinite
-from alexnet_mf.predict import BATCH, as_in_training, choose_preprocessing, class_names, predict
+from alexnet_mf.predict import (
+    BATCH,
+    choose_preprocessing,
+    class_names,
+    normalized,
+    predict,
+    stated_preprocessing,
+)
 from alexnet_mf.spec import Network, Preprocessing
 from alexnet_mf.spec.layers import Conv2d, Dense, Flatten, Normalize
 from alexnet_mf.spec.preprocessing import CAFFE, FASHION_MNIST, IMAGENET
@@ -202,11 +209,20 @@ def test_classes_have_the_weights_names_or_fashion_mnists_or_numbers(small):
 
 def test_a_datasets_images_are_normalized_as_the_weights_state(small):
     images = LabeledImages(np.arange(2 * 784).reshape(2, 28, 28).astype(np.uint8), np.array([3, 4]))
-    for weights in (stated(small), stated(small, preprocessing=FASHION_MNIST.as_dict())):
-        assert as_in_training(images, weights).images is images.images
+    assert stated_preprocessing(stated(small)) is None
+    assert stated_preprocessing(stated(small, preprocessing=FASHION_MNIST.as_dict())) == FASHION_MNIST
+    assert normalized(images, FASHION_MNIST, small) is images
     record = Preprocessing("gray", resize=32, crop=(28, 28), mean=(0.5,), std=(0.25,))
-    result = as_in_training(images, stated(small, preprocessing=record.as_dict()))
-    np.testing.assert_allclose(result.images, (images.images[:, None] / 255 - 0.5) / 0.25, atol=1e-6)
+    assert stated_preprocessing(stated(small, preprocessing=record.as_dict())) == record
+    result = normalized(images, record, small)
+    assert (len(result.images), result.images.shape) == (2, (2, 1, 28, 28))
+    np.testing.assert_allclose(result.images[np.array([1, 0])], (images.images[::-1, None] / 255 - 0.5) / 0.25,
+                               atol=1e-6)
     assert (result.labels == images.labels).all()
-    with pytest.raises(DataError, match=r"w\.safetensors: network alexnet takes .*28x28 pixels, .*; `predict` takes"):
-        as_in_training(images, stated(ALEXNET, preprocessing=record.as_dict()))
+    with pytest.raises(DataError, match=r"network alexnet takes .*28x28 pixels"):
+        stated_preprocessing(stated(ALEXNET, preprocessing=record.as_dict()))
+
+
+def test_the_normalization_of_a_datasets_colors_is_not_guessed():
+    with pytest.raises(DataError, match=r"w\.safetensors: does not state how the colors .* normalized; give `mean`"):
+        stated_preprocessing(stated(ALEXNET_OWT))

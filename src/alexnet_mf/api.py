@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import backends, conversion, evaluation, models, spec
+from alexnet_mf import backends, conversion, datasets, evaluation, models, spec
 from alexnet_mf import predict as prediction
 from alexnet_mf.analysis import first_convolution
 from alexnet_mf.analysis.first_convolution import Filters
@@ -26,10 +26,9 @@ from alexnet_mf.bench.report import bench_report
 from alexnet_mf.bench.run import bench
 from alexnet_mf.checks import check_choice, check_integer, check_list, check_path, check_type
 from alexnet_mf.conversion import FORMATS, Conversion, Weights, Which, convert
-from alexnet_mf.data import DATASETS, DatasetName, LabeledImages
+from alexnet_mf.data import DataSource, LabeledImages
 from alexnet_mf.data.image_files import Unreadable
-from alexnet_mf.data.preprocessing import check_takes_gray_images
-from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, Notice
+from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, DataError, Notice
 from alexnet_mf.evaluation import Evaluation
 from alexnet_mf.instruments.progress import ImagesDisplay
 from alexnet_mf.models import LoadedModel, build
@@ -46,14 +45,15 @@ from alexnet_mf.training.display import TrainingDisplay, Watcher
 from alexnet_mf.training.new_folder import RUNS
 from alexnet_mf.training.recipe import Recipe
 from alexnet_mf.training.record import Run
-from alexnet_mf.training.run import TrainedRun, load_images, load_run, read_record, resume, train
+from alexnet_mf.training.run import TrainedRun, load_run, read_record, resume, train
 from alexnet_mf.weights import parameters
 
 __all__ = [
-    "Conversion", "EvaluationReport", "Execution", "PredictionReport", "Recipe", "ShapeReport", "TrainedRun",
-    "TrainingDisplay", "UsedWeights", "Watcher", "analyze", "bench", "bench_report", "build", "convert", "evaluate",
-    "get_weights", "list_backends", "list_networks", "list_runs", "list_weights", "load_run", "parity",
-    "parity_compare", "parity_trace", "plot_curves", "plot_filters", "predict", "resume", "shapes", "sweep", "train"]
+    "Conversion", "DataSource", "EvaluationReport", "Execution", "PredictionReport", "Recipe", "ShapeReport",
+    "TrainedRun", "TrainingDisplay", "UsedWeights", "Watcher", "analyze", "bench", "bench_report", "build",
+    "convert", "evaluate", "get_weights", "list_backends", "list_networks", "list_runs", "list_weights", "load_run",
+    "parity", "parity_compare", "parity_trace", "plot_curves", "plot_filters", "predict", "resume", "shapes",
+    "sweep", "train"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,41 +173,43 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
 
 def evaluate(source: Path | str, *, net: Network | Path | str | None = None, which: Which = "last",
              backend: str | None = None, device: str = "auto", execution: Execution = AS_IT_COMES,
-             data: DatasetName | None = None, data_dir: Path | str | None = None, test_images: int | None = None,
-             progress: bool = True) -> EvaluationReport:
+             data: DataSource | Path | str | None = None, data_dir: Path | str | None = None,
+             test_images: int | None = None, progress: bool = True) -> EvaluationReport:
     """Evaluate weights on the test images: loss, accuracy, confusion matrix and the most confident mistakes.
 
     Args:
         source, net, which, backend, device, execution, progress: as for `predict`.
         data, data_dir: as for `train`; without `data` the run's dataset, else `auto`.
-        test_images: number of test images to use, from the first; without it all.
+        test_images: number of test images to use, chosen at random, the same each time; without it all.
 
     Raises:
-        AlexnetMfError: as `predict`, and if the network does not take the dataset's images.
+        AlexnetMfError: as `predict`, and if the classes of the weights and of the dataset have other names.
     """
-    if data is not None:
-        check_choice("data", data, DATASETS)
-    if data_dir is not None:
-        check_path("data_dir", data_dir)
     if test_images is not None:
         check_integer("test_images", test_images)
     check_type("progress", progress, bool)
     used = open_model(source, net, which, backend, device, execution)
-    network = used.weights.network
-    check_takes_gray_images(network)
-    images = load_images(data or (used.run.data_name if used.run else "auto"), data_dir, quiet=not progress)
-    if used.run and images.digest() != used.run.data_sha256:
+    weights, network = used.weights, used.weights.network
+    own = used.run.source if used.run else DataSource()
+    images_of = datasets.source_of(own if data is None else data, data_dir)
+    opened = datasets.open_source(images_of, not progress)
+    if len(opened.classes) != network.classes:
+        raise DataError(f"{weights.path}: has {network.classes:,} classes, but {opened.origin} has "
+                        f"{len(opened.classes):,}; use weights for these classes")
+    preprocessing = prediction.stated_preprocessing(weights)
+    opened = datasets.with_classes_of(opened, weights.classes, str(weights.path))
+    preprocessing = datasets.choose(opened, network, preprocessing)
+    images = datasets.prepare(opened, preprocessing, images_of, not progress, parts=("test",))
+    if used.run and images.digest("test") != used.run.test_sha256:
         warnings.warn(f"{Path(source)}: was trained on {used.run.data}; these images are {images.origin}", Notice,
                       stacklevel=2)
     images.check_limits(test_images=test_images)
-    test = images.test.first(test_images)
-    names = used.weights.classes or (images.classes if network.classes == len(images.classes) else
-                                     prediction.class_names(used.weights))
-    inputs = prediction.as_in_training(test, used.weights)
+    test = images.test.some(test_images)
+    inputs = prediction.normalized(test, preprocessing, network)
     with ImagesDisplay("evaluating", len(test), not progress) as display:
         figures = evaluation.evaluate(used.loaded.model, inputs, display.done)
         rate = len(test) / display.seconds
-    return EvaluationReport(used, images.origin, test, names, figures, rate)
+    return EvaluationReport(used, images.origin, test, images.classes, figures, rate)
 
 
 def open_model(source: Path | str, net: Network | Path | str | None = None, which: Which = "last",

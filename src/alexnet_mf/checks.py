@@ -91,7 +91,7 @@ def check_list(argument: str, values: Any, of: type | tuple[type, ...] = str) ->
 
 
 def check_path(argument: str, value: Any, ending: str = "") -> Path:
-    """Return a path.
+    """Return a path; ~ is the user's home.
 
     Args:
         ending: required ending of the name, in upper or lower case.
@@ -104,7 +104,7 @@ def check_path(argument: str, value: Any, ending: str = "") -> Path:
         raise AlexnetMfError(f"`{argument}` must be a path, not {_text(value)}")
     if not path.lower().endswith(ending):
         raise AlexnetMfError(f"`{argument}` must end in {ending}, not {path!r}")
-    return Path(path)
+    return Path(path).expanduser()
 
 
 def _text(value: Any) -> str:

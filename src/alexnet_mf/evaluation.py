@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from alexnet_mf.backends.contract import Model
 from alexnet_mf.data import LabeledImages
+from alexnet_mf.data.batches import batches, read_batch
 from alexnet_mf.errors import OutputsNotFinite
 
 EVALUATION_BATCH = 128
@@ -80,6 +82,18 @@ def score(logits: NDArray[Any], labels: NDArray[np.int64]) -> tuple[float, float
     return float(loss), float((logits.argmax(axis=1) == labels).mean())
 
 
+def place_parts(model: Model[Any], data: LabeledImages) -> Iterator[Any]:
+    """Yield the images on the device, `EVALUATION_PART` at a time. The next part is read while one is used."""
+    parts = batches(np.arange(len(data)), EVALUATION_PART)
+    with ThreadPoolExecutor(1, "read part") as pool:
+        reading = [pool.submit(read_batch, data.images, rows, model.network) for rows in parts[:1]]
+        for rows, following in zip(parts, [*parts[1:], None]):
+            inputs = reading.pop().result()
+            if following is not None:
+                reading.append(pool.submit(read_batch, data.images, following, model.network))
+            yield model.place(inputs, data.labels[rows])
+
+
 def evaluate(model: Model[Any], data: LabeledImages, on_progress: Callable[[int], None] = lambda images: None,
              mistakes: int = MISTAKES) -> Evaluation:
     """Compute loss, confusion matrix and the most confident mistakes without dropout, as `train` does after each
@@ -93,11 +107,10 @@ def evaluate(model: Model[Any], data: LabeledImages, on_progress: Callable[[int]
         OutputsNotFinite: if logits are NaN or infinite.
         DataError: if the network does not take these images.
     """
-    parts = []
-    for first in range(0, len(data), EVALUATION_PART):
-        part = slice(first, first + EVALUATION_PART)
-        parts.append(model.logits(model.place(data.images[part], data.labels[part]), EVALUATION_BATCH))
-        on_progress(min(first + EVALUATION_PART, len(data)))
+    parts: list[NDArray[Any]] = []
+    for placed in place_parts(model, data):
+        parts.append(model.logits(placed, EVALUATION_BATCH))
+        on_progress(min(len(parts) * EVALUATION_PART, len(data)))
     logits = np.concatenate(parts)
     check_finite(logits)
     labels, logarithms, predicted = data.labels, log_probabilities(logits), logits.argmax(axis=1)

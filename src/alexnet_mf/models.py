@@ -81,6 +81,15 @@ def find_weights(net: Network | Path | str | None = None, weights: Source | None
     return network, values
 
 
+def load_backend(name: str, execution: Execution = AS_IT_COMES) -> tuple[Backend, Execution]:
+    """Import a backend, and return it with the execution that it will have in this process.
+
+    Raises:
+        BackendUnavailable: if it is missing, or a speed setting is unknown or fixed.
+    """
+    return loading.load(name, check_type("execution", execution, Execution))
+
+
 def load(backend: str, network: Network, values: Mapping[str, NDArray[np.float32]], device: str = "auto",
          execution: Execution = AS_IT_COMES) -> LoadedModel:
     """Import a backend, and build the network in it.
@@ -88,9 +97,17 @@ def load(backend: str, network: Network, values: Mapping[str, NDArray[np.float32
     Raises:
         BackendUnavailable: as for `build`.
     """
+    return build_in(*load_backend(backend, execution), network, values, device)
+
+
+def build_in(framework: Backend, execution: Execution, network: Network, values: Mapping[str, NDArray[np.float32]],
+             device: str = "auto") -> LoadedModel:
+    """Build the network in a backend that is loaded.
+
+    Raises:
+        BackendUnavailable: if the device is missing, or does not support `execution`.
+    """
     check_type("device", device, str)
-    check_type("execution", execution, Execution)
-    framework, execution = loading.load(backend, execution)
     return LoadedModel(framework, framework.build(network, values, device, execution), execution)
 
 

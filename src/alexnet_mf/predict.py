@@ -17,8 +17,16 @@ from alexnet_mf.backends.contract import Model
 from alexnet_mf.checks import check_choice
 from alexnet_mf.conversion import Weights
 from alexnet_mf.data import FASHION_CLASSES, LabeledImages, image_files
+from alexnet_mf.data.dataset import Images
 from alexnet_mf.data.image_files import Picture, Unreadable
-from alexnet_mf.data.preprocessing import check_fits, to_inputs
+from alexnet_mf.data.preprocessing import (
+    center_slices,
+    check_fits,
+    enlarged,
+    input_size,
+    to_inputs,
+    upsampling_factor,
+)
 from alexnet_mf.errors import AlexnetMfError, DataError, Notice
 from alexnet_mf.evaluation import check_finite, log_probabilities
 from alexnet_mf.spec import Network, Normalize, Preprocessing
@@ -80,8 +88,7 @@ def choose_preprocessing(weights: Weights, *, mean: Sequence[float] | None = Non
                                                 std=_reversed(preprocessing.std))
     if not weights.preprocessing and mean is None and normalize and not is_normalized:
         if preprocessing.color != "gray":
-            raise DataError(f"{weights.path}: does not state how the colors of its pictures were normalized; give "
-                            "`mean` and `std`, or `normalize=False` if they were only scaled to [0, 1]")
+            raise _unknown_normalization(weights)
         _notice_assumption(weights)
     changes: dict[str, Any] = {"invert": invert or preprocessing.invert}
     if mean is not None or not normalize:
@@ -119,30 +126,64 @@ def _default(network: Network) -> Preprocessing:
         return Preprocessing("rgb", resize=max(height, width), crop=(height, width))
     if channels != 1:
         raise DataError(f"network {network.name} takes {channels} channels, and pictures have 1 or 3")
-    try:
-        check_fits(FASHION_MNIST, network)
-    except DataError:
+    if upsampling_factor((28, 28), network) is None:
         return Preprocessing("gray", resize=(height, width), fit=True)
     return FASHION_MNIST
 
 
-def as_in_training(images: LabeledImages, weights: Weights) -> LabeledImages:
-    """Return a dataset's gray images with the scale and the normalization that the weights state.
+def stated_preprocessing(weights: Weights) -> Preprocessing | None:
+    """Return the preprocessing that the weights state for a dataset's images, or None for the default of a training,
+    which a notice names for another program's weights.
 
     Raises:
-        DataError: if the network does not take the result.
+        DataError: if the normalization of colors is unknown, or the network does not take the result.
     """
-    if weights.preprocessing is None:
-        _notice_assumption(weights)
+    preprocessing = weights.preprocessing
+    if preprocessing is None:
+        if weights.network.input[0] == 1 or isinstance(weights.network.layers[0], Normalize):
+            _notice_assumption(weights)
+            return None
+        raise _unknown_normalization(weights)
+    check_fits(preprocessing, weights.network)
+    return preprocessing
+
+
+def _unknown_normalization(weights: Weights) -> DataError:
+    return DataError(f"{weights.path}: does not state how the colors of its pictures were normalized; give `mean` and "
+                     "`std`, or `normalize=False` if they were only scaled to [0, 1]")
+
+
+@dataclass(frozen=True, eq=False)
+class Normalized:
+    """Levels that are cropped and normalized when they are used."""
+
+    images: Images
+    preprocessing: Preprocessing
+    network: Network
+
+    @property
+    def dtype(self) -> Any:
+        """Type of the numbers."""
+        return np.dtype(np.float32)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape, as of an array."""
+        return (len(self.images), *self.network.input)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: Any) -> NDArray[np.float32]:
+        top, left = center_slices(self.images.shape[1:3], input_size(self.network))
+        return to_inputs(self.images[rows][:, top, left], self.preprocessing)
+
+
+def normalized(images: LabeledImages, preprocessing: Preprocessing, network: Network) -> LabeledImages:
+    """Return a dataset's levels with the scale and the normalization of a preprocessing."""
+    if preprocessing.is_unit and preprocessing.color != "bgr":
         return images
-    height, width = images.images.shape[1:]
-    try:
-        check_fits(dataclasses.replace(weights.preprocessing, resize=(height, width), fit=False, crop=None),
-                   weights.network)
-    except DataError as error:
-        raise DataError(f"{weights.path}: {str(error).partition(';')[0]}; `predict` takes the pictures as files"
-                        ) from error
-    return LabeledImages(to_inputs(images.images, weights.preprocessing), images.labels)
+    return dataclasses.replace(images, images=Normalized(images.images, preprocessing, network))
 
 
 def class_names(weights: Weights) -> tuple[str, ...]:
@@ -177,7 +218,7 @@ def predict(model: Model[Any], paths: Sequence[Path], preprocessing: Preprocessi
 
 
 def _answers(model: Model[Any], batch: list[Picture], preprocessing: Preprocessing, top: int) -> Iterator[Prediction]:
-    inputs = to_inputs(np.stack([picture.pixels for picture in batch]), preprocessing)
+    inputs = enlarged(to_inputs(np.stack([picture.pixels for picture in batch]), preprocessing), model.network)
     placed = model.place(inputs, np.zeros(len(batch), np.int64))
     logits = model.logits(placed, BATCH)
     check_finite(logits)

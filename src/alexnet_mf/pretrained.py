@@ -10,7 +10,7 @@ from pathlib import Path
 from alexnet_mf import conversion, files
 from alexnet_mf.checks import check_choice, check_path, check_type
 from alexnet_mf.conversion import Weights
-from alexnet_mf.data import store
+from alexnet_mf.data import downloads
 from alexnet_mf.errors import DataError
 from alexnet_mf.instruments.progress import DownloadDisplay
 from alexnet_mf.spec.preprocessing import CAFFE, IMAGENET, Preprocessing
@@ -105,9 +105,9 @@ def get_weights(name: str, out: Path | str | None = None, *, overwrite: bool = F
 
 
 def _read(name: str, entry: Pretrained, progress: bool) -> Weights:
-    folder = store.cache_folder(FOLDER)
+    folder = downloads.cache_folder(FOLDER)
     remedy = f"download {entry.folder}{entry.file} by hand, and use `convert`"
-    paths = store.fetch(folder, f"the weights {name}", {entry.file: entry.checksum if not entry.member else None},
+    paths = downloads.fetch(folder, f"the weights {name}", {entry.file: entry.checksum if not entry.member else None},
                         [entry.folder], remedy, DownloadDisplay(f"weights {name}", not progress))
     path = paths[entry.file]
     if entry.member:
@@ -129,7 +129,7 @@ def _unpack(archive: Path, entry: Pretrained) -> Path:
             if member.file_size > 2 * 10**6 * entry.megabytes:
                 raise ValueError(f"{member.file_size / 1e6:,.0f} MB unpacked")
             files.write(path, content.read(member))
-        if not store.has_hash(path, entry.checksum):
+        if not downloads.has_hash(path, entry.checksum):
             raise ValueError("its hash is not the published one")
     except (OSError, KeyError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise DataError(f"{archive}: cannot be unpacked ({' '.join(str(error).split())}); delete it and try again"

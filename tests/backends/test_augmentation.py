@@ -10,7 +10,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from alexnet_mf import backends
 from alexnet_mf.backends.contract import Backend, Model, Sgd
-from alexnet_mf.data import augmentation
 from alexnet_mf.data.augmentation import KINDS, LUMA, Draws, draw
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import Conv2d, Dense, Flatten, MaxPool2d
@@ -47,8 +46,8 @@ def drawn(kinds: tuple[str, ...], net: Network, count: int = 9) -> Draws:
 
 def by_hand(**changes: Any) -> Draws:
     """Return draws for one image of 2 rows and 3 columns, with some changes."""
-    values = {"kinds": (), "flip": np.array([False]), "corner": np.array([[0, 0]]), "padding": (0, 0), "size": (2, 3),
-              "factors": np.ones((1, 3), np.float32)}
+    values = {"kinds": (), "flip": np.array([False]), "corner": np.array([[0, 0]]), "padding": (0, 0), "stored": (2, 3),
+              "size": (2, 3), "factors": np.ones((1, 3), np.float32)}
     return Draws(**{**values, **changes})
 
 
@@ -122,23 +121,16 @@ def test_a_training_step_augments_by_seed_and_step(backend, net, kinds):
     model, other = build(backend, net), build(backend, net)
     inputs, labels = some_images(net)
     data = model.place(inputs, labels)
-    trainer, plain = model.trainer(Sgd(0.1, 0.9), 7, kinds), other.trainer(Sgd(0.1, 0.9), 7)
+    trainer, plain = model.trainer(Sgd(0.1, 0.9), 7), other.trainer(Sgd(0.1, 0.9), 7)
     for number, rows in ((5, np.array([3, 1, 4, 8])), (6, np.array([0, 2]))):
-        trainer.step(data, rows, number)
         draws = draw(kinds, 7, number, len(rows), (1, 28, 28) if net is GRAY else net.input)
+        trainer.step(data, rows, number, draws)
         ready = model.pixels(model.place(inputs[rows], labels[rows]), draws)
         plain.step(other.place(ready, labels[rows]), np.arange(len(rows)), number)
     assert_allclose(trainer.read().losses, plain.read().losses, rtol=1e-6)
     for name, value in other.export().items():
         assert_allclose(model.export()[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
     assert parameters.digest(model.export()) != parameters.digest(parameters.initialize(net, 0))
-
-
-def test_a_backend_refuses_color_on_two_channels(backend):
-    model = build(backend, network("two", 2, 20, 20))
-    data = model.place(np.zeros((2, 2, 20, 20), np.float32), np.zeros(2, np.int64))
-    with pytest.raises(augmentation.DataError, match="one channel or three, not of 2"):
-        model.trainer(Sgd(0.1), 0, ("color",)).step(data, np.arange(2), 0)
 
 
 def test_torchvision_changes_colors_in_the_same_way(requires):

@@ -7,6 +7,7 @@ import pytest
 
 from alexnet_mf import backends, data
 from alexnet_mf.backends.contract import RATE_INSIDE, Sgd, TrainerState
+from alexnet_mf.data.augmentation import draw
 from alexnet_mf.weights import parameters
 
 
@@ -24,10 +25,11 @@ def images(model):
 
 def train(model, images, block: int, augment=()):
     """Take 7 steps of 8 rows and one of 5."""
-    trainer = model.trainer(Sgd(0.05, momentum=0.9), 3, augment)
+    trainer = model.trainer(Sgd(0.05, momentum=0.9), 3)
     for number, size in enumerate([8] * 7 + [5]):
         trainer._block_steps = block
-        trainer.step(images, np.arange(number, number + size) % 40, number)
+        draws = draw(augment, 3, number, size, (1, 28, 28))
+        trainer.step(images, np.arange(number, number + size) % 40, number, draws)
     return trainer
 
 

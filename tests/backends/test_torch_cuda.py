@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from alexnet_mf import backends
 from alexnet_mf.backends.contract import Backend, Sgd, TrainerState
 from alexnet_mf.backends.execution import Execution
+from alexnet_mf.data.augmentation import draw
 from alexnet_mf.parity.case import random_case
 from alexnet_mf.parity.reference import make_reference
 from alexnet_mf.parity.run import answer, compare
@@ -46,11 +47,12 @@ def build(backend: Backend, network: Network, **speed: bool) -> Any:
 def train(model: Any, steps: range, state: TrainerState | None = None, augment: tuple[str, ...] = (),
           trainer: Any = None) -> tuple[TrainerState, NDArray[Any]]:
     """Return the state after these steps, and their losses."""
-    trainer, data = trainer or model.trainer(SGD, 7, augment), model.place(IMAGES, LABELS)
+    trainer, data = trainer or model.trainer(SGD, 7), model.place(IMAGES, LABELS)
     if state is not None:
         trainer.load_state(state)
     for number in steps:
-        trainer.step(data, BATCHES[number], number)
+        draws = draw(augment, 7, number, len(BATCHES[number]), (1, *IMAGES.shape[1:]))
+        trainer.step(data, BATCHES[number], number, draws)
     return trainer.export_state(), trainer.read().losses
 
 

@@ -51,7 +51,7 @@ def small_alexnet(small, monkeypatch):
     network = dataclasses.replace(small, name="alexnet")
     monkeypatch.setitem(zoo.NETWORKS, "alexnet", network)
     # The recipe is not adapted: the small network costs next to nothing.
-    monkeypatch.setattr("alexnet_mf.training.recipe.for_network", lambda recipe, network: recipe)
+    monkeypatch.setattr("alexnet_mf.training.recipe.for_network", lambda recipe, network, images: recipe)
     draw = data.synthetic.draw
     monkeypatch.setattr(data.synthetic, "draw", lambda seed: draw(seed, train=64, test=32))
     return network

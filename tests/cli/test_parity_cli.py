@@ -29,6 +29,7 @@ from safetensors.numpy import save_file
 from traces import Change, put, scale
 
 from alexnet_mf import backends, spec
+from alexnet_mf.data import DataSource
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.instruments import machine
 from alexnet_mf.parity import run, trace
@@ -534,8 +535,9 @@ def test_all_backends_get_the_same_inputs_and_continue_from_the_one_before(comma
     assert [name for name, _, _ in trace_calls] == names
     for before, (name, _, values) in zip([None, *names], trace_calls):
         assert values == {
-            "path": str(tmp_path / f"{name}.safetensors"), "seed": 5, "data": "synthetic",
-            "data_dir": str(tmp_path), "net": spec.as_dict(toml.find_network("alexnet-tab", name)), "images": 50,
+            "path": str(tmp_path / f"{name}.safetensors"), "seed": 5,
+            "data": dataclasses.asdict(DataSource("synthetic", str(tmp_path))), "images": 50,
+            "net": spec.as_dict(toml.find_network("alexnet-tab", name)),
             "batch_size": 3, "steps": 4, "device": "cpu", "precision": None, "speed": {},
             "continue_from": before and str(tmp_path / f"{before}.safetensors")}
 

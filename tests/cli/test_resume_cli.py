@@ -30,9 +30,10 @@ from run_folders import (
     tensor_digest,
 )
 
-from alexnet_mf import spec
+import alexnet_mf
+from alexnet_mf import datasets, spec
 from alexnet_mf.spec import zoo
-from alexnet_mf.training import checkpoint, loop, run
+from alexnet_mf.training import checkpoint, loop
 from alexnet_mf.training import record as records
 from alexnet_mf.training.folder import RunFolder
 from alexnet_mf.training.weight_files import BEST, WEIGHTS, WeightFiles
@@ -48,10 +49,10 @@ def accuracies(*figures: float) -> Callable[..., tuple[float, float]]:
 @contextmanager
 def other_images() -> Iterator[None]:
     """Change the dataset: replace its test images by the training images."""
-    draw = run.load_dataset
+    open_source = datasets.open_source
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "load_dataset", lambda *words, **more: (
-            dataclasses.replace(draw(*words, **more)[0], test=draw(*words, **more)[0].train), None))
+        patch.setattr(datasets, "open_source", lambda *words: dataclasses.replace(
+            open_source(*words), test=open_source(*words).train))
         yield
 
 
@@ -69,7 +70,8 @@ def test_a_run_folder_has_record_metrics_weights_and_checkpoint(command, small_a
     saved = record(folder)
     assert spec.from_dict(saved["network"]) == small_alexnet
     assert saved["spec_sha256"] == spec.fingerprint(small_alexnet)
-    assert (saved["backend"], saved["device"], saved["seed"], saved["data_name"]) == ("numpy", "cpu", 5, "synthetic")
+    assert (saved["backend"], saved["device"], saved["seed"]) == ("numpy", "cpu", 5)
+    assert saved["source"]["name"] == "synthetic"
     assert saved["recipe"]["batch_size"] == 8
     assert saved["versions"]["numpy"] == np.__version__
     assert saved["command"][:3] == ["alexnet-mf", "train", "--backend"]
@@ -322,7 +324,7 @@ def test_a_run_keeps_its_network_if_the_name_changes_its_meaning(whole, stopped,
 
 
 def test_resume_reports_another_version(stopped, command, monkeypatch):
-    monkeypatch.setattr(run.alexnet_mf, "__version__", "9.9")
+    monkeypatch.setattr(alexnet_mf, "__version__", "9.9")
     outcome = resume(command, stopped)
     assert outcome.code == 0
     assert re.search(r"versions differ from the checkpoint's \(alexnet_mf \S+ then, 9\.9 now\): the numbers may differ",

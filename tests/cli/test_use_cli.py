@@ -165,12 +165,12 @@ def test_a_source_without_weights_is_refused(command, small_alexnet, verb, sourc
     assert done.code == 2 and done.err.startswith(f"alexnet-mf: error: {message}") and len(done.err.splitlines()) == 1
 
 
-def test_a_color_network_cannot_be_evaluated(command, requires):
+def test_colors_of_unknown_normalization_are_not_evaluated(command, requires):
     network = spec.Network("color", (3, 8, 8), (layers.Flatten("f"), layers.Dense("d", units=10)))
     parameters.save(Path("w"), parameters.initialize(network, 0), {"network": spec.as_dict(network)})
     done = command("evaluate", "w", "--backend", "numpy", "--data", "synthetic")
     assert done.code == 2
-    assert "only in shapes, parity, bench, analyze, predict, convert and plot filters" in done.err
+    assert "does not state how the colors of its pictures were normalized" in done.err
 
 
 # predict
@@ -206,9 +206,9 @@ def test_unreadable_pictures_are_reported_and_the_others_classified(command, tra
     assert [line.split()[0] for line in done.lines[3:]] == ["pictures/0.png", "pictures/2.png"]
     errors = done.err.splitlines()
     assert len(errors) == 4
-    assert errors[0].startswith("pictures/1.png: is neither a PNG nor a JPEG image")
-    assert errors[1].startswith("empty: has no .png, .jpg or .jpeg file")
-    assert errors[2].startswith("bad\\nname\\x1b[2J.png: is neither")
+    assert errors[0].startswith("pictures/1.png: is no JPEG, PNG, WebP, BMP, GIF or TIFF picture")
+    assert errors[1].startswith("empty: has no picture by the names of its files")
+    assert errors[2].startswith("bad\\nname\\x1b[2J.png: is no JPEG, PNG")
     assert errors[3] == "gone.png: cannot be read (No such file or directory)"
     assert len(json.loads(Path("p.json").read_text())["unreadable"]) == 4
 
@@ -311,7 +311,7 @@ def test_predict_refuses_to_guess_the_normalization_of_colors(command, small_ale
     (["--mean", "x", "--std", "1"], "argument --mean: must be numbers, comma-separated, not 'x'"),
     (["--resize", "1x2x3"], "argument --resize: must be N or HxW in pixels, not '1x2x3'"),
     (["--crop", "0"], "argument --crop: must be a whole number of at least 1, not '0'"),
-    (["--crop", "27"], "but the preprocessing gives 27x27 pixels; use --resize and --crop"),
+    (["--resize", "300x300", "--crop", "300"], "but the preprocessing gives 300x300 pixels; use --resize and --crop"),
     (["--mean", "1", "--std", "1", "--no-normalize"], "--no-normalize contradicts --mean and --std; leave it out")])
 def test_wrong_preprocessing_flags_are_refused(command, trained, pictures, flags, message):
     done = command("predict", "first", "pictures", *flags)
@@ -322,9 +322,14 @@ def test_evaluate_normalizes_and_names_classes_as_the_weights_state(command, tra
     network, record = zoo.get_network("alexnet"), dataclasses.replace(FASHION_MNIST, mean=(0.3,), std=(0.2,))
     save("w.safetensors", network, classes=list("abcdefghij"), preprocessing=record.as_dict())
     save("plain.safetensors", network)
+    Path("names").write_text("\n".join("abcdefghij"))
     words = ["--backend", "numpy", "--data", "synthetic", "--json", "-"]
-    report, plain = (json.loads(command("evaluate", file, *words).out)
-                     for file in ("w.safetensors", "plain.safetensors"))
+    refused = command("evaluate", "w.safetensors", *words)
+    assert refused.code == 2 and "has the classes a, b, c, d, e, f, g, h, i, j, but synthetic garments" in refused.err
+    unnamed = command("evaluate", "plain.safetensors", *words)
+    assert unnamed.err.startswith("plain.safetensors: does not name its classes; class 0 is taken for t-shirt, ")
+    report, plain = (json.loads(done.out) for done in (
+        command("evaluate", "w.safetensors", *words, "--classes", "names"), unnamed))
     assert [entry["class"] for entry in report["classes"]] == list("abcdefghij")
     assert [entry["class"] for entry in plain["classes"]] == list(data.FASHION_CLASSES)
     model = backends.load("numpy").build(network, parameters.load(Path("w.safetensors"), network), "cpu")

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from alexnet_mf.data import fashion_mnist, store
+from alexnet_mf.data import downloads, fashion_mnist
 
 
 def idx_bytes(values: np.ndarray) -> bytes:
@@ -99,10 +99,10 @@ def mirrors(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyP
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     """Provide an empty cache. Unset the folder of the environment, and block all servers but the local one."""
     path = tmp_path / "cache" / "fashion-mnist"
-    monkeypatch.setattr(store, "cache_folder", lambda name: path)
+    monkeypatch.setattr(downloads, "cache_folder", lambda name: path)
     if "mirrors" not in request.fixturenames:
         monkeypatch.setattr(fashion_mnist, "MIRRORS", ("http://127.0.0.1:9/a/", "http://127.0.0.1:9/b/"))  # discard
-    monkeypatch.delenv(store.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.delenv(downloads.ENVIRONMENT_VARIABLE, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     return path

@@ -114,7 +114,7 @@ def test_bytes_and_numbers_give_the_same_logits():
     """The backend scales bytes to the same bits as `to_inputs`."""
     model = backends.load("numpy").build(LENET5, parameters.initialize(LENET5, 0), "cpu")
     levels = np.random.default_rng(0).integers(0, 256, (2, 28, 28)).astype(np.uint8)
-    colors = dataclasses.replace(FASHION_MNIST, color="rgb")
+    colors = dataclasses.replace(FASHION_MNIST, color="rgb", mean=(0.0,) * 3)  # not levels, but numbers
     numbers = to_inputs(np.repeat(levels[..., None], 3, axis=-1), colors)[:, :1]
     assert (numbers == levels[:, None] * PIXEL_SCALE).all()
     labels = np.zeros(2, np.int64)
@@ -136,8 +136,8 @@ def test_a_network_takes_its_preprocessing(record, net):
 @pytest.mark.parametrize("record, net, message", [
     (FASHION_MNIST, ALEXNET_OWT, "alexnet-owt takes 3x224x224, but the preprocessing gives 1 channels; use"),
     (IMAGENET, ALEXNET, "alexnet takes 1x224x224, but the preprocessing gives 3 channels"),
-    (CAFFE, ALEXNET_OWT, "alexnet-owt takes 3x224x224, but the preprocessing gives 227x227 pixels, which are"),
-    (FASHION_MNIST, network(1, 30, 30), "other takes 1x30x30, but the preprocessing gives 28x28 pixels; use `resize`"),
+    (CAFFE, ALEXNET_OWT, "alexnet-owt takes 3x224x224, but the preprocessing gives 227x227 pixels; use `resize`"),
+    (FASHION_MNIST, network(1, 30, 20), "other takes 1x30x20, but the preprocessing gives 28x28 pixels; use `resize`"),
     (dataclasses.replace(FASHION_MNIST, mean=(0.3,)), ALEXNET,
      r"takes 1x224x224, but the preprocessing gives 28x28 pixels, which are enlarged only if they lie in \[0, 1\]"),
     (Preprocessing("rgb", resize=224), ALEXNET_OWT, "but the preprocessing gives pictures of any size; name one"),

@@ -22,7 +22,7 @@ import numpy as np
 
 from alexnet_mf import backends, cli, conversion, data
 from alexnet_mf.bench.report import bench_report
-from alexnet_mf.cli import predict
+from alexnet_mf.cli import arguments
 from alexnet_mf.data import image_files
 from alexnet_mf.data.sources import idx
 from alexnet_mf.errors import AlexnetMfError
@@ -141,7 +141,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "torch archive": read_torch_file, "torch stream": read_torch_file,
     "sweep": read_sweep, "sweep plot": draw_sweep,
     **{name: read_native(name) for name in conversion.READABLE},
-    "names": lambda folder: predict.read_names(folder / "names")}
+    "names": lambda folder: arguments.read_names(folder / "names")}
 
 
 def answer(reader: str, folder: str) -> str:

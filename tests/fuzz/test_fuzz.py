@@ -129,8 +129,8 @@ def swept(network: spec.Network, folder: Path) -> dict[str, Any]:
     """Return the complete record of a sweep that chose a learning rate."""
     images = data.synthetic.draw(0, train=40, test=10)
     plan = Plan("numpy", ("tiny",), seeds=(0, 1), learning_rates=(0.1, 0.5), held_out=10, epochs=2)
-    record = begin(plan, {"tiny": network}, Data(name="synthetic", origin=images.origin, sha256=images.digest()),
-                   folder)
+    drawn = Data(source=data.DataSource("synthetic"), origin=images.origin, sha256=images.digest())
+    record = begin(plan, {"tiny": network}, drawn, folder)
     simulated = Trainings(images.digest())
     done = plain(Sweep(record, folder, ["alexnet-mf", "sweep"], connect=simulated.connect).run())
     return {**done, "folder": "gone"}  # without its run folders; no training is repeated

@@ -178,19 +178,19 @@ def bilinear(images: Any, size: Any) -> Any:
 
 broken_module("pixels enlarged with aligned corners", "mxnet", "pixels", "pixels", "aligned corners")(
     instead("mxnet.trainer.upsample", lambda right: lambda images, size: mx().nd.contrib.BilinearResize2D(
-        images.expand_dims(1).astype("float32"), height=size[0], width=size[1]) * float(PIXEL_SCALE)))
+        images.astype("float32"), height=size[0], width=size[1]) * float(PIXEL_SCALE)))
 broken_module("nearest pixel instead of bilinear", "tensorflow", "pixels", "pixels", "nearest pixel")(
     instead("tensorflow.trainer.upsample", lambda right: lambda images, size: PIXEL_SCALE * tf().image.resize(
-        tf().cast(images[..., tf().newaxis], tf().float32), size, "nearest")))
+        tf().cast(images, tf().float32), size, "nearest")))
 broken_module("pixels divided by 255", "torch", "pixels", "pixels", "a division by 255")(
     instead("torch.trainer.upsample", lambda right: lambda images, size:
-            bilinear(images.unsqueeze(1).float(), size) / 255))
+            bilinear(images.float(), size) / 255))
 broken_module("scaled before enlarging", "torch", "pixels", "pixels", "last bits")(
     instead("torch.trainer.upsample", lambda right: lambda images, size:
-            bilinear(images.unsqueeze(1).float() * float(PIXEL_SCALE), size)))
+            bilinear(images.float() * float(PIXEL_SCALE), size)))
 broken_module("enlarged as uint8", "torch", "pixels", "pixels", "rounded to whole gray levels in each direction")(
     instead("torch.trainer.upsample", lambda right: lambda images, size:
-            bilinear(images.unsqueeze(1), size).float() * float(PIXEL_SCALE)))
+            bilinear(images, size).float() * float(PIXEL_SCALE)))
 broken_module("pixels normalized", "mxnet", "pixels", "pixels", "normalized by mean 0.5 and deviation 0.5")(
     instead("mxnet.trainer.upsample", lambda right: lambda images, size: (right(images, size) - 0.5) / 0.5))
 

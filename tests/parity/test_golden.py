@@ -19,6 +19,7 @@ from sizes import by_size
 
 from alexnet_mf import backends, data, spec
 from alexnet_mf.backends.contract import Backend
+from alexnet_mf.data import DataSource
 from alexnet_mf.parity.case import Case, make_case
 from alexnet_mf.parity.tolerances import TIERS
 from alexnet_mf.spec import Network, zoo
@@ -34,7 +35,7 @@ that of a bias's gradient before batch normalization. In float32 it may be `NOTH
 
 @functools.cache
 def golden_case(network: Network, source: data.DatasetName = "synthetic") -> Case:
-    return make_case(network, 0, source, count=BATCH, batch=BATCH, steps=0, continued=0)[0]
+    return make_case(network, 0, DataSource(source), count=BATCH, batch=BATCH, steps=0, continued=0)
 
 
 def digest(array: np.ndarray) -> str:

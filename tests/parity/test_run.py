@@ -48,7 +48,7 @@ def test_errors_name_the_argument(small):
     ({"backends": ["jax"]}, "unknown backend 'jax'; known: torch"), ({"tier": "half"}, "`tier` must be one of float32"),
     ({"steps": 0}, "`steps` must be at least 1, not 0"), ({"images": -1}, "`images` must be at least 1, not -1"),
     ({"batch_size": 2.0}, "`batch_size` must be an integer, not 2.0"), ({"seed": -1}, "`seed` must be at least 0"),
-    ({"data": "mnist"}, "`data` must be one of auto, fashion-mnist, synthetic, not 'mnist'"),
+    ({"data": "mnist"}, r"mnist: is neither a built-in dataset \(auto, fashion-mnist, synthetic\) nor a file"),
     ({"execution": "bfloat16"}, "`execution` must be of type Execution, not 'bfloat16'"),
     ({"execution": Execution(speed={"turbo": True})}, "`execution.speed` must be one of allocator, .* not 'turbo'"),
     ({"keep": 3}, "`keep` must be a path, not 3"), ({"device": 3}, "`device` must be of type str, not 3"),

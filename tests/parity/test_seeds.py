@@ -14,6 +14,7 @@ from sizes import narrower
 from traces import assert_green
 
 from alexnet_mf import data
+from alexnet_mf.data import DataSource
 from alexnet_mf.parity.case import Case, make_case
 from alexnet_mf.parity.reference import Reference, make_reference
 from alexnet_mf.spec.zoo import ALEXNET
@@ -30,7 +31,7 @@ def narrow_case(source: data.DatasetName, seed: int) -> Case:
     if source == "synthetic":  # drawn here, because `make_case` would draw the whole set
         drawn = data.synthetic.draw(seed, train=1, test=COUNT).test
         return Case(NARROW, seed, drawn.images, drawn.labels, source)
-    return make_case(NARROW, seed, source, count=COUNT)[0]
+    return make_case(NARROW, seed, DataSource(source), count=COUNT)
 
 
 @functools.cache  # shared by all backends

@@ -86,7 +86,7 @@ def test_the_picture_by_batch_size_has_accuracy_throughput_and_memory(sweep):
     (lambda record: record["trainings"][1]["result"]["epochs"].pop(), "trainings[1] does not have the 2 epochs"),
     (lambda record: record["trainings"][1]["training"].update(epochs=3), "trainings[1] does not have the 2 epochs"),
     (lambda record: record["networks"]["lenet5"].update(input=[1]), "damaged: networks: "),
-    (lambda record: record.update(format=2), "its format is 2, this version reads 3"),
+    (lambda record: record.update(format=2), "its format is 2, this version reads 4"),
     (lambda record: record.update(kind="bench"), "not a record of sweep"),
 ])
 def test_a_damaged_record_is_refused(sweep, tmp_path, damage, fragment):

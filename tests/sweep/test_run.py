@@ -396,7 +396,7 @@ def test_a_damaged_run_is_refused_with_the_remedy(called, simulated, keep, name,
     ({"plan": PLAN, "out": 3}, "`out` must be a path, not 3"), ({"resume": 3}, "`resume` must be a path, not 3"),
     ({"plan": PLAN, "resume": "s"}, "leave out `plan` and `out`"), ({"resume": "gone"}, "gone: cannot be read"),
     ({"plan": Plan("numpy", ("lenet6",))}, "unknown network 'lenet6'"),
-    ({"plan": Plan("numpy", ("alexnet-2012",))}, "28x28 gray images"), ({"plan": PLAN, "data": "mnist"}, "'mnist'"),
+    ({"plan": PLAN, "data": "mnist"}, "mnist: is neither a built-in dataset"),
     ({"plan": PLAN, "out": "full"}, "full: holds notes.txt, which is not a run; name another folder"),
     ({"plan": PLAN, "out": "full/s"}, "full/s: holds a sweep; resume it with `resume='full/s'`, or name another"),
     ({"plan": PLAN, "out": "full/run"}, "full/run: is a run, not a sweep; name another folder"),
@@ -433,11 +433,11 @@ def test_a_sweep_that_could_not_start_leaves_no_folder(called, simulated):
 
 def test_a_folder_that_another_sweep_started_using_is_refused(called, simulated, monkeypatch):
     """The other sweep starts after the first check of the folder; all its trainings fail."""
-    def load_images(*arguments, load=run.load_images):
+    def open_source(*arguments, open_source=run.datasets.open_source):
         Path("s").mkdir()
         Path("s/sweep.json").write_text("its record")
-        return load(*arguments)
-    monkeypatch.setattr(run, "load_images", load_images)
+        return open_source(*arguments)
+    monkeypatch.setattr(run.datasets, "open_source", open_source)
     with pytest.raises(SweepError, match="s: holds a sweep; resume it"):
         called(PLAN, data="synthetic", out="s")
     assert simulated.commands == [] and Path("s/sweep.json").read_text() == "its record"

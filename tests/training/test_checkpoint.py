@@ -72,7 +72,7 @@ def save_with(tmp_path, **changes) -> Path:
 @pytest.mark.parametrize("run, message", [
     (make_run(zoo.LENET5, seed="5"), "run.seed: Expected `int`, got `str`"),
     (make_run(zoo.LENET5, seed=5.0), "run.seed: Expected `int`"),
-    (make_run(zoo.LENET5, data_name="mnist"), "run.data_name: Invalid enum value 'mnist'"),
+    (make_run(zoo.LENET5, source={"name": 5}), "run.source.name: Expected `str`, got `int`"),
     (make_run(zoo.LENET5, recipe=[]), "run.recipe: Expected `object`, got `array`"),
     (make_run(zoo.LENET5, recipe={**plain(QUICK), "epochs": 0}), "`epochs` must be at least 1, not 0"),
     (make_run(zoo.LENET5, weights={}), "run.weights: Object missing required field"),

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
 
-from alexnet_mf import data
+from alexnet_mf import data, evaluation
 from alexnet_mf.backends.contract import RATE_OUTSIDE, Model, Sgd, StepMetrics, Trainer, TrainerState
 from alexnet_mf.data import LabeledImages, epoch_order
+from alexnet_mf.data.augmentation import Draws
 from alexnet_mf.errors import TrainingDiverged
+from alexnet_mf.spec import Dense, Flatten, Network
 from alexnet_mf.training import loop
 from alexnet_mf.training.recipe import Recipe
 from alexnet_mf.weights import parameters
@@ -52,8 +53,9 @@ class FakeTrainer(Trainer[LabeledImages]):
         self.unread = 0
         self.loaded: TrainerState | None = None
 
-    def step(self, data: LabeledImages, indices: np.ndarray, number: int) -> None:
+    def step(self, data: LabeledImages, indices: np.ndarray, number: int, draws: Draws | None = None) -> None:
         is_first = not self.steps
+        self.model.augments.append(draws.kinds if draws else ())
         self.steps.append((data, indices.tolist(), number))
         self.unread += 1
         self.model.clock.now += self.model.host_seconds
@@ -84,6 +86,7 @@ class FakeModel(Model[LabeledImages]):
     """Model with wrong logits for every fourth test image."""
 
     device = "fake:0"
+    network = Network("fake", (1, 1, 1), (Flatten("flatten"), Dense("fc1", units=10)))
     describe = export = pixels = outputs = gradients = phases = None  # type: ignore  # the loop does not use them
 
     def __init__(self, clock: Clock):
@@ -100,7 +103,7 @@ class FakeModel(Model[LabeledImages]):
         self.prepared: list[tuple[int, int, int]] = []
         """Steps taken before, images and batch size of each preparation."""
         self.augments: list[tuple[str, ...]] = []
-        """Augmentations of each trainer."""
+        """Augmentations of each step."""
 
     def place(self, inputs: np.ndarray, labels: np.ndarray) -> LabeledImages:
         return LabeledImages(inputs, labels)
@@ -111,9 +114,8 @@ class FakeModel(Model[LabeledImages]):
         labels = np.where(np.arange(len(data)) % 4 == 3, (data.labels + 1) % 10, data.labels)
         return np.float32(math.log(9)) * (np.arange(10) == labels[:, np.newaxis]).astype(np.float32)
 
-    def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> FakeTrainer:
+    def trainer(self, sgd: Sgd, seed: int) -> FakeTrainer:
         self.trainers.append((FakeTrainer(self), sgd, seed))
-        self.augments.append(augment)
         return self.trainers[-1][0]
 
     def synchronize(self) -> None:
@@ -163,7 +165,7 @@ def test_the_last_steps_of_an_annealed_training_use_a_smaller_rate(model: FakeMo
     result = train_fake(model, recipe)
     (first, sgd, seed), (last, slower, same_seed) = model.trainers
     assert slower == dataclasses.replace(sgd, learning_rate=sgd.learning_rate / 5)
-    assert (seed, model.augments) == (same_seed, [("flip", "crop")] * 2)
+    assert (seed, model.augments) == (same_seed, [("flip", "crop")] * 10)
     assert [number for _, _, number in first.steps] == list(range(7))
     assert [number for _, _, number in last.steps] == [7, 8, 9]
     assert (first.unread, last.unread) == (0, 0)  # no metrics are lost
@@ -180,15 +182,22 @@ def test_every_epoch_visits_its_order_and_uses_the_short_batch(model):
     assert [number for _, _, number in trainer.steps] == list(range(9)), "no two steps share a dropout mask"
 
 
-def test_limits_take_the_first_images(model):
+def test_limits_take_random_images(model):
+    """The training images by the seed; the test images are the same for every seed."""
     recipe = dataclasses.replace(RECIPE, train_images=6, test_images=3)
     result, trainer = run(model, recipe)
     assert {len(placed) for placed, _, _ in trainer.steps} == {6}
-    assert_array_equal(trainer.steps[0][0].images, images(10).images[:6])
+    chosen = trainer.steps[0][0].images.ravel().tolist()
+    assert sorted(set(chosen)) == chosen, "in their order"
+    assert chosen != list(range(6)), "a set that is sorted by class would lose classes"
     assert sorted(itertools.chain(*(rows for _, rows, _ in trainer.steps[:2]))) == list(range(6))
     assert [len(placed) for placed, _ in model.evaluations] == [3, 3, 3]
-    assert_array_equal(model.evaluations[0][0].labels, [0, 1, 2])
+    tested = model.evaluations[0][0].labels.tolist()
     assert result.epochs[0].test_accuracy == 1.0
+    again = FakeModel(model.clock)
+    _, other = run(again, recipe, seed=1)
+    assert other.steps[0][0].images.ravel().tolist() != chosen
+    assert again.evaluations[0][0].labels.tolist() == tested
 
 
 def test_limits_beyond_the_dataset_use_all_images(model):
@@ -245,8 +254,8 @@ def test_the_clock_stops_after_the_device_has_finished(model, monkeypatch):
     """A reading returns losses while the last update still runs on the device."""
     make_trainer = model.trainer
 
-    def trainer(sgd: Sgd, seed: int, augment: tuple[str, ...]) -> FakeTrainer:
-        fake = make_trainer(sgd, seed, augment)
+    def trainer(sgd: Sgd, seed: int) -> FakeTrainer:
+        fake = make_trainer(sgd, seed)
         read = fake.read
 
         def read_early() -> StepMetrics:
@@ -414,7 +423,7 @@ def test_a_stop_before_the_first_step_takes_no_step(model):
 
 
 def test_a_stop_ends_a_long_evaluation(model, monkeypatch):
-    monkeypatch.setattr(loop, "EVALUATION_PART", 2)
+    monkeypatch.setattr(evaluation, "EVALUATION_PART", 2)
     recipe = dataclasses.replace(RECIPE, epochs=1)
     snapshots: list[loop.Snapshot] = []
     result, _ = run(model, recipe, save=snapshots.append, stop=stop_after(1 + 3 + 2))  # start, steps, two of four parts
@@ -424,7 +433,7 @@ def test_a_stop_ends_a_long_evaluation(model, monkeypatch):
 
 def test_evaluating_in_parts_changes_no_result_and_reports_each_part(model, monkeypatch):
     whole, _ = run(model)
-    monkeypatch.setattr(loop, "EVALUATION_PART", 4)  # the fake has one mistake in four
+    monkeypatch.setattr(evaluation, "EVALUATION_PART", 4)  # the fake has one mistake in four
     reports: list[tuple[int, int]] = []
     parts, _ = run(model, on_evaluation=lambda *now: reports.append(now))
     assert parts.epochs == whole.epochs

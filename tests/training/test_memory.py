@@ -101,11 +101,11 @@ def test_a_step_that_runs_out_of_memory_names_a_size_that_fits(model, data, monk
     tried = []
     make_trainer = model.trainer
 
-    def trainer(sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> Any:
+    def trainer(sgd: Sgd, seed: int) -> Any:
         limited_trainer = make_trainer(sgd, seed)
         step = limited_trainer.step
 
-        def limited(data: Any, indices: np.ndarray, number: int) -> None:
+        def limited(data: Any, indices: np.ndarray, number: int, draws: None = None) -> None:
             tried.append(len(indices))
             if len(indices) > 10:
                 raise make_framework_error(backend_name)

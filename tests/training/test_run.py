@@ -14,10 +14,8 @@ import pytest
 from run_folders import make_run, record
 
 import alexnet_mf
-from alexnet_mf import spec
 from alexnet_mf.backends import loading
-from alexnet_mf.errors import AlexnetMfError, DataError, Notice, RunError, TrainingDiverged
-from alexnet_mf.spec import layers
+from alexnet_mf.errors import AlexnetMfError, Notice, RunError, TrainingDiverged
 from alexnet_mf.training import checkpoint, run
 from alexnet_mf.training import folder as run_folder
 from alexnet_mf.training.display import Watcher
@@ -27,7 +25,6 @@ from alexnet_mf.weights import parameters
 
 SHORT: dict[str, Any] = {"data": "synthetic", "epochs": 1, "batch_size": 8, "train_images": 24, "test_images": 8,
                          "checkpoint_minutes": 1e-9}
-COLOR = spec.Network("color", (3, 28, 28), (layers.Flatten("f"), layers.Dense("d", units=10)))
 
 
 def fail_with(error: BaseException | type[BaseException]) -> Callable[..., Any]:
@@ -46,7 +43,7 @@ class Failing(Watcher):
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"net": "nothing"}, "unknown network 'nothing'"),
-    ({"net": COLOR}, "network color takes 3x28x28, and gray images have one channel; the datasets have 28x28"),
+    ({"data": 3}, "`data` must be the name of a dataset, a path or a DataSource, not 3"),
     ({"seed": -1}, "`seed` must be at least 0, not -1"),
     ({"seed": 1.5}, "`seed` must be an integer, not 1.5"),
     ({"execution": "bfloat16"}, "`execution` must be of type Execution, not 'bfloat16'"),
@@ -71,7 +68,7 @@ class Failing(Watcher):
 def test_a_wrong_value_is_refused(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: dict[str, Any],
                                   message: str) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "load_images", None)
+    monkeypatch.setattr(run.datasets, "open_source", None)
     monkeypatch.setattr(loading, "load", None)
     with pytest.raises(AlexnetMfError) as caught:
         alexnet_mf.train(**{"net": small, "backend": "numpy", "data": "synthetic", **change})
@@ -216,17 +213,6 @@ def test_a_run_is_released_even_if_the_wait_for_its_checkpoint_is_interrupted(sm
     with pytest.raises(KeyboardInterrupt):
         folder.close()
     assert not is_in_use(tmp_path / "run")
-
-
-def test_a_network_for_color_images_is_refused_before_its_weights_are_drawn(monkeypatch: pytest.MonkeyPatch,
-                                                                            tmp_path: Path) -> None:
-    parameters.save(tmp_path / "w", parameters.initialize(COLOR, 0), {"network": spec.as_dict(COLOR)})
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(parameters, "initialize", None)
-    monkeypatch.setattr(loading, "load", None)
-    for arguments in ({"net": "alexnet-2012"}, {"weights": "w"}):
-        with pytest.raises(DataError, match="the datasets have 28x28 gray images"):
-            alexnet_mf.train(backend="numpy", data="synthetic", **arguments)
 
 
 @pytest.mark.parametrize("options", [

@@ -84,20 +84,14 @@ RATE_INSIDE: UpdateRule = "v = momentum v - learning_rate g; w = w + v"
 """The two update rules of the frameworks."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
 class PlacedImages:
-    """Images and labels on a device: uint8 gray levels, or float32 inputs ready for the network."""
+    """Images and labels on a device: uint8 levels, or float32 inputs ready for the network."""
 
     inputs: Any
     labels: Any
-    size: tuple[int, ...]
+    size: tuple[int, int]
     """The network's (height, width)."""
-
-    @property
-    def image(self) -> tuple[int, ...]:
-        """(channels, height, width) of the images as they are stored here."""
-        shape = tuple(self.inputs.shape[1:])
-        return shape if len(shape) == 3 else (1, *shape)
 
     def batches(self, size: int) -> list[slice]:
         """Return all rows in order, `size` at a time."""
@@ -113,11 +107,13 @@ class Trainer(ABC, Generic[Placed]):
     """SGD steps on a model, in place, without waiting for the device."""
 
     @abstractmethod
-    def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
+    def step(self, data: Placed, indices: NDArray[np.int64] | None, number: int, draws: Draws | None = None) -> None:
         """Take one step of mean softmax cross entropy on these rows of the data.
 
         Args:
+            indices: numbers of the rows; None for all, of data that serves one step.
             number: the step's number since the start of training; with the seed it determines the dropout masks.
+            draws: changes of the images; None for none.
         """
 
     def prepare(self, data: Placed, size: int) -> None:
@@ -158,13 +154,17 @@ class Model(ABC, Generic[Placed]):
         """Copy images to the device, once.
 
         Args:
-            inputs: uint8 gray levels (n, height, width), upsampled a batch at a time; or float32 (n, channels, height,
-                width), ready for the network.
+            inputs: uint8 levels, gray (n, height, width) or (n, height, width, channels), cropped, upsampled and scaled
+                a batch at a time; or float32 (n, channels, height, width), ready for the network.
+
+        Raises:
+            DataError: if the network does not take these images; see `preprocessing.check_inputs`.
         """
 
     @abstractmethod
     def pixels(self, data: Placed, draws: Draws | None = None) -> NDArray[np.float32]:
-        """Return the network's input: augmented as drawn, upsampled, scaled to [0, 1], NCHW."""
+        """Return the network's input, NCHW: levels are cropped as drawn or at the center, augmented, upsampled and
+        scaled to [0, 1]; ready inputs only augmented."""
 
     @abstractmethod
     def outputs(self, data: Placed, dropout: tuple[int, int] | None = None) -> dict[str, NDArray[Any]]:
@@ -190,12 +190,8 @@ class Model(ABC, Generic[Placed]):
         """
 
     @abstractmethod
-    def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> Trainer[Placed]:
-        """Return a trainer whose dropout masks and augmentation are a function of (seed, step number).
-
-        Args:
-            augment: kinds of augmentation, as `augmentation.check` returns them.
-        """
+    def trainer(self, sgd: Sgd, seed: int) -> Trainer[Placed]:
+        """Return a trainer whose dropout masks are a function of (seed, step number)."""
 
     def out_of_memory(self, error: Exception) -> bool:
         """Return True if the framework reports with this error that the device's memory is exhausted."""

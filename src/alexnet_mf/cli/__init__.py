@@ -100,10 +100,16 @@ def check_not_read(name: str, destination: Path | str, options: argparse.Namespa
                 raise AlexnetMfError(f"{destination}: is read by this command; name another file with `{name}`")
 
 
+def _with_home(word: str) -> str:
+    """Return a word with its ~ replaced by the user's home. A shell leaves it in `--out=~/run`."""
+    name, equals, value = word.rpartition("=")
+    return f"{name}{equals}{os.path.expanduser(value)}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0 for success, 1 for a failed check or training, 2 if the command cannot
     run as asked, 130 or 143 after Ctrl-C or SIGTERM."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = [_with_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "train")
     options = parser().parse_args(words)

@@ -8,15 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alexnet_mf import backends
+from alexnet_mf import backends, files
 from alexnet_mf.backends.execution import PRECISIONS, SPEED_SETTINGS, Execution
 from alexnet_mf.conversion import RUN_WEIGHTS
-from alexnet_mf.data import DATASETS, augmentation
-from alexnet_mf.errors import AlexnetMfError
+from alexnet_mf.data import DATASETS, DataSource, augmentation
+from alexnet_mf.data.sources import AUTO
+from alexnet_mf.errors import AlexnetMfError, DataError, one_line
 from alexnet_mf.spec import zoo
 
 T = TypeVar("T")
 
+LARGEST_CLASSES_FILE = 1_000_000
 
 OWN_TAB = "; or alexnet-tab, each backend's own tab"
 """Help on --net for verbs that take the word `alexnet-tab`."""
@@ -98,16 +100,69 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser, default: str | None = "auto", meaning: str = "auto") -> None:
-    """Add --data and --data-dir.
+    """Add --data, and the flags that say how it is read; `data_source` reads them.
 
     Args:
         meaning: the default in words.
     """
-    parser.add_argument("--data", choices=list(DATASETS), default=default,
-                        help=f"auto is Fashion-MNIST if available, else the synthetic set (default: {meaning})")
-    parser.add_argument("--data-dir", type=Path, metavar="FOLDER",
-                        help="folder with the four Fashion-MNIST files, .gz or unpacked (default: "
-                             "$ALEXNET_MF_DATA_DIR, else a download into the user's cache)")
+    add = parser.add_argument
+    add("--data", default=default, metavar="NAME|PATH",
+        help=f"{', '.join(DATASETS)}, or images of your own: a folder with train/CLASS/ and test/CLASS/ of pictures, a "
+             "folder of idx files, or CIFAR's binary files. auto is Fashion-MNIST if available, else the synthetic set "
+             f"(default: {meaning})")
+    add("--data-dir", type=Path, metavar="FOLDER",
+        help="folder with the four Fashion-MNIST files, .gz or unpacked (default: $ALEXNET_MF_DATA_DIR, else a "
+             "download "
+             "into the user's cache)")
+    add("--test", type=share, dest="test_share", metavar="SHARE",
+        help="share of the pictures to test on, such as 0.2, if the folder has no test pictures (default: it must have "
+             "some)")
+    add("--skip-damaged", action="store_true",
+        help="leave out pictures that cannot be decoded (default: stop and name them)")
+    add("--store", type=Path, metavar="FOLDER", help="folder of prepared pictures (default: one in the user's cache)")
+    add("--no-store", dest="keep_prepared", action="store_false",
+        help="decode pictures whenever they are used, and keep no prepared ones on disk")
+
+
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    """Add --classes for a dataset."""
+    parser.add_argument("--classes", type=Path, metavar="FILE",
+                        help="file with other names of the classes, one per line, in their order (default: the data's "
+                             "own)")
+
+
+def data_source(options: argparse.Namespace) -> DataSource | None:
+    """Return the source of images that the flags name; None if there are none, for the run's own."""
+    source = DataSource(options.data or AUTO, options.data_dir and str(options.data_dir), options.test_share,
+                        read_names(options.classes) if getattr(options, "classes", None) else None,
+                        options.skip_damaged, options.store and str(options.store), options.keep_prepared)
+    return None if options.data is None and source == DataSource() else source
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """Read the names of classes from a file, one per line.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    try:
+        lines = files.read_text(path, LARGEST_CLASSES_FILE).split("\n")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    return tuple(one_line(line.strip()) for line in lines if line.strip())
+
+
+def share(text: str) -> float:
+    """Parse a share."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be a share between 0 and 1, such as 0.2, not {text!r}")
+    return value
 
 
 def add_augment(parser: argparse.ArgumentParser) -> None:

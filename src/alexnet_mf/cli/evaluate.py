@@ -24,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     arguments.add_weights(parser)
     arguments.add_data(parser, default=None, meaning="the run's, else auto")
+    arguments.add_classes(parser)
     add("--limit-test", type=arguments.at_least_one, dest="test_images", metavar="N",
-        help="only the first N test images (default: all)")
+        help="only N test images, chosen at random but the same each time (default: all)")
     add("--plot", metavar="FILE", help="draw the confusion matrix and confident mistakes as PNG; needs matplotlib")
     arguments.add_json(parser)
     add("--quiet", action="store_true", help="print only the closing line")
@@ -36,8 +37,8 @@ def run(options: argparse.Namespace) -> int:
     picture = Picture(options.plot, "alexnet_mf.plots.drawing") if options.plot else None
     quiet = options.quiet or options.json == "-"
     report = api.evaluate(options.source, net=options.net, which=options.which, backend=options.backend,
-                          device=options.device, execution=arguments.execution(options), data=options.data,
-                          data_dir=options.data_dir, test_images=options.test_images, progress=not quiet)
+                          device=options.device, execution=arguments.execution(options),
+                          data=arguments.data_source(options), test_images=options.test_images, progress=not quiet)
     figures = report.evaluation
     if not quiet:
         output.say(one_line(report.used.title()))

@@ -137,7 +137,7 @@ def climb(net: str, options: argparse.Namespace, keep: Path | None) -> Report:
         if options.json != "-" and sys.stdout.isatty():
             output.notice(f"{line} ...")
 
-    return api.parity(net, options.backends, seed=options.seed, data=options.data, data_dir=options.data_dir,
+    return api.parity(net, options.backends, seed=options.seed, data=arguments.data_source(options) or "auto",
                       images=options.images, batch_size=options.batch_size, steps=options.steps, device=options.device,
                       execution=arguments.execution(options), tier=options.tier, keep=keep,
                       pythons=arguments.interpreters(options.python), command=options.command,
@@ -159,9 +159,10 @@ def run_trace(options: argparse.Namespace) -> int:
     """Write what one backend computes; return the exit code."""
     check_flags_follow(options)
     trace = api.parity_trace(
-        options.out, options.backend, options.net, seed=options.seed, data=options.data, data_dir=options.data_dir,
-        images=options.images, batch_size=options.batch_size, steps=options.steps, device=options.device,
-        execution=arguments.execution(options), continue_from=options.continue_from)
+        options.out, options.backend, options.net, seed=options.seed,
+        data=arguments.data_source(options) or "auto", images=options.images, batch_size=options.batch_size,
+        steps=options.steps, device=options.device, execution=arguments.execution(options),
+        continue_from=options.continue_from)
     case = trace.case()
     output.say(f"{options.out}: {options.backend} on {trace.meta['device']}, {case.origin}, seed {case.seed}")
     return 0

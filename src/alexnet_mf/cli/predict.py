@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import api, files
+from alexnet_mf import api
 from alexnet_mf.api import PredictionReport
 from alexnet_mf.cli import arguments, output
-from alexnet_mf.errors import DataError, one_line
+from alexnet_mf.errors import one_line
 from alexnet_mf.plots import Picture
 from alexnet_mf.predict import Prediction
-
-LARGEST_CLASSES_FILE = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     arguments.add_weights(parser)
     add("images", type=Path, nargs="+", metavar="IMAGE",
-        help="PNG or JPEG file, gray or in color, of any size; a folder of them; or an idx file, .gz or unpacked")
+        help="picture (JPEG, PNG, WebP, BMP, GIF or TIFF), gray or in color, of any size; a folder of them; or an idx "
+             "file, "
+             ".gz or unpacked")
     add("--invert", action="store_true",
         help="invert pictures that are dark on light, since Fashion-MNIST is light on dark (default: leave them)")
     add("--top", type=arguments.at_least_one, default=3, metavar="N",
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
                          limit=options.limit, invert=options.invert, mean=options.mean, std=options.std,
                          normalize=options.normalize, resize=options.resize, crop=options.crop, color=options.color,
                          progress=not quiet,
-                         classes=read_names(options.classes) if options.classes else None)
+                         classes=arguments.read_names(options.classes) if options.classes else None)
     if not quiet:
         output.say(one_line(report.used.title()))
         output.say(f"preprocessing: {describe(report)}")
@@ -87,21 +87,6 @@ def show(predictions: list[Prediction], names: Sequence[str]) -> None:
             for answer in predictions]
     columns = 4 if any(row[3] for row in rows) else 3
     output.table(["picture", "class", "probability", "then"][:columns], [row[:columns] for row in rows], right=[2])
-
-
-def read_names(path: Path) -> list[str]:
-    """Read the names of the classes from a file.
-
-    Raises:
-        DataError: if it cannot be read.
-    """
-    try:
-        lines = files.read_text(path, LARGEST_CLASSES_FILE).split("\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
-    return [one_line(line.strip()) for line in lines if line.strip()]
 
 
 def describe(report: PredictionReport) -> str:

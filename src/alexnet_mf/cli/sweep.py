@@ -27,7 +27,7 @@ from alexnet_mf.training.recipe import BOOK
 
 OWN = "own"
 """Value of --lr that stands for a network's own learning rate."""
-FREE = ("resume", "json", "plot", "data_dir", "no_weights")
+FREE = ("resume", "json", "plot", "data", "data_dir", "no_weights")
 """Flags that can be combined with --resume."""
 
 
@@ -54,13 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="momentum of SGD in each training, at least 0 and less than 1. The networks' own learning rates are for "
              "0; for any other momentum set --lr (default: 0)")
     add("--held-out", type=arguments.at_least_one, default=0, metavar="N",
-        help="number of training images, the last ones, to compare several --lr on; the final trainings train on all "
-             "images (default: none)")
+        help="number of training images, chosen at random with the classes in equal shares, to compare several --lr "
+             "on; "
+             "the final trainings train on all images (default: none)")
     add("--lr-epochs", type=arguments.at_least_one, default=0, metavar="N",
         help="epochs of the trainings that compare several --lr (default: --epochs)")
     add("--limit-train", type=arguments.at_least_one, metavar="N",
-        help="only the first N training images (default: all)")
-    add("--limit-test", type=arguments.at_least_one, metavar="N", help="only the first N test images (default: all)")
+        help="only N training images, chosen at random by the seed (default: all)")
+    add("--limit-test", type=arguments.at_least_one, metavar="N",
+        help="only N test images, the same for every seed (default: all)")
     arguments.add_device(parser)
     arguments.add_execution(parser)
     arguments.add_data(parser)
@@ -114,7 +116,7 @@ def train(options: argparse.Namespace) -> int:
     display = SweepDisplay(options.json == "-", error=True)
     try:
         with display:
-            record = api.sweep(**what, data_dir=options.data_dir, keep_weights=not options.no_weights,
+            record = api.sweep(**what, keep_weights=not options.no_weights,
                                command=options.command, report_progress=display.progress, save=save,
                                quiet=display.quiet)
     except BaseException:  # Ctrl-C too: show the finished trainings
@@ -143,7 +145,7 @@ def read_new_sweep(options: argparse.Namespace) -> dict[str, Any]:
                 tuple(dict.fromkeys(options.augment or [()])), options.epochs, by_network.pop("", ()), by_network,
                 options.held_out, options.lr_epochs, options.limit_train, options.limit_test, options.device,
                 how.precision, dict(how.speed), options.momentum)
-    return {"plan": plan, "out": options.out, "data": options.data}
+    return {"plan": plan, "out": options.out, "data": arguments.data_source(options)}
 
 
 def read_resumed_sweep(options: argparse.Namespace) -> dict[str, Any]:
@@ -152,11 +154,13 @@ def read_resumed_sweep(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         SweepError: if a flag cannot be combined with --resume.
     """
-    for name in arguments.flags_on_line(add_arguments, options.command[2:]):
+    flags = arguments.flags_on_line(add_arguments, options.command[2:])
+    for name in flags:
         if name not in FREE:
             raise SweepError(f"{options.resume}: a resumed sweep has its own plan; leave out --"
                              f"{name.replace('_', '-')}, or start a new sweep")
-    return {"resume": options.resume}
+    return {"resume": options.resume, "data": arguments.data_source(options) if "data" in flags else None,
+            "data_dir": options.data_dir}
 
 
 class SweepDisplay(Display):

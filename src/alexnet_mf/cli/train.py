@@ -25,7 +25,7 @@ from alexnet_mf.weights.recognition import CANONICAL
 
 RECIPE_FLAGS = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "augment", "train_images",
                 "test_images")
-RUN_FLAGS = ("net", "recipe", "dropout", "weights", "which", "seed", "data")
+RUN_FLAGS = ("net", "recipe", "dropout", "weights", "which", "seed")
 """Flags that define a run; a resumed run has its own values."""
 
 
@@ -50,10 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rate of every dropout layer, at least 0 and less than 1 (default: the network's)")
     arguments.add_augment(parser)
     arguments.add_source(parser)
+    arguments.add_classes(parser)
     add("--limit-train", type=arguments.at_least_one, dest="train_images", metavar="N",
-        help="only the first N training images (default: the recipe's)")
+        help="only N training images, chosen at random by the seed (default: the recipe's)")
     add("--limit-test", type=arguments.at_least_one, dest="test_images", metavar="N",
-        help="only the first N test images (default: the recipe's)")
+        help="only N test images, chosen at random but the same for every seed (default: the recipe's)")
     add("--weights", type=Path, metavar="RUN|WEIGHTS",
         help="start from the weights of this run folder, or from a file of any format that `convert` reads "
              "(default: drawn from the seed)")
@@ -79,19 +80,21 @@ def run(options: argparse.Namespace) -> int:
         check_destination(options.save_weights)
     display = Display(options)
     common: dict[str, Any] = {
-        "data_dir": options.data_dir, "checkpoint_minutes": options.checkpoint_minutes,
-        "tensorboard": options.tensorboard, "progress": display, "command": options.command}
+        "checkpoint_minutes": options.checkpoint_minutes, "tensorboard": options.tensorboard, "progress": display,
+        "command": options.command}
     if options.resume:
         flags = arguments.flags_on_line(add_arguments, options.command[2:])
         expected = {name: flags[name] for name in (*RECIPE_FLAGS, *RUN_FLAGS, "out")
                     if name in flags and name != "epochs"}
         done = api.resume(options.resume, options.epochs, options.backend, device=options.device,
-                          execution=arguments.execution(options), **common, **expected)
+                          execution=arguments.execution(options),
+                          data=arguments.data_source(options) if "data" in flags else None, data_dir=options.data_dir,
+                          **common, **expected)
     else:
         done = api.train(options.net, options.backend, recipe=options.recipe, dropout=options.dropout,
                          weights=options.weights, which=options.which, seed=options.seed, device=options.device,
-                         execution=arguments.execution(options), data=options.data, out=options.out, **common,
-                         **{name: getattr(options, name) for name in RECIPE_FLAGS})
+                         execution=arguments.execution(options), data=arguments.data_source(options) or "auto",
+                         out=options.out, **common, **{name: getattr(options, name) for name in RECIPE_FLAGS})
     assert done.result is not None
     if not done.result.finished:
         assert display.stop.signal is not None

@@ -1,10 +1,10 @@
-"""Datasets, from their sources to batches: Fashion-MNIST, and a synthetic one that needs no files."""
+"""Datasets, from their sources to batches: built-in ones, and pictures of the user's own."""
 
 from alexnet_mf.data.batches import batches, epoch_order
 from alexnet_mf.data.dataset import Dataset, LabeledImages
-from alexnet_mf.data.sources import DATASETS, DatasetName, fashion_mnist, load, synthetic
+from alexnet_mf.data.downloads import Progress
+from alexnet_mf.data.sources import DATASETS, DataSource, fashion_mnist, synthetic
 from alexnet_mf.data.sources.fashion_mnist import FASHION_CLASSES
-from alexnet_mf.data.store import Progress
 
-__all__ = ["DATASETS", "FASHION_CLASSES", "Dataset", "DatasetName", "LabeledImages", "Progress", "batches",
-           "epoch_order", "fashion_mnist", "load", "synthetic"]
+__all__ = ["DATASETS", "FASHION_CLASSES", "DataSource", "Dataset", "LabeledImages", "Progress", "batches",
+           "epoch_order", "fashion_mnist", "synthetic"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from alexnet_mf.errors import DataError
 from alexnet_mf.spec import Network, Normalize, Preprocessing
-from alexnet_mf.spec.preprocessing import UNIT
+from alexnet_mf.spec.preprocessing import UNIT, center
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,34 +23,44 @@ REDUCING_GAP = 4.0
 """Ratio of a picture's size to the size it is to fit in, above which Pillow first reduces it by a whole factor."""
 
 
-def upsampling_factor(image: tuple[int, ...], network: Network) -> int:
-    """Return how many times larger the network's input is than a gray image (height, width), in both directions.
-
-    Raises:
-        DataError: unless it is 1, 2, 4 or 8: only then are the interpolated pixels exact in float32.
-    """
-    channels, height, width = network.input
-    if channels != 1:
-        raise DataError(f"network {network.name} takes {channels}x{height}x{width}, and gray images have one channel; "
-                        f"give inputs of the network's own shape")
-    factor = height // image[0]
-    if (height, width) != (image[0] * factor, image[1] * factor) or factor not in (1, 2, 4, 8):
-        raise DataError(f"network {network.name} takes {channels}x{height}x{width}: {image[0]}x{image[1]} gray images "
-                        f"can be upsampled exactly by 1, 2, 4 or 8 only; give inputs of the network's own shape")
-    return factor
+EXACT_FACTORS = (1, 2, 4, 8)
+"""Enlargements whose bilinear interpolation of levels is exact in float32."""
 
 
-def check_takes_gray_images(network: Network) -> None:
-    """Check, before anything slow, that the network takes the datasets' 28x28 gray images.
+def input_size(network: Network) -> tuple[int, int]:
+    """Return the (height, width) of the network's input."""
+    _, height, width = network.input
+    return height, width
 
-    Raises:
-        DataError: if not; names the network's input and the verbs that take the network.
-    """
-    try:
-        upsampling_factor((28, 28), network)
-    except DataError as error:
-        raise DataError(f"{str(error).partition(';')[0]}; the datasets have 28x28 gray images; this network "
-                        f"works only in shapes, parity, bench, analyze, predict, convert and plot filters") from error
+
+def center_slices(stored: Sequence[int], size: Sequence[int]) -> tuple[slice, slice]:
+    """Return the rows and columns of the center that larger images are cropped to; all of them for smaller images."""
+    return _center_slice(stored[0], size[0]), _center_slice(stored[1], size[1])
+
+
+def _center_slice(stored: int, size: int) -> slice:
+    kept = min(stored, size)
+    first = center(stored, kept)
+    return slice(first, first + kept)
+
+
+def levels_channels(shape: Sequence[int]) -> int:
+    """Return the number of channels of levels (n, height, width) or (n, height, width, channels)."""
+    return shape[3] if len(shape) == 4 else 1
+
+
+def upsampling_factor(size: Sequence[int], network: Network) -> int | None:
+    """Return how many times larger than this (height, width) the network's input is, in both directions. None unless it
+    is 1, 2, 4 or 8: only then are the interpolated levels exact in float32."""
+    height, width = input_size(network)
+    return next((factor for factor in EXACT_FACTORS if (size[0] * factor, size[1] * factor) == (height, width)), None)
+
+
+def is_exact(size: Sequence[int], network: Network) -> bool:
+    """Return True if backends make the network's input from levels of this (height, width): by a crop, or by an exact
+    enlargement."""
+    height, width = input_size(network)
+    return (size[0] >= height and size[1] >= width) or upsampling_factor(size, network) is not None
 
 
 def check_inputs(inputs: NDArray[Any], labels: NDArray[np.int64], network: Network) -> None:
@@ -58,16 +69,47 @@ def check_inputs(inputs: NDArray[Any], labels: NDArray[np.int64], network: Netwo
     Raises:
         DataError: states the input and what the network takes.
     """
-    if inputs.ndim == 3 and inputs.dtype == np.uint8:
-        upsampling_factor(inputs.shape[1:], network)
+    channels, *size = network.input
+    takes = f"network {network.name} takes {channels}x{size[0]}x{size[1]}"
+    if inputs.dtype == np.uint8 and inputs.ndim in (3, 4):
+        if levels_channels(inputs.shape) != channels:
+            raise DataError(f"{takes}, and these images have {_channels(levels_channels(inputs.shape))}; give inputs "
+                            "of "
+                            "the network's own shape")
+        if not is_exact(inputs.shape[1:3], network):
+            raise DataError(f"{takes}: images of {inputs.shape[1]}x{inputs.shape[2]} can be enlarged exactly by "
+                            f"{', '.join(map(str, EXACT_FACTORS[:-1]))} or {EXACT_FACTORS[-1]} only; give inputs of "
+                            "the "
+                            "network's own shape")
     elif inputs.dtype != np.float32 or inputs.shape[1:] != network.input:
-        raise DataError(f"network {network.name} takes float32 inputs (n, {', '.join(map(str, network.input))}) or "
-                        f"uint8 images (n, height, width), not {inputs.dtype} {inputs.shape}")
+        raise DataError(f"{takes}: float32 inputs (n, {', '.join(map(str, network.input))}), or uint8 images (n, "
+                        "height, "
+                        f"width) or (n, height, width, channels), not {inputs.dtype} {inputs.shape}")
     if labels.shape != inputs.shape[:1]:
         raise DataError(f"{len(inputs)} images need as many labels, not {labels.shape}")
     if labels.size and not 0 <= labels.min() <= labels.max() < network.classes:
         raise DataError(f"labels must lie in 0..{network.classes - 1}, not {labels.min()}..{labels.max()}: network "
                         f"{network.name} has {network.classes} classes; use data with as many")
+
+
+def enlarged(levels: NDArray[Any], network: Network) -> NDArray[Any]:
+    """Return levels that the network's backends take: as they are, or enlarged to the network's input if they cannot be
+    enlarged exactly on the device. Inputs that are ready for the network stay as they are.
+
+    Args:
+        levels: (n, height, width) or (n, height, width, channels).
+    """
+    if levels.dtype != np.uint8 or is_exact(levels.shape[1:3], network):
+        return levels
+    from PIL import Image
+
+    height, width = input_size(network)
+    return np.stack([np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+                     for image in levels])
+
+
+def _channels(count: int) -> str:
+    return "one channel" if count == 1 else f"{count} channels"
 
 
 def check_fits(preprocessing: Preprocessing, network: Network) -> None:
@@ -89,12 +131,10 @@ def check_fits(preprocessing: Preprocessing, network: Network) -> None:
     if preprocessing.size == (height, width):
         return
     gives = f"{takes}, but the preprocessing gives {'x'.join(map(str, preprocessing.size))} pixels"
+    if preprocessing.size[0] * width != preprocessing.size[1] * height or preprocessing.size[0] > height:
+        raise DataError(f"{gives}; use `resize` and `crop`")
     if not preprocessing.is_unit:
         raise DataError(f"{gives}, which are enlarged only if they lie in [0, 1]; use `resize` and `crop`")
-    try:
-        upsampling_factor(preprocessing.size, network)
-    except DataError as error:
-        raise DataError(f"{gives}; use `resize` and `crop`") from error
 
 
 def prepare(image: Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -109,24 +149,25 @@ def prepare(image: Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     size = _resized(image.size, preprocessing)
     if size[0] * max(size[1], height) > MOST_PIXELS:  # Pillow resizes the rows first
         raise DataError(f"is too long: {width}x{height} pixels cannot be resized to {size[0]}x{size[1]}; crop it")
-    image = _flatten(_resize(_to_eight_bits(image), size, preprocessing.fit), preprocessing)
-    if preprocessing.size:
-        image = _center(image, *preprocessing.size)
+    image = _flatten(_resize(to_eight_bits(image), size, preprocessing.fit), preprocessing)
+    for center_size in dict.fromkeys((preprocessing.stored.size, preprocessing.size)):
+        if center_size:
+            image = _center(image, *center_size)
     return np.asarray(image)
 
 
 def to_inputs(levels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[Any]:
-    """Return prepared pictures, (n, height, width) or (n, height, width, 3), in the form that `Model.place` takes.
+    """Return prepared pictures, (n, height, width) or (n, height, width, 3), in the form that `enlarged` takes.
 
-    Gray levels that are only to be scaled to [0, 1] stay as they are: the backend enlarges and scales them. All others
-    become float32 (n, channels, height, width).
+    Levels that are only to be scaled to [0, 1] stay levels: the backend scales them. All others become float32
+    (n, channels, height, width).
     """
-    if preprocessing.color == "gray":
-        if preprocessing.is_unit:
-            return levels
+    if preprocessing.color == "gray" and not preprocessing.is_unit:
         levels = levels[..., np.newaxis]
     elif preprocessing.color == "bgr":
         levels = levels[..., ::-1]
+    if preprocessing.is_unit:
+        return levels
     values = levels.astype(np.float32) * np.float32(preprocessing.scale)
     if preprocessing.mean:
         values -= np.array(preprocessing.mean, np.float32)
@@ -135,12 +176,21 @@ def to_inputs(levels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArra
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
 
-def _to_eight_bits(image: Image) -> Image:
-    """Return the image in mode `L`, `RGB`, or `RGBa` (multiplied by its opacity), with eight bits per channel."""
+def to_eight_bits(image: Image) -> Image:
+    """Return the image in mode `L`, `RGB`, or `RGBa` (multiplied by its opacity), with eight bits per channel.
+
+    Raises:
+        DataError: if its levels are no bytes and no 16 bits; the message lacks the picture's name.
+    """
     from PIL import Image
 
-    if image.mode.startswith("I"):  # 16 bits of gray, which Pillow itself would clip at 255
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode == "RGBa":
+        return image
+    if image.mode.startswith(("I", "F")):  # 16 bits of gray, which Pillow itself would clip at 255
+        levels = np.asarray(image)
+        if image.mode == "F" or levels.min() < 0 or levels.max() > 65_535:
+            raise DataError("has levels that are neither of 8 nor of 16 bits; convert it to PNG")
+        return Image.fromarray((levels >> 8).astype(np.uint8))
     if image.has_transparency_data:
         return (image if image.mode == "RGBA" else image.convert("RGBA")).convert("RGBa")
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
@@ -184,7 +234,6 @@ def _flatten(image: Image, preprocessing: Preprocessing) -> Image:
 
 
 def _center(image: Image, height: int, width: int) -> Image:
-    """Return the center of an image, with black margins if it is smaller. Offsets are rounded as in torchvision."""
-    left, top = (round((size - wanted) / 2) if size > wanted else -((wanted - size) // 2)
-                 for size, wanted in zip(image.size, (width, height)))
+    """Return the center of an image, with black margins if it is smaller."""
+    left, top = map(center, image.size, (width, height))
     return image.crop((left, top, left + width, top + height))

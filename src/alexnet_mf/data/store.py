@@ -1,163 +1,252 @@
-"""Files of datasets and weights: in a folder that the user names, or downloaded into a cache and checked by a hash."""
+"""Prepared pictures on disk: decoded once, in one file of levels that is mapped into memory.
+
+A store belongs to a set of files and a preprocessing: its folder is named by a digest of both. `levels` has the
+prepared pictures one after the other, `digests` 16 bytes for each that is done: the beginning of its file's SHA-256. A
+preparation that was interrupted continues with the pictures that have none.
+"""
 
 from __future__ import annotations
 
-import logging
+import contextlib
+import hashlib
+import json
+import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from typing import Any, BinaryIO, TypeAlias
 
-import platformdirs
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
+from alexnet_mf import files
+from alexnet_mf.data.downloads import cache_folder
+from alexnet_mf.data.pictures import Pictures, decode
+from alexnet_mf.data.preprocessing import prepare
 from alexnet_mf.errors import DataError
+from alexnet_mf.spec import Preprocessing
 
-ENVIRONMENT_VARIABLE = "ALEXNET_MF_DATA_DIR"
-TIMEOUT = (10, 30)
-"""Seconds to wait for a connection, and for each further chunk of the file."""
+FORMAT = 1
+LEVELS, DIGESTS, RECORD = "levels", "digests", "store.json"
+DIGEST = 16
+"""Bytes of a picture's digest."""
+BLOCK_BYTES = 2**23
+"""Approximate size of the prepared pictures that a thread returns at a time."""
+MOST_IN_BLOCK = 256
+SMALL = 2**14
+"""Size of encoded pictures, in bytes, below which one thread is as fast as many: Python's lock takes their time."""
+SYNC_SECONDS = 10.0
+"""Time between two records of what is done."""
+SPARE = 2**26
+"""Bytes that the disk keeps free beside a store."""
 
-_CHUNK = 1 << 16  # bytes; each chunk of pooch's default, 1 kB, costs a flush and a progress update
-
-
-class Progress(Protocol):
-    """Progress bar of a download: tqdm's, or one like it. It counts the bytes of one file."""
-
-    total: Any
-
-    def update(self, n: int) -> Any: ...
-
-    def reset(self) -> Any: ...
-
-    def close(self) -> Any: ...
-
-
-def cache_folder(name: str) -> Path:
-    """Return the folder of one dataset's or all pretrained weights' downloads for the current user."""
-    return Path(platformdirs.user_cache_dir("alexnet_mf")) / name
+Report: TypeAlias = Callable[[int, int], None]
+"""Receives the number of pictures done and of all."""
 
 
-def named_folder(data_dir: Path | None = None) -> Path | None:
-    """Return the folder that the user names, by argument or by ALEXNET_MF_DATA_DIR; None without both."""
-    if data_dir is not None:
-        return Path(data_dir)
-    value = os.environ.get(ENVIRONMENT_VARIABLE)
-    return Path(value) if value else None
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Pictures that have all been decoded once."""
+
+    images: Any
+    """`data.Images`: levels, uint8 (n, height, width) or (n, height, width, 3)."""
+    digests: NDArray[np.uint8]
+    """(n, 16): what identifies each picture's file."""
+    damaged: dict[int, str]
+    """Reason for each picture that could not be decoded; its levels are 0."""
 
 
-def find(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Return the path of each file in a folder that the user named. Each may be gzipped (`.gz`) or unpacked.
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """Pictures that are decoded whenever they are used."""
 
-    Raises:
-        DataError: if there is no such folder, or it lacks a file.
-    """
-    remedy = f"point `data_dir` or {ENVIRONMENT_VARIABLE} at a folder with {', '.join(names)} (or these unpacked)"
-    try:
-        if not folder.is_dir():
-            raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}; {remedy}")
-        paths = {name: path for name in names if (path := _existing(folder, name))}
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror or error}); {remedy}") from error
-    if missing := [name for name in names if name not in paths]:
-        lacking = f"all {len(names)} files" if not paths else ", ".join(missing)
-        raise DataError(f"{folder}: lacks {lacking}; {remedy}")
-    return paths
+    pictures: Pictures
+    preprocessing: Preprocessing
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> Any:
+        """Type of the levels."""
+        return np.dtype(np.uint8)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+        if isinstance(rows, (int, np.integer)):
+            return prepare(self.pictures.image(int(rows)), self.preprocessing.stored)
+        numbers = range(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows).tolist()
+        levels = np.empty((len(numbers), *self.shape[1:]), np.uint8)
+        for place, number in zip(levels, numbers):
+            place[:] = self[number]
+        return levels
 
 
-def fetch(folder: Path, title: str, hashes: Mapping[str, str | None], mirrors: Sequence[str], remedy: str,
-          progress: Progress | None = None) -> dict[str, Path]:
-    """Return the path of each file in the cache. Download those that are missing or fail their hash.
+def stored_shape(preprocessing: Preprocessing) -> tuple[int, ...]:
+    """Return the shape of a stored picture: (height, width) or (height, width, 3)."""
+    size = preprocessing.stored.size
+    assert size
+    return (*size, 3) if preprocessing.channels == 3 else size
+
+
+def open_store(pictures: Pictures, preprocessing: Preprocessing, folder: Path | None = None, keep: bool = True,
+               report: Report = lambda done, total: None) -> Prepared:
+    """Return the prepared pictures. What is not in the store yet is prepared, by all cores.
 
     Args:
-        title: name of the dataset or the weights, for messages.
-        hashes: the published hash of each file, or its beginning: `md5:...`; None if none is published.
-        mirrors: URLs of folders that hold the files, in the order of preference.
-        remedy: advice if no mirror delivers a file; ends the error's message.
-        progress: shown during downloads; pooch closes it after each file.
+        folder: folder of all stores; without it one in the user's cache.
+        keep: False decodes every picture once, to check it and to know its digest, but keeps no levels; they are
+            decoded again when they are used.
+        report: is called during the preparation.
 
     Raises:
-        DataError: if no mirror delivers a file, or the cache cannot be used.
+        DataError: if the disk has no room, or another process prepares the same pictures; what is done stays.
     """
-    remaining, paths = list(mirrors), {}
+    shape = (len(pictures), *stored_shape(preprocessing))
+    key = hashlib.sha256(json.dumps([FORMAT, keep, preprocessing.as_dict()]).encode() + pictures.identity())
+    path = (folder or cache_folder("prepared")) / key.hexdigest()[:32]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, checksum in hashes.items():
-            path = _existing(folder, name)
-            if path is None or path.name == name:  # an unpacked file has no published hash: it is parsed strictly
-                path = _fetch_file(folder, title, name, checksum, remaining, remedy, progress)
-            paths[name] = path
+        path.mkdir(parents=True, exist_ok=True)
+        damaged = _fill(path, pictures, preprocessing, shape, keep, report)
+        digests = np.frombuffer((path / DIGESTS).read_bytes(), np.uint8).reshape(-1, DIGEST)
+        levels: Any = _mapped(path / LEVELS, shape) if keep else Decoded(pictures, preprocessing, shape)
+    except Timeout as error:
+        raise DataError(f"{path}: another process prepares these pictures; wait for it") from error
     except OSError as error:
-        raise DataError(f"{error.filename or folder}: cannot be used as the cache ({error.strerror or error}); "
-                        f"{remedy}") from error
-    return paths
+        raise DataError(f"{path}: cannot be used as the store of prepared pictures ({error.strerror or error}); what "
+                        "is "
+                        "done stays: make room, or name another folder with `store`") from error
+    return Prepared(levels, digests, damaged)
 
 
-def _existing(folder: Path, name: str) -> Path | None:
-    """Return the path of the file, else of its unpacked form, else None."""
-    return next((path for path in (folder / name, folder / name.removesuffix(".gz")) if path.is_file()), None)
+def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def has_hash(path: Path, checksum: str) -> bool:
-    """Return True if the file's hash begins with the published one, `md5:...`, `sha1:...` or `sha256:...`."""
-    import pooch
+def _fill(path: Path, pictures: Pictures, preprocessing: Preprocessing, shape: tuple[int, ...], keep: bool,
+          report: Report) -> dict[int, str]:
+    """Prepare the pictures that the store lacks. Return the reason for each that cannot be decoded."""
+    size = int(np.prod(shape[1:], dtype=np.int64))
+    if not len(_missing(path, shape, keep)):
+        return {}
+    with FileLock(path / "lock", timeout=0):
+        missing = _missing(path, shape, keep)  # another process may have been faster
+        if keep:
+            _check_room(path, len(missing) * size)
+        files.write(path / RECORD, json.dumps({"format": FORMAT, "pictures": shape[0], "shape": shape[1:],
+                                               "preprocessing": preprocessing.as_dict()}).encode())
+        with _opened(path / LEVELS, shape[0] * size if keep else 0) as levels, \
+                _opened(path / DIGESTS, shape[0] * DIGEST) as digests:
+            return _prepare(pictures, preprocessing, shape[1:], missing, levels if keep else None, digests, report)
 
-    algorithm, _, digits = checksum.partition(":")
-    return bool(pooch.file_hash(str(path), alg=algorithm).startswith(digits))
+
+def _missing(path: Path, shape: tuple[int, ...], keep: bool) -> NDArray[np.int64]:
+    """Return the numbers of the pictures that are not prepared."""
+    if not (path / DIGESTS).exists():
+        return np.arange(shape[0])
+    digests = np.frombuffer((path / DIGESTS).read_bytes()[:shape[0] * DIGEST], np.uint8)
+    done = np.zeros(shape[0], bool)
+    whole = digests[:len(digests) // DIGEST * DIGEST].reshape(-1, DIGEST)
+    done[:len(whole)] = whole.any(axis=1)
+    if keep:  # a file that was cut
+        size = int(np.prod(shape[1:], dtype=np.int64))
+        done[(path / LEVELS).stat().st_size // size if (path / LEVELS).exists() else 0:] = False
+    return np.flatnonzero(~done)
 
 
-def _fetch_file(folder: Path, title: str, name: str, checksum: str | None, mirrors: list[str], remedy: str,
-                progress: Progress | None) -> Path:
-    """Return one file from the cache, or from the first mirror that delivers it; that mirror moves to the front.
+def _check_room(path: Path, wanted: int) -> None:
+    free = shutil.disk_usage(path).free - SPARE
+    if wanted > free:
+        raise DataError(f"{path}: the prepared pictures take {wanted / 1e9:.1f} GB, and {max(0, free) / 1e9:.1f} GB is "
+                        "free; name another folder with `store`, or decode the pictures in each epoch with "
+                        "`store=False`")
 
-    pooch downloads to a temporary file beside the target and renames it when it is complete. A damaged one is replaced.
-    """
-    import pooch  # not needed if the user names a folder
 
-    # `identity`: the bytes as published, which hash and progress count, and not unpacked on the way.
-    downloader = pooch.HTTPDownloader(progressbar=progress, chunk_size=_CHUNK, timeout=TIMEOUT,
-                                      headers={"Accept-Encoding": "identity"})
-    if (folder / name).exists():
-        (folder / name).open("rb").close()  # an unreadable file is not the mirrors' fault
-        if checksum and not has_hash(folder / name, checksum):
-            (folder / name).unlink()
-    failures = []
-    for mirror in tuple(mirrors):
+@contextlib.contextmanager
+def _opened(path: Path, size: int) -> Iterator[BinaryIO]:
+    """Open a file of this size for changes; bytes that it lacks are 0."""
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b", buffering=0) as file:
+        file.truncate(size)
+        yield file  # type: ignore[misc]  # a BinaryIO in all but name
+
+
+def _prepare(pictures: Pictures, preprocessing: Preprocessing, shape: tuple[int, ...], missing: NDArray[np.int64],
+             levels: BinaryIO | None, digests: BinaryIO, report: Report) -> dict[int, str]:
+    """Write the levels and digests of these pictures."""
+    size = int(np.prod(shape, dtype=np.int64))
+    in_block = max(1, min(MOST_IN_BLOCK, BLOCK_BYTES // size))
+    blocks = deque(missing[start:start + in_block] for start in range(0, len(missing), in_block))
+    sizes = pictures.stamps[missing, 0]
+    threads = 1 if sizes.mean() < SMALL else _cores()
+    damaged: dict[int, str] = {}
+    written: list[tuple[NDArray[np.int64], NDArray[np.uint8]]] = []
+    done, last_sync = 0, time.monotonic()
+
+    def record() -> None:
+        """Record what is done, once it is on the disk."""
+        if levels:
+            os.fsync(levels.fileno())
+        for numbers, values in written:
+            _write_rows(digests, numbers, values)
+        os.fsync(digests.fileno())
+        written.clear()
+
+    with ThreadPoolExecutor(threads, "prepare") as pool:
+        working: deque[tuple[NDArray[np.int64], Future[Any]]] = deque()
         try:
-            with _quiet(pooch.get_logger()):
-                path = Path(pooch.retrieve(mirror + name, None, fname=name, path=folder, downloader=downloader))
-            if checksum and not has_hash(path, checksum):
-                path.unlink()
-                raise ValueError("another hash")
-        except (OSError, ValueError) as error:  # requests raises OSErrors
-            failures.append(f"{urlsplit(mirror).netloc}: {_summary(error)}")
-        else:
-            mirrors.remove(mirror)
-            mirrors.insert(0, mirror)  # so that the next file does not wait for a dead mirror
-            return path
-    raise DataError(f"{name}: no mirror of {title} delivers it ({'; '.join(failures)}); {remedy}")
+            while blocks or working:
+                while blocks and len(working) < 2 * threads:
+                    numbers = blocks.popleft()
+                    working.append((numbers, pool.submit(_block, pictures, numbers, preprocessing, shape)))
+                numbers, future = working.popleft()
+                block, values, faults = future.result()
+                if levels:
+                    _write_rows(levels, numbers, block.reshape(len(numbers), size))
+                written.append((numbers, values))
+                damaged |= faults
+                done += len(numbers)
+                if time.monotonic() - last_sync > SYNC_SECONDS:
+                    record()
+                    last_sync = time.monotonic()
+                report(done, len(missing))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            record()
+    return damaged
 
 
-@contextmanager
-def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Silence pooch's messages about each download: only the command line prints."""
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def _block(pictures: Pictures, numbers: NDArray[np.int64], preprocessing: Preprocessing,
+           shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], dict[int, str]]:
+    """Return some prepared pictures, their digests, and the reason for each that cannot be decoded."""
+    levels, digests = np.zeros((len(numbers), *shape), np.uint8), np.zeros((len(numbers), DIGEST), np.uint8)
+    damaged = {}
+    for place, digest, number in zip(levels, digests, numbers.tolist()):
+        try:
+            content = pictures.read(number)
+            place[:] = prepare(decode(content), preprocessing.stored)
+            digest[:] = np.frombuffer(hashlib.sha256(content).digest()[:DIGEST], np.uint8)
+        except DataError as error:
+            damaged[number] = str(error)
+    return levels, digests, damaged
 
 
-def _summary(error: BaseException) -> str:
-    """Return the cause of a failed download in a few words: the HTTP status, or the innermost error."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None:
-        return f"HTTP {status}"
-    if not isinstance(error, OSError):
-        return "its hash is not the published one"
-    cause: BaseException = error
-    while (deeper := cause.__cause__ or cause.__context__) is not None:
-        cause = deeper
-    text = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
-    return " ".join(text.split())[:100] or type(error).__name__
+def _write_rows(file: BinaryIO, numbers: NDArray[np.int64], rows: NDArray[np.uint8]) -> None:
+    """Write rows of equal size to their places; neighbors in one call."""
+    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
+    for part in np.split(np.arange(len(numbers)), breaks):
+        file.seek(int(numbers[part[0]]) * rows.shape[1])
+        content = memoryview(rows[part].tobytes())
+        while content:
+            content = content[file.write(content):]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_mf import data
+from alexnet_mf import data, datasets
 from alexnet_mf.backends.contract import Sgd
-from alexnet_mf.data.preprocessing import upsampling_factor
+from alexnet_mf.data import DataSource
+from alexnet_mf.data.preprocessing import enlarged, upsampling_factor
 from alexnet_mf.errors import DataError
 from alexnet_mf.spec import Network
 from alexnet_mf.weights import parameters
@@ -32,7 +32,7 @@ class Case:
     network: Network
     seed: int
     inputs: NDArray[Any]
-    """uint8 gray images (n, height, width), or float32 (n, channels, height, width)."""
+    """uint8 levels (n, height, width) or (n, height, width, channels), or float32 (n, channels, height, width)."""
     labels: NDArray[np.int64]
     origin: str
     batch: int = 4
@@ -72,24 +72,23 @@ def _parameters(network: Network, seed: int) -> Parameters:
     return drawn
 
 
-def make_case(network: Network, seed: int, data_name: data.DatasetName = "auto", data_dir: Path | None = None,
-              count: int = 64, **options: Any) -> tuple[Case, str | None]:
-    """Return a case of `count` test images, and a notice if the dataset is a substitute.
+def make_case(network: Network, seed: int, source: DataSource, count: int = 64, **options: Any) -> Case:
+    """Return a case of `count` test images.
 
-    NumPy chooses the images by the seed. A network to which 28x28 images cannot be upsampled gets seeded normal float32
-    inputs instead.
+    NumPy chooses the images by the seed. A network for which a built-in dataset's images cannot be enlarged exactly
+    gets seeded normal float32 inputs instead.
 
     Args:
         options: fields of `Case`.
     """
-    try:
-        upsampling_factor((28, 28), network)
-    except DataError:
-        return random_case(network, seed, count, **options), None
-    dataset, notice = data.load(data_name, data_dir)
-    chosen = data.epoch_order(len(dataset.test), seed, 0)[:count]
-    images, labels = dataset.test.images[chosen], dataset.test.labels[chosen]
-    return Case(network, seed, images, labels, dataset.name, **options), notice
+    if source.is_built_in and (network.input[0] != 1 or upsampling_factor((28, 28), network) is None):
+        return random_case(network, seed, count, **options)
+    opened = datasets.open_source(source, quiet=True)
+    images = datasets.prepare(opened, datasets.choose(opened, network), source, quiet=True, parts=("test",))
+    chosen = data.epoch_order(len(images.test), seed, 0)[:count]
+    levels = np.stack([images.test.images[row] for row in chosen.tolist()])
+    return Case(network, seed, enlarged(levels, network), images.test.labels[chosen] % network.classes,
+                images.name if source.is_built_in else images.origin, **options)
 
 
 def random_case(network: Network, seed: int, count: int = 64, **options: Any) -> Case:

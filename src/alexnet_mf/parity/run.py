@@ -8,20 +8,20 @@ import itertools
 import math
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alexnet_mf import backends as registry
-from alexnet_mf import data, files, spec
+from alexnet_mf import datasets, files, spec
 from alexnet_mf.backends import loading
 from alexnet_mf.backends.contract import Backend, find_precision
 from alexnet_mf.backends.execution import AS_IT_COMES, LEFT_OUT, SPEED_SETTINGS, Execution, switched_off
 from alexnet_mf.backends.interpreters import available, check_interpreters
 from alexnet_mf.checks import check_choice, check_integer, check_list, check_path, check_type
-from alexnet_mf.errors import BackendUnavailable, Notice, TraceError
+from alexnet_mf.data import DataSource
+from alexnet_mf.errors import BackendUnavailable, TraceError
 from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.machine import Conditions
 from alexnet_mf.instruments.process import WorkerFailed, WorkerGone, WorkerProcess
@@ -137,10 +137,10 @@ def pair(first: str, second: str, answers: Mapping[str, Trace], noise: Collectio
 
 
 def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None, *, seed: int = 0,
-           data: data.DatasetName = "auto", data_dir: Path | str | None = None, images: int = 64, batch_size: int = 4,
-           steps: int = 6, device: str = "auto", execution: Execution = AS_IT_COMES, tier: str | None = None,
-           pythons: Mapping[str, str] | None = None, keep: Path | str | None = None, command: Sequence[str] = (),
-           report_progress: Callable[[str], None] = lambda line: None) -> Report:
+           data: DataSource | Path | str = "auto", data_dir: Path | str | None = None, images: int = 64,
+           batch_size: int = 4, steps: int = 6, device: str = "auto", execution: Execution = AS_IT_COMES,
+           tier: str | None = None, pythons: Mapping[str, str] | None = None, keep: Path | str | None = None,
+           command: Sequence[str] = (), report_progress: Callable[[str], None] = lambda line: None) -> Report:
     """Compare what backends compute for one network with the float64 reference, rung by rung.
 
     Each backend writes its trace in a process of its own, the reference first. Each backend's last steps start from the
@@ -150,7 +150,7 @@ def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None
         net: network, its name, or the path of a TOML file.
         backends: names; by default all that are installed here or have an entry in `pythons`.
         seed: seed of the initial weights, the inputs and dropout.
-        data: dataset of the inputs.
+        data: dataset of the inputs, or a path of your own images, as for `train`.
         data_dir: folder of the Fashion-MNIST files.
         images: number of test images to classify.
         batch_size: number of images in the forward and backward pass and in each SGD step.
@@ -167,7 +167,9 @@ def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None
         AlexnetMfError: if an argument is wrong, or the traces cannot be computed or written.
     """
     conditions = Conditions(**machine.conditions(command or ["alexnet_mf.api.parity"]))
-    check_arguments(seed, data, images, batch_size, steps, device, execution)
+    source = datasets.source_of(data, data_dir)
+    source.check()
+    check_arguments(seed, images, batch_size, steps, device, execution)
     if tier is not None:
         check_choice("tier", tier, TIERS)
     pythons = pythons or {}
@@ -188,9 +190,9 @@ def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None
             report_progress(f"tracing {name}")
             path = folder / f"{name}.safetensors"
             trace_in_process(name, pythons.get(name, sys.executable), {
-                "path": str(path), "net": spec.as_dict(networks[name]), "seed": seed, "data": data,
-                "data_dir": None if data_dir is None else str(data_dir), "images": images, "batch_size": batch_size,
-                "steps": steps, "device": device, "precision": execution.precision, "speed": dict(execution.speed),
+                "path": str(path), "net": spec.as_dict(networks[name]), "seed": seed,
+                "data": dataclasses.asdict(source), "images": images, "batch_size": batch_size, "steps": steps,
+                "device": device, "precision": execution.precision, "speed": dict(execution.speed),
                 "continue_from": before and str(before)})
             before = path
             answers.append(traces.load(path))
@@ -198,15 +200,13 @@ def parity(net: Network | str = "alexnet", backends: Sequence[str] | None = None
         return dataclasses.replace(compare(answers, tier or execution.precision or "float32"), conditions=conditions)
 
 
-def check_arguments(seed: int, data_name: str, images: int, batch_size: int, steps: int, device: str,
-                    execution: Execution) -> None:
+def check_arguments(seed: int, images: int, batch_size: int, steps: int, device: str, execution: Execution) -> None:
     """Check the arguments that `parity` and `parity_trace` share.
 
     Raises:
         AlexnetMfError: names the argument, its value and what is allowed.
     """
     check_integer("seed", seed, least=0)
-    check_choice("data", data_name, data.DATASETS)
     for argument, value in (("images", images), ("batch_size", batch_size), ("steps", steps)):
         check_integer(argument, value)
     check_type("device", device, str)
@@ -239,7 +239,7 @@ def trace_in_process(backend: str, python: str, values: dict[str, Any]) -> None:
 
 
 def parity_trace(path: Path | str, backend: str, net: Network | str = "alexnet", *, seed: int = 0,
-                 data: data.DatasetName = "auto", data_dir: Path | str | None = None, images: int = 64,
+                 data: DataSource | Path | str = "auto", data_dir: Path | str | None = None, images: int = 64,
                  batch_size: int = 4, steps: int = 6, device: str = "auto", execution: Execution = AS_IT_COMES,
                  continue_from: Path | str | None = None) -> Trace:
     """Compute one backend's results in this process, and write them to a file for `parity_compare`.
@@ -256,19 +256,17 @@ def parity_trace(path: Path | str, backend: str, net: Network | str = "alexnet",
     """
     path = check_path("path", path)
     files.check_writable(path)
-    check_arguments(seed, data, images, batch_size, steps, device, execution)
+    source = datasets.source_of(data, data_dir)
+    check_arguments(seed, images, batch_size, steps, device, execution)
     network = find_network(net, backend)
     loaded, execution = loading.load(backend, execution)
-    case, notice = make_case(network, seed, data, None if data_dir is None else Path(data_dir), images,
-                             batch=batch_size, steps=steps)
+    case = make_case(network, seed, source, images, batch=batch_size, steps=steps)
     start = None
     if continue_from is not None:
         start = traces.load(check_path("continue_from", continue_from)).group("stepped")
         parameters.check(start, case.network, str(continue_from))
     result = answer(loaded, case, device, start, execution)
     traces.save(path, result)
-    if notice:
-        warnings.warn(notice, Notice, stacklevel=2)
     return result
 
 

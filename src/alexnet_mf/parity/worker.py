@@ -6,6 +6,7 @@ from typing import Any
 
 from alexnet_mf import spec
 from alexnet_mf.backends.execution import Execution
+from alexnet_mf.data import DataSource
 from alexnet_mf.instruments.process import serve_forever
 from alexnet_mf.parity.run import parity_trace
 
@@ -15,7 +16,8 @@ def trace(command: dict[str, Any]) -> dict[str, Any]:
     values = dict(command)
     del values["do"]
     execution = Execution(values.pop("precision"), values.pop("speed"))
-    parity_trace(**{**values, "net": spec.from_dict(values["net"])}, execution=execution)
+    parity_trace(**{**values, "net": spec.from_dict(values["net"]),
+                    "data": DataSource(**values["data"])}, execution=execution)
     return {}
 
 

@@ -26,6 +26,7 @@ from alexnet_mf.spec.network import (
     digest,
     fingerprint,
     from_dict,
+    with_channels,
     with_classes,
     with_dropout,
 )
@@ -34,4 +35,4 @@ from alexnet_mf.spec.preprocessing import Preprocessing
 __all__ = ["BIAS_INITIALISATIONS", "LEARNERS", "Activation", "AdaptiveAvgPool2d", "AvgPool2d", "BatchNorm",
            "BiasInitialisation", "Conv2d", "Dense", "Dropout", "Flatten", "Layer", "Learner", "LocalResponseNorm",
            "MaxPool2d", "Network", "Normalize", "Preprocessing", "Shape", "as_dict", "digest", "fingerprint",
-           "from_dict", "output_shape", "with_classes", "with_dropout"]
+           "from_dict", "output_shape", "with_channels", "with_classes", "with_dropout"]

@@ -161,6 +161,14 @@ def with_classes(network: Network, classes: int) -> Network:
     return dataclasses.replace(network, name=f"{network.name}-{classes}-classes", layers=(*network.layers[:-1], last))
 
 
+def with_channels(network: Network, channels: int) -> Network:
+    """Return the network for pictures of one channel or three; its name says which."""
+    if channels == network.input[0]:
+        return network
+    return dataclasses.replace(network, name=f"{network.name}-{'gray' if channels == 1 else 'color'}",
+                               input=(channels, *network.input[1:]))
+
+
 def as_dict(network: Network) -> dict[str, Any]:
     """Return the network as plain JSON values; each layer has its kind."""
     fields = _describe(network)

@@ -33,8 +33,11 @@ class Preprocessing:
     """Pixels of the shorter side, or (height, width) of the whole picture; None keeps the size."""
     fit: bool = False
     """True keeps the proportions: the largest size that fits (height, width), centered on black."""
+    patch: tuple[int, int] | None = None
+    """(height, width) of the center that is kept after resizing, from which a training cuts its crops; None keeps all.
+    With it `crop` is the center of this center, which rounding can shift by a pixel."""
     crop: tuple[int, int] | None = None
-    """(height, width) of the center that is cut out after resizing; None keeps all."""
+    """(height, width) of the center that the network sees; None keeps all."""
     invert: bool = False
     """True if pictures are dark on light, and the network takes light on dark."""
     scale: float = UNIT
@@ -52,17 +55,17 @@ class Preprocessing:
                 raise _error(name, "true or false", getattr(self, name))
         if self.resize is not None and not _is_size(self.resize):
             self._store_pair("resize", "the shorter side or (height, width), in pixels")
-        if self.crop is not None:
-            self._store_pair("crop", "(height, width) in pixels")
+        for name in ("patch", "crop"):
+            if getattr(self, name) is not None:
+                self._store_pair(name, "(height, width) in pixels")
         if self.fit and not isinstance(self.resize, tuple):
             raise _error("resize", "the (height, width) to fit in", self.resize)
-        if self.crop and self.resize:
-            is_smaller = min(self.crop) <= self.resize if isinstance(self.resize, int) else \
-                self.crop[0] <= self.resize[0] and self.crop[1] <= self.resize[1]
-            if not is_smaller:
-                size = self.resize if isinstance(self.resize, int) else _by(self.resize)
-                raise SpecError(f"preprocessing: a crop of {_by(self.crop)} is larger than a picture resized to "
-                                f"{size}; use a smaller crop or a larger size")
+        for name, inner, outer in (("patch", self.patch, self.resize), ("crop", self.crop, self.patch or self.resize)):
+            if inner and outer and not _contains(outer, inner):
+                around = f"a patch of {_by(self.patch)}" if name == "crop" and self.patch else \
+                    f"a picture resized to {outer if isinstance(outer, int) else _by(outer)}"
+                raise SpecError(f"preprocessing: a {name} of {_by(inner)} is larger than {around}; use a smaller "
+                                f"{name} or a larger size")
         if not _is_number(self.scale, SMALLEST_STD):
             raise _error("scale", "a number between 1e-6 and 1e6", self.scale)
         object.__setattr__(self, "scale", float(self.scale))
@@ -95,7 +98,12 @@ class Preprocessing:
     @property
     def size(self) -> tuple[int, int] | None:
         """(height, width) of every prepared picture; None if it depends on the picture."""
-        return self.crop or (self.resize if isinstance(self.resize, tuple) else None)
+        return self.crop or self.patch or (self.resize if isinstance(self.resize, tuple) else None)
+
+    @property
+    def stored(self) -> Preprocessing:
+        """The steps before a picture is stored for a training, which cuts its own crops out of the patch."""
+        return dataclasses.replace(self, crop=None) if self.patch else self
 
     @property
     def is_unit(self) -> bool:
@@ -115,6 +123,8 @@ class Preprocessing:
             steps.append(f"resized to fit {_by(self.resize)}, centered on black")
         elif self.resize:
             steps.append(f"resized to {_by(self.resize)}")
+        if self.patch:
+            steps.append(f"center of {_by(self.patch)}")
         if self.crop:
             steps.append(f"center crop of {_by(self.crop)}")
         if size and self.size and size != self.size:
@@ -148,6 +158,19 @@ class Preprocessing:
         if unknown:
             raise SpecError(f"preprocessing: unknown key {unknown[0]!r}; known: {', '.join(names)}")
         return cls(**fields)
+
+
+def center(size: int, wanted: int) -> int:
+    """Return where the center of `wanted` pixels begins in a side of `size`; negative if the side is shorter. Rounded
+    as in torchvision's `CenterCrop`."""
+    return round((size - wanted) / 2) if size > wanted else -((wanted - size) // 2)
+
+
+def _contains(outer: int | tuple[int, int], inner: tuple[int, int]) -> bool:
+    """Return True if the inner rectangle fits in the outer one; a number is the shorter side."""
+    if isinstance(outer, int):
+        return min(inner) <= outer
+    return inner[0] <= outer[0] and inner[1] <= outer[1]
 
 
 def _is_size(value: object) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from alexnet_mf import spec
+from alexnet_mf.data import DataSource
 from alexnet_mf.errors import AlexnetMfError, SweepError
 from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import WholeConditions
@@ -20,7 +21,7 @@ from alexnet_mf.training.run import TrainedRun
 
 NAME = "sweep.json"
 """Name of the record in the sweep's folder."""
-FORMAT: Literal[3] = 3
+FORMAT: Literal[4] = 4
 Failure = Literal["does not fit", "diverged", "ended"]
 PASSING: tuple[Failure, ...] = ("ended", "does not fit")
 """Failures that may not recur: a process that was killed, and memory that other programs used."""
@@ -30,7 +31,8 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 class Data(Part):
     """The dataset."""
 
-    name: Literal["fashion-mnist", "synthetic"]
+    source: DataSource
+    """The source as a resumed sweep opens it again."""
     origin: str
     sha256: str
 
@@ -99,7 +101,7 @@ class Entry(Part):
 class Record(Part):
     """One sweep."""
 
-    format: Literal[3]
+    format: Literal[4]
     kind: Literal["sweep"]
     folder: Annotated[str, Meta(description="the run folders are in it")]
     plan: Plan

@@ -12,16 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import backends, files, spec
+from alexnet_mf import backends, datasets, files, spec
 from alexnet_mf.checks import check_path, check_type
 from alexnet_mf.conversion import RUN_WEIGHTS
-from alexnet_mf.data import DatasetName
-from alexnet_mf.data.preprocessing import check_takes_gray_images
+from alexnet_mf.data import DataSource
 from alexnet_mf.errors import BackendUnavailable, Notice, RunError, SweepError
 from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone, WorkerProcess
-from alexnet_mf.instruments.records import parse, plain, to_json
+from alexnet_mf.instruments.records import plain, to_json
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.toml import find_network
 from alexnet_mf.sweep.folder import check_new, foreign, forget_gone_runs, owned
@@ -30,7 +29,7 @@ from alexnet_mf.sweep.record import FORMAT, NAME, Data, Entry, Record, Result, f
 from alexnet_mf.training import checkpoint as checkpoints
 from alexnet_mf.training.new_folder import new_folder
 from alexnet_mf.training.record import CHECKPOINTS, RunRecord, is_run
-from alexnet_mf.training.run import TrainedRun, load_images, load_run
+from alexnet_mf.training.run import TrainedRun, load_run, recorded_source
 
 Progress = dict[str, Any] | Entry | None
 SWEEPS = Path("sweeps")
@@ -57,8 +56,8 @@ class Sweep:
     reports, and the entry of the record at the end."""
     save: Callable[[Record], None] = lambda record: None
     """Receives the record after each change."""
-    data_dir: str | None = None
-    """Folder of the dataset, if it was named."""
+    source: DataSource | None = None
+    """Another place of the same images; None for the record's own."""
     keep_weights: bool = True
     """Leave the weights in the run folders."""
     connect: Callable[[Callable[[dict[str, Any]], None]], Channel] = connect
@@ -131,8 +130,8 @@ class Sweep:
         if run is None or run.state != "finished":
             answer = self._ask({
                 "do": "train", "folder": str(folder), "network": self.record.networks[training.net], **self._asked,
-                "recipe": plain(plan.recipe(training)), "seed": training.seed, "data": self.record.data.name,
-                "data_dir": self.data_dir, "command": self._session.command}, report)
+                "recipe": plain(plan.recipe(training)), "seed": training.seed,
+                "data": plain(self.source or self.record.data.source), "command": self._session.command}, report)
             run = self._find_run(folder, training)
         entry = Entry(training=training, run=folder.name, session=len(self.record.sessions) - 1,
                       whole_seconds=time.monotonic() - began if is_new else None, keeps_weights=self.keep_weights)
@@ -227,7 +226,7 @@ class Sweep:
 
 
 def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Path | str | None = None,
-          data: DatasetName = "auto", data_dir: Path | str | None = None, keep_weights: bool = True,
+          data: DataSource | Path | str | None = None, data_dir: Path | str | None = None, keep_weights: bool = True,
           command: Sequence[str] = (),
           report_progress: Callable[[Training, int, int, Progress], None] = lambda *progress: None,
           save: Callable[[Record], None] = lambda record: None, quiet: bool = False) -> Record:
@@ -242,7 +241,7 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
             stopped ones resumed, and those that were killed, did not fit or lost their run folder are retried.
         out: folder of a new sweep; without it sweeps/DATE-TIME-BACKEND-NET. It is new, empty, or has only runs. Its
             finished runs of the plan are not trained again.
-        data, data_dir: as for `train`; a resumed sweep has its own dataset.
+        data, data_dir: as for `train`, without them `auto`; a resumed sweep has its own dataset, which may have moved.
         keep_weights: leave the weights in the run folders; False removes those of a resumed sweep's finished runs too.
         command: words for the record; the call of this function without them.
         report_progress: see `Sweep`.
@@ -257,13 +256,14 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         AlexnetMfError: if anything else cannot be done as asked.
     """
     if resume is None:
-        plan = check_type("plan", plan, Plan)
-        record, folder = _new_record(plan, out, data, data_dir, quiet)
+        plan, source = check_type("plan", plan, Plan), datasets.source_of("auto" if data is None else data, data_dir)
+        record, folder = _new_record(plan, out, source, quiet)
         call = repr(plan)
     elif plan is not None or out is not None:
         raise SweepError("a resumed sweep has its own plan and folder; leave out `plan` and `out`")
     else:
-        record, folder, is_done = _resumed_record(check_path("resume", resume), data_dir, keep_weights, quiet)
+        path = check_path("resume", resume)
+        record, folder, is_done = _resumed_record(path, data, data_dir, keep_weights, quiet)
         if is_done:
             return record
         call = f"resume={str(resume)!r}"
@@ -272,22 +272,28 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
         if resume is not None:
             with warnings.catch_warnings():  # again, now that nobody else can change it
                 warnings.simplefilter("ignore", Notice)
-                record = _resumed_record(folder, data_dir, keep_weights, quiet)[0]
+                record = _resumed_record(folder, data, data_dir, keep_weights, quiet)[0]
+            source = _source(record, data, data_dir)
         elif out is None and not quiet:
             warnings.warn(f"sweep folder: {folder}", Notice, stacklevel=2)
         try:
             return Sweep(record, folder, command or [f"alexnet_mf.api.sweep({call})"], report_progress, save,
-                         str(data_dir) if data_dir else None, keep_weights).run()
+                         source, keep_weights).run()
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(f"{folder}: stopped; resume with `alexnet_mf.api.sweep(resume={str(folder)!r})`"
                                     ) from interrupt
 
 
-def _resumed_record(source: Path, data_dir: Path | str | None, keep_weights: bool,
+def _source(record: Record, data: DataSource | Path | str | None, data_dir: Path | str | None) -> DataSource:
+    """Return the source of a sweep's images, which may have moved."""
+    return datasets.source_of(record.data.source if data is None else data, data_dir)
+
+
+def _resumed_record(path: Path, data: DataSource | Path | str | None, data_dir: Path | str | None, keep_weights: bool,
                     quiet: bool) -> tuple[Record, Path, bool]:
     """Return the record to resume, its folder, and True if nothing is left to do."""
-    record = load(source)
-    folder = source if source.is_dir() else Path(record.folder)
+    record = load(path)
+    folder = path if path.is_dir() else Path(record.folder)
     if has_folder := os.path.isfile(folder / NAME):
         record = load(folder)  # a copy of the record may be older
     forget_failures(record)
@@ -296,34 +302,41 @@ def _resumed_record(source: Path, data_dir: Path | str | None, keep_weights: boo
     removable = [] if keep_weights else [entry for entry in record.trainings if entry.result and entry.keeps_weights]
     if record.complete and not removable:
         if not quiet:
-            warnings.warn(f"{source}: complete, nothing left to train", Notice, stacklevel=3)
+            warnings.warn(f"{path}: complete, nothing left to train", Notice, stacklevel=3)
         return record, folder, True
     if not has_folder:
-        raise SweepError(f"{source}: its folder {folder} has no sweep; name the folder with `resume`")
-    if not record.complete and load_images(record.data.name, data_dir, quiet).digest() != record.data.sha256:
+        raise SweepError(f"{path}: its folder {folder} has no sweep; name the folder with `resume`")
+    if not record.complete and _digest(_source(record, data, data_dir), record.networks, quiet) != record.data.sha256:
         raise SweepError(f"the images differ from those of the sweep ({record.data.origin}); name their folder with "
-                         "`data_dir`")
+                         f"`{'data_dir' if record.data.source.is_built_in else 'data'}`")
     record.folder = str(folder.resolve())
     return record, folder, False
 
 
-def _new_record(plan: Plan, out: Path | str | None, data: DatasetName, data_dir: Path | str | None,
-                quiet: bool) -> tuple[Record, Path]:
+def _digest(source: DataSource, networks: Mapping[str, Any], quiet: bool) -> str:
+    """Return the digest of a sweep's images."""
+    opened = datasets.open_source(source, quiet)
+    network = spec.from_dict(next(iter(networks.values())))
+    return datasets.prepare(opened, datasets.choose(opened, network), source, quiet).digest()
+
+
+def _new_record(plan: Plan, out: Path | str | None, source: DataSource, quiet: bool) -> tuple[Record, Path]:
     """Return the empty record of a plan that can be trained, and its folder."""
     networks = {net: find_network(net) for net in plan.nets}
-    for network in networks.values():
-        check_takes_gray_images(network)
     if not backends.is_installed(plan.backend):
         raise BackendUnavailable(f"backend {plan.backend}: not installed here; "
                                  f"{backends.BACKENDS[plan.backend].install}")
     net = Path(plan.nets[0]).stem if len(plan.nets) == 1 else f"{len(plan.nets)}-networks"
     folder = check_path("out", out) if out is not None else new_folder(SWEEPS, plan.backend, net)
     check_new(folder)
-    images = load_images(data, data_dir, quiet)
+    opened = datasets.open_source(source, quiet)
+    networks = {net: datasets.adapted(network, opened) for net, network in networks.items()}
+    for network in networks.values():
+        images = datasets.prepare(opened, datasets.choose(opened, network), source, quiet)
     images.hold_out(plan.held_out).check_limits(train_images=plan.train_images)
     images.check_limits(test_images=plan.test_images)
-    origin = parse({"name": images.name, "origin": images.origin, "sha256": images.digest()}, Data)
-    return begin(plan, networks, origin, folder), folder
+    data = Data(source=recorded_source(source, images), origin=images.origin, sha256=images.digest())
+    return begin(plan, networks, data, folder), folder
 
 
 def _speed_text(speed: Mapping[str, bool]) -> str:

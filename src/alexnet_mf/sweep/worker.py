@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from alexnet_mf import data, spec
+from alexnet_mf import spec
 from alexnet_mf.backends import loading
 from alexnet_mf.backends.capabilities import Measurable
 from alexnet_mf.backends.contract import find_device, find_precision
 from alexnet_mf.backends.execution import Execution
+from alexnet_mf.data import DataSource
 from alexnet_mf.errors import OutOfMemory, TrainingDiverged
 from alexnet_mf.instruments.machine import peak_memory
 from alexnet_mf.instruments.process import serve_forever
@@ -57,14 +58,14 @@ class Worker(Watcher):
             return {"failed": "diverged", "reason": str(error)}
 
     def _train(self, folder: str, network: dict[str, Any], backend: str, device: str, precision: str | None,
-               speed: dict[str, bool], recipe: dict[str, Any], seed: int, data: data.DatasetName, data_dir: str | None,
+               speed: dict[str, bool], recipe: dict[str, Any], seed: int, data: dict[str, Any],
                command: list[str]) -> dict[str, Any]:
+        source = parse(data, DataSource)
         if is_run(Path(folder)):
-            resume(folder, data_dir=data_dir, progress=self, command=command)
+            resume(folder, data=source, progress=self, command=command)
         else:
             train(spec.from_dict(network), backend, recipe=parse(recipe, Recipe), seed=seed, device=device,
-                  execution=Execution(precision, speed), data=data, data_dir=data_dir, out=folder, progress=self,
-                  command=command)
+                  execution=Execution(precision, speed), data=source, out=folder, progress=self, command=command)
         assert self.loaded
         framework, model = self.loaded.backend, self.loaded.model
         return {"peak_memory_bytes": peak_memory(), "peak_device_memory_bytes":

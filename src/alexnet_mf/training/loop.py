@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from alexnet_mf.backends.contract import Model, TrainerState
-from alexnet_mf.data import LabeledImages, batches, epoch_order
+from alexnet_mf.data import LabeledImages
 from alexnet_mf.errors import OutOfMemory, TrainingDiverged
-from alexnet_mf.evaluation import EVALUATION_BATCH, EVALUATION_PART, score
+from alexnet_mf.evaluation import EVALUATION_BATCH, place_parts, score
 from alexnet_mf.instruments.records import Number, Whole
 from alexnet_mf.training import memory
+from alexnet_mf.training.feed import Batch, Feed, feed, is_resident
 from alexnet_mf.training.recipe import Recipe
 from alexnet_mf.weights.parameters import Parameters
 
@@ -200,37 +201,33 @@ def train(model: Model[Any], training_set: LabeledImages, test_set: LabeledImage
             step.
         OutOfMemory: if the batch or the images do not fit in the device's memory; names a batch size that does.
     """
-    training_set, test_set = training_set.first(recipe.train_images), test_set.first(recipe.test_images)
+    training_set, test_set = training_set.some(recipe.train_images, seed), test_set.some(recipe.test_images)
     batch_size = min(recipe.batch_size, len(training_set))
     if model.device == "cpu":
         memory.check_fits(model.network, batch_size, model.item_bytes)
-    placed = None
+    fed = None
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # a loss that is not finite is reported as TrainingDiverged
-            placed = model.place(training_set.images, training_set.labels)
-            return _Loop(model, placed, len(training_set), test_set, recipe, seed, hooks, start).run()
+            fed = feed(model, training_set, recipe, seed)
+            return _Loop(model, fed, test_set, recipe, seed, hooks, start).run()
     except Exception as error:
         if not model.out_of_memory(error):
             raise
-    if placed is None:
+    if fed is None:
         raise OutOfMemory(f"{len(training_set):,} training images do not fit in the memory of {model.device}; use "
                           "fewer with `train_images`")
-    raise memory.does_not_fit(model, placed, batch_size)
+    raise memory.does_not_fit(model, fed.place, batch_size)
 
 
 class _Loop:
     """State of a training between two steps."""
 
-    def __init__(self, model: Model[Any], placed: Any, images: int, test_set: LabeledImages, recipe: Recipe, seed: int,
-                 hooks: Hooks, start: Snapshot | None):
-        """
-        Args:
-            placed: the training images on the device; their number is `images`.
-        """
-        self.model, self.placed, self.images, self.test_set = model, placed, images, test_set
+    def __init__(self, model: Model[Any], fed: Feed, test_set: LabeledImages, recipe: Recipe, seed: int, hooks: Hooks,
+                 start: Snapshot | None):
+        self.model, self.feed, self.test_set = model, fed, test_set
+        self.images = images = len(fed.images)
         self.recipe, self.seed, self.hooks = recipe, seed, hooks
-        parts = [slice(first, first + EVALUATION_PART) for first in range(0, len(test_set), EVALUATION_PART)]
-        self.placed_test = [model.place(test_set.images[part], test_set.labels[part]) for part in parts]
+        self.placed_test = list(place_parts(model, test_set)) if is_resident(model, test_set) else None
         self.steps = recipe.steps(images)
         self.all_steps = recipe.epochs * self.steps
         self.anneal_after = recipe.annealed_from(self.steps)
@@ -240,7 +237,7 @@ class _Loop:
         self.means = _Means(position.loss_sum, position.correct, position.images)
         self.clock = _Clock(model, position.timed_images, position.seconds)
         is_annealed = 0 < self.anneal_after <= self.number < self.all_steps
-        self.trainer = model.trainer(recipe.annealed_sgd if is_annealed else recipe.sgd, seed, recipe.augment)
+        self.trainer = model.trainer(recipe.annealed_sgd if is_annealed else recipe.sgd, seed)
         if start:
             self.trainer.load_state(start.state)
         # The first step compiles and allocates, so its time does not count, unless it is the only one.
@@ -260,14 +257,14 @@ class _Loop:
 
     def train_epoch(self, epoch: int) -> bool:
         """Take the steps that are left in an epoch. Return False if the training was stopped after one of them."""
-        rows = batches(epoch_order(self.images, self.seed, epoch - 1), self.recipe.batch_size)
-        sizes = np.array([len(row) for row in rows])
+        size = self.recipe.batch_size
+        sizes = np.minimum(size, self.images - np.arange(0, self.images, size))
         read = done = self.number - (epoch - 1) * self.steps
         if self.is_warm:
             self.clock.start()
         stopping, last_reading = False, time.perf_counter()
-        for step, indices in enumerate(rows[done:], done + 1):
-            self.step(indices)
+        for step, batch in enumerate(self.feed.batches(epoch - 1, done), done + 1):
+            self.step(batch)
             now = time.perf_counter()
             stopping, anneals = self.hooks.stop(), self.number == self.anneal_after
             saving = self.hooks.save is not None and now - self.last_save >= self.hooks.save_seconds
@@ -275,7 +272,7 @@ class _Loop:
                 self.read(epoch, step, sizes[read:step])
                 read, last_reading = step, time.perf_counter()
             if anneals and self.number < self.all_steps:
-                self.trainer = self.model.trainer(self.recipe.annealed_sgd, self.seed, self.recipe.augment)
+                self.trainer = self.model.trainer(self.recipe.annealed_sgd, self.seed)
             if stopping:
                 break
             if saving and step < self.steps:
@@ -285,15 +282,16 @@ class _Loop:
         self.clock.stop()
         return not stopping
 
-    def step(self, indices: np.ndarray) -> None:
+    def step(self, batch: Batch) -> None:
         """Take one step."""
-        self.trainer.step(self.placed, indices, self.number)
+        self.trainer.step(batch.data, batch.rows, self.number, batch.draws)
         self.number += 1
-        self.clock.count(len(indices))
+        self.clock.count(batch.size)
         if not self.is_warm:
             short = self.images % self.recipe.batch_size
             if short and self.steps > 1:
-                self.trainer.prepare(self.placed, short)  # or the last batch would compile while the clock runs
+                # Or the last batch would compile while the clock runs.
+                self.trainer.prepare(self.feed.place(short), short)
             self.clock.start()
             self.is_warm = True
 
@@ -313,7 +311,7 @@ class _Loop:
     def evaluate(self, epoch: int) -> bool:
         """Close an epoch with an evaluation. Return False if the training was stopped within it."""
         logits: list[np.ndarray] = []
-        for placed in self.placed_test:
+        for placed in self.placed_test or place_parts(self.model, self.test_set):
             self.hooks.on_evaluation(sum(map(len, logits)), len(self.test_set))
             if self.hooks.stop():
                 return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +45,24 @@ def check_fits(network: Network, batch_size: int, item_bytes: int) -> None:
                           f"{_gigabytes(free)} is free; {_remedy(size)}")
 
 
-def does_not_fit(model: Model[Any], placed: Any, batch_size: int) -> OutOfMemory:
+def does_not_fit(model: Model[Any], place: Callable[[int], Any], batch_size: int) -> OutOfMemory:
     """Return the error for a batch that ran out of memory. Halves the batch until a step fits.
+
+    Args:
+        place: returns at least this number of images on the device.
 
     Call it after the step's own error is gone: that error keeps tensors alive. The model cannot be used afterwards.
     """
     size = batch_size // 2
-    while size and not _fits(model, placed, size):
+    while size and not _fits(model, place, size):
         size //= 2
     return OutOfMemory(f"a batch of {batch_size} does not fit in the memory of {model.device}; {_remedy(size)}")
 
 
-def _fits(model: Model[Any], placed: Any, batch_size: int) -> bool:
+def _fits(model: Model[Any], place: Callable[[int], Any], batch_size: int) -> bool:
     try:
         trainer = model.trainer(Sgd(0.0), 0)
-        trainer.step(placed, np.arange(batch_size), 0)
+        trainer.step(place(batch_size), np.arange(batch_size), 0)
         trainer.read()
     except Exception as error:
         if not model.out_of_memory(error):

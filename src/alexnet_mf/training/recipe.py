@@ -120,30 +120,38 @@ QUICK = Recipe("quick", epochs=1, batch_size=16, sgd=Sgd(learning_rate=0.02, mom
 
 RECIPES = {recipe.name: recipe for recipe in (BOOK, QUICK)}
 
+PAPERS_AUGMENTATION = ("flip", "crop")
+"""Augmentation of pictures that are larger than the network's input, without `augment` (Krizhevsky et al. 2012, section
+4.1)."""
+
 ALL_IMAGES = 60_000
 """Number of Fashion-MNIST's training images."""
 
 
-def choose_recipe(name: str | None, network: Network, device: str) -> Recipe:
+def choose_recipe(name: str | None, network: Network, device: str, images: int | None = None) -> Recipe:
     """Return the named recipe as the network needs it; without a name `quick` on a CPU, `book` on a GPU.
+
+    Args:
+        images: number of training images of a set of the user's own.
 
     Raises:
         AlexnetMfError: for an unknown name.
     """
     if name is None:
-        return for_network(QUICK if device == "cpu" else BOOK, network)
+        return for_network(QUICK if device == "cpu" else BOOK, network, images)
     if not isinstance(name, str) or name not in RECIPES:
         raise AlexnetMfError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
-    return for_network(RECIPES[name], network)
+    return for_network(RECIPES[name], network, images)
 
 
-def for_network(recipe: Recipe, network: Network) -> Recipe:
+def for_network(recipe: Recipe, network: Network, images: int | None = None) -> Recipe:
     """Return the recipe as this network needs it.
 
     A network's own learning rate is meant for plain SGD with large batches, as in `BOOK`, and replaces the recipe's.
     `QUICK` costs no more multiply-accumulates than AlexNet on 3,840 images. If this budget covers whole epochs of
     `BOOK`, `QUICK` is that number of epochs; if it covers all of them, `QUICK` is `BOOK`. If it covers none, the
-    network's own rate is raised by the same factor as AlexNet's.
+    network's own rate is raised by the same factor as AlexNet's; of a set of the user's own that has fewer than 3,840
+    images it is several epochs, at most as many as `BOOK`.
     """
     rate = network.learning_rate or BOOK.sgd.learning_rate
     book = replace(BOOK, sgd=replace(BOOK.sgd, learning_rate=rate))
@@ -156,4 +164,6 @@ def for_network(recipe: Recipe, network: Network) -> Recipe:
         return book
     if epochs >= 1:
         return replace(book, name=QUICK.name, epochs=epochs)
-    return replace(QUICK, sgd=replace(QUICK.sgd, learning_rate=QUICK.sgd.learning_rate * rate / BOOK.sgd.learning_rate))
+    sgd = replace(QUICK.sgd, learning_rate=QUICK.sgd.learning_rate * rate / BOOK.sgd.learning_rate)
+    repeated = max(1, min(BOOK.epochs, QUICK.train_images // max(1, images or QUICK.train_images)))
+    return replace(QUICK, epochs=repeated, sgd=sgd)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from alexnet_mf import files, spec
+from alexnet_mf.data import DataSource
 from alexnet_mf.errors import RunError
 from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import Conditions
@@ -22,10 +23,9 @@ from alexnet_mf.training.loop import Epoch, Result
 from alexnet_mf.training.recipe import Recipe
 
 RECORD, CHECKPOINTS = "run.json", "checkpoint"
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
 MOST_BYTES = 4_000_000
 
-DataName = Literal["fashion-mnist", "synthetic"]
 State = Literal["running", "finished", "stopped", "failed"]
 
 
@@ -65,18 +65,31 @@ class Run(Session, kw_only=True):
     recipe: Recipe
     data: str
     """Source of the images, in words."""
-    data_name: DataName
+    source: DataSource
+    """The source as a resumed run opens it again."""
+    classes: list[str]
+    preprocessing: dict[str, Any]
+    """The value of `Preprocessing.as_dict`: from a picture to the network's input."""
     data_sha256: str
+    """Digest of the images."""
+    test_sha256: str
+    """Digest of the test images alone."""
     weights: StartingWeights | None
     """None if the weights were drawn from the seed."""
 
     def __post_init__(self) -> None:
         spec.from_dict(self.network)
+        spec.Preprocessing.from_dict(self.preprocessing)
 
     @property
     def net(self) -> spec.Network:
         """Return the network."""
         return spec.from_dict(self.network)
+
+    @property
+    def prepared(self) -> spec.Preprocessing:
+        """Return the preprocessing of the pictures."""
+        return spec.Preprocessing.from_dict(self.preprocessing)
 
 
 class Closing(Struct, kw_only=True):
@@ -93,7 +106,7 @@ class Closing(Struct, kw_only=True):
 class RunRecord(Run, kw_only=True):
     """Content of run.json."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     state: State = "running"
     reason: str | None = None
     """The error that ended the run."""

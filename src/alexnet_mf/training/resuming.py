@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from alexnet_mf import conversion
+from alexnet_mf import conversion, datasets
 from alexnet_mf.backends.execution import Execution
-from alexnet_mf.data import Dataset
+from alexnet_mf.data import Dataset, DataSource
+from alexnet_mf.data.sources import AUTO
 from alexnet_mf.errors import RunError
 from alexnet_mf.spec.layers import Dropout
 from alexnet_mf.training.folder import RunFolder
-from alexnet_mf.training.recipe import CHANGES
+from alexnet_mf.training.recipe import CHANGES, SGD_FIELDS
 from alexnet_mf.training.weight_files import WEIGHTS
 from alexnet_mf.weights import parameters
 from alexnet_mf.weights.parameters import Parameters
@@ -20,11 +23,10 @@ from alexnet_mf.weights.parameters import Parameters
 def check_expected(folder: RunFolder, expected: Mapping[str, Any]) -> None:
     """Check that arguments of `train` agree with a run. The error names the argument, both values and the remedy."""
     run, network = folder.record, folder.record.net
-    recipe = {**vars(run.recipe), **vars(run.recipe.sgd)}
     allowed: dict[str, list[Any]] = {
-        "net": [network.name], "seed": [run.seed], "recipe": [run.recipe.name], "data": [run.data_name, "auto"],
+        "net": [network.name], "seed": [run.seed], "recipe": [run.recipe.name],
         "weights": [], "which": [], "dropout": [layer.rate for layer in network.layers if isinstance(layer, Dropout)],
-        **{name: [recipe[name]] for name in CHANGES}}
+        **{name: [getattr(run.recipe.sgd if name in SGD_FIELDS else run.recipe, name)] for name in CHANGES}}
     for name, value in expected.items():
         value = tuple(value) if isinstance(value, list) else getattr(value, "name", value)  # a Network, a Recipe
         if name not in allowed:
@@ -34,6 +36,40 @@ def check_expected(folder: RunFolder, expected: Mapping[str, Any]) -> None:
             remedy = "start a new run without `resume`" if name in ("net", "seed") else _how_to_start_new_run(folder)
             difference = f"is {own} in this run, not {_text(value)}" if own else "cannot change in a resumed run"
             raise RunError(f"{folder.path}: `{name}` {difference}; leave it out, or {remedy}")
+
+
+def source(folder: RunFolder, data: DataSource | Path | str | None, data_dir: Path | str | None) -> DataSource:
+    """Return the source of the run's images, which may have moved.
+
+    Raises:
+        RunError: if `data` names another built-in set.
+    """
+    own = folder.record.source
+    if data is None:
+        return datasets.source_of(own, data_dir)
+    wanted = datasets.source_of(data, data_dir)
+    if wanted.is_built_in != own.is_built_in or (own.is_built_in and wanted.name not in (own.name, AUTO)):
+        raise RunError(f"{folder.path}: `data` is {own.name} in this run, not {wanted.name}; leave it out, or "
+                       f"{_how_to_start_new_run(folder)}")
+    if own.is_built_in:
+        return replace(own, data_dir=wanted.data_dir)
+    return wanted if isinstance(data, DataSource) else replace(own, name=wanted.name)
+
+
+def same_images(folder: RunFolder, source: DataSource, quiet: bool) -> Dataset:
+    """Return the images of the run.
+
+    Raises:
+        RunError: if they have changed.
+    """
+    run = folder.record
+    opened = datasets.with_classes_of(datasets.open_source(source, quiet), run.classes, str(folder.path))
+    images = datasets.prepare(opened, run.prepared, source, quiet)
+    if images.digest() != run.data_sha256:
+        remedy = "name their folder with `data_dir`" if source.is_built_in else \
+            "restore them, or name another place with `data`"
+        raise RunError(f"{folder.path}: the images differ from those of the run ({run.data}); {remedy}")
+    return images
 
 
 def _text(value: Any) -> str:
@@ -65,7 +101,7 @@ def change_epochs(folder: RunFolder, epochs: int, data: Dataset) -> None:
         begun = len(position.epochs) + (position.images > 0)
         if epochs < begun:
             raise RunError(f"{folder.path}: has begun epoch {begun}; `epochs` must be at least {begun}")
-        steps = recipe.steps(len(data.train.first(recipe.train_images)))
+        steps = recipe.steps(min(len(data.train), recipe.train_images or len(data.train)))
         if recipe.annealed and position.number >= recipe.annealed_from(steps):
             raise RunError(f"{folder.path}: has begun its last steps, with a smaller learning rate, so `epochs` "
                            f"cannot change; {_how_to_start_new_run(folder)}")

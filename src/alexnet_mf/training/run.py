@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import alexnet_mf
-from alexnet_mf import backends, conversion, models, spec
+from alexnet_mf import backends, conversion, datasets, models, spec
 from alexnet_mf.backends.contract import Model
 from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.checks import check_integer, check_number, check_path, check_type
 from alexnet_mf.conversion import Which
-from alexnet_mf.data import Dataset, DatasetName
-from alexnet_mf.data import load as load_dataset
-from alexnet_mf.data.preprocessing import check_takes_gray_images
+from alexnet_mf.data import Dataset, DataSource
 from alexnet_mf.errors import AlexnetMfError, Notice, RunError, TrainingDiverged
 from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import conditions
-from alexnet_mf.instruments.progress import DownloadDisplay
 from alexnet_mf.models import LoadedModel
-from alexnet_mf.spec import Network
+from alexnet_mf.spec import Network, Preprocessing
 from alexnet_mf.spec.layers import Dropout
-from alexnet_mf.spec.toml import find_network
 from alexnet_mf.training import checkpoint as checkpoints
 from alexnet_mf.training import loop, metrics, record, resuming, tensorboard
 from alexnet_mf.training.checkpoint import Checkpoint
@@ -35,8 +32,8 @@ from alexnet_mf.training.folder import RunFolder
 from alexnet_mf.training.interrupt import Interrupt
 from alexnet_mf.training.loop import Epoch, Result
 from alexnet_mf.training.new_folder import RUNS, check_new, new_folder
-from alexnet_mf.training.recipe import Recipe, choose_recipe
-from alexnet_mf.training.record import DataName, Run, RunRecord, Session, StartingWeights, how_to_resume
+from alexnet_mf.training.recipe import PAPERS_AUGMENTATION, Recipe, choose_recipe
+from alexnet_mf.training.record import Run, RunRecord, Session, StartingWeights, how_to_resume
 from alexnet_mf.weights import parameters
 from alexnet_mf.weights.parameters import Parameters
 
@@ -115,7 +112,7 @@ class Training:
 
 def train(net: Network | str | None = None, backend: str | None = None, *, recipe: Recipe | str | None = None,
           dropout: float | None = None, weights: Path | str | None = None, which: Which = "last", seed: int = 0,
-          device: str = "auto", execution: Execution = AS_IT_COMES, data: DatasetName = "auto",
+          device: str = "auto", execution: Execution = AS_IT_COMES, data: DataSource | Path | str = "auto",
           data_dir: Path | str | None = None,
           out: Path | str | None = None, checkpoint_minutes: float = CHECKPOINT_MINUTES, tensorboard: bool = False,
           progress: Watcher | bool = True, command: Sequence[str] = ("alexnet_mf.train",),
@@ -128,7 +125,9 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
             name the network if `net` does not. Without them, the weights are drawn from `seed`.
         recipe: `book`, `quick` or a `Recipe`; without it `book` on a GPU, `quick` on a CPU.
         dropout: rate of every dropout layer; without it the network's own.
-        data: `fashion-mnist`, `synthetic`, or `auto`: Fashion-MNIST, or the synthetic set with a notice.
+        data: `fashion-mnist`, `synthetic`, or `auto`: Fashion-MNIST, or the synthetic set with a notice. Or the path of
+            images of your own, or a `DataSource`, which has further options. Without `weights` the network gets the
+            classes and the channels of the images.
         data_dir: folder with the four files of Fashion-MNIST.
         out: run folder, new or empty; without it runs/DATE-TIME-BACKEND-NET.
         checkpoint_minutes: time between two checkpoints within an epoch. There is one after each epoch anyway.
@@ -147,49 +146,78 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
         AlexnetMfError: if something cannot be done as asked; names the remedy. No run folder is left if no step was
             taken.
     """
-    watcher = _check_options(data_dir, checkpoint_minutes, tensorboard, progress)
+    watcher = _check_options(checkpoint_minutes, tensorboard, progress)
+    source = datasets.source_of(data, data_dir)
     seed = check_integer("seed", seed, least=0)
     if weights is not None and not isinstance(weights, (str, Path)):
         raise AlexnetMfError("`weights` must be a file or a run folder, so that run.json can name it; write arrays "
                              "to a file first, with `alexnet_mf.weights.parameters.save`")
     name = backends.default() if backend is None else check_type("backend", backend, str)
-    if net is not None:
-        check_takes_gray_images(find_network(net))  # before the weights are drawn
-    network, values = models.find_weights(net, weights, which=which, seed=seed)
-    if weights and which != "last":  # a resumed run reads the file that it names
-        weights = conversion.file_of_run(Path(weights), which)
+    stored = conversion.read(weights, net, which) if weights is not None else None
+    if stored and which != "last":  # a resumed run reads the file that it names
+        weights = conversion.file_of_run(Path(str(weights)), which)
+    network = stored.network if stored else models.find_weights(net, which=which)[0]
     if dropout is not None:
         network = _with_dropout(network, dropout)
-    check_takes_gray_images(network)
 
-    def recipe_on(device: str) -> Recipe:
-        return (recipe if isinstance(recipe, Recipe) else choose_recipe(recipe, network, device)
+    def recipe_on(device: str, network: Network, images: int | None = None) -> Recipe:
+        return (recipe if isinstance(recipe, Recipe) else choose_recipe(recipe, network, device, images)
                 ).with_changes(**changes)
 
-    def run_folder() -> Path:
+    def run_folder(network: Network) -> Path:
         return new_folder(RUNS, name, network.name) if out is None else check_path("out", out)
 
-    recipe_on("cpu")  # check the values before anything slow
-    check_new(run_folder())
-    loaded = models.load(name, network, values, device, execution)
-    images = load_images(data, data_dir, watcher.quiet)
-    final = recipe_on(loaded.model.device)
+    recipe_on("cpu", network)  # check the values before anything slow
+    check_new(run_folder(network))
+    framework, execution = models.load_backend(name, execution)
+    opened = datasets.open_source(source, watcher.quiet)
+    if stored:
+        opened = datasets.with_classes_of(opened, stored.classes, str(stored.path))
+    else:
+        network = datasets.adapted(network, opened)
+    values = stored.parameters if stored else parameters.initialize(network, seed)
+    loaded = models.build_in(framework, execution, network, values, device)
+    preprocessing = datasets.choose(opened, network, training_preprocessing(stored) if stored else None)
+    images = datasets.prepare(opened, preprocessing, source, watcher.quiet)
+    final = recipe_on(loaded.model.device, network, None if source.is_built_in else len(images.train))
+    if preprocessing.patch and not isinstance(recipe, Recipe) and changes.get("augment") is None:
+        final = final.with_changes(augment=PAPERS_AUGMENTATION)
     without_held_out = images.hold_out(final.held_out)
     without_held_out.check_limits(train_images=changes.get("train_images"), test_images=changes.get("test_images"))
     final = final.fitted(without_held_out)
     if backend is None:
         models.default_backend()  # its notice, now that every argument has been checked
-    start = StartingWeights(str(Path(weights).resolve()), parameters.digest(values)) if weights else None
-    folder = RunFolder.create(run_folder(), Run(
+    start = StartingWeights(str(Path(str(weights)).resolve()), parameters.digest(values)) if stored else None
+    folder = RunFolder.create(run_folder(network), Run(
         network=spec.as_dict(network), spec_sha256=spec.fingerprint(network), seed=seed,
-        recipe=final, data=images.origin, data_name=cast(DataName, images.name),
-        data_sha256=images.digest(), weights=start, **record.fields(describe_session(loaded, command), Session)))
+        recipe=final, data=images.origin, source=recorded_source(source, images), classes=list(images.classes),
+        preprocessing=preprocessing.as_dict(), data_sha256=images.digest(), test_sha256=images.digest("test"),
+        weights=start, **record.fields(describe_session(loaded, command), Session)))
     return _carry_out(Training(folder, loaded, without_held_out), watcher, checkpoint_minutes, tensorboard)
 
 
+def training_preprocessing(stored: conversion.Weights) -> Preprocessing | None:
+    """Return the preprocessing that weights state.
+
+    Raises:
+        AlexnetMfError: if it normalizes pixels, which training does not.
+    """
+    preprocessing = stored.preprocessing
+    if preprocessing and not (preprocessing.is_unit and preprocessing.color != "bgr"):
+        raise AlexnetMfError(f"{stored.path}: takes {preprocessing.describe_numbers()}, in the order "
+                             f"{preprocessing.color}; training takes only pixels scaled to [0, 1]; use other weights")
+    return preprocessing
+
+
+def recorded_source(source: DataSource, images: Dataset) -> DataSource:
+    """Return the source for a record: `auto` by the name of the dataset that it was."""
+    return dataclasses.replace(source, name=images.name if source.is_built_in else source.name).resolved()
+
+
 def resume(run: Path | str, epochs: int | None = None, backend: str | None = None, *, device: str = "auto",
-           execution: Execution | None = None, data_dir: Path | str | None = None,
-           checkpoint_minutes: float = CHECKPOINT_MINUTES, tensorboard: bool = False, progress: Watcher | bool = True,
+           execution: Execution | None = None, data: DataSource | Path | str | None = None,
+           data_dir: Path | str | None = None, checkpoint_minutes: float = CHECKPOINT_MINUTES,
+           tensorboard: bool = False, progress: Watcher | bool = True,
            command: Sequence[str] = ("alexnet_mf.resume",), **expected: Any) -> TrainedRun:
     """Resume a run from its last good checkpoint. The command line's `train` calls this function too.
 
@@ -198,6 +226,7 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
         epochs: total number of epochs; a larger number prolongs the run.
         backend: another backend continues from the weights; a notice names what is not carried over.
         device, execution: for another backend, as for `build`; the run's own backend keeps its own.
+        data: another place of the same images; without it the run's own.
         data_dir, checkpoint_minutes, tensorboard, progress, command: as for `train`.
         expected: other arguments of `train`. Each must have the run's own value.
 
@@ -205,7 +234,7 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
         RunError: if there is nothing to resume from, another process has the run, the images have changed, or an
             argument contradicts the run.
     """
-    watcher = _check_options(data_dir, checkpoint_minutes, tensorboard, progress)
+    watcher = _check_options(checkpoint_minutes, tensorboard, progress)
     if epochs is not None:
         check_integer("epochs", epochs)
     if execution is not None:
@@ -214,15 +243,13 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
     try:
         run_record, before = folder.record, folder.last_session
         resuming.check_expected(folder, expected)
+        source = resuming.source(folder, data, data_dir)
         name = backend or before.backend
         if name == before.backend:
             execution = resuming.same_execution(folder, execution)
             device = before.device if device == "auto" else device
         loaded = models.load(name, run_record.net, resuming.starting_weights(folder), device, execution or AS_IT_COMES)
-        images = load_images(run_record.data_name, data_dir, watcher.quiet)
-        if images.digest() != run_record.data_sha256:
-            raise RunError(f"{folder.path}: the images differ from those of the run ({run_record.data}); name their "
-                           "folder with `data_dir`")
+        images = resuming.same_images(folder, source, watcher.quiet)
         images = images.hold_out(run_record.recipe.held_out)
         if epochs is not None:
             resuming.change_epochs(folder, epochs, images)
@@ -344,20 +371,8 @@ def describe_session(loaded: LoadedModel, command: Sequence[str]) -> Session:
     return records.parse(json.loads(json.dumps(values)), Session)  # as it will be when it is read: lists for tuples
 
 
-def load_images(name: DatasetName, folder: Path | str | None, quiet: bool = False) -> Dataset:
-    """Load a dataset, with a download display unless quiet. A notice names the reason for the synthetic set."""
-    images, reason = load_dataset(name, Path(folder) if folder is not None else None,
-                                  progress=DownloadDisplay("Fashion-MNIST", quiet))
-    if reason:
-        warnings.warn(reason, Notice, stacklevel=3)
-    return images
-
-
-def _check_options(data_dir: Path | str | None, minutes: float, wants_events: bool,
-                   progress: Watcher | bool) -> Watcher:
+def _check_options(minutes: float, wants_events: bool, progress: Watcher | bool) -> Watcher:
     """Check the options that `train` and `resume` share, and return the watcher."""
-    if data_dir is not None:
-        check_path("data_dir", data_dir)
     check_number("checkpoint_minutes", minutes, above=True)
     if check_type("tensorboard", wants_events, bool):
         tensorboard.check_installed()

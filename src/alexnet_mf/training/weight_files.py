@@ -7,10 +7,8 @@ from pathlib import Path
 
 from alexnet_mf import files
 from alexnet_mf.conversion import RUN_WEIGHTS
-from alexnet_mf.data import FASHION_CLASSES
 from alexnet_mf.errors import ParametersError
 from alexnet_mf.spec import Network
-from alexnet_mf.spec.preprocessing import FASHION_MNIST
 from alexnet_mf.training.loop import Epoch, Snapshot
 from alexnet_mf.training.record import Run
 from alexnet_mf.weights import metadata, parameters
@@ -98,7 +96,7 @@ class WeightFiles:
 
     def _content(self, weights: Parameters, step: int, done: Epoch | None) -> list[bytes | memoryview]:
         header = {"network": self.run.network, "seed": self.run.seed, "step": step,
-                  **metadata.entries(self.run.net, FASHION_MNIST, FASHION_CLASSES)}  # of all datasets
+                  **metadata.entries(self.run.net, self.run.prepared, self.run.classes)}
         return parameters.to_buffers(weights, header | (dataclasses.asdict(done) if done else {}))
 
     def _accuracy_of_best(self, network: Network, step: int) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_mf.data import fashion_mnist, store
+from alexnet_mf.data import downloads, fashion_mnist
 from alexnet_mf.errors import DataError
 
 TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
@@ -45,7 +45,7 @@ def test_a_named_folder_is_loaded(folder: Path, files: dict[str, bytes]) -> None
     dataset = fashion_mnist.load(folder)
     check_content(dataset, files)
     assert dataset.name == "fashion-mnist"
-    assert dataset.origin == f"Fashion-MNIST from {folder}"
+    assert dataset.origin == f"images in the format of Fashion-MNIST from {folder}"
     assert len(dataset.classes) == 10
 
 
@@ -116,7 +116,7 @@ def test_files_are_downloaded_once(mirrors: Any, cache: Path, files: dict[str, b
     bar = Bar()
     dataset = fashion_mnist.load(progress=bar)
     check_content(dataset, files)
-    assert dataset.origin == f"Fashion-MNIST from {cache}"
+    assert dataset.origin == f"images in the format of Fashion-MNIST from {cache}"
     assert bar.closed == 4
     assert sorted(mirrors.first.requests) == sorted(path.name for path in cache.iterdir()) == sorted(files)
     check_content(fashion_mnist.load(), files)
@@ -167,8 +167,8 @@ def test_a_cut_connection_leaves_no_partial_file(mirrors: Any, cache: Path, file
 
 
 def test_a_silent_mirror_does_not_hang(mirrors: Any, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert max(store.TIMEOUT) <= 30
-    monkeypatch.setattr(store, "TIMEOUT", (0.2, 0.2))
+    assert max(downloads.TIMEOUT) <= 30
+    monkeypatch.setattr(downloads, "TIMEOUT", (0.2, 0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         monkeypatch.setattr(fashion_mnist, "MIRRORS", (url, url))

@@ -6,6 +6,7 @@ import mxnet as mx
 import numpy as np
 
 from alexnet_mf.data.augmentation import LUMA, Draws
+from alexnet_mf.data.preprocessing import center_slices
 
 
 def augment(images: mx.nd.NDArray, draws: Draws, white: float) -> mx.nd.NDArray:
@@ -17,6 +18,9 @@ def augment(images: mx.nd.NDArray, draws: Draws, white: float) -> mx.nd.NDArray:
     """
     if draws.moved:
         images = move(images, draws)
+    else:
+        rows, columns = center_slices(draws.stored, draws.size)
+        images = images[:, :, rows, columns]
     return color(images, mx.nd.array(draws.factors, ctx=images.context), white) if draws.colored else images
 
 

@@ -89,8 +89,8 @@ class MXNetModel(Model[Placed], MeasurableModel[Placed]):
             loss.backward()  # moves the running statistics
             return float(loss.asscalar()), weights.export_gradients(self.net)
 
-    def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> MXNetTrainer:
-        return MXNetTrainer(self.net, sgd, seed, self.context, augment)
+    def trainer(self, sgd: Sgd, seed: int) -> MXNetTrainer:
+        return MXNetTrainer(self.net, sgd, seed, self.context)
 
     def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
         trainer = self.trainer(sgd, seed)

@@ -14,8 +14,8 @@ from alexnet_mf.backends.contract import RATE_INSIDE, PlacedImages, Sgd, StepMet
 from alexnet_mf.backends.mxnet import weights
 from alexnet_mf.backends.mxnet.augment import augment
 from alexnet_mf.backends.randomness import dropout_seed
-from alexnet_mf.data.augmentation import Draws, draw
-from alexnet_mf.data.preprocessing import PIXEL_SCALE, check_inputs
+from alexnet_mf.data.augmentation import Draws
+from alexnet_mf.data.preprocessing import PIXEL_SCALE, center_slices, check_inputs, input_size
 from alexnet_mf.spec import Network
 
 
@@ -33,24 +33,28 @@ def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], con
     """Copy images and labels to the device, once."""
     check_inputs(inputs, labels, network)
     return Placed(mx.nd.array(inputs, ctx=context, dtype=inputs.dtype),
-                  mx.nd.array(labels, ctx=context, dtype="int32"), network.input[1:])
+                  mx.nd.array(labels, ctx=context, dtype="int32"), input_size(network))
 
 
-def pixels(images: mx.nd.NDArray, size: tuple[int, ...], draws: Draws | None = None) -> mx.nd.NDArray:
-    """Return the network's input: gray levels are augmented and upsampled, ready inputs only augmented."""
+def pixels(images: mx.nd.NDArray, size: tuple[int, int], draws: Draws | None = None) -> mx.nd.NDArray:
+    """Return the network's input: levels are cropped, augmented, upsampled and scaled, ready inputs only augmented."""
     if images.dtype != np.uint8:
         return augment(images, draws, 1.0) if draws else images
+    levels = images.expand_dims(1) if images.ndim == 3 else images.transpose((0, 3, 1, 2))
     if draws:
-        images = augment(images.expand_dims(1).astype("float32"), draws, 255.0).squeeze(axis=1)
-    return upsample(images, size)
+        return upsample(augment(levels.astype("float32"), draws, 255.0), size)
+    rows, columns = center_slices(levels.shape[2:], size)
+    return upsample(levels[:, :, rows, columns], size)
 
 
-def upsample(images: mx.nd.NDArray, size: tuple[int, ...]) -> mx.nd.NDArray:
-    """Turn gray levels (n, h, w) into pixels (n, 1, *size): interpolated first, then scaled, to stay exact."""
-    gray = images.expand_dims(1).astype("float32")
-    height, width = size
-    gray = mx.nd.contrib.BilinearResize2D(gray, height=height, width=width, align_corners=False)  # its default is True
-    return gray * float(PIXEL_SCALE)
+def upsample(levels: mx.nd.NDArray, size: tuple[int, int]) -> mx.nd.NDArray:
+    """Turn levels (n, channels, h, w) into pixels (n, channels, *size): interpolated first, then scaled, to stay
+    exact."""
+    levels = levels.astype("float32")
+    if levels.shape[2:] != size:
+        levels = mx.nd.contrib.BilinearResize2D(levels, height=size[0], width=size[1],
+                                                align_corners=False)  # its default is True
+    return levels * float(PIXEL_SCALE)
 
 
 def seed_dropout(seed: int, context: mx.Context) -> None:
@@ -61,24 +65,21 @@ def seed_dropout(seed: int, context: mx.Context) -> None:
 class MXNetTrainer(Trainer[Placed]):
     """SGD steps by Gluon's trainer."""
 
-    def __init__(self, net: nn.HybridSequential, sgd: Sgd, seed: int, context: mx.Context,
-                 augment: tuple[str, ...] = ()):
+    def __init__(self, net: nn.HybridSequential, sgd: Sgd, seed: int, context: mx.Context):
         self.net = net
         self.seed = seed
         self.context = context
-        self.augment = augment
         self.trainer = gluon.Trainer(net.collect_params(), "sgd", {
             "learning_rate": sgd.learning_rate, "momentum": sgd.momentum, "wd": sgd.weight_decay})
         self.loss = gluon.loss.SoftmaxCrossEntropyLoss()
         self._losses: list[mx.nd.NDArray] = []
         self._correct: list[mx.nd.NDArray] = []
 
-    def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
-        rows = mx.nd.array(indices, ctx=self.context, dtype="int32")
-        draws = draw(self.augment, self.seed, number, len(indices), data.image)
+    def step(self, data: Placed, indices: NDArray[np.int64] | None, number: int, draws: Draws | None = None) -> None:
+        rows = slice(None) if indices is None else mx.nd.array(indices, ctx=self.context, dtype="int32")
         pixels, labels = data.batch(rows, draws)
         losses, logits = self.forward_backward(pixels, labels, number)
-        self.trainer.step(len(indices))  # one loss per image; this call divides by the batch size
+        self.trainer.step(len(labels))  # one loss per image; this call divides by the batch size
         self._losses.append(losses.mean())
         self._correct.append((logits.argmax(axis=1).astype("int32") == labels).sum())
 

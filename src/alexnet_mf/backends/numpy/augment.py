@@ -13,9 +13,9 @@ def augment(images: NDArray[np.float32], draws: Draws, white: float) -> NDArray[
 
     Args:
         images: (n, channels, height, width).
-        white: largest value of a pixel: 255 for gray levels, 1 for ready inputs. The smallest is 0.
+        white: largest value of a pixel: 255 for levels, 1 for ready inputs. The smallest is 0.
     """
-    moved = [move(image, draws, i) for i, image in enumerate(images)]
+    moved = [move(image, draws, i) for i, image in enumerate(images)]  # the center, if nothing is drawn
     return np.stack([color(image, draws.factors[i], np.float32(white)) for i, image in enumerate(moved)]
                     if draws.colored else moved)
 

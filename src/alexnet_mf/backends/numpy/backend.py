@@ -94,8 +94,8 @@ class NumpyModel(Model[Placed], MeasurableModel[Placed]):
         """Propagate any gradient at the logits (n, classes) back to every trained parameter, dropout off."""
         return self.net.backward(gradient, self.net.cast(data.pixels()), self.training_outputs(data))
 
-    def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> NumpyTrainer:
-        return NumpyTrainer(self.net, sgd, seed, augment)
+    def trainer(self, sgd: Sgd, seed: int) -> NumpyTrainer:
+        return NumpyTrainer(self.net, sgd, seed)
 
     def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
         trainer, rows = self.trainer(sgd, seed), data.rows(indices)

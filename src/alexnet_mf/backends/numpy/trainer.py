@@ -12,8 +12,8 @@ from alexnet_mf.backends.contract import RATE_OUTSIDE, PlacedImages, Sgd, StepMe
 from alexnet_mf.backends.numpy.augment import augment
 from alexnet_mf.backends.numpy.layers import Array, softmax_cross_entropy
 from alexnet_mf.backends.numpy.network import NumpyNetwork
-from alexnet_mf.data.augmentation import Draws, draw
-from alexnet_mf.data.preprocessing import PIXEL_SCALE, check_inputs
+from alexnet_mf.data.augmentation import Draws
+from alexnet_mf.data.preprocessing import PIXEL_SCALE, center_slices, check_inputs, input_size
 from alexnet_mf.spec import Network
 
 
@@ -35,26 +35,32 @@ class Placed(PlacedImages):
 def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64]) -> Placed:
     """Copy images and labels."""
     check_inputs(inputs, labels, network)
-    return Placed(inputs.copy(), labels.astype(np.int64), network.input[1:])
+    return Placed(inputs.copy(), labels.astype(np.int64), input_size(network))
 
 
-def pixels(images: NDArray[Any], size: tuple[int, ...], draws: Draws | None = None) -> NDArray[np.float32]:
-    """Return the network's input: gray levels are augmented and upsampled, ready inputs only augmented."""
+def pixels(images: NDArray[Any], size: tuple[int, int], draws: Draws | None = None) -> NDArray[np.float32]:
+    """Return the network's input: levels are cropped, augmented, upsampled and scaled, ready inputs only augmented."""
     if images.dtype != np.uint8:
         return augment(images, draws, 1.0) if draws else images
-    return upsample(augment(images[:, np.newaxis].astype(np.float32), draws, 255.0)[:, 0] if draws else images, size)
+    levels = images[:, np.newaxis] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    if draws:
+        return upsample(augment(levels.astype(np.float32), draws, 255.0), size)
+    rows, columns = center_slices(levels.shape[2:], size)
+    return upsample(levels[..., rows, columns], size)
 
 
-def upsample(images: NDArray[Any], size: tuple[int, ...]) -> NDArray[np.float32]:
-    """Turn gray levels (n, h, w) into pixels (n, 1, *size): interpolated first, then scaled, to stay exact.
+def upsample(levels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Turn levels (n, channels, h, w) into pixels (n, channels, *size): interpolated first, then scaled, to stay exact.
 
     Bilinear upsampling is linear in rows and in columns, so it is one matrix on each side of the image. The numbers
     are exact in float32: weights are whole multiples of 1/16 (or coarser), the values of 1/256, below 256. Only the
     scaling rounds, once.
     """
-    gray = images.astype(np.float32)[:, np.newaxis]
-    rows, columns = (_upsampling_weights(before, after // before) for before, after in zip(images.shape[1:], size))
-    return rows @ gray @ columns.T * PIXEL_SCALE
+    levels = levels.astype(np.float32)
+    if levels.shape[2:] != size:
+        rows, columns = (_upsampling_weights(before, after // before) for before, after in zip(levels.shape[2:], size))
+        levels = rows @ levels @ columns.T
+    return levels * PIXEL_SCALE
 
 
 def _upsampling_weights(size: int, factor: int) -> NDArray[np.float32]:
@@ -76,18 +82,16 @@ def _upsampling_weights(size: int, factor: int) -> NDArray[np.float32]:
 class NumpyTrainer(Trainer[Placed]):
     """SGD steps with momentum and weight decay, in place, in the dtype of the parameters."""
 
-    def __init__(self, net: NumpyNetwork, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> None:
+    def __init__(self, net: NumpyNetwork, sgd: Sgd, seed: int) -> None:
         self.net = net
         self.sgd = sgd
         self.seed = seed
-        self.augment = augment
         self._velocity = {name: np.zeros_like(net.parameters[name]) for name in net.trained}
         self._losses: list[float] = []
         self._correct: list[int] = []
 
-    def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
-        batch = data.rows(indices)
-        draws = draw(self.augment, self.seed, number, len(batch), batch.image)
+    def step(self, data: Placed, indices: NDArray[np.int64] | None, number: int, draws: Draws | None = None) -> None:
+        batch = data if indices is None else data.rows(indices)
         loss, logits, gradients = loss_and_gradients(self.net, batch, (self.seed, number), draws=draws, moving=True)
         self._losses.append(loss)
         self._correct.append(int((logits.argmax(axis=1) == batch.labels).sum()))

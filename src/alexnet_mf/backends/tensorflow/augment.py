@@ -8,6 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from alexnet_mf.data.augmentation import LUMA, Draws
+from alexnet_mf.data.preprocessing import center_slices
 
 SPECIFICATION = (tf.TensorSpec([None, None, None], tf.int32), tf.TensorSpec([None, None, None], tf.int32),
                  tf.TensorSpec([None, None, 3], tf.float32))
@@ -25,6 +26,9 @@ def augment(images: tf.Tensor, draws: Draws, drawn: tuple[tf.Tensor, ...], white
     rows, columns, factors = drawn
     if draws.moved:
         images = move(images, draws, rows, columns)
+    else:
+        top, left = center_slices(draws.stored, draws.size)
+        images = images[:, top, left]
     return color(images, factors, white) if draws.colored else images
 
 

@@ -108,8 +108,8 @@ class TensorFlowModel(Model[Placed], MeasurableModel[Placed]):
         gradients = tape.gradient(loss, [variable.value for variable in variables.values()])
         return float(loss), weights.export_values(dict(zip(variables, gradients)), self.network)
 
-    def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> TensorFlowTrainer:
-        return TensorFlowTrainer(self.net, self.network, sgd, seed, self._tf_device, "compile" in self.speed, augment,
+    def trainer(self, sgd: Sgd, seed: int) -> TensorFlowTrainer:
+        return TensorFlowTrainer(self.net, self.network, sgd, seed, self._tf_device, "compile" in self.speed,
                                  self._waiting)
 
     def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:

@@ -14,8 +14,8 @@ from alexnet_mf.backends.contract import RATE_INSIDE, PlacedImages, Sgd, StepMet
 from alexnet_mf.backends.randomness import dropout_seed
 from alexnet_mf.backends.tensorflow import weights
 from alexnet_mf.backends.tensorflow.augment import SPECIFICATION, arrays, augment, tensors
-from alexnet_mf.data.augmentation import Draws, draw
-from alexnet_mf.data.preprocessing import PIXEL_SCALE, check_inputs
+from alexnet_mf.data.augmentation import Draws
+from alexnet_mf.data.preprocessing import PIXEL_SCALE, center_slices, check_inputs, input_size
 from alexnet_mf.spec import Network
 from alexnet_mf.weights import layouts
 
@@ -28,36 +28,35 @@ class Placed(PlacedImages):
         drawn = tensors(draws) if draws else ()
         return pixels(self.inputs[rows], self.size, draws, drawn), self.labels[rows]
 
-    @property
-    def image(self) -> tuple[int, ...]:
-        """(channels, height, width) of the images as they are stored here."""
-        height, width, *channels = self.inputs.shape[1:]
-        return (*(channels or (1,)), height, width)
-
 
 def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], device: str) -> Placed:
     """Copy images and labels to the device, once."""
     check_inputs(inputs, labels, network)
-    if inputs.ndim == 4:
+    if inputs.dtype != np.uint8:
         inputs = inputs.transpose(0, 2, 3, 1)
     with tf.device(device):
-        return Placed(tf.identity(inputs), tf.identity(labels), network.input[1:])
+        return Placed(tf.identity(inputs), tf.identity(labels), input_size(network))
 
 
-def pixels(images: tf.Tensor, size: tuple[int, ...], draws: Draws | None = None,
+def pixels(images: tf.Tensor, size: tuple[int, int], draws: Draws | None = None,
            drawn: tuple[tf.Tensor, ...] = ()) -> tf.Tensor:
-    """Return the network's input: gray levels are augmented and upsampled, ready inputs only augmented."""
+    """Return the network's input: levels are cropped, augmented, upsampled and scaled, ready inputs only augmented."""
     if images.dtype != tf.uint8:
         return augment(images, draws, drawn, 1.0) if draws else images
+    levels = images[..., tf.newaxis] if len(images.shape) == 3 else images
     if draws:
-        images = augment(tf.cast(images[..., tf.newaxis], tf.float32), draws, drawn, 255.0)[..., 0]
-    return upsample(images, size)
+        return upsample(augment(tf.cast(levels, tf.float32), draws, drawn, 255.0), size)
+    rows, columns = center_slices(levels.shape[1:3], size)
+    return upsample(levels[:, rows, columns], size)
 
 
-def upsample(images: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
-    """Turn gray levels (n, h, w) into pixels (n, *size, 1): interpolated first, then scaled, to stay exact."""
-    gray = tf.cast(images[..., tf.newaxis], tf.float32)
-    return tf.image.resize(gray, size, "bilinear") * PIXEL_SCALE  # half-pixel centers are its only convention
+def upsample(levels: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Turn levels (n, h, w, channels) into pixels (n, *size, channels): interpolated first, then scaled, to stay
+    exact."""
+    levels = tf.cast(levels, tf.float32)
+    if tuple(levels.shape[1:3]) != size:
+        levels = tf.image.resize(levels, size, "bilinear")  # half-pixel centers are its only convention
+    return levels * PIXEL_SCALE
 
 
 def seed_dropout(net: keras.Sequential, seed: tf.Tensor) -> None:
@@ -81,7 +80,7 @@ class TensorFlowTrainer(Trainer[Placed]):
     """
 
     def __init__(self, net: keras.Sequential, network: Network, sgd: Sgd, seed: int, device: str,
-                 compiled: bool, augment: tuple[str, ...], waiting: list[TensorFlowTrainer]):
+                 compiled: bool, waiting: list[TensorFlowTrainer]):
         """
         Args:
             waiting: trainers of the model with pending steps; see `take_steps`.
@@ -91,13 +90,15 @@ class TensorFlowTrainer(Trainer[Placed]):
         self.seed = seed
         self.device = device
         self.sgd = sgd
-        self.augment = augment
         self.optimizer = keras.optimizers.SGD(sgd.learning_rate, sgd.momentum)
         self._losses: list[tf.Tensor] = []
         self._correct: list[tf.Tensor] = []
         self._draws: Draws | None = None
-        """Draws of the current step. A graph is traced with the first step's, and reads only what never changes."""
+        """Draws of the pending steps' last. A graph is traced with its first, and reads only what they have in
+        common."""
         self._graph: Any = None
+        self._traced: tuple[Any, ...] = ()
+        """Size of the graph's images, and the values that its draws have in common."""
         self._compiled = compiled
         self._waiting = waiting
         self._data: Placed
@@ -108,13 +109,17 @@ class TensorFlowTrainer(Trainer[Placed]):
         """Time of the first step since the last reading."""
         self._unread = 0
 
-    def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
-        draws = self._draws = draw(self.augment, self.seed, number, len(indices), data.image)
-        is_other = bool(self._block) and (data is not self._data or len(indices) != len(self._block[0][0]))
+    def step(self, data: Placed, indices: NDArray[np.int64] | None, number: int, draws: Draws | None = None) -> None:
+        indices = np.arange(len(data.labels)) if indices is None else indices
+        traced = (data.inputs.shape[1:], draws and (draws.kinds, draws.padding, draws.size))
+        is_other = bool(self._block) and (data is not self._data or len(indices) != len(self._block[0][0])
+                                          or traced != self._traced)
         if is_other or self._waiting != [self]:
             finish_steps(self._waiting)
             self._waiting.append(self)
-        self._data = data
+        if traced != self._traced:
+            self._traced, self._graph = traced, None
+        self._data, self._draws = data, draws
         self._began = self._began or time.perf_counter()
         self._unread += 1
         self._block.append((indices.copy(), dropout_seed(self.seed, number), arrays(draws) if draws else ()))
@@ -190,7 +195,8 @@ class TensorFlowTrainer(Trainer[Placed]):
     def gather(self, images: tf.Tensor, labels: tf.Tensor, rows: tf.Tensor,
                drawn: tuple[tf.Tensor, ...] = ()) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the network's input and the labels of some rows."""
-        return pixels(tf.gather(images, rows), self.network.input[1:], self._draws, drawn), tf.gather(labels, rows)
+        inputs = pixels(tf.gather(images, rows), input_size(self.network), self._draws, drawn)
+        return inputs, tf.gather(labels, rows)
 
     def forward_backward(self, x: tf.Tensor, y: tf.Tensor,
                          seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:

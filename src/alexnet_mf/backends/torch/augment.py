@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from alexnet_mf.data.augmentation import LUMA, Draws
+from alexnet_mf.data.preprocessing import center_slices
 
 
 def augment(images: torch.Tensor, draws: Draws, drawn: tuple[torch.Tensor, ...], white: float) -> torch.Tensor:
@@ -18,6 +19,9 @@ def augment(images: torch.Tensor, draws: Draws, drawn: tuple[torch.Tensor, ...],
     """
     if draws.moved:
         images = move(images, draws, *drawn[:2])
+    else:
+        rows, columns = center_slices(draws.stored, draws.size)
+        images = images[..., rows, columns]
     return color(images, drawn[-1], white) if draws.colored else images
 
 

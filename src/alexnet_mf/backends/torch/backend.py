@@ -120,8 +120,8 @@ class TorchModel(Model[Placed], MeasurableModel[Placed]):
             loss.backward()
         return loss.item(), weights.export_gradients(self.net)
 
-    def trainer(self, sgd: Sgd, seed: int, augment: tuple[str, ...] = ()) -> TorchTrainer:
-        return TorchTrainer(self.net, self.call, sgd, seed, self.speed, self.precision, augment, self.graphs)
+    def trainer(self, sgd: Sgd, seed: int) -> TorchTrainer:
+        return TorchTrainer(self.net, self.call, sgd, seed, self.speed, self.precision, self.graphs)
 
     def phases(self, data: Placed, indices: NDArray[np.int64], sgd: Sgd, seed: int) -> dict[str, Callable[[int], Any]]:
         trainer = self.trainer(sgd, seed)

@@ -22,8 +22,8 @@ from alexnet_mf.backends.randomness import dropout_seed
 from alexnet_mf.backends.torch import weights
 from alexnet_mf.backends.torch.augment import augment, tensors
 from alexnet_mf.backends.torch.graph import Graphed, GraphMemory
-from alexnet_mf.data.augmentation import Draws, draw
-from alexnet_mf.data.preprocessing import PIXEL_SCALE, check_inputs
+from alexnet_mf.data.augmentation import Draws
+from alexnet_mf.data.preprocessing import PIXEL_SCALE, center_slices, check_inputs, input_size
 from alexnet_mf.errors import BackendUnavailable
 from alexnet_mf.spec import Network
 
@@ -40,24 +40,35 @@ class Placed(PlacedImages):
 def place(network: Network, inputs: NDArray[Any], labels: NDArray[np.int64], device: torch.device) -> Placed:
     """Copy images and labels to the device, once."""
     check_inputs(inputs, labels, network)
-    return Placed(torch.tensor(inputs, device=device), torch.tensor(labels, device=device), network.input[1:])
+    return Placed(to_device(inputs, device), torch.tensor(labels, device=device), input_size(network))
 
 
-def pixels(images: torch.Tensor, size: tuple[int, ...], draws: Draws | None = None,
+def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Copy an array to the device. A GPU copies from pinned memory while the program continues."""
+    if device.type != "cuda":
+        return torch.tensor(array, device=device)
+    return torch.from_numpy(np.ascontiguousarray(array)).pin_memory().to(device, non_blocking=True)
+
+
+def pixels(images: torch.Tensor, size: tuple[int, int], draws: Draws | None = None,
            drawn: tuple[torch.Tensor, ...] = ()) -> torch.Tensor:
-    """Return the network's input: gray levels are augmented and upsampled, ready inputs only augmented."""
+    """Return the network's input: levels are cropped, augmented, upsampled and scaled, ready inputs only augmented."""
     if images.dtype != torch.uint8:
         return augment(images, draws, drawn, 1.0) if draws else images
+    levels = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2)
     if draws:
-        images = augment(images.unsqueeze(1).float(), draws, drawn, 255.0).squeeze(1)
-    return upsample(images, size)
+        return upsample(augment(levels.float(), draws, drawn, 255.0), size)
+    rows, columns = center_slices(levels.shape[2:], size)
+    return upsample(levels[..., rows, columns], size)
 
 
-def upsample(images: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """Turn gray levels (n, h, w) into pixels (n, 1, *size): interpolated first, then scaled, to stay exact."""
-    gray = images.unsqueeze(1).float()
-    gray = functional.interpolate(gray, size, mode="bilinear", align_corners=False)
-    return gray * float(PIXEL_SCALE)
+def upsample(levels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Turn levels (n, channels, h, w) into pixels (n, channels, *size): interpolated first, then scaled, to stay
+    exact."""
+    levels = levels.float()
+    if levels.shape[2:] != size:
+        levels = functional.interpolate(levels, size, mode="bilinear", align_corners=False)
+    return levels * float(PIXEL_SCALE)
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[object]:
@@ -155,13 +166,11 @@ class TorchTrainer(Trainer[Placed]):
     """SGD steps: the network as it is called, eager or compiled, and PyTorch's update."""
 
     def __init__(self, net: nn.Sequential, call: Callable[[torch.Tensor], torch.Tensor], sgd: Sgd, seed: int,
-                 speed: frozenset[str] = frozenset(), precision: str = "float32", augment: tuple[str, ...] = (),
-                 graphs: GraphMemory | None = None):
+                 speed: frozenset[str] = frozenset(), precision: str = "float32", graphs: GraphMemory | None = None):
         self.net = net
         self.call = call
         self.seed = seed
         self.precision = precision
-        self.augment = augment
         self.graphs = graphs
         self.device = next(net.parameters()).device
         self.is_compiled = "compile" in speed
@@ -172,17 +181,19 @@ class TorchTrainer(Trainer[Placed]):
         if graphs and sgd.momentum:  # a replay cannot tell the first step, which has no velocity, from the others
             self.update.velocity = {name: torch.zeros_like(value) for name, value in net.named_parameters()}
         self.readings = Readings(self.device)
-        self._data: Placed | None = None
+        self._recorded: tuple[Any, ...] = ()
+        """Data of `_compute`, unless they serve one step, and the values that its draws have in common."""
         self._compute: Callable[..., tuple[torch.Tensor, ...]]
 
-    def step(self, data: Placed, indices: NDArray[np.int64], number: int) -> None:
-        if data is not self._data:
-            self._data, self._compute = data, self._step_on(data)
-        draws = draw(self.augment, self.seed, number, len(indices), data.image)
-        drawn = tensors(draws, self.device) if draws else ()
-        rows = torch.from_numpy(indices).to(self.device, non_blocking=True)
+    def step(self, data: Placed, indices: NDArray[np.int64] | None, number: int, draws: Draws | None = None) -> None:
+        stays = None if indices is None else data
+        wanted = (stays, draws and (draws.kinds, draws.padding, draws.size))
+        if self._recorded != wanted:
+            self._recorded, self._compute = wanted, self._step_on(stays, data.size, draws)
+        batch = (data.inputs, data.labels) if indices is None else (
+            torch.from_numpy(indices).to(self.device, non_blocking=True),)
         self._begin(number)
-        self.readings.add(*self._compute(rows, *drawn))
+        self.readings.add(*self._compute(*batch, *(tensors(draws, self.device) if draws else ())))
 
     def prepare(self, data: Placed, size: int) -> None:
         if self.is_compiled:
@@ -197,19 +208,23 @@ class TorchTrainer(Trainer[Placed]):
             rate.fill_(learning_rate)
         else:
             self.update.options["lr"] = learning_rate
-            self._data = None  # a recorded step has the rate in it
+            self._recorded = ()  # a recorded step has the rate in it
 
-    def _step_on(self, data: Placed) -> Callable[..., tuple[torch.Tensor, ...]]:
-        """Return the step on this data as a function of tensors: rows and draws to loss and number correct.
+    def _step_on(self, data: Placed | None, size: tuple[int, int],
+                 draws: Draws | None) -> Callable[..., tuple[torch.Tensor, ...]]:
+        """Return the step on this data as a function of tensors: rows and draws to loss and number correct. Without
+        data the images and their labels replace the rows.
 
         It does not refer to the trainer: with a reference cycle a finished training would stay in memory.
         """
-        draws = draw(self.augment, self.seed, 0, 1, data.image)
         call, update, precision = self.call, self.update, self.precision
 
-        def compute(rows: torch.Tensor, *drawn: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            pixels, labels = data.batch(rows, draws, drawn)
-            loss, logits = forward_backward(call, update, pixels, labels, precision)
+        def compute(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            if data:
+                inputs, labels = data.batch(tensors[0], draws, tensors[1:])
+            else:
+                inputs, labels = pixels(tensors[0], size, draws, tensors[2:]), tensors[1]
+            loss, logits = forward_backward(call, update, inputs, labels, precision)
             update.step()
             return loss, (logits.argmax(1) == labels).sum()
 

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf.data.dataset import Dataset, LabeledImages
+from alexnet_mf.data.downloads import Progress
 from alexnet_mf.data.sources.fashion_mnist import FASHION_CLASSES
-from alexnet_mf.data.store import Progress
 from alexnet_mf.errors import DataError
 
 SIZE = 28

@@ -68,7 +68,7 @@ def diagnose_pixels(c: Comparison, rung: Rung) -> str:
 
 
 def pixel_causes(images: Array, pixels: Array) -> Iterator[Cause]:
-    """Yield other conventions of upsampling gray images and scaling them to [0, 1], each with its pixels."""
+    """Yield other conventions of cropping and upsampling levels and scaling them to [0, 1], each with its pixels."""
     yield "channels last instead of first", pixels.transpose(0, 2, 3, 1)
     yield "not scaled to [0, 1]", pixels * 255
     yield "scaled twice", pixels / 255
@@ -78,10 +78,19 @@ def pixel_causes(images: Array, pixels: Array) -> Iterator[Cause]:
         yield f"normalized by mean {mean} and deviation {deviation}", (pixels - mean) / deviation
     if pixels.shape[1] == 3:
         yield "normalized by ImageNet's means and deviations", layers.normalize_forward(pixels, *IMAGENET)
-    if images.ndim != 3:
+        yield "blue, green, red instead of red, green, blue", pixels[:, ::-1]
+    if images.dtype != np.uint8:
         return
-    factor = pixels.shape[2] // images.shape[1]
-    gray = images.astype(np.float64)[:, np.newaxis]
+    gray = images.astype(np.float64)
+    gray = gray[:, np.newaxis] if gray.ndim == 3 else gray.transpose(0, 3, 1, 2)
+    height, width = pixels.shape[2:]
+    if gray.shape[2:] != (height, width) and gray.shape[2] >= height and gray.shape[3] >= width:
+        yield "cropped at the top left corner instead of the center", gray[:, :, :height, :width] / 255
+        top, left = (-((after - before) // 2) for before, after in zip(gray.shape[2:], (height, width)))
+        yield "cropped half a pixel beside the center", gray[:, :, top:top + height, left:left + width] / 255
+        yield "resized instead of cropped", _bilinear(gray, (height, width), _half_pixel) / 255
+        return
+    factor = height // gray.shape[2]
     yield "nearest pixel instead of bilinear", gray.repeat(factor, 2).repeat(factor, 3) / 255
     for name, positions in (("aligned corners instead of half-pixel centers", _aligned),
                             ("pixel corners (no half-pixel shift) instead of half-pixel centers", _asymmetric)):

@@ -1,0 +1,91 @@
+"""Sets of pictures that are not decoded yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf.data.dataset import split
+from alexnet_mf.data.pictures import Names, Pictures
+from alexnet_mf.errors import DataError, one_line
+
+SHOWN = 5
+"""Number of names in a message."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabeledPictures:
+    """Pictures and their labels."""
+
+    pictures: Pictures
+    labels: NDArray[np.int64]
+    rows: NDArray[np.int64] | None = None
+    """Numbers of the pictures that belong to this part; None for all."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def number(self, row: int) -> int:
+        """Return the number that a row has among the pictures."""
+        return row if self.rows is None else int(self.rows[row])
+
+
+@dataclass(frozen=True, eq=False)
+class PictureSet:
+    """A training and a test set of pictures over the same classes."""
+
+    name: str
+    train: LabeledPictures
+    test: LabeledPictures
+    classes: tuple[str, ...]
+    origin: str
+    validation: LabeledPictures | None = None
+    notices: tuple[str, ...] = ()
+    """Lines about files that were left out, and assumptions."""
+
+
+def check_classes(where: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the classes.
+
+    Raises:
+        DataError: if there are fewer than two, or two differ in case only.
+    """
+    if len(names) < 2:
+        has = f"one class, {one_line(names[0])!r}" if names else "no folders of classes"
+        raise DataError(f"{where}: has {has}; a network needs at least two, each a folder with its pictures")
+    lower: dict[str, str] = {}
+    for name in names:
+        if name.lower() in lower:
+            raise DataError(f"{where}: has the classes {lower[name.lower()]!r} and {name!r}, which differ in case "
+                            "only; "
+                            "rename or join them")
+        lower[name.lower()] = name
+    return tuple(names)
+
+
+def split_off(where: Path, pictures: LabeledPictures, share: float | None,
+              seed: int) -> tuple[LabeledPictures, LabeledPictures]:
+    """Return the training and the test part of pictures that are not divided. Both have the classes in the same shares.
+
+    Raises:
+        DataError: if no share is named, or a part would be empty.
+    """
+    if share is None:
+        raise DataError(f"{where}: has no test pictures; name the share of the pictures to test on, such as "
+                        "`test_share=0.2`, or add a folder test")
+    count = round(share * len(pictures))
+    if not 0 < count < len(pictures):
+        raise DataError(f"{where}: has {len(pictures)} pictures, of which {share:g} are {count}; use another "
+                        "`test_share`")
+    rest, tested = split(pictures.labels, count, seed)
+    return tuple(LabeledPictures(pictures.pictures, pictures.labels[rows], rows)  # type: ignore[return-value]
+                 for rows in (rest, tested))
+
+
+def named(parts: Sequence[LabeledPictures], limit: int = SHOWN) -> Names:
+    """Return the first names of several parts."""
+    return Names(part.pictures.name(part.number(row)) for part in parts for row in range(min(limit, len(part))))

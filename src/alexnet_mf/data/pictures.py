@@ -1,0 +1,203 @@
+"""Encoded pictures: their formats, and sets of them that are decoded later. Pillow is imported when there is a
+picture."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_mf import files
+from alexnet_mf.data.preprocessing import MOST_PIXELS, to_eight_bits
+from alexnet_mf.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff")
+"""Endings of the files that are read."""
+OTHER_ENDINGS = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".svg", ".psd", ".raw", ".cr2", ".nef", ".arw", ".dng")
+"""Endings of pictures that are not read."""
+MOST_BYTES = 100_000_000
+MOST_ON_A_SIDE = 65_535
+"""Largest height and width, as in JPEG. Pillow keeps a pointer for each row: millions of rows cost much memory."""
+FORMATS = "JPEG, PNG, WebP, BMP, GIF and TIFF"
+
+
+class Names(Sequence[str]):
+    """Strings in one piece of memory: a million paths as Python objects take 100 MB."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        encoded = [name.encode("utf-8", "surrogateescape") for name in names]
+        self.content = b"".join(encoded)
+        self.ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Names]) -> Names:
+        """Return all names of several parts."""
+        whole = cls()
+        whole.content = b"".join(part.content for part in parts)
+        starts = np.cumsum([0, *(len(part.content) for part in parts)])
+        ends = (part.ends[1:] + start for part, start in zip(parts, starts))
+        whole.ends = np.concatenate([np.zeros(1, np.int64), *ends])
+        return whole
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def __getitem__(self, number: Any) -> Any:
+        start, end = self.ends[number:number + 2]
+        return self.content[start:end].decode("utf-8", "surrogateescape")
+
+
+class Pictures(ABC):
+    """Encoded pictures, by number."""
+
+    names: Sequence[str]
+    stamps: NDArray[np.int64]
+    """(n, 2): size of the picture's file and time of its last change in nanoseconds, or numbers like these."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @abstractmethod
+    def read(self, number: int) -> bytes:
+        """Return the picture as it is encoded.
+
+        Raises:
+            DataError: if it cannot be read; the message lacks its name.
+        """
+
+    def name(self, number: int) -> str:
+        """Return the name of a picture for messages."""
+        return self.names[number]
+
+    def image(self, number: int) -> Image:
+        """Return the decoded picture.
+
+        Raises:
+            DataError: if it cannot be read or decoded; the message lacks its name.
+        """
+        return decode(self.read(number))
+
+    def identity(self) -> bytes:
+        """Return a digest of names and stamps: the same as long as no file is added, removed or changed."""
+        names = self.names if isinstance(self.names, Names) else Names(self.names)
+        return hashlib.sha256(b"".join([names.ends.tobytes(), names.content, self.stamps.tobytes()])).digest()
+
+
+@dataclass(eq=False)
+class PictureFiles(Pictures):
+    """Pictures that are files."""
+
+    folder: Path
+    names: Names
+    """Paths in the folder."""
+    stamps: NDArray[np.int64]
+
+    def read(self, number: int) -> bytes:
+        return read_file(self.folder / self.names[number])
+
+    def name(self, number: int) -> str:
+        return str(self.folder / self.names[number])
+
+
+def read_file(path: Path) -> bytes:
+    """Return the content of a picture's file.
+
+    Raises:
+        DataError: if it cannot be read, is empty or too large; the message lacks its name.
+    """
+    try:
+        content = files.read(path, MOST_BYTES)
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror or error})") from error
+    if not content:
+        raise DataError("is empty")
+    return content
+
+
+def decode(content: bytes) -> Image:
+    """Return a picture of eight bits per channel, turned as its EXIF data say; of an animation the first.
+
+    The size that the file states is checked before anything is decoded, so no file can take more memory than
+    `MOST_PIXELS` allows.
+
+    Raises:
+        DataError: if it is in no known format, damaged or too large; the message lacks its name.
+    """
+    from PIL import ImageOps
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns about damaged animations and EXIF data: neither is needed
+        try:
+            try:
+                image = _opened(content)
+            except SyntaxError as error:
+                raise DataError(f"is no {FORMATS.replace('and', 'or')} picture, or its beginning is damaged; convert "
+                                "it to "
+                                "PNG") from error
+            with image:
+                width, height = image.size
+                if width * height > MOST_PIXELS or max(width, height) > MOST_ON_A_SIDE:
+                    raise DataError(f"is too large: {width}x{height} pixels; shrink it to at most {MOST_PIXELS:,} "
+                                    "pixels, "
+                                    f"and {MOST_ON_A_SIDE:,} on a side")
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                return to_eight_bits(image)
+        except (MemoryError, DataError):
+            raise
+        except Exception as error:  # for a damaged file Pillow raises SyntaxError, struct.error and many others
+            raise DataError(f"is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
+
+
+def size_of(content: bytes) -> tuple[int, int, bool]:
+    """Return height and width of a picture as it is turned, and True if it has colors. Only its header is read.
+
+    Raises:
+        DataError: if it is in no known format; the message lacks its name.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _opened(content) as image:
+                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+                width, height = image.size[::-1] if turned else image.size
+                return height, width, image.mode not in ("1", "L", "LA", "La") and not image.mode.startswith(("I", "F"))
+    except (MemoryError, DataError):
+        raise
+    except Exception as error:
+        raise DataError("is damaged") from error
+
+
+def _opened(content: bytes) -> Image:
+    """Return a picture of which only the header has been read. Not by `Image.open`, which refuses large images without
+    naming their size, and tries formats that nobody has asked for.
+
+    Raises:
+        SyntaxError: if it is in none of the formats.
+    """
+    from PIL.BmpImagePlugin import BmpImageFile
+    from PIL.GifImagePlugin import GifImageFile
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+    from PIL.TiffImagePlugin import TiffImageFile
+    from PIL.WebPImagePlugin import WebPImageFile
+
+    for start, kind in ((b"\xff\xd8", JpegImageFile), (b"\x89PNG", PngImageFile), (b"BM", BmpImageFile),
+                        (b"GIF8", GifImageFile), (b"II*\0", TiffImageFile), (b"MM\0*", TiffImageFile),
+                        (b"RIFF", WebPImageFile)):
+        if content.startswith(start):
+            return kind(io.BytesIO(content))
+    if content[4:8] == b"ftyp":
+        raise DataError("is HEIC, HEIF or AVIF, which are not read; convert it to JPEG")
+    raise SyntaxError
