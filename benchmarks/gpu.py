@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = (sys.executable, "-m", "alexnet_mf")
 NETWORKS = {"alexnet-slim": 45, "alexnet-2012": 115, "alexnet-owt": 115, "alexnet-caffe": 115, "caffenet": 115,
             "alexnet-tab-torch": 110, "alexnet-tab-tensorflow": 110, "alexnet-tab-mxnet": 110, "alexnet-28": 30,
-            "lenet5": 30, "lenet5-relu": 30, "lenet5-bn": 30}
+            "lenet5": 30, "lenet5-relu": 30, "lenet5-bn": 30, "alexnet-cifar": 30}
 """Networks beside alexnet, with the seconds that each ladder takes while others run beside it."""
 GRACE = 5
 """Seconds between the signals that ask a part to stop and that kill it."""

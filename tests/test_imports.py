@@ -134,7 +134,7 @@ DIRECTIONS = {
                                       "weights.tensor_file"},
     "alexnet_mf.backends": {"backends.registry"},
     "alexnet_mf.backends.registry": {"errors"},
-    "alexnet_mf.data.augmentation": {"errors", "spec", "spec.preprocessing"},
+    "alexnet_mf.data.augmentation": {"errors", "spec", "spec.preprocessing", "data", "data.dataset"},
     "alexnet_mf.data.preprocessing": {"errors", "spec", "spec.preprocessing"},
     "alexnet_mf.backends.randomness": set(),
     "alexnet_mf.backends.execution": {"errors"},

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_mf import backends
+from alexnet_mf import backends, data
 from alexnet_mf.conversion import Weights
 from alexnet_mf.data import FASHION_CLASSES, LabeledImages
 from alexnet_mf.data.image_files import Unreadable
@@ -20,6 +20,7 @@ from alexnet_mf.predict import (
     BATCH,
     choose_preprocessing,
     class_names,
+    is_dark_on_light,
     normalized,
     predict,
     stated_preprocessing,
@@ -221,6 +222,18 @@ def test_a_datasets_images_are_normalized_as_the_weights_state(small):
     assert (result.labels == images.labels).all()
     with pytest.raises(DataError, match=r"network alexnet takes .*28x28 pixels"):
         stated_preprocessing(stated(ALEXNET, preprocessing=record.as_dict()))
+
+
+def test_pictures_that_are_dark_on_light_are_noticed():
+    drawn = data.synthetic.draw(0, train=1, test=300).test.images
+    assert sum(is_dark_on_light(image, FASHION_MNIST) for image in drawn) < 6
+    assert sum(is_dark_on_light(255 - image, FASHION_MNIST) for image in drawn) > 290
+    margins = np.zeros((28, 28), np.uint8)
+    margins[:, 8:20] = 255 - drawn[0][:, 8:20]
+    assert is_dark_on_light(margins, FASHION_MNIST), "with the black margins of a narrow picture"
+    assert not is_dark_on_light(255 - drawn[0], dataclasses.replace(FASHION_MNIST, invert=True))
+    assert not is_dark_on_light(255 - drawn[0], Preprocessing("gray", resize=28, crop=(28, 28)))
+    assert not is_dark_on_light(np.zeros((28, 28), np.uint8), FASHION_MNIST)
 
 
 def test_the_normalization_of_a_datasets_colors_is_not_guessed():

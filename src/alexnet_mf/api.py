@@ -27,7 +27,9 @@ from alexnet_mf.bench.run import bench
 from alexnet_mf.checks import check_choice, check_integer, check_list, check_path, check_type
 from alexnet_mf.conversion import FORMATS, Conversion, Weights, Which, convert
 from alexnet_mf.data import DataSource, LabeledImages
+from alexnet_mf.data.batches import ten_crops
 from alexnet_mf.data.image_files import Unreadable
+from alexnet_mf.data.survey import Survey, survey
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, DataError, Notice
 from alexnet_mf.evaluation import Evaluation
 from alexnet_mf.instruments.progress import ImagesDisplay
@@ -51,9 +53,9 @@ from alexnet_mf.weights import parameters
 __all__ = [
     "Conversion", "DataSource", "EvaluationReport", "Execution", "PredictionReport", "Recipe", "ShapeReport",
     "TrainedRun", "TrainingDisplay", "UsedWeights", "Watcher", "analyze", "bench", "bench_report", "build",
-    "convert", "evaluate", "get_weights", "list_backends", "list_networks", "list_runs", "list_weights", "load_run",
-    "parity", "parity_compare", "parity_trace", "plot_curves", "plot_filters", "predict", "resume", "shapes",
-    "sweep", "train"]
+    "convert", "data", "evaluate", "get_weights", "list_backends", "list_networks", "list_runs", "list_weights",
+    "load_run", "parity", "parity_compare", "parity_trace", "plot_curves", "plot_filters", "predict", "resume",
+    "shapes", "sweep", "train"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +169,11 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
             else:
                 predictions.append(answer)
                 display.done(len(predictions))
+    light = sum(prediction.is_dark_on_light(answer.seen, preprocessing) for answer in predictions)
+    if 2 * light > len(predictions):
+        warnings.warn(f"{light:,} of {len(predictions):,} pictures seem to be dark on light, and the weights take "
+                      "light "
+                      "on dark; use `invert`", Notice, stacklevel=2)
     names = tuple(classes) if classes is not None else prediction.class_names(used.weights)
     return PredictionReport(used, preprocessing, names, predictions, unreadable)
 
@@ -174,13 +181,14 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
 def evaluate(source: Path | str, *, net: Network | Path | str | None = None, which: Which = "last",
              backend: str | None = None, device: str = "auto", execution: Execution = AS_IT_COMES,
              data: DataSource | Path | str | None = None, data_dir: Path | str | None = None,
-             test_images: int | None = None, progress: bool = True) -> EvaluationReport:
+             test_images: int | None = None, ten_crop: bool = False, progress: bool = True) -> EvaluationReport:
     """Evaluate weights on the test images: loss, accuracy, confusion matrix and the most confident mistakes.
 
     Args:
         source, net, which, backend, device, execution, progress: as for `predict`.
         data, data_dir: as for `train`; without `data` the run's dataset, else `auto`.
         test_images: number of test images to use, chosen at random, the same each time; without it all.
+        ten_crop: average the probabilities of five crops of each picture and their mirror images, as in the paper.
 
     Raises:
         AlexnetMfError: as `predict`, and if the classes of the weights and of the dataset have other names.
@@ -188,6 +196,7 @@ def evaluate(source: Path | str, *, net: Network | Path | str | None = None, whi
     if test_images is not None:
         check_integer("test_images", test_images)
     check_type("progress", progress, bool)
+    check_type("ten_crop", ten_crop, bool)
     used = open_model(source, net, which, backend, device, execution)
     weights, network = used.weights, used.weights.network
     own = used.run.source if used.run else DataSource()
@@ -205,11 +214,31 @@ def evaluate(source: Path | str, *, net: Network | Path | str | None = None, whi
                       stacklevel=2)
     images.check_limits(test_images=test_images)
     test = images.test.some(test_images)
-    inputs = prediction.normalized(test, preprocessing, network)
+    views = [prediction.normalized(view, preprocessing, network)
+             for view in (ten_crops(test, network) if ten_crop else [test])]
     with ImagesDisplay("evaluating", len(test), not progress) as display:
-        figures = evaluation.evaluate(used.loaded.model, inputs, display.done)
+        figures = evaluation.evaluate(used.loaded.model, test, display.done, views=views)
         rate = len(test) / display.seconds
     return EvaluationReport(used, images.origin, test, images.classes, figures, rate)
+
+
+def data(source: DataSource | Path | str, *, data_dir: Path | str | None = None, progress: bool = True) -> Survey:
+    """Return what a dataset holds: classes, numbers and sizes of its images, and pictures that cannot be decoded.
+
+    Args:
+        source, data_dir: as `data` and `data_dir` of `train`.
+        progress: show a bar on a terminal.
+
+    Raises:
+        AlexnetMfError: if it cannot be read.
+    """
+    opened = datasets.open_source(datasets.source_of(source, data_dir), not check_type("progress", progress, bool))
+    with ImagesDisplay("decoding", None, not progress) as display:
+        def report(done: int, total: int) -> None:
+            display.total = total
+            display.done(done)
+
+        return survey(opened, report)
 
 
 def open_model(source: Path | str, net: Network | Path | str | None = None, which: Which = "last",

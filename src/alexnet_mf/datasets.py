@@ -119,8 +119,9 @@ def prepare(data: Opened, preprocessing: Preprocessing, source: DataSource, quie
 
     try:
         return preparation.prepare(
-            data, preprocessing, folder=None if source.store is None else Path(source.store).expanduser(),
-            keep=source.keep, skip_damaged=source.skip_damaged, parts=parts, report=report, notice=_notice)
+            data, preprocessing, folder=Path(str(source.store)).expanduser() if source.store else None,
+            keep=source.store is not False, skip_damaged=source.skip_damaged, parts=parts, report=report,
+            notice=_notice)
     finally:
         for display in displays.values():
             display.__exit__()

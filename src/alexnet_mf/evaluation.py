@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,8 @@ EVALUATION_PART = 4 * EVALUATION_BATCH
 
 MISTAKES = 30
 """Number of mistakes to keep."""
+TOP = 5
+"""Number of classes among which the true one counts in the top-5 accuracy."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Mistake:
     predicted: int
     probability: float
     """Probability of the predicted class."""
+    name: str | None = None
+    """File of the image; None if it has only its number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,8 @@ class Evaluation:
     """Number of images by true class (row) and predicted class (column), (classes, classes)."""
     mistakes: list[Mistake]
     """The most confident first."""
+    top5_accuracy: float | None = None
+    """Share of images whose true class is among the five most probable; None for five classes or fewer."""
 
     @property
     def images(self) -> int:
@@ -95,33 +101,43 @@ def place_parts(model: Model[Any], data: LabeledImages) -> Iterator[Any]:
 
 
 def evaluate(model: Model[Any], data: LabeledImages, on_progress: Callable[[int], None] = lambda images: None,
-             mistakes: int = MISTAKES) -> Evaluation:
-    """Compute loss, confusion matrix and the most confident mistakes without dropout, as `train` does after each
-    epoch.
+             mistakes: int = MISTAKES, views: Sequence[LabeledImages] = ()) -> Evaluation:
+    """Compute loss, accuracies, confusion matrix and the most confident mistakes without dropout, as `train` does after
+    each epoch.
 
     Args:
         on_progress: receives the number of images evaluated so far.
         mistakes: number of mistakes to keep.
+        views: the same images in several ways, such as crops, whose probabilities are averaged; without them `data`.
 
     Raises:
         OutputsNotFinite: if logits are NaN or infinite.
         DataError: if the network does not take these images.
     """
-    parts: list[NDArray[Any]] = []
-    for placed in place_parts(model, data):
-        parts.append(model.logits(placed, EVALUATION_BATCH))
-        on_progress(min(len(parts) * EVALUATION_PART, len(data)))
-    logits = np.concatenate(parts)
-    check_finite(logits)
-    labels, logarithms, predicted = data.labels, log_probabilities(logits), logits.argmax(axis=1)
+    views, done = views or [data], 0
+    seen = []
+    for view in views:
+        parts: list[NDArray[Any]] = []
+        for placed in place_parts(model, view):
+            parts.append(model.logits(placed, EVALUATION_BATCH))
+            done += len(parts[-1])
+            on_progress(done // len(views))
+        seen.append(np.concatenate(parts))
+        check_finite(seen[-1])
+    logarithms = log_probabilities(seen[0]) if len(seen) == 1 else \
+        np.log(np.mean([np.exp(log_probabilities(logits)) for logits in seen], axis=0))
+    labels, predicted = data.labels, (seen[0] if len(seen) == 1 else logarithms).argmax(axis=1)
     confusion = np.zeros((model.network.classes, model.network.classes), np.int64)
     np.add.at(confusion, (labels, predicted), 1)
     rows = np.arange(len(labels))
     confidence = logarithms[rows, predicted]
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:mistakes]
-    return Evaluation(float(-logarithms[rows, labels].mean()), confusion, [
-        Mistake(int(i), int(labels[i]), int(predicted[i]), float(np.exp(confidence[i]))) for i in worst])
+    true = logarithms[rows, labels]
+    among = (logarithms > true[:, np.newaxis]).sum(axis=1) < TOP
+    return Evaluation(float(-true.mean()), confusion, [
+        Mistake(int(i), int(labels[i]), int(predicted[i]), float(np.exp(confidence[i])), data.name(int(i)))
+        for i in worst], float(among.mean()) if model.network.classes > TOP else None)
 
 
 def check_finite(logits: NDArray[Any]) -> None:

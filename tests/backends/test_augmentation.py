@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 
 from alexnet_mf import backends
 from alexnet_mf.backends.contract import Backend, Model, Sgd
-from alexnet_mf.data.augmentation import KINDS, LUMA, Draws, draw
+from alexnet_mf.data.augmentation import LUMA, Draws, draw, principal_colors
+from alexnet_mf.data.batches import read_batch
 from alexnet_mf.spec import Network
 from alexnet_mf.spec.layers import Conv2d, Dense, Flatten, MaxPool2d
 from alexnet_mf.weights import parameters
 
 PLACES = [("flip",), ("crop",), ("flip", "crop")]
+CHANGES = ("flip", "crop", "color")
 
 
 def network(name: str, *shape: int) -> Network:
@@ -24,6 +27,9 @@ def network(name: str, *shape: int) -> Network:
 
 
 GRAY, ENLARGED, RGB = network("gray", 1, 28, 28), network("enlarged", 1, 224, 224), network("rgb", 3, 20, 29)
+LEVELS = {"of the network's "
+          "size": (20, 30, 3), "larger": (27, 35, 3), "wider only": (20, 33, 3), "half as large": (10, 15, 3)}
+"""Shapes of levels in color, for a network that takes 3x20x30."""
 
 
 def build(backend: Backend, net: Network) -> Model[Any]:
@@ -47,7 +53,8 @@ def drawn(kinds: tuple[str, ...], net: Network, count: int = 9) -> Draws:
 def by_hand(**changes: Any) -> Draws:
     """Return draws for one image of 2 rows and 3 columns, with some changes."""
     values = {"kinds": (), "flip": np.array([False]), "corner": np.array([[0, 0]]), "padding": (0, 0), "stored": (2, 3),
-              "size": (2, 3), "factors": np.ones((1, 3), np.float32)}
+              "size": (2, 3), "shifts": np.zeros((1, 3), np.float32), "parts": np.zeros((0, 10, 4)),
+              "factors": np.ones((1, 3), np.float32)}
     return Draws(**{**values, **changes})
 
 
@@ -89,7 +96,7 @@ def test_flip_and_crop_are_the_same_bits_in_every_backend(backend, net, kinds):
     assert len({image.tobytes() for image in (*plain, *expected)}) > 9, "the draws must change some images"
 
 
-@pytest.mark.parametrize("kinds", [("color",), KINDS], ids="+".join)
+@pytest.mark.parametrize("kinds", [("color",), CHANGES], ids="+".join)
 @pytest.mark.parametrize("net", [GRAY, ENLARGED, RGB], ids=lambda net: net.name)
 def test_color_is_the_same_within_rounding(backend, net, kinds):
     """The tolerances are the ladder's for a layer's output."""
@@ -99,6 +106,50 @@ def test_color_is_the_same_within_rounding(backend, net, kinds):
     assert np.abs(actual - expected).max() <= 1e-5
     assert 0 <= actual.min() <= actual.max() <= 1 + 1e-6
     assert np.abs(expected - pixels(net, "numpy", images, drawn(kinds[:-1], net) if kinds[:-1] else None)).max() > 0.1
+
+
+@pytest.mark.parametrize("kinds", [(), ("flip",), ("crop",), ("flip", "crop"), ("color",)], ids="+".join)
+@pytest.mark.parametrize("shape", LEVELS.values(), ids=LEVELS)
+def test_levels_in_color_are_the_same_bits_in_every_backend(backend, shape, kinds):
+    """Larger levels are cropped as drawn, else at the center; smaller ones enlarged."""
+    net = network("color", 3, 20, 30)
+    levels = np.random.default_rng(3).integers(0, 256, (9, *shape), np.uint8)
+    images = levels, np.zeros(9, np.int64)
+    draws = draw(kinds, 0, 0, 9, (3, *shape[:2]), (20, 30))
+    expected, actual = pixels(net, "numpy", images, draws), pixels(net, backend.name, images, draws)
+    assert actual.shape == (9, 3, 20, 30)
+    if kinds == ("color",):
+        assert_allclose(actual, expected, atol=1e-6)
+        return
+    assert actual.tobytes() == expected.tobytes()
+    if shape[0] >= 20 and not kinds:
+        top, left = round((shape[0] - 20) / 2), round((shape[1] - 30) / 2)
+        by_hand = levels[:, top:top + 20, left:left + 30].transpose(0, 3, 1, 2) * np.float32(1 / 255)
+        assert actual.tobytes() == np.ascontiguousarray(by_hand).tobytes()
+
+
+@pytest.mark.parametrize("kinds", [(), ("flip",), ("crop",), ("flip", "crop")], ids="+".join)
+@pytest.mark.parametrize("shape", [*LEVELS.values(), (20, 30)])
+def test_crops_before_the_device_are_those_on_the_device(shape, kinds):
+    """Images that stream are cropped by `read_batch`, and mirrored on the device."""
+    net = network("color", 3 if len(shape) == 3 else 1, 20, 30)
+    levels, rows = np.random.default_rng(3).integers(0, 256, (9, *shape), np.uint8), np.array([5, 0, 8, 2])
+    draws = draw(kinds, 0, 0, 4, (net.input[0], *shape[:2]), (20, 30))
+    on_device = pixels(net, "numpy", (levels[rows], np.zeros(4, np.int64)), draws)
+    cropped = read_batch(levels, rows, net, draws)
+    assert cropped.shape[1:3] == ((10, 15) if shape[0] == 10 else (20, 30))
+    before = pixels(net, "numpy", (cropped, np.zeros(4, np.int64)), draws.after_crop() if draws else None)
+    assert before.tobytes() == on_device.tobytes()
+
+
+def test_levels_that_cannot_be_enlarged_exactly_are_enlarged_before_the_device():
+    """By Pillow, as whole levels: 32x32 for an input of 224x224."""
+    net = network("color", 3, 70, 70)
+    levels = np.random.default_rng(3).integers(0, 256, (4, 10, 10, 3), np.uint8)
+    enlarged = read_batch(levels, np.array([1, 3]), net)
+    for image, number in zip(enlarged, (1, 3)):
+        expected = Image.fromarray(levels[number]).resize((70, 70), Image.Resampling.BILINEAR)
+        assert image.tobytes() == expected.tobytes()
 
 
 def pixels(net: Network, name: str, images: tuple[np.ndarray, np.ndarray], draws: Draws | None = None) -> np.ndarray:
@@ -114,7 +165,7 @@ def test_a_flip_may_come_before_or_after_the_enlargement():
     assert pixels(ENLARGED, "numpy", images, draws).tobytes() == mirrored.tobytes()
 
 
-@pytest.mark.parametrize("kinds", [("flip", "crop"), KINDS], ids="+".join)
+@pytest.mark.parametrize("kinds", [("flip", "crop"), CHANGES], ids="+".join)
 @pytest.mark.parametrize("net", [GRAY, RGB], ids=lambda net: net.name)
 def test_a_training_step_augments_by_seed_and_step(backend, net, kinds):
     """Two steps with augmentation equal two steps without it on images augmented beforehand."""
@@ -131,6 +182,23 @@ def test_a_training_step_augments_by_seed_and_step(backend, net, kinds):
     for name, value in other.export().items():
         assert_allclose(model.export()[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
     assert parameters.digest(model.export()) != parameters.digest(parameters.initialize(net, 0))
+
+
+def test_the_papers_noise_shifts_all_pixels_of_an_image_alike(backend):
+    """By the principal colors: the covariance of red, green and blue of the pixels in [0, 1], by NumPy's own."""
+    levels = np.random.default_rng(0).integers(100, 140, (9, 20, 29, 3), np.uint8)
+    levels[..., 1] = levels[..., 0] // 2 + 30
+    colors = principal_colors(levels)
+    pixels_in_rows = levels.reshape(-1, 3) / 255
+    assert_allclose(colors.T @ np.linalg.pinv(np.diag(np.linalg.norm(colors, axis=1))) @ colors,
+                    np.cov(pixels_in_rows.T, bias=True), atol=1e-12)
+    draws = draw(("flip", "pca"), 3, 5, 9, (3, 20, 29), (20, 29), colors * 30)
+    moved = draw(("flip",), 3, 5, 9, (3, 20, 29), (20, 29))
+    images = levels, np.zeros(9, np.int64)
+    plain, shifted = pixels(RGB, backend.name, images, moved), pixels(RGB, backend.name, images, draws)
+    difference = shifted - plain
+    assert_allclose(difference, np.broadcast_to(draws.shifts[:, :, None, None], difference.shape), atol=1e-6)
+    assert np.abs(draws.shifts).max() > 0.01
 
 
 def test_torchvision_changes_colors_in_the_same_way(requires):

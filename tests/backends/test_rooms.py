@@ -18,7 +18,7 @@ PUBLIC = {
     "book": ["alexnet", "initialize", "loader", "train", "train_batch", "evaluate", "calls"],
     "formats": ["encode"],
     "trainer": ["Placed", "place", "pixels", "upsample"],
-    "augment": ["augment", "move", "color", "gray"],
+    "augment": ["augment", "move", "color", "shift", "gray"],
     "weights": ["load", "export"],
     "speed": [],
     "backend": [],

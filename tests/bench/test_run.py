@@ -163,7 +163,7 @@ def test_busy_processes_are_busy_and_end():
 
 
 def test_bench_records_its_call(fake, local, monkeypatch):
-    monkeypatch.setattr(Bench.__init__, "__defaults__", (None, (), lambda line: None, local, lambda record: None))
+    monkeypatch.setattr(Bench.__init__, "__defaults__", (None, (), lambda line: None, local, lambda record: None, None))
     saved = []
     plan = Plan(("torch",), batch_sizes=(4,), phases=("step",), rounds=2)
     record = runs.bench(plan, save=lambda record: saved.append(

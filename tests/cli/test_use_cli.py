@@ -49,8 +49,8 @@ def test_evaluate_reproduces_the_results_of_a_run(command, trained):
     assert "using --backend" not in done.err and done.lines[0].startswith("alexnet in numpy ")
     assert done.lines[0].endswith("weights first/weights.safetensors")
     assert done.lines[1] == "synthetic garments drawn with seed 0: 32 test images"
-    closing = re.fullmatch(r"test loss (\d\.\d{3}), test acc (\d\.\d{3}) on 32 images, \d+\.\d images/s on cpu",
-                           done.lines[-1])
+    closing = re.fullmatch(r"test loss (\d\.\d{3}), test acc (\d\.\d{3}), top-5 acc \d\.\d{3} on 32 images, "
+                           r"\d+\.\d images/s on cpu", done.lines[-1])
     assert closing, done.lines[-1]
     assert closing[1] == f"{trained['test_loss']:.3f}" and closing[2] == f"{trained['test_accuracy']:.3f}"
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from PIL import Image
 
 from alexnet_mf.data import augmentation
-from alexnet_mf.data.augmentation import KINDS, draw
+from alexnet_mf.data.augmentation import AREA, PROPORTIONS, draw, part
+from alexnet_mf.data.batches import read_batch
 from alexnet_mf.errors import AlexnetMfError, DataError
+from alexnet_mf.spec import Dense, Flatten, Network
 from alexnet_mf.training.recipe import BOOK, Recipe
 
 GRAY = (1, 28, 28)
+KINDS = ("flip", "crop", "color")
 
 
 def test_names_are_unique_and_in_order_of_application():
@@ -21,7 +25,8 @@ def test_names_are_unique_and_in_order_of_application():
 
 @pytest.mark.parametrize("name", ["flips", "", "none", "colour"])
 def test_an_unknown_name_lists_the_known_ones(name):
-    with pytest.raises(AlexnetMfError, match=f"unknown augmentation '{name}'; known: flip, crop, color, or none"):
+    all_kinds = "known: flip, crop, resized-crop, color, pca, or none"
+    with pytest.raises(AlexnetMfError, match=f"unknown augmentation '{name}'; {all_kinds}"):
         augmentation.check(["flip", name])
 
 
@@ -29,7 +34,7 @@ def test_a_recipe_checks_its_augmentations():
     recipe = Recipe("mine", 1, 1, BOOK.sgd, augment=["crop", "flip"])  # a list, as it comes from JSON
     assert recipe.augment == ("flip", "crop")
     assert BOOK.augment == ()
-    with pytest.raises(AlexnetMfError, match="known: flip, crop, color"):
+    with pytest.raises(AlexnetMfError, match="known: flip, crop, resized-crop, color, pca"):
         Recipe("mine", 1, 1, BOOK.sgd, augment=("blur",))
 
 
@@ -85,6 +90,57 @@ def test_a_crop_is_the_papers_share_of_the_image():
     """224x224 out of 256x256: 16 pixels either way."""
     assert draw(("crop",), 0, 0, 1, (3, 224, 224)).padding == (16, 16)
     assert draw(("crop",), 0, 0, 1, (3, 5, 224)).padding == (1, 16), "and at least one pixel"
+
+
+def test_the_papers_noise_has_its_own_numbers():
+    colors = np.diag([0.2, 0.02, 0.004])
+    drawn = draw(("flip", "pca"), 1, 2, 20_000, (3, 28, 28), colors=colors)
+    assert_array_equal(drawn.flip, draw(("flip",), 1, 2, 20_000, (3, 28, 28)).flip)
+    assert drawn.shifts.std(axis=0) == pytest.approx(0.1 * np.diag(colors), rel=0.02)
+    assert drawn.shifts.mean(axis=0) == pytest.approx([0, 0, 0], abs=4e-4)
+    assert_array_equal(drawn.shifts, draw(("pca",), 1, 2, 20_000, (3, 28, 28), colors=colors).shifts)
+    assert not np.array_equal(drawn.shifts, draw(("pca",), 1, 3, 20_000, (3, 28, 28), colors=colors).shifts)
+    with pytest.raises(DataError, match="pca takes images of three channels, not of 1"):
+        draw(("pca",), 0, 0, 1, GRAY)
+
+
+def test_two_ways_to_crop_are_refused():
+    with pytest.raises(AlexnetMfError, match="crop and resized-crop are two ways to crop; use one"):
+        augmentation.check(["crop", "resized-crop"])
+
+
+def test_parts_of_a_picture_are_those_of_torchvision(requires):
+    """The same shares of areas and proportions over 4,000 draws, in pictures that are wide, narrow and square."""
+    requires("torch")
+    torch = pytest.importorskip("torch")
+    transforms = pytest.importorskip("torchvision.transforms")
+    draws = draw(("resized-crop",), 0, 0, 4000, (3, 64, 64))
+    torch.manual_seed(0)
+    for width, height in ((300, 200), (60, 400), (64, 64)):
+        ours = np.array([part(drawn, width, height) for drawn in draws.parts])
+        assert (ours[:, :2] >= 0).all() and (ours[:, 2] <= width).all() and (ours[:, 3] <= height).all()
+        chosen = [transforms.RandomResizedCrop.get_params(torch.empty(1, height, width), AREA, PROPORTIONS)
+                  for _ in range(4000)]
+        for mine, theirs in (((ours[:, 3] - ours[:, 1]), [high for _, _, high, _ in chosen]),
+                             ((ours[:, 2] - ours[:, 0]), [wide for _, _, _, wide in chosen]),
+                             (ours[:, 0], [left for _, left, _, _ in chosen]),
+                             (ours[:, 1], [top for top, _, _, _ in chosen])):
+            deciles = np.linspace(0.1, 0.9, 9)
+            np.testing.assert_allclose(np.quantile(mine, deciles), np.quantile(theirs, deciles),
+                                       atol=0.03 * max(width, height))
+
+
+def test_a_resized_part_has_the_pixels_of_torchvision(requires):
+    requires("torch")
+    functional = pytest.importorskip("torchvision.transforms.functional")
+    levels = np.random.default_rng(0).integers(0, 256, (3, 90, 130, 3), np.uint8)
+    network = Network("color", (3, 40, 50), (Flatten("flatten"), Dense("fc1", units=2)))
+    draws = draw(("flip", "resized-crop"), 3, 1, 3, (3, 90, 130), (40, 50))
+    for image, row, drawn in zip(read_batch(levels, np.array([2, 0, 1]), network, draws), (2, 0, 1), draws.parts):
+        left, top, right, bottom = part(drawn, 130, 90)
+        theirs = functional.resized_crop(Image.fromarray(levels[row]), top, left, bottom - top, right - left, [40, 50])
+        assert image.tobytes() == np.asarray(theirs).tobytes()
+    assert draws.after_crop().kinds == ("flip",)
 
 
 def test_color_takes_gray_or_three_channels():

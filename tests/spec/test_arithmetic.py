@@ -55,6 +55,9 @@ COSTS = {**{network.name: ALEXNET_COSTS for network in CHAPTER}, "lenet5": LENET
     "lenet5-bn": (44_878, 281_640, {
         "conv1": (6, 1 * 5 * 5, 24 * 24), "bn1": (6, 1, 0), "conv2": (16, 6 * 5 * 5, 8 * 8), "bn2": (16, 1, 0),
         "fc3": (120, 16 * 4 * 4, 1), "bn3": (120, 1, 0), "fc4": (84, 120, 1), "bn4": (84, 1, 0), "fc5": (10, 84, 1)}),
+    "alexnet-cifar": (145_706, 12_354_176, {
+        "conv1": (32, 3 * 5 * 5, 32 * 32), "bn1": (32, 1, 0), "conv2": (32, 32 * 5 * 5, 16 * 16), "bn2": (32, 1, 0),
+        "conv3": (64, 32 * 5 * 5, 8 * 8), "bn3": (64, 1, 0), "fc4": (64, 64 * 4 * 4, 1), "fc5": (10, 64, 1)}),
     "alexnet-slim": (4_075_466, 161_033_408, {
         "conv1": (48, 1 * 11 * 11, 54 * 54), "conv2": (96, 48 * 5 * 5, 26 * 26), "conv3": (144, 96 * 3 * 3, 12 * 12),
         "conv4": (144, 144 * 3 * 3, 12 * 12), "conv5": (96, 144 * 3 * 3, 12 * 12), "fc6": (1024, 96 * 5 * 5, 1),
@@ -73,13 +76,14 @@ def test_every_network_has_its_costs_here():
 
 @pytest.mark.parametrize("name", COSTS)
 def test_parameters_and_multiply_accumulates_layer_by_layer(name):
-    """Each output has one bias, and the other layers have no parameters. Batch normalization counts as no
-    multiply-accumulates."""
+    """Each output has one bias, unless its layer has none, and the other layers have no parameters. Batch normalization
+    counts as no multiply-accumulates."""
     network, (parameters, macs, layers) = zoo.get_network(name), COSTS[name]
     counted, used = arithmetic.parameter_counts(network), arithmetic.macs(network)
     assert list(counted) == list(used) == [layer.name for layer in network.layers]
+    without_bias = {layer.name for layer in network.layers if not getattr(layer, "bias", True)}
     assert {layer: count for layer, count in counted.items() if count} == {
-        layer: outputs * (weights + 1) for layer, (outputs, weights, _) in layers.items()}
+        layer: outputs * (weights + (layer not in without_bias)) for layer, (outputs, weights, _) in layers.items()}
     assert {layer: count for layer, count in used.items() if count} == {
         layer: outputs * weights * pixels for layer, (outputs, weights, pixels) in layers.items() if pixels}
     assert (sum(counted.values()), sum(used.values())) == (parameters, macs)

@@ -492,7 +492,7 @@ def test_equal_networks_have_equal_fingerprints():
 def test_the_zoo_contains_its_networks_by_name():
     assert list(zoo.NETWORKS) == ["alexnet", "alexnet-tab-torch", "alexnet-tab-tensorflow", "alexnet-tab-mxnet",
                                   "alexnet-2012", "alexnet-owt", "alexnet-caffe", "caffenet", "lenet5", "lenet5-relu",
-                                  "lenet5-bn", "alexnet-slim", "alexnet-28"]
+                                  "lenet5-bn", "alexnet-slim", "alexnet-28", "alexnet-cifar"]
     for name in zoo.NETWORKS:
         assert zoo.get_network(name).name == name
         assert zoo.get_network(name).source

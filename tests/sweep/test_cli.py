@@ -219,7 +219,7 @@ def test_a_failed_rate_is_not_retried_after_another_was_chosen(command, simulate
 
 @pytest.mark.parametrize("words, fragment", [
     (["--net", "lenet6"], "unknown network 'lenet6'; known: alexnet,"),
-    (["--augment", "flip,blur"], "unknown augmentation 'blur'; known: flip, crop, color, or none"),
+    (["--augment", "flip,blur"], "unknown augmentation 'blur'; known: flip, crop, resized-crop, color, pca, or none"),
     (["--augment", "flip,none"], "none cannot be combined with others, as in 'flip,none'"),
     (["--seeds", "0,x"], "must be a whole number of at least 0, not 'x'"),
     (["--batch-size", "0"], "at least 1"),

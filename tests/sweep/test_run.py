@@ -165,7 +165,7 @@ def test_progress_names_the_training(sweep, simulated):
     ({"speed": {"warp": True}}, "`speed` must be one of allocator, .*, not 'warp'"),
     ({"seeds": (-1,)}, "`seeds` cannot be"), ({"speed": {"compile": 1}}, "`speed` cannot be"), ({"seeds": range(3)},
     "`seeds` cannot be"), ({"batch_sizes": (0,)}, "`batch_size` must be at least 1"),
-    ({"epochs": 0}, "`epochs` must be at least 1"), ({"augments": (("blur",),)}, "known: flip, crop, color"),
+    ({"epochs": 0}, "`epochs` must be at least 1"), ({"augments": (("blur",),)}, "known: flip, crop, resized-crop, color, pca"),
     ({"momentum": 1.0}, "`momentum` must be less than 1"),
     ({"learning_rates": (-1.0,)}, "`learning_rate` must be a number from 0"),
     ({"held_out": -1, "learning_rates": (0.1, 0.2)}, "`held_out` cannot be -1"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from alexnet_mf.backends import BACKENDS
 from alexnet_mf.backends.execution import SPEED_SETTINGS
 from alexnet_mf.checks import check_choice, check_integer, check_list, check_number, check_type
+from alexnet_mf.data import DataSource
 from alexnet_mf.errors import BenchError
 from alexnet_mf.instruments.records import Amount, AtLeastOne, Count, Part
 from alexnet_mf.spec import Network, arithmetic, zoo
@@ -69,6 +70,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
     """Number of busy processes beside which a step is also measured. They do not run during other samples."""
     seed: Count = 0
     """Seed of weights, images, dropout and the order of the measurements."""
+    data: DataSource | UnsetType = UNSET
+    """Images of one's own, whose classes and channels the network gets; without them drawn ones."""
 
     def __post_init__(self) -> None:
         for argument, values, choices in (("backends", self.backends or tuple(BACKENDS), BACKENDS),
@@ -115,7 +118,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, repr_omit_defaults=T
                                batch_size=batch_size)
                     for precision in self.precisions or (BACKENDS[backend].precision,) for variant in variants]
             contestants += [entry for i, entry in enumerate(ours) if entry not in ours[:i]]
-            if self.book and self.net in BOOKS and set(self.phases) & set(BOOK_PHASES):
+            if self.book and not self.data and self.net in BOOKS and set(self.phases) & set(BOOK_PHASES):
                 contestants.append(Contestant(backend=backend, style=BOOK, precision="as shipped",
                                               speed={"all": False}, batch_size=batch_size))
         return contestants

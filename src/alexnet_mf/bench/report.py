@@ -19,6 +19,8 @@ from alexnet_mf.instruments.units import bytes_text, estimate_text, number_text,
 
 ORDER = ("input", "forward", "forward_backward", "optimizer", "step", "epoch", BESIDE)
 """The phases in the order of the table."""
+BOTTLENECK = 0.97
+"""Speed of an epoch divided by that of its steps, below which the input is reported as the bottleneck."""
 RANKED = ("forward", "step", "epoch", BESIDE)
 FEW_ROUNDS = f"not ranked, an interval needs {statistics.FEWEST} rounds"
 """The phases whose backends are ranked; the others explain them."""
@@ -335,6 +337,13 @@ def remarks(rows: Sequence[Row]) -> list[str]:
             if share:
                 lines.append(f"step beside {busy_text(row.busy)}, batch {row.batch_size}: {row.label} trains at "
                              f"{estimate_text(share, percent, ' %')} of its speed without them")
+    for row, step in itertools.product(rows, rows):
+        if (row.phase, step.phase) == ("epoch", "step") and row.run == step.run and row.worker is step.worker:
+            share = statistics.ratio(row.rates, step.rates)
+            if share and share.high is not None and share.high < BOTTLENECK:
+                lines.append(f"epoch, batch {row.batch_size}: {row.label} trains at "
+                             f"{estimate_text(share, percent, ' %')} "
+                             "of the speed of its steps: the images come too slowly")
     if any(not row.result.steady for row in rows):
         lines.append("* still getting faster at the end of the warm-up: the figure may be too low")
     above = [row for row in rows if row.share and row.share.median > 1 and not row.result.work.bytes]

@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec import structs
 
-from alexnet_mf import backends, spec
+from alexnet_mf import backends, datasets, spec
 from alexnet_mf.backends.execution import LEFT_OUT, switched_off
 from alexnet_mf.backends.interpreters import available, check_interpreters
 from alexnet_mf.bench.load import busy_processes
@@ -28,6 +28,7 @@ from alexnet_mf.errors import BackendUnavailable, BenchError, Notice
 from alexnet_mf.instruments import machine
 from alexnet_mf.instruments.machine import WholeConditions
 from alexnet_mf.instruments.process import Channel, WorkerFailed, WorkerGone, WorkerProcess
+from alexnet_mf.instruments.records import plain
 from alexnet_mf.spec import zoo
 from alexnet_mf.spec.toml import find_network
 
@@ -69,6 +70,8 @@ class Bench:
     """Starts a worker; takes its interpreter and speed settings."""
     save: Callable[[Record], None] = lambda record: None
     """Takes the record after each round, and when the run ends or is interrupted, if it holds a sample."""
+    opened: datasets.Opened | None = None
+    """The images of the plan's source."""
 
     def __post_init__(self) -> None:
         self._began = time.monotonic()
@@ -133,6 +136,8 @@ class Bench:
     def _start(self, contestant: Contestant) -> None:
         self.report_progress(f"starting {contestant.label}, batch {contestant.batch_size}")
         network = find_network(zoo.TAB if contestant.style == BOOK else self.plan.net, contestant.backend)
+        if self.opened is not None:
+            network = datasets.adapted(network, self.opened)
         plan, fingerprint = self.plan, spec.fingerprint(network)
         try:
             channel = self.connect(self.pythons.get(contestant.backend, sys.executable), contestant.speed)
@@ -143,7 +148,8 @@ class Bench:
         self._runners.append(runner)
         answer = self._ask(runner, "start", {
             "do": "start", **structs.asdict(contestant), "network": spec.as_dict(network), "device": plan.device,
-            "epoch_batches": plan.epoch_batches, "sample_seconds": plan.sample_seconds, "seed": plan.seed}) or {}
+            "epoch_batches": plan.epoch_batches, "sample_seconds": plan.sample_seconds, "seed": plan.seed,
+            "data": plain(plan.data) if plan.data else None}) or {}
         offered = answer.pop("phases", ())
         runner.phases = [phase for phase in plan.measured_phases() if phase in offered]
         if runner.phases:
@@ -252,6 +258,13 @@ def bench(plan: Plan | None = None, *, pythons: Mapping[str, str] | None = None,
     check_interpreters(plan.backends, pythons)
     for name in plan.backends:
         find_network(plan.net, name)
-    if plan.book and plan.net not in BOOKS:
+    if plan.book and not plan.data and plan.net not in BOOKS:
         warnings.warn(f"not measuring the book's own code: it has AlexNet, but not {plan.net}", Notice, stacklevel=2)
-    return Bench(plan, pythons, command, report_progress, save=save).run()
+    opened = datasets.open_source(plan.data) if plan.data else None
+    if plan.data and opened:
+        source = plan.data.resolved()
+        plan = structs.replace(plan, data=source)
+        for name in plan.backends:  # once, before the workers: they read what is prepared
+            network = datasets.adapted(find_network(plan.net, name), opened)
+            datasets.prepare(opened, datasets.choose(opened, network), source, parts=("train",))
+    return Bench(plan, pythons, command, report_progress, save=save, opened=opened).run()

@@ -5,26 +5,30 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from alexnet_mf import backends, spec
+from alexnet_mf import backends, datasets, spec
 from alexnet_mf.backends.capabilities import Ceiling, measurable, measurable_model
 from alexnet_mf.backends.contract import Sgd, find_device
 from alexnet_mf.backends.execution import Execution
 from alexnet_mf.bench import timing
 from alexnet_mf.bench.plan import BESIDE, CEILINGS, OURS, work
 from alexnet_mf.bench.timing import Timer
-from alexnet_mf.data import FASHION_CLASSES, Dataset, LabeledImages, epoch_order, synthetic
+from alexnet_mf.data import FASHION_CLASSES, Dataset, DataSource, LabeledImages, epoch_order, synthetic
+from alexnet_mf.data.batches import read_batch
 from alexnet_mf.data.preprocessing import upsampling_factor
 from alexnet_mf.instruments.energy import LEAST_SECONDS, EnergyMeter
 from alexnet_mf.instruments.machine import peak_memory
 from alexnet_mf.instruments.process import serve_forever
-from alexnet_mf.instruments.records import plain
+from alexnet_mf.instruments.records import parse, plain
 from alexnet_mf.instruments.statistics import median
 from alexnet_mf.training import loop
-from alexnet_mf.training.recipe import Recipe
+from alexnet_mf.training.feed import is_resident
+from alexnet_mf.training.recipe import PAPERS_AUGMENTATION, Recipe
 from alexnet_mf.weights import parameters
 
 FASHION_SHAPE = (28, 28)
@@ -58,7 +62,7 @@ class Worker:
 
     def start(self, backend: str, style: str, network: dict[str, Any], device: str, precision: str,
               speed: dict[str, bool], batch_size: int, epoch_batches: int, sample_seconds: float, seed: int,
-              momentum: float = 0.0) -> dict[str, Any]:
+              momentum: float = 0.0, data: dict[str, Any] | None = None) -> dict[str, Any]:
         """Import the framework and build the model; return the phases that can be measured, and the conditions."""
         began = self.clock()
         self.backend = backends.load(backend)
@@ -70,7 +74,7 @@ class Worker:
         self.batch_size, self.sample_seconds, self.seed = batch_size, sample_seconds, seed
         self.precision, self.execution = precision, Execution(precision, speed)
         if style == OURS:
-            self._build(epoch_batches * batch_size)
+            self._build(epoch_batches * batch_size, parse(data, DataSource) if data else None)
             phases = [*self.timers, "epoch", *CEILINGS]
         else:
             self._time({name: _ignoring_number(call)
@@ -83,20 +87,31 @@ class Worker:
                 "settings": self.backend.settings(), "python": platform.python_version(),
                 "import_seconds": imported - began, "build_seconds": self.clock() - imported}
 
-    def _build(self, images: int) -> None:
-        """Build the model, and place the images of one epoch on its device."""
+    def _build(self, images: int, source: DataSource | None) -> None:
+        """Build the model, and place the images of one epoch on its device, or those of one batch if they stream."""
         self.model = self.backend.build(self.network, parameters.initialize(self.network, self.seed), self.device,
                                         self.execution)
-        self.data = inputs(self.network, self.seed, images)
-        train, some = self.data.train, self.data.train.first(self.batch_size)
+        self.data = prepared(self.network, source, images) if source else inputs(self.network, self.seed, images)
+        train = self.data.train
         self.image_bytes = train.images[0].nbytes
-        placed, batch = (self.model.place(part.images, part.labels) for part in (train, some))
+        rows = epoch_order(len(train), self.seed, 0)[:self.batch_size]
+        streams = not is_resident(self.model, train)
+
+        def read(some: NDArray[np.int64]) -> Any:
+            return self.model.place(read_batch(train.images, some, self.network), train.labels[some])
+
+        batch = read(rows)
         self.read_back = lambda: self.model.logits(batch, self.batch_size)
-        rows = epoch_order(images, self.seed, 0)[:self.batch_size]
         measured = measurable_model(self.model)
-        self.step_memory = lambda: measured.step_memory(placed, rows, self.sgd, self.seed)
+        placed, used = (batch, np.arange(len(rows))) if streams else (
+            self.model.place(train.images[:], train.labels), rows)
+        self.step_memory = lambda: measured.step_memory(placed, used, self.sgd, self.seed)
         self.kernels = measured.kernels()
-        self._time(measured.phases(placed, rows, self.sgd, self.seed))
+        phases = measured.phases(placed, used, self.sgd, self.seed)
+        if streams:
+            on_device = phases["input"]
+            phases["input"] = lambda number: (read(rows), on_device(number))
+        self._time(phases)
 
     def _time(self, calls: dict[str, Callable[[int], None]]) -> None:
         wait = self.model.synchronize if self.model else lambda: measurable(self.backend).synchronize(self.device)
@@ -146,7 +161,9 @@ class Worker:
 
     def _epoch(self) -> tuple[float, int]:
         """Return the seconds and images that the loop of one training counts: all but the first step."""
-        recipe = Recipe("bench", epochs=1, batch_size=self.batch_size, sgd=Sgd(LEARNING_RATE))
+        preprocessing = self.data.preprocessing
+        recipe = Recipe("bench", epochs=1, batch_size=self.batch_size, sgd=Sgd(LEARNING_RATE),
+                        augment=PAPERS_AUGMENTATION if preprocessing and preprocessing.patch else ())
         result = loop.train(self.model, self.data.train, self.data.test, recipe, self.seed)
         return result.seconds, result.images
 
@@ -154,6 +171,19 @@ class Worker:
         """Return settings and memory after the last sample."""
         return {"settings": self.backend.settings(), "peak_memory_bytes": peak_memory(),
                 "peak_device_memory_bytes": measurable(self.backend).peak_memory(self.device)}
+
+
+def prepared(network: spec.Network, source: DataSource, images: int) -> Dataset:
+    """Return this many training images of a source, evenly spaced; the first of them tests.
+
+    Raises:
+        DataError: if there are fewer.
+    """
+    opened = datasets.open_source(source, quiet=True)
+    whole = datasets.prepare(opened, datasets.choose(opened, network), source, quiet=True, parts=("train",))
+    whole.check_limits(train_images=images)
+    train = whole.train.some(images)
+    return replace(whole, train=train, test=train.first(1))
 
 
 def inputs(network: spec.Network, seed: int, images: int) -> Dataset:

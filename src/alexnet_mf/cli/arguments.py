@@ -100,7 +100,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser, default: str | None = "auto", meaning: str = "auto") -> None:
-    """Add --data, and the flags that say how it is read; `data_source` reads them.
+    """Add --data and the flags of `add_data_options`; `data_source` reads them.
 
     Args:
         meaning: the default in words.
@@ -110,17 +110,22 @@ def add_data(parser: argparse.ArgumentParser, default: str | None = "auto", mean
         help=f"{', '.join(DATASETS)}, or images of your own: a folder with train/CLASS/ and test/CLASS/ of pictures, a "
              "folder of idx files, or CIFAR's binary files. auto is Fashion-MNIST if available, else the synthetic set "
              f"(default: {meaning})")
+    add_data_options(parser)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how a dataset is read."""
+    add = parser.add_argument
     add("--data-dir", type=Path, metavar="FOLDER",
         help="folder with the four Fashion-MNIST files, .gz or unpacked (default: $ALEXNET_MF_DATA_DIR, else a "
-             "download "
-             "into the user's cache)")
+             "download into the user's cache)")
     add("--test", type=share, dest="test_share", metavar="SHARE",
         help="share of the pictures to test on, such as 0.2, if the folder has no test pictures (default: it must have "
              "some)")
     add("--skip-damaged", action="store_true",
         help="leave out pictures that cannot be decoded (default: stop and name them)")
     add("--store", type=Path, metavar="FOLDER", help="folder of prepared pictures (default: one in the user's cache)")
-    add("--no-store", dest="keep_prepared", action="store_false",
+    add("--no-store", dest="store", action="store_false", default=None,
         help="decode pictures whenever they are used, and keep no prepared ones on disk")
 
 
@@ -135,7 +140,7 @@ def data_source(options: argparse.Namespace) -> DataSource | None:
     """Return the source of images that the flags name; None if there are none, for the run's own."""
     source = DataSource(options.data or AUTO, options.data_dir and str(options.data_dir), options.test_share,
                         read_names(options.classes) if getattr(options, "classes", None) else None,
-                        options.skip_damaged, options.store and str(options.store), options.keep_prepared)
+                        options.skip_damaged, options.store and str(options.store))
     return None if options.data is None and source == DataSource() else source
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from msgspec import UNSET
+
 from alexnet_mf import api, files
 from alexnet_mf.bench.plan import PHASES, PRECISIONS, Plan
 from alexnet_mf.bench.record import Record, json_schema
@@ -44,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also measure a training step while N other processes keep the CPU busy (default: none)")
     add("--seed", type=arguments.seed, default=DEFAULTS.seed,
         help=f"seed of weights, images, dropout and the order of the samples (default: {DEFAULTS.seed})")
+    add("--data", metavar="PATH",
+        help="images of your own, as for `train --data`; the network gets their classes and channels, and `input` "
+             "reads a "
+             "batch from memory or disk if the set streams (default: drawn images)")
+    arguments.add_data_options(parser)
     add("--no-book", action="store_true", help="do not measure the book's own code")
     arguments.add_settings(parser)
     add("--ablate", type=arguments.words, default=(), metavar="NAMES",
@@ -114,4 +121,5 @@ def plan(options: argparse.Namespace) -> Plan:
     """Return the plan that the flags describe."""
     return Plan(tuple(options.backends), options.net, options.device, options.batch_size, options.precision,
                 options.phases, options.rounds, not options.no_book, arguments.speed(options), options.ablate,
-                options.tried, options.sample_seconds, options.epoch_batches, options.beside, options.seed)
+                options.tried, options.sample_seconds, options.epoch_batches, options.beside, options.seed,
+                arguments.data_source(options) or UNSET)

@@ -15,6 +15,8 @@ from alexnet_mf.errors import one_line
 from alexnet_mf.evaluation import Evaluation
 from alexnet_mf.plots import Picture
 
+MOST_MISTAKES = 5
+"""Number of mistakes in the table; the JSON has more."""
 MOST_CLASSES = 20
 """Largest number of classes for which the confusion matrix is a table."""
 
@@ -27,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_classes(parser)
     add("--limit-test", type=arguments.at_least_one, dest="test_images", metavar="N",
         help="only N test images, chosen at random but the same each time (default: all)")
+    add("--ten-crop", action="store_true",
+        help="average the probabilities of four corners, the center and their mirror images, as in the paper "
+             "(default: the "
+             "center alone)")
     add("--plot", metavar="FILE", help="draw the confusion matrix and confident mistakes as PNG; needs matplotlib")
     arguments.add_json(parser)
     add("--quiet", action="store_true", help="print only the closing line")
@@ -38,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
     quiet = options.quiet or options.json == "-"
     report = api.evaluate(options.source, net=options.net, which=options.which, backend=options.backend,
                           device=options.device, execution=arguments.execution(options),
-                          data=arguments.data_source(options), test_images=options.test_images, progress=not quiet)
+                          data=arguments.data_source(options), test_images=options.test_images,
+                          ten_crop=options.ten_crop, progress=not quiet)
     figures = report.evaluation
     if not quiet:
         output.say(one_line(report.used.title()))
@@ -52,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
         drawing = picture.module
         picture.save(drawing.png(drawing.evaluation(figures, report.test.images, report.classes)))
     if options.json != "-":
-        output.say(f"test loss {figures.loss:.3f}, test acc {figures.accuracy:.3f} on {figures.images:,} images, "
+        top = "" if figures.top5_accuracy is None else f", top-5 acc {figures.top5_accuracy:.3f}"
+        output.say(f"test loss {figures.loss:.3f}, test acc {figures.accuracy:.3f}{top} on {figures.images:,} images, "
                    f"{report.images_per_second:.1f} images/s on {report.used.loaded.model.device}")
     return 0
 
@@ -70,6 +78,11 @@ def show(figures: Evaluation, names: Sequence[str]) -> None:
     if len(names) <= MOST_CLASSES:
         show_matrix(figures, names)
     output.say()
+    if wrong := [mistake for mistake in figures.mistakes if mistake.name][:MOST_MISTAKES]:
+        output.table(["most confident mistakes", "class", "predicted", "probability"], [
+            [one_line(str(mistake.name)), names[mistake.label], names[mistake.predicted], f"{mistake.probability:.3f}"]
+            for mistake in wrong], right=[3])
+        output.say()
 
 
 def show_matrix(figures: Evaluation, names: Sequence[str]) -> None:
@@ -93,6 +106,7 @@ def as_json(figures: Evaluation, names: Sequence[str]) -> dict[str, Any]:
                 "accuracy": correct / images if images else None}
                for name, images, correct in zip(names, figures.class_images.tolist(),
                                                 np.diag(figures.confusion).tolist())]
-    return {"images": figures.images, "loss": figures.loss, "accuracy": figures.accuracy, "classes": classes,
+    return {"images": figures.images, "loss": figures.loss, "accuracy": figures.accuracy,
+            "top5_accuracy": figures.top5_accuracy, "classes": classes,
             "confusion": figures.confusion.tolist(),
             "mistakes": [dataclasses.asdict(mistake) for mistake in figures.mistakes]}

@@ -17,7 +17,7 @@ TEXT = r'''\'(?:[^\'\\]|\\.)*\'|"(?:[^"\\]|\\.)*"'''
 ALIASES = {"pythons": "python", "batch_sizes": "batch_size", "precisions": "precision", "nets": "net",
            "learning_rate": "lr", "learning_rates": "lr", "choosing_epochs": "lr_epochs", "train_images": "limit_train",
            "test_images": "limit_test", "entry": "entry", "source_format": "from", "destination_format": "to",
-           "overwrite": "force", "tried": "try"}
+           "overwrite": "force", "tried": "try", "test_share": "test"}
 """Arguments whose flag has another name."""
 COMMANDS = {"`alexnet_mf.list_runs()`": "`list runs`", "`list_backends`": "`list backends`",
             "`list_weights`": "`weights list`",

@@ -61,8 +61,7 @@ def check_classes(where: Path, names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if name.lower() in lower:
             raise DataError(f"{where}: has the classes {lower[name.lower()]!r} and {name!r}, which differ in case "
-                            "only; "
-                            "rename or join them")
+                            "only; rename or join them")
         lower[name.lower()] = name
     return tuple(names)
 
@@ -72,7 +71,7 @@ def split_off(where: Path, pictures: LabeledPictures, share: float | None,
     """Return the training and the test part of pictures that are not divided. Both have the classes in the same shares.
 
     Raises:
-        DataError: if no share is named, or a part would be empty.
+        DataError: if no share is named, or a part would be empty or lack a class to train on.
     """
     if share is None:
         raise DataError(f"{where}: has no test pictures; name the share of the pictures to test on, such as "
@@ -82,6 +81,11 @@ def split_off(where: Path, pictures: LabeledPictures, share: float | None,
         raise DataError(f"{where}: has {len(pictures)} pictures, of which {share:g} are {count}; use another "
                         "`test_share`")
     rest, tested = split(pictures.labels, count, seed)
+    lacking = np.setdiff1d(pictures.labels, pictures.labels[rest])
+    if len(lacking):
+        number = int(np.flatnonzero(pictures.labels == lacking[0])[0])
+        raise DataError(f"{pictures.pictures.name(pictures.number(number))}: no picture of its class is left to train "
+                        f"on if {share:g} are tested on; add pictures, or use a smaller `test_share`")
     return tuple(LabeledPictures(pictures.pictures, pictures.labels[rows], rows)  # type: ignore[return-value]
                  for rows in (rest, tested))
 

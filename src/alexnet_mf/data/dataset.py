@@ -57,6 +57,20 @@ class Selected:
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         return self.images[self.rows[rows]]
 
+    def picture(self, row: int) -> Any:
+        """Return a picture at its full size, as `full_size` does."""
+        return full_size(self.images, int(self.rows[row]))
+
+
+def full_size(images: Images, row: int) -> Any:
+    """Return an image as a Pillow image: a picture that is decoded when it is used at its full size, any other as it is
+    stored."""
+    if hasattr(images, "picture"):
+        return images.picture(row)
+    from PIL import Image
+
+    return Image.fromarray(images[row])
+
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
 class LabeledImages:
@@ -177,14 +191,18 @@ def _digest(part: LabeledImages) -> str:
 
 def split(labels: NDArray[np.int64], count: int, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows of two parts, chosen at random by the seed: the rest, and `count` rows with the same share of
-    each class."""
+    each class, rounded up or down."""
     order = _shuffled(len(labels), seed)
     # Each class's images get evenly spaced places between 0 and 1; the first `count` places of all are the second part.
+    # A class's share rounded down comes before all others, and what exceeds it rounded up after: with one large class
+    # and many small ones, places alone would take too many of the large one.
     by_class = order[np.argsort(labels[order], kind="stable")]
     sizes = np.bincount(labels)
     within = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     places = (within + 0.5) / np.repeat(sizes, sizes)
-    chosen = by_class[np.argsort(places, kind="stable")]
+    lower, upper = sizes * count // len(labels), -(-sizes * count // len(labels))
+    tier = (within >= np.repeat(lower, sizes)).astype(int) + (within >= np.repeat(upper, sizes))
+    chosen = by_class[np.lexsort((places, tier))]
     return np.sort(chosen[count:]), np.sort(chosen[:count])
 
 

@@ -3,8 +3,11 @@ picture."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import os
+import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -30,6 +33,35 @@ MOST_BYTES = 100_000_000
 MOST_ON_A_SIDE = 65_535
 """Largest height and width, as in JPEG. Pillow keeps a pointer for each row: millions of rows cost much memory."""
 FORMATS = "JPEG, PNG, WebP, BMP, GIF and TIFF"
+ORIENTATION = 0x0112
+"""Tag of EXIF data: a number from 1 to 8."""
+
+
+class _Quiet:
+    """Context in which warnings of Pillow's modules are not shown: it warns about damaged animations and EXIF data.
+    Unlike `warnings.catch_warnings` it can be entered by several threads at once, and leaves other warnings alone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._entry: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                self._entry = warnings.filters[0]
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                with contextlib.suppress(ValueError):  # somebody has restored other filters
+                    warnings.filters.remove(self._entry)  # type: ignore[attr-defined]
+
+
+_QUIET = _Quiet()
 
 
 class Names(Sequence[str]):
@@ -54,8 +86,10 @@ class Names(Sequence[str]):
         return len(self.ends) - 1
 
     def __getitem__(self, number: Any) -> Any:
-        start, end = self.ends[number:number + 2]
-        return self.content[start:end].decode("utf-8", "surrogateescape")
+        if isinstance(number, slice):
+            return [self[each] for each in range(len(self))[number]]
+        number = range(len(self))[number]  # raises IndexError
+        return self.content[self.ends[number]:self.ends[number + 1]].decode("utf-8", "surrogateescape")
 
 
 class Pictures(ABC):
@@ -109,6 +143,11 @@ class PictureFiles(Pictures):
     def name(self, number: int) -> str:
         return str(self.folder / self.names[number])
 
+    def identity(self) -> bytes:
+        """Return a digest of folder, names and stamps. Archives may give all files one time: the pictures of another
+        folder can have the same names and stamps."""
+        return hashlib.sha256(os.fsencode(os.path.realpath(self.folder)) + b"\0" + super().identity()).digest()
+
 
 def read_file(path: Path) -> bytes:
     """Return the content of a picture's file.
@@ -134,45 +173,55 @@ def decode(content: bytes) -> Image:
     Raises:
         DataError: if it is in no known format, damaged or too large; the message lacks its name.
     """
-    from PIL import ImageOps
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns about damaged animations and EXIF data: neither is needed
+    with _QUIET:
         try:
             try:
                 image = _opened(content)
             except SyntaxError as error:
                 raise DataError(f"is no {FORMATS.replace('and', 'or')} picture, or its beginning is damaged; convert "
-                                "it to "
-                                "PNG") from error
+                                "it to PNG") from error
             with image:
-                width, height = image.size
-                if width * height > MOST_PIXELS or max(width, height) > MOST_ON_A_SIDE:
-                    raise DataError(f"is too large: {width}x{height} pixels; shrink it to at most {MOST_PIXELS:,} "
-                                    "pixels, "
-                                    f"and {MOST_ON_A_SIDE:,} on a side")
+                _check_size(image)
                 image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                return to_eight_bits(image)
+                return to_eight_bits(_turned(image))
         except (MemoryError, DataError):
             raise
         except Exception as error:  # for a damaged file Pillow raises SyntaxError, struct.error and many others
             raise DataError(f"is damaged ({' '.join(str(error).split()) or type(error).__name__})") from error
 
 
-def size_of(content: bytes) -> tuple[int, int, bool]:
-    """Return height and width of a picture as it is turned, and True if it has colors. Only its header is read.
+def _check_size(image: Image) -> None:
+    width, height = image.size
+    if width * height > MOST_PIXELS or max(width, height) > MOST_ON_A_SIDE:
+        raise DataError(f"is too large: {width}x{height} pixels; shrink it to at most {MOST_PIXELS:,} pixels, and "
+                        f"{MOST_ON_A_SIDE:,} on a side")
+
+
+def _turned(image: Image) -> Image:
+    """Return a decoded picture as its EXIF data say; as it is stored if they are damaged. Not by Pillow's
+    `exif_transpose`, which writes the data again and fails where they cannot be written."""
+    from PIL.Image import Transpose
+
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except Exception:
+        return image
+    turns = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
+             5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}
+    return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def size_of(content: bytes) -> tuple[int, bool]:
+    """Return a picture's shorter side in pixels, and True if it has colors. Only its header is read: EXIF data can lie
+    behind the pixels.
 
     Raises:
-        DataError: if it is in no known format; the message lacks its name.
+        DataError: if it is in no known format or too large; the message lacks its name.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with _opened(content) as image:
-                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-                width, height = image.size[::-1] if turned else image.size
-                return height, width, image.mode not in ("1", "L", "LA", "La") and not image.mode.startswith(("I", "F"))
+        with _QUIET, _opened(content) as image:
+            _check_size(image)
+            return min(image.size), image.mode not in ("1", "L", "LA", "La") and not image.mode.startswith(("I", "F"))
     except (MemoryError, DataError):
         raise
     except Exception as error:

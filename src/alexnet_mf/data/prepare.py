@@ -54,8 +54,8 @@ def facts(data: Dataset | PictureSet) -> Facts:
         except DataError as error:
             reasons.append(f"{part.pictures.name(number)}: {error}")
     if not read:
-        raise DataError(reasons[0])
-    return Facts(max(min(height, width) for height, width, _ in read), any(color for *_, color in read))
+        raise DataError(f"{reasons[0]}; repair or remove it, and the others like it")
+    return Facts(max(side for side, _ in read), any(color for _, color in read))
 
 
 def choose(data: Dataset | PictureSet, network: Network) -> Preprocessing:
@@ -114,7 +114,7 @@ def prepare(data: Dataset | PictureSet, preprocessing: Preprocessing, *, folder:
             opened[id(part.pictures)] = store.open_store(
                 part.pictures, preprocessing, folder, keep, functools.partial(report, name))
         if not len(part):
-            sets[name] = LabeledImages(np.zeros((0, *store.stored_shape(preprocessing)), np.uint8), part.labels)
+            sets[name] = LabeledImages(np.zeros((0, *store.stored_shape(preprocessing)), np.uint8), part.labels[:0])
             continue
         prepared = opened[id(part.pictures)]
         rows = np.arange(len(part)) if part.rows is None else part.rows
@@ -125,6 +125,7 @@ def prepare(data: Dataset | PictureSet, preprocessing: Preprocessing, *, folder:
         sets[name] = _images(part, prepared, rows[~bad], part.labels[~bad])
     if unreadable:
         _report(unreadable, skip_damaged, notice)
+        _check_left(data, sets)
     return Dataset(data.name, sets["train"], sets["test"], data.classes, data.origin, preprocessing, (), digests)
 
 
@@ -162,6 +163,24 @@ def _report(unreadable: list[tuple[str, str]], skip_damaged: bool, notice: Calla
     these = f"all {more + 1:,}" if more else "it"
     raise DataError(f"{name}: {reason}{also}; repair or remove {these}, or leave out what is damaged with "
                     "`skip_damaged`")
+
+
+def _check_left(data: PictureSet, sets: dict[str, LabeledImages]) -> None:
+    """Check that every class still has a picture after damaged ones were left out.
+
+    Raises:
+        DataError: if all pictures of a class, or of a part, are damaged.
+    """
+    for name, images in sets.items():
+        part: LabeledPictures = getattr(data, name)
+        if images.names is not None and not len(images):
+            raise DataError(f"{part.pictures.name(part.number(0))}: this and all other {name} pictures are damaged; "
+                            "repair them or add others")
+        if name == "train" and len(images):
+            for label in np.setdiff1d(part.labels, images.labels)[:1].tolist():
+                number = part.number(int(np.flatnonzero(part.labels == label)[0]))
+                raise DataError(f"{part.pictures.name(number)}: this and all other training pictures of class "
+                                f"{data.classes[label]!r} are damaged; repair them, add others, or remove the class")
 
 
 def _arrays(part: LabeledImages, preprocessing: Preprocessing) -> LabeledImages:

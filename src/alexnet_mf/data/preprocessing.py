@@ -149,7 +149,7 @@ def prepare(image: Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     size = _resized(image.size, preprocessing)
     if size[0] * max(size[1], height) > MOST_PIXELS:  # Pillow resizes the rows first
         raise DataError(f"is too long: {width}x{height} pixels cannot be resized to {size[0]}x{size[1]}; crop it")
-    image = _flatten(_resize(to_eight_bits(image), size, preprocessing.fit), preprocessing)
+    image = flat(_resize(to_eight_bits(image), size, preprocessing.fit), preprocessing)
     for center_size in dict.fromkeys((preprocessing.stored.size, preprocessing.size)):
         if center_size:
             image = _center(image, *center_size)
@@ -221,7 +221,7 @@ def _resize(image: Image, size: tuple[int, int], fit: bool) -> Image:
     return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP if fit else None)
 
 
-def _flatten(image: Image, preprocessing: Preprocessing) -> Image:
+def flat(image: Image, preprocessing: Preprocessing) -> Image:
     """Return the image in mode `L` or `RGB`, on a black background, or on a white one if it is to be inverted."""
     from PIL import Image, ImageOps
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -28,9 +28,12 @@ from numpy.typing import NDArray
 from alexnet_mf import files
 from alexnet_mf.data.downloads import cache_folder
 from alexnet_mf.data.pictures import Pictures, decode
-from alexnet_mf.data.preprocessing import prepare
+from alexnet_mf.data.preprocessing import flat, prepare
 from alexnet_mf.errors import DataError
 from alexnet_mf.spec import Preprocessing
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 FORMAT = 1
 LEVELS, DIGESTS, RECORD = "levels", "digests", "store.json"
@@ -78,9 +81,18 @@ class Decoded:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def picture(self, row: int) -> Image:
+        """Return a picture at its full size, gray or in color as the network takes it."""
+        return flat(self.pictures.image(row), self.preprocessing)
+
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
         if isinstance(rows, (int, np.integer)):
-            return prepare(self.pictures.image(int(rows)), self.preprocessing.stored)
+            number = int(rows)
+            try:
+                return prepare(self.pictures.image(number), self.preprocessing.stored)
+            except DataError as error:
+                raise DataError(f"{self.pictures.name(number)}: {error}; has it changed since it was checked? Restore "
+                                "it, or keep prepared pictures in a store") from error
         numbers = range(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows).tolist()
         levels = np.empty((len(numbers), *self.shape[1:]), np.uint8)
         for place, number in zip(levels, numbers):
@@ -114,21 +126,20 @@ def open_store(pictures: Pictures, preprocessing: Preprocessing, folder: Path | 
     try:
         path.mkdir(parents=True, exist_ok=True)
         damaged = _fill(path, pictures, preprocessing, shape, keep, report)
-        digests = np.frombuffer((path / DIGESTS).read_bytes(), np.uint8).reshape(-1, DIGEST)
+        digests = np.frombuffer((path / DIGESTS).read_bytes(), np.uint8, len(pictures) * DIGEST).reshape(-1, DIGEST)
         levels: Any = _mapped(path / LEVELS, shape) if keep else Decoded(pictures, preprocessing, shape)
     except Timeout as error:
         raise DataError(f"{path}: another process prepares these pictures; wait for it") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be used as the store of prepared pictures ({error.strerror or error}); what "
-                        "is "
-                        "done stays: make room, or name another folder with `store`") from error
+                        "is done stays: make room, or name another folder with `store`") from error
     return Prepared(levels, digests, damaged)
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     with path.open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return np.frombuffer(content, np.uint8).reshape(shape)
+    return np.frombuffer(content, np.uint8, int(np.prod(shape, dtype=np.int64))).reshape(shape)
 
 
 def _fill(path: Path, pictures: Pictures, preprocessing: Preprocessing, shape: tuple[int, ...], keep: bool,
@@ -143,6 +154,10 @@ def _fill(path: Path, pictures: Pictures, preprocessing: Preprocessing, shape: t
             _check_room(path, len(missing) * size)
         files.write(path / RECORD, json.dumps({"format": FORMAT, "pictures": shape[0], "shape": shape[1:],
                                                "preprocessing": preprocessing.as_dict()}).encode())
+        with _opened(path / DIGESTS, shape[0] * DIGEST) as digests:
+            # Digests of levels that were cut off: once that file is extended, its size no longer tells.
+            _write_rows(digests, missing, np.zeros((len(missing), DIGEST), np.uint8))
+            os.fsync(digests.fileno())
         with _opened(path / LEVELS, shape[0] * size if keep else 0) as levels, \
                 _opened(path / DIGESTS, shape[0] * DIGEST) as digests:
             return _prepare(pictures, preprocessing, shape[1:], missing, levels if keep else None, digests, report)
@@ -185,7 +200,7 @@ def _prepare(pictures: Pictures, preprocessing: Preprocessing, shape: tuple[int,
     in_block = max(1, min(MOST_IN_BLOCK, BLOCK_BYTES // size))
     blocks = deque(missing[start:start + in_block] for start in range(0, len(missing), in_block))
     sizes = pictures.stamps[missing, 0]
-    threads = 1 if sizes.mean() < SMALL else _cores()
+    threads = thread_count(sizes)
     damaged: dict[int, str] = {}
     written: list[tuple[NDArray[np.int64], NDArray[np.uint8]]] = []
     done, last_sync = 0, time.monotonic()
@@ -246,6 +261,11 @@ def _write_rows(file: BinaryIO, numbers: NDArray[np.int64], rows: NDArray[np.uin
         content = memoryview(rows[part].tobytes())
         while content:
             content = content[file.write(content):]
+
+
+def thread_count(sizes: NDArray[np.int64]) -> int:
+    """Return the number of threads that decode pictures of these sizes, in bytes, fastest."""
+    return 1 if len(sizes) and sizes.mean() < SMALL else _cores()
 
 
 def _cores() -> int:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from alexnet_mf.plots.style import new_figure, png
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from alexnet_mf.evaluation import Evaluation
     from alexnet_mf.predict import Prediction
 
-__all__ = ["contact_sheet", "evaluation", "png"]
+__all__ = ["contact_sheet", "evaluation", "png", "samples"]
 MOST_ON_SHEET = 60
 COLUMNS = 6
 CELL = 1.5
@@ -48,6 +50,20 @@ def contact_sheet(predictions: Sequence[Prediction], names: Sequence[str]) -> Fi
     columns = min(COLUMNS, len(shown))
     figure = new_figure(columns * CELL, _height(texts, columns), layout=None)
     _images(figure, [prediction.seen for prediction in shown], texts, columns)
+    return figure
+
+
+def samples(images: Sequence[tuple[str, Image]]) -> Figure:
+    """Draw images, each with the name of its class.
+
+    Args:
+        images: name and image; evenly spaced ones are drawn if there are more than `MOST_ON_SHEET`.
+    """
+    rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), MOST_ON_SHEET)).round().astype(int)).tolist()
+    texts = [_cut(images[row][0]) for row in rows]
+    columns = min(COLUMNS, len(rows))
+    figure = new_figure(columns * CELL, _height(texts, columns), layout=None)
+    _images(figure, [np.asarray(images[row][1].convert("RGB")) for row in rows], texts, columns)
     return figure
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from alexnet_mf.backends.contract import Model
 from alexnet_mf.data import LabeledImages, batches, epoch_order
-from alexnet_mf.data.augmentation import Draws, draw
+from alexnet_mf.data.augmentation import Draws, draw, principal_colors
 from alexnet_mf.data.batches import read_batch
 from alexnet_mf.data.preprocessing import input_size, is_exact, levels_channels
 from alexnet_mf.training.recipe import Recipe
@@ -45,6 +45,8 @@ class Feed(ABC):
 
     def __init__(self, model: Model[Any], images: LabeledImages, recipe: Recipe, seed: int) -> None:
         self.model, self.images, self.recipe, self.seed = model, images, recipe, seed
+        is_shifted = "pca" in recipe.augment and stored_shape(images)[0] == 3
+        self.colors = principal_colors(images.images) if is_shifted else None
 
     @abstractmethod
     def batches(self, epoch: int, done: int) -> Iterator[Batch]:
@@ -60,7 +62,7 @@ class Feed(ABC):
         image, size = stored_shape(self.images), input_size(self.model.network)
         for step, rows in enumerate(all_rows[done:], done):
             number = epoch * len(all_rows) + step
-            yield rows, draw(self.recipe.augment, self.seed, number, len(rows), image, size)
+            yield rows, draw(self.recipe.augment, self.seed, number, len(rows), image, size, self.colors)
 
 
 class Resident(Feed):
@@ -107,8 +109,9 @@ class Streamed(Feed):
 
 
 def feed(model: Model[Any], images: LabeledImages, recipe: Recipe, seed: int) -> Feed:
-    """Return the batches of a training. A small set that the device can enlarge lies there."""
-    return (Resident if is_resident(model, images) else Streamed)(model, images, recipe, seed)
+    """Return the batches of a training. A small set that the device can crop and enlarge lies there."""
+    lies_there = is_resident(model, images) and "resized-crop" not in recipe.augment
+    return (Resident if lies_there else Streamed)(model, images, recipe, seed)
 
 
 def is_resident(model: Model[Any], images: LabeledImages) -> bool:

@@ -182,6 +182,9 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
     final = recipe_on(loaded.model.device, network, None if source.is_built_in else len(images.train))
     if preprocessing.patch and not isinstance(recipe, Recipe) and changes.get("augment") is None:
         final = final.with_changes(augment=PAPERS_AUGMENTATION)
+    if "resized-crop" in final.augment and preprocessing.patch and source.store is not False:
+        raise AlexnetMfError("augmentation resized-crop needs pictures at their full size, and prepared ones are "
+                             "cropped; use `store=False`, or crop")
     without_held_out = images.hold_out(final.held_out)
     without_held_out.check_limits(train_images=changes.get("train_images"), test_images=changes.get("test_images"))
     final = final.fitted(without_held_out)

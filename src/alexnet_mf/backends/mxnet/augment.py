@@ -10,7 +10,7 @@ from alexnet_mf.data.preprocessing import center_slices
 
 
 def augment(images: mx.nd.NDArray, draws: Draws, white: float) -> mx.nd.NDArray:
-    """Flip, crop, then color.
+    """Flip, crop, then change the colors.
 
     Args:
         images: (n, channels, height, width).
@@ -21,7 +21,11 @@ def augment(images: mx.nd.NDArray, draws: Draws, white: float) -> mx.nd.NDArray:
     else:
         rows, columns = center_slices(draws.stored, draws.size)
         images = images[:, :, rows, columns]
-    return color(images, mx.nd.array(draws.factors, ctx=images.context), white) if draws.colored else images
+    if draws.colored:
+        images = color(images, mx.nd.array(draws.factors, ctx=images.context), white)
+    if draws.shifted:
+        images = shift(images, mx.nd.array(draws.shifts, ctx=images.context), white)
+    return images
 
 
 def move(images: mx.nd.NDArray, draws: Draws) -> mx.nd.NDArray:
@@ -50,6 +54,11 @@ def color(images: mx.nd.NDArray, factors: mx.nd.NDArray, white: float) -> mx.nd.
     if images.shape[1] == 3:
         images = (saturation * images + (1 - saturation) * gray(images)).clip(0, white)
     return images
+
+
+def shift(images: mx.nd.NDArray, shifts: mx.nd.NDArray, white: float) -> mx.nd.NDArray:
+    """Add a number to each channel."""
+    return (images + white * shifts.reshape((0, 0, 1, 1))).clip(0, white)
 
 
 def gray(images: mx.nd.NDArray) -> mx.nd.NDArray:

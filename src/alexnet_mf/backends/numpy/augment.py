@@ -9,15 +9,18 @@ from alexnet_mf.data.augmentation import LUMA, Draws
 
 
 def augment(images: NDArray[np.float32], draws: Draws, white: float) -> NDArray[np.float32]:
-    """Flip, crop, then color.
+    """Flip, crop, then change the colors.
 
     Args:
         images: (n, channels, height, width).
         white: largest value of a pixel: 255 for levels, 1 for ready inputs. The smallest is 0.
     """
     moved = [move(image, draws, i) for i, image in enumerate(images)]  # the center, if nothing is drawn
-    return np.stack([color(image, draws.factors[i], np.float32(white)) for i, image in enumerate(moved)]
-                    if draws.colored else moved)
+    if draws.colored:
+        moved = [color(image, draws.factors[i], np.float32(white)) for i, image in enumerate(moved)]
+    if draws.shifted:
+        moved = [shift(image, draws.shifts[i], np.float32(white)) for i, image in enumerate(moved)]
+    return np.stack(moved)
 
 
 def move(image: NDArray[np.float32], draws: Draws, i: int) -> NDArray[np.float32]:
@@ -42,6 +45,11 @@ def color(image: NDArray[np.float32], factors: NDArray[np.float32], white: np.fl
     if len(image) == 3:
         image = np.clip(saturation * image + (one - saturation) * gray(image), 0, white)
     return image
+
+
+def shift(image: NDArray[np.float32], shifts: NDArray[np.float32], white: np.float32) -> NDArray[np.float32]:
+    """Add a number to each channel; values outside a pixel's range are clipped."""
+    return np.clip(image + white * shifts[:, np.newaxis, np.newaxis], 0, white)
 
 
 def gray(image: NDArray[np.float32]) -> NDArray[np.float32]:

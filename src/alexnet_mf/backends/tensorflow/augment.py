@@ -11,25 +11,27 @@ from alexnet_mf.data.augmentation import LUMA, Draws
 from alexnet_mf.data.preprocessing import center_slices
 
 SPECIFICATION = (tf.TensorSpec([None, None, None], tf.int32), tf.TensorSpec([None, None, None], tf.int32),
-                 tf.TensorSpec([None, None, 3], tf.float32))
+                 tf.TensorSpec([None, None, 3], tf.float32), tf.TensorSpec([None, None, 3], tf.float32))
 """Specification of the results of `arrays`, for several steps."""
 
 
 def augment(images: tf.Tensor, draws: Draws, drawn: tuple[tf.Tensor, ...], white: float) -> tf.Tensor:
-    """Flip, crop, then color.
+    """Flip, crop, then change the colors.
 
     Args:
         images: (n, height, width, channels).
         draws: draws of any step; values that change from step to step are in `drawn`, where a graph reads them.
         white: largest value of a pixel; the smallest is 0.
     """
-    rows, columns, factors = drawn
+    rows, columns, factors, shifts = drawn
     if draws.moved:
         images = move(images, draws, rows, columns)
     else:
         top, left = center_slices(draws.stored, draws.size)
         images = images[:, top, left]
-    return color(images, factors, white) if draws.colored else images
+    if draws.colored:
+        images = color(images, factors, white)
+    return shift(images, shifts, white) if draws.shifted else images
 
 
 def move(images: tf.Tensor, draws: Draws, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
@@ -50,6 +52,11 @@ def color(images: tf.Tensor, factors: tf.Tensor, white: float) -> tf.Tensor:
     return images
 
 
+def shift(images: tf.Tensor, shifts: tf.Tensor, white: float) -> tf.Tensor:
+    """Add a number to each channel."""
+    return tf.clip_by_value(images + white * shifts[:, tf.newaxis, tf.newaxis], 0, white)
+
+
 def gray(images: tf.Tensor) -> tf.Tensor:
     """Return the gray images, (n, height, width, 1)."""
     if images.shape[3] == 1:
@@ -58,8 +65,8 @@ def gray(images: tf.Tensor) -> tf.Tensor:
 
 
 def arrays(draws: Draws) -> tuple[NDArray[Any], ...]:
-    """Return the draws that change from step to step: rows, columns and factors."""
-    return draws.rows(), draws.columns(), draws.factors
+    """Return the draws that change from step to step: rows, columns, factors and shifts."""
+    return draws.rows(), draws.columns(), draws.factors, draws.shifts
 
 
 def tensors(draws: Draws) -> tuple[tf.Tensor, ...]:

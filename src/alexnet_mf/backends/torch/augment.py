@@ -22,7 +22,9 @@ def augment(images: torch.Tensor, draws: Draws, drawn: tuple[torch.Tensor, ...],
     else:
         rows, columns = center_slices(draws.stored, draws.size)
         images = images[..., rows, columns]
-    return color(images, drawn[-1], white) if draws.colored else images
+    if draws.colored:
+        images = color(images, drawn[-2 if draws.shifted else -1], white)
+    return shift(images, drawn[-1], white) if draws.shifted else images
 
 
 def move(images: torch.Tensor, draws: Draws, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -45,6 +47,11 @@ def color(images: torch.Tensor, factors: torch.Tensor, white: float) -> torch.Te
     return images
 
 
+def shift(images: torch.Tensor, shifts: torch.Tensor, white: float) -> torch.Tensor:
+    """Add a number to each channel."""
+    return (images + white * shifts[:, :, None, None]).clamp(0, white)
+
+
 def gray(images: torch.Tensor) -> torch.Tensor:
     """Return the gray images, (n, 1, height, width)."""
     if images.shape[1] == 1:
@@ -53,8 +60,9 @@ def gray(images: torch.Tensor) -> torch.Tensor:
 
 
 def tensors(draws: Draws, device: torch.device) -> tuple[torch.Tensor, ...]:
-    """Return the draws that change from step to step: rows and columns if pixels move, factors if colors change."""
+    """Return the draws that change from step to step: rows and columns if pixels move, factors and shifts if colors
+    change."""
     moves = (draws.rows(), draws.columns()) if draws.moved else ()
-    factors = (draws.factors,) if draws.colored else ()
+    colors = (draws.factors,) * draws.colored + (draws.shifts,) * draws.shifted
     indices = tuple(torch.from_numpy(index).to(device, torch.int64, non_blocking=True) for index in moves)
-    return (*indices, *(torch.from_numpy(each).to(device) for each in factors))
+    return (*indices, *(torch.from_numpy(each).to(device) for each in colors))

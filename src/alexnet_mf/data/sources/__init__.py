@@ -6,17 +6,19 @@ A source of a built-in set is a module with a function `load` as in `BuiltIn`: o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from alexnet_mf.data.collection import PictureSet, check_classes
+from alexnet_mf.data.collection import PictureSet
 from alexnet_mf.data.dataset import Dataset
 from alexnet_mf.data.downloads import Progress, named_folder
-from alexnet_mf.data.sources import cifar, fashion_mnist, folder, idx, synthetic
-from alexnet_mf.errors import DataError
+from alexnet_mf.data.sources import cifar, fashion_mnist, folder, idx, parquet, shards, synthetic
+from alexnet_mf.errors import DataError, one_line
 
 
 class BuiltIn(Protocol):
@@ -47,8 +49,10 @@ class DataSource:
     """Place of a dataset, and how it is read."""
 
     name: str = AUTO
-    """A name in `DATASETS`, or a path: a folder of class folders, a folder of idx files, or one of CIFAR's binary
-    version. `auto` is Fashion-MNIST, or the synthetic set with a notice if Fashion-MNIST is not available."""
+    """A name in `DATASETS`, or a path: a folder of class folders, of WebDataset's shards (tar), of Parquet files as
+    Hugging Face publishes them, of idx files, or one of CIFAR's binary version. A path may also name one shard or
+    Parquet file, or several by braces such as `train-{000..146}.tar`. `auto` is Fashion-MNIST, or the synthetic set
+    with a notice if Fashion-MNIST is not available."""
     data_dir: str | None = None
     """Folder of Fashion-MNIST's files; without it ALEXNET_MF_DATA_DIR's, or the user's cache."""
     test_share: float | None = None
@@ -57,19 +61,20 @@ class DataSource:
     """Other names of the classes, in their order."""
     skip_damaged: bool = False
     """Leave out pictures that cannot be decoded, with a notice for each."""
-    store: str | None = None
-    """Folder of prepared pictures; without it one in the user's cache."""
-    keep: bool = True
-    """Keep prepared pictures on disk; False decodes them whenever they are used."""
+    store: str | bool | None = None
+    """Folder of prepared pictures; without it one in the user's cache. False keeps none, and decodes pictures whenever
+    they are used."""
 
     def __post_init__(self) -> None:
+        if not self.name:
+            raise DataError("`data` is empty; give a folder, or leave it out")
         if self.classes is not None:  # a list if it was read from JSON
             object.__setattr__(self, "classes", tuple(self.classes))
         if self.test_share is not None and not 0 < self.test_share < 1:
             raise DataError(f"`test_share` must be between 0 and 1, not {self.test_share:g}")
         if self.is_built_in:
             for name in ("test_share", "skip_damaged", "store"):
-                if getattr(self, name):
+                if getattr(self, name) not in (None, False) or (name == "store" and self.store is not None):
                     raise DataError(f"`{name}` is for pictures of your own; leave it out, or name their folder with "
                                     "`data`")
         elif self.data_dir is not None:
@@ -86,19 +91,33 @@ class DataSource:
         Raises:
             DataError: if its name is neither a built-in set's nor a path.
         """
-        if not self.is_built_in and not Path(self.name).expanduser().exists() and not self._arrays():
-            raise DataError(f"{self.name}: is neither a built-in dataset ({', '.join(DATASETS)}) nor a file or folder")
+        if self.is_built_in:
+            return
+        path = self._path()
+        with _readable(path):
+            if not path.exists() and not shards.expanded(path) and not _arrays(path):
+                raise DataError(f"{self.name}: is neither a built-in dataset ({', '.join(DATASETS)}) nor a file or "
+                                "folder; correct the path")
 
-    def _arrays(self) -> idx.IdxSet | cifar.CifarSet | None:
-        path = Path(self.name).expanduser()
-        return idx.find_sets(path) or cifar.find(path)
+    def _path(self) -> Path:
+        """Return the path.
+
+        Raises:
+            DataError: if it cannot be one.
+        """
+        if "\0" in self.name:
+            raise DataError(f"{self.name}: the path has a null byte; remove it")
+        try:
+            return Path(self.name).expanduser()
+        except RuntimeError as error:
+            raise DataError(f"{self.name}: there is no such user; give the whole path") from error
 
     def resolved(self) -> DataSource:
         """Return the source as it is known from every folder, for a record."""
         if self.is_built_in:
             return dataclasses.replace(self, data_dir=None)
-        return dataclasses.replace(self, name=str(Path(self.name).expanduser().resolve()),
-                                   store=self.store and str(Path(self.store).expanduser().resolve()))
+        return dataclasses.replace(self, name=str(self._path().resolve()),
+                                   store=self.store and str(Path(str(self.store)).expanduser().resolve()))
 
     def open(self, progress: Progress | None = None,
              notice: Callable[[str], None] = lambda line: None) -> Dataset | PictureSet:
@@ -117,10 +136,12 @@ class DataSource:
         if self.classes is None:
             return data
         if len(self.classes) != len(data.classes):
-            raise DataError(f"{len(self.classes)} names of classes were given, but {data.origin} has "
-                            f"{len(data.classes)} "
+            raise DataError(f"`classes` has {len(self.classes)} names, but {data.origin} has {len(data.classes)} "
                             "classes; give a name for each")
-        return dataclasses.replace(data, classes=check_classes(Path(data.origin), self.classes))
+        classes = tuple(map(one_line, self.classes))  # as weights files name them
+        if twice := [name for name, count in Counter(classes).items() if count > 1]:
+            raise DataError(f"`classes` has {twice[0]!r} more than once; give each class a name of its own")
+        return dataclasses.replace(data, classes=classes)
 
     def _open_built_in(self, progress: Progress | None, notice: Callable[[str], None]) -> Dataset:
         """Return a built-in set. A folder that the user names, by `data_dir` or ALEXNET_MF_DATA_DIR, is final: it is an
@@ -136,18 +157,36 @@ class DataSource:
             return synthetic.load()
 
     def _open_path(self) -> Dataset | PictureSet:
-        path = Path(self.name).expanduser()
-        try:
-            if arrays := self._arrays():
+        path = self._path()
+        self.check()
+        with _readable(path):
+            if arrays := _arrays(path):
                 if self.test_share is not None or self.skip_damaged:
                     raise DataError(f"{path}: `test_share` and `skip_damaged` are for folders of pictures; leave them "
                                     "out")
                 return fashion_mnist.named(arrays.load())
-            self.check()
+            if parts := shards.find(path):
+                return shards.load(parts, self.test_share)
+            if parts := parquet.find(path):
+                return parquet.load(parts, self.test_share)
             if path.is_dir() and folder.is_class_folders(path):
                 return folder.load(path, self.test_share)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-        raise DataError(f"{path}: holds no dataset; give a folder with train/CLASS/ and test/CLASS/ of pictures, idx "
-                        "files, "
-                        "or CIFAR's binary files")
+            is_folder = path.is_dir()
+        holds = "holds no dataset" if is_folder else "is a file that is no dataset; unpack an archive, or"
+        raise DataError(f"{path}: {holds}{';' * is_folder} give a folder with train/CLASS/ and test/CLASS/ of "
+                        "pictures, WebDataset's shards train-*.tar and test-*.tar, train-*.parquet and "
+                        "test-*.parquet, idx files, or CIFAR's binary files")
+
+
+def _arrays(path: Path) -> idx.IdxSet | cifar.CifarSet | None:
+    return idx.find_sets(path) or cifar.find(path)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename or path}: cannot be read ({error.strerror or error}); change its "
+                        "permissions, or name another path") from error

@@ -101,7 +101,8 @@ def find(path: Path) -> CifarSet | None:
     """
     for layout in LAYOUTS:
         for folder in (path, path / layout.folder):
-            if (folder / layout.test).is_file() and (folder / layout.names).is_file():
+            if (folder / layout.test).is_file() and any((folder / name).is_file() for name in (layout.names,
+                                                                                                layout.train[0])):
                 return CifarSet(folder, layout)
     if any((path / name).exists() for name in PICKLED) or all((path / name).is_file() for name in ("meta", "test")):
         raise DataError(f"{path}: holds CIFAR's version for Python, whose files are pickled and not read; download the "

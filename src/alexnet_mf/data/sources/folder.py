@@ -8,7 +8,6 @@ pictures of a class are in the order of their paths.
 from __future__ import annotations
 
 import os
-import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from alexnet_mf.data.collection import SHOWN, LabeledPictures, PictureSet, check_classes, split_off
 from alexnet_mf.data.pictures import ENDINGS, FORMATS, OTHER_ENDINGS, Names, PictureFiles
-from alexnet_mf.errors import DataError
+from alexnet_mf.errors import DataError, one_line
 
 TRAIN, TEST = ("train", "training"), ("test", "testing")
 VALIDATION = ("val", "valid", "validation")
@@ -42,31 +41,36 @@ def load(folder: Path, test_share: float | None = None, seed: int = 0) -> Pictur
     Raises:
         DataError: if there are no classes, or something cannot be listed; names it.
     """
-    parts = {path.name.lower(): path for path in _folders(folder)}
+    visible = list(_folders(folder))
+    parts: dict[str, Path] = {}
+    for path in visible:
+        parts.setdefault(path.name.lower(), path)
     train, test, validation = (next((parts[name] for name in names if name in parts), None)
                                for names in (TRAIN, TEST, VALIDATION))
     left_out = _LeftOut()
+    if train and not (test or validation) and len(visible) > 1 and not is_class_folders(train):
+        train = None  # a class of this name
     if train is None:
         if test or validation:
             raise DataError(f"{folder}: has {(test or validation or folder).name}, but no {TRAIN[0]}; name the folder "
                             f"of the training pictures {TRAIN[0]}")
         train = folder
     else:
-        others = [path.name for path in parts.values() if path not in (train, test, validation)]
-        left_out.folders = others
+        left_out.folders = [path.name for path in visible if path not in (train, test, validation)]
     if test is None and validation is not None:
         test, validation = validation, None
         left_out.notices.append(f"{folder}: has no {TEST[0]}; {test.name} is what is tested on")
-    classes = check_classes(folder, [path.name for path in _folders(train)])
-    training = _part(train, classes, left_out)
+    names = [path.name for path in _folders(train)]
+    classes = check_classes(train, list(map(one_line, names)))  # printable, as weights files name them
+    training = _part(train, names, left_out)
     if test is not None:
-        testing = _part(test, classes, left_out)
+        testing = _part(test, names, left_out)
         if test_share is not None:
             raise DataError(f"{folder}: has test pictures, in {test.name}; leave out `test_share`")
     else:
         training, testing = split_off(folder, training, test_share, seed)
     return PictureSet("folder", training, testing, classes, f"pictures in {folder}",
-                      None if validation is None else _part(validation, classes, left_out), left_out.all(folder))
+                      None if validation is None else _part(validation, names, left_out), left_out.all(folder))
 
 
 @dataclass
@@ -93,7 +97,7 @@ class _LeftOut:
 def _folders(folder: Path) -> Iterator[Path]:
     """Yield the visible folders in a folder, in the order of their names."""
     for entry in _entries(folder):
-        if entry.is_dir():
+        if _is_folder(entry):
             yield Path(entry.path)
 
 
@@ -103,8 +107,18 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror or error}); leave it out, or change its permissions"
-                        ) from error
+        raise _unreadable(folder, error) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:  # a link to itself
+        raise _unreadable(entry.path, error) from error
+
+
+def _unreadable(path: Path | str, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read ({error.strerror or error}); remove it, or change its permissions")
 
 
 def _part(folder: Path, classes: Sequence[str], left_out: _LeftOut) -> LabeledPictures:
@@ -113,14 +127,22 @@ def _part(folder: Path, classes: Sequence[str], left_out: _LeftOut) -> LabeledPi
     Raises:
         DataError: if a class is unknown or has no picture, or something cannot be read.
     """
-    unknown = [path.name for path in _folders(folder) if path.name not in classes]
+    present = {path.name for path in _folders(folder)}
+    unknown = sorted(present.difference(classes))
     if unknown:
         raise DataError(f"{folder}: has the class {unknown[0]!r}, which the training pictures lack; move it or add "
                         "pictures to train on")
+    if not present:
+        raise DataError(f"{folder}: has no folders of classes; add one for each class, with its pictures")
+    if lacking := [repr(name) for name in classes if name not in present]:
+        more = f" and {len(lacking) - SHOWN:,} more" if len(lacking) > SHOWN else ""
+        left_out.notices.append(f"{folder}: has no class {', '.join(lacking[:SHOWN])}{more}")
+    if loose := sum(os.path.splitext(entry.name)[1].lower() in ENDINGS and not _is_folder(entry)
+                    for entry in _entries(folder)):
+        left_out.notices.append(f"{folder}: left out {loose:,} pictures that are in no folder of a class")
     names, stamps, labels = [], [], []
     for label, name in enumerate(classes):
-        if not (folder / name).is_dir():
-            left_out.notices.append(f"{folder}: has no class {name!r}")
+        if name not in present:
             continue
         paths, facts = _listed(folder, name, left_out)
         if not paths:
@@ -134,15 +156,20 @@ def _part(folder: Path, classes: Sequence[str], left_out: _LeftOut) -> LabeledPi
 def _listed(folder: Path, name: str, left_out: _LeftOut) -> tuple[list[str], NDArray[np.int64]]:
     """Return the paths of a class's pictures in a folder, and their stamps."""
     pictures: list[tuple[str, int, int]] = []
-    start = len(os.path.join(str(folder), ""))
+    start = len(os.path.join(folder, ""))
 
     def visit(path: str, above: tuple[tuple[int, int], ...]) -> None:
-        here = os.stat(path)
+        try:
+            here = os.stat(path)
+        except OSError as error:
+            raise _unreadable(path, error) from error
         identity = here.st_dev, here.st_ino
-        if identity in above or len(above) > MOST_LEVELS:
+        if identity in above:
             raise DataError(f"{path}: is a link to a folder that contains it; remove it")
+        if len(above) > MOST_LEVELS:
+            raise DataError(f"{path}: is more than {MOST_LEVELS} folders deep; move its pictures up")
         for entry in _entries(path):
-            if entry.is_dir():
+            if _is_folder(entry):
                 visit(entry.path, (*above, identity))
                 continue
             ending = os.path.splitext(entry.name)[1].lower()
@@ -152,10 +179,9 @@ def _listed(folder: Path, name: str, left_out: _LeftOut) -> tuple[list[str], NDA
             try:
                 facts = entry.stat()
             except OSError as error:
-                raise DataError(f"{entry.path}: cannot be read ({error.strerror or error}); remove it") from error
-            if stat.S_ISREG(facts.st_mode):
-                pictures.append((entry.path[start:], facts.st_size, facts.st_mtime_ns))
+                raise _unreadable(entry.path, error) from error
+            pictures.append((entry.path[start:], facts.st_size, facts.st_mtime_ns))
 
-    visit(str(folder / name), ())
+    visit(os.path.join(folder, name), ())  # a `Path` would lose the dot of the current folder
     pictures.sort()
     return [path for path, _, _ in pictures], np.array([facts for _, *facts in pictures], np.int64).reshape(-1, 2)

@@ -165,19 +165,18 @@ class IdxSet:
         if lacking:
             raise DataError(f"{self.folder}: lacks the file of the {' and the '.join(lacking)} beside "
                             f"{next(iter(self.files.values())).name}; add it")
-        train, test = (read_pair(self.files[f"{part} "
-                                            "images"], self.files[f"{part} labels"], "replace it", (None, None), 256)
-                       for part in ("train", "test"))
+        train, test = (read_pair(self.files[f"{part} images"], self.files[f"{part} labels"], "replace it",
+                                 (None, None), 256) for part in ("train", "test"))
         if train.images.shape[1:] != test.images.shape[1:]:
             raise DataError(f"{self.folder}: training images are {_by(train)}, test images {_by(test)}; give images "
-                            "of one "
-                            "size")
+                            "of one size")
         labels = np.unique(train.labels)
         if len(labels) < 2:
             raise DataError(f"{self.folder}: all training images have label {labels[0]}; a network needs at least two "
                             "classes")
         if unknown := sorted(set(np.unique(test.labels).tolist()) - set(labels.tolist())):
-            raise DataError(f"{self.folder}: test images have label {unknown[0]}, which the training images lack")
+            raise DataError(f"{self.folder}: test images have label {unknown[0]}, which the training images lack; "
+                            "use the files of one set")
         names = self._names()
         classes = tuple(names.get(label, str(label)) for label in labels.tolist())
         if len(set(classes)) < len(classes):
@@ -216,6 +215,8 @@ def find_sets(path: Path) -> IdxSet | None:
     else:
         places: Sequence[Path] = [folder, folder / "raw", *sorted(folder.glob("*/raw"))] if not beginning else [folder]
         candidates = [one for place in places for one in _sets_in(place) if one.name.startswith(beginning)]
+        exact = [one for one in candidates if beginning and one.name.rstrip("-._") == beginning.rstrip("-._")]
+        candidates = exact if len(exact) == 1 else candidates
     if len(candidates) > 1:
         names = [str(one.folder / one.name.rstrip("-._")) if one.name else str(one.folder) for one in candidates]
         raise DataError(f"{path}: holds several sets; name one: {', '.join(names)}")
@@ -226,7 +227,7 @@ def _sets_in(folder: Path) -> list[IdxSet]:
     """Return the sets of a folder, in the order of their names. A file that is also there gzipped counts once."""
     sets: dict[str, IdxSet] = {}
     try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+        names = sorted(entry.name for entry in os.scandir(folder) if _NAME.match(entry.name) and entry.is_file())
     except (FileNotFoundError, NotADirectoryError):
         return []
     for name in names:
@@ -234,4 +235,4 @@ def _sets_in(folder: Path) -> list[IdxSet]:
             one = sets.setdefault(match["set"], IdxSet(folder, match["set"], {}))
             part = "train" if match["part"] == "train" else "test"
             one.files[f"{part} {match['kind']}"] = folder / name
-    return list(sets.values())
+    return [sets[name] for name in sorted(sets)]
