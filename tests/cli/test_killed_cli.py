@@ -10,9 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from typing import Any
 
+import photographs
 import pytest
 from run_folders import checkpoint_steps, figures, record
 
@@ -72,6 +74,39 @@ def test_a_killed_run_resumes_to_the_same_numbers(backend_name, process_words, t
     assert figures(folder) == figures(tmp_path / "whole")
     (session,) = record(folder)["resumed"]
     assert 20 <= session["step"] < 76
+
+
+@pytest.mark.parametrize("data, more", [("photos", ["--store", "stores"]), ("photos", ["--no-store"]),
+                                        ("shards", ["--store", "stores"])], ids=["store", "decoded", "shards"])
+def test_a_killed_training_that_streams_resumes_to_the_same_numbers(process_words, tmp_path, data, more):
+    """In the middle of an epoch, with crops and flips: the same batches, and the same parts of the pictures."""
+    photographs.write(tmp_path / "photos", 150, (40, 60))
+    if data == "shards":
+        for part in ("train", "test"):
+            with tarfile.open(tmp_path / f"{part}.tar", "w") as archive:
+                for path in sorted((tmp_path / "photos" / part).glob("*/*.jpg")):
+                    (tmp_path / "label").write_text(path.parent.name)
+                    archive.add(path, f"{path.stem}.jpg")
+                    archive.add(tmp_path / "label", f"{path.stem}.cls")
+        (tmp_path / "shards").mkdir()
+        for path in tmp_path.glob("*.tar"):
+            path.rename(tmp_path / "shards" / path.name)
+    streams = "from alexnet_mf.training import feed\nfeed.MOST_ON_CPU = 0"
+    begin = ["train", "--backend", "torch", "--epochs", "3", "--data", data, *more, "--batch-size", "4", "--quiet",
+             "--checkpoint-minutes", "1e-9", "--out"]
+    done = run_to_end(process_words(*begin, "whole", more=streams))
+    assert done.returncode == 0, done.stderr
+    with subprocess.Popen(process_words(*begin, "run", more=streams), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                          text=True) as process:
+        wait_for(lambda: any(step >= 20 for step in checkpoint_steps(tmp_path / "run")), process)
+        process.kill()
+        assert process.wait(60) == -signal.SIGKILL
+    words = process_words("train", "--resume", "run", "--quiet", "--checkpoint-minutes", "1e-9", more=streams)
+    done = run_to_end(words)
+    assert done.returncode == 0, done.stderr
+    assert figures(tmp_path / "run") == figures(tmp_path / "whole")
+    (session,) = record(tmp_path / "run")["resumed"]
+    assert 20 <= session["step"] < 114
 
 
 @pytest.mark.slow
