@@ -237,3 +237,11 @@ def failing_os(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FailingOs]:
         monkeypatch.setattr(files, "os", failing)
         return failing
     return install
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep prepared pictures out of the user's cache, also in processes that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

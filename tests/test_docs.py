@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import photographs
 import pytest
 from console import Outcome, call
 from PIL import Image
@@ -182,6 +183,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
             (path / "pictures").mkdir()
             for number, image in enumerate(data.synthetic.draw(0, train=1, test=2).test.images):
                 Image.fromarray(image).resize((100, 80)).save(path / "pictures" / f"{number}.jpg")
+            if page.stem == "pictures":
+                photographs.write(path / "photos", 40)
         return made[page]
     return folder
 
@@ -264,6 +267,10 @@ def shortened(words: list[str], present: list[str]) -> list[str]:
         return []
     kind = "trace" if "trace" in words else words[0]
     extra = shlex.split(SHORT.get(kind, ""))
+    if any(word.startswith("photos") for word in words):
+        extra = shlex.split(SHORT.get(kind, "").replace("--data synthetic", "").replace("--net lenet5", ""))
+        if kind == "parity":
+            return [*extra, "--backends", ",".join(present)]
     if kind == "parity":  # one tab that differs is enough
         differing = [name for name in present if name in ("tensorflow", "mxnet")][:1] if "alexnet-tab" in words else []
         extra += [] if "--backends" in words else ["--backends", ",".join(differing or present)]

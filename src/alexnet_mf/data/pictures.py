@@ -4,6 +4,7 @@ picture."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import os
@@ -24,6 +25,7 @@ from alexnet_mf.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff")
 """Endings of the files that are read."""
@@ -235,6 +237,17 @@ def _opened(content: bytes) -> Image:
     Raises:
         SyntaxError: if it is in none of the formats.
     """
+    for start, kind in _kinds():
+        if content.startswith(start):
+            return kind(io.BytesIO(content))
+    if content[4:8] == b"ftyp":
+        raise DataError("is HEIC, HEIF or AVIF, which are not read; convert it to JPEG")
+    raise SyntaxError
+
+
+@functools.cache
+def _kinds() -> tuple[tuple[bytes, type[ImageFile]], ...]:
+    """Return the beginning of each format's files, and Pillow's class for them."""
     from PIL.BmpImagePlugin import BmpImageFile
     from PIL.GifImagePlugin import GifImageFile
     from PIL.JpegImagePlugin import JpegImageFile
@@ -242,11 +255,5 @@ def _opened(content: bytes) -> Image:
     from PIL.TiffImagePlugin import TiffImageFile
     from PIL.WebPImagePlugin import WebPImageFile
 
-    for start, kind in ((b"\xff\xd8", JpegImageFile), (b"\x89PNG", PngImageFile), (b"BM", BmpImageFile),
-                        (b"GIF8", GifImageFile), (b"II*\0", TiffImageFile), (b"MM\0*", TiffImageFile),
-                        (b"RIFF", WebPImageFile)):
-        if content.startswith(start):
-            return kind(io.BytesIO(content))
-    if content[4:8] == b"ftyp":
-        raise DataError("is HEIC, HEIF or AVIF, which are not read; convert it to JPEG")
-    raise SyntaxError
+    return ((b"\xff\xd8", JpegImageFile), (b"\x89PNG", PngImageFile), (b"BM", BmpImageFile), (b"GIF8", GifImageFile),
+            (b"II*\0", TiffImageFile), (b"MM\0*", TiffImageFile), (b"RIFF", WebPImageFile))

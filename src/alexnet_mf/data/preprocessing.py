@@ -150,7 +150,7 @@ def prepare(image: Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     if size[0] * max(size[1], height) > MOST_PIXELS:  # Pillow resizes the rows first
         raise DataError(f"is too long: {width}x{height} pixels cannot be resized to {size[0]}x{size[1]}; crop it")
     image = flat(_resize(to_eight_bits(image), size, preprocessing.fit), preprocessing)
-    for center_size in dict.fromkeys((preprocessing.stored.size, preprocessing.size)):
+    for center_size in dict.fromkeys((preprocessing.patch or preprocessing.size, preprocessing.size)):
         if center_size:
             image = _center(image, *center_size)
     return np.asarray(image)
@@ -229,8 +229,9 @@ def flat(image: Image, preprocessing: Preprocessing) -> Image:
         image = image.convert("RGBA")
         background = Image.new("RGBA", image.size, "white" if preprocessing.invert else "black")
         image = Image.alpha_composite(background, image)
-    flat = image.convert("L" if preprocessing.color == "gray" else "RGB")
-    return ImageOps.invert(flat) if preprocessing.invert else flat
+    mode = "L" if preprocessing.color == "gray" else "RGB"
+    converted = image if image.mode == mode else image.convert(mode)  # a copy, in the same mode too
+    return ImageOps.invert(converted) if preprocessing.invert else converted
 
 
 def _center(image: Image, height: int, width: int) -> Image:

@@ -39,13 +39,13 @@ FORMAT = 1
 LEVELS, DIGESTS, RECORD = "levels", "digests", "store.json"
 DIGEST = 16
 """Bytes of a picture's digest."""
-BLOCK_BYTES = 2**23
+BLOCK_BYTES = 2**21
 """Approximate size of the prepared pictures that a thread returns at a time."""
 MOST_IN_BLOCK = 256
 SMALL = 2**14
 """Size of encoded pictures, in bytes, below which one thread is as fast as many: Python's lock takes their time."""
-SYNC_SECONDS = 10.0
-"""Time between two records of what is done."""
+SYNC_SECONDS = 0.5
+"""Shortest time between two records of what is done. They wait for the disk, beside the preparation."""
 SPARE = 2**26
 """Bytes that the disk keeps free beside a store."""
 
@@ -205,16 +205,17 @@ def _prepare(pictures: Pictures, preprocessing: Preprocessing, shape: tuple[int,
     written: list[tuple[NDArray[np.int64], NDArray[np.uint8]]] = []
     done, last_sync = 0, time.monotonic()
 
-    def record() -> None:
+    def record(written: list[tuple[NDArray[np.int64], NDArray[np.uint8]]]) -> None:
         """Record what is done, once it is on the disk."""
         if levels:
             os.fsync(levels.fileno())
         for numbers, values in written:
             _write_rows(digests, numbers, values)
         os.fsync(digests.fileno())
-        written.clear()
 
-    with ThreadPoolExecutor(threads, "prepare") as pool:
+    # One more than there are cores: a thread waits for Python's lock or the disk now and then.
+    with ThreadPoolExecutor(threads + (threads > 1), "prepare") as pool, ThreadPoolExecutor(1, "record") as recorder:
+        recording: Future[None] | None = None
         working: deque[tuple[NDArray[np.int64], Future[Any]]] = deque()
         try:
             while blocks or working:
@@ -228,28 +229,32 @@ def _prepare(pictures: Pictures, preprocessing: Preprocessing, shape: tuple[int,
                 written.append((numbers, values))
                 damaged |= faults
                 done += len(numbers)
-                if time.monotonic() - last_sync > SYNC_SECONDS:
-                    record()
-                    last_sync = time.monotonic()
+                if time.monotonic() - last_sync > SYNC_SECONDS and (recording is None or recording.done()):
+                    if recording:
+                        recording.result()
+                    recording, written, last_sync = recorder.submit(record, written), [], time.monotonic()
                 report(done, len(missing))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            record()
+            if recording:
+                recording.result()
+            record(written)
     return damaged
 
 
 def _block(pictures: Pictures, numbers: NDArray[np.int64], preprocessing: Preprocessing,
            shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], dict[int, str]]:
     """Return some prepared pictures, their digests, and the reason for each that cannot be decoded."""
-    levels, digests = np.zeros((len(numbers), *shape), np.uint8), np.zeros((len(numbers), DIGEST), np.uint8)
-    damaged = {}
+    levels, digests = np.empty((len(numbers), *shape), np.uint8), np.zeros((len(numbers), DIGEST), np.uint8)
+    damaged, stored = {}, preprocessing.stored
     for place, digest, number in zip(levels, digests, numbers.tolist()):
         try:
             content = pictures.read(number)
-            place[:] = prepare(decode(content), preprocessing.stored)
+            place[:] = prepare(decode(content), stored)
             digest[:] = np.frombuffer(hashlib.sha256(content).digest()[:DIGEST], np.uint8)
         except DataError as error:
             damaged[number] = str(error)
+            place[:] = 0
     return levels, digests, damaged
 
 
@@ -258,7 +263,7 @@ def _write_rows(file: BinaryIO, numbers: NDArray[np.int64], rows: NDArray[np.uin
     breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
     for part in np.split(np.arange(len(numbers)), breaks):
         file.seek(int(numbers[part[0]]) * rows.shape[1])
-        content = memoryview(rows[part].tobytes())
+        content = memoryview(rows[part].reshape(-1).data)
         while content:
             content = content[file.write(content):]
 
