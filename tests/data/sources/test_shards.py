@@ -23,7 +23,7 @@ from PIL import Image
 from alexnet_mf.data import DataSource
 from alexnet_mf.data.collection import PictureSet
 from alexnet_mf.data.prepare import prepare
-from alexnet_mf.data.sources import shards
+from alexnet_mf.data.sources import parts, shards
 from alexnet_mf.errors import DataError
 from alexnet_mf.spec import Preprocessing
 
@@ -242,7 +242,7 @@ def test_labels_that_are_no_classes(tmp_path: Path, train: Any, test: Any, fault
 
 
 def test_captions_are_no_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "MOST_LABELS", 5)
+    monkeypatch.setattr(parts, "MOST_LABELS", 5)
     assert "no classes" in fault_of(train_and_test(tmp_path, labeled(*"abcdef")))
 
 

@@ -17,7 +17,7 @@ from typing import Protocol
 from alexnet_mf.data.collection import PictureSet
 from alexnet_mf.data.dataset import Dataset
 from alexnet_mf.data.downloads import Progress, named_folder
-from alexnet_mf.data.sources import cifar, fashion_mnist, folder, idx, parquet, shards, synthetic
+from alexnet_mf.data.sources import cifar, fashion_mnist, folder, idx, parquet, parts, shards, synthetic
 from alexnet_mf.errors import DataError, one_line
 
 
@@ -95,7 +95,7 @@ class DataSource:
             return
         path = self._path()
         with _readable(path):
-            if not path.exists() and not shards.expanded(path) and not _arrays(path):
+            if not path.exists() and not parts.expanded(path) and not _arrays(path):
                 raise DataError(f"{self.name}: is neither a built-in dataset ({', '.join(DATASETS)}) nor a file or "
                                 "folder; correct the path")
 
@@ -165,10 +165,10 @@ class DataSource:
                     raise DataError(f"{path}: `test_share` and `skip_damaged` are for folders of pictures; leave them "
                                     "out")
                 return fashion_mnist.named(arrays.load())
-            if parts := shards.find(path):
-                return shards.load(parts, self.test_share)
-            if parts := parquet.find(path):
-                return parquet.load(parts, self.test_share)
+            if files := parts.find(path, shards.ENDINGS):
+                return shards.load(files, self.test_share)
+            if files := parquet.find(path):
+                return parquet.load(files, self.test_share)
             if path.is_dir() and folder.is_class_folders(path):
                 return folder.load(path, self.test_share)
             is_folder = path.is_dir()

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from alexnet_mf import files
 from alexnet_mf.data.collection import LabeledPictures, PictureSet
 from alexnet_mf.data.pictures import MOST_BYTES, Names, Pictures
-from alexnet_mf.data.sources import shards
-from alexnet_mf.data.sources.shards import Labels, Parts
+from alexnet_mf.data.sources import parts as sets
+from alexnet_mf.data.sources.parts import Labels, Parts
 from alexnet_mf.errors import DataError, one_line
 
 ENDINGS = (".parquet",)
@@ -49,9 +49,9 @@ def find(path: Path) -> Parts | None:
     """Return the files that a path names: of a folder, or of the folder `data` in it. None if there are none.
 
     Raises:
-        DataError, OSError: as `shards.find`.
+        DataError, OSError: as `sets.find`.
     """
-    return shards.find(path, ENDINGS) or shards.find(path / "data", ENDINGS)
+    return sets.find(path, ENDINGS) or sets.find(path / "data", ENDINGS)
 
 
 def load(parts: Parts, test_share: float | None = None, seed: int = 0) -> PictureSet:
@@ -75,7 +75,7 @@ def load(parts: Parts, test_share: float | None = None, seed: int = 0) -> Pictur
         if other.names != first.names:
             raise DataError(f"{other.path}: has other names of the classes than {first.path.name}; give all files "
                             "the same")
-    return shards.picture_set("parquet", parts, coded, labels, first.names and _unique(first.names), test_share, seed)
+    return sets.picture_set("parquet", parts, coded, labels, first.names and _unique(first.names), test_share, seed)
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:
