@@ -172,8 +172,7 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
     light = sum(prediction.is_dark_on_light(answer.seen, preprocessing) for answer in predictions)
     if 2 * light > len(predictions):
         warnings.warn(f"{light:,} of {len(predictions):,} pictures seem to be dark on light, and the weights take "
-                      "light "
-                      "on dark; use `invert`", Notice, stacklevel=2)
+                      "light on dark; use `invert`", Notice, stacklevel=2)
     names = tuple(classes) if classes is not None else prediction.class_names(used.weights)
     return PredictionReport(used, preprocessing, names, predictions, unreadable)
 

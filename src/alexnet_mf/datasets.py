@@ -73,15 +73,13 @@ def with_classes_of(data: Opened, names: Sequence[str] | None, where: str) -> Op
     """
     if names is None:
         _notice(f"{where}: does not name its classes; class 0 is taken for {data.classes[0]}, and so on, in the order "
-                "of "
-                f"{data.origin}")
+                f"of {data.origin}")
         return data
     if tuple(names) == tuple(data.classes):
         return data
     if sorted(names) != sorted(data.classes) or len(set(names)) != len(names):
         raise DataError(f"{where}: has the classes {_listed(names)}, but {data.origin} has {_listed(data.classes)}; "
-                        "use "
-                        "weights for these classes, or name the data's classes as the weights do with `classes`")
+                        "use weights for these classes, or name the data's classes as the weights do with `classes`")
     places = {name: label for label, name in enumerate(names)}
     order = np.array([places[name] for name in data.classes])
     parts = {name: dataclasses.replace(part, labels=order[part.labels]) for name in ("train", "test", "validation")

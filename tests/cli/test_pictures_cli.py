@@ -206,7 +206,11 @@ def test_a_data_set_that_changed_is_not_resumed(command, photos):
     assert weights[0] == weights[1], "the same run as without the move"
     Image.new("RGB", (50, 50)).save(next(Path("elsewhere/train/coffee").iterdir()))
     changed = command("train", "--resume", "run", "--epochs", "3", "--quiet", "--data", "elsewhere")
-    assert changed.code == 2 and "run: the images differ from those of the run" in changed.err
+    assert changed.code == 2 and "run: the images differ from those of the run (coffee/" in changed.err
+    assert ".jpg is another picture); restore them, or name another place with --data" in changed.err
+    (Path("elsewhere/test/coffee") / "new.jpg").write_bytes(next(Path("elsewhere/test/chelsea").iterdir()).read_bytes())
+    more = command("train", "--resume", "run", "--epochs", "3", "--quiet", "--data", "elsewhere")
+    assert more.code == 2 and "coffee/new.jpg is new" in more.err
 
 
 def test_the_papers_augmentation_is_the_default_of_larger_pictures_alone(command, photos):
@@ -308,6 +312,12 @@ def test_a_sweep_trains_on_pictures(command, photos):
     assert record["complete"] and len(record["trainings"]) == 2
     assert record["networks"]["tiny.toml"]["name"] == "tiny-4-classes"
     assert record["data"]["source"]["name"] == str(photos.resolve())
+
+
+def test_analyze_takes_the_classes_and_channels_of_pictures(command, photos):
+    done = command("analyze", "--net", "lenet5", "--no-measure", "--data", "photos", "--json", "a.json")
+    assert done.code == 0, done.err
+    assert "network lenet5 gets 4 classes and 3 channels, as pictures in photos: lenet5-4-classes-color" in done.err
 
 
 def test_bench_measures_input_and_epochs_of_pictures(command, photos, backend_name):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_mf import backends
+from alexnet_mf import backends, datasets
 from alexnet_mf.analysis import measure as measurements
 from alexnet_mf.analysis.costs import Costs, costs
 from alexnet_mf.analysis.measure import ROUNDS, SAMPLE_SECONDS, Measured
@@ -14,6 +14,7 @@ from alexnet_mf.analysis.peak import Peak, predicted_peak
 from alexnet_mf.analysis.record import Record, make_record
 from alexnet_mf.bench.plan import ITEM_BYTES
 from alexnet_mf.checks import check_choice, check_integer, check_number, check_type
+from alexnet_mf.data import DataSource
 from alexnet_mf.errors import AlexnetMfError, BackendUnavailable, OutOfMemory
 from alexnet_mf.instruments import machine
 from alexnet_mf.models import default_backend
@@ -45,8 +46,8 @@ class Analysis:
 
 def analyze(net: Network | Path | str = "alexnet", backend: str | None = None, *, batch_size: int | None = None,
             recipe: str = "quick", measure: bool = True, device: str | None = None, rounds: int | None = None,
-            sample_seconds: float | None = None, command: Sequence[str] = (),
-            report_progress: Callable[[str], None] = lambda line: None,
+            sample_seconds: float | None = None, data: DataSource | Path | str | None = None,
+            command: Sequence[str] = (), report_progress: Callable[[str], None] = lambda line: None,
             report_costs: Callable[[Analysis], None] = lambda analysis: None) -> Analysis:
     """Compute a network's memory, multiply-accumulates and memory traffic, and measure it on a device.
 
@@ -59,6 +60,7 @@ def analyze(net: Network | Path | str = "alexnet", backend: str | None = None, *
         device: the device to measure, as for `build`; by default `auto`.
         rounds: number of samples of each time; by default 6, the fewest that give a confidence interval.
         sample_seconds: shortest length of a sample, in seconds; by default 0.2.
+        data: images whose classes and channels the network gets, as for `train`; by default the network's own.
         command: command line for the record; by default the call of this function.
         report_progress: receives a line about each stage.
         report_costs: receives the computed costs, before anything is measured.
@@ -82,6 +84,8 @@ def analyze(net: Network | Path | str = "alexnet", backend: str | None = None, *
     sample_seconds = SAMPLE_SECONDS if sample_seconds is None else \
         check_number("sample_seconds", sample_seconds, above=True)
     network = find_network(net)
+    if data is not None:
+        network = datasets.adapted(network, datasets.open_source(datasets.source_of(data), quiet=True))
     chosen = for_network(RECIPES[check_choice("recipe", recipe, RECIPES)], network)
     backend = backend or (_backend_to_measure() if measure else "torch")
     result = costs(network, batch_size or chosen.batch_size, ITEM_BYTES[backends.BACKENDS[backend].precision],

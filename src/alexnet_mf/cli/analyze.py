@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"samples of each time (default: the {ROUNDS} that a confidence interval needs)")
     add("--sample-seconds", type=arguments.positive, metavar="S",
         help=f"shortest length of a sample, in seconds (default: {SAMPLE_SECONDS} s)")
+    add("--data", metavar="NAME|PATH",
+        help="images whose classes and channels the network gets, as for `train --data` (default: the network's own)")
+    arguments.add_data_options(parser)
     add("--plot", metavar="FILE", help="draw the roofline as PNG; needs matplotlib")
     arguments.add_json(parser)
     add_schema(parser, json_schema)
@@ -62,7 +65,8 @@ def run(options: argparse.Namespace) -> int:
 
     analysis = api.analyze(options.net, options.backend, batch_size=options.batch_size, recipe=options.recipe,
                            measure=options.measure, device=options.device, rounds=options.rounds,
-                           sample_seconds=options.sample_seconds, command=options.command,
+                           sample_seconds=options.sample_seconds, data=arguments.data_source(options),
+                           command=options.command,
                            report_progress=output.show_progress, report_costs=show)
     measured = analysis.measured
     if measured and not quiet:

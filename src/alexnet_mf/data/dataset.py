@@ -144,6 +144,8 @@ class Dataset:
     """Lines about assumptions."""
     digests: dict[str, str] = field(default_factory=dict, repr=False)
     """Digest of each part; what is missing is computed from its images."""
+    stores: dict[str, str] = field(default_factory=dict, repr=False)
+    """Folder of each part's prepared pictures."""
 
     def digest(self, *parts: str) -> str:
         """Return the SHA-256 of the images and labels of these parts, `train` or `test`; without parts of both."""

@@ -104,6 +104,7 @@ def prepare(data: Dataset | PictureSet, preprocessing: Preprocessing, *, folder:
     opened: dict[int, store.Prepared] = {}
     sets: dict[str, LabeledImages] = {}
     digests: dict[str, str] = {}
+    stores: dict[str, str] = {}
     described = json.dumps(data.classes).encode()
     unreadable: list[tuple[str, str]] = []
     for name in ("train", "test"):
@@ -122,11 +123,13 @@ def prepare(data: Dataset | PictureSet, preprocessing: Preprocessing, *, folder:
         unreadable += [(part.pictures.name(number), prepared.damaged[number]) for number in rows[bad].tolist()]
         digests[name] = hashlib.sha256(described + part.labels[~bad].tobytes() + prepared.digests[rows[~bad]].tobytes()
                                        ).hexdigest()
+        stores[name] = str(prepared.path)
         sets[name] = _images(part, prepared, rows[~bad], part.labels[~bad])
     if unreadable:
         _report(unreadable, skip_damaged, notice)
         _check_left(data, sets)
-    return Dataset(data.name, sets["train"], sets["test"], data.classes, data.origin, preprocessing, (), digests)
+    return Dataset(data.name, sets["train"], sets["test"], data.classes, data.origin, preprocessing, (), digests,
+                   stores)
 
 
 def _images(part: LabeledPictures, prepared: store.Prepared, rows: NDArray[np.int64],

@@ -73,18 +73,16 @@ def check_inputs(inputs: NDArray[Any], labels: NDArray[np.int64], network: Netwo
     takes = f"network {network.name} takes {channels}x{size[0]}x{size[1]}"
     if inputs.dtype == np.uint8 and inputs.ndim in (3, 4):
         if levels_channels(inputs.shape) != channels:
-            raise DataError(f"{takes}, and these images have {_channels(levels_channels(inputs.shape))}; give inputs "
-                            "of "
-                            "the network's own shape")
+            has = _channels(levels_channels(inputs.shape))
+            raise DataError(f"{takes}, and these images have {has}; give inputs of the network's own shape")
         if not is_exact(inputs.shape[1:3], network):
+            factors = f"{', '.join(map(str, EXACT_FACTORS[:-1]))} or {EXACT_FACTORS[-1]}"
             raise DataError(f"{takes}: images of {inputs.shape[1]}x{inputs.shape[2]} can be enlarged exactly by "
-                            f"{', '.join(map(str, EXACT_FACTORS[:-1]))} or {EXACT_FACTORS[-1]} only; give inputs of "
-                            "the "
-                            "network's own shape")
+                            f"{factors} only; give inputs of the network's own shape")
     elif inputs.dtype != np.float32 or inputs.shape[1:] != network.input:
         raise DataError(f"{takes}: float32 inputs (n, {', '.join(map(str, network.input))}), or uint8 images (n, "
-                        "height, "
-                        f"width) or (n, height, width, channels), not {inputs.dtype} {inputs.shape}")
+                        "height, width) or (n, height, width, channels), not "
+                        f"{inputs.dtype} {inputs.shape}")
     if labels.shape != inputs.shape[:1]:
         raise DataError(f"{len(inputs)} images need as many labels, not {labels.shape}")
     if labels.size and not 0 <= labels.min() <= labels.max() < network.classes:

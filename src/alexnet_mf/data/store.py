@@ -1,14 +1,15 @@
 """Prepared pictures on disk: decoded once, in one file of levels that is mapped into memory.
 
 A store belongs to a set of files and a preprocessing: its folder is named by a digest of both. `levels` has the
-prepared pictures one after the other, `digests` 16 bytes for each that is done: the beginning of its file's SHA-256. A
-preparation that was interrupted continues with the pictures that have none.
+prepared pictures one after the other, `digests` 16 bytes for each that is done: the beginning of its file's SHA-256.
+`names.npz` has their names. A preparation that was interrupted continues with the pictures that have none.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import mmap
 import os
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from alexnet_mf import files
 from alexnet_mf.data.downloads import cache_folder
-from alexnet_mf.data.pictures import Pictures, decode
+from alexnet_mf.data.pictures import Names, Pictures, decode
 from alexnet_mf.data.preprocessing import flat, prepare
 from alexnet_mf.errors import DataError
 from alexnet_mf.spec import Preprocessing
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMAT = 1
-LEVELS, DIGESTS, RECORD = "levels", "digests", "store.json"
+LEVELS, DIGESTS, NAMES, RECORD = "levels", "digests", "names.npz", "store.json"
 DIGEST = 16
 """Bytes of a picture's digest."""
 BLOCK_BYTES = 2**21
@@ -63,6 +64,8 @@ class Prepared:
     """(n, 16): what identifies each picture's file."""
     damaged: dict[int, str]
     """Reason for each picture that could not be decoded; its levels are 0."""
+    path: Path
+    """Folder of the store."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +136,28 @@ def open_store(pictures: Pictures, preprocessing: Preprocessing, folder: Path | 
     except OSError as error:
         raise DataError(f"{path}: cannot be used as the store of prepared pictures ({error.strerror or error}); what "
                         "is done stays: make room, or name another folder with `store`") from error
-    return Prepared(levels, digests, damaged)
+    return Prepared(levels, digests, damaged, path)
+
+
+def changes(before: Path, after: Path) -> list[str]:
+    """Return a line for each picture that one of two stores lacks, or has with another content: sorted by name. None if
+    the earlier store is gone."""
+    try:
+        old, new = ({name: bytes(digest) for name, digest in zip(_names(path), np.frombuffer(
+            (path / DIGESTS).read_bytes(), np.uint8).reshape(-1, DIGEST))} for path in (before, after))
+    except (OSError, ValueError, KeyError):
+        return []
+    lines = [(name, "is missing") for name in old.keys() - new.keys()]
+    lines += [(name, "is new") for name in new.keys() - old.keys()]
+    lines += [(name, "is another picture") for name in old.keys() & new.keys() if old[name] != new[name]]
+    return [f"{name} {change}" for name, change in sorted(lines)]
+
+
+def _names(path: Path) -> Names:
+    with np.load(path / NAMES, allow_pickle=False) as stored:
+        names = Names()
+        names.content, names.ends = stored["content"].tobytes(), stored["ends"]
+    return names
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -152,6 +176,10 @@ def _fill(path: Path, pictures: Pictures, preprocessing: Preprocessing, shape: t
         missing = _missing(path, shape, keep)  # another process may have been faster
         if keep:
             _check_room(path, len(missing) * size)
+        names = pictures.names if isinstance(pictures.names, Names) else Names(pictures.names)
+        content = io.BytesIO()
+        np.savez(content, content=np.frombuffer(names.content, np.uint8), ends=names.ends)
+        files.write(path / NAMES, content.getbuffer())
         files.write(path / RECORD, json.dumps({"format": FORMAT, "pictures": shape[0], "shape": shape[1:],
                                                "preprocessing": preprocessing.as_dict()}).encode())
         with _opened(path / DIGESTS, shape[0] * DIGEST) as digests:

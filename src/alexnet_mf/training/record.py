@@ -74,6 +74,8 @@ class Run(Session, kw_only=True):
     """Digest of the images."""
     test_sha256: str
     """Digest of the test images alone."""
+    stores: dict[str, str] = field(default_factory=dict)
+    """Folder of each part's prepared pictures, which can name the pictures that have changed."""
     weights: StartingWeights | None
     """None if the weights were drawn from the seed."""
 

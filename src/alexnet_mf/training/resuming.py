@@ -9,7 +9,8 @@ from typing import Any
 
 from alexnet_mf import conversion, datasets
 from alexnet_mf.backends.execution import Execution
-from alexnet_mf.data import Dataset, DataSource
+from alexnet_mf.data import Dataset, DataSource, store
+from alexnet_mf.data.collection import SHOWN
 from alexnet_mf.data.sources import AUTO
 from alexnet_mf.errors import RunError
 from alexnet_mf.spec.layers import Dropout
@@ -66,9 +67,15 @@ def same_images(folder: RunFolder, source: DataSource, quiet: bool) -> Dataset:
     opened = datasets.with_classes_of(datasets.open_source(source, quiet), run.classes, str(folder.path))
     images = datasets.prepare(opened, run.prepared, source, quiet)
     if images.digest() != run.data_sha256:
-        remedy = "name their folder with `data_dir`" if source.is_built_in else \
-            "restore them, or name another place with `data`"
-        raise RunError(f"{folder.path}: the images differ from those of the run ({run.data}); {remedy}")
+        if source.is_built_in:
+            raise RunError(f"{folder.path}: the images differ from those of the run ({run.data}); name their folder "
+                           "with `data_dir`")
+        lines = [line for part, path in run.stores.items() if part in images.stores
+                 for line in store.changes(Path(path), Path(images.stores[part]))]
+        more = f" and {len(lines) - SHOWN:,} more" if len(lines) > SHOWN else ""
+        which = f"{', '.join(lines[:SHOWN])}{more}" if lines else run.data
+        raise RunError(f"{folder.path}: the images differ from those of the run ({which}); restore them, or name "
+                       "another place with `data`")
     return images
 
 

@@ -195,7 +195,7 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
         network=spec.as_dict(network), spec_sha256=spec.fingerprint(network), seed=seed,
         recipe=final, data=images.origin, source=recorded_source(source, images), classes=list(images.classes),
         preprocessing=preprocessing.as_dict(), data_sha256=images.digest(), test_sha256=images.digest("test"),
-        weights=start, **record.fields(describe_session(loaded, command), Session)))
+        stores=images.stores, weights=start, **record.fields(describe_session(loaded, command), Session)))
     return _carry_out(Training(folder, loaded, without_held_out), watcher, checkpoint_minutes, tensorboard)
 
 
