@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alexnet_mf.api import (
+        DataSource,
         Execution,
         Recipe,
         TrainedRun,
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Execution", "Recipe", "TrainedRun", "TrainingDisplay", "Watcher", "analyze", "bench_report", "build", "convert",
-    "evaluate", "get_weights", "list_backends", "list_networks", "list_runs", "list_weights", "load_run",
-    "parity_compare", "parity_trace", "plot_curves", "plot_filters", "resume", "train"]
+    "DataSource", "Execution", "Recipe", "TrainedRun", "TrainingDisplay", "Watcher", "analyze", "bench_report",
+    "build", "convert", "evaluate", "get_weights", "list_backends", "list_networks", "list_runs", "list_weights",
+    "load_run", "parity_compare", "parity_trace", "plot_curves", "plot_filters", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

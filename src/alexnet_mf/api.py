@@ -173,6 +173,8 @@ def predict(source: Path | str, images: Iterable[Path | str], *, net: Network | 
     if 2 * light > len(predictions):
         warnings.warn(f"{light:,} of {len(predictions):,} pictures seem to be dark on light, and the weights take "
                       "light on dark; use `invert`", Notice, stacklevel=2)
+    if classes is None and used.weights.classes is None:
+        warnings.warn(f"{used.weights.path}: does not name its classes; name them with `classes`", Notice, stacklevel=2)
     names = tuple(classes) if classes is not None else prediction.class_names(used.weights)
     return PredictionReport(used, preprocessing, names, predictions, unreadable)
 

@@ -120,7 +120,7 @@ def test_pictures_are_prepared_once(folder: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_folder_says_what_it_holds(folder: Path) -> None:
     open_store(folder)
     path = path_of(folder)
-    assert {file.name for file in path.iterdir()} - {"lock"} == {"levels", "digests", "store.json"}
+    assert {file.name for file in path.iterdir()} - {"lock"} == {"levels", "digests", "names.npz", "store.json"}
     assert json.loads((path / "store.json").read_bytes()) == {
         "format": 1, "pictures": COUNT, "shape": [12, 12, 3], "preprocessing": COLOR.as_dict()}
     assert ((path / "levels").stat().st_size, (path / "digests").stat().st_size) == (COUNT * SIZE, COUNT * 16)

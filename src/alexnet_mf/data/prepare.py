@@ -113,7 +113,7 @@ def prepare(data: Dataset | PictureSet, preprocessing: Preprocessing, *, folder:
             part = dataclasses.replace(part, labels=part.labels[:0], rows=np.zeros(0, np.int64))
         elif id(part.pictures) not in opened:
             opened[id(part.pictures)] = store.open_store(
-                part.pictures, preprocessing, folder, keep, functools.partial(report, name))
+                part.pictures, preprocessing, folder, keep, functools.partial(report, name), notice)
         if not len(part):
             sets[name] = LabeledImages(np.zeros((0, *store.stored_shape(preprocessing)), np.uint8), part.labels[:0])
             continue

@@ -50,6 +50,9 @@ SYNC_SECONDS = 0.5
 SPARE = 2**26
 """Bytes that the disk keeps free beside a store."""
 
+LARGE = 10**8
+"""Size of prepared pictures, in bytes, that is announced before the preparation."""
+
 Report: TypeAlias = Callable[[int, int], None]
 """Receives the number of pictures done and of all."""
 
@@ -111,7 +114,8 @@ def stored_shape(preprocessing: Preprocessing) -> tuple[int, ...]:
 
 
 def open_store(pictures: Pictures, preprocessing: Preprocessing, folder: Path | None = None, keep: bool = True,
-               report: Report = lambda done, total: None) -> Prepared:
+               report: Report = lambda done, total: None,
+               notice: Callable[[str], None] = lambda line: None) -> Prepared:
     """Return the prepared pictures. What is not in the store yet is prepared, by all cores.
 
     Args:
@@ -119,6 +123,7 @@ def open_store(pictures: Pictures, preprocessing: Preprocessing, folder: Path | 
         keep: False decodes every picture once, to check it and to know its digest, but keeps no levels; they are
             decoded again when they are used.
         report: is called during the preparation.
+        notice: receives the size of a large store before the preparation.
 
     Raises:
         DataError: if the disk has no room, or another process prepares the same pictures; what is done stays.
@@ -128,7 +133,7 @@ def open_store(pictures: Pictures, preprocessing: Preprocessing, folder: Path | 
     path = (folder or cache_folder("prepared")) / key.hexdigest()[:32]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        damaged = _fill(path, pictures, preprocessing, shape, keep, report)
+        damaged = _fill(path, pictures, preprocessing, shape, keep, report, notice)
         digests = np.frombuffer((path / DIGESTS).read_bytes(), np.uint8, len(pictures) * DIGEST).reshape(-1, DIGEST)
         levels: Any = _mapped(path / LEVELS, shape) if keep else Decoded(pictures, preprocessing, shape)
     except Timeout as error:
@@ -167,7 +172,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 def _fill(path: Path, pictures: Pictures, preprocessing: Preprocessing, shape: tuple[int, ...], keep: bool,
-          report: Report) -> dict[int, str]:
+          report: Report, notice: Callable[[str], None]) -> dict[int, str]:
     """Prepare the pictures that the store lacks. Return the reason for each that cannot be decoded."""
     size = int(np.prod(shape[1:], dtype=np.int64))
     if not len(_missing(path, shape, keep)):
@@ -176,6 +181,9 @@ def _fill(path: Path, pictures: Pictures, preprocessing: Preprocessing, shape: t
         missing = _missing(path, shape, keep)  # another process may have been faster
         if keep:
             _check_room(path, len(missing) * size)
+            if len(missing) * size >= LARGE:
+                notice(f"preparing {len(missing):,} pictures of {'x'.join(map(str, shape[1:]))}: "
+                       f"{len(missing) * size / 1e9:.1f} GB in {path}")
         names = pictures.names if isinstance(pictures.names, Names) else Names(pictures.names)
         content = io.BytesIO()
         np.savez(content, content=np.frombuffer(names.content, np.uint8), ends=names.ends)
