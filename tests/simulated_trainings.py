@@ -69,7 +69,7 @@ def leave_run(command: dict[str, Any], images: str = DATA.sha256) -> None:
         **CONDITIONS, "network": command["network"], "recipe": recipe, "seed": seed, "data": "",
         "spec_sha256": spec.fingerprint(spec.from_dict(command["network"])), "source": {"name": "synthetic"},
         "classes": list(FASHION_CLASSES), "preprocessing": FASHION_MNIST.as_dict(), "data_sha256": images,
-        "test_sha256": "", "weights": None, "backend": command["backend"], "versions": {"numpy": "1"},
+        "test_sha256": "", "stores": {}, "weights": None, "backend": command["backend"], "versions": {"numpy": "1"},
         "settings": {}, "device": "cpu", "precision": "float64", "speed": command["speed"], "format": record.FORMAT,
         "state": "finished", "reason": None, "resumed": [], "sha256": "",
         "closing": {"steps": 1, "epochs": len(epochs), "images_timed": 100, "seconds": 1.0,
