@@ -2,12 +2,14 @@
 
 Parts: `prepare` (decode, resize and store photographs, beside torchvision's ImageFolder and DataLoader), `crops`
 (random crops from the store), `index` (list many files; names and order in memory), `memory` (a streamed set of 100,000
-pictures beside one of 1,000). The photographs are those of scikit-image's wheel, in a hundred sizes.
+pictures beside one of 1,000), `feed` (training steps on a streamed set, on one that lies on the device, and on one
+batch again and again). The photographs are those of scikit-image's wheel, in a hundred sizes.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import sys
@@ -24,12 +26,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import photographs
 
+from alexnet_mf import models, spec
+from alexnet_mf.backends.execution import Execution
 from alexnet_mf.data import DataSource, LabeledImages, epoch_order, store
 from alexnet_mf.data.pictures import Names
 from alexnet_mf.data.prepare import prepare
 from alexnet_mf.data.sources import folder
 from alexnet_mf.spec import Preprocessing, zoo
-from alexnet_mf.training.feed import Streamed
+from alexnet_mf.training import feed
 from alexnet_mf.training.recipe import BOOK
 
 PAPER = Preprocessing("rgb", resize=256, patch=(256, 256), crop=(224, 224))
@@ -38,13 +42,22 @@ ROUNDS = 5
 
 def main() -> None:
     """Run the parts that the command names."""
-    parts: dict[str, Callable[[Path], None]] = {"prepare": measure_preparation, "crops": measure_crops,
-                                                "index": measure_index, "memory": measure_memory}
+    parts: dict[str, Callable[..., None]] = {"prepare": measure_preparation, "crops": measure_crops,
+                                                "index": measure_index, "memory": measure_memory, "feed": measure_feed}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="+", choices=list(parts))
-    for name in parser.parse_args().parts:
+    steps = parser.add_argument_group("of `feed`")
+    steps.add_argument("--backend", default="torch")
+    steps.add_argument("--net", default="alexnet-owt")
+    steps.add_argument("--device", default="auto")
+    steps.add_argument("--precision", default="float32")
+    steps.add_argument("--batch-size", type=int, default=32)
+    steps.add_argument("--steps", type=int, default=20, help="steps of a timed epoch")
+    steps.add_argument("--readers", default=str(feed.READERS), help="numbers of reading threads, comma-separated")
+    options = parser.parse_args()
+    for name in options.parts:
         with tempfile.TemporaryDirectory() as temporary:
-            parts[name](Path(temporary))
+            parts[name](Path(temporary), **({"options": options} if name == "feed" else {}))
 
 
 def show(what: str, values: list[float], unit: str) -> None:
@@ -100,7 +113,7 @@ def measure_crops(temporary: Path) -> None:
     int(images.images[:].max())  # into the page cache
     rates = []
     for epoch in range(ROUNDS):
-        streamed = Streamed(fake_model(), images, BOOK.with_changes(augment=("flip", "crop")), 0)
+        streamed = feed.Streamed(fake_model(), images, BOOK.with_changes(augment=("flip", "crop")), 0)
         began = time.perf_counter()
         count = sum(batch.size for batch in streamed.batches(epoch, 0))
         rates.append(count / (time.perf_counter() - began))
@@ -139,7 +152,7 @@ def measure_memory(temporary: Path) -> None:
     peaks = {}
     for count in (1000, 100_000):
         images = stored(temporary, count, is_sparse=True)
-        streamed = Streamed(fake_model(), images, BOOK.with_changes(augment=("flip", "crop")), 0)
+        streamed = feed.Streamed(fake_model(), images, BOOK.with_changes(augment=("flip", "crop")), 0)
         before, peak = anonymous_bytes(), 0
         for batch in streamed.batches(0, 0):
             assert batch.size
@@ -147,6 +160,43 @@ def measure_memory(temporary: Path) -> None:
         peaks[count] = peak - before
         print(f"{count:,} pictures, {images.nbytes / 1e9:.1f} GB: {peaks[count] / 1e6:.0f} MB of private memory")
     print(f"difference: {(peaks[100_000] - peaks[1000]) / 1e6:.0f} MB")
+
+
+def measure_feed(temporary: Path, options: argparse.Namespace) -> None:
+    """Compare an epoch's images per second: streamed and cropped by threads, cropped on the device, one batch only."""
+    size, count = options.batch_size, options.batch_size * options.steps
+    images = stored(temporary, count)
+    int(images.images[:].max())  # into the page cache
+    network = spec.with_channels(zoo.get_network(options.net), 3)
+    recipe = BOOK.with_changes(augment=("flip", "crop"), batch_size=size)
+    model = models.build(network, options.backend, device=options.device,
+                         execution=Execution(precision=options.precision))
+    print(f"{network.name} in {options.backend} on {model.device}, {options.precision}, batch {size}, "
+          f"{options.steps} steps an epoch, {os.cpu_count()} CPU cores")
+    resident = feed.Resident(model, images, recipe, 0)
+    feeds: dict[str, feed.Feed | None] = {"one batch": None, "on the device": resident}
+    feeds.update({f"streamed, {readers} threads": feed.Streamed(model, images, recipe, 0)
+                  for readers in options.readers.split(",")})
+    rates: dict[str, list[float]] = {name: [] for name in feeds}
+    losses: dict[str, float] = {}
+    start = model.trainer(recipe.sgd, 0).export_state()
+    for number in range(ROUNDS + 1):
+        for name, fed in feeds.items():
+            if isinstance(fed, feed.Streamed):
+                feed.READERS = int(name.split()[1])
+            trainer = model.trainer(recipe.sgd, 0)
+            trainer.load_state(start)
+            first = list(itertools.islice(resident.batches(number, 0), 1)) if fed is None else []
+            began = time.perf_counter()
+            for step, batch in enumerate(fed.batches(number, 0) if fed else first * options.steps):
+                trainer.step(batch.data, batch.rows, step, batch.draws)
+            losses[name] = float(trainer.read().losses.mean())
+            if number:  # the first round compiles
+                rates[name].append(count / (time.perf_counter() - began))
+    for name, values in rates.items():
+        show(name, values, "images/s")
+        share = statistics.median(values) / statistics.median(rates["one batch"])
+        print(f"  {share:.1%} of the rate of one batch, mean loss of the last epoch {losses[name]:.6f}")
 
 
 def anonymous_bytes() -> int:

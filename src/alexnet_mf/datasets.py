@@ -16,6 +16,7 @@ from alexnet_mf.data import DataSource
 from alexnet_mf.data import prepare as preparation
 from alexnet_mf.data.collection import PictureSet
 from alexnet_mf.data.dataset import Dataset
+from alexnet_mf.data.preprocessing import check_fits
 from alexnet_mf.errors import AlexnetMfError, DataError, Notice
 from alexnet_mf.instruments.progress import DownloadDisplay, ImagesDisplay
 from alexnet_mf.spec import Network, Normalize, Preprocessing
@@ -94,6 +95,7 @@ def choose(data: Opened, network: Network, preprocessing: Preprocessing | None =
     A notice says if colors are lost or gray pictures are repeated.
     """
     preprocessing = preprocessing or preparation.choose(data, network)
+    check_fits(preprocessing, network)
     has_color = preparation.facts(data).has_color
     if has_color != (preprocessing.channels == 3):
         _notice(f"network {network.name} takes "

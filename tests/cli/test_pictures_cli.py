@@ -31,7 +31,7 @@ NETWORK = Network("tiny", (3, 32, 32), (
     Conv2d("conv1", channels=4, kernel=5, stride=4), MaxPool2d("pool1", 2, 2), Flatten("flatten"),
     Dropout("drop1", 0.25), Dense("fc2", units=10)))
 TRAIN = ["train", "--net", "tiny.toml", "--epochs", "2", "--batch-size", "8", "--lr", "0.05", "--momentum", "0.9",
-         "--quiet", "--store", "stores"]
+         "--quiet"]
 
 
 @pytest.fixture(scope="session")
@@ -133,8 +133,7 @@ def test_pictures_from_folders_shards_and_parquet_train_alike(command, photos):
     """The same pictures in the same order give the same numbers, prepared or decoded in each epoch."""
     weights = set()
     for data, more in (("photos", []), (in_shards(photos), []), (in_parquet(photos), ["--no-store"])):
-        words = [word for word in TRAIN if not more or word not in ("--store", "stores")]
-        assert command(*words, "--backend", "numpy", "--data", data, *more, "--out", f"run-{data}",
+        assert command(*TRAIN, "--backend", "numpy", "--data", data, *more, "--out", f"run-{data}",
                        "--augment", "none", "--dropout", "0", "--batch-size", "1000").code == 0
         weights.add(round(alexnet_mf.load_run(f"run-{data}").epochs[1].test_loss, 9))
     assert len(weights) == 1, "one batch of all: the order within shards does not matter"
@@ -206,7 +205,7 @@ def test_a_data_set_that_changed_is_not_resumed(command, photos):
     assert weights[0] == weights[1], "the same run as without the move"
     Image.new("RGB", (50, 50)).save(next(Path("elsewhere/train/coffee").iterdir()))
     changed = command("train", "--resume", "run", "--epochs", "3", "--quiet", "--data", "elsewhere")
-    assert changed.code == 2 and "run: the images differ from those of the run (coffee/" in changed.err
+    assert changed.code == 2 and "run: the images differ from those of the run (train: coffee/" in changed.err
     assert ".jpg is another picture); restore them, or name another place with --data" in changed.err
     (Path("elsewhere/test/coffee") / "new.jpg").write_bytes(next(Path("elsewhere/test/chelsea").iterdir()).read_bytes())
     more = command("train", "--resume", "run", "--epochs", "3", "--quiet", "--data", "elsewhere")

@@ -307,7 +307,7 @@ def test_too_little_room_is_noticed_before_the_work(folder: Path, monkeypatch: p
     wanted = COUNT * SIZE + store.SPARE
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, wanted - 1))
     message = fault_of(folder, report=lambda *numbers: pytest.fail("prepared"))
-    assert "GB is free; name another folder with `store`, or decode the pictures in each epoch" in message
+    assert " MB are free; name another folder with `store`, or decode the pictures in each epoch" in message
     open_store(folder, keep=False)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, wanted))
     open_store(folder)
@@ -323,7 +323,8 @@ def test_a_store_must_be_a_folder(folder: Path) -> None:
 # Two at once
 
 
-def test_a_second_preparation_of_the_same_pictures_is_refused_while_one_runs(folder: Path) -> None:
+def test_a_second_preparation_of_the_same_pictures_waits_for_the_first(
+        folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting, release = threading.Event(), threading.Event()
     results: list[store.Prepared] = []
 
@@ -331,16 +332,24 @@ def test_a_second_preparation_of_the_same_pictures_is_refused_while_one_runs(fol
         waiting.set()
         assert release.wait(10)
 
+    def notice(line: str) -> None:
+        assert "another process prepares these pictures; waiting for it" in line
+        release.set()
+
     first = threading.Thread(target=lambda: results.append(open_store(folder, report=report)))
     first.start()
     try:
         assert waiting.wait(10)
-        assert "another process prepares these pictures; wait for it" in fault_of(folder)
         open_store(folder, GRAY)  # other pictures are free
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "LONGEST_WAIT", 0.01)
+            assert "does not finish; stop it" in fault_of(folder)
+        second = open_store(folder, report=lambda done, total: pytest.fail("prepared twice"), notice=notice)
     finally:
         release.set()
         first.join()
-    np.testing.assert_array_equal(results[0].images, expected(folder))
+    for prepared in (results[0], second):
+        np.testing.assert_array_equal(prepared.images, expected(folder))
     with FileLock(max((folder.parent / "stores").glob("*"), key=lambda path: (path / "levels").stat().st_size) / "lock",
                   timeout=0):
         open_store(folder)  # a complete store can be read at any time

@@ -124,7 +124,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
              "some)")
     add("--skip-damaged", action="store_true",
         help="leave out pictures that cannot be decoded (default: stop and name them)")
-    add("--store", type=Path, metavar="FOLDER", help="folder of prepared pictures (default: one in the user's cache)")
+    add("--store", type=folder, metavar="FOLDER", help="folder of prepared pictures (default: one in the user's cache)")
     add("--no-store", dest="store", action="store_false", default=None,
         help="decode pictures whenever they are used, and keep no prepared ones on disk")
 
@@ -138,7 +138,8 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
 
 def data_source(options: argparse.Namespace) -> DataSource | None:
     """Return the source of images that the flags name; None if there are none, for the run's own."""
-    source = DataSource(options.data or AUTO, options.data_dir and str(options.data_dir), options.test_share,
+    source = DataSource(AUTO if options.data is None else options.data,
+                        options.data_dir and str(options.data_dir), options.test_share,
                         read_names(options.classes) if getattr(options, "classes", None) else None,
                         options.skip_damaged, options.store and str(options.store))
     return None if options.data is None and source == DataSource() else source
@@ -159,6 +160,13 @@ def read_names(path: Path) -> tuple[str, ...]:
     return tuple(one_line(line.strip()) for line in lines if line.strip())
 
 
+def folder(text: str) -> Path:
+    """Parse the path of a folder; an empty one is most often a variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a folder, not be empty")
+    return Path(text)
+
+
 def share(text: str) -> float:
     """Parse a share."""
     try:
@@ -174,7 +182,8 @@ def add_augment(parser: argparse.ArgumentParser) -> None:
     """Add --augment, for one training."""
     parser.add_argument("--augment", type=augment, metavar="NAMES",
                         help=f"random changes of training images, comma-separated: {', '.join(augmentation.KINDS)}; "
-                             f"or {augmentation.NONE} (default: {augmentation.NONE}, as in the chapter's code)")
+                             f"or {augmentation.NONE} (default: flip,crop for pictures that are larger than the "
+                             f"network's input; else {augmentation.NONE}, as in the chapter's code)")
 
 
 def augment(text: str) -> tuple[str, ...]:

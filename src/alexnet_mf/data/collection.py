@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_mf.data.dataset import split
-from alexnet_mf.data.pictures import Names, Pictures
+from alexnet_mf.data.pictures import Pictures
 from alexnet_mf.errors import DataError, one_line
 
 SHOWN = 5
@@ -88,8 +88,3 @@ def split_off(where: Path, pictures: LabeledPictures, share: float | None,
                         f"on if {share:g} are tested on; add pictures, or use a smaller `test_share`")
     return tuple(LabeledPictures(pictures.pictures, pictures.labels[rows], rows)  # type: ignore[return-value]
                  for rows in (rest, tested))
-
-
-def named(parts: Sequence[LabeledPictures], limit: int = SHOWN) -> Names:
-    """Return the first names of several parts."""
-    return Names(part.pictures.name(part.number(row)) for part in parts for row in range(min(limit, len(part))))

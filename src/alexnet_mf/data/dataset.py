@@ -57,6 +57,11 @@ class Selected:
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         return self.images[self.rows[rows]]
 
+    @property
+    def is_decoded_when_used(self) -> bool:
+        """True if the images are pictures that are decoded whenever they are used."""
+        return getattr(self.images, "is_decoded_when_used", False)
+
     def picture(self, row: int) -> Any:
         """Return a picture at its full size, as `full_size` does."""
         return full_size(self.images, int(self.rows[row]))

@@ -17,7 +17,7 @@ from alexnet_mf.data import store
 from alexnet_mf.data.collection import SHOWN, LabeledPictures, PictureSet
 from alexnet_mf.data.dataset import Dataset, LabeledImages, Selected
 from alexnet_mf.data.pictures import Pictures, size_of
-from alexnet_mf.data.preprocessing import input_size, levels_channels
+from alexnet_mf.data.preprocessing import input_size, levels_channels, upsampling_factor, within
 from alexnet_mf.data.preprocessing import prepare as prepare_image
 from alexnet_mf.errors import DataError
 from alexnet_mf.spec import Network, Preprocessing
@@ -61,32 +61,27 @@ def facts(data: Dataset | PictureSet) -> Facts:
 def choose(data: Dataset | PictureSet, network: Network) -> Preprocessing:
     """Return the preprocessing that a training on these pictures uses.
 
-    Pictures that are no larger than the network's input stay as they are, and are enlarged a batch at a time. Others
-    are resized and cropped to a square that is an eighth larger than the input, from which training cuts its crops:
-    256x256 for 224 or 227, as in the paper (Krizhevsky et al. 2012, section 2).
+    Pictures that are no larger than the network's input keep their size; their center has the input's proportions, and
+    is enlarged a batch at a time. Others are resized and cropped to a center that is an eighth larger than the input,
+    from which training cuts its crops: 256x256 for 224 or 227, as in the paper (Krizhevsky et al. 2012, section 2).
     """
     size = input_size(network)
     color: Any = "rgb" if network.input[0] == 3 else "gray"
     side = facts(data).side
-    if color == "gray" and isinstance(data, Dataset) and data.train.images.shape[1:] == FASHION_MNIST.resize:
+    if color == "gray" and isinstance(data, Dataset) and data.train.images.shape[1:] == FASHION_MNIST.resize and \
+            upsampling_factor(data.train.images.shape[1:], network):
         return FASHION_MNIST
     if side <= min(size):
-        return Preprocessing(color, resize=side, crop=_within(side, size))
+        return Preprocessing(color, resize=side, crop=within(side, size))
     patch = tuple(max(number, 8 * round(number / 7)) for number in size)
     return Preprocessing(color, resize=max(patch), patch=patch, crop=size)  # type: ignore[arg-type]
-
-
-def _within(side: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Return the largest (height, width) of the network's proportions with no side longer than this."""
-    scale = side / max(size)
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def prepare(data: Dataset | PictureSet, preprocessing: Preprocessing, *, folder: Path | None = None, keep: bool = True,
             skip_damaged: bool = False, parts: Sequence[str] = ("train", "test"),
             report: Callable[[str, int, int], None] = lambda part, done, total: None,
             notice: Callable[[str], None] = lambda line: None) -> Dataset:
-    """Return the dataset with its pictures prepared: decoded, turned, resized, cropped to `stored_size`.
+    """Return the dataset with its pictures prepared: decoded, turned, resized and cropped, as they are stored.
 
     Args:
         folder, keep: as for `store.open_store`.

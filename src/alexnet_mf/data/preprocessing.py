@@ -106,6 +106,12 @@ def enlarged(levels: NDArray[Any], network: Network) -> NDArray[Any]:
                      for image in levels])
 
 
+def within(side: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (height, width) with the proportions of `size`, rounded, whose longer side is `side`."""
+    scale = side / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def _channels(count: int) -> str:
     return "one channel" if count == 1 else f"{count} channels"
 
@@ -129,7 +135,7 @@ def check_fits(preprocessing: Preprocessing, network: Network) -> None:
     if preprocessing.size == (height, width):
         return
     gives = f"{takes}, but the preprocessing gives {'x'.join(map(str, preprocessing.size))} pixels"
-    if preprocessing.size[0] * width != preprocessing.size[1] * height or preprocessing.size[0] > height:
+    if preprocessing.size[0] > height or preprocessing.size != within(max(preprocessing.size), (height, width)):
         raise DataError(f"{gives}; use `resize` and `crop`")
     if not preprocessing.is_unit:
         raise DataError(f"{gives}, which are enlarged only if they lie in [0, 1]; use `resize` and `crop`")

@@ -8,6 +8,7 @@ prepared pictures one after the other, `digests` 16 bytes for each that is done:
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -50,6 +51,8 @@ SYNC_SECONDS = 0.5
 SPARE = 2**26
 """Bytes that the disk keeps free beside a store."""
 
+LONGEST_WAIT = 86_400.0
+"""Seconds to wait for another process that prepares the same pictures."""
 LARGE = 10**8
 """Size of prepared pictures, in bytes, that is announced before the preparation."""
 
@@ -75,6 +78,7 @@ class Prepared:
 class Decoded:
     """Pictures that are decoded whenever they are used."""
 
+    is_decoded_when_used = True
     pictures: Pictures
     preprocessing: Preprocessing
     shape: tuple[int, ...]
@@ -88,8 +92,15 @@ class Decoded:
         return self.shape[0]
 
     def picture(self, row: int) -> Image:
-        """Return a picture at its full size, gray or in color as the network takes it."""
-        return flat(self.pictures.image(row), self.preprocessing)
+        """Return a picture at its full size, gray or in color as the network takes it.
+
+        Raises:
+            DataError: if it cannot be decoded any more; names it.
+        """
+        try:
+            return flat(self.pictures.image(row), self.preprocessing)
+        except DataError as error:
+            raise DataError(f"{self.pictures.name(row)}: {error}; restore it") from error
 
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
         if isinstance(rows, (int, np.integer)):
@@ -137,16 +148,17 @@ def open_store(pictures: Pictures, preprocessing: Preprocessing, folder: Path | 
         digests = np.frombuffer((path / DIGESTS).read_bytes(), np.uint8, len(pictures) * DIGEST).reshape(-1, DIGEST)
         levels: Any = _mapped(path / LEVELS, shape) if keep else Decoded(pictures, preprocessing, shape)
     except Timeout as error:
-        raise DataError(f"{path}: another process prepares these pictures; wait for it") from error
+        raise DataError(f"{path}: another process prepares these pictures and does not finish; stop it") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be used as the store of prepared pictures ({error.strerror or error}); what "
-                        "is done stays: make room, or name another folder with `store`") from error
+        room = "what is done stays: make room, or " if error.errno == errno.ENOSPC else ""
+        raise DataError(f"{path}: cannot be used as the store of prepared pictures ({error.strerror or error}); {room}"
+                        "name another folder with `store`") from error
     return Prepared(levels, digests, damaged, path)
 
 
 def changes(before: Path, after: Path) -> list[str]:
-    """Return a line for each picture that one of two stores lacks, or has with another content: sorted by name. None if
-    the earlier store is gone."""
+    """Return a line for each picture that one of two stores lacks, or has with another content: sorted by name. No line
+    if the earlier store is gone."""
     try:
         old, new = ({name: bytes(digest) for name, digest in zip(_names(path), np.frombuffer(
             (path / DIGESTS).read_bytes(), np.uint8).reshape(-1, DIGEST))} for path in (before, after))
@@ -177,8 +189,17 @@ def _fill(path: Path, pictures: Pictures, preprocessing: Preprocessing, shape: t
     size = int(np.prod(shape[1:], dtype=np.int64))
     if not len(_missing(path, shape, keep)):
         return {}
-    with FileLock(path / "lock", timeout=0):
-        missing = _missing(path, shape, keep)  # another process may have been faster
+    lock = FileLock(path / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        notice(f"{path}: another process prepares these pictures; waiting for it")
+        lock.acquire(timeout=LONGEST_WAIT)
+    with contextlib.ExitStack() as stack:
+        stack.callback(lock.release)
+        missing = _missing(path, shape, keep)
+        if not len(missing):  # the other process has finished
+            return {}
         if keep:
             _check_room(path, len(missing) * size)
             if len(missing) * size >= LARGE:
@@ -216,8 +237,8 @@ def _missing(path: Path, shape: tuple[int, ...], keep: bool) -> NDArray[np.int64
 def _check_room(path: Path, wanted: int) -> None:
     free = shutil.disk_usage(path).free - SPARE
     if wanted > free:
-        raise DataError(f"{path}: the prepared pictures take {wanted / 1e9:.1f} GB, and {max(0, free) / 1e9:.1f} GB is "
-                        "free; name another folder with `store`, or decode the pictures in each epoch with "
+        raise DataError(f"{path}: the prepared pictures take {wanted / 1e6:,.0f} MB, and {max(0, free) / 1e6:,.0f} MB "
+                        "are free; name another folder with `store`, or decode the pictures in each epoch with "
                         "`store=False`")
 
 

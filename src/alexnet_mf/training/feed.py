@@ -116,6 +116,8 @@ def feed(model: Model[Any], images: LabeledImages, recipe: Recipe, seed: int) ->
 
 def is_resident(model: Model[Any], images: LabeledImages) -> bool:
     """Return True if the device holds the whole set."""
+    if getattr(images.images, "is_decoded_when_used", False):
+        return False
     is_level = np.dtype(images.images.dtype) == np.uint8
     most = MOST_ON_CPU if model.device == "cpu" else MOST_ON_DEVICE
     return images.nbytes <= most and (not is_level or is_exact(images.images.shape[1:3], model.network))

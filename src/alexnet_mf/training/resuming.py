@@ -70,8 +70,10 @@ def same_images(folder: RunFolder, source: DataSource, quiet: bool) -> Dataset:
         if source.is_built_in:
             raise RunError(f"{folder.path}: the images differ from those of the run ({run.data}); name their folder "
                            "with `data_dir`")
-        lines = [line for part, path in run.stores.items() if part in images.stores
-                 for line in store.changes(Path(path), Path(images.stores[part]))]
+        pairs = {(path, images.stores[part]): part for part, path in reversed(run.stores.items())
+                 if part in images.stores}
+        lines = [f"{part}: {line}" if len(pairs) > 1 else line for (before, after), part in reversed(pairs.items())
+                 for line in store.changes(Path(before), Path(after))]
         more = f" and {len(lines) - SHOWN:,} more" if len(lines) > SHOWN else ""
         which = f"{', '.join(lines[:SHOWN])}{more}" if lines else run.data
         raise RunError(f"{folder.path}: the images differ from those of the run ({which}); restore them, or name "

@@ -18,6 +18,7 @@ from alexnet_mf.backends.execution import AS_IT_COMES, Execution
 from alexnet_mf.checks import check_integer, check_number, check_path, check_type
 from alexnet_mf.conversion import Which
 from alexnet_mf.data import Dataset, DataSource
+from alexnet_mf.data.collection import PictureSet
 from alexnet_mf.errors import AlexnetMfError, Notice, RunError, TrainingDiverged
 from alexnet_mf.instruments import records
 from alexnet_mf.instruments.machine import conditions
@@ -182,7 +183,7 @@ def train(net: Network | str | None = None, backend: str | None = None, *, recip
     final = recipe_on(loaded.model.device, network, None if source.is_built_in else len(images.train))
     if preprocessing.patch and not isinstance(recipe, Recipe) and changes.get("augment") is None:
         final = final.with_changes(augment=PAPERS_AUGMENTATION)
-    if "resized-crop" in final.augment and preprocessing.patch and source.store is not False:
+    if "resized-crop" in final.augment and isinstance(opened, PictureSet) and source.store is not False:
         raise AlexnetMfError("augmentation resized-crop needs pictures at their full size, and prepared ones are "
                              "cropped; use `store=False`, or crop")
     without_held_out = images.hold_out(final.held_out)

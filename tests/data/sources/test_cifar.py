@@ -80,7 +80,8 @@ def test_classes_can_have_other_names(tmp_path: Path, layout: Layout) -> None:
 
 
 def test_options_for_pictures_are_refused(tmp_path: Path, layout: Layout) -> None:
-    assert "are for folders of pictures; leave them out" in fault_of(write_set(tmp_path, layout), test_share=0.2)
+    assert "`test_share` is for pictures that are files; leave it out" in fault_of(write_set(tmp_path, layout),
+                                                                                   test_share=0.2)
 
 
 @pytest.mark.parametrize("name", ["data_batch_1", "cifar-10-batches-py", "cifar-100-python"])

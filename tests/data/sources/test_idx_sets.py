@@ -169,8 +169,8 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path, name: str) -> None:
 
 def test_options_for_pictures_are_refused(tmp_path: Path) -> None:
     write_set(tmp_path)
-    assert "are for folders of pictures; leave them out" in fault_of(tmp_path, test_share=0.2)
-    assert "are for folders of pictures; leave them out" in fault_of(tmp_path, skip_damaged=True)
+    for name, value in (("test_share", 0.2), ("skip_damaged", True), ("store", "stores"), ("store", False)):
+        assert f"`{name}` is for pictures that are files; leave it out" in fault_of(tmp_path, **{name: value})
 
 
 def test_links_to_themselves_do_not_matter(tmp_path: Path) -> None:

@@ -147,6 +147,8 @@ class DataSource:
         """Return a built-in set. A folder that the user names, by `data_dir` or ALEXNET_MF_DATA_DIR, is final: it is an
         error if Fashion-MNIST cannot be read from it."""
         data_dir = None if self.data_dir is None else Path(self.data_dir).expanduser()
+        if Path(self.name).exists():
+            notice(f"`data` is the built-in set {self.name}; name the folder here as ./{self.name}")
         try:
             name = "fashion-mnist" if self.name == AUTO else self.name
             return BUILT_IN[name].load(data_dir, progress=progress)
@@ -161,9 +163,9 @@ class DataSource:
         self.check()
         with _readable(path):
             if arrays := _arrays(path):
-                if self.test_share is not None or self.skip_damaged:
-                    raise DataError(f"{path}: `test_share` and `skip_damaged` are for folders of pictures; leave them "
-                                    "out")
+                for name in ("test_share", "skip_damaged", "store"):
+                    if getattr(self, name) not in (None, False) or (name == "store" and self.store is not None):
+                        raise DataError(f"{path}: `{name}` is for pictures that are files; leave it out")
                 return fashion_mnist.named(arrays.load())
             if files := parts.find(path, shards.ENDINGS):
                 return shards.load(files, self.test_share)
