@@ -201,6 +201,8 @@ def evaluate(source: Path | str, *, net: Network | Path | str | None = None, whi
     used = open_model(source, net, which, backend, device, execution)
     weights, network = used.weights, used.weights.network
     own = used.run.source if used.run else DataSource()
+    if data is None:
+        datasets.check_place(own, Path(source))
     images_of = datasets.source_of(own if data is None else data, data_dir)
     opened = datasets.open_source(images_of, not progress)
     if len(opened.classes) != network.classes:

@@ -42,6 +42,26 @@ def source_of(data: DataSource | Path | str, data_dir: Path | str | None = None)
     return DataSource(str(data), data_dir)
 
 
+def moved(own: DataSource, data: DataSource | Path | str | None, data_dir: Path | str | None) -> DataSource:
+    """Return the source of images that may have moved. A new path keeps the other options of the source."""
+    if data is None or isinstance(data, DataSource):
+        return source_of(own if data is None else data, data_dir)
+    wanted = source_of(data, data_dir)
+    return wanted if wanted.is_built_in or own.is_built_in else dataclasses.replace(own, name=wanted.name)
+
+
+def check_place(own: DataSource, where: Path) -> None:
+    """Check that the images of a run are still in their place.
+
+    Raises:
+        DataError: if they are not.
+    """
+    try:
+        own.check()
+    except DataError as error:
+        raise DataError(f"{where}: its images are no longer in {own.name}; name their new place with `data`") from error
+
+
 def open_source(source: DataSource, quiet: bool = False) -> Opened:
     """Open a dataset, with a download display unless quiet, and a notice of everything that was assumed."""
     return source.open(DownloadDisplay("Fashion-MNIST", quiet), _notice)

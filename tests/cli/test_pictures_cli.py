@@ -196,9 +196,12 @@ def test_a_data_set_that_changed_is_not_resumed(command, photos):
     assert command(*stopping, "--epochs", "1").code == 0
     shutil.move("photos", "elsewhere")
     gone = command("train", "--resume", "run", "--epochs", "2", "--quiet")
-    assert gone.code == 2 and "photos: is neither a built-in dataset" in gone.err
+    assert gone.code == 2 and "run: its images are no longer in " in gone.err
+    assert "photos; name their new place with --data" in command("evaluate", "run").err
     moved = command("train", "--resume", "run", "--epochs", "2", "--quiet", "--data", "elsewhere")
     assert moved.code == 0, moved.err
+    assert Path(json.loads(Path("run/run.json").read_text())["source"]["name"]).name == "elsewhere"
+    assert command("evaluate", "run").code == 0, "the record knows the new place"
     whole = command(*[*stopping[:-1], "whole"], "--data", "elsewhere")
     assert whole.code == 0
     weights = [parameters.digest(alexnet_mf.load_run(folder).parameters()) for folder in ("run", "whole")]
@@ -220,6 +223,33 @@ def test_the_papers_augmentation_is_the_default_of_larger_pictures_alone(command
     assert small.code == 0 and "augmented" not in small.out
     none = command(*words, "photos", "--augment", "none", "--out", "c")
     assert none.code == 0 and "augmented" not in none.out
+
+
+def test_flags_change_the_runs_own_source(command, photos):
+    """They do not replace it: a moved folder keeps its share of test pictures."""
+    shutil.rmtree("photos/test")
+    shutil.move("photos/train", "flat")
+    assert command(*TRAIN, "--backend", "numpy", "--data", "flat", "--test", "0.25", "--out", "run").code == 0
+    shutil.move("flat", "moved")
+    moved = command("train", "--resume", "run", "--epochs", "3", "--quiet", "--data", "moved")
+    assert moved.code == 0, moved.err
+    assert command("train", "--resume", "run", "--epochs", "4", "--quiet", "--no-store").code == 0
+    assert json.loads(Path("run/run.json").read_text())["source"]["store"] is False
+    other = command("train", "--resume", "run", "--epochs", "5", "--quiet", "--test", "0.5")
+    assert other.code == 2 and "the images differ from those of the run" in other.err
+    results = [command("evaluate", "run", *more, "--quiet", "--json", "-") for more in ([], ["--store", "again"])]
+    assert all(each.code == 0 for each in results) and Path("again").is_dir()
+    first, second = (json.loads(each.out) for each in results)
+    assert first["loss"] == second["loss"] and first["images"] == second["images"] == 6
+    refused = command("evaluate", "run", "--data-dir", "folder")
+    assert refused.code == 2 and "--data-dir is for the built-in sets" in refused.err
+
+
+def test_parity_gives_the_network_the_pictures_classes_and_channels(command, photos):
+    traced = command("parity", "trace", "--backend", "numpy", "--net", "lenet5-relu", "--data", "photos",
+                     "--images", "12", "--batch-size", "2", "--steps", "2", "--out", "trace.safetensors")
+    assert traced.code == 0, traced.err
+    assert "network lenet5-relu gets 4 classes and 3 channels, as pictures in photos" in traced.err
 
 
 def test_resized_crops_need_pictures_at_their_full_size(command, photos):

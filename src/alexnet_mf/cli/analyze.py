@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"shortest length of a sample, in seconds (default: {SAMPLE_SECONDS} s)")
     add("--data", metavar="NAME|PATH",
         help="images whose classes and channels the network gets, as for `train --data` (default: the network's own)")
-    arguments.add_data_options(parser)
+    arguments.add_data_options(parser, prepares=False)
     add("--plot", metavar="FILE", help="draw the roofline as PNG; needs matplotlib")
     arguments.add_json(parser)
     add_schema(parser, json_schema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ from alexnet_mf import backends, files
 from alexnet_mf.backends.execution import PRECISIONS, SPEED_SETTINGS, Execution
 from alexnet_mf.conversion import RUN_WEIGHTS
 from alexnet_mf.data import DATASETS, DataSource, augmentation
-from alexnet_mf.data.sources import AUTO
 from alexnet_mf.errors import AlexnetMfError, DataError, one_line
 from alexnet_mf.spec import zoo
+from alexnet_mf.training.record import is_run
+from alexnet_mf.training.run import read_record
 
 T = TypeVar("T")
 
@@ -113,8 +115,8 @@ def add_data(parser: argparse.ArgumentParser, default: str | None = "auto", mean
     add_data_options(parser)
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say how a dataset is read."""
+def add_data_options(parser: argparse.ArgumentParser, prepares: bool = True) -> None:
+    """Add the flags that say how a dataset is read, and how its pictures are prepared unless the verb does not."""
     add = parser.add_argument
     add("--data-dir", type=Path, metavar="FOLDER",
         help="folder with the four Fashion-MNIST files, .gz or unpacked (default: $ALEXNET_MF_DATA_DIR, else a "
@@ -122,6 +124,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     add("--test", type=share, dest="test_share", metavar="SHARE",
         help="share of the pictures to test on, such as 0.2, if the folder has no test pictures (default: it must have "
              "some)")
+    if not prepares:
+        return
     add("--skip-damaged", action="store_true",
         help="leave out pictures that cannot be decoded (default: stop and name them)")
     add("--store", type=folder, metavar="FOLDER", help="folder of prepared pictures (default: one in the user's cache)")
@@ -136,13 +140,22 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
                              "own)")
 
 
-def data_source(options: argparse.Namespace) -> DataSource | None:
-    """Return the source of images that the flags name; None if there are none, for the run's own."""
-    source = DataSource(AUTO if options.data is None else options.data,
-                        options.data_dir and str(options.data_dir), options.test_share,
-                        read_names(options.classes) if getattr(options, "classes", None) else None,
-                        options.skip_damaged, options.store and str(options.store))
-    return None if options.data is None and source == DataSource() else source
+def data_source(options: argparse.Namespace, run: Path | None = None) -> DataSource | None:
+    """Return the source of images that the flags name; None if there are none.
+
+    Args:
+        run: run folder, whose own source the flags change.
+    """
+    classes = getattr(options, "classes", None)
+    given = {"name": options.data, "data_dir": options.data_dir and str(options.data_dir),
+             "test_share": options.test_share, "classes": read_names(classes) if classes else None,
+             "skip_damaged": getattr(options, "skip_damaged", False) or None,
+             "store": str(store) if (store := getattr(options, "store", None)) else store}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        return None
+    own = read_record(run)[0].source if run and is_run(run) else DataSource()
+    return dataclasses.replace(own, **changes)
 
 
 def read_names(path: Path) -> tuple[str, ...]:

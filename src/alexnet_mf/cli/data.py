@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     add = parser.add_argument
     add("data", metavar="NAME|PATH", help="a built-in dataset, or images of your own, as for `train --data`")
-    arguments.add_data_options(parser)
+    arguments.add_data_options(parser, prepares=False)
     arguments.add_classes(parser)
     add("--plot", metavar="FILE", help="draw a contact sheet of training images as PNG; needs matplotlib")
     arguments.add_json(parser)

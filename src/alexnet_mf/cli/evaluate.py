@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> int:
     quiet = options.quiet or options.json == "-"
     report = api.evaluate(options.source, net=options.net, which=options.which, backend=options.backend,
                           device=options.device, execution=arguments.execution(options),
-                          data=arguments.data_source(options), test_images=options.test_images,
-                          ten_crop=options.ten_crop, progress=not quiet)
+                          data=arguments.data_source(options, None if options.data else options.source),
+                          test_images=options.test_images, ten_crop=options.ten_crop, progress=not quiet)
     figures = report.evaluation
     if not quiet:
         output.say(one_line(report.used.title()))

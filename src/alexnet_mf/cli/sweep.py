@@ -159,8 +159,7 @@ def read_resumed_sweep(options: argparse.Namespace) -> dict[str, Any]:
         if name not in FREE:
             raise SweepError(f"{options.resume}: a resumed sweep has its own plan; leave out --"
                              f"{name.replace('_', '-')}, or start a new sweep")
-    return {"resume": options.resume, "data": arguments.data_source(options) if "data" in flags else None,
-            "data_dir": options.data_dir}
+    return {"resume": options.resume, "data": flags.get("data"), "data_dir": options.data_dir}
 
 
 class SweepDisplay(Display):

@@ -86,10 +86,10 @@ def run(options: argparse.Namespace) -> int:
         flags = arguments.flags_on_line(add_arguments, options.command[2:])
         expected = {name: flags[name] for name in (*RECIPE_FLAGS, *RUN_FLAGS, "out")
                     if name in flags and name != "epochs"}
+        options.data = flags.get("data")
         done = api.resume(options.resume, options.epochs, options.backend, device=options.device,
                           execution=arguments.execution(options),
-                          data=arguments.data_source(options) if "data" in flags else None, data_dir=options.data_dir,
-                          **common, **expected)
+                          data=arguments.data_source(options, options.resume), **common, **expected)
     else:
         done = api.train(options.net, options.backend, recipe=options.recipe, dropout=options.dropout,
                          weights=options.weights, which=options.which, seed=options.seed, device=options.device,

@@ -76,7 +76,7 @@ def make_case(network: Network, seed: int, source: DataSource, count: int = 64, 
     """Return a case of `count` test images.
 
     NumPy chooses the images by the seed. A network for which a built-in dataset's images cannot be enlarged exactly
-    gets seeded normal float32 inputs instead.
+    gets seeded normal float32 inputs instead. Images of the user's own give the network their classes and channels.
 
     Args:
         options: fields of `Case`.
@@ -84,6 +84,8 @@ def make_case(network: Network, seed: int, source: DataSource, count: int = 64, 
     if source.is_built_in and (network.input[0] != 1 or upsampling_factor((28, 28), network) is None):
         return random_case(network, seed, count, **options)
     opened = datasets.open_source(source, quiet=True)
+    if not source.is_built_in:
+        network = datasets.adapted(network, opened)
     images = datasets.prepare(opened, datasets.choose(opened, network), source, quiet=True, parts=("test",))
     chosen = data.epoch_order(len(images.test), seed, 0)[:count]
     levels = np.stack([images.test.images[row] for row in chosen.tolist()])

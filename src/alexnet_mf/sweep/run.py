@@ -286,7 +286,7 @@ def sweep(plan: Plan | None = None, *, resume: Path | str | None = None, out: Pa
 
 def _source(record: Record, data: DataSource | Path | str | None, data_dir: Path | str | None) -> DataSource:
     """Return the source of a sweep's images, which may have moved."""
-    return datasets.source_of(record.data.source if data is None else data, data_dir)
+    return datasets.moved(record.data.source, data, data_dir)
 
 
 def _resumed_record(path: Path, data: DataSource | Path | str | None, data_dir: Path | str | None, keep_weights: bool,

@@ -47,14 +47,12 @@ def source(folder: RunFolder, data: DataSource | Path | str | None, data_dir: Pa
     """
     own = folder.record.source
     if data is None:
-        return datasets.source_of(own, data_dir)
-    wanted = datasets.source_of(data, data_dir)
+        datasets.check_place(own, folder.path)
+    wanted = datasets.moved(own, data, data_dir)
     if wanted.is_built_in != own.is_built_in or (own.is_built_in and wanted.name not in (own.name, AUTO)):
         raise RunError(f"{folder.path}: `data` is {own.name} in this run, not {wanted.name}; leave it out, or "
                        f"{_how_to_start_new_run(folder)}")
-    if own.is_built_in:
-        return replace(own, data_dir=wanted.data_dir)
-    return wanted if isinstance(data, DataSource) else replace(own, name=wanted.name)
+    return replace(own, data_dir=wanted.data_dir) if own.is_built_in else wanted
 
 
 def same_images(folder: RunFolder, source: DataSource, quiet: bool) -> Dataset:

@@ -254,6 +254,7 @@ def resume(run: Path | str, epochs: int | None = None, backend: str | None = Non
             device = before.device if device == "auto" else device
         loaded = models.load(name, run_record.net, resuming.starting_weights(folder), device, execution or AS_IT_COMES)
         images = resuming.same_images(folder, source, watcher.quiet)
+        run_record.source, run_record.stores = recorded_source(source, images), images.stores
         images = images.hold_out(run_record.recipe.held_out)
         if epochs is not None:
             resuming.change_epochs(folder, epochs, images)
