@@ -262,6 +262,11 @@ def bench(plan: Plan | None = None, *, pythons: Mapping[str, str] | None = None,
         warnings.warn(f"not measuring the book's own code: it has AlexNet, but not {plan.net}", Notice, stacklevel=2)
     opened = datasets.open_source(plan.data) if plan.data else None
     if plan.data and opened:
+        wanted = max(plan.batch_sizes) * plan.epoch_batches
+        if len(opened.train) < wanted:
+            raise BenchError(f"{opened.origin}: has {len(opened.train):,} training images, but {plan.epoch_batches} "
+                             f"batches of {max(plan.batch_sizes)} need {wanted:,}; use a smaller `batch_sizes` or "
+                             "`epoch_batches`")
         source = plan.data.resolved()
         plan = structs.replace(plan, data=source)
         for name in plan.backends:  # once, before the workers: they read what is prepared

@@ -121,9 +121,9 @@ def add_data_options(parser: argparse.ArgumentParser, prepares: bool = True) -> 
     add("--data-dir", type=Path, metavar="FOLDER",
         help="folder with the four Fashion-MNIST files, .gz or unpacked (default: $ALEXNET_MF_DATA_DIR, else a "
              "download into the user's cache)")
-    add("--test", type=share, dest="test_share", metavar="SHARE",
-        help="share of the pictures to test on, such as 0.2, if the folder has no test pictures (default: it must have "
-             "some)")
+    add("--test", type=tested_share, dest="test_share", metavar="SHARE",
+        help="share of the pictures to test on, such as 0.2, or 1 for all, if the folder has no test pictures "
+             "(default: it must have some)")
     if not prepares:
         return
     add("--skip-damaged", action="store_true",
@@ -178,6 +178,11 @@ def folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("must name a folder, not be empty")
     return Path(text)
+
+
+def tested_share(text: str) -> float:
+    """Parse a share, which may be all."""
+    return 1 if text.strip() in ("1", "1.0") else share(text)
 
 
 def share(text: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,13 +69,16 @@ def check_classes(where: Path, names: Sequence[str]) -> tuple[str, ...]:
 def split_off(where: Path, pictures: LabeledPictures, share: float | None,
               seed: int) -> tuple[LabeledPictures, LabeledPictures]:
     """Return the training and the test part of pictures that are not divided. Both have the classes in the same shares.
+    A share of 1 leaves nothing to train on.
 
     Raises:
         DataError: if no share is named, or a part would be empty or lack a class to train on.
     """
+    if share == 1:
+        return replace(pictures, labels=pictures.labels[:0], rows=np.zeros(0, np.int64)), pictures
     if share is None:
         raise DataError(f"{where}: has no test pictures; name the share of the pictures to test on, such as "
-                        "`test_share=0.2`, or add a folder test")
+                        "`test_share=0.2`, or 1 to test on all, or add a folder test")
     count = round(share * len(pictures))
     if not 0 < count < len(pictures):
         raise DataError(f"{where}: has {len(pictures)} pictures, of which {share:g} are {count}; use another "

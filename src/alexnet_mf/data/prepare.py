@@ -45,7 +45,7 @@ def facts(data: Dataset | PictureSet) -> Facts:
     if isinstance(data, Dataset):
         shape = data.train.images.shape
         return Facts(min(shape[1:3]), levels_channels(shape) != 1)
-    part = data.train
+    part = data.train if len(data.train) else data.test
     read, reasons = [], []
     for row in np.unique(np.linspace(0, len(part) - 1, SAMPLE).round().astype(np.int64)).tolist():
         number = part.number(row)
@@ -91,8 +91,10 @@ def prepare(data: Dataset | PictureSet, preprocessing: Preprocessing, *, folder:
         notice: receives lines about what was left out.
 
     Raises:
-        DataError: if pictures cannot be decoded; names them.
+        DataError: if pictures cannot be decoded; names them. Or if there are none to train on.
     """
+    if "train" in parts and not len(data.train):
+        raise DataError(f"{data.origin}: all are tested on, and none is left to train on; use a smaller `test_share`")
     if isinstance(data, Dataset):
         return dataclasses.replace(data.with_digests(), preprocessing=preprocessing,
                                    train=_arrays(data.train, preprocessing), test=_arrays(data.test, preprocessing))

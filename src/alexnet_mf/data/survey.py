@@ -83,7 +83,7 @@ def survey(data: Dataset | PictureSet, report: Callable[[int, int], None] = lamb
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
     return Survey(data.origin, data.classes, counts, np.concatenate(sizes), in_color, file_bytes, damaged,
-                  _samples(data.train, data.classes))
+                  _samples(data.train if len(data.train) else data.test, data.classes))
 
 
 def _decoded(part: LabeledPictures, block: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[tuple[str, str]]]:

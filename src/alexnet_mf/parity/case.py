@@ -80,6 +80,9 @@ def make_case(network: Network, seed: int, source: DataSource, count: int = 64, 
 
     Args:
         options: fields of `Case`.
+
+    Raises:
+        DataError: if the images cannot be read, or are fewer.
     """
     if source.is_built_in and (network.input[0] != 1 or upsampling_factor((28, 28), network) is None):
         return random_case(network, seed, count, **options)
@@ -87,6 +90,8 @@ def make_case(network: Network, seed: int, source: DataSource, count: int = 64, 
     if not source.is_built_in:
         network = datasets.adapted(network, opened)
     images = datasets.prepare(opened, datasets.choose(opened, network), source, quiet=True, parts=("test",))
+    if count > len(images.test):
+        raise DataError(f"{images.origin}: has {len(images.test):,} test images, not {count:,}; use a smaller `images`")
     chosen = data.epoch_order(len(images.test), seed, 0)[:count]
     levels = np.stack([images.test.images[row] for row in chosen.tolist()])
     return Case(network, seed, enlarged(levels, network), images.test.labels[chosen] % network.classes,

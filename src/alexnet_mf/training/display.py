@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from alexnet_mf.data.preprocessing import input_size
 from alexnet_mf.instruments.progress import Display, pace
 from alexnet_mf.instruments.units import duration
 from alexnet_mf.models import LoadedModel
@@ -66,6 +67,8 @@ class TrainingDisplay(Display, Watcher):
         self._epochs = training.recipe.epochs
         if not self.quiet:
             self.line(f"{training.data.origin}: {training.recipe.describe()}")
+            if not training.folder.record.source.is_built_in and (prepared := training.data.preprocessing):
+                self.line(f"pictures: {prepared.describe(input_size(training.loaded.model.network))}")
             self.line(f"run folder: {training.folder.path}")
 
     def progress(self, now: Progress) -> None:

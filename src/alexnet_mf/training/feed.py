@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from alexnet_mf.data import LabeledImages, batches, epoch_order
 from alexnet_mf.data.augmentation import Draws, draw, principal_colors
 from alexnet_mf.data.batches import read_batch
 from alexnet_mf.data.preprocessing import input_size, is_exact, levels_channels
+from alexnet_mf.instruments.machine import usable_cores
 from alexnet_mf.training.recipe import Recipe
 
 MOST_ON_CPU, MOST_ON_DEVICE = 2**29, 2**32
@@ -84,7 +84,7 @@ class Streamed(Feed):
     """A set of which each batch is read and cropped while earlier steps compute."""
 
     def batches(self, epoch: int, done: int) -> Iterator[Batch]:
-        threads = min(READERS, os.cpu_count() or 1)
+        threads = min(READERS, usable_cores() or 1)
         order = self.order(epoch, done)
         with ThreadPoolExecutor(threads, "read batch") as pool:
             reading: deque[Future[tuple[NDArray[Any], NDArray[np.int64], Draws | None]]] = deque()

@@ -56,7 +56,8 @@ class DataSource:
     data_dir: str | None = None
     """Folder of Fashion-MNIST's files; without it ALEXNET_MF_DATA_DIR's, or the user's cache."""
     test_share: float | None = None
-    """Share of the pictures that are tested on, from 0 to 1, of a folder that has no test pictures."""
+    """Share of the pictures that are tested on, from 0 to 1, of a folder that has no test pictures. With 1 none is
+    left to train on."""
     classes: tuple[str, ...] | None = None
     """Other names of the classes, in their order."""
     skip_damaged: bool = False
@@ -70,8 +71,8 @@ class DataSource:
             raise DataError("`data` is empty; give a folder, or leave it out")
         if self.classes is not None:  # a list if it was read from JSON
             object.__setattr__(self, "classes", tuple(self.classes))
-        if self.test_share is not None and not 0 < self.test_share < 1:
-            raise DataError(f"`test_share` must be between 0 and 1, not {self.test_share:g}")
+        if self.test_share is not None and not 0 < self.test_share <= 1:
+            raise DataError(f"`test_share` must be more than 0 and at most 1, not {self.test_share:g}")
         if self.is_built_in:
             for name in ("test_share", "skip_damaged", "store"):
                 if getattr(self, name) not in (None, False) or (name == "store" and self.store is not None):

@@ -35,7 +35,8 @@ def load(folder: Path, test_share: float | None = None, seed: int = 0) -> Pictur
     """List the pictures of a folder.
 
     Args:
-        test_share: share of the training pictures that become the test set, if the folder has none.
+        test_share: share of the training pictures that become the test set, if the folder has none. With 1 all do, and
+            the folder may have `test` alone.
         seed: chooses them.
 
     Raises:
@@ -51,10 +52,10 @@ def load(folder: Path, test_share: float | None = None, seed: int = 0) -> Pictur
     if train and not (test or validation) and len(visible) > 1 and not is_class_folders(train):
         train = None  # a class of this name
     if train is None:
-        if test or validation:
-            raise DataError(f"{folder}: has {(test or validation or folder).name}, but no {TRAIN[0]}; name the folder "
-                            f"of the training pictures {TRAIN[0]}")
-        train = folder
+        if (tested := test or validation) and test_share != 1:
+            raise DataError(f"{folder}: has {tested.name}, but no {TRAIN[0]}; name the folder of the training pictures "
+                            f"{TRAIN[0]}, or test on all pictures with `test_share=1`")
+        train, test, validation = tested or folder, None, None
     else:
         left_out.folders = [path.name for path in visible if path not in (train, test, validation)]
     if test is None and validation is not None:
