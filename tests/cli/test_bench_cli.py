@@ -201,14 +201,15 @@ def test_a_python_without_the_package_is_reported_in_one_line(command, small_ale
 def test_a_signal_ends_the_workers_and_keeps_the_samples(small, tmp_path, number, code, message):
     """A process of its own receives the signal after its first sample."""
     program = f"""
-import json, signal, sys
+import json, os, signal, sys
 from alexnet_mf.bench.run import Bench
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with SIGINT ignored
 sample = Bench._sample
 def sample_and_note(self, *arguments):
     sample(self, *arguments)
     pids = [runner.channel.process.pid for runner in self._runners]
-    open({str(tmp_path / "pids")!r}, "w").write(json.dumps(pids))
+    open({str(tmp_path / "new")!r}, "w").write(json.dumps(pids))
+    os.replace({str(tmp_path / "new")!r}, {str(tmp_path / "pids")!r})  # a signal may come between two lines
 Bench._sample = sample_and_note
 from alexnet_mf.cli import main
 sys.exit(main(sys.argv[1:]))

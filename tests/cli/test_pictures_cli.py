@@ -226,7 +226,7 @@ def test_the_papers_augmentation_is_the_default_of_larger_pictures_alone(command
 
 
 def test_flags_change_the_runs_own_source(command, photos):
-    """They do not replace it: a moved folder keeps its share of test pictures."""
+    """A moved folder keeps its share of test pictures."""
     shutil.rmtree("photos/test")
     shutil.move("photos/train", "flat")
     assert command(*TRAIN, "--backend", "numpy", "--data", "flat", "--test", "0.25", "--out", "run").code == 0

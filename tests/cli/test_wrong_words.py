@@ -99,7 +99,7 @@ TABLE = [  # commands; words; fragments of the message, separated by "; "
     ("train", "--resume nowhere", "nowhere: there is no run here; `list runs`"),
     ("train", "--data-dir /nowhere", "the synthetic set; /nowhere; --data-dir"),
     ("train", "--data tests --data-dir .", "--data-dir is for the built-in sets; leave it out; tests"),
-    ("train", "--test 1", "--test: must be a share between 0 and 1"),
+    ("train", "--test 1.5", "--test: must be a share between 0 and 1"),
     ("train", "--test 0.2", "is for pictures of your own; --data"),
     ("train", "--data auto --data-dir .", ".: lacks; --data-dir or ALEXNET_MF_DATA_DIR; train-images-idx3-ubyte.gz"),
     ("train", "--data fashion-mnist --data-dir .", ".: lacks all 4 files"),

@@ -147,11 +147,11 @@ def data_source(options: argparse.Namespace, run: Path | None = None) -> DataSou
         run: run folder, whose own source the flags change.
     """
     classes = getattr(options, "classes", None)
-    given = {"name": options.data, "data_dir": options.data_dir and str(options.data_dir),
+    fields = {"name": options.data, "data_dir": options.data_dir and str(options.data_dir),
              "test_share": options.test_share, "classes": read_names(classes) if classes else None,
              "skip_damaged": getattr(options, "skip_damaged", False) or None,
              "store": str(store) if (store := getattr(options, "store", None)) else store}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    changes: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     if not changes:
         return None
     own = read_record(run)[0].source if run and is_run(run) else DataSource()

@@ -120,9 +120,9 @@ def test_a_share_is_refused_where_there_are_test_pictures(pets: Path) -> None:
     assert "has test pictures, in val" in fault_of(pets, test_share=0.2)
 
 
-@pytest.mark.parametrize("share", [0, 1, -0.5, 20, float("nan")])
+@pytest.mark.parametrize("share", [0, 1.5, -0.5, 20, float("nan")])
 def test_a_share_lies_between_0_and_1(share: float) -> None:
-    with pytest.raises(DataError, match="`test_share` must be between 0 and 1"):
+    with pytest.raises(DataError, match="`test_share` must be more than 0 and at most 1"):
         DataSource("pets", test_share=share)
 
 
