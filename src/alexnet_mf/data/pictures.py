@@ -131,16 +131,12 @@ class Pictures(ABC):
 
 
 @dataclass(eq=False)
-class PictureFiles(Pictures):
-    """Pictures that are files."""
+class PicturesInFolder(Pictures):
+    """Pictures of a folder, by their paths in it."""
 
     folder: Path
     names: Names
-    """Paths in the folder."""
     stamps: NDArray[np.int64]
-
-    def read(self, number: int) -> bytes:
-        return read_file(self.folder / self.names[number])
 
     def name(self, number: int) -> str:
         return str(self.folder / self.names[number])
@@ -149,6 +145,14 @@ class PictureFiles(Pictures):
         """Return a digest of folder, names and stamps. Archives may give all files one time: the pictures of another
         folder can have the same names and stamps."""
         return hashlib.sha256(os.fsencode(os.path.realpath(self.folder)) + b"\0" + super().identity()).digest()
+
+
+@dataclass(eq=False)
+class PictureFiles(PicturesInFolder):
+    """Pictures that are files."""
+
+    def read(self, number: int) -> bytes:
+        return read_file(self.folder / self.names[number])
 
 
 def read_file(path: Path) -> bytes:

@@ -8,8 +8,6 @@ row group from its beginning. pyarrow is imported when there is a file.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 
 from alexnet_mf import files
 from alexnet_mf.data.collection import LabeledPictures, PictureSet
-from alexnet_mf.data.pictures import MOST_BYTES, Names, Pictures
+from alexnet_mf.data.pictures import MOST_BYTES, Names, PicturesInFolder
 from alexnet_mf.data.sources import parts as sets
 from alexnet_mf.data.sources.parts import Labels, Parts
 from alexnet_mf.errors import DataError, one_line
@@ -346,13 +344,9 @@ class _Reader:
 
 
 @dataclass(eq=False)
-class ParquetPictures(Pictures):
-    """Pictures in Parquet files."""
+class ParquetPictures(PicturesInFolder):
+    """Pictures in Parquet files. A name is the path of a file, and the number of the row in it, from 0."""
 
-    folder: Path
-    names: Names
-    """Paths of the files in the folder, and the numbers of the rows in the files, from 0."""
-    stamps: NDArray[np.int64]
     tables: Sequence[_Table]
     starts: NDArray[np.int64]
     """Number of each file's first picture, and of all pictures."""
@@ -372,13 +366,6 @@ class ParquetPictures(Pictures):
         if not 0 < len(content) <= MOST_BYTES:
             raise DataError(f"cannot be read (larger than {MOST_BYTES / 1e6:g} MB)" if content else "is empty")
         return content
-
-    def name(self, number: int) -> str:
-        return str(self.folder / self.names[number])
-
-    def identity(self) -> bytes:
-        """Return a digest of folder, names and stamps, as for pictures that are files."""
-        return hashlib.sha256(os.fsencode(os.path.realpath(self.folder)) + b"\0" + super().identity()).digest()
 
 
 def _part(folder: Path, tables: Sequence[_Table]) -> LabeledPictures:

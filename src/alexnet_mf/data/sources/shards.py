@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from alexnet_mf import files
 from alexnet_mf.data import downloads
 from alexnet_mf.data.collection import SHOWN, LabeledPictures, PictureSet, check_classes
-from alexnet_mf.data.pictures import MOST_BYTES, Names, Pictures
+from alexnet_mf.data.pictures import MOST_BYTES, Names, PicturesInFolder
 from alexnet_mf.data.sources.parts import MOST_LABEL, Labels, Parts, picture_set
 from alexnet_mf.data.sources.tar import FILES, LINKS, MOST_TEXT, Member, members
 from alexnet_mf.errors import DataError, one_line
@@ -239,13 +239,10 @@ class Shard:
 
 
 @dataclass(eq=False)
-class ShardPictures(Pictures):
-    """Pictures in shards. A read opens its own file, so threads share nothing."""
+class ShardPictures(PicturesInFolder):
+    """Pictures in shards. A name is the path of a shard, and of the member in it. A read opens its own file, so threads
+    share nothing."""
 
-    folder: Path
-    names: Names
-    """Paths of the shards in the folder, and of the members in the shards."""
-    stamps: NDArray[np.int64]
     shards: Sequence[Shard]
     numbers: NDArray[np.int32]
     """Number of each picture's shard."""
@@ -265,13 +262,6 @@ class ShardPictures(Pictures):
         if (facts.st_size, facts.st_mtime_ns) != (shard.size, shard.changed) or len(content) != size:
             raise DataError("cannot be read (its shard has changed since it was listed)")
         return content
-
-    def name(self, number: int) -> str:
-        return str(self.folder / self.names[number])
-
-    def identity(self) -> bytes:
-        """Return a digest of folder, names and stamps, as for pictures that are files."""
-        return hashlib.sha256(os.fsencode(os.path.realpath(self.folder)) + b"\0" + super().identity()).digest()
 
 
 def load(parts: Parts, test_share: float | None = None, seed: int = 0) -> PictureSet:
