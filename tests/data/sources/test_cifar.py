@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from opened_sources import fault_of
 
 from alexnet_mf.data import Dataset, DataSource
 from alexnet_mf.data.sources.cifar import LAYOUTS, Layout
-from alexnet_mf.errors import DataError
 
 EACH = 12
 """Number of images in a file."""
@@ -36,14 +36,6 @@ def open_set(path: Path, **options: Any) -> Dataset:
     data = DataSource(str(path), **options).open()
     assert isinstance(data, Dataset)
     return data
-
-
-def fault_of(path: Path, **options: Any) -> str:
-    with pytest.raises(DataError) as caught:
-        open_set(path, **options)
-    message = str(caught.value)
-    assert message.isprintable() and ";" in message
-    return message
 
 
 @pytest.fixture(params=LAYOUTS, ids=lambda layout: layout.name)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from opened_sources import fault_of
 from PIL import Image
 
 from alexnet_mf.data import DataSource
@@ -46,14 +47,6 @@ def open_set(path: Path | str, **options: Any) -> tuple[PictureSet, list[str]]:
 
 def names_of(part: LabeledPictures) -> list[str]:
     return [part.pictures.name(part.number(row)) for row in range(len(part))]
-
-
-def fault_of(path: Path | str, **options: Any) -> str:
-    with pytest.raises(DataError) as caught:
-        open_set(path, **options)
-    message = str(caught.value)
-    assert message.isprintable() and ";" in message  # one line with a remedy
-    return message
 
 
 # Parts

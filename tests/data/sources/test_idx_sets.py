@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from opened_sources import fault_of
 
 from alexnet_mf.data import FASHION_CLASSES, Dataset, DataSource, fashion_mnist
-from alexnet_mf.errors import DataError
 
 REAL_FOLDER = os.environ.get("ALEXNET_MF_DATA_DIR")  # read before any test clears it
 
@@ -39,14 +39,6 @@ def open_set(path: Path | str, **options: Any) -> Dataset:
     data = DataSource(str(path), **options).open()
     assert isinstance(data, Dataset)
     return data
-
-
-def fault_of(path: Path | str, **options: Any) -> str:
-    with pytest.raises(DataError) as caught:
-        open_set(path, **options)
-    message = str(caught.value)
-    assert message.isprintable() and ";" in message
-    return message
 
 
 @pytest.mark.parametrize("mark", ["-", "."])

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from opened_sources import fault_of, opened
 from PIL import Image
 
-from alexnet_mf.data import DataSource
-from alexnet_mf.data.collection import PictureSet
 from alexnet_mf.data.prepare import prepare
 from alexnet_mf.data.sources import parquet
 from alexnet_mf.errors import DataError
@@ -56,21 +55,6 @@ def write(path: Path, labels: Any = (0, 1, 0, 1), names: Any = None, group: int 
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     pq.write_table(table, path, row_group_size=group)
     return path
-
-
-def opened(path: Path | str, test_share: float | None = None) -> tuple[PictureSet, list[str]]:
-    notices: list[str] = []
-    data = DataSource(str(path), test_share=test_share).open(notice=notices.append)
-    assert isinstance(data, PictureSet)
-    return data, notices
-
-
-def fault_of(path: Path | str, test_share: float | None = None) -> str:
-    with pytest.raises(DataError) as caught:
-        DataSource(str(path), test_share=test_share).open()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # Files and parts

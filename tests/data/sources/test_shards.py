@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from opened_sources import fault_of, opened
 from PIL import Image
 
 from alexnet_mf.data import DataSource
@@ -63,21 +64,6 @@ def write(path: Path, *members: Members, form: int = tarfile.GNU_FORMAT) -> Path
     content = packed([member for several in members for member in several], form)
     path.write_bytes(content if path.suffix == ".tar" else gzip.compress(content, 1))
     return path
-
-
-def opened(path: Path | str, test_share: float | None = None, **options: Any) -> tuple[PictureSet, list[str]]:
-    notices: list[str] = []
-    data = DataSource(str(path), test_share=test_share, **options).open(notice=notices.append)
-    assert isinstance(data, PictureSet)
-    return data, notices
-
-
-def fault_of(path: Path | str, test_share: float | None = None) -> str:
-    with pytest.raises(DataError) as caught:
-        DataSource(str(path), test_share=test_share).open()
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def names(part: Any) -> list[str]:
